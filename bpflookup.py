@@ -1,0 +1,2440 @@
+# SPDX-License-Identifier: MIT        (full text at the end of this file)
+"""Look keys up in live Linux BPF maps.  One file, standard library only.
+
+    with Map.from_pin("/sys/fs/bpf/flows", key=FlowKey, value=FlowStats) as flows:
+        print(flows[FlowKey(src=..., dst=...)].packets)
+
+Map                 open a map: from_pin, from_id, from_name, from_fd, create; then lookup, [],
+                    in, get, lookup_into, lookup_bytes, next_key, items, update, delete, pin ...
+open_map            a Map from "id 5", "name foo", "pinned PATH", 5, "/path" or "foo"
+maps, pins          MapInfo of every map; {map id: [pin, ...]}
+check_layout        refuse a ctypes type that does not fit; describe_layout shows offsets and holes
+to_python, to_json  decode a key or value
+possible_cpus       the CPUs that the values of a per-CPU map belong to
+trace               print every bpf(2) call, like strace
+BPFError            root of every error raised here; KeyNotFound is also a KeyError
+main                the command line: python3 bpflookup.py --help
+
+Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  6 Map  7 Inspection  9 Command line
+"""
+__version__ = "0.1.0"
+
+import ctypes
+import errno
+import os
+import sys
+from ctypes import addressof, byref, get_errno, sizeof
+
+# ---- 1. ABI -----------------------------------------------------------------
+# Names and numbers of linux/bpf.h; the kernel version that brought each stands beside it.
+
+u8, u16, u32, u64, s32 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int32
+
+# enum bpf_cmd; append only
+BPF_MAP_CREATE = 0                     # 3.18
+BPF_MAP_LOOKUP_ELEM = 1                # 3.18
+BPF_MAP_UPDATE_ELEM = 2                # 3.18
+BPF_MAP_DELETE_ELEM = 3                # 3.18
+BPF_MAP_GET_NEXT_KEY = 4               # 3.18; NULL key 4.12
+BPF_PROG_LOAD = 5                      # 3.18
+BPF_OBJ_PIN = 6                        # 4.4
+BPF_OBJ_GET = 7                        # 4.4
+BPF_PROG_ATTACH = 8                    # 4.10
+BPF_PROG_DETACH = 9                    # 4.10
+BPF_PROG_TEST_RUN = 10                 # 4.12
+BPF_PROG_GET_NEXT_ID = 11              # 4.13
+BPF_MAP_GET_NEXT_ID = 12               # 4.13
+BPF_PROG_GET_FD_BY_ID = 13             # 4.13
+BPF_MAP_GET_FD_BY_ID = 14              # 4.13
+BPF_OBJ_GET_INFO_BY_FD = 15            # 4.13
+BPF_PROG_QUERY = 16                    # 4.15
+BPF_RAW_TRACEPOINT_OPEN = 17           # 4.17
+BPF_BTF_LOAD = 18                      # 4.18
+BPF_BTF_GET_FD_BY_ID = 19              # 4.18
+BPF_TASK_FD_QUERY = 20                 # 4.18
+BPF_MAP_LOOKUP_AND_DELETE_ELEM = 21    # 4.20 queue and stack, 5.14 hashes
+BPF_MAP_FREEZE = 22                    # 5.2
+BPF_BTF_GET_NEXT_ID = 23               # 5.4
+BPF_MAP_LOOKUP_BATCH = 24              # 5.6
+BPF_MAP_LOOKUP_AND_DELETE_BATCH = 25   # 5.6
+BPF_MAP_UPDATE_BATCH = 26              # 5.6
+BPF_MAP_DELETE_BATCH = 27              # 5.6
+BPF_LINK_CREATE = 28                   # 5.7
+BPF_LINK_UPDATE = 29                   # 5.7
+BPF_LINK_GET_FD_BY_ID = 30             # 5.8
+BPF_LINK_GET_NEXT_ID = 31              # 5.8
+BPF_ENABLE_STATS = 32                  # 5.8
+BPF_ITER_CREATE = 33                   # 5.8
+BPF_LINK_DETACH = 34                   # 5.9
+BPF_PROG_BIND_MAP = 35                 # 5.10
+BPF_TOKEN_CREATE = 36                  # 6.9
+BPF_PROG_STREAM_READ_BY_FD = 37        # 6.17
+BPF_PROG_ASSOC_STRUCT_OPS = 38         # 7.0
+_CMD_NAMES = {number: name for name, number in dict(globals()).items() if name.startswith("BPF_")}
+
+# enum bpf_map_type; append only
+BPF_MAP_TYPE_HASH = 1                  # 3.19
+BPF_MAP_TYPE_ARRAY = 2                 # 3.19
+BPF_MAP_TYPE_PROG_ARRAY = 3            # 4.2
+BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4      # 4.3
+BPF_MAP_TYPE_PERCPU_HASH = 5           # 4.6
+BPF_MAP_TYPE_PERCPU_ARRAY = 6          # 4.6
+BPF_MAP_TYPE_STACK_TRACE = 7           # 4.6
+BPF_MAP_TYPE_CGROUP_ARRAY = 8          # 4.8
+BPF_MAP_TYPE_LRU_HASH = 9              # 4.10
+BPF_MAP_TYPE_LRU_PERCPU_HASH = 10      # 4.10
+BPF_MAP_TYPE_LPM_TRIE = 11             # 4.11
+BPF_MAP_TYPE_ARRAY_OF_MAPS = 12        # 4.12
+BPF_MAP_TYPE_HASH_OF_MAPS = 13         # 4.12
+BPF_MAP_TYPE_DEVMAP = 14               # 4.14
+BPF_MAP_TYPE_SOCKMAP = 15              # 4.14
+BPF_MAP_TYPE_CPUMAP = 16               # 4.15
+BPF_MAP_TYPE_XSKMAP = 17               # 4.18
+BPF_MAP_TYPE_SOCKHASH = 18             # 4.18
+BPF_MAP_TYPE_CGROUP_STORAGE = 19       # 4.19
+BPF_MAP_TYPE_REUSEPORT_SOCKARRAY = 20  # 4.19
+BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE = 21  # 4.20
+BPF_MAP_TYPE_QUEUE = 22                # 4.20
+BPF_MAP_TYPE_STACK = 23                # 4.20
+BPF_MAP_TYPE_SK_STORAGE = 24           # 5.2
+BPF_MAP_TYPE_DEVMAP_HASH = 25          # 5.4
+BPF_MAP_TYPE_STRUCT_OPS = 26           # 5.6
+BPF_MAP_TYPE_RINGBUF = 27              # 5.8
+BPF_MAP_TYPE_INODE_STORAGE = 28        # 5.10
+BPF_MAP_TYPE_TASK_STORAGE = 29         # 5.11
+BPF_MAP_TYPE_BLOOM_FILTER = 30         # 5.16
+BPF_MAP_TYPE_USER_RINGBUF = 31         # 6.1
+BPF_MAP_TYPE_CGRP_STORAGE = 32         # 6.2
+BPF_MAP_TYPE_ARENA = 33                # 6.9
+BPF_MAP_TYPE_INSN_ARRAY = 34           # 6.19
+BPF_MAP_TYPE_RHASH = 35                # 7.2
+_MAP_TYPE_NAMES = {number: name[len("BPF_MAP_TYPE_"):].lower() for name, number in dict(globals()).items()
+                   if name.startswith("BPF_MAP_TYPE_")}
+
+# map_flags of BPF_MAP_CREATE; RDONLY and WRONLY also open_flags, file_flags
+BPF_F_NO_PREALLOC = 1 << 0             # 4.6
+BPF_F_NO_COMMON_LRU = 1 << 1           # 4.10
+BPF_F_NUMA_NODE = 1 << 2               # 4.14
+BPF_F_RDONLY = 1 << 3                  # 4.15
+BPF_F_WRONLY = 1 << 4                  # 4.15
+BPF_F_STACK_BUILD_ID = 1 << 5          # 4.17
+BPF_F_ZERO_SEED = 1 << 6               # 5.0
+BPF_F_RDONLY_PROG = 1 << 7             # 5.2
+BPF_F_WRONLY_PROG = 1 << 8             # 5.2
+BPF_F_CLONE = 1 << 9                   # 5.4
+BPF_F_MMAPABLE = 1 << 10               # 5.5
+BPF_F_PRESERVE_ELEMS = 1 << 11         # 5.10
+BPF_F_INNER_MAP = 1 << 12              # 5.10
+BPF_F_LINK = 1 << 13                   # 6.4
+BPF_F_PATH_FD = 1 << 14                # 6.5
+BPF_F_VTYPE_BTF_OBJ_FD = 1 << 15       # 6.9
+BPF_F_TOKEN_FD = 1 << 16               # 6.9
+BPF_F_SEGV_ON_FAULT = 1 << 17          # 6.9
+BPF_F_NO_USER_CONV = 1 << 18           # 6.9
+BPF_F_RB_OVERWRITE = 1 << 19           # 7.0
+
+# flags of the element commands
+BPF_ANY = 0                            # create or replace
+BPF_NOEXIST = 1                        # create only
+BPF_EXIST = 2                          # replace only
+BPF_F_LOCK = 4                         # 5.1; under the value's bpf_spin_lock
+BPF_F_CPU = 8                          # 7.0; one CPU of a per-CPU value, its number in bits 32..63
+BPF_F_ALL_CPUS = 16                    # 7.0; one value for every CPU
+
+BPF_PROG_TYPE_SOCKET_FILTER = 1        # 3.19
+
+
+def map_type_name(map_type):
+    """Return "percpu_array" for 6, "type_99" for a type newer than this file."""
+    return _MAP_TYPE_NAMES.get(map_type, "type_%d" % map_type)
+
+
+def cmd_name(cmd):
+    """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for a command newer than this file."""
+    return _CMD_NAMES.get(cmd, "cmd_%d" % cmd)
+
+
+# What the kernel makes of a map's key and value, by type.
+_PERCPU_TYPES = frozenset((
+    BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_LRU_PERCPU_HASH,
+    BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE))
+_INDEX_TYPES = frozenset((             # the key is an index below max_entries
+    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY,
+    BPF_MAP_TYPE_CGROUP_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_SOCKMAP,
+    BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, BPF_MAP_TYPE_STRUCT_OPS,
+    BPF_MAP_TYPE_INSN_ARRAY))
+_ID_VALUE_TYPES = frozenset((          # written as a descriptor (or ifindex), read as an id
+    BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_CGROUP_ARRAY,
+    BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS, BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_DEVMAP_HASH,
+    BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_SOCKMAP, BPF_MAP_TYPE_SOCKHASH,
+    BPF_MAP_TYPE_REUSEPORT_SOCKARRAY))
+_VALUELESS_TYPES = frozenset((BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_USER_RINGBUF, BPF_MAP_TYPE_ARENA))
+_KEYLESS_TYPES = _VALUELESS_TYPES | {BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK, BPF_MAP_TYPE_BLOOM_FILTER}
+
+
+# union bpf_attr, an arm per group of commands.  64-bit fields are __aligned_u64 in C: what i386
+# would not pad by itself is spelled out, so that there is one layout for every ABI.
+
+class bpf_attr_map_create(ctypes.Structure):
+    """BPF_MAP_CREATE."""
+    _fields_ = [
+        ("map_type", u32),
+        ("key_size", u32),
+        ("value_size", u32),
+        ("max_entries", u32),
+        ("map_flags", u32),                  # 4.6
+        ("inner_map_fd", u32),               # 4.12
+        ("numa_node", u32),                  # 4.14; with BPF_F_NUMA_NODE
+        ("map_name", ctypes.c_char * 16),    # 4.15
+        ("map_ifindex", u32),                # 4.16
+        ("btf_fd", u32),                     # 4.18
+        ("btf_key_type_id", u32),            # 4.18
+        ("btf_value_type_id", u32),          # 4.18
+        ("btf_vmlinux_value_type_id", u32),  # 5.6
+        ("map_extra", u64),                  # 5.16
+        ("value_type_btf_obj_fd", s32),      # 6.9
+        ("map_token_fd", s32),               # 6.9; with BPF_F_TOKEN_FD
+        ("excl_prog_hash", u64),             # 6.18; address
+        ("excl_prog_hash_size", u32),        # 6.18
+        ("_pad", u32),                       # to a multiple of 8, as C does
+    ]
+
+
+class bpf_attr_elem(ctypes.Structure):
+    """BPF_MAP_*_ELEM, BPF_MAP_GET_NEXT_KEY and BPF_MAP_FREEZE."""
+    _fields_ = [
+        ("map_fd", u32),
+        ("_pad", u32),                       # key is __aligned_u64
+        ("key", u64),                        # address
+        ("value", u64),                      # address; next_key of GET_NEXT_KEY
+        ("flags", u64),                      # BPF_ANY, BPF_F_LOCK, ...
+    ]
+
+
+class bpf_attr_batch(ctypes.Structure):
+    """BPF_MAP_*_BATCH."""
+    _fields_ = [
+        ("in_batch", u64),                   # address of the cursor to go on from, 0: from the start
+        ("out_batch", u64),                  # address for the next cursor
+        ("keys", u64),
+        ("values", u64),
+        ("count", u32),                      # in: room; out: elements done
+        ("map_fd", u32),
+        ("elem_flags", u64),
+        ("flags", u64),
+    ]
+
+
+class bpf_attr_prog_load(ctypes.Structure):
+    """BPF_PROG_LOAD; all of 4.4 ends at kern_version, prog_token_fd is of 6.9."""
+    _fields_ = [
+        ("prog_type", u32), ("insn_cnt", u32), ("insns", u64), ("license", u64),
+        ("log_level", u32), ("log_size", u32), ("log_buf", u64), ("kern_version", u32), ("prog_flags", u32),
+        ("prog_name", ctypes.c_char * 16), ("prog_ifindex", u32), ("expected_attach_type", u32),
+        ("prog_btf_fd", u32), ("func_info_rec_size", u32), ("func_info", u64), ("func_info_cnt", u32),
+        ("line_info_rec_size", u32), ("line_info", u64), ("line_info_cnt", u32), ("attach_btf_id", u32),
+        ("attach_prog_fd", u32), ("core_relo_cnt", u32), ("fd_array", u64), ("core_relos", u64),
+        ("core_relo_rec_size", u32), ("log_true_size", u32), ("prog_token_fd", s32), ("fd_array_cnt", u32),
+        ("signature", u64), ("signature_size", u32), ("keyring_id", s32),
+    ]
+
+
+class bpf_attr_obj(ctypes.Structure):
+    """BPF_OBJ_PIN and BPF_OBJ_GET."""
+    _fields_ = [
+        ("pathname", u64),                   # address
+        ("bpf_fd", u32),
+        ("file_flags", u32),                 # 4.15
+        ("path_fd", s32),                    # 6.5; with BPF_F_PATH_FD
+        ("_pad", u32),
+    ]
+
+
+class bpf_attr_prog_attach(ctypes.Structure):
+    """BPF_PROG_ATTACH and BPF_PROG_DETACH, as far as cgroups need it."""
+    _fields_ = [
+        ("target_fd", u32),
+        ("attach_bpf_fd", u32),
+        ("attach_type", u32),
+        ("attach_flags", u32),
+    ]
+
+
+class bpf_attr_get_id(ctypes.Structure):
+    """BPF_*_GET_NEXT_ID and BPF_*_GET_FD_BY_ID."""
+    _fields_ = [
+        ("start_id", u32),                   # map_id, prog_id, btf_id, link_id of GET_FD_BY_ID
+        ("next_id", u32),                    # out, whatever size is passed
+        ("open_flags", u32),                 # 4.15
+        ("fd_by_id_token_fd", s32),          # 6.15; BTF only
+    ]
+
+
+class bpf_attr_info(ctypes.Structure):
+    """BPF_OBJ_GET_INFO_BY_FD."""
+    _fields_ = [
+        ("bpf_fd", u32),
+        ("info_len", u32),                   # in: room; out: bytes written
+        ("info", u64),                       # address
+    ]
+
+
+class bpf_attr_btf_load(ctypes.Structure):
+    """BPF_BTF_LOAD."""
+    _fields_ = [
+        ("btf", u64),                        # address
+        ("btf_log_buf", u64),                # address
+        ("btf_size", u32),
+        ("btf_log_size", u32),
+        ("btf_log_level", u32),
+        ("btf_log_true_size", u32),          # 6.4; out
+        ("btf_flags", u32),                  # 6.9
+        ("btf_token_fd", s32),               # 6.9
+    ]
+
+
+class bpf_attr_prog_bind_map(ctypes.Structure):
+    """BPF_PROG_BIND_MAP."""
+    _fields_ = [("prog_fd", u32), ("map_fd", u32), ("flags", u32)]
+
+
+class bpf_attr_token_create(ctypes.Structure):
+    """BPF_TOKEN_CREATE."""
+    _fields_ = [("flags", u32), ("bpffs_fd", u32)]
+
+
+class bpf_attr(ctypes.Union):
+    """The argument of bpf(2).  Always allocated whole: the kernel writes outputs beyond a short size."""
+    _fields_ = [
+        ("map_create", bpf_attr_map_create),
+        ("elem", bpf_attr_elem),
+        ("batch", bpf_attr_batch),
+        ("prog_load", bpf_attr_prog_load),
+        ("obj", bpf_attr_obj),
+        ("prog_attach", bpf_attr_prog_attach),
+        ("get_id", bpf_attr_get_id),
+        ("info", bpf_attr_info),
+        ("btf_load", bpf_attr_btf_load),
+        ("prog_bind_map", bpf_attr_prog_bind_map),
+        ("token_create", bpf_attr_token_create),
+    ]
+
+
+# command -> (arm, last field that must be passed): a kernel refuses fields it does not know, so no more
+# than that is passed, except where a caller says so.  MAP_CREATE passes what is set.
+_ARMS = {
+    BPF_MAP_CREATE: ("map_create", "max_entries"),
+    BPF_MAP_LOOKUP_ELEM: ("elem", "flags"),
+    BPF_MAP_UPDATE_ELEM: ("elem", "flags"),
+    BPF_MAP_DELETE_ELEM: ("elem", "flags"),
+    BPF_MAP_GET_NEXT_KEY: ("elem", "flags"),
+    BPF_MAP_LOOKUP_AND_DELETE_ELEM: ("elem", "flags"),
+    BPF_MAP_FREEZE: ("elem", "map_fd"),
+    BPF_MAP_LOOKUP_BATCH: ("batch", "flags"),
+    BPF_MAP_LOOKUP_AND_DELETE_BATCH: ("batch", "flags"),
+    BPF_MAP_UPDATE_BATCH: ("batch", "flags"),
+    BPF_MAP_DELETE_BATCH: ("batch", "flags"),
+    BPF_PROG_LOAD: ("prog_load", "prog_flags"),
+    BPF_OBJ_PIN: ("obj", "file_flags"),
+    BPF_OBJ_GET: ("obj", "file_flags"),
+    BPF_PROG_ATTACH: ("prog_attach", "attach_flags"),
+    BPF_PROG_DETACH: ("prog_attach", "attach_flags"),
+    BPF_PROG_GET_NEXT_ID: ("get_id", "next_id"),
+    BPF_MAP_GET_NEXT_ID: ("get_id", "next_id"),
+    BPF_BTF_GET_NEXT_ID: ("get_id", "next_id"),
+    BPF_LINK_GET_NEXT_ID: ("get_id", "next_id"),
+    BPF_PROG_GET_FD_BY_ID: ("get_id", "open_flags"),
+    BPF_MAP_GET_FD_BY_ID: ("get_id", "open_flags"),
+    BPF_BTF_GET_FD_BY_ID: ("get_id", "open_flags"),
+    BPF_LINK_GET_FD_BY_ID: ("get_id", "open_flags"),
+    BPF_OBJ_GET_INFO_BY_FD: ("info", "info"),
+    BPF_BTF_LOAD: ("btf_load", "btf_log_level"),
+    BPF_PROG_BIND_MAP: ("prog_bind_map", "flags"),
+    BPF_TOKEN_CREATE: ("token_create", "bpffs_fd"),
+}
+
+
+def _end(arm, field):
+    """Return the offset behind field in the named arm of bpf_attr."""
+    descriptor = getattr(dict(bpf_attr._fields_)[arm], field)
+    return descriptor.offset + descriptor.size
+
+
+_ATTR_SIZES = {cmd: _end(arm, field) for cmd, (arm, field) in _ARMS.items()}
+_ELEM_SIZE = _ATTR_SIZES[BPF_MAP_LOOKUP_ELEM]
+
+
+class bpf_map_info(ctypes.Structure):
+    """What BPF_OBJ_GET_INFO_BY_FD tells of a map.  Also input since 6.18 (hash): must be zeroed."""
+    _fields_ = [
+        ("type", u32),
+        ("id", u32),
+        ("key_size", u32),
+        ("value_size", u32),
+        ("max_entries", u32),
+        ("map_flags", u32),
+        ("name", ctypes.c_char * 16),        # 4.15
+        ("ifindex", u32),                    # 4.16
+        ("btf_vmlinux_value_type_id", u32),  # 5.6
+        ("netns_dev", u64),                  # 4.16
+        ("netns_ino", u64),                  # 4.16
+        ("btf_id", u32),                     # 4.18
+        ("btf_key_type_id", u32),            # 4.18
+        ("btf_value_type_id", u32),          # 4.18
+        ("btf_vmlinux_id", u32),             # 6.9
+        ("map_extra", u64),                  # 5.16
+        ("hash", u64),                       # 6.18; address
+        ("hash_size", u32),                  # 6.18
+        ("_pad", u32),
+    ]
+
+
+class bpf_btf_info(ctypes.Structure):
+    """What BPF_OBJ_GET_INFO_BY_FD tells of a BTF object."""
+    _fields_ = [
+        ("btf", u64),                        # address
+        ("btf_size", u32),
+        ("id", u32),
+        ("name", u64),                       # 5.11; address
+        ("name_len", u32),                   # 5.11
+        ("kernel_btf", u32),                 # 5.11
+    ]
+
+
+class bpf_prog_info(ctypes.Structure):
+    """What BPF_OBJ_GET_INFO_BY_FD tells of a program, up to what tells its maps (4.15)."""
+    _fields_ = [
+        ("type", u32), ("id", u32), ("tag", u8 * 8), ("jited_prog_len", u32), ("xlated_prog_len", u32),
+        ("jited_prog_insns", u64), ("xlated_prog_insns", u64), ("load_time", u64), ("created_by_uid", u32),
+        ("nr_map_ids", u32), ("map_ids", u64), ("name", ctypes.c_char * 16),
+    ]
+
+
+# ---- 2. Errors --------------------------------------------------------------
+
+ENOTSUPP = 524                         # kernel-internal, yet it reaches user space; libc has no name for it
+EBADFD = getattr(errno, "EBADFD", 77)  # errno is a Linux one wherever an error comes from the kernel
+
+
+class BPFError(Exception):
+    """Root of every error this module raises on purpose, but for ValueError from a closed map."""
+
+
+class SyscallError(OSError, BPFError):
+    """A command that the kernel refused.
+
+    errno    the number; args is (errno, message)
+    cmd      "BPF_MAP_LOOKUP_ELEM"
+    map      which map, in words; "" where there is none
+    hint     the likely cause, found after the failure; None if nothing was
+    """
+    cmd = map = ""
+    hint = None
+    _meaning = None
+
+    def __str__(self):
+        message = self.args[1] if len(self.args) > 1 else OSError.__str__(self)
+        return "%s; %s" % (message, self.hint) if self.hint else str(message)
+
+
+class KeyNotFound(SyscallError, KeyError):
+    """ENOENT from an element command: the map has no such key (.key).  Not a failure of the call."""
+    key = None
+    _meaning = "no such key"
+
+
+class KeyExists(SyscallError):
+    """EEXIST from an element command: the key is in the map already."""
+    _meaning = "the key is in the map already"
+
+
+class PinExists(SyscallError, FileExistsError):
+    """EEXIST from BPF_OBJ_PIN: the path is taken."""
+
+
+class MapFull(SyscallError):
+    """E2BIG or ENOSPC from an update: no room for another element."""
+    _meaning = "the map is full"
+
+
+class KeyOutOfRange(SyscallError, IndexError):
+    """E2BIG from an update of an array: the index is not below max_entries."""
+    _meaning = "the index is past the end of the map"
+
+
+class MapNotFound(SyscallError, FileNotFoundError):
+    """ENOENT when a map was to be opened by pin, id or name."""
+    _meaning = "no such map"
+
+
+class PermissionDenied(SyscallError, PermissionError):
+    """EPERM, EACCES: .hint says which of descriptor mode, frozen map, capability or limit it was."""
+
+
+class NotSupported(SyscallError):
+    """The kernel has no such command, or the map type has no such operation."""
+    _meaning = "not supported"
+
+
+class BadFileDescriptor(SyscallError):
+    """EBADF, EBADFD: a descriptor that is not open, or not of the kind wanted as a key or value."""
+
+
+class BadAddress(SyscallError):
+    """EFAULT: the kernel could not reach a buffer."""
+
+
+class InvalidArgument(SyscallError):
+    """EINVAL, E2BIG: a size, flag or number that the kernel refuses."""
+
+
+class Busy(SyscallError):
+    """EBUSY, EAGAIN: in use just now."""
+
+
+class OutOfMemory(SyscallError, MemoryError):
+    """ENOMEM: the kernel could not allocate the map or element."""
+
+
+class AmbiguousName(BPFError, LookupError):
+    """Several maps have the name; the message lists their ids."""
+
+
+class LayoutError(BPFError, TypeError):
+    """A ctypes type that does not fit the map, or a key or value that does not fit its type."""
+
+
+class BTFError(BPFError, ValueError):
+    """Type information that is malformed, or not to be had."""
+
+
+class IterationAborted(BPFError, RuntimeError):
+    """A scan that could not be finished without the risk of a gap."""
+
+
+# errno -> class, where the command does not matter
+_BY_ERRNO = {
+    errno.EPERM: PermissionDenied, errno.EACCES: PermissionDenied,
+    ENOTSUPP: NotSupported, errno.EOPNOTSUPP: NotSupported, errno.ENOSYS: NotSupported,
+    errno.EBADF: BadFileDescriptor, EBADFD: BadFileDescriptor,
+    errno.EFAULT: BadAddress, errno.EINVAL: InvalidArgument, errno.E2BIG: InvalidArgument,
+    errno.EBUSY: Busy, errno.EAGAIN: Busy, errno.ENOMEM: OutOfMemory,
+}
+_ELEMENT_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] in ("elem", "batch"))
+_WRITE_CMDS = _ELEMENT_CMDS - {BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_LOOKUP_BATCH}
+_UPDATE_CMDS = frozenset((BPF_MAP_UPDATE_ELEM, BPF_MAP_UPDATE_BATCH))
+_OPEN_CMDS = frozenset((BPF_OBJ_GET, BPF_MAP_GET_FD_BY_ID))
+
+# (errno, commands, class), where it does
+_BY_CMD = (
+    (errno.ENOENT, _ELEMENT_CMDS, KeyNotFound),
+    (errno.ENOENT, _OPEN_CMDS, MapNotFound),
+    (errno.EEXIST, _ELEMENT_CMDS, KeyExists),
+    (errno.EEXIST, {BPF_OBJ_PIN}, PinExists),
+    (errno.E2BIG, _UPDATE_CMDS, MapFull),
+    (errno.ENOSPC, _UPDATE_CMDS, MapFull),
+    (errno.EINVAL, {BPF_MAP_FREEZE}, NotSupported),          # there is no other cause
+)
+
+# command -> map types without it that answer EINVAL instead of ENOTSUPP
+_EINVAL_MEANS_NO = {
+    BPF_MAP_LOOKUP_ELEM: {BPF_MAP_TYPE_ARENA},
+    BPF_MAP_UPDATE_ELEM: {BPF_MAP_TYPE_STACK_TRACE},
+    BPF_MAP_GET_NEXT_KEY: {BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK},
+    BPF_MAP_DELETE_ELEM: {
+        BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_CGROUP_STORAGE,
+        BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK, BPF_MAP_TYPE_INSN_ARRAY},
+}
+
+
+def _error_class(code, cmd, map_type=None):
+    """Return the class for an errno: a function of errno, command and map type alone."""
+    if code == errno.E2BIG and map_type in _INDEX_TYPES and cmd in _ELEMENT_CMDS:
+        return KeyOutOfRange
+    if code == errno.EINVAL and map_type in _EINVAL_MEANS_NO.get(cmd, ()):
+        return NotSupported
+    for row_code, cmds, cls in _BY_CMD:
+        if code == row_code and cmd in cmds:
+            return cls
+    return _BY_ERRNO.get(code, SyscallError)
+
+
+def errno_name(code):
+    """Return "ENOENT" for 2, "ENOTSUPP" for 524, "errno 999" for what has no name."""
+    return "ENOTSUPP" if code == ENOTSUPP else errno.errorcode.get(code, "errno %d" % code)
+
+
+def _error(code, cmd, about="", map_type=None, fd=None, detail=None):
+    """Return the exception for an errno: the class from the tables, the hint from a look around.
+
+    about    what the command was used on, in words
+    fd       descriptor number of the map, where there is one: its mode and fdinfo explain refusals
+    detail   replaces the class's own words
+    """
+    cls = _error_class(code, cmd, map_type)
+    name = cmd_name(cmd)
+    meaning = detail or cls._meaning or os.strerror(code)
+    error = cls(code, "%s%s: %s (%s)" % (name, " on " + about if about else "", meaning, errno_name(code)))
+    error.cmd, error.map = name, about
+    try:
+        error.hint = _diagnose(code, cmd, map_type, fd)
+    except Exception:                  # a hint must never hide the error it explains
+        pass
+    return error
+
+
+_CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39
+_NET_ADMIN_TYPES = frozenset((BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_SOCKMAP,
+                              BPF_MAP_TYPE_SOCKHASH, BPF_MAP_TYPE_XSKMAP))
+_BY_ID_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] == "get_id")
+
+
+def _diagnose(code, cmd, map_type, fd):
+    """Return the likely cause of an errno in a clause, or None.  Runs after a failure only."""
+    if code in (errno.EPERM, errno.EACCES):
+        if fd is not None and cmd in _ELEMENT_CMDS:
+            return _why_fd_refuses(cmd, fd)
+        if cmd == BPF_OBJ_GET:
+            return ("the pin's file mode and directories must allow it: mode \"r\" needs read permission, "
+                    "\"w\" write, \"rw\" both; a directory or an ordinary file is no pin")
+        if cmd == BPF_OBJ_PIN:
+            return "a pin must lie in a mounted bpffs, in a directory open to you, its name without a dot"
+        return _why_not_privileged(cmd, map_type)
+    if code == errno.ENOENT and cmd in (BPF_OBJ_GET, BPF_OBJ_PIN):
+        return "is bpffs mounted, and does the directory exist? mount -t bpf bpf /sys/fs/bpf"
+    if code == errno.EMFILE:
+        return "this process has too many open descriptors (ulimit -n)"
+    if code == errno.ENOSYS:
+        return "this kernel has no bpf(2), or a sandbox hides it; the number used was %r" % (_nr_bpf,)
+    if code == errno.EINVAL and cmd == BPF_MAP_CREATE:
+        return "a size, flag, max_entries or name that this map type refuses, or a type this kernel lacks"
+    return None
+
+
+def _why_fd_refuses(cmd, fd):
+    """Say why an element command on an open map was EPERM."""
+    import fcntl
+    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    if mode == os.O_RDONLY and cmd in _WRITE_CMDS:
+        return "this descriptor is read-only: open the map with mode=\"rw\""
+    if mode == os.O_WRONLY and cmd not in _UPDATE_CMDS | {BPF_MAP_DELETE_ELEM, BPF_MAP_DELETE_BATCH}:
+        return "this descriptor is write-only: open the map with mode=\"rw\""
+    if _fdinfo(fd).get("frozen") == "1" and cmd in _WRITE_CMDS:
+        return "the map is frozen: user space can no longer write to it"
+    return _why_not_privileged(cmd, None)
+
+
+def _why_not_privileged(cmd, map_type):
+    """Say which privilege the command wanted, and what this process has."""
+    status = _colon_file("/proc/self/status")
+    effective = int(status["CapEff"], 16)
+    wanted = "CAP_SYS_ADMIN" if cmd in _BY_ID_CMDS else "CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN)"
+    held = bool(effective >> _CAP_SYS_ADMIN & 1) or cmd not in _BY_ID_CMDS and bool(effective >> _CAP_BPF & 1)
+    if cmd == BPF_MAP_CREATE and map_type in _NET_ADMIN_TYPES:
+        wanted += " and CAP_NET_ADMIN"
+        held = held and bool(effective >> _CAP_NET_ADMIN & 1)
+    if not held:
+        sysctl = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip() or "unknown"
+        return "needs %s, which this process lacks (CapEff %x, kernel.unprivileged_bpf_disabled %s)" % (
+            wanted, effective, sysctl)
+    if _read_text("/proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"]):
+        return "its capabilities count only inside its user namespace, and bpf(2) wants them outside"
+    if _kernel_release() < (5, 11) and cmd in (BPF_MAP_CREATE, BPF_PROG_LOAD):
+        import resource
+        return "kernels before 5.11 charge RLIMIT_MEMLOCK, here %d bytes: raise it (ulimit -l unlimited)" % (
+            resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
+    if status.get("Seccomp", "0") != "0":
+        return "the capabilities are there: a seccomp filter (of the container?) or an LSM forbids it"
+    return "the capabilities are there: an LSM or kernel lockdown may forbid it"
+
+
+def _read_text(path):
+    """Return what is in a small file of the kernel's, "" where it can't be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode("latin-1")
+    except OSError:
+        return ""
+
+
+def _colon_file(path):
+    """Return the "name: value" lines of a file in /proc as a dict, {} where it can't be read."""
+    return dict((name.strip(), value.strip()) for name, colon, value in
+                (line.partition(":") for line in _read_text(path).splitlines()) if colon)
+
+
+def _fdinfo(fd):
+    """Return what /proc says of a descriptor, {} without /proc.  Needs no privilege; alone shows "frozen"."""
+    return _colon_file("/proc/self/fdinfo/%d" % fd)
+
+
+def _kernel_release():
+    """Return (6, 18) on Linux 6.18.44."""
+    return tuple(int(part) for part in os.uname().release.replace("-", ".").split(".")[:2])
+
+
+# ---- 3. System call ---------------------------------------------------------
+
+SYSCALL_NUMBER = None                  # set this where the table lacks your architecture
+
+# uname -m begins with; e_machine of ELF; number of bpf(2) for 32-bit and for 64-bit programs
+_SYSCALL_TABLE = (
+    (("x86_64", "i386", "i486", "i586", "i686"), (62, 3), 357, 321),
+    (("aarch64", "arm"), (183, 40), 386, 280),
+    (("riscv",), (243,), 280, 280),
+    (("s390",), (22,), 351, 351),
+    (("ppc",), (21, 20), 361, 361),
+    (("mips",), (8,), 4355, 5315),
+    (("loongarch",), (258,), 280, 280),
+    (("sparc",), (43, 18, 2), 349, 349),
+    (("parisc",), (15,), 341, 341),
+    (("alpha",), (0x9026,), None, 515),
+    (("ia64",), (50,), None, 1341),
+    (("m68k",), (4,), 354, None),
+    (("sh",), (42,), 375, None),
+    (("xtensa",), (94,), 340, None),
+    (("microblaze",), (189,), 387, None),
+    (("arc", "csky", "hexagon", "nios2", "openrisc"), (93, 195, 252, 164, 113, 92), 280, None),
+)
+_NR_X32 = 0x40000000 + 321             # 32-bit ELF for x86-64
+_NR_MIPS_N32 = 6319                    # 32-bit ELF for MIPS with EF_MIPS_ABI2
+
+
+def syscall_number(machine=None, pointer_size=None):
+    """Return the number of bpf(2), 321 on x86-64; raise NotSupported where it is not known.
+
+    machine, pointer_size    as of uname -m and sizeof(void *); left out: of the running interpreter,
+    whose ELF header is asked first, as uname describes the kernel and not the process
+    """
+    if machine is None and pointer_size is None:
+        if SYSCALL_NUMBER is not None:
+            return SYSCALL_NUMBER
+        number = _elf_syscall_number()
+        if number is not None:
+            return number
+    if machine is None:
+        if not hasattr(os, "uname"):
+            raise _unknown_machine(sys.platform)
+        machine = os.uname().machine
+    wide = (pointer_size or sizeof(ctypes.c_void_p)) == 8
+    for prefixes, _, number32, number64 in _SYSCALL_TABLE:
+        number = number64 if wide else number32
+        if machine.startswith(prefixes) and number is not None:
+            return number
+    raise _unknown_machine("%s, %d-bit" % (machine, 64 if wide else 32))
+
+
+def _unknown_machine(text):
+    """Return the error for an architecture without a row in the table."""
+    error = NotSupported(errno.ENOSYS, "bpf(2) has no known number here (%s)" % text)
+    error.hint = "if this is Linux, set bpflookup.SYSCALL_NUMBER to the number from its asm/unistd.h"
+    return error
+
+
+def _elf_syscall_number(path="/proc/self/exe"):
+    """Return the number for the ABI in an executable's ELF header, None if the table does not tell."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError:
+        return None
+    if len(head) < 64 or head[:4] != b"\x7fELF":
+        return None
+    order = "little" if head[5] == 1 else "big"
+    e_machine, wide = int.from_bytes(head[18:20], order), head[4] == 2
+    if e_machine == 62 and not wide:
+        return _NR_X32
+    if e_machine == 8 and not wide and int.from_bytes(head[36:40], order) & 0x20:
+        return _NR_MIPS_N32
+    for _, e_machines, number32, number64 in _SYSCALL_TABLE:
+        if e_machine in e_machines:
+            return number64 if wide else number32
+    return None
+
+
+def _first_syscall(_, *args):
+    """Stand in for libc's syscall(2) until the first use: importing does no I/O and fails nowhere."""
+    global _nr_bpf, _libc_syscall, _syscall
+    if not sys.platform.startswith("linux"):
+        raise _unknown_machine(sys.platform)
+    number = syscall_number()
+    function = ctypes.CDLL(None, use_errno=True).syscall
+    # Without argtypes plain ints travel fastest; libffi widens them to the registers they take.
+    function.restype = ctypes.c_long
+    _nr_bpf, _libc_syscall = number, function
+    if _syscall is _first_syscall:
+        _syscall = function
+    return function(number, *args)
+
+
+_nr_bpf = None
+_libc_syscall = _first_syscall
+_syscall = _first_syscall              # every call goes through this one; trace() puts itself here
+
+
+def _bpf(cmd, attr, about="", size=None):
+    """Call bpf(2); return its result or raise.  The caller keeps alive what attr points to."""
+    result = _syscall(_nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd] if size is None else size)
+    if result == -1:                   # errno is stale after a success
+        raise _error(get_errno(), cmd, about)
+    return result
+
+
+class _Fd:
+    """A descriptor that is closed when nobody refers to it any more: calls under way keep it open."""
+    __slots__ = ("number",)
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self, close=os.close):
+        try:
+            close(self.number)
+        except OSError:
+            pass
+
+    def __reduce__(self):
+        raise TypeError("a descriptor means nothing in another process")
+
+
+def _info_by_fd(fd, info, about):
+    """Fill info, a zeroed structure, from BPF_OBJ_GET_INFO_BY_FD; return how many bytes the kernel knows."""
+    attr = bpf_attr()
+    attr.info.bpf_fd, attr.info.info_len, attr.info.info = fd, sizeof(info), addressof(info)
+    _bpf(BPF_OBJ_GET_INFO_BY_FD, attr, about)
+    return attr.info.info_len
+
+
+class trace:
+    """Print every bpf(2) call made inside the with block, decoded, with result and duration.
+
+        with trace():                  # to stderr; or trace(write) for any function that takes a str
+            m.lookup(1)
+
+    Keys and values are shown as bytes, sizes taken from the map.  Costs nothing when it is off.
+    """
+
+    def __init__(self, write=None):
+        self._write = write or (lambda text: sys.stderr.write(text))
+
+    def __enter__(self):
+        global _syscall
+        _tracers.append(self._write)
+        _syscall = _traced_syscall
+        return self
+
+    def __exit__(self, *_):
+        global _syscall
+        _tracers.remove(self._write)
+        if not _tracers:
+            _syscall = _libc_syscall
+
+
+_tracers = []
+
+
+def _traced_syscall(number, cmd, ref, size):
+    """Do what libc's syscall(2) does and tell the tracers."""
+    from time import perf_counter
+    attr = ref._obj
+    before = _format_attr(cmd, attr, size)
+    start = perf_counter()
+    result = _libc_syscall(number, cmd, ref, size)
+    duration_ns = (perf_counter() - start) * 1e9
+    code = get_errno()
+    outcome = "-1 %s" % errno_name(code) if result == -1 else "%d%s" % (result, _format_outputs(cmd, attr))
+    for write in tuple(_tracers):
+        write("bpf(%s, {%s}, %d) = %s <%d ns>\n" % (cmd_name(cmd), before, size, outcome, duration_ns))
+    ctypes.set_errno(code)             # formatting made calls of its own
+    return result
+
+
+def _format_attr(cmd, attr, size):
+    """Return the fields of a command's arm of bpf_attr, as far as size reaches."""
+    name, _ = _ARMS[cmd]
+    arm = getattr(attr, name)
+    sizes = _traced_sizes(arm.map_fd) if name == "elem" else (0, 0)
+    words = []
+    for field, _ in arm._fields_:
+        value = getattr(arm, field)
+        if field == "_pad" or getattr(type(arm), field).offset >= size:
+            continue
+        if isinstance(value, bytes):
+            text = '"%s"' % value.decode("latin-1")
+        elif field == "pathname":
+            text = '"%s"' % os.fsdecode(ctypes.string_at(value))
+        elif value and field == "key" and sizes[0]:
+            text = ctypes.string_at(value, sizes[0]).hex()
+        elif value and field == "value" and sizes[1] and cmd == BPF_MAP_UPDATE_ELEM:
+            text = ctypes.string_at(value, sizes[1]).hex()
+        else:
+            text = hex(value) if dict(arm._fields_)[field] is u64 and value else str(value)
+        words.append("%s=%s" % (field, text))
+    return ", ".join(words)
+
+
+def _format_outputs(cmd, attr):
+    """Return what a successful command wrote, as " -> ..."."""
+    if cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY):
+        size = _traced_sizes(attr.elem.map_fd)[cmd != BPF_MAP_GET_NEXT_KEY]
+        return " -> %s" % ctypes.string_at(attr.elem.value, size).hex()
+    if _ARMS[cmd][0] == "batch":
+        return " -> count=%d" % attr.batch.count
+    if cmd in (BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_NEXT_ID):
+        return " -> next_id=%d" % attr.get_id.next_id
+    return ""
+
+
+def _traced_sizes(fd):
+    """Return (key, value) bytes of a map as transferred; zeros where the kernel does not tell."""
+    info, attr = bpf_map_info(), bpf_attr()
+    attr.info.bpf_fd, attr.info.info_len, attr.info.info = fd, sizeof(info), addressof(info)
+    if _libc_syscall(_nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), 16) == -1:
+        return 0, 0
+    if info.type in _PERCPU_TYPES:     # a transfer comes after the proof, but the proof itself is one
+        return info.key_size, percpu_stride(info.value_size) * len(_proven_cpus or ())
+    return info.key_size, info.value_size
+
+
+def percpu_stride(value_size):
+    """Bytes from one CPU's value to the next's, as the kernel copies them (bpf_map_value_size)."""
+    return (value_size + 7) & ~7
+
+
+_proven_cpus = None                    # once per process: the possible CPUs, their number told by the kernel
+_MAX_CPUS = 8192                       # the largest NR_CPUS that any architecture can be built with
+
+
+def possible_cpus():
+    """Return the ids of the possible CPUs; values of per-CPU maps lie in this order.
+
+    Their number is what the kernel itself rounds an LRU map to, so that no buffer is ever too small;
+    without the right to create one (CAP_BPF) it is what /sys says.  Which ids is told by /sys alone: without
+    it, or where it contradicts the kernel, they are counted from 0.
+    raises   SyscallError where neither can be had
+    """
+    if _proven_cpus is not None:
+        return _proven_cpus
+    try:
+        return _prove_cpus(_count_cpus_by_lru())
+    except SyscallError:
+        hint = _sysfs_cpus()
+        if not hint:
+            raise
+        return hint
+
+
+def _prove_cpus(count):
+    """Keep count, which the kernel gave, as the number of possible CPUs; return their ids."""
+    global _proven_cpus
+    hint = _sysfs_cpus()
+    _proven_cpus = hint if len(hint) == count else tuple(range(count))
+    return _proven_cpus
+
+
+def _count_cpus_by_lru():
+    """Ask the kernel: it rounds max_entries of a BPF_F_NO_COMMON_LRU map up to a multiple of the CPUs."""
+    attr = bpf_attr()
+    create = attr.map_create
+    create.map_type, create.map_flags = BPF_MAP_TYPE_LRU_HASH, BPF_F_NO_COMMON_LRU      # 4.10
+    create.key_size = create.value_size = 4
+    create.max_entries = 1
+    fd = _Fd(_bpf(BPF_MAP_CREATE, attr, "a map that counts the possible CPUs", _end("map_create", "map_flags")))
+    info = bpf_map_info()
+    _info_by_fd(fd.number, info, "a map that counts the possible CPUs")
+    return info.max_entries
+
+
+def _sysfs_cpus():
+    """Return the possible CPUs as /sys has them ("0-3,8"), () where it can't be read."""
+    text = _read_text("/sys/devices/system/cpu/possible")
+    try:
+        ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
+    except ValueError:
+        return ()
+    return tuple(cpu for ends in ranges for cpu in range(ends[0], ends[-1] + 1))
+
+
+# ---- 4. Layout --------------------------------------------------------------
+# ctypes types on one side, the kernel's bytes on the other; nothing here needs a kernel.
+
+MAX_DEPTH = 32                         # nesting that to_python and the checks follow
+
+_INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fdg"
+_CDATA = ctypes._SimpleCData.__mro__[1]   # the base of every ctypes object
+
+
+def _is_scalar(ctype):
+    return isinstance(ctype, type) and issubclass(ctype, ctypes._SimpleCData)
+
+
+def _is_record(ctype):
+    return isinstance(ctype, type) and issubclass(ctype, (ctypes.Structure, ctypes.Union))
+
+
+def _is_array(ctype):
+    return isinstance(ctype, type) and issubclass(ctype, ctypes.Array)
+
+
+def _is_int(ctype):
+    return _is_scalar(ctype) and ctype._type_ in _INT_CODES
+
+
+def _int_range(ctype):
+    """Return (lowest, highest) of an integer type."""
+    bits = 8 * sizeof(ctype)
+    return (-1 << bits - 1, (1 << bits - 1) - 1) if ctype._type_ in _SIGNED_CODES else (0, (1 << bits) - 1)
+
+
+def _is_swapped(ctype):
+    """Whether the type keeps its bytes in the order that this machine does not."""
+    if _is_scalar(ctype):
+        ctype = ctype.__mro__[-4]      # of a class derived from c_uint32: c_uint32
+        return ctype is not getattr(ctype, "__ctype_le__" if sys.byteorder == "little" else "__ctype_be__", ctype)
+    return hasattr(ctype, "_swappedbytes_")
+
+
+def type_name(ctype):
+    """Return a ctypes type in C's terms: "u32", "be16", "char[16]", "struct FlowKey"."""
+    if ctype is bytes:
+        return "bytes"
+    if _is_array(ctype):
+        name, brackets = ctype, ""
+        while _is_array(name):
+            name, brackets = name._type_, brackets + "[%d]" % name._length_
+        return type_name(name) + brackets
+    if _is_record(ctype):
+        return ("union " if issubclass(ctype, ctypes.Union) else "struct ") + ctype.__name__
+    if not _is_scalar(ctype) or ctype._type_ not in _INT_CODES + _FLOAT_CODES + "?c":
+        return getattr(ctype, "__name__", repr(ctype))
+    if ctype._type_ in "?c":
+        return "bool" if ctype._type_ == "?" else "char"
+    bits = 8 * sizeof(ctype)
+    letter = "f" if ctype._type_ in _FLOAT_CODES else "s" if ctype._type_ in _SIGNED_CODES else "u"
+    if not _is_swapped(ctype):
+        return "%s%d" % (letter, bits)
+    return "%s%s%d" % ("be" if sys.byteorder == "little" else "le", letter.replace("u", ""), bits)
+
+
+class _Field:
+    """A field of a Structure or Union: .name .type .bits (None: no bitfield) .descriptor .offset"""
+    __slots__ = ("name", "type", "bits", "descriptor", "offset")
+
+    def __init__(self, owner, spec):
+        self.name, self.type = spec[0], spec[1]
+        self.bits = spec[2] if len(spec) > 2 else None
+        self.descriptor = owner.__dict__[self.name]
+        self.offset = self.descriptor.offset
+
+
+def _fields(ctype):
+    """Return the fields of a Structure or Union, those of its base classes first."""
+    return [_Field(cls, spec) for cls in reversed(ctype.__mro__) for spec in cls.__dict__.get("_fields_", ())]
+
+
+def _own_fields(ctype):
+    return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
+
+
+def check_layout(ctype, size, what="value"):
+    """Raise LayoutError unless ctype is plain data of exactly size bytes, its bits where C has them.
+
+    ctype    a ctypes scalar, Structure, Union or array; or bytes, which fits any size
+    what     the word for it in messages
+    Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
+    """
+    if ctype is bytes:
+        return
+    _check_plain(ctype, what)
+    if sizeof(ctype) == size:
+        return
+    message = "%s has %d bytes in the map, %s has %d" % (what, size, type_name(ctype), sizeof(ctype))
+    if _is_record(ctype):
+        for pack, words in ((1, "with _pack_ = 1"), (0, "without _pack_")):
+            other = _c_layout(ctype, pack)[1]
+            if other != sizeof(ctype):
+                message += "; %s it would have %d%s" % (words, other, ", which fits" if other == size else "")
+        message += "\n" + describe_layout(ctype)
+    raise LayoutError(message)
+
+
+def _check_plain(ctype, what, depth=0):
+    """Raise LayoutError unless the type holds its data itself, in a form that C has too."""
+    if depth > MAX_DEPTH:
+        raise LayoutError("%s: more than %d levels of types inside types" % (what, MAX_DEPTH))
+    if _is_array(ctype):
+        return _check_plain(ctype._type_, what + "[]", depth + 1)
+    if _is_scalar(ctype) and ctype is not ctypes._SimpleCData:
+        if ctype._type_ in _INT_CODES + _FLOAT_CODES + "?c":
+            return None
+        raise LayoutError("%s is %s: a pointer, object or wide character of this process means nothing in a map"
+                          % (what, ctype.__name__))
+    if not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
+        raise LayoutError("%s must be a ctypes scalar, Structure, Union or array, or bytes, not %r" % (what, ctype))
+    fields = _fields(ctype)
+    for field in fields:
+        _check_plain(field.type, "%s.%s" % (what, field.name), depth + 1)
+    if any(field.bits for field in fields):
+        _check_bitfields(ctype, what)
+    return None
+
+
+def _c_layout(ctype, pack):
+    """Return ([bit offset of each own field], bytes) as C lays the fields out on Linux.
+
+    pack    0, or n as in #pragma pack(n), which _pack_ = n stands for
+    A bitfield takes the next free bits, unless it would cross more units of its type's alignment than the
+    type has (never asked under a pragma): the System V rule, PCC_BITFIELD_TYPE_MATTERS in GCC.
+    """
+    base = ctype.__mro__[1]
+    inherits = any("_fields_" in cls.__dict__ for cls in base.__mro__)
+    position = 8 * sizeof(base) if inherits else 0
+    align = ctypes.alignment(base) if inherits else 1
+    end, offsets = position, []
+    for field in _own_fields(ctype):
+        unit = ctypes.alignment(field.type)
+        unit_bits = 8 * (min(unit, pack) if pack else unit)
+        if issubclass(ctype, ctypes.Union):
+            position = 0
+        width = 8 * sizeof(field.type) if field.bits is None else field.bits
+        crosses = not pack and (position % unit_bits + width + unit_bits - 1) // unit_bits > (
+            8 * sizeof(field.type) // unit_bits)
+        if field.bits is None or crosses:
+            position = -(-position // unit_bits) * unit_bits
+        offsets.append(position)
+        position += width
+        end, align = max(end, position), max(align, unit_bits // 8)
+    size = -(-end // 8)
+    return offsets, -(-size // align) * align
+
+
+def _check_bitfields(ctype, what):
+    """Raise LayoutError if this Python keeps a field of ctype in other bits than C does.
+
+    What Python does is seen by setting each field to ones (CPython before 3.14 places some unlike C).
+    """
+    expected, size = _c_layout(ctype, getattr(ctype, "_pack_", 0))
+    order = sys.byteorder if not _is_swapped(ctype) else "big" if sys.byteorder == "little" else "little"
+    whole = 8 * sizeof(ctype)
+    wrong = []
+    if size != sizeof(ctype):
+        wrong.append("it has %d bytes here and %d in C" % (sizeof(ctype), size))
+    for field, position in zip(_own_fields(ctype), expected):
+        if field.bits is None:
+            if 8 * field.offset != position:
+                wrong.append("%s: byte %d here, %d in C" % (field.name, field.offset, position // 8))
+            continue
+        ones = 0
+        if field.offset + sizeof(field.type) <= sizeof(ctype):     # else setting it would write elsewhere
+            raw = bytearray(sizeof(ctype))
+            field.descriptor.__set__(ctype.from_buffer(raw), -1)
+            ones = int.from_bytes(raw, order)
+        shift = position if order == "little" else whole - position - field.bits
+        if shift < 0 or ones != (1 << field.bits) - 1 << shift:
+            wrong.append("%s: C has it in %d bits from bit %d on, Python %s elsewhere" % (
+                field.name, field.bits, position, sys.version.split()[0]))
+    if wrong:
+        raise LayoutError("%s: the bitfields of %s do not lie where C puts them (%s); declare whole integers "
+                          "and shift, or order the fields by the size of their types" % (
+                              what, type_name(ctype), "; ".join(wrong)))
+
+
+def describe_layout(ctype):
+    """Return a table of a type's fields: offset, size, name, C type; holes are shown.
+
+    Padding in a key is compared like any other byte: unless it is zero on both sides, lookups miss.
+    """
+    if ctype is bytes or not isinstance(ctype, type) or not issubclass(ctype, _CDATA):
+        raise LayoutError("a ctypes type is needed, not %r" % (ctype,))
+    lines = ["%6s %5s  %s" % ("offset", "size", type_name(ctype))]
+    holes = _describe(ctype, 0, 1, lines) if _is_record(ctype) else 0
+    total = "%d bytes, aligned to %d" % (sizeof(ctype), ctypes.alignment(ctype))
+    lines.append("%s%s" % (total, ", %d of them padding (must match in a key, best zero)" % holes if holes else ""))
+    return "\n".join(lines)
+
+
+def _describe(ctype, start, depth, lines):
+    """Append a line per field of a record at byte start; return the number of padding bytes."""
+    if depth > MAX_DEPTH:
+        raise LayoutError("more than %d levels of types inside types" % MAX_DEPTH)
+    indent, union, padding = "  " * depth, issubclass(ctype, ctypes.Union), 0
+
+    def hole(begin, end):
+        if end > begin and not union:
+            lines.append("%6d %5d  %s(hole)" % (start + begin, end - begin, indent))
+            return end - begin
+        return 0
+
+    end = 0
+    for field in _fields(ctype):
+        size = sizeof(field.type)
+        padding += hole(end, field.offset)
+        bits = "" if field.bits is None else ":%d" % field.bits
+        lines.append("%6d %5d  %s%s: %s%s" % (start + field.offset, size, indent, field.name,
+                                            type_name(field.type), bits))
+        if _is_record(field.type):
+            padding += _describe(field.type, start + field.offset, depth + 1, lines)
+        end = max(end, field.offset + size)
+    return padding + hole(end, sizeof(ctype))
+
+
+def _to_ctype(ctype, size, given, what):
+    """Return a ctypes object that holds given as the kernel wants it, given itself where it is one already.
+
+    ctype    the map's type, or bytes for size raw bytes
+    raises   LayoutError: nothing is converted that is not meant, nothing cut, nothing padded
+    """
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        raw = bytes(given)
+        if len(raw) != size:
+            raise LayoutError("%s takes exactly %d bytes, not %d" % (what, size, len(raw)))
+        return (u8 * size if ctype is bytes else ctype).from_buffer_copy(raw)
+    if ctype is not bytes:
+        # The class alone proves nothing: __class__ may have been assigned to a smaller object.
+        if isinstance(given, ctype) and isinstance(given, _CDATA) and sizeof(given) >= size:
+            if type(given) is ctype or sizeof(given) == size:
+                return given
+        elif _is_int(ctype) and hasattr(type(given), "__index__"):
+            number, (low, high) = given.__index__(), _int_range(ctype)
+            if not low <= number <= high:
+                raise LayoutError("%s is %s: %d is outside %d..%d" % (what, type_name(ctype), number, low, high))
+            return ctype(number)
+        elif _is_scalar(ctype) and ctype._type_ == "?" and given in (0, 1) and isinstance(given, int):
+            return ctype(given)
+        elif _is_scalar(ctype) and ctype._type_ in _FLOAT_CODES and isinstance(given, (int, float)):
+            obj = ctype(given)
+            if obj.value in (float("inf"), float("-inf")) and given != obj.value:
+                raise LayoutError("%s is %s: %r is outside its range" % (what, type_name(ctype), given))
+            return obj
+    accepted = "%d bytes" % size
+    if ctype is not bytes:
+        accepted = "%s%s or %s" % (type_name(ctype), ", an int" if _is_int(ctype) else "", accepted)
+    raise LayoutError("%s must be %s, not %s" % (what, accepted, type(given).__name__))
+
+
+def to_python(obj):
+    """Return a key or value as plain dict, list, int, float, bool and str.
+
+    Structures become dicts.  A class's _json_ renames fields or, with None, leaves them out; its _union_
+    tells which branch of a union field holds: {"u": ("kind", {4: "ip4", 6: "ip6"})} reads field kind.
+    char arrays become str up to their first NUL where that is text, as C has it, else lists of numbers.
+    raises   LayoutError for pointers, an unknown _union_ tag value, and past 32 levels
+    """
+    return _plain(obj, 0)
+
+
+def to_json(obj):
+    """Return to_python(obj) as JSON text; numbers that JSON lacks become "NaN", "Infinity", "-Infinity"."""
+    import json
+    return json.dumps(_finite(to_python(obj)), allow_nan=False)
+
+
+def _finite(plain):
+    """Replace the floats that JSON does not have by their names."""
+    if isinstance(plain, float) and (plain != plain or plain in (float("inf"), float("-inf"))):
+        return "NaN" if plain != plain else "Infinity" if plain > 0 else "-Infinity"
+    if isinstance(plain, dict):
+        return {name: _finite(member) for name, member in plain.items()}
+    return [_finite(member) for member in plain] if isinstance(plain, list) else plain
+
+
+def _plain(obj, depth):
+    if depth > MAX_DEPTH:
+        raise LayoutError("more than %d levels of types inside types" % MAX_DEPTH)
+    if isinstance(obj, (ctypes.Structure, ctypes.Union)):
+        return _plain_record(obj, depth)
+    if isinstance(obj, ctypes.Array) and obj._type_ is ctypes.c_char:
+        raw = bytes(obj)
+        text = _text(raw)
+        return list(raw) if text is None else text
+    if isinstance(obj, (ctypes.Array, list, tuple)):
+        return [_plain(member, depth + 1) for member in obj]
+    if isinstance(obj, ctypes._SimpleCData):
+        _check_plain(type(obj), type(obj).__name__)
+        return _plain(obj.value, depth)
+    if isinstance(obj, (bytes, bytearray)):
+        return list(obj)
+    if obj is None or isinstance(obj, (bool, int, float, str)):
+        return obj
+    raise LayoutError("%s is no plain data" % type(obj).__name__)
+
+
+def _text(raw):
+    """Return what a C string in a char array says, None where it is not text."""
+    try:
+        text = raw.split(b"\0", 1)[0].decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text if all(char.isprintable() or char in "\t\n\r" for char in text) else None
+
+
+def _plain_record(obj, depth):
+    cls = type(obj)
+    fields = {field.name: field for field in _fields(cls)}
+    names, unions = _tag(cls, "_json_", fields), _tag(cls, "_union_", fields)
+    plain = {}
+    for name, field in fields.items():
+        label = names.get(name, name)
+        if label is None:
+            continue
+        if label in plain:
+            raise LayoutError("%s: _json_ gives two fields the name %r" % (cls.__name__, label))
+        # Read arrays of char as such: ctypes hands them out as bytes cut at the first NUL.
+        member = field.type.from_buffer_copy(obj, field.offset) if _is_array(field.type) else getattr(obj, name)
+        if name in unions:
+            tag_name, branches = unions[name]
+            tag = getattr(obj, tag_name)
+            if tag not in branches:
+                raise LayoutError("%s.%s: no branch for %s = %r" % (cls.__name__, name, tag_name, tag))
+            branch = branches[tag]
+            plain[label] = _plain_branch(member, branch, depth + 1)
+        else:
+            plain[label] = _plain(member, depth + 1)
+    return plain
+
+
+def _plain_branch(union, branch, depth):
+    """Decode one branch of a union, under the name that _json_ of the union gives it."""
+    cls = type(union)
+    fields = {field.name: field for field in _fields(cls)} if isinstance(union, ctypes.Union) else {}
+    if branch not in fields:
+        raise LayoutError("_union_: %s has no branch %r" % (cls.__name__, branch))
+    label = _tag(cls, "_json_", fields).get(branch, branch)
+    member = fields[branch].type.from_buffer_copy(union, 0) if _is_array(fields[branch].type) else (
+        getattr(union, branch))
+    return {} if label is None else {label: _plain(member, depth)}
+
+
+def _tag(cls, tag, fields):
+    """Return a class's tag dict, {} where it has none; a name that is no field is a mistake worth an error."""
+    entries = getattr(cls, tag, {})
+    for name in entries:
+        if name not in fields:
+            raise LayoutError("%s.%s names %r, which is no field" % (cls.__name__, tag, name))
+    return entries
+
+
+# ---- 6. Map -----------------------------------------------------------------
+
+_MODES = {"r": BPF_F_RDONLY, "w": BPF_F_WRONLY, "rw": 0}
+
+
+def _mode_flags(mode):
+    if mode not in _MODES:
+        raise ValueError("mode must be \"r\", \"w\" or \"rw\", not %r" % (mode,))
+    return _MODES[mode]
+
+
+class MapInfo:
+    """What the kernel tells of a map; None stands for what it does not tell.
+
+    id type name key_size value_size max_entries map_flags map_extra btf_id btf_key_type_id btf_value_type_id
+    btf_vmlinux_value_type_id    as in struct bpf_map_info
+    frozen memlock               from /proc; memlock in bytes
+    """
+    __slots__ = ("id", "type", "name", "key_size", "value_size", "max_entries", "map_flags", "map_extra",
+                 "btf_id", "btf_key_type_id", "btf_value_type_id", "btf_vmlinux_value_type_id",
+                 "frozen", "memlock")
+
+    def __init__(self, fd, about):
+        info = bpf_map_info()
+        known = _info_by_fd(fd, info, about)
+        for name in self.__slots__[:-2]:
+            descriptor = getattr(bpf_map_info, name)
+            told = descriptor.offset + descriptor.size <= known
+            setattr(self, name, getattr(info, name) if told else None)
+        if self.name is not None:      # the kernel's isalnum() lets Latin-1 letters in
+            self.name = self.name.decode("latin-1")
+        proc = _fdinfo(fd)
+        self.frozen = proc["frozen"] == "1" if "frozen" in proc else None
+        self.memlock = int(proc["memlock"]) if "memlock" in proc else None
+
+    def __repr__(self):
+        return "MapInfo(%s)" % ", ".join("%s=%r" % (name, getattr(self, name)) for name in self.__slots__)
+
+    @property
+    def about(self):
+        """The map in words: "map 5 (hash 'flows')"."""
+        return "map %s (%s%s)" % (self.id, map_type_name(self.type), " '%s'" % self.name if self.name else "")
+
+
+def _prove_map(fd, about):
+    """Raise unless the descriptor is a map's: the info of a program or BTF object reads like one's."""
+    try:
+        kind = os.readlink("/proc/self/fd/%d" % fd)
+    except OSError:
+        kind = None
+    if kind == "anon_inode:bpf-map":
+        return
+    if kind is None:
+        # No /proc.  On what is no map every element command is EINVAL; on a map, LOOKUP without a key
+        # is EFAULT and the like on all types but arenas, for which NEXT_KEY is EOPNOTSUPP.
+        attr = bpf_attr()
+        attr.elem.map_fd = fd
+        for cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY):
+            if _syscall(_nr_bpf, cmd, byref(attr), _ELEM_SIZE) != -1 or get_errno() != errno.EINVAL:
+                return
+    kinds = {"anon_inode:bpf-prog": "a BPF program", "anon_inode:btf": "a BTF object",
+             "anon_inode:bpf_link": "a BPF link", None: "something else"}
+    raise InvalidArgument(errno.EINVAL, "%s is no BPF map but %s" % (about, kinds.get(kind, kind)))
+
+
+class _Call:
+    """A prepared element command, used by one call at a time: attr's key points at cell, an int key's place."""
+    __slots__ = ("fd", "attr", "elem", "ref", "cell")
+
+    def __init__(self, fd, key_type, flags):
+        self.fd = fd                   # keeps the descriptor open, whatever close() does meanwhile
+        self.attr = bpf_attr()
+        self.ref = byref(self.attr)
+        self.elem = elem = self.attr.elem
+        elem.map_fd = fd.number
+        elem.flags = flags
+        self.cell = None
+        if _is_int(key_type):
+            self.cell = key_type()
+            elem.key = addressof(self.cell)
+
+
+class _ClosedCalls:
+    """What a closed map has in place of its idle calls."""
+
+    def pop(self):
+        raise ValueError("this map is closed")
+
+
+class Map:
+    """A live BPF map.  Open one with from_fd, from_id, from_pin, from_name or create.
+
+    A Map may be shared by threads.  close() may race with calls: those under way finish on this map, later ones
+    raise ValueError.  A dropped Map closes its descriptor.  As a context manager it is closed at the end.
+    """
+
+    def __init__(self):
+        raise TypeError("open a map with Map.from_pin, from_id, from_name, from_fd or create")
+
+    # -- opening
+
+    @classmethod
+    def from_fd(cls, fd, key=None, value=None, *, dup=True):
+        """Return a Map on a descriptor, an int or an object with fileno().
+
+        key, value    ctypes type or bytes; left out: c_uint32 for array indices and ids, else bytes
+        dup           True: on a duplicate; False: takes the descriptor over, if it returns
+        raises        InvalidArgument if it is no map's, LayoutError if a type does not fit, SyscallError
+        kernel        BPF_OBJ_GET_INFO_BY_FD, 4.13
+        """
+        number = fd if isinstance(fd, int) else fd.fileno()
+        about = "descriptor %d" % number
+        if not dup:
+            _prove_map(number, about)
+            opened = cls.__new__(cls)
+            opened._adopt(number, about, key, value)
+            opened._fd = _Fd(number)   # last: on failure it stays the caller's
+            return opened
+        import fcntl
+        try:
+            owner = _Fd(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0))
+        except (OSError, ValueError, OverflowError) as failure:
+            raise _error(getattr(failure, "errno", errno.EBADF), BPF_OBJ_GET_INFO_BY_FD, about) from None
+        _prove_map(owner.number, about)
+        return cls._opened(owner, about, key, value)
+
+    @classmethod
+    def from_id(cls, map_id, key=None, value=None, *, mode="r"):
+        """Return a Map on the map with an id, as bpftool and maps() show it.
+
+        mode      "r", "w" or "rw"
+        raises    MapNotFound, PermissionDenied (it takes CAP_SYS_ADMIN), LayoutError, SyscallError
+        kernel    BPF_MAP_GET_FD_BY_ID, 4.13
+        """
+        return cls._opened(_fd_by_id(map_id, _mode_flags(mode)), "map %d" % map_id, key, value)
+
+    @classmethod
+    def from_pin(cls, path, key=None, value=None, *, mode="r"):
+        """Return a Map on a map pinned in a bpffs; file permission is all it takes.
+
+        path      str, bytes or os.PathLike
+        raises    MapNotFound, PermissionDenied, InvalidArgument for a pinned program, LayoutError, SyscallError
+        kernel    BPF_OBJ_GET, 4.4
+        """
+        about = os.fsdecode(path)
+        owner = _Fd(_obj_cmd(BPF_OBJ_GET, path, file_flags=_mode_flags(mode)))
+        _prove_map(owner.number, about)
+        return cls._opened(owner, about, key, value)
+
+    @classmethod
+    def from_name(cls, name, key=None, value=None, *, mode="r"):
+        """Return a Map on the one map that has a name (at most 15 characters, as the kernel keeps it).
+
+        raises    MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
+        """
+        found = [info.id for info in maps() if info.name == name]
+        if len(found) > 1:
+            raise AmbiguousName("%d maps are named '%s': ids %s; open one by its id" % (
+                len(found), name, ", ".join(map(str, found))))
+        if not found:
+            error = MapNotFound(errno.ENOENT, "no map is named '%s'" % name)
+            if len(name) > 15:
+                error.hint = "the kernel keeps 15 characters of a name: try '%s'" % name[:15]
+            raise error
+        return cls.from_id(found[0], key, value, mode=mode)
+
+    @classmethod
+    def create(cls, map_type, key=None, value=None, max_entries=1, *, key_size=None, value_size=None, name="",
+               flags=0, inner=None, map_extra=0, numa_node=None, btf=None, btf_key=None, btf_value=None, token=None):
+        """Create a map and return it, open for reading and writing.
+
+        key, value              ctypes types; their sizes are the map's unless key_size, value_size say otherwise
+        name                    at most 15 of A-Z a-z 0-9 _ .
+        inner                   Map or descriptor: the pattern for the entries of a map of maps
+        btf, btf_key, btf_value descriptor (or object with fileno()) of loaded BTF, type ids in it
+        token                   descriptor of a BPF token (6.9)
+        raises                  PermissionDenied, InvalidArgument, LayoutError, OutOfMemory, SyscallError
+        kernel                  BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8, CAP_SYS_ADMIN before
+        """
+        attr = bpf_attr()
+        create = attr.map_create
+        settings = {
+            "map_type": map_type,
+            "key_size": _size_for("key", key, key_size, map_type, _INDEX_TYPES, _KEYLESS_TYPES),
+            "value_size": _size_for("value", value, value_size, map_type, _ID_VALUE_TYPES, _VALUELESS_TYPES),
+            "max_entries": max_entries,
+            "map_flags": flags | (0 if numa_node is None else BPF_F_NUMA_NODE) | (
+                0 if token is None else BPF_F_TOKEN_FD),
+            "inner_map_fd": _fd_number(inner), "numa_node": numa_node or 0, "map_extra": map_extra,
+            "btf_fd": _fd_number(btf), "btf_key_type_id": btf_key or 0, "btf_value_type_id": btf_value or 0,
+            "map_token_fd": _fd_number(token),
+        }
+        size = _ATTR_SIZES[BPF_MAP_CREATE]
+        types = dict(create._fields_)
+        for field, number in settings.items():
+            _to_ctype(types[field], 0, number, field)      # ctypes would cut a number that is too large
+            setattr(create, field, number)
+            if number:
+                size = max(size, _end("map_create", field))
+        if name:
+            raw = name.encode("latin-1")
+            if len(raw) > 15:
+                raise ValueError("a map's name has at most 15 characters, not %d: %r" % (len(raw), name))
+            create.map_name = raw
+            size = max(size, _end("map_create", "map_name"))
+        about = "a new map (%s%s)" % (map_type_name(map_type), " '%s'" % name if name else "")
+        result = _syscall(_nr_bpf, BPF_MAP_CREATE, byref(attr), size)
+        if result == -1:
+            raise _error(get_errno(), BPF_MAP_CREATE, about, map_type)
+        return cls._opened(_Fd(result), about, key, value)
+
+    @classmethod
+    def _opened(cls, owner, about, key, value):
+        opened = cls.__new__(cls)
+        opened._adopt(owner.number, about, key, value)
+        opened._fd = owner
+        return opened
+
+    def _adopt(self, fd, about, key, value):
+        """Take in what the map behind fd is, and check the types against it."""
+        self._fd = None
+        info = MapInfo(fd, about)
+        self.id, self.name, self.type, self.flags = info.id, info.name, info.type, info.map_flags
+        self.key_size, self.value_size, self.max_entries = info.key_size, info.value_size, info.max_entries
+        self._about = info.about
+        self.key_type = _checked_type(
+            key, self.key_size, u32 if self.type in _INDEX_TYPES else bytes, "key of " + self._about)
+        self.value_type = _checked_type(
+            value, self.value_size, u32 if self.type in _ID_VALUE_TYPES else bytes, "value of " + self._about)
+        # An int key inside these bounds needs no further look; other key types have none.
+        self._key_min, self._key_max = _int_range(self.key_type) if _is_int(self.key_type) else (1, 0)
+        self._raw_key_type = u8 * self.key_size if self.key_type in (bytes, None) else self.key_type
+        self._raw_value_type = u8 * self.value_size if self.value_type in (bytes, None) else self.value_type
+        self._is_percpu = self.type in _PERCPU_TYPES
+        self._percpu_types = {}        # number of slots -> array type
+        # What LOOKUP writes into (per-CPU: known once the CPUs are), and what turns it into what the
+        # caller gets (None: it is that already).
+        self._out_type = None if self._is_percpu else self._raw_value_type
+        self._finish = (self._percpu_values if self._is_percpu else bytes if self.value_type is bytes
+                        else _scalar_value if _is_scalar(self.value_type) else None)
+        self._calls = []               # idle _Calls; pop and append of a list are atomic
+
+    def close(self):
+        """Close the map: calls under way finish, later ones raise ValueError.  Closing twice is fine."""
+        self._calls = _ClosedCalls()
+        self._fd = None
+
+    def __enter__(self):
+        self._live()
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __repr__(self):
+        if self._fd is None:
+            return "<Map %s, closed>" % self._about[4:]
+        return "<Map %s: key %s (%d bytes), value %s (%d bytes), %d entries at most>" % (
+            self._about[4:], type_name(self.key_type) if self.key_type else None, self.key_size,
+            type_name(self.value_type) if self.value_type else None, self.value_size, self.max_entries)
+
+    def __reduce__(self):
+        raise TypeError("a Map cannot be pickled or copied: open it again")
+
+    def _live(self):
+        """Return the _Fd, which stays open as long as the caller keeps it; ValueError if the map is closed."""
+        owner = self._fd
+        if owner is None:
+            raise ValueError("this map is closed")
+        return owner
+
+    @property
+    def fd(self):
+        """The descriptor's number."""
+        return self._live().number
+
+    def fileno(self):
+        """Return the descriptor's number."""
+        return self._live().number
+
+    @property
+    def info(self):
+        """A fresh MapInfo."""
+        owner = self._live()
+        return MapInfo(owner.number, self._about)
+
+    # -- the element commands
+
+    def lookup(self, key, flags=0):
+        """Return the value stored under key.
+
+        key      instance of key_type, an int for integer keys, or exactly key_size bytes
+        flags    0 or BPF_F_LOCK (values with a bpf_spin_lock)
+        returns  a new value_type; a Python number for scalars; per-CPU maps: a list, one per possible CPU
+        raises   KeyNotFound, LayoutError, SyscallError
+        kernel   BPF_MAP_LOOKUP_ELEM, 3.18; BPF_F_LOCK, 5.1
+        """
+        # lookup and lookup_into are _element written out: a call less is a tenth of their time.
+        if type(key) is not int or not self._key_min <= key <= self._key_max:
+            key = self._key_in(key)
+        out = (self._out_type or self._prove_out(key))()
+        calls = self._calls
+        try:
+            call = self._new_call(flags) if flags else calls.pop()
+        except IndexError:
+            call = self._new_call()
+        if type(key) is int:
+            call.cell.value = key
+        else:
+            call.elem.key = addressof(key)
+        call.elem.value = addressof(out)
+        if _syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, call.ref, _ELEM_SIZE) == -1:
+            code = get_errno()
+            del calls, call            # a traceback that is kept must not keep the descriptor open
+            raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
+        if not flags:
+            calls.append(call)
+        return out if self._finish is None else self._finish(out)
+
+    __getitem__ = lookup
+
+    def lookup_into(self, key, out, flags=0):
+        """Write the value under key into out; return False if there is none, leaving out as it is.
+
+        out      a value_type; for per-CPU maps an array from percpu_type(); or any writable buffer of exactly
+                 that many bytes, which must not be moved (ctypes.resize) during the call
+        raises   LayoutError, SyscallError
+        kernel   BPF_MAP_LOOKUP_ELEM, 3.18
+        """
+        if type(key) is not int or not self._key_min <= key <= self._key_max:
+            key = self._key_in(key)
+        try:
+            out_type = self._out_type or self._prove_out(key)
+        except KeyNotFound:
+            return False
+        if type(out) is not out_type or sizeof(out) < sizeof(out_type):
+            out = self._buffer(out, out_type)
+        calls = self._calls
+        try:
+            call = self._new_call(flags) if flags else calls.pop()
+        except IndexError:
+            call = self._new_call()
+        if type(key) is int:
+            call.cell.value = key
+        else:
+            call.elem.key = addressof(key)
+        call.elem.value = addressof(out)
+        if _syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, call.ref, _ELEM_SIZE) == -1:
+            code = get_errno()
+            del calls, call
+            if code == errno.ENOENT:
+                return False
+            raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
+        if not flags:
+            calls.append(call)
+        return True
+
+    def _element(self, cmd, key, value, flags=0):
+        """Run an element command; return 0 or an errno.
+
+        key      an int within bounds, or a ctypes object of key_size bytes, or None for NULL
+        value    a ctypes object as large as the kernel takes it to be, or None for NULL
+        """
+        calls = self._calls
+        try:
+            call = self._new_call(flags) if flags or key is None else calls.pop()
+        except IndexError:
+            call = self._new_call()
+        if type(key) is int:
+            call.cell.value = key
+        else:
+            call.elem.key = 0 if key is None else addressof(key)
+        call.elem.value = 0 if value is None else addressof(value)
+        code = get_errno() if _syscall(_nr_bpf, cmd, call.ref, _ELEM_SIZE) == -1 else 0
+        if not flags and key is not None:
+            calls.append(call)
+        return code
+
+    def _new_call(self, flags=0):
+        return _Call(self._live(), self.key_type, _to_ctype(u64, 8, flags, "flags").value)
+
+    def _find(self, key, flags=0):
+        """Return what LOOKUP writes for key, None if there is no such key."""
+        key = self._key_in(key)
+        try:
+            out = (self._out_type or self._prove_out(key))()
+        except KeyNotFound:
+            return None
+        code = self._element(BPF_MAP_LOOKUP_ELEM, key, out, flags)
+        if code not in (0, errno.ENOENT):
+            raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
+        return None if code else out
+
+    def _error(self, cmd, code, key=None):
+        owner = self._fd
+        if isinstance(key, _CDATA):
+            key = self._key_out(key)
+        detail = "no such key: %s" % _shown(key) if code == errno.ENOENT and key is not None else None
+        error = _error(code, cmd, self._about, self.type, owner and owner.number, detail)
+        if isinstance(error, KeyNotFound):
+            error.key = key
+        return error
+
+    def _key_in(self, key):
+        """Return key as an int within bounds (int key types) or a ctypes object of key_size bytes."""
+        if self.key_type is None:
+            raise NotSupported(ENOTSUPP, "%s has no keys" % self._about)
+        obj = _to_ctype(self.key_type, self.key_size, key, "key of " + self._about)
+        return obj.value if _is_int(self.key_type) else obj
+
+    def _value_in(self, key, value):
+        """Return value as a ctypes object that UPDATE may read; key is where it goes."""
+        what = "value of " + self._about
+        if not self._is_percpu:
+            return _to_ctype(self.value_type, self.value_size, value, what)
+        try:
+            slots = room = (self._out_type or self._prove_out(key))()
+        except SyscallError:           # nothing to prove the CPUs by: what /sys says, and room for any number
+            slots, room = self.percpu_type()(), self._slots(_MAX_CPUS)()
+        if type(value) is type(slots):
+            value = bytes(value)
+        if isinstance(value, (bytes, bytearray, memoryview)) and memoryview(value).nbytes == sizeof(slots):
+            ctypes.memmove(room, bytes(value), sizeof(slots))
+            return room
+        values = list(value) if isinstance(value, (list, tuple)) else [value] * len(room)
+        if len(values) not in (len(slots), len(room)):
+            raise LayoutError("%s takes one value, or one for each of %d possible CPUs, not %d" % (
+                what, len(slots), len(values)))
+        for slot, one in zip(room, values):
+            obj = _to_ctype(self.value_type, self.value_size, one, what)
+            ctypes.memmove(addressof(slot), addressof(obj), self.value_size)
+        return room
+
+    def _buffer(self, out, out_type):
+        """Return a ctypes object over the caller's writable memory, which must have out_type's size."""
+        size = sizeof(out_type)
+        try:
+            foreign = isinstance(out, _CDATA) and self.value_type is not bytes and not (
+                isinstance(out, ctypes.Array) and sizeof(out._type_) == 1)
+            view = memoryview(out).cast("B")
+            if foreign or view.nbytes != size:
+                raise TypeError("%s of %d bytes" % (type(out).__name__, view.nbytes))
+            return (u8 * size).from_buffer(view)
+        except (TypeError, ValueError) as failure:     # no buffer, read-only, not contiguous
+            raise LayoutError("out must be %s or a writable buffer of %d bytes: %s" % (
+                type_name(out_type), size, failure)) from None
+
+    # -- per-CPU values
+
+    def percpu_type(self):
+        """Return the ctypes array type of one per-CPU value: a slot, with field value, per possible CPU."""
+        if not self._is_percpu:
+            raise NotSupported(ENOTSUPP, "%s is not per-CPU" % self._about)
+        return self._out_type or self._slots(len(possible_cpus()))
+
+    def _slots(self, count):
+        """Return the array type of count slots of percpu_stride bytes."""
+        if count not in self._percpu_types:
+            padding = percpu_stride(self.value_size) - self.value_size
+            slot = type("slot", (ctypes.Structure,), {"_fields_": [
+                ("value", self._raw_value_type), ("_pad", u8 * padding)][:2 if padding else 1]})
+            self._percpu_types.setdefault(count, slot * count)
+        return self._percpu_types[count]
+
+    def _prove_out(self, key):
+        """Return the array type that a per-CPU value fits, having proved the number of its slots."""
+        if _proven_cpus is None:
+            try:
+                count = _count_cpus_by_lru()
+            except SyscallError:
+                count = self._count_cpus_by_lookup(key)
+            _prove_cpus(count)
+        self._out_type = self._slots(len(_proven_cpus))
+        return self._out_type
+
+    def _count_cpus_by_lookup(self, key):
+        """Look key up into a buffer that no machine outgrows; return how many slots the kernel wrote.
+
+        For who may not create a map.  raises KeyNotFound where key is absent: nothing is proved then.
+        """
+        import mmap
+        stride = percpu_stride(self.value_size)
+        with mmap.mmap(-1, stride * _MAX_CPUS, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+            mark = os.urandom(8)       # no value looks like it
+            for offset in range(0, len(memory), stride):
+                memory[offset:offset + 8] = mark
+            room = u8.from_buffer(memory)
+            try:
+                code = self._element(BPF_MAP_LOOKUP_ELEM, key, room)
+            finally:
+                del room               # or the memory could not be unmapped
+            if code:
+                raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
+            count = 0
+            while count < _MAX_CPUS and memory[count * stride:count * stride + 8] != mark:
+                count += 1
+            return count
+
+    def _percpu_values(self, slots):
+        """Return the list of a per-CPU value's values; structures are views of the one buffer they came in."""
+        offsets = range(0, sizeof(slots), sizeof(slots._type_))
+        values = [self._raw_value_type.from_buffer(slots, offset) for offset in offsets]
+        if self.value_type is bytes:
+            return [bytes(value) for value in values]
+        return [value.value for value in values] if _is_scalar(self.value_type) else values
+
+    # -- the mapping
+
+    def __contains__(self, key):
+        """Whether the map has the key: a lookup.  raises SyscallError for anything but ENOENT."""
+        return self._find(key) is not None
+
+    def get(self, key, default=None, flags=0):
+        """Return the value under key, or default if there is none; else as lookup."""
+        out = self._find(key, flags)
+        return default if out is None else self._finish(out) if self._finish else out
+
+    def lookup_bytes(self, key, flags=0):
+        """Return the value under key as bytes; of a per-CPU map, every CPU's slot of 8 * n bytes.
+
+        raises   KeyNotFound, LayoutError, SyscallError
+        kernel   BPF_MAP_LOOKUP_ELEM, 3.18
+        """
+        out = self._find(key, flags)
+        if out is None:
+            raise self._error(BPF_MAP_LOOKUP_ELEM, errno.ENOENT, key)
+        return bytes(out)
+
+    def next_key(self, key=None):
+        """Return the key after key, the first one if key is None; None after the last.
+
+        A hash that no longer has key starts over at its first one.
+        raises   LayoutError, NotSupported (queues, storages, ring buffers), SyscallError
+        kernel   BPF_MAP_GET_NEXT_KEY, 3.18; without a key, 4.12
+        """
+        following = self._next(None if key is None else self._key_in(key))
+        return None if following is None else self._key_out(following)
+
+    def _next(self, key):
+        """Return the ctypes object of the key after key, None at the end."""
+        if self.key_type is None:
+            raise NotSupported(ENOTSUPP, "%s has no keys" % self._about)
+        following = self._raw_key_type()
+        code = self._element(BPF_MAP_GET_NEXT_KEY, key, following)
+        if code == errno.ENOENT:
+            return None
+        if code:
+            raise self._error(BPF_MAP_GET_NEXT_KEY, code)
+        return following
+
+    def _key_out(self, obj):
+        """Return a key that the kernel wrote in the form that callers get."""
+        return bytes(obj) if self.key_type is bytes else obj.value if _is_scalar(self.key_type) else obj
+
+    def _walk(self):
+        """Yield every key as a caller gets it, each once.
+
+        The next key is fetched first, so that the current one may be deleted.  One that others delete sends
+        the kernel back to the start; if that goes on and on, the scan ends in IterationAborted.
+        """
+        seen, repeats = set(), 0
+        following = self._next(None)
+        while following is not None:
+            raw, key = bytes(following), self._key_out(following)
+            following = self._next(following.value if _is_int(self.key_type) else following)
+            if raw not in seen:
+                seen.add(raw)
+                yield key
+                continue
+            repeats += 1
+            if repeats > 10 * len(seen) + 1000:
+                raise IterationAborted("%s: deletions keep sending the scan back to its start" % self._about)
+
+    def keys(self):
+        """Yield every key, none twice.  While others write to a hash, a walk may miss entries."""
+        return self._walk()
+
+    __iter__ = keys
+
+    def items(self):
+        """Yield (key, value) of every entry; one that is gone when its turn comes is left out."""
+        for key in self._walk():
+            out = self._find(key)
+            if out is not None:
+                yield key, self._finish(out) if self._finish else out
+
+    def values(self):
+        """Yield the value of every entry."""
+        for _, value in self.items():
+            yield value
+
+    def update(self, key, value, flags=BPF_ANY):
+        """Store value under key.
+
+        value    instance of value_type, a number for scalars, or exactly value_size bytes; per-CPU maps: a list
+                 of those, one per possible CPU, or one for all
+        flags    BPF_ANY, BPF_NOEXIST (KeyExists if present), BPF_EXIST (KeyNotFound if absent), | BPF_F_LOCK
+        raises   KeyExists, KeyNotFound, MapFull, KeyOutOfRange, LayoutError, PermissionDenied, SyscallError
+        kernel   BPF_MAP_UPDATE_ELEM, 3.18
+        """
+        key = self._key_in(key)
+        value = self._value_in(key, value)
+        code = self._element(BPF_MAP_UPDATE_ELEM, key, value, flags)
+        if code:
+            raise self._error(BPF_MAP_UPDATE_ELEM, code, key)
+
+    def __setitem__(self, key, value):
+        self.update(key, value)
+
+    def delete(self, key):
+        """Remove key.
+
+        raises   KeyNotFound, NotSupported (arrays), LayoutError, PermissionDenied, SyscallError
+        kernel   BPF_MAP_DELETE_ELEM, 3.18
+        """
+        key = self._key_in(key)
+        code = self._element(BPF_MAP_DELETE_ELEM, key, None)
+        if code:
+            raise self._error(BPF_MAP_DELETE_ELEM, code, key)
+
+    __delitem__ = delete
+
+    # -- the map as a whole
+
+    def freeze(self):
+        """Forbid user space to change the map, for good and through every descriptor; programs still may.
+
+        raises   PermissionDenied (frozen already, read-only), Busy (mapped writable), NotSupported, SyscallError
+        kernel   BPF_MAP_FREEZE, 5.2
+        """
+        owner = self._live()
+        attr = bpf_attr()
+        attr.elem.map_fd = owner.number
+        if _syscall(_nr_bpf, BPF_MAP_FREEZE, byref(attr), _ATTR_SIZES[BPF_MAP_FREEZE]) == -1:
+            raise self._error(BPF_MAP_FREEZE, get_errno())
+
+    def pin(self, path):
+        """Give the map a name in a bpffs, which keeps it alive.
+
+        raises   PinExists, PermissionDenied (no bpffs, a dot in the name), SyscallError
+        kernel   BPF_OBJ_PIN, 4.4
+        """
+        owner = self._live()
+        _obj_cmd(BPF_OBJ_PIN, path, bpf_fd=owner.number)
+
+    def unpin(self, path):
+        """Remove a pin of this map; refuses, with BPFError, what is another map's.
+
+        raises   MapNotFound, BPFError, OSError as from os.unlink
+        """
+        self._live()
+        with Map.from_pin(path) as pinned:
+            if pinned.id != self.id:
+                raise BPFError("%s is a pin of %s, not of %s" % (os.fsdecode(path), pinned._about, self._about))
+        os.unlink(path)
+
+
+def _scalar_value(obj):
+    return obj.value
+
+
+def _shown(key):
+    """Return a key in few characters, for a message."""
+    try:
+        text = bytes(key).hex() if isinstance(key, (bytes, bytearray, memoryview)) else repr(to_python(key))
+    except LayoutError:                # the class has a _union_ without a branch for it
+        text = bytes(key).hex()
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _checked_type(ctype, size, default, what):
+    """Return the type for a map's keys or values: None where there are none, default where none is given."""
+    if ctype is None:
+        return None if size == 0 else default if default is bytes or sizeof(default) == size else bytes
+    if size == 0:
+        raise LayoutError("%s: the map has none, so that %s can't be its type" % (what, type_name(ctype)))
+    check_layout(ctype, size, what)
+    return ctype
+
+
+def _size_for(what, ctype, size, map_type, word_types, void_types):
+    """Return the key_size or value_size to create a map with: 4 in word_types, 0 in void_types if none is given."""
+    if size is not None:
+        return size
+    if ctype is not None and ctype is not bytes:
+        _check_plain(ctype, what)
+        return sizeof(ctype)
+    if map_type in word_types or map_type in void_types:
+        return 4 if map_type in word_types else 0
+    raise LayoutError("give %s= a ctypes type, or %s_size=" % (what, what))
+
+
+def _fd_number(source):
+    """Return the descriptor number of an int, an object with fileno(), or None (0)."""
+    return 0 if source is None else source if isinstance(source, int) else source.fileno()
+
+
+def _fd_by_id(map_id, open_flags):
+    """Return the _Fd of the map with an id."""
+    attr = bpf_attr()
+    attr.get_id.start_id = _to_ctype(u32, 4, map_id, "map id").value
+    attr.get_id.open_flags = open_flags
+    return _Fd(_bpf(BPF_MAP_GET_FD_BY_ID, attr, "map %d" % map_id))
+
+
+def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
+    """Run BPF_OBJ_PIN or BPF_OBJ_GET on a path; return its result."""
+    raw = os.fsencode(path)
+    if b"\0" in raw:
+        raise ValueError("a path cannot contain a NUL byte")
+    pathname = ctypes.create_string_buffer(raw)
+    attr = bpf_attr()
+    attr.obj.pathname, attr.obj.bpf_fd, attr.obj.file_flags = addressof(pathname), bpf_fd, file_flags
+    return _bpf(cmd, attr, os.fsdecode(path))
+
+
+def open_map(spec, key=None, value=None, *, mode="r"):
+    """Return the Map that spec names, as bpftool does: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
+
+    raises   ValueError for a spec of no such form; else as Map.from_id, from_name, from_pin
+    """
+    if isinstance(spec, int):
+        return Map.from_id(spec, key, value, mode=mode)
+    word, _, rest = spec.strip().partition(" ")
+    rest = rest.strip()
+    if word == "id" and rest or not rest and word.isdigit():
+        number = rest or word
+        if not number.isdigit():
+            raise ValueError("a map id is a number, not %r" % number)
+        return Map.from_id(int(number), key, value, mode=mode)
+    if word == "name" and rest:
+        return Map.from_name(rest, key, value, mode=mode)
+    if word == "pinned" and rest or "/" in word:
+        return Map.from_pin(rest if word == "pinned" else spec, key, value, mode=mode)
+    if word and not rest:
+        return Map.from_name(word, key, value, mode=mode)
+    raise ValueError("a map is given as \"id N\", \"name S\", \"pinned PATH\", N, S or /PATH, not %r" % spec)
+
+
+# ---- 7. Inspection ----------------------------------------------------------
+
+
+def maps():
+    """Yield the MapInfo of every map in the kernel, by id.
+
+    raises   PermissionDenied (it takes CAP_SYS_ADMIN), SyscallError
+    kernel   BPF_MAP_GET_NEXT_ID, 4.13
+    """
+    attr = bpf_attr()
+    while True:
+        attr.get_id.start_id = attr.get_id.next_id
+        try:
+            _bpf(BPF_MAP_GET_NEXT_ID, attr)
+        except SyscallError as error:
+            if error.errno == errno.ENOENT:
+                return
+            raise
+        try:
+            owner = _fd_by_id(attr.get_id.next_id, BPF_F_RDONLY)
+        except MapNotFound:            # gone since
+            continue
+        yield MapInfo(owner.number, "map %d" % attr.get_id.next_id)
+
+
+def pins(root="/sys/fs/bpf"):
+    """Return {map id: [path, ...]} of the maps pinned below root; what may not be read is left out.
+
+    kernel   BPF_OBJ_GET with BPF_F_RDONLY, 4.15
+    """
+    found = {}
+    for directory, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(directory, name)
+            try:
+                with Map.from_pin(path) as pinned:
+                    found.setdefault(pinned.id, []).append(path)
+            except SyscallError:       # a program's pin, a link's, no pin at all, or not for us
+                continue
+    return found
+
+
+# ---- 9. Command line --------------------------------------------------------
+
+_USAGE = """\
+usage: bpflookup.py [-j] [-p] [--trace] [map] COMMAND ...
+
+  map show [MAP]              list the maps, or one (also: list)
+  map dump MAP                print every entry
+  map lookup MAP key DATA     print one entry; exit status 1 if there is none
+  demo                        have the kernel fill a map and look it up
+
+  MAP   id N | name S | pinned PATH, or just N, S, /PATH
+  DATA  [hex] BYTE...         one word per byte of the key: 10 0x0a, after hex: 0a
+        NUMBER                the whole key, where it has 1, 2, 4 or 8 bytes
+
+  -j, --json     JSON as bpftool prints it       -p, --pretty   the same, indented
+  --trace        print every bpf(2) call         -h, --help     this text
+  -V, --version  the version
+
+for example: bpflookup.py map lookup name flows key 10 0 0 1
+exit status: 0 done, 1 failed or not found, 2 usage"""
+
+
+class _UsageError(Exception):
+    """A command line that makes no sense; the message says why."""
+
+
+def main(argv=None):
+    """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except _UsageError as error:
+        return _complain("%s (see --help)" % error, 2)
+    except BrokenPipeError:            # the reader has gone: nothing is left to say, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except (BPFError, OSError, ValueError) as error:
+        return _complain(error, 1)
+
+
+def _complain(message, status):
+    sys.stderr.write("bpflookup: %s\n" % message)
+    return status
+
+
+def _run(words):
+    options, tracer = set(), None
+    known = {"-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty", "--trace": "trace",
+             "-h": "help", "--help": "help", "-V": "version", "--version": "version"}
+    while words and words[0].startswith("-"):
+        if words[0] not in known:
+            raise _UsageError("unknown option %s" % words[0])
+        options.add(known[words.pop(0)])
+    if "help" in options or words[:1] == ["help"]:
+        print(_USAGE)
+        return 0
+    if "version" in options:
+        print("bpflookup %s" % __version__)
+        return 0
+    if words[:1] == ["map"]:
+        words.pop(0)
+    commands = {"show": _show, "list": _show, "dump": _dump, "lookup": _lookup, "demo": _demo}
+    if not words or words[0] not in commands:
+        raise _UsageError("unknown command '%s'" % words[0] if words else "a command is needed")
+    if "trace" in options:
+        tracer = trace().__enter__()
+    try:
+        return commands[words[0]](words[1:], options)
+    finally:
+        if tracer:
+            tracer.__exit__()
+
+
+def _print_json(thing, options):
+    import json
+    print(json.dumps(thing, indent=4 if "pretty" in options else None,
+                     separators=None if "pretty" in options else (",", ":")))
+
+
+def _take_map(words):
+    """Remove the words that name a map from words; return what open_map takes."""
+    if not words:
+        raise _UsageError("which map? id N, name S, pinned PATH")
+    word = words.pop(0)
+    if word not in ("id", "name", "pinned"):
+        return word
+    if not words:
+        raise _UsageError("'%s' must be followed by what it names" % word)
+    return "%s %s" % (word, words.pop(0))
+
+
+def _no_more(words):
+    if words:
+        raise _UsageError("unexpected '%s'" % words[0])
+
+
+def _show(words, options):
+    if words:
+        spec = _take_map(words)
+        _no_more(words)
+        with open_map(spec) as m:
+            shown = m.info
+    else:
+        shown = list(maps())
+    if options & {"json", "pretty"}:
+        _print_json([_info_json(info) for info in shown] if isinstance(shown, list) else _info_json(shown), options)
+        return 0
+    for info in shown if isinstance(shown, list) else [shown]:
+        known = _info_json(info)
+        print("%(id)d: %(type)s" % known, " name " + info.name if info.name else "", " flags 0x%x" % info.map_flags)
+        extra = [" %s %d" % (name, known[key]) for name, key in (
+            ("memlock", "bytes_memlock"), ("frozen", "frozen"), ("btf_id", "btf_id")) if key in known]
+        print("\tkey %(bytes_key)dB  value %(bytes_value)dB  max_entries %(max_entries)d" % known, *extra)
+    return 0
+
+
+def _info_json(info):
+    """Return a map's info as bpftool names it, without what the kernel does not tell."""
+    known = {"id": info.id, "type": map_type_name(info.type), "name": info.name or None, "flags": info.map_flags,
+             "bytes_key": info.key_size, "bytes_value": info.value_size, "max_entries": info.max_entries,
+             "bytes_memlock": info.memlock, "frozen": None if info.frozen is None else int(info.frozen),
+             "btf_id": info.btf_id or None}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _entry_json(key, value):
+    """Return an entry of bytes as bpftool's JSON has it; value is a list in a per-CPU map."""
+    words = lambda raw: ["0x%02x" % byte for byte in raw]
+    entry = {"key": words(key)}
+    if isinstance(value, list):
+        entry["values"] = [{"cpu": cpu, "value": words(raw)} for cpu, raw in zip(possible_cpus(), value)]
+    else:
+        entry["value"] = words(value)
+    return entry
+
+
+def _print_entry(key, value):
+    """Print an entry of bytes, a line for each CPU's value."""
+    words = lambda raw: " ".join("%02x" % byte for byte in raw)
+    for cpu, raw in zip(possible_cpus(), value) if isinstance(value, list) else [(None, value)]:
+        print("key %s%s  value %s" % (words(key), "" if cpu is None else "  cpu %d" % cpu, words(raw)))
+
+
+def _dump(words, options):
+    spec = _take_map(words)
+    _no_more(words)
+    with open_map(spec, bytes, bytes) as m:
+        if options & {"json", "pretty"}:
+            _print_json([_entry_json(key, value) for key, value in m.items()], options)
+            return 0
+        count = 0
+        for count, (key, value) in enumerate(m.items(), 1):
+            _print_entry(key, value)
+        print("Found %d element%s" % (count, "" if count == 1 else "s"))
+    return 0
+
+
+def _lookup(words, options):
+    spec = _take_map(words)
+    with open_map(spec, bytes, bytes) as m:
+        key = _parse_key(words, m.key_size)
+        value = m.get(key)
+    if options & {"json", "pretty"}:
+        _print_json(None if value is None else _entry_json(key, value), options)
+    elif value is None:
+        _complain("no such key: %s" % _shown(key), 1)
+    else:
+        _print_entry(key, value)
+    return int(value is None)
+
+
+def _parse_key(words, size):
+    """Return the bytes that "key [hex] BYTE..." or "key NUMBER" stands for."""
+    if words[:1] != ["key"] or len(words) < 2:
+        raise _UsageError("'key DATA' is needed")
+    base = 16 if words[1] == "hex" else 0
+    words = words[2:] if base else words[1:]
+    try:
+        numbers = [int(word, base) for word in words]
+        if len(numbers) == 1 and size in (2, 4, 8):
+            return numbers[0].to_bytes(size, sys.byteorder, signed=numbers[0] < 0)
+        raw = bytes(numbers)
+    except (ValueError, OverflowError) as error:
+        raise _UsageError("key: %s" % error)
+    if len(raw) != size:
+        raise _UsageError("the key has %d bytes, not %d" % (size, len(raw)))
+    return raw
+
+
+# The demo: a socket filter that counts the datagrams a socket gets, by the ports in the UDP header.
+
+class _Ports(ctypes.BigEndianStructure):
+    _fields_ = [("source", u16), ("destination", u16)]
+
+
+class _Traffic(ctypes.Structure):
+    _fields_ = [("packets", u64), ("bytes", u64)]
+
+
+class _TrafficTooSmall(ctypes.Structure):
+    _fields_ = [("packets", u32), ("bytes", u32)]
+
+
+def _insn(opcode, dst=0, src=0, offset=0, immediate=0):
+    """Return the 8 bytes of a struct bpf_insn."""
+    import struct
+    registers = dst | src << 4 if sys.byteorder == "little" else dst << 4 | src
+    return struct.pack("=BBhi", opcode, registers, offset, immediate)
+
+
+def _load_map_fd(dst, fd):
+    """Return the two instructions that load a map's address (BPF_PSEUDO_MAP_FD)."""
+    return _insn(0x18, dst, 1, 0, fd) + _insn(0)
+
+
+def _counting_program(flows_fd, total_fd):
+    """Return a socket filter that adds each packet to flows[ports] and to total[0], and lets it pass."""
+    fp = 10
+    update = [
+        _insn(0x7a, fp, 0, -24, 1),                      # *(u64 *)(fp - 24) = 1: packets
+        _insn(0x7b, fp, 7, -16),                         # *(u64 *)(fp - 16) = r7: bytes
+        _load_map_fd(1, flows_fd),
+        _insn(0xbf, 2, fp), _insn(0x07, 2, 0, 0, -4),    # r2 = fp - 4: key
+        _insn(0xbf, 3, fp), _insn(0x07, 3, 0, 0, -24),   # r3 = fp - 24: value
+        _insn(0xb7, 4, 0, 0, BPF_ANY),
+        _insn(0x85, 0, 0, 0, 2),                         # bpf_map_update_elem
+    ]
+    add = [
+        _insn(0xb7, 1, 0, 0, 1),
+        _insn(0xdb, 0, 1, 0),                            # lock *(u64 *)(r0 + 0) += 1
+        _insn(0xdb, 0, 7, 8),                            # lock *(u64 *)(r0 + 8) += r7
+        _insn(0x05, 0, 0, len(b"".join(update)) // 8),   # goto past update
+    ]
+    count = [
+        _insn(0xb4, 1), _insn(0x63, fp, 1, -4),          # *(u32 *)(fp - 4) = 0: key
+        _load_map_fd(1, total_fd),
+        _insn(0xbf, 2, fp), _insn(0x07, 2, 0, 0, -4),
+        _insn(0x85, 0, 0, 0, 1),                         # bpf_map_lookup_elem
+        _insn(0x15, 0, 0, 2, 0),                         # if not r0 goto + 2
+        _insn(0xb7, 1, 0, 0, 1), _insn(0xdb, 0, 1, 0),
+    ]
+    return b"".join([
+        _insn(0xbf, 6, 1),                               # r6 = skb
+        _insn(0x61, 7, 6, 0),                            # r7 = skb->len
+        _insn(0xb7, 2),                                  # r2 = 0: offset of the UDP header
+        _insn(0xbf, 3, fp), _insn(0x07, 3, 0, 0, -4),    # r3 = fp - 4
+        _insn(0xb7, 4, 0, 0, 4),
+        _insn(0x85, 0, 0, 0, 26),                        # bpf_skb_load_bytes(skb, 0, fp - 4, 4)
+        _insn(0x55, 0, 0, (len(b"".join(add + update + count)) + 48) // 8),   # if r0 goto the end
+        _load_map_fd(1, flows_fd),
+        _insn(0xbf, 2, fp), _insn(0x07, 2, 0, 0, -4),
+        _insn(0x85, 0, 0, 0, 1),                         # bpf_map_lookup_elem
+        _insn(0x15, 0, 0, len(add), 0),                  # if not r0 goto update
+    ] + add + update + count + [
+        _insn(0xb7, 0, 0, 0, 0x7fffffff),                # keep all of the packet
+        _insn(0x95),
+    ])
+
+
+def _load_program(instructions, name):
+    """Load a socket filter; return its _Fd.  The verifier's words, if it refuses, are in the error."""
+    code, licence = ctypes.create_string_buffer(instructions, len(instructions)), ctypes.create_string_buffer(b"MIT")
+    log = ctypes.create_string_buffer(1 << 16)
+    attr = bpf_attr()
+    load = attr.prog_load
+    load.prog_type, load.insn_cnt = BPF_PROG_TYPE_SOCKET_FILTER, len(instructions) // 8
+    load.insns, load.license = addressof(code), addressof(licence)
+    try:
+        return _Fd(_bpf(BPF_PROG_LOAD, attr, "program '%s'" % name))
+    except InvalidArgument as error:
+        load.log_buf, load.log_size, load.log_level = addressof(log), sizeof(log), 1
+        _syscall(_nr_bpf, BPF_PROG_LOAD, byref(attr), _ATTR_SIZES[BPF_PROG_LOAD])
+        error.hint = log.value.decode("latin-1").strip() or None
+        raise
+
+
+def _demo(words, options):
+    """Have the kernel fill a map of ours and look it up; leave nothing behind."""
+    import socket
+    _no_more(words)
+    with Map.create(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows") as flows, \
+            Map.create(BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total") as total, \
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, \
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        print("created  %r\n         %r" % (flows, total))
+        receiver.bind(("127.0.0.1", 0))
+        sender.bind(("127.0.0.1", 0))
+        ports = _Ports(sender.getsockname()[1], receiver.getsockname()[1])
+        sizes = [10, 20, 30]
+        try:
+            program = _load_program(_counting_program(flows.fd, total.fd), "demo")
+            receiver.setsockopt(socket.SOL_SOCKET, 50, program.number)       # SO_ATTACH_BPF
+            for size in sizes:
+                sender.sendto(bytes(size), receiver.getsockname())
+                receiver.settimeout(5)
+                receiver.recv(100)
+            print("kernel   a socket filter counted %d datagrams from port %d to %d" % (
+                len(sizes), ports.source, ports.destination))
+        except OSError as error:
+            print("no kernel program here: %s\nso the values are written from user space" % error)
+            flows[ports] = _Traffic(len(sizes), sum(sizes) + 8 * len(sizes))
+            total[0] = [len(sizes)] + [0] * (len(possible_cpus()) - 1)
+        found = flows[ports]
+        print("hit      flows[%s] -> %s" % (to_json(ports), to_json(found)))
+        try:
+            flows[_Ports(1, 1)]
+        except KeyNotFound as error:
+            print("miss     %s" % error)
+        try:
+            Map.from_fd(flows, _Ports, _TrafficTooSmall)
+        except LayoutError as error:
+            print("misfit   %s" % str(error).replace("\n", "\n         "))
+        per_cpu = total[0]
+        print("per CPU  total[0] -> %s" % ", ".join("cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu)))
+        # 8 bytes of UDP header before each datagram's own
+        right = (found.packets, found.bytes, sum(per_cpu)) == (3, sum(sizes) + 24, 3)
+        print("the counts are right" if right else "the counts are wrong")
+        return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+# MIT License
+#
+# Copyright (c) 2026 the bpflookup authors
+#
+# Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+# documentation files (the "Software"), to deal in the Software without restriction, including without limitation
+# the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and
+# to permit persons to whom the Software is furnished to do so, subject to the following conditions:
+#
+# The above copyright notice and this permission notice shall be included in all copies or substantial portions of
+# the Software.
+#
+# THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO
+# THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+# AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF
+# CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS
+# IN THE SOFTWARE.
