@@ -965,7 +965,7 @@ _CDATA = ctypes._SimpleCData.__mro__[1]   # the base of every ctypes object
 
 
 def _is_scalar(ctype):
-    return isinstance(ctype, type) and issubclass(ctype, ctypes._SimpleCData)
+    return isinstance(ctype, type) and issubclass(ctype, ctypes._SimpleCData) and hasattr(ctype, "_type_")
 
 
 def _is_record(ctype):
@@ -1064,7 +1064,7 @@ def _check_plain(ctype, what, depth=0):
         raise LayoutError("%s: more than %d levels of types inside types" % (what, MAX_DEPTH))
     if _is_array(ctype):
         return _check_plain(ctype._type_, what + "[]", depth + 1)
-    if _is_scalar(ctype) and ctype is not ctypes._SimpleCData:
+    if _is_scalar(ctype):
         if ctype._type_ in _INT_CODES + _FLOAT_CODES + "?c":
             return None
         raise LayoutError("%s is %s: a pointer, object or wide character of this process means nothing in a map"
@@ -1144,8 +1144,7 @@ def describe_layout(ctype):
 
     Padding in a key is compared like any other byte: unless it is zero on both sides, lookups miss.
     """
-    if ctype is bytes or not isinstance(ctype, type) or not issubclass(ctype, _CDATA):
-        raise LayoutError("a ctypes type is needed, not %r" % (ctype,))
+    _check_plain(ctype, "the type")
     lines = ["%6s %5s  %s" % ("offset", "size", type_name(ctype))]
     holes = _describe(ctype, 0, 1, lines) if _is_record(ctype) else 0
     total = "%d bytes, aligned to %d" % (sizeof(ctype), ctypes.alignment(ctype))
@@ -1730,18 +1729,20 @@ class Map:
         if not self._is_percpu:
             return _to_ctype(self.value_type, self.value_size, value, what)
         try:
-            slots = room = (self._out_type or self._prove_out(key))()
-        except SyscallError:           # nothing to prove the CPUs by: what /sys says, and room for any number
-            slots, room = self.percpu_type()(), self._slots(_MAX_CPUS)()
-        if type(value) is type(slots):
+            room = (self._out_type or self._prove_out(key))()
+            cpus = len(room)
+        except SyscallError:           # nothing to count the CPUs by: believe /sys, but have room for any number
+            room, cpus = self._slots(_MAX_CPUS)(), len(_sysfs_cpus())
+        size = cpus * sizeof(room._type_)
+        if isinstance(value, self._percpu_types.get(cpus, ())):
             value = bytes(value)
-        if isinstance(value, (bytes, bytearray, memoryview)) and memoryview(value).nbytes == sizeof(slots):
-            ctypes.memmove(room, bytes(value), sizeof(slots))
+        if isinstance(value, (bytes, bytearray, memoryview)) and memoryview(value).nbytes == size:
+            ctypes.memmove(room, bytes(value), size)
             return room
-        values = list(value) if isinstance(value, (list, tuple)) else [value] * len(room)
-        if len(values) not in (len(slots), len(room)):
+        values = value if isinstance(value, (list, tuple)) else [value] * len(room)
+        if values is value and len(values) != cpus:
             raise LayoutError("%s takes one value, or one for each of %d possible CPUs, not %d" % (
-                what, len(slots), len(values)))
+                what, cpus, len(values)))
         for slot, one in zip(room, values):
             obj = _to_ctype(self.value_type, self.value_size, one, what)
             ctypes.memmove(addressof(slot), addressof(obj), self.value_size)
@@ -2037,19 +2038,17 @@ def open_map(spec, key=None, value=None, *, mode="r"):
     """
     if isinstance(spec, int):
         return Map.from_id(spec, key, value, mode=mode)
-    word, _, rest = spec.strip().partition(" ")
-    rest = rest.strip()
-    if word == "id" and rest or not rest and word.isdigit():
-        number = rest or word
-        if not number.isdigit():
-            raise ValueError("a map id is a number, not %r" % number)
-        return Map.from_id(int(number), key, value, mode=mode)
-    if word == "name" and rest:
-        return Map.from_name(rest, key, value, mode=mode)
-    if word == "pinned" and rest or "/" in word:
-        return Map.from_pin(rest if word == "pinned" else spec, key, value, mode=mode)
-    if word and not rest:
-        return Map.from_name(word, key, value, mode=mode)
+    kind, _, which = spec.strip().partition(" ")
+    which = which.strip()
+    if kind not in ("id", "name", "pinned"):
+        which = spec.strip()
+        kind = "pinned" if "/" in which else "id" if which.isdecimal() else "name"
+    if kind == "id" and which.isdecimal():
+        return Map.from_id(int(which), key, value, mode=mode)
+    if kind == "pinned" and which:
+        return Map.from_pin(which, key, value, mode=mode)
+    if kind == "name" and len(which.split()) == 1:
+        return Map.from_name(which, key, value, mode=mode)
     raise ValueError("a map is given as \"id N\", \"name S\", \"pinned PATH\", N, S or /PATH, not %r" % spec)
 
 
@@ -2151,7 +2150,7 @@ def _run(words):
         if words[0] not in known:
             raise _UsageError("unknown option %s" % words[0])
         options.add(known[words.pop(0)])
-    if "help" in options or words[:1] == ["help"]:
+    if "help" in options or {"help", "-h", "--help"} & set(words[:2]):
         print(_USAGE)
         return 0
     if "version" in options:
@@ -2378,7 +2377,12 @@ def _demo(words, options):
     """Have the kernel fill a map of ours and look it up; leave nothing behind."""
     import socket
     _no_more(words)
-    with Map.create(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows") as flows, \
+    try:
+        flows = Map.create(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows")
+    except PermissionDenied as error:
+        return _complain("the demo makes a map of its own, and may not: %s\nrun it as root (sudo python3 bpflookup.py "
+                         "demo), or in a container started with --cap-add BPF" % error, 1)
+    with flows, \
             Map.create(BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total") as total, \
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, \
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

@@ -1,0 +1,1587 @@
+"""Tests of bpflookup, section by section as in the module.
+
+Those marked @kernel use the real bpf(2): without the right to create maps they skip, and with
+BPFLOOKUP_KERNEL=1 such a skip is a failure, as is one for a program that is missing.
+"""
+import copy
+import ctypes
+import errno
+import gc
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+import bpflookup as bpf
+from bpflookup import Map
+
+u8, u16, u32, u64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
+MODULE = os.path.abspath(bpf.__file__)
+BPFFS = "/sys/fs/bpf"
+STRICT = os.environ.get("BPFLOOKUP_KERNEL") == "1"
+
+
+def lacking(what):
+    """Skip the test for want of something, or fail it where nothing may be wanting."""
+    (pytest.fail if STRICT else pytest.skip)("%s is needed" % what)
+
+
+@pytest.fixture(scope="session")
+def right_to_create():
+    try:
+        Map.create(bpf.BPF_MAP_TYPE_ARRAY, u32, u32).close()
+    except bpf.BPFError as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture
+def _kernel(right_to_create):
+    if right_to_create is not None:
+        lacking("the right to create BPF maps (%s)" % right_to_create)
+
+
+kernel = pytest.mark.usefixtures("_kernel")
+
+
+def program(name):
+    if shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None:
+        lacking(name)
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
+def run(*words, **options):
+    """Run a program; return (status, stdout, stderr)."""
+    options.setdefault("timeout", 60)
+    done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, **options)
+    return done.returncode, done.stdout, done.stderr
+
+
+def python(source, *arguments, **options):
+    """Run a piece of Python that imports the module; return (status, stdout, stderr)."""
+    options.setdefault("env", dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)))
+    return run(sys.executable, "-W", "error", "-c", textwrap.dedent(source), *arguments, **options)
+
+
+def bpftool(*words):
+    """Return what bpftool answers in JSON."""
+    status, out, err = run(program("bpftool"), "-j", *words)
+    assert status == 0, out + err
+    return json.loads(out) if out else None
+
+
+@pytest.fixture
+def bpffs():
+    """A directory for pins."""
+    if not os.path.ismount(BPFFS):
+        status, _, err = run("mount", "-t", "bpf", "bpf", BPFFS)
+        if status:
+            lacking("a bpffs (%s)" % err.strip())
+    path = os.path.join(BPFFS, "bpflookup-test-%d" % os.getpid())
+    os.mkdir(path)
+    yield path
+    shutil.rmtree(path)
+
+
+def open_fds():
+    gc.collect()
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+class Key(ctypes.Structure):
+    _fields_ = [("src", u32), ("port", u16), ("proto", u8), ("flags", u8)]
+
+
+class Value(ctypes.Structure):
+    _fields_ = [("packets", u64), ("bytes", u64)]
+
+
+@pytest.fixture
+def flows():
+    with Map.create(bpf.BPF_MAP_TYPE_HASH, Key, Value, 4, name="flows") as m:
+        yield m
+
+
+@pytest.fixture
+def numbers():
+    with Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u64, 4, name="numbers") as m:
+        yield m
+
+
+# ---- 1. ABI -----------------------------------------------------------------
+
+# offset of every field of union bpf_attr and the info structs: linux/bpf.h compiled for ten ABIs agrees on them
+GOLDEN = {
+    "map_create": "map_type@0 key_size@4 value_size@8 max_entries@12 map_flags@16 inner_map_fd@20 numa_node@24 "
+                  "map_name@28 map_ifindex@44 btf_fd@48 btf_key_type_id@52 btf_value_type_id@56 "
+                  "btf_vmlinux_value_type_id@60 map_extra@64 value_type_btf_obj_fd@72 map_token_fd@76 "
+                  "excl_prog_hash@80 excl_prog_hash_size@88 =96",
+    "elem": "map_fd@0 key@8 value@16 flags@24 =32",
+    "batch": "in_batch@0 out_batch@8 keys@16 values@24 count@32 map_fd@36 elem_flags@40 flags@48 =56",
+    "prog_load": "prog_type@0 insn_cnt@4 insns@8 license@16 log_level@24 log_size@28 log_buf@32 kern_version@40 "
+                 "prog_flags@44 prog_name@48 prog_ifindex@64 expected_attach_type@68 prog_btf_fd@72 "
+                 "func_info_rec_size@76 func_info@80 func_info_cnt@88 line_info_rec_size@92 line_info@96 "
+                 "line_info_cnt@104 attach_btf_id@108 attach_prog_fd@112 core_relo_cnt@116 fd_array@120 "
+                 "core_relos@128 core_relo_rec_size@136 log_true_size@140 prog_token_fd@144 fd_array_cnt@148 "
+                 "signature@152 signature_size@160 keyring_id@164 =168",
+    "obj": "pathname@0 bpf_fd@8 file_flags@12 path_fd@16 =24",
+    "prog_attach": "target_fd@0 attach_bpf_fd@4 attach_type@8 attach_flags@12 =16",
+    "get_id": "start_id@0 next_id@4 open_flags@8 fd_by_id_token_fd@12 =16",
+    "info": "bpf_fd@0 info_len@4 info@8 =16",
+    "btf_load": "btf@0 btf_log_buf@8 btf_size@16 btf_log_size@20 btf_log_level@24 btf_log_true_size@28 btf_flags@32 "
+                "btf_token_fd@36 =40",
+    "prog_bind_map": "prog_fd@0 map_fd@4 flags@8 =12",
+    "token_create": "flags@0 bpffs_fd@4 =8",
+    "bpf_map_info": "type@0 id@4 key_size@8 value_size@12 max_entries@16 map_flags@20 name@24 ifindex@40 "
+                    "btf_vmlinux_value_type_id@44 netns_dev@48 netns_ino@56 btf_id@64 btf_key_type_id@68 "
+                    "btf_value_type_id@72 btf_vmlinux_id@76 map_extra@80 hash@88 hash_size@96 =104",
+    "bpf_btf_info": "btf@0 btf_size@8 id@12 name@16 name_len@24 kernel_btf@28 =32",
+    "bpf_prog_info": "type@0 id@4 tag@8 jited_prog_len@16 xlated_prog_len@20 jited_prog_insns@24 "
+                     "xlated_prog_insns@32 load_time@40 created_by_uid@48 nr_map_ids@52 map_ids@56 name@64 =80",
+}
+ARMS = dict(bpf.bpf_attr._fields_, bpf_map_info=bpf.bpf_map_info, bpf_btf_info=bpf.bpf_btf_info,
+            bpf_prog_info=bpf.bpf_prog_info)
+
+
+def test_every_arm_has_golden_offsets():
+    assert set(GOLDEN) == set(ARMS)
+    assert ctypes.sizeof(bpf.bpf_attr) == 168
+    for name, arm in ARMS.items():
+        found = ["%s@%d" % (field[0], getattr(arm, field[0]).offset) for field in arm._fields_ if field[0] != "_pad"]
+        assert " ".join(found + ["=%d" % ctypes.sizeof(arm)]) == GOLDEN[name]
+
+
+@pytest.fixture(scope="session")
+def vmlinux_h(tmp_path_factory):
+    """The running kernel's own declarations, as bpftool writes them."""
+    status, out, err = run(program("bpftool"), "btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "c")
+    if status:
+        lacking("BTF of the kernel (%s)" % err.strip())
+    path = tmp_path_factory.mktemp("c") / "vmlinux.h"
+    path.write_text(out)
+    return str(path)
+
+
+def compiled(tmp_path, source):
+    """Compile and run a C program; return what it prints."""
+    (tmp_path / "witness.c").write_text(source)
+    status, _, err = run(program("gcc"), "-w", "-o", tmp_path / "witness", tmp_path / "witness.c")
+    assert status == 0, err
+    return run(tmp_path / "witness")[1]
+
+
+@kernel
+def test_offsets_sizes_and_numbers_are_those_of_compiled_c(tmp_path, vmlinux_h):
+    lines, expected = [], []
+    for name, arm in ARMS.items():
+        owner = "struct " + name if name.startswith("bpf_") else "union bpf_attr"
+        for field in arm._fields_:
+            if field[0] == "_pad":
+                continue
+            prefix = {"info": "info.", "batch": "batch."}.get(name, "")
+            if name == "prog_bind_map":
+                prefix = "prog_bind_map."
+            elif name == "token_create":
+                prefix = "token_create."
+            elif (name, field[0]) == ("obj", "bpf_fd"):
+                prefix = "/* not info.bpf_fd */ "
+            member = prefix + field[0]
+            descriptor = getattr(arm, field[0])
+            lines.append('printf("%%d %%d\\n", (int)offsetof(%s, %s), (int)sizeof(((%s *)0)->%s));' % (
+                owner, member, owner, member))
+            expected.append("%d %d" % (descriptor.offset, descriptor.size))
+    newest = {"BPF_PROG_ASSOC_STRUCT_OPS", "BPF_MAP_TYPE_INSN_ARRAY", "BPF_MAP_TYPE_RHASH", "BPF_F_RB_OVERWRITE",
+              "BPF_F_CPU", "BPF_F_ALL_CPUS"}
+    text = open(vmlinux_h).read()
+    for name, number in sorted(vars(bpf).items()):
+        if name.startswith("BPF_") and isinstance(number, int) and (name not in newest or name + " =" in text):
+            lines.append('printf("%%d\\n", (int)%s);' % name)
+            expected.append(str(number))
+    lines.append('printf("%d\\n", (int)sizeof(union bpf_attr));')
+    expected.append("168")
+    source = '#include "%s"\n#define offsetof(t, m) __builtin_offsetof(t, m)\nint printf(const char *, ...);\n' % vmlinux_h
+    printed = compiled(tmp_path, source + "int main(void) {\n%s\nreturn 0; }\n" % "\n".join(lines))
+    assert printed.splitlines() == expected
+
+
+def test_names_of_numbers():
+    assert bpf.map_type_name(6) == "percpu_array" and bpf.map_type_name(35) == "rhash"
+    assert bpf.map_type_name(99) == "type_99"
+    assert bpf.cmd_name(1) == "BPF_MAP_LOOKUP_ELEM" and bpf.cmd_name(38) == "BPF_PROG_ASSOC_STRUCT_OPS"
+    assert bpf.cmd_name(99) == "cmd_99"
+    assert sorted(bpf._MAP_TYPE_NAMES) == list(range(1, 36)) and sorted(bpf._CMD_NAMES) == list(range(39))
+
+
+# ---- 2. Errors --------------------------------------------------------------
+
+TREE = {
+    "SyscallError": (OSError, bpf.BPFError), "KeyNotFound": (bpf.SyscallError, KeyError),
+    "KeyExists": (bpf.SyscallError,), "PinExists": (bpf.SyscallError, FileExistsError),
+    "MapFull": (bpf.SyscallError,), "KeyOutOfRange": (bpf.SyscallError, IndexError),
+    "MapNotFound": (bpf.SyscallError, FileNotFoundError), "PermissionDenied": (bpf.SyscallError, PermissionError),
+    "NotSupported": (bpf.SyscallError,), "BadFileDescriptor": (bpf.SyscallError,), "BadAddress": (bpf.SyscallError,),
+    "InvalidArgument": (bpf.SyscallError,), "Busy": (bpf.SyscallError,), "OutOfMemory": (bpf.SyscallError, MemoryError),
+    "AmbiguousName": (bpf.BPFError, LookupError), "LayoutError": (bpf.BPFError, TypeError),
+    "BTFError": (bpf.BPFError, ValueError), "IterationAborted": (bpf.BPFError, RuntimeError),
+}
+
+
+@pytest.mark.parametrize("name", sorted(TREE))
+def test_error_classes_survive_pickle_and_copy(name):
+    cls = getattr(bpf, name)
+    assert issubclass(cls, TREE[name]) and issubclass(cls, bpf.BPFError)
+    error = cls(errno.ENOENT, "a sentence")
+    if issubclass(cls, OSError):
+        error.cmd, error.map, error.hint, error.key = "BPF_MAP_LOOKUP_ELEM", "map 5 (hash)", "try again", 7
+    for twin in (pickle.loads(pickle.dumps(error)), pickle.loads(pickle.dumps(error, 2)), copy.copy(error)):
+        assert type(twin) is cls and twin.args == (errno.ENOENT, "a sentence")
+        assert twin.__dict__ == error.__dict__
+        if issubclass(cls, OSError):
+            assert twin.errno == errno.ENOENT and twin.strerror == "a sentence"
+            assert str(twin) == "a sentence; try again"
+
+
+LOOKUP, UPDATE, DELETE, NEXT = (bpf.BPF_MAP_LOOKUP_ELEM, bpf.BPF_MAP_UPDATE_ELEM, bpf.BPF_MAP_DELETE_ELEM,
+                                bpf.BPF_MAP_GET_NEXT_KEY)
+HASH, ARRAY, QUEUE, LPM = (bpf.BPF_MAP_TYPE_HASH, bpf.BPF_MAP_TYPE_ARRAY, bpf.BPF_MAP_TYPE_QUEUE,
+                           bpf.BPF_MAP_TYPE_LPM_TRIE)
+
+
+@pytest.mark.parametrize("code, cmd, map_type, name", [
+    (errno.ENOENT, LOOKUP, HASH, "KeyNotFound"), (errno.ENOENT, UPDATE, HASH, "KeyNotFound"),
+    (errno.ENOENT, bpf.BPF_OBJ_GET, None, "MapNotFound"), (errno.ENOENT, bpf.BPF_OBJ_PIN, None, "SyscallError"),
+    (errno.ENOENT, bpf.BPF_MAP_GET_FD_BY_ID, None, "MapNotFound"),
+    (errno.EEXIST, UPDATE, HASH, "KeyExists"), (errno.EEXIST, bpf.BPF_OBJ_PIN, None, "PinExists"),
+    (errno.E2BIG, UPDATE, HASH, "MapFull"), (errno.E2BIG, UPDATE, QUEUE, "MapFull"),
+    (errno.ENOSPC, UPDATE, LPM, "MapFull"), (errno.ENOSPC, LOOKUP, bpf.BPF_MAP_TYPE_SOCKMAP, "SyscallError"),
+    (errno.E2BIG, UPDATE, ARRAY, "KeyOutOfRange"), (errno.E2BIG, DELETE, bpf.BPF_MAP_TYPE_PROG_ARRAY, "KeyOutOfRange"),
+    (errno.E2BIG, bpf.BPF_MAP_CREATE, ARRAY, "InvalidArgument"), (errno.EINVAL, LOOKUP, HASH, "InvalidArgument"),
+    (errno.EINVAL, DELETE, ARRAY, "NotSupported"), (errno.EINVAL, DELETE, HASH, "InvalidArgument"),
+    (errno.EINVAL, NEXT, QUEUE, "NotSupported"), (errno.EINVAL, bpf.BPF_MAP_FREEZE, HASH, "NotSupported"),
+    (524, LOOKUP, HASH, "NotSupported"), (errno.EOPNOTSUPP, LOOKUP, HASH, "NotSupported"),
+    (errno.ENOSYS, LOOKUP, HASH, "NotSupported"), (errno.EPERM, UPDATE, HASH, "PermissionDenied"),
+    (errno.EACCES, bpf.BPF_OBJ_GET, None, "PermissionDenied"), (errno.EBADF, LOOKUP, HASH, "BadFileDescriptor"),
+    (77, bpf.BPF_OBJ_GET_INFO_BY_FD, None, "BadFileDescriptor"), (errno.EFAULT, LOOKUP, HASH, "BadAddress"),
+    (errno.EBUSY, bpf.BPF_MAP_FREEZE, ARRAY, "Busy"), (errno.EAGAIN, LOOKUP, HASH, "Busy"),
+    (errno.ENOMEM, bpf.BPF_MAP_CREATE, ARRAY, "OutOfMemory"), (errno.EMFILE, bpf.BPF_OBJ_GET, None, "SyscallError"),
+    (errno.ENODEV, UPDATE, bpf.BPF_MAP_TYPE_CPUMAP, "SyscallError"), (999, LOOKUP, HASH, "SyscallError"),
+])
+def test_class_of_an_errno(code, cmd, map_type, name):
+    error = bpf._error(code, cmd, "map 5 (x)", map_type)
+    assert type(error) is getattr(bpf, name)
+    assert error.errno == code == error.args[0] and error.cmd == bpf.cmd_name(cmd) and error.map == "map 5 (x)"
+    assert bpf.errno_name(code) in str(error) and error.cmd in str(error) and "map 5 (x)" in str(error)
+
+
+@kernel
+def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
+    def raised(cls, function, *arguments, **options):
+        with pytest.raises(bpf.BPFError) as info:
+            function(*arguments, **options)
+        assert type(info.value) is cls, info.value
+        return info.value
+
+    key, value, pin = Key(1), Value(1, 2), os.path.join(bpffs, "flows")
+    missing = raised(bpf.KeyNotFound, flows.lookup, key)
+    assert missing.key is key and "'src': 1" in str(missing) and missing.map == "map %d (hash 'flows')" % flows.id
+    assert pickle.loads(pickle.dumps(raised(bpf.KeyNotFound, flows.lookup, bytes(8)))).map == missing.map
+    raised(bpf.KeyNotFound, flows.update, key, value, bpf.BPF_EXIST)
+    raised(bpf.KeyNotFound, flows.delete, key)
+    flows[key] = value
+    raised(bpf.KeyExists, flows.update, key, value, bpf.BPF_NOEXIST)
+    for src in range(2, 5):
+        flows[Key(src)] = value
+    raised(bpf.MapFull, flows.update, Key(9), value)
+    raised(bpf.InvalidArgument, flows.lookup, key, bpf.BPF_F_LOCK)
+    array = Map.create(bpf.BPF_MAP_TYPE_ARRAY, u32, u32, 2)
+    raised(bpf.KeyOutOfRange, array.update, 2, 0)
+    raised(bpf.NotSupported, array.delete, 0)
+    perf = Map.create(bpf.BPF_MAP_TYPE_PERF_EVENT_ARRAY, max_entries=2)
+    assert "ENOTSUPP" in str(raised(bpf.NotSupported, perf.lookup, 0))
+    raised(bpf.BadFileDescriptor, perf.update, 0, 987654)
+    raised(bpf.InvalidArgument, Map.create, 77, u32, u32)
+    raised(bpf.OutOfMemory, Map.create, bpf.BPF_MAP_TYPE_ARRAY, u32, u64, 0xffffffff)
+    raised(bpf.BadFileDescriptor, Map.from_fd, 987654)
+    raised(bpf.BadFileDescriptor, Map.from_fd, 987654, dup=False)
+    flows.pin(pin)
+    raised(bpf.PinExists, flows.pin, pin)
+    raised(bpf.MapNotFound, Map.from_pin, pin + "x")
+    raised(bpf.MapNotFound, Map.from_id, 0x7ffffffe)
+    raised(bpf.MapNotFound, Map.from_name, "no such name")
+    assert "try 'a_name_of_16_ch'" in str(raised(bpf.MapNotFound, Map.from_name, "a_name_of_16_chr"))
+    assert "bpffs" in str(raised(bpf.PermissionDenied, flows.pin, str(tmp_path / "pin")))
+    assert "dot" in str(raised(bpf.PermissionDenied, flows.pin, pin + ".d"))
+    assert "bpffs" in str(raised(bpf.SyscallError, flows.pin, os.path.join(bpffs, "none", "pin")))
+    assert "ordinary file" in str(raised(bpf.PermissionDenied, Map.from_pin, "/etc/passwd"))
+    raised(bpf.PermissionDenied, Map.from_pin, bpffs)
+    reader, writer = Map.from_pin(pin), Map.from_pin(pin, mode="w")
+    assert "read-only" in raised(bpf.PermissionDenied, reader.update, bytes(8), bytes(16)).hint
+    assert "read-only" in raised(bpf.PermissionDenied, reader.delete, bytes(8)).hint
+    assert "write-only" in raised(bpf.PermissionDenied, writer.lookup, bytes(8)).hint
+    assert "write-only" in raised(bpf.PermissionDenied, writer.next_key).hint
+    other = Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u32, 1, name="flows")
+    assert str(flows.id) in str(raised(bpf.AmbiguousName, Map.from_name, "flows"))
+    assert str(other.id) in str(raised(bpf.AmbiguousName, bpf.open_map, "name flows"))
+    flows.freeze()
+    assert "frozen" in raised(bpf.PermissionDenied, flows.update, key, value).hint
+    assert "frozen" in raised(bpf.PermissionDenied, flows.freeze).hint
+    raised(bpf.LayoutError, Map.from_fd, flows, Key, u64)
+    import mmap
+    with mmap.mmap(array_fd(array_of_pages()), 4096):
+        raised(bpf.Busy, PAGES[-1].freeze)
+    raised(bpf.BadAddress, lambda: bpf._bpf(bpf.BPF_MAP_CREATE, ctypes.c_char.from_address(8), size=16))
+
+
+PAGES = []
+
+
+def array_of_pages():
+    PAGES.append(Map.create(bpf.BPF_MAP_TYPE_ARRAY, u32, u64, 8, flags=bpf.BPF_F_MMAPABLE))
+    return PAGES[-1]
+
+
+def array_fd(m):
+    return m.fd
+
+
+@kernel
+def test_a_program_is_no_map():
+    fd = bpf._load_program(bpf._insn(0xb7) + bpf._insn(0x95), "test")
+    before = open_fds()
+    for dup in (True, False):
+        with pytest.raises(bpf.InvalidArgument, match="no BPF map but a BPF program"):
+            Map.from_fd(fd.number, dup=dup)
+    with pytest.raises(bpf.InvalidArgument, match="no BPF map but /dev/null"):
+        Map.from_fd(open(os.devnull))
+    assert open_fds() == before
+    os.fstat(fd.number)                # a refused dup=False leaves it open
+
+
+@kernel
+def test_without_proc_a_program_is_still_no_map(monkeypatch, flows):
+    def no_proc(path):
+        raise FileNotFoundError(path)
+    monkeypatch.setattr(os, "readlink", no_proc)
+    fd = bpf._load_program(bpf._insn(0xb7) + bpf._insn(0x95), "test")
+    with pytest.raises(bpf.InvalidArgument, match="no BPF map but something else"):
+        Map.from_fd(fd.number)
+    queue = Map.create(bpf.BPF_MAP_TYPE_QUEUE, None, u64, 2)
+    arena = Map.create(bpf.BPF_MAP_TYPE_ARENA, max_entries=1, flags=bpf.BPF_F_MMAPABLE)
+    ring = Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=4096)
+    for m in (flows, queue, arena, ring):
+        assert Map.from_fd(m).id == m.id
+
+
+def as_nobody(source, **names):
+    """Run a piece of Python in a child without capabilities; return what it prints."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            sys.stdout = sys.stderr = os.fdopen(writer, "w")
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            bpf._proven_cpus = None
+            exec(textwrap.dedent(source), dict(names, bpf=bpf, os=os, u32=u32, u64=u64))
+            status = 0
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    assert os.waitpid(pid, 0)[1] == 0, text
+    return text
+
+
+@kernel
+def test_without_capabilities_the_hint_names_them(flows, bpffs):
+    os.chmod(bpffs, 0o755)
+    flows.pin(os.path.join(bpffs, "flows"))
+    text = as_nobody("""
+        for what in (lambda: bpf.Map.create(1, u32, u32), lambda: bpf.Map.from_id(5), lambda: list(bpf.maps()),
+                     lambda: bpf.Map.create(bpf.BPF_MAP_TYPE_SOCKMAP), lambda: bpf.Map.from_pin(pin)):
+            try:
+                what()
+            except bpf.PermissionDenied as error:
+                print(error.hint)
+    """, pin=os.path.join(bpffs, "flows")).splitlines()
+    assert len(text) == 5, text
+    assert "CAP_BPF" in text[0] and "CapEff 0" in text[0] and "unprivileged_bpf_disabled" in text[0]
+    assert "CAP_SYS_ADMIN" in text[1] and "CAP_SYS_ADMIN" in text[2]
+    assert "CAP_NET_ADMIN" in text[3] and "read permission" in text[4]
+
+
+def test_hints_on_old_kernels_and_in_containers(monkeypatch):
+    import resource
+    files = {"/proc/self/status": "CapEff:\t000001ffffffffff\nSeccomp:\t0\n",
+             "/proc/self/uid_map": "0 0 4294967295"}
+    monkeypatch.setattr(bpf, "_read_text", lambda path: files.get(path, ""))
+    monkeypatch.setattr(bpf, "_kernel_release", lambda: (5, 4))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (65536, 65536))
+    assert "RLIMIT_MEMLOCK, here 65536" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
+    monkeypatch.setattr(bpf, "_kernel_release", lambda: (6, 1))
+    assert "LSM" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
+    files["/proc/self/status"] = "CapEff:\t000001ffffffffff\nSeccomp:\t2\n"
+    assert "seccomp" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
+    files["/proc/self/uid_map"] = "0 1000 1"
+    assert "user namespace" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
+    files.clear()                      # no /proc: no hint, and the error all the same
+    assert bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint is None
+
+
+# ---- 3. System call ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("machine, pointer_size, number", [
+    ("x86_64", 8, 321), ("x86_64", 4, 357), ("i686", 4, 357), ("i686", 8, 321), ("aarch64", 8, 280),
+    ("aarch64", 4, 386), ("armv7l", 4, 386), ("armv8l", 4, 386), ("riscv64", 8, 280), ("s390x", 8, 351),
+    ("s390x", 4, 351), ("ppc64le", 8, 361), ("ppc", 4, 361), ("mips", 4, 4355), ("mips64", 8, 5315),
+    ("loongarch64", 8, 280), ("sparc64", 8, 349), ("parisc", 4, 341), ("alpha", 8, 515), ("ia64", 8, 1341),
+    ("m68k", 4, 354), ("sh4", 4, 375), ("xtensa", 4, 340), ("microblaze", 4, 387), ("arc", 4, 280),
+])
+def test_number_by_uname(machine, pointer_size, number):
+    assert bpf.syscall_number(machine, pointer_size) == number
+
+
+@pytest.mark.parametrize("bits, order, machine, flags, number", [
+    (64, "little", 62, 0, 321), (32, "little", 62, 0, 0x40000000 + 321), (32, "little", 3, 0, 357),
+    (64, "little", 183, 0, 280), (32, "little", 40, 0, 386), (64, "big", 22, 0, 351), (32, "big", 22, 0, 351),
+    (64, "little", 8, 0, 5315), (32, "little", 8, 0x20, 6319), (32, "big", 8, 0, 4355), (64, "big", 21, 0, 361),
+    (64, "little", 258, 0, 280), (64, "little", 0x9026, 0, 515), (64, "little", 9999, 0, None),
+])
+def test_number_by_elf_header(tmp_path, bits, order, machine, flags, number):
+    head = bytearray(64)
+    head[:6] = b"\x7fELF" + bytes([bits // 32, 1 if order == "little" else 2])
+    head[18:20] = machine.to_bytes(2, order)
+    head[36 if bits == 32 else 48:][:4] = flags.to_bytes(4, order)
+    start = 36 if bits == 32 else 48
+    head[start:start + 4] = flags.to_bytes(4, order)
+    (tmp_path / "exe").write_bytes(bytes(head))
+    assert bpf._elf_syscall_number(str(tmp_path / "exe")) == number
+
+
+def test_number_of_this_process(monkeypatch, tmp_path):
+    assert bpf.syscall_number() == bpf._elf_syscall_number("/proc/self/exe")
+    (tmp_path / "text").write_text("no ELF")
+    assert bpf._elf_syscall_number(str(tmp_path / "text")) is None
+    assert bpf._elf_syscall_number(str(tmp_path / "none")) is None
+    monkeypatch.setattr(bpf, "_elf_syscall_number", lambda: None)
+    assert bpf.syscall_number() == bpf.syscall_number(os.uname().machine, ctypes.sizeof(ctypes.c_void_p))
+    with pytest.raises(bpf.NotSupported, match="SYSCALL_NUMBER"):
+        bpf.syscall_number("vax", 4)
+    monkeypatch.setattr(bpf, "SYSCALL_NUMBER", 4711)
+    assert bpf.syscall_number() == 4711
+
+
+def test_uname_of_another_personality_does_not_mislead():
+    status, out, err = run(program("setarch"), "linux32", sys.executable, "-c",
+                           "import os, bpflookup; print(os.uname().machine, bpflookup.syscall_number())",
+                           env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)))
+    assert status == 0, err
+    if ctypes.sizeof(ctypes.c_void_p) == 8 and os.uname().machine == "x86_64":
+        assert out == "i686 321\n"
+
+
+def test_import_works_anywhere_and_use_says_so():
+    status, out, err = python("""
+        import sys
+        sys.platform = "darwin"
+        import bpflookup
+        try:
+            bpflookup.Map.from_id(1)
+        except bpflookup.NotSupported as error:
+            print(error)
+        print(bpflookup.to_json(bpflookup.u32(5)))
+    """)
+    assert status == 0, err
+    assert "darwin" in out and out.endswith("5\n")
+
+
+def test_import_is_clean_under_every_flag():
+    for flags in (["-W", "error"], ["-OO"], ["-S", "-E"], ["-I"], ["-bb"]):
+        status, out, err = run(sys.executable, *(flags + ["-c", "import sys; sys.path.insert(0, sys.argv[1]); "
+                                                         "import bpflookup", os.path.dirname(MODULE)]))
+        assert (status, out, err) == (0, "", "")
+
+
+def test_source_is_ascii_and_the_licence_travels():
+    with open(MODULE, "rb") as file:
+        text = file.read().decode("ascii")
+    assert "Permission is hereby granted" in text and text.startswith("# SPDX-License-Identifier: MIT")
+    assert all(len(line) <= 120 for line in text.splitlines())
+
+
+def test_importing_makes_no_system_call_of_note():
+    status, _, err = run(program("strace"), "-f", "-e", "trace=bpf,openat,open", sys.executable, "-S", "-c",
+                         "import ctypes, os, sys, errno; os.write(2, b'MARK'); sys.path.insert(0, %r); import bpflookup;"
+                         "os.write(2, b'MARK')" % os.path.dirname(MODULE))
+    assert status == 0
+    opened = [line for line in err.split("MARK")[1].splitlines() if "open" in line and "bpflookup" not in line]
+    assert opened == [line for line in opened if "O_DIRECTORY" in line], opened
+
+
+@kernel
+def test_a_lookup_is_one_system_call(flows, bpffs):
+    flows[Key(7)] = Value(1, 2)
+    pin = os.path.join(bpffs, "flows")
+    flows.pin(pin)
+    status, out, err = run(program("strace"), "-f", "-e", "trace=bpf", sys.executable, "-c", textwrap.dedent("""
+        import ctypes, os, sys
+        sys.path.insert(0, sys.argv[1])
+        import bpflookup as bpf
+        class Key(ctypes.Structure):
+            _fields_ = [("src", ctypes.c_uint32), ("rest", ctypes.c_uint32)]
+        m = bpf.Map.from_pin(sys.argv[2], Key)
+        key = Key(7)
+        print(m.fd, ctypes.addressof(key))
+        for name in ("lookup", "lookup_bytes", "__contains__", "get"):
+            os.write(2, b"MARK\\n")
+            getattr(m, name)(key)
+        os.write(2, b"MARK\\n")
+    """), os.path.dirname(MODULE), pin)
+    assert status == 0, err
+    fd, address = map(int, out.split())
+    opening, *lookups, end = err.split("MARK\n")
+    assert "BPF_OBJ_GET" in opening and "BPF_OBJ_GET_INFO_BY_FD" in opening and "ELEM" not in opening
+    assert len(lookups) == 4
+    for text in lookups:
+        lines = [line for line in text.splitlines() if "bpf(" in line]
+        assert len(lines) == 1, lines
+        assert "bpf(BPF_MAP_LOOKUP_ELEM, {map_fd=%d, key=%#x, value=0x" % (fd, address) in lines[0]
+        assert lines[0].endswith("flags=BPF_ANY}, 32) = 0")
+    assert "bpf(" not in end
+
+
+@kernel
+def test_trace_tells_calls_and_costs_nothing_when_off(flows):
+    assert flows.get(Key(1)) is None
+    libc = bpf._syscall
+    outer, inner = [], []
+    with bpf.trace(outer.append):
+        flows[Key(1, 2, 3, 4)] = Value(5, 6)
+        with bpf.trace(inner.append):
+            flows[Key(1, 2, 3, 4)]
+        assert Key(9) not in flows
+        flows.next_key()
+        m = Map.create(HASH, u32, u32, 3, name="traced")
+    assert bpf._syscall is libc
+    flows.get(Key(1))
+    key, value = "0100000002000304", "05000000000000000600000000000000"
+    if sys.byteorder == "little":
+        assert len(outer) == 6 and len(inner) == 1
+        assert "BPF_MAP_UPDATE_ELEM, {map_fd=%d, key=%s, value=%s, flags=0}, 32) = 0 <" % (flows.fd, key, value) in outer[0]
+        assert inner[0] == outer[1] and "key=%s" % key in inner[0] and "= 0 -> %s <" % value in inner[0]
+        assert "= -1 ENOENT <" in outer[2] and "-> %s <" % key in outer[3]
+    assert 'max_entries=3, map_flags=0, inner_map_fd=0, numa_node=0, map_name="traced"}, 44) = %d <' % m.fd in outer[4]
+    assert all(line.endswith(" ns>\n") for line in outer)
+
+
+def fake_sys(monkeypatch, text):
+    real = bpf._read_text
+    monkeypatch.setattr(bpf, "_read_text", lambda path: text if path.endswith("cpu/possible") else real(path))
+
+
+@pytest.mark.parametrize("text, cpus", [
+    ("0-3\n", (0, 1, 2, 3)), ("0\n", (0,)), ("0,2-5\n", (0, 2, 3, 4, 5)), ("0-1,8-9,12\n", (0, 1, 8, 9, 12)),
+    ("", ()), ("\n", ()), ("0-\n", ()), ("all\n", ())])
+def test_cpu_lists(monkeypatch, text, cpus):
+    fake_sys(monkeypatch, text)
+    assert bpf._sysfs_cpus() == cpus
+
+
+@pytest.mark.parametrize("text, count, cpus", [
+    ("0-3", 4, (0, 1, 2, 3)), ("0,2-4", 4, (0, 2, 3, 4)),       # a hole: slots follow the mask
+    ("", 4, (0, 1, 2, 3)), ("0-1", 4, (0, 1, 2, 3)), ("0-7", 4, (0, 1, 2, 3))])     # the kernel's count wins
+def test_the_kernel_counts_and_sysfs_names(monkeypatch, text, count, cpus):
+    fake_sys(monkeypatch, text)
+    monkeypatch.setattr(bpf, "_proven_cpus", None)
+    monkeypatch.setattr(bpf, "_count_cpus_by_lru", lambda: count)
+    assert bpf.possible_cpus() == cpus == bpf._proven_cpus
+
+
+@kernel
+def test_cpus_are_counted_right(monkeypatch):
+    monkeypatch.setattr(bpf, "_proven_cpus", None)
+    fake_sys(monkeypatch, "")
+    counted = len(bpf.possible_cpus())
+    monkeypatch.undo()
+    assert counted == len(bpf._sysfs_cpus())
+
+
+# ---- 4. Layout --------------------------------------------------------------
+
+
+class Packed(ctypes.Structure):
+    _pack_ = 1
+    _layout_ = "ms"
+    _fields_ = [("kind", u8), ("address", u32), ("name", ctypes.c_char * 3)]
+
+
+class Natural(ctypes.Structure):
+    _fields_ = [("kind", u8), ("address", u32), ("name", ctypes.c_char * 3)]
+
+
+class Nested(ctypes.Structure):
+    _fields_ = [("inner", Natural), ("list", u16 * 3), ("tail", u64)]
+
+
+def test_plain_types_of_the_right_size_pass():
+    for ctype, size in ((u8, 1), (ctypes.c_int64, 8), (ctypes.c_double, 8), (ctypes.c_bool, 1), (Packed, 8),
+                        (Natural, 12), (Nested, 32), (u32 * 4, 16), (ctypes.c_char * 16, 16), (bytes, 12345),
+                        (u32.__ctype_be__, 4), (Natural * 2 * 3, 72)):
+        bpf.check_layout(ctype, size)
+
+
+@pytest.mark.parametrize("ctype", [
+    ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p, ctypes.c_wchar, ctypes.py_object, ctypes.POINTER(u32),
+    ctypes.CFUNCTYPE(None), ctypes.c_void_p * 2, ctypes.Structure, ctypes.Union, ctypes._SimpleCData, int, str, None, 8,
+    "u32", u32(5), type("P", (ctypes.Structure,), {"_fields_": [("a", u32), ("p", ctypes.py_object)]}),
+    type("Q", (ctypes.Structure,), {"_fields_": [("a", ctypes.POINTER(u32) * 3)]})])
+def test_what_means_nothing_in_a_map_is_refused(ctype):
+    with pytest.raises(bpf.LayoutError):
+        bpf.check_layout(ctype, ctypes.sizeof(ctypes.c_void_p))
+    with pytest.raises(bpf.LayoutError):
+        bpf.describe_layout(ctype) and bpf.check_layout(ctype, 8)
+
+
+def test_a_wrong_size_is_explained():
+    with pytest.raises(bpf.LayoutError) as info:
+        bpf.check_layout(Natural, 8, "value of map 5")
+    text = str(info.value)
+    assert text.startswith("value of map 5 has 8 bytes in the map, struct Natural has 12; "
+                           "with _pack_ = 1 it would have 8, which fits\n")
+    assert bpf.describe_layout(Natural) in text
+    with pytest.raises(bpf.LayoutError, match="without _pack_ it would have 12, which fits"):
+        bpf.check_layout(Packed, 12)
+    with pytest.raises(bpf.LayoutError, match="has 8 bytes in the map, u32 has 4"):
+        bpf.check_layout(u32, 8)
+
+
+def test_nesting_ends_somewhere():
+    deep = u8
+    for _ in range(40):
+        deep = deep * 1
+    with pytest.raises(bpf.LayoutError, match="32 levels"):
+        bpf.check_layout(deep, 1)
+    with pytest.raises(bpf.LayoutError, match="32 levels"):
+        bpf.to_python(deep())
+    deep = u8
+    for _ in range(40):
+        deep = type("S", (ctypes.Structure,), {"_fields_": [("s", deep)]})
+    for function in (lambda: bpf.check_layout(deep, 1), lambda: bpf.to_python(deep()),
+                     lambda: bpf.describe_layout(deep)):
+        with pytest.raises(bpf.LayoutError, match="32 levels"):
+            function()
+
+
+def test_describe_layout_shows_offsets_and_holes():
+    assert bpf.describe_layout(Nested) == textwrap.dedent("""\
+        offset  size  struct Nested
+             0    12    inner: struct Natural
+             0     1      kind: u8
+             1     3      (hole)
+             4     4      address: u32
+             8     3      name: char[3]
+            11     1      (hole)
+            12     6    list: u16[3]
+            18     6    (hole)
+            24     8    tail: u64
+        32 bytes, aligned to 8, 10 of them padding (must match in a key, best zero)""")
+    assert bpf.describe_layout(u32.__ctype_be__).endswith("be32\n4 bytes, aligned to %d" % ctypes.alignment(u32))
+
+
+@pytest.mark.parametrize("ctype, name", [
+    (u8, "u8"), (ctypes.c_int8, "s8"), (u16, "u16"), (ctypes.c_int32, "s32"), (u64, "u64"), (ctypes.c_float, "f32"),
+    (ctypes.c_double, "f64"), (ctypes.c_bool, "bool"), (ctypes.c_char, "char"), (ctypes.c_char * 16, "char[16]"),
+    (u16 * 3 * 2, "u16[2][3]"), (Natural, "struct Natural"), (bytes, "bytes"), (type("Mine", (u32,), {}), "u32"),
+    (u16.__ctype_be__ if sys.byteorder == "little" else u16.__ctype_le__,
+     "be16" if sys.byteorder == "little" else "le16")])
+def test_type_names(ctype, name):
+    assert bpf.type_name(ctype) == name
+
+
+C_NAMES = {u8: "unsigned char", u16: "unsigned short", u32: "unsigned int", u64: "unsigned long long"}
+
+
+def random_record(rng, number):
+    """Return (ctypes class, C declaration) of the same random fields, about half of them bitfields."""
+    pack = rng.choice([0, 0, 0, 1, 2, 4])
+    fields, members = [], []
+    for index in range(rng.randrange(1, 7)):
+        ctype = rng.choice(list(C_NAMES))
+        bits = rng.randrange(1, 8 * ctypes.sizeof(ctype) + 1) if rng.random() < 0.6 else None
+        fields.append(("f%d" % index, ctype) + ((bits,) if bits else ()))
+        members.append("%s f%d%s;" % (C_NAMES[ctype], index, ":%d" % bits if bits else ""))
+    body = dict({"_pack_": pack, "_layout_": "ms"} if pack else {}, _fields_=fields)
+    declaration = "struct r%d { %s };" % (number, " ".join(members))
+    if pack:
+        declaration = "#pragma pack(push, %d)\n%s\n#pragma pack(pop)" % (pack, declaration)
+    return type("r%d" % number, (ctypes.Structure,), body), declaration
+
+
+def test_bitfields_lie_where_gcc_puts_them_or_are_refused(tmp_path):
+    rng = random.Random(20260101)
+    records = [random_record(rng, number) for number in range(300)]
+    source = ["#include <stdio.h>\n#include <string.h>"] + [declaration for _, declaration in records]
+    source.append("#define SHOW(t, f) { struct t x; memset(&x, 0, sizeof x); x.f = ~0ull; "
+                  "for (unsigned i = 0; i < sizeof x; i++) printf(\"%02x\", ((unsigned char *)&x)[i]); puts(\"\"); }")
+    source.append("int main(void) {")
+    for ctype, _ in records:
+        source += ["SHOW(%s, %s)" % (ctype.__name__, field[0]) for field in ctype._fields_]
+    printed = iter(compiled(tmp_path, "\n".join(source) + "\nreturn 0; }\n").split())
+    accepted = refused_rightly = 0
+    for ctype, declaration in records:
+        in_c = [next(printed) for _ in ctype._fields_]
+        here = []
+        for field in ctype._fields_:
+            raw = bytearray(ctypes.sizeof(ctype) + 16)         # older Pythons may set bits beyond the end
+            setattr(ctype.from_buffer(raw), field[0], (1 << 64) - 1)
+            here.append(bytes(raw[:ctypes.sizeof(ctype)]).hex())
+        try:
+            bpf.check_layout(ctype, len(in_c[0]) // 2)
+            assert here == in_c, declaration
+            accepted += 1
+        except bpf.LayoutError as error:
+            assert here != in_c, "%s\n%s" % (error, declaration)
+            refused_rightly += 1
+    assert accepted > 100
+
+
+def test_inherited_fields_count():
+    class Base(ctypes.Structure):
+        _fields_ = [("a", u8), ("b", u32, 3)]
+
+    class Derived(Base):
+        _fields_ = [("c", u8), ("d", u32)]
+    bpf.check_layout(Derived, ctypes.sizeof(Derived))
+    assert bpf.to_python(Derived(1, 2, 3, 4)) == {"a": 1, "b": 2, "c": 3, "d": 4}
+
+
+@pytest.mark.parametrize("ctype, given, raw", [
+    (u32, 7, b"\7\0\0\0"), (u32, True, b"\1\0\0\0"), (ctypes.c_int8, -1, b"\xff"), (u8, 255, b"\xff"),
+    (u16.__ctype_be__, 1, b"\0\1"), (u32, b"abcd", b"abcd"), (u32, memoryview(b"abcd"), b"abcd"),
+    (u32, memoryview(b"a.b.c.d.")[::2], b"abcd"), (bytes, bytearray(b"abcd"), b"abcd"),
+    (ctypes.c_bool, True, b"\1"), (ctypes.c_bool, 0, b"\0"), (ctypes.c_double, 0, bytes(8)), (u32, u32(7), b"\7\0\0\0")])
+def test_what_goes_in(ctype, given, raw):
+    obj = bpf._to_ctype(ctype, len(raw), given, "key")
+    if sys.byteorder == "little":
+        assert bytes(obj) == raw
+
+
+class Huge:
+    def __index__(self):
+        return 1 << 64
+
+
+@pytest.mark.parametrize("ctype, given", [
+    (u32, -1), (u32, 1 << 32), (ctypes.c_int8, 128), (ctypes.c_int8, -129), (u32, 1.0), (u32, "7"), (u32, None),
+    (u32, b"abc"), (u32, b"abcde"), (u32, memoryview(b"abcdef")), (u32, ctypes.c_int32(1)), (u32, (u8 * 4)()),
+    (u32, Packed()), (u32, Huge()), (ctypes.c_bool, 2), (ctypes.c_bool, "x"), (ctypes.c_float, 1e300),
+    (ctypes.c_float, "1"), (Packed, Natural()), (Packed, 5), (Packed, Packed), (bytes, u32(1)), (bytes, 5), (bytes, "abcd")])
+def test_what_does_not_fit_is_refused(ctype, given):
+    size = 4 if ctype is bytes else ctypes.sizeof(ctype)
+    with pytest.raises(bpf.LayoutError, match="key"):
+        bpf._to_ctype(ctype, size, given, "key")
+
+
+def test_an_object_whose_class_was_replaced_is_no_buffer_overrun():
+    class Big(ctypes.Structure):
+        _fields_ = [("a", u64 * 100)]
+
+    class Small(ctypes.Structure):
+        _fields_ = [("a", u8)]
+    small = Small()
+    try:
+        small.__class__ = Big
+    except TypeError:
+        return
+    with pytest.raises(bpf.LayoutError):
+        bpf._to_ctype(Big, 800, small, "key")
+
+
+class Address(ctypes.Union):
+    _fields_ = [("ip4", u8 * 4), ("ip6", u16 * 8)]
+
+
+class User(ctypes.Structure):
+    _fields_ = [("ID", u32), ("name", ctypes.c_char * 8), ("u", Address), ("kind", u8), ("secret", u8)]
+    _json_ = {"ID": "id", "secret": None}
+    _union_ = {"u": ("kind", {4: "ip4", 6: "ip6"})}
+
+
+def test_to_python_follows_tags():
+    user = User(7, b"root", Address((10, 0, 0, 1)), 4, 99)
+    assert bpf.to_python(user) == {"id": 7, "name": "root", "u": {"ip4": [10, 0, 0, 1]}, "kind": 4}
+    user.kind = 6
+    assert bpf.to_python(user)["u"] == {"ip6": [10 if sys.byteorder == "little" else 2560, 256 if
+                                                sys.byteorder == "little" else 1, 0, 0, 0, 0, 0, 0]}
+    user.kind = 5
+    with pytest.raises(bpf.LayoutError, match="no branch for kind = 5"):
+        bpf.to_python(user)
+    assert set(bpf.to_python(Address())) == {"ip4", "ip6"}     # without a tag every branch is shown
+    assert json.loads(bpf.to_json([user.ID, User(kind=4)]))[1]["id"] == 0
+
+
+@pytest.mark.parametrize("tags", [{"_json_": {"a": "b"}}, {"_json_": {"x": "y"}}, {"_union_": {"x": ("a", {})}},
+                                  {"_union_": {"a": ("b", {0: "ip4"})}}])
+def test_tags_that_make_no_sense(tags):
+    cls = type("T", (ctypes.Structure,), dict(_fields_=[("a", u8), ("b", u8)], **tags))
+    with pytest.raises(bpf.LayoutError):
+        bpf.to_python(cls())
+
+
+@pytest.mark.parametrize("raw, plain", [
+    (b"bash\0\0\0\0", "bash"), (b"bash\0old", "bash"), (b"12345678", "12345678"), (bytes(8), ""),
+    (b"\xc3\xa9\0\0\0\0\0\0", "\xe9"), (b"\xff\xfe\0\0\0\0\0\0", [255, 254, 0, 0, 0, 0, 0, 0]),
+    (b"\1\2\3\4\5\6\7\x08", [1, 2, 3, 4, 5, 6, 7, 8])])
+def test_char_arrays_are_text_where_they_are_text(raw, plain):
+    assert bpf.to_python((ctypes.c_char * 8).from_buffer_copy(raw)) == plain
+    assert bpf.to_python(type("S", (ctypes.Structure,), {"_fields_": [("c", ctypes.c_char * 8)]}).from_buffer_copy(
+        raw)) == {"c": plain}
+
+
+def test_json_has_no_nan():
+    assert bpf.to_json((ctypes.c_double * 3)(float("nan"), float("inf"), 0.5)) == '["NaN", "Infinity", 0.5]'
+    assert bpf.to_json(b"\1\2") == "[1, 2]" and bpf.to_json([True, None, "x", 1 << 64]) == \
+        "[true, null, \"x\", 18446744073709551616]"
+    for obj in (object(), ctypes.c_void_p(5), ctypes.pointer(u32(1))):
+        with pytest.raises(bpf.LayoutError):
+            bpf.to_json(obj)
+
+
+# ---- 6. Map -----------------------------------------------------------------
+
+
+@kernel
+def test_every_way_in_sees_the_same_map(flows, bpffs):
+    pin = os.path.join(bpffs, "flows")
+    flows.pin(pin)
+    flows[Key(1)] = Value(2, 3)
+    fd = os.dup(flows.fd)
+    opened = [Map.from_fd(flows.fd, Key, Value), Map.from_fd(flows, Key, Value), Map.from_fd(fd, Key, Value, dup=False),
+              Map.from_id(flows.id, Key, Value), Map.from_pin(pin, Key, Value), Map.from_pin(pin.encode(), Key, Value),
+              Map.from_name("flows", Key, Value)]
+    opened += [bpf.open_map(spec, Key, Value) for spec in (
+        flows.id, str(flows.id), "id %d" % flows.id, "name flows", "flows", "pinned " + pin, pin)]
+    for m in opened:
+        assert (m.id, m.name, m.type, m.key_size, m.value_size, m.max_entries, m.flags) == (
+            flows.id, "flows", HASH, 8, 16, 4, 0)
+        assert m[Key(1)].bytes == 3 and not os.get_inheritable(m.fd)
+    assert opened[2].fd == fd and opened[0].fd != flows.fd
+    assert bpf.pins(bpffs) == {flows.id: [pin]}
+    assert [info.name for info in bpf.maps() if info.id == flows.id] == ["flows"]
+    for spec in ("", "id", "id x", "name", "pinned", "a b c"):
+        with pytest.raises(ValueError):
+            bpf.open_map(spec)
+    with pytest.raises(ValueError, match="mode"):
+        Map.from_id(flows.id, mode="a")
+    with pytest.raises(ValueError, match="NUL"):
+        Map.from_pin("a\0b")
+    for number in (-1, 1 << 32):
+        with pytest.raises(bpf.LayoutError):
+            Map.from_id(number)
+    other = Map.create(HASH, u32, u32, 1)
+    with pytest.raises(bpf.BPFError, match="is a pin of"):
+        other.unpin(pin)
+    flows.unpin(pin)
+    assert not os.path.exists(pin) and bpf.pins(bpffs) == {}
+    with pytest.raises(bpf.MapNotFound):
+        flows.unpin(pin)
+
+
+@kernel
+def test_modes_are_least_privilege(flows, bpffs):
+    pin = os.path.join(bpffs, "flows")
+    flows.pin(pin)
+    writer = Map.from_pin(pin, Key, Value, mode="w")
+    writer[Key(1)] = Value(1, 1)
+    with pytest.raises(bpf.PermissionDenied):
+        writer[Key(1)]
+    reader = Map.from_pin(pin, Key, Value)
+    assert reader[Key(1)].packets == 1
+    with pytest.raises(bpf.PermissionDenied):
+        reader[Key(1)] = Value()
+    both = Map.from_id(flows.id, Key, Value, mode="rw")
+    del both[Key(1)]
+    assert Key(1) not in both
+
+
+@kernel
+def test_info_agrees_with_bpftool(flows):
+    told = bpftool("map", "show", "id", flows.id)
+    info = flows.info
+    assert (info.id, bpf.map_type_name(info.type), info.name, info.map_flags, info.key_size, info.value_size,
+            info.max_entries, info.memlock, int(info.frozen)) == (
+        told["id"], told["type"], told["name"], told["flags"], told["bytes_key"], told["bytes_value"],
+        told["max_entries"], told["bytes_memlock"], told["frozen"])
+    assert "name='flows'" in repr(info) and info.btf_id == 0 and info.map_extra == 0
+    flows.freeze()
+    assert flows.info.frozen is True
+
+
+@kernel
+def test_info_of_shorter_kernels_is_none_not_zero(flows, monkeypatch):
+    real = bpf._info_by_fd
+    monkeypatch.setattr(bpf, "_info_by_fd", lambda fd, info, about: min(real(fd, info, about), 64))
+    monkeypatch.setattr(bpf, "_read_text", lambda path: "")
+    info = flows.info
+    assert info.name == "flows" and info.btf_id is None and info.map_extra is None
+    assert info.frozen is None and info.memlock is None
+
+
+@kernel
+def test_lookup_in_all_its_forms(flows):
+    key, value = Key(1, 2, 3, 4), Value(10, 20)
+    flows[key] = value
+    found = flows[key]
+    assert type(found) is Value and bytes(found) == bytes(value)
+    assert flows.lookup(key) is not found              # nobody else holds what a caller got
+    found.packets = 99
+    assert flows[key].packets == 10
+    for same in (bytes(key), bytearray(bytes(key)), memoryview(bytes(key))):
+        assert flows[same].packets == 10 and same in flows and flows.lookup_bytes(same) == bytes(value)
+    assert key in flows and Key(9) not in flows
+    assert flows.get(key).bytes == 20 and flows.get(Key(9)) is None and flows.get(Key(9), 5) == 5
+    out = Value(7, 7)
+    assert flows.lookup_into(key, out) is True and out.bytes == 20
+    assert flows.lookup_into(Key(9), out) is False and out.bytes == 20
+    for out in (bytearray(16), memoryview(bytearray(16)), (u8 * 16)(), ctypes.create_string_buffer(16)):
+        assert flows.lookup_into(key, out) and bytes(out) == bytes(value)
+    raw = Map.from_fd(flows, bytes, bytes)
+    assert raw[bytes(key)] == bytes(value) and list(raw.items()) == [(bytes(key), bytes(value))]
+    out = Value()
+    assert raw.lookup_into(bytes(key), out) and out.packets == 10      # raw values fit any object of their size
+    assert list(flows.keys())[0].port == 2 and list(flows.values())[0].bytes == 20 and len(list(flows)) == 1
+
+
+@kernel
+@pytest.mark.parametrize("out", [bytearray(15), bytearray(17), bytes(16), memoryview(bytes(16)), Key(), Natural(), None,
+                                 "x" * 16, memoryview(bytearray(32))[::2], (u16 * 8)(), 5, Value])
+def test_lookup_into_refuses_what_does_not_fit(flows, out):
+    flows[Key(1)] = Value(1, 1)
+    with pytest.raises(bpf.LayoutError, match="out must be struct Value or a writable buffer of 16 bytes"):
+        flows.lookup_into(Key(1), out)
+
+
+@kernel
+def test_lookup_into_a_replaced_class_never_overruns():
+    class Big(ctypes.Structure):
+        _fields_ = [("a", u64 * 100)]
+
+    class Small(ctypes.Structure):
+        _fields_ = [("a", u8)]
+
+    class Liar(Small):
+        __class__ = Big
+    m = Map.create(ARRAY, u32, Big)
+    small = Small()
+    try:
+        small.__class__ = Big
+    except TypeError:
+        pass
+    for out in (small, Liar()):
+        with pytest.raises(bpf.LayoutError):
+            m.lookup_into(0, out)
+        with pytest.raises(bpf.LayoutError):
+            m[0] = out
+
+
+@kernel
+def test_scalar_keys_and_values(numbers):
+    numbers[1] = 1 << 63
+    numbers[True] = 5
+    assert numbers[1] == 5 and type(numbers[1]) is int
+    numbers[u32(2)] = u64(6)
+    assert numbers[b"\2\0\0\0" if sys.byteorder == "little" else b"\0\0\0\2"] == 6
+    assert numbers.lookup(2) == 6 and numbers.get(2) == 6 and sorted(numbers.items()) == [(1, 5), (2, 6)]
+    assert numbers.next_key() in (1, 2) and numbers.next_key(numbers.next_key()) in (1, 2)
+    for key in (-1, 1 << 32, 1.0, "1", None, b"abc", u64(1), ctypes.c_int32(1), Key()):
+        for action in (numbers.lookup, numbers.get, numbers.delete, numbers.lookup_bytes, lambda k: k in numbers,
+                       lambda k: numbers.update(k, 1), lambda k: numbers.lookup_into(k, u64())):
+            with pytest.raises(bpf.LayoutError, match="key of map"):
+                action(key)
+        if key is not None:
+            with pytest.raises(bpf.LayoutError):
+                numbers.next_key(key)
+    for value in (-1, 1 << 64, 1.5, "x", None, bytes(7), u32(1)):
+        with pytest.raises(bpf.LayoutError, match="value of map"):
+            numbers[1] = value
+    for flags in (-1, 1 << 64, "1", 1.0):
+        with pytest.raises(bpf.LayoutError, match="flags"):
+            numbers.update(1, 1, flags)
+    for flags in (-1, 1 << 64, "1"):
+        with pytest.raises(bpf.LayoutError, match="flags"):
+            numbers.lookup(1, flags)
+    assert sorted(numbers.items()) == [(1, 5), (2, 6)]         # nothing of all that did anything
+
+
+@kernel
+@pytest.mark.parametrize("ctype, numbers", [
+    (ctypes.c_int8, [-128, 0, 127]), (ctypes.c_int64, [-1 << 63, -1]), (u16.__ctype_be__, [1, 0xff00]),
+    (ctypes.c_double, [0.5, -1e300]), (ctypes.c_bool, [True, False]), (type("Mine", (u32,), {}), [1, 2]),
+    (u64, [0, (1 << 64) - 1])])
+def test_every_kind_of_number_comes_back(ctype, numbers):
+    with Map.create(HASH, ctype, ctype, 10) as m:
+        for number in numbers:
+            m[number] = number
+        assert sorted(m.items()) == sorted((number, number) for number in numbers)
+        for number in numbers:
+            assert m[number] == number and type(m[number]) is type(number) and number in m
+            if ctypes.sizeof(ctype) > 1 and ctype._type_ in "bhilqBHILQ":
+                assert m.lookup_bytes(number) == bytes(ctype(number))
+        assert m.get(numbers[0]) == numbers[0] and m.lookup_into(numbers[0], ctype())
+
+
+@kernel
+def test_slow_and_fast_keys_mix_on_one_map(numbers):
+    """The prepared calls are shared by all operations: none may leave another one's pointer behind."""
+    numbers[1], numbers[2] = 10, 20
+    rng = random.Random(5)
+    for _ in range(2000):
+        key = rng.choice([1, 2])
+        form = rng.choice([key, u32(key), bytes(u32(key)), True if key == 1 else key])
+        action = rng.randrange(6)
+        if action == 0:
+            assert numbers.lookup(form) == 10 * key
+        elif action == 1:
+            out = u64()
+            assert numbers.lookup_into(form, out) and out.value == 10 * key
+        elif action == 2:
+            assert numbers.get(form) == 10 * key and form in numbers and 3 not in numbers
+        elif action == 3:
+            numbers.update(form, 10 * key, rng.choice([bpf.BPF_ANY, bpf.BPF_EXIST]))
+        elif action == 4:
+            assert numbers.next_key(form) in (None, 1, 2) and numbers.next_key() in (1, 2)
+        else:
+            with pytest.raises(bpf.KeyNotFound):
+                numbers.lookup(rng.randrange(3, 100))
+        gc.collect(0)
+
+
+@kernel
+def test_types_are_checked_when_the_map_is_opened(flows, numbers):
+    for key, value in ((Value, None), (None, Key), (u32, None), (Key, u64), (ctypes.c_void_p, None),
+                       (Key, ctypes.py_object), (Key, "u64"), (Key, 16)):
+        with pytest.raises(bpf.LayoutError, match="of map %d" % flows.id):
+            Map.from_fd(flows, key, value)
+    before = open_fds()
+    with pytest.raises(bpf.LayoutError, match="has 8 bytes in the map, u32 has 4"):
+        Map.from_fd(flows, u32)
+    with pytest.raises(bpf.LayoutError):
+        Map.create(HASH, ctypes.c_void_p, u32, 1)
+    with pytest.raises(bpf.LayoutError, match="key_size="):
+        Map.create(HASH, None, u32, 1)
+    assert open_fds() == before
+    array = Map.create(ARRAY, None, Value, 2)
+    assert Map.from_fd(array).key_type is u32 and Map.from_fd(array).value_type is bytes
+    programs = Map.create(bpf.BPF_MAP_TYPE_PROG_ARRAY, max_entries=2)
+    assert programs.key_type is u32 and programs.value_type is u32
+    ring = Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=4096)
+    assert ring.key_type is None and ring.value_type is None
+    queue = Map.create(QUEUE, None, u64, 2)
+    assert queue.key_type is None and queue.value_type is u64
+    with pytest.raises(bpf.LayoutError, match="has none"):
+        Map.from_fd(queue, u32)
+    for action in (lambda: ring[0], lambda: 0 in queue, queue.next_key, lambda: list(queue), lambda: queue.get(1)):
+        with pytest.raises(bpf.NotSupported, match="has no keys"):
+            action()
+
+
+@kernel
+def test_create_takes_every_setting_and_checks_them():
+    inner = Map.create(ARRAY, u32, u32, 2)
+    outer = Map.create(bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, max_entries=2, inner=inner)
+    outer[0] = inner.fd
+    assert outer[0] == inner.id
+    bloom = Map.create(bpf.BPF_MAP_TYPE_BLOOM_FILTER, None, u32, 10, map_extra=3)
+    assert bloom.info.map_extra == 3
+    near = Map.create(HASH, bytes, bytes, 3, key_size=3, value_size=5, numa_node=0, flags=bpf.BPF_F_NO_PREALLOC)
+    assert near.flags == bpf.BPF_F_NUMA_NODE | bpf.BPF_F_NO_PREALLOC and (near.key_size, near.value_size) == (3, 5)
+    for options in (dict(max_entries=-1), dict(max_entries=1 << 32), dict(flags=-1), dict(key_size=1 << 32),
+                    dict(map_extra=1 << 64), dict(max_entries=1.5), dict(max_entries="3")):
+        with pytest.raises(bpf.LayoutError):
+            Map.create(HASH, bytes, u32, **dict(dict(key_size=4), **options))
+    with pytest.raises(ValueError, match="15 characters"):
+        Map.create(HASH, u32, u32, 1, name="a_name_of_16_chr")
+    with pytest.raises(bpf.InvalidArgument, match="name"):
+        Map.create(HASH, u32, u32, 1, name="no blanks")
+    assert Map.create(HASH, u32, u32, 1, name="a_name_of_15_ch").name == "a_name_of_15_ch"
+    with pytest.raises(TypeError, match="from_pin"):
+        Map()
+
+
+@kernel
+def test_update_flags_and_delete(numbers):
+    numbers.update(1, 1, bpf.BPF_NOEXIST)
+    with pytest.raises(bpf.KeyExists):
+        numbers.update(1, 2, bpf.BPF_NOEXIST)
+    numbers.update(1, 3, bpf.BPF_EXIST)
+    with pytest.raises(bpf.KeyNotFound) as info:
+        numbers.update(2, 3, bpf.BPF_EXIST)
+    assert info.value.key == 2
+    assert dict(numbers.items()) == {1: 3}
+    del numbers[1]
+    with pytest.raises(KeyError) as info:
+        del numbers[1]
+    assert info.value.key == 1 and str(info.value).startswith("BPF_MAP_DELETE_ELEM on map")
+
+
+@kernel
+def test_a_walk_survives_deletions():
+    with Map.create(HASH, u32, u32, 1000) as m:
+        for key in range(1000):
+            m[key] = key
+        seen = []
+        for key in m:
+            seen.append(key)
+            del m[key]
+        assert sorted(seen) == list(range(1000)) and list(m) == []
+
+
+def test_a_walk_that_never_ends_is_ended(monkeypatch):
+    m = Map.__new__(Map)
+    m.key_type, m._about = u32, "map 1"
+    answers = iter(range(10 ** 9))
+    monkeypatch.setattr(Map, "_next", lambda self, key: u32(next(answers) % 7))
+    with pytest.raises(bpf.IterationAborted):
+        list(m)
+
+
+@kernel
+def test_a_closed_map_says_so(flows):
+    assert "hash 'flows'" in repr(flows) and "struct Key (8 bytes)" in repr(flows)
+    flows[Key(1)] = Value()
+    flows[Key(1)]
+    number = flows.fd
+    flows.close()
+    flows.close()
+    assert "closed" in repr(flows)
+    with pytest.raises(OSError):
+        os.fstat(number)
+    for action in (lambda: flows[Key(1)], lambda: flows.lookup_into(Key(1), Value()), lambda: flows.get(Key(1)),
+                   lambda: Key(1) in flows, lambda: flows.update(Key(1), Value()), lambda: flows.delete(Key(1)),
+                   flows.next_key, lambda: list(flows), flows.freeze, lambda: flows.pin("x"), lambda: flows.unpin("x"),
+                   lambda: flows.fd, flows.fileno, lambda: flows.info, flows.__enter__,
+                   lambda: flows.lookup(Key(1), bpf.BPF_F_LOCK)):
+        with pytest.raises(ValueError, match="closed"):
+            action()
+
+
+@kernel
+def test_descriptors_are_closed_when_nothing_refers_to_them(numbers):
+    before = open_fds()
+    m = Map.from_fd(numbers)
+    del m
+    assert open_fds() == before
+    with Map.from_fd(numbers, u32, u64) as m:
+        kept = []
+        for action in (lambda m: m[77], lambda m: m["x"], lambda m: m.lookup_into(77, bytes(8)), lambda m: m.delete(77),
+                       lambda m: m.update(1, 1, 99)):
+            try:
+                action(m)
+            except bpf.BPFError as error:
+                kept.append(error)
+    assert len(kept) == 5 and open_fds() == before             # errors that are kept do not keep it open
+    for twin in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError):
+            twin(numbers)
+        with pytest.raises(TypeError):
+            twin(numbers._fd)
+
+
+@kernel
+def test_interpreter_shutdown_with_open_maps_is_quiet():
+    status, out, err = python("""
+        import bpflookup as bpf, ctypes
+        m = bpf.Map.create(bpf.BPF_MAP_TYPE_HASH, ctypes.c_uint32, ctypes.c_uint32, 3)
+        m[1] = 2
+        walk = iter(m)
+        next(walk)
+    """)
+    assert (status, out, err) == (0, "", "")
+
+
+@kernel
+def test_threads_share_a_map_without_a_lock():
+    with Map.create(HASH, u32, Value, 256) as m:
+        for key in range(256):
+            m[key] = Value(key, ~key & 0xffff)
+        wrong, stop = [], time.time() + 2
+
+        def hammer(seed):
+            rng, out = random.Random(seed), Value()
+            while time.time() < stop:
+                key = rng.randrange(300)
+                found = m.get(key) if rng.random() < .5 else (m[key] if key < 256 else None)
+                if (found is None) != (key >= 256) or found and (found.packets, found.bytes) != (key, ~key & 0xffff):
+                    wrong.append(key)
+                if m.lookup_into(key, out) != (key < 256) or key < 256 and out.packets != key:
+                    wrong.append(key)
+                if key < 256:
+                    m[key] = Value(key, ~key & 0xffff)
+        threads = [threading.Thread(target=hammer, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+
+@kernel
+def test_close_may_race_with_lookups():
+    """Eight threads look up while the map is closed under them and its number is reused by other maps."""
+    decoy = Map.create(HASH, u32, u64 * 64, 4)                 # values would not fit into the buffers used
+    decoy[1] = (u64 * 64)(*([666] * 64))
+    stop, problems, finished = time.time() + 3, [], []
+    current = []
+
+    def fresh():
+        m = Map.create(HASH, u32, u64, 4)
+        m[1] = 42
+        return m
+    current.append(fresh())
+
+    def reader():
+        guarded = bytearray(b"\xa5" * 1024)
+        out = memoryview(guarded)[512:520]
+        count = 0
+        while time.time() < stop:
+            m = current[0]
+            try:
+                if m.lookup(1) != 42 or not m.lookup_into(1, out) or m.get(1) != 42 or 1 not in m:
+                    problems.append("wrong answer")
+                count += 1
+            except ValueError as error:
+                if "closed" not in str(error):
+                    problems.append(error)
+            except Exception as error:
+                problems.append(error)
+            if set(guarded[:512] + guarded[520:]) != {0xa5}:
+                problems.append("a byte outside the buffer")
+        finished.append(count)
+    threads = [threading.Thread(target=reader) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while time.time() < stop:
+        old, current[0] = current[0], fresh()
+        old.close()
+        squatters = [os.dup(decoy.fd) for _ in range(4)]       # take the number at once
+        for fd in squatters:
+            os.close(fd)
+    for thread in threads:
+        thread.join()
+    assert not problems, problems[:3]
+    assert len(finished) == 8 and all(finished)
+
+
+@kernel
+def test_fork_and_threads_leave_the_parent_alone(numbers):
+    numbers[1] = 5
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if numbers[1] == 5 and numbers.close() is None else 1)
+    assert os.waitpid(pid, 0)[1] == 0 and numbers[1] == 5
+
+
+PERCPU = [bpf.BPF_MAP_TYPE_PERCPU_ARRAY, bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH]
+
+
+@kernel
+@pytest.mark.parametrize("size", list(range(1, 18)) + [31, 33, 100, 4095])
+@pytest.mark.parametrize("map_type", PERCPU)
+def test_percpu_lookup_stays_inside_its_buffer(map_type, size):
+    cpus, stride = len(bpf.possible_cpus()), (size + 7) // 8 * 8
+    with Map.create(map_type, u32, bytes, 2, value_size=size) as m:
+        written = [bytes(random.Random(cpu).choice(range(1, 256)) for _ in range(size)) for cpu in range(cpus)]
+        m[1] = written
+        assert m[1] == written and m.get(1) == written
+        guarded = bytearray(b"\xa5" * (stride * cpus + 8192))
+        out = memoryview(guarded)[4096:4096 + stride * cpus]
+        assert m.lookup_into(1, out)
+        assert set(guarded[:4096] + guarded[4096 + len(out):]) == {0xa5}
+        padded = b"".join(value + bytes(stride - size) for value in written)
+        assert bytes(out) == padded == m.lookup_bytes(1)
+        slots = m.percpu_type()()
+        assert m.lookup_into(1, slots) and bytes(slots) == padded and ctypes.sizeof(slots[0]) == stride
+        m[1] = b"\7" * size
+        assert m[1] == [b"\7" * size] * cpus                   # one value for all
+        m[0] = slots
+        assert m[0] == written
+        m[0] = bytes(padded)
+        assert m[0] == written
+        for wrong in (len(out) - 1, len(out) + 1, size if stride * cpus != size else 0):
+            with pytest.raises(bpf.LayoutError):
+                m.lookup_into(1, bytearray(wrong))
+        for wrong in (written + written[:1], [], bytes(size + 1), 5, None, [1] * cpus):
+            with pytest.raises(bpf.LayoutError):
+                m[1] = wrong
+
+
+class Odd(ctypes.Structure):
+    _pack_ = 1
+    _layout_ = "ms"
+    _fields_ = [("a", u8), ("b", u64), ("c", u16)]
+
+
+@kernel
+def test_percpu_structures_and_scalars():
+    cpus = len(bpf.possible_cpus())
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, Odd, 1) as m:
+        m[0] = [Odd(cpu, 1000 + cpu, 7) for cpu in range(cpus)]
+        assert [(odd.a, odd.b, odd.c) for odd in m[0]] == [(cpu, 1000 + cpu, 7) for cpu in range(cpus)]
+        assert all(type(odd) is Odd for odd in m[0])
+        slots = m.percpu_type()()
+        assert m.lookup_into(0, slots) and slots[cpus - 1].value.b == 999 + cpus
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 1) as m:
+        m[5] = list(range(cpus))
+        assert m[5] == list(range(cpus)) and m.get(6) is None and dict(m.items()) == {5: list(range(cpus))}
+        m[5] = 9
+        assert m[5] == [9] * cpus
+        with pytest.raises(bpf.KeyNotFound):
+            m[6]
+    with pytest.raises(bpf.NotSupported, match="not per-CPU"):
+        Map.create(HASH, u32, u32, 1).percpu_type()
+
+
+@kernel
+@pytest.mark.parametrize("hint", ["0-1\n", "", "0\n", "0-63\n", "garbage"])
+def test_percpu_without_the_right_to_count(hint, bpffs):
+    """Nobody, with a pin only: the slots are counted by a lookup, whatever /sys says."""
+    cpus = len(bpf.possible_cpus())
+    os.chmod(bpffs, 0o755)
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 4) as m:
+        m[1] = list(range(100, 100 + cpus))
+        m.pin(os.path.join(bpffs, "m"))
+        os.chmod(os.path.join(bpffs, "m"), 0o666)
+        text = as_nobody("""
+            real = bpf._read_text
+            bpf._read_text = lambda path: hint if path.endswith("cpu/possible") else real(path)
+            m = bpf.Map.from_pin(path, u32, u64, mode="rw")
+            m[2] = 5                              # nothing is known yet: every slot the kernel may read is there
+            assert m.get(3) is None and 3 not in m and not m.lookup_into(3, bytearray(8))
+            try:
+                m[3]
+            except bpf.KeyNotFound:
+                print(bpf._proven_cpus, m[1], m[2], bpf._proven_cpus)
+        """, path=os.path.join(bpffs, "m"), hint=hint)
+        ids = tuple(range(cpus))
+        assert text == "None %r %r %r\n" % (list(range(100, 100 + cpus)), [5] * cpus, ids)
+
+
+@kernel
+def test_holes_in_the_cpu_mask_do_not_move_slots(monkeypatch):
+    count = bpf._count_cpus_by_lru()
+    fake_sys(monkeypatch, "0,%d-%d\n" % (5, 5 + count - 2) if count > 1 else "3\n")
+    monkeypatch.setattr(bpf, "_proven_cpus", None)
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1) as m:
+        m[0] = list(range(count))
+        assert m[0] == list(range(count))
+        assert bpf.possible_cpus() == ((0,) + tuple(range(5, 4 + count)) if count > 1 else (3,))
+
+
+# ---- Kernel: what other programs wrote --------------------------------------
+
+
+@kernel
+def test_a_map_that_bpftool_made_and_filled(bpffs):
+    pin = os.path.join(bpffs, "made")
+    bpftool("map", "create", pin, "type", "hash", "key", "8", "value", "16", "entries", "10", "name", "made")
+    rng = random.Random(1)
+    for src in range(10):
+        key, value = Key(src, rng.randrange(1 << 16), 6, 0), Value(rng.randrange(1 << 64), rng.randrange(1 << 64))
+        bpftool("map", "update", "pinned", pin, "key", *(list(bytes(key)) + ["value"] + list(bytes(value))))
+        m = Map.from_pin(pin, Key, Value)
+        assert bytes(m[key]) == bytes(value) and m[key].packets == value.packets
+        told = bpftool("map", "lookup", "pinned", pin, "key", *bytes(key))
+        assert bytes(int(byte, 16) for byte in told["value"]) == bytes(m[key]) == m.lookup_bytes(key)
+    dumped = bpftool("map", "dump", "pinned", pin)
+    as_bytes = lambda words: bytes(int(word, 16) for word in words)
+    assert {as_bytes(entry["key"]): as_bytes(entry["value"]) for entry in dumped} == {
+        bytes(key): bytes(value) for key, value in m.items()}
+
+
+@kernel
+def test_maps_that_bpftrace_fills():
+    running = subprocess.Popen(
+        [program("bpftrace"), "-e", 'interval:ms:50 { @test_hits[cpu, "abc"] = count(); @test_plain[7] = 1234; }'],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        class Hit(ctypes.Structure):
+            _fields_ = [("cpu", u64), ("text", ctypes.c_char * 4)]
+            _pack_ = 1
+            _layout_ = "ms"
+        end = time.time() + 30
+        while time.time() < end and running.poll() is None:
+            try:
+                plain, hits = Map.from_name("AT_test_plain", u64, u64), Map.from_name("AT_test_hits", Hit, u64)
+                if 7 in plain and list(hits):
+                    break
+            except bpf.MapNotFound:
+                pass
+            time.sleep(0.2)
+        else:
+            pytest.fail("bpftrace made no maps: %s" % running.stderr.read())
+        assert plain[7] == 1234 and hits.type == bpf.BPF_MAP_TYPE_PERCPU_HASH
+        os.kill(running.pid, signal.SIGSTOP)                   # its programs go on: compare between two readings
+        key = next(iter(hits))
+        assert key.text == b"abc" and key.cpu in bpf.possible_cpus()
+        before = hits[key]
+        told = bpftool("map", "lookup", "id", hits.id, "key", *bytes(key))["values"]
+        after = hits[key]
+        middle = [int.from_bytes(bytes(int(byte, 16) for byte in cpu["value"]), sys.byteorder) for cpu in told]
+        assert all(low <= value <= high for low, value, high in zip(before, middle, after)) and sum(after) > 0
+        told = bpftool("map", "lookup", "id", plain.id, "key", *bytes(u64(7)))
+        assert bytes(int(byte, 16) for byte in told["value"]) == plain.lookup_bytes(7) == bytes(u64(1234))
+    finally:
+        os.kill(running.pid, signal.SIGCONT)
+        running.kill()
+        running.communicate()
+
+
+@kernel
+def test_values_that_a_program_of_ours_wrote():
+    with Map.create(HASH, bpf._Ports, bpf._Traffic, 16) as flows, \
+            Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1) as total:
+        receiver, sender = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+        with receiver, sender:
+            receiver.bind(("127.0.0.1", 0))
+            sender.bind(("127.0.0.1", 0))
+            loaded = bpf._load_program(bpf._counting_program(flows.fd, total.fd), "test")
+            receiver.setsockopt(socket.SOL_SOCKET, 50, loaded.number)
+            for size in range(20):
+                sender.sendto(bytes(size), receiver.getsockname())
+                assert len(receiver.recv(100)) == size
+            key = bpf._Ports(sender.getsockname()[1], receiver.getsockname()[1])
+        assert (flows[key].packets, flows[key].bytes) == (20, sum(range(20)) + 8 * 20)
+        assert bytes(key) == key.source.to_bytes(2, "big") + key.destination.to_bytes(2, "big")
+        told = bpftool("map", "lookup", "id", flows.id, "key", *bytes(key))["value"]
+        assert bytes(int(byte, 16) for byte in told) == bytes(flows[key])
+        told = bpftool("map", "lookup", "id", total.id, "key", 0, 0, 0, 0)["values"]
+        assert [int.from_bytes(bytes(int(byte, 16) for byte in cpu["value"]), sys.byteorder) for cpu in told] == total[0]
+        assert sum(total[0]) == 20 and [cpu["cpu"] for cpu in told] == list(bpf.possible_cpus())
+
+
+# ---- 9. Command line --------------------------------------------------------
+
+
+def command(*words, **options):
+    return run(sys.executable, "-W", "error", MODULE, *words, **options)
+
+
+@kernel
+def test_demo_shows_the_main_job_and_leaves_nothing():
+    before = {info.id for info in bpf.maps()}
+    status, out, err = command("demo")
+    assert status == 0 and err == "", err
+    for word in ("kernel   a socket filter counted 3", '{"packets": 3, "bytes": 84}', "miss     BPF_MAP_LOOKUP_ELEM on map",
+                 "misfit   value of map", "per CPU  total[0] -> cpu 0:", "the counts are right"):
+        assert word in out
+    for _ in range(50):                # the kernel frees maps shortly after the last descriptor
+        if {info.id for info in bpf.maps()} <= before:
+            break
+        time.sleep(0.1)
+    assert {info.id for info in bpf.maps()} <= before
+    with open(MODULE) as file:         # as piped over ssh
+        status, out, err = run(sys.executable, "-", "demo", stdin=file)
+    assert status == 0 and "the counts are right" in out
+
+
+@kernel
+def test_demo_without_the_right_to_load_programs(monkeypatch, capsys):
+    def refuse(*_):
+        raise bpf._error(errno.EPERM, bpf.BPF_PROG_LOAD)
+    monkeypatch.setattr(bpf, "_load_program", refuse)
+    assert bpf.main(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert "written from user space" in out and "BPF_PROG_LOAD" in out and "the counts are right" in out
+
+
+@kernel
+def test_demo_without_any_right_explains():
+    text = as_nobody("print(bpf.main(['demo']))")
+    assert "CAP_BPF" in text and "sudo" in text and text.endswith("1\n") and "Traceback" not in text
+
+
+@kernel
+def test_show_dump_and_lookup_are_bpftools(bpffs):
+    pin = os.path.join(bpffs, "cli")
+    with Map.create(HASH, u32, u64, 3, name="cli_test") as m, \
+            Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, bytes, 2, value_size=5, name="cli_cpu") as percpu:
+        m.pin(pin)
+        m[1], m[2] = 10, 20
+        percpu[1] = b"abcde"
+        known = json.loads(command("-j", "map", "show")[1])
+        for theirs in bpftool("map", "show"):
+            ours = [info for info in known if info["id"] == theirs["id"]]
+            if ours:
+                assert ours[0] == {name: theirs[name] for name in theirs if name not in ("pids", "pinned")}
+        assert {m.id, percpu.id} <= {info["id"] for info in known}
+        for words in (["id", m.id], ["name", "cli_test"], ["pinned", pin]):
+            assert json.loads(command("-j", "map", "dump", *words)[1]) == bpftool("map", "dump", *words)
+            for key in ([1, 0, 0, 0], ["hex", "02", "00", "00", "00"]):
+                ours = command(*(["-j", "map", "lookup"] + words + ["key"] + key))
+                assert ours[0] == 0 and json.loads(ours[1]) == bpftool("map", "lookup", *(words + ["key"] + key))
+        assert json.loads(command("-j", "map", "dump", "cli_cpu")[1]) == bpftool("map", "dump", "name", "cli_cpu")
+        assert command("-j", "map", "lookup", m.id, "key", "3") == (1, "null\n", "")
+        status, out, err = command("map", "lookup", "cli_test", "key", "3")
+        assert (status, out) == (1, "") and "no such key" in err
+        assert command("map", "lookup", pin, "key", "0x2")[1] == "key 02 00 00 00  value 14 00 00 00 00 00 00 00\n" or (
+            sys.byteorder == "big")
+        out = command("show", "name", "cli_test")[1]
+        assert out.startswith("%d: hash  name cli_test  flags 0x0\n\tkey 4B  value 8B  max_entries 3  memlock " % m.id)
+        assert command("dump", "cli_test")[1].endswith("Found 2 elements\n")
+        assert command("dump", "cli_cpu")[1].count("cpu 0") == 2
+        assert json.loads(command("-p", "dump", "cli_cpu")[1]) == bpftool("map", "dump", "name", "cli_cpu")
+        status, out, err = command("--trace", "lookup", "cli_test", "key", "1")
+        assert status == 0 and "bpf(BPF_MAP_LOOKUP_ELEM, {map_fd=" in err
+
+
+@kernel
+@pytest.mark.parametrize("words, status, message", [
+    ([], 2, "a command is needed"), (["nonsense"], 2, "unknown command"), (["-x"], 2, "unknown option"),
+    (["map"], 2, "a command is needed"), (["map", "dump"], 2, "which map"), (["map", "dump", "id"], 2, "must be followed"),
+    (["dump", "1", "x"], 2, "unexpected 'x'"), (["lookup", "M"], 2, "key DATA"), (["lookup", "M", "key"], 2, "key DATA"),
+    (["lookup", "M", "key", "x"], 2, "invalid literal"), (["lookup", "M", "key", "1", "2"], 2, "has 4 bytes, not 2"),
+    (["lookup", "M", "key", "256", "0", "0", "0"], 2, "256"), (["lookup", "M", "key", "4294967296"], 2, "too big"),
+    (["dump", "no_such_map"], 1, "no map is named"), (["dump", "id", "2147483000"], 1, "no such map"),
+    (["dump", "/no/pin"], 1, "no such map"), (["dump", "id", "x"], 1, "id N"), (["demo", "x"], 2, "unexpected")])
+def test_bad_commands_are_one_line(words, status, message):
+    with Map.create(HASH, u32, u64, 3) as m:
+        done = command(*[str(m.id) if word == "M" else word for word in words])
+    assert done[0] == status and done[1] == "" and message in done[2]
+    assert done[2].startswith("bpflookup: ") and done[2].count("\n") == 1
+
+
+def test_help_and_version():
+    for words in (["-h"], ["--help"], ["help"], ["map", "-h"], ["map", "help"]):
+        status, out, err = command(*words)
+        assert status == 0 and "usage: bpflookup.py" in out and err == "", words
+    assert command("--version")[1] == "bpflookup %s\n" % bpf.__version__
+
+
+@kernel
+def test_a_reader_that_goes_away_is_no_error():
+    with Map.create(ARRAY, u32, u64, 100000, name="long_dump"):
+        dump = subprocess.Popen([sys.executable, MODULE, "map", "dump", "name", "long_dump"],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        dump.stdout.readline()
+        dump.stdout.close()
+        assert dump.stderr.read() == b"" and dump.wait() == 1
+        dump.stderr.close()
