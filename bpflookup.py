@@ -1379,20 +1379,24 @@ def _prove_map(fd, about):
 
 
 class _Call:
-    """A prepared element command, used by one call at a time: attr's key points at cell, an int key's place."""
-    __slots__ = ("fd", "attr", "elem", "ref", "cell")
+    """A prepared element command, used by one call at a time.
+
+    key, value    the addresses in attr, as objects of their own: those are set faster than fields
+    cell          where an int key goes; key points at it.  None for other key types
+    """
+    __slots__ = ("fd", "attr", "ref", "key", "value", "cell")
 
     def __init__(self, fd, key_type, flags):
         self.fd = fd                   # keeps the descriptor open, whatever close() does meanwhile
-        self.attr = bpf_attr()
-        self.ref = byref(self.attr)
-        self.elem = elem = self.attr.elem
-        elem.map_fd = fd.number
-        elem.flags = flags
+        self.attr = attr = bpf_attr()
+        self.ref = byref(attr)
+        self.key = u64.from_buffer(attr, bpf_attr_elem.key.offset)
+        self.value = u64.from_buffer(attr, bpf_attr_elem.value.offset)
+        attr.elem.map_fd, attr.elem.flags = fd.number, flags
         self.cell = None
         if _is_int(key_type):
             self.cell = key_type()
-            elem.key = addressof(self.cell)
+            self.key.value = addressof(self.cell)
 
 
 class _ClosedCalls:
@@ -1551,6 +1555,7 @@ class Map:
         # What LOOKUP writes into (per-CPU: known once the CPUs are), and what turns it into what the
         # caller gets (None: it is that already).
         self._out_type = None if self._is_percpu else self._raw_value_type
+        self._out_size = self.value_size
         self._finish = (self._percpu_values if self._is_percpu else bytes if self.value_type is bytes
                         else _scalar_value if _is_scalar(self.value_type) else None)
         self._calls = []               # idle _Calls; pop and append of a list are atomic
@@ -1619,11 +1624,12 @@ class Map:
             call = self._new_call(flags) if flags else calls.pop()
         except IndexError:
             call = self._new_call()
-        if type(key) is int:
-            call.cell.value = key
+        cell = call.cell
+        if cell is None:
+            call.key.value = addressof(key)
         else:
-            call.elem.key = addressof(key)
-        call.elem.value = addressof(out)
+            cell.value = key
+        call.value.value = addressof(out)
         if _syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, call.ref, _ELEM_SIZE) == -1:
             code = get_errno()
             del calls, call            # a traceback that is kept must not keep the descriptor open
@@ -1648,18 +1654,19 @@ class Map:
             out_type = self._out_type or self._prove_out(key)
         except KeyNotFound:
             return False
-        if type(out) is not out_type or sizeof(out) < sizeof(out_type):
+        if type(out) is not out_type or sizeof(out) < self._out_size:
             out = self._buffer(out, out_type)
         calls = self._calls
         try:
             call = self._new_call(flags) if flags else calls.pop()
         except IndexError:
             call = self._new_call()
-        if type(key) is int:
-            call.cell.value = key
+        cell = call.cell
+        if cell is None:
+            call.key.value = addressof(key)
         else:
-            call.elem.key = addressof(key)
-        call.elem.value = addressof(out)
+            cell.value = key
+        call.value.value = addressof(out)
         if _syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, call.ref, _ELEM_SIZE) == -1:
             code = get_errno()
             del calls, call
@@ -1684,8 +1691,8 @@ class Map:
         if type(key) is int:
             call.cell.value = key
         else:
-            call.elem.key = 0 if key is None else addressof(key)
-        call.elem.value = 0 if value is None else addressof(value)
+            call.key.value = 0 if key is None else addressof(key)
+        call.value.value = 0 if value is None else addressof(value)
         code = get_errno() if _syscall(_nr_bpf, cmd, call.ref, _ELEM_SIZE) == -1 else 0
         if not flags and key is not None:
             calls.append(call)
@@ -1787,8 +1794,10 @@ class Map:
             except SyscallError:
                 count = self._count_cpus_by_lookup(key)
             _prove_cpus(count)
-        self._out_type = self._slots(len(_proven_cpus))
-        return self._out_type
+        out_type = self._slots(len(_proven_cpus))
+        self._out_size = sizeof(out_type)
+        self._out_type = out_type
+        return out_type
 
     def _count_cpus_by_lookup(self, key):
         """Look key up into a buffer that no machine outgrows; return how many slots the kernel wrote.

@@ -1585,3 +1585,131 @@ def test_a_reader_that_goes_away_is_no_error():
         dump.stdout.close()
         assert dump.stderr.read() == b"" and dump.wait() == 1
         dump.stderr.close()
+
+
+# ---- Bench: ratios in one run (pytest -m bench -s) --------------------------
+
+
+def best(functions, rounds=7, pieces=20):
+    """Time functions of a piece number in turns; return the least seconds for all pieces of each.
+
+    Taking turns piece by piece lets a machine that changes its speed meanwhile slow all of them alike.
+    """
+    totals = [[0.0] * pieces for _ in functions]
+    for turn in range(rounds):
+        for piece in range(pieces):
+            for index, function in enumerate(functions):
+                start = time.perf_counter()
+                function(piece)
+                spent = time.perf_counter() - start
+                kept = totals[index][piece]
+                totals[index][piece] = spent if turn == 0 else min(kept, spent)
+    return [sum(spent) for spent in totals]
+
+
+def million():
+    """A hash map of 1 M entries, u32 keys 0..999,999, Value(key, ~key)."""
+    count = 1000000
+    m = Map.create(HASH, u32, Value, count, name="million")
+    keys = (u32 * count)(*range(count))
+    values = (Value * count)(*[(key, ~key & 0xffffffff) for key in range(count)])
+    attr = bpf.bpf_attr()
+    attr.batch.keys, attr.batch.values = ctypes.addressof(keys), ctypes.addressof(values)
+    attr.batch.count, attr.batch.map_fd = count, m.fd
+    bpf._bpf(bpf.BPF_MAP_UPDATE_BATCH, attr)
+    return m
+
+
+def floor_loop(m, libc=None):
+    """Return the fastest plain ctypes lookup loop: prebuilt buffers, one field read (design of the speed target)."""
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    syscall.restype = ctypes.c_long
+    key, value, attr = u32(), Value(), bpf.bpf_attr_elem()
+    attr.map_fd, attr.key, attr.value = m.fd, ctypes.addressof(key), ctypes.addressof(value)
+    ref, number = ctypes.byref(attr), bpf.syscall_number()
+
+    def loop(piece):
+        for x in range(piece * 10000, piece * 10000 + 10000):
+            key.value = x
+            syscall(number, 1, ref, 32)
+            value.packets
+    loop.kept = key, value, attr
+    return loop
+
+
+def lookup_loops(m):
+    lookup, lookup_into, out = m.lookup, m.lookup_into, Value()
+
+    def by_lookup(piece):
+        for x in range(piece * 10000, piece * 10000 + 10000):
+            lookup(x).packets
+
+    def by_lookup_into(piece):
+        for x in range(piece * 10000, piece * 10000 + 10000):
+            lookup_into(x, out)
+            out.packets
+    return [by_lookup, by_lookup_into]
+
+
+def report(rows, floor, per):
+    for name, seconds, target in rows:
+        print("  %-28s %7.0f ns  %5.2f x the first%s" % (
+            name, seconds / per * 1e9, seconds / floor, "" if target is None else "  (to reach: %.2f)" % target))
+
+
+@kernel
+@pytest.mark.bench
+def test_bench_lookup_against_the_ctypes_floor():
+    with million() as m:
+        floor, lookup, into = best([floor_loop(m)] + lookup_loops(m))
+    print("\nlookup in a hash of 1 M entries, Python %s" % sys.version.split()[0])
+    report([("plain ctypes loop", floor, None), ("m.lookup(int) -> Structure", lookup, 1.35),
+            ("m.lookup_into(int, out)", into, 1.25)], floor, 200000)
+    assert sys.version_info[:2] != (3, 11) or (lookup / floor <= 1.35 and into / floor <= 1.25)
+
+
+BCC = """
+import ctypes, sys
+sys.path.insert(0, sys.argv[1])
+import test_bpflookup as t
+from bcc.table import HashTable
+
+with t.million() as m:
+    table = HashTable.__new__(HashTable)       # its constructor wants a program that BCC compiled
+    table.map_fd, table.Key, table.Leaf = m.fd, t.u32, t.Value
+    u32 = t.u32
+    assert table[u32(5)].packets == 5 == m[5].packets
+
+    def by_bcc(piece):
+        for x in range(piece * 10000, piece * 10000 + 10000):
+            table[u32(x)].packets
+    print(*t.best([by_bcc] + t.lookup_loops(m)))
+"""
+
+
+@kernel
+@pytest.mark.bench
+def test_bench_lookup_against_bcc():
+    status, out, err = run("/usr/bin/python3", "-c", "import bcc.table, pytest")
+    if status:
+        pytest.skip("python3-bpfcc and python3-pytest are needed")
+    status, out, err = run("/usr/bin/python3", "-c", BCC, os.path.dirname(MODULE), timeout=600)
+    assert status == 0, err
+    bcc, lookup, into = map(float, out.split())
+    print("\nthe same map through BCC")
+    report([("BCC table[u32(key)]", bcc, None), ("m.lookup(int) -> Structure", lookup, 1),
+            ("m.lookup_into(int, out)", into, 1)], bcc, 200000)
+    assert lookup < bcc and into < bcc
+
+
+@pytest.mark.bench
+def test_bench_import():
+    def importing(what):
+        def once(_):
+            run(sys.executable, "-S", "-E", "-c", "import sys; sys.path.insert(0, %r); import %s" % (
+                os.path.dirname(MODULE), what))
+        return once
+    nothing, plain, ours = best([importing("sys"), importing("ctypes"), importing("bpflookup")], 7, 10)
+    print("\nimport, whole process less an empty one: ctypes %.1f ms, bpflookup %.1f ms, %.2f x  (to reach: 2.50)" % (
+        (plain - nothing) * 100, (ours - nothing) * 100, (ours - nothing) / (plain - nothing)))
+    assert (ours - nothing) / (plain - nothing) <= 2.5
