@@ -64,7 +64,7 @@ def run(*words, **options):
     """Run a program; return (status, stdout, stderr)."""
     options.setdefault("timeout", 60)
     done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          universal_newlines=True, **options)
+                          universal_newlines=True, errors="surrogateescape", **options)
     return done.returncode, done.stdout, done.stderr
 
 
