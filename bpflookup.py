@@ -430,7 +430,7 @@ class SyscallError(OSError, BPFError):
     """
     cmd = map = ""
     hint = None
-    _meaning = None
+    _meaning = ""
 
     def __str__(self):
         message = self.args[1] if len(self.args) > 1 else OSError.__str__(self)
@@ -830,7 +830,7 @@ class trace:
             _syscall = _libc_syscall
 
 
-_tracers = []
+_tracers = []                          # type: list
 
 
 def _traced_syscall(number, cmd, ref, size):
@@ -2289,7 +2289,7 @@ def _parse_key(words, size):
             return numbers[0].to_bytes(size, sys.byteorder, signed=numbers[0] < 0)
         raw = bytes(numbers)
     except (ValueError, OverflowError) as error:
-        raise _UsageError("key: %s" % error)
+        raise _UsageError("key: %s" % error) from None
     if len(raw) != size:
         raise _UsageError("the key has %d bytes, not %d" % (size, len(raw)))
     return raw

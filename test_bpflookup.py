@@ -210,7 +210,8 @@ def test_offsets_sizes_and_numbers_are_those_of_compiled_c(tmp_path, vmlinux_h):
             expected.append(str(number))
     lines.append('printf("%d\\n", (int)sizeof(union bpf_attr));')
     expected.append("168")
-    source = '#include "%s"\n#define offsetof(t, m) __builtin_offsetof(t, m)\nint printf(const char *, ...);\n' % vmlinux_h
+    source = '#include "%s"\nint printf(const char *, ...);\n' % vmlinux_h
+    source += "#define offsetof(t, m) __builtin_offsetof(t, m)\n"
     printed = compiled(tmp_path, source + "int main(void) {\n%s\nreturn 0; }\n" % "\n".join(lines))
     assert printed.splitlines() == expected
 
@@ -530,8 +531,8 @@ def test_source_is_ascii_and_the_licence_travels():
 
 def test_importing_makes_no_system_call_of_note():
     status, _, err = run(program("strace"), "-f", "-e", "trace=bpf,openat,open", sys.executable, "-S", "-c",
-                         "import ctypes, os, sys, errno; os.write(2, b'MARK'); sys.path.insert(0, %r); import bpflookup;"
-                         "os.write(2, b'MARK')" % os.path.dirname(MODULE))
+                         "import ctypes, os, sys, errno; os.write(2, b'MARK'); sys.path.insert(0, %r);"
+                         "import bpflookup; os.write(2, b'MARK')" % os.path.dirname(MODULE))
     assert status == 0
     opened = [line for line in err.split("MARK")[1].splitlines() if "open" in line and "bpflookup" not in line]
     assert opened == [line for line in opened if "O_DIRECTORY" in line], opened
@@ -586,7 +587,7 @@ def test_trace_tells_calls_and_costs_nothing_when_off(flows):
     key, value = "0100000002000304", "05000000000000000600000000000000"
     if sys.byteorder == "little":
         assert len(outer) == 6 and len(inner) == 1
-        assert "BPF_MAP_UPDATE_ELEM, {map_fd=%d, key=%s, value=%s, flags=0}, 32) = 0 <" % (flows.fd, key, value) in outer[0]
+        assert "UPDATE_ELEM, {map_fd=%d, key=%s, value=%s, flags=0}, 32) = 0 <" % (flows.fd, key, value) in outer[0]
         assert inner[0] == outer[1] and "key=%s" % key in inner[0] and "= 0 -> %s <" % value in inner[0]
         assert "= -1 ENOENT <" in outer[2] and "-> %s <" % key in outer[3]
     assert 'max_entries=3, map_flags=0, inner_map_fd=0, numa_node=0, map_name="traced"}, 44) = %d <' % m.fd in outer[4]
@@ -778,7 +779,8 @@ def test_inherited_fields_count():
     (u32, 7, b"\7\0\0\0"), (u32, True, b"\1\0\0\0"), (ctypes.c_int8, -1, b"\xff"), (u8, 255, b"\xff"),
     (u16.__ctype_be__, 1, b"\0\1"), (u32, b"abcd", b"abcd"), (u32, memoryview(b"abcd"), b"abcd"),
     (u32, memoryview(b"a.b.c.d.")[::2], b"abcd"), (bytes, bytearray(b"abcd"), b"abcd"),
-    (ctypes.c_bool, True, b"\1"), (ctypes.c_bool, 0, b"\0"), (ctypes.c_double, 0, bytes(8)), (u32, u32(7), b"\7\0\0\0")])
+    (ctypes.c_bool, True, b"\1"), (ctypes.c_bool, 0, b"\0"), (ctypes.c_double, 0, bytes(8)),
+    (u32, u32(7), b"\7\0\0\0")])
 def test_what_goes_in(ctype, given, raw):
     obj = bpf._to_ctype(ctype, len(raw), given, "key")
     if sys.byteorder == "little":
@@ -794,7 +796,8 @@ class Huge:
     (u32, -1), (u32, 1 << 32), (ctypes.c_int8, 128), (ctypes.c_int8, -129), (u32, 1.0), (u32, "7"), (u32, None),
     (u32, b"abc"), (u32, b"abcde"), (u32, memoryview(b"abcdef")), (u32, ctypes.c_int32(1)), (u32, (u8 * 4)()),
     (u32, Packed()), (u32, Huge()), (ctypes.c_bool, 2), (ctypes.c_bool, "x"), (ctypes.c_float, 1e300),
-    (ctypes.c_float, "1"), (Packed, Natural()), (Packed, 5), (Packed, Packed), (bytes, u32(1)), (bytes, 5), (bytes, "abcd")])
+    (ctypes.c_float, "1"), (Packed, Natural()), (Packed, 5), (Packed, Packed), (bytes, u32(1)), (bytes, 5),
+    (bytes, "abcd")])
 def test_what_does_not_fit_is_refused(ctype, given):
     size = 4 if ctype is bytes else ctypes.sizeof(ctype)
     with pytest.raises(bpf.LayoutError, match="key"):
@@ -1474,7 +1477,8 @@ def test_values_that_a_program_of_ours_wrote():
         told = bpftool("map", "lookup", "id", flows.id, "key", *bytes(key))["value"]
         assert bytes(int(byte, 16) for byte in told) == bytes(flows[key])
         told = bpftool("map", "lookup", "id", total.id, "key", 0, 0, 0, 0)["values"]
-        assert [int.from_bytes(bytes(int(byte, 16) for byte in cpu["value"]), sys.byteorder) for cpu in told] == total[0]
+        raw = [bytes(int(byte, 16) for byte in cpu["value"]) for cpu in told]
+        assert [int.from_bytes(value, sys.byteorder) for value in raw] == total[0]
         assert sum(total[0]) == 20 and [cpu["cpu"] for cpu in told] == list(bpf.possible_cpus())
 
 
@@ -1491,7 +1495,7 @@ def test_demo_shows_the_main_job_and_leaves_nothing():
         return [info for info in bpf.maps() if info.name in ("demo_flows", "demo_total")]
     status, out, err = command("demo")
     assert status == 0 and err == "", err
-    for word in ("kernel   a socket filter counted 3", '{"packets": 3, "bytes": 84}', "miss     BPF_MAP_LOOKUP_ELEM on map",
+    for word in ("kernel   a socket filter counted 3", '{"packets": 3, "bytes": 84}', "miss     BPF_MAP_LOOKUP_ELEM",
                  "misfit   value of map", "per CPU  total[0] -> cpu 0:", "the counts are right"):
         assert word in out
     for _ in range(50):                # the kernel frees maps shortly after the last descriptor
@@ -1556,8 +1560,9 @@ def test_show_dump_and_lookup_are_bpftools(bpffs):
 @kernel
 @pytest.mark.parametrize("words, status, message", [
     ([], 2, "a command is needed"), (["nonsense"], 2, "unknown command"), (["-x"], 2, "unknown option"),
-    (["map"], 2, "a command is needed"), (["map", "dump"], 2, "which map"), (["map", "dump", "id"], 2, "must be followed"),
-    (["dump", "1", "x"], 2, "unexpected 'x'"), (["lookup", "M"], 2, "key DATA"), (["lookup", "M", "key"], 2, "key DATA"),
+    (["map"], 2, "a command is needed"), (["map", "dump"], 2, "which map"),
+    (["map", "dump", "id"], 2, "must be followed"), (["dump", "1", "x"], 2, "unexpected 'x'"),
+    (["lookup", "M"], 2, "key DATA"), (["lookup", "M", "key"], 2, "key DATA"),
     (["lookup", "M", "key", "x"], 2, "invalid literal"), (["lookup", "M", "key", "1", "2"], 2, "has 4 bytes, not 2"),
     (["lookup", "M", "key", "256", "0", "0", "0"], 2, "256"), (["lookup", "M", "key", "4294967296"], 2, "too big"),
     (["dump", "no_such_map"], 1, "no map is named"), (["dump", "id", "2147483000"], 1, "no such map"),
