@@ -5,12 +5,13 @@
         print(flows[FlowKey(src=..., dst=...)].packets)
 
 Map                 open a map: from_pin, from_id, from_name, from_fd, create; then lookup, [],
-                    in, get, lookup_into, lookup_bytes, next_key, items, update, delete, pin ...
+                    in, get, lookup_into, update, delete, items, batches, push and pop, mmap ...
 open_map            a Map from "id 5", "name foo", "pinned PATH", 5, "/path" or "foo"
 maps, pins          MapInfo of every map; {map id: [pin, ...]}
 check_layout        refuse a ctypes type that does not fit; describe_layout shows offsets and holes
 to_python, to_json  decode a key or value
 possible_cpus       the CPUs that the values of a per-CPU map belong to
+lpm_key             the key of an LPM trie for "10.0.0.0/8"
 trace               print every bpf(2) call, like strace
 BPFError            root of every error raised here; KeyNotFound is also a KeyError
 main                the command line: python3 bpflookup.py --help
@@ -23,7 +24,9 @@ import ctypes
 import errno
 import os
 import sys
+import time
 from ctypes import addressof, byref, get_errno, sizeof
+from itertools import islice
 
 # ---- 1. ABI -----------------------------------------------------------------
 # Names and numbers of linux/bpf.h; the kernel version that brought each stands beside it.
@@ -150,8 +153,8 @@ def map_type_name(map_type):
 
 
 def cmd_name(cmd):
-    """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for a command newer than this file."""
-    return _CMD_NAMES.get(cmd, "cmd_%d" % cmd)
+    """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for a command newer than this file, "mmap" as it is."""
+    return _CMD_NAMES.get(cmd) or (cmd if isinstance(cmd, str) else "cmd_%d" % cmd)
 
 
 # What the kernel makes of a map's key and value, by type.
@@ -163,11 +166,17 @@ _INDEX_TYPES = frozenset((             # the key is an index below max_entries
     BPF_MAP_TYPE_CGROUP_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_SOCKMAP,
     BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, BPF_MAP_TYPE_STRUCT_OPS,
     BPF_MAP_TYPE_INSN_ARRAY))
-_ID_VALUE_TYPES = frozenset((          # written as a descriptor (or ifindex), read as an id
+_FD_VALUE_TYPES = frozenset((          # written as a descriptor, read, if at all, as an id or cookie
     BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_CGROUP_ARRAY,
-    BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS, BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_DEVMAP_HASH,
-    BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_SOCKMAP, BPF_MAP_TYPE_SOCKHASH,
-    BPF_MAP_TYPE_REUSEPORT_SOCKARRAY))
+    BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_SOCKMAP,
+    BPF_MAP_TYPE_SOCKHASH, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY))
+_NUMBER_VALUE_TYPES = _FD_VALUE_TYPES | {      # the others: an ifindex, a queue size
+    BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_CPUMAP}
+_FD_KEY_TYPES = frozenset((
+    BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_INODE_STORAGE, BPF_MAP_TYPE_TASK_STORAGE, BPF_MAP_TYPE_CGRP_STORAGE))
+_BATCH_TYPES = frozenset((             # LOOKUP_BATCH reads whole buckets, or an array in order: exact scans
+    BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH,
+    BPF_MAP_TYPE_HASH_OF_MAPS, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY))
 _VALUELESS_TYPES = frozenset((BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_USER_RINGBUF, BPF_MAP_TYPE_ARENA))
 _KEYLESS_TYPES = _VALUELESS_TYPES | {BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK, BPF_MAP_TYPE_BLOOM_FILTER}
 
@@ -427,9 +436,10 @@ class SyscallError(OSError, BPFError):
     cmd      "BPF_MAP_LOOKUP_ELEM"
     map      which map, in words; "" where there is none
     hint     the likely cause, found after the failure; None if nothing was
+    count    of a batch command: how many elements were done before
     """
     cmd = map = ""
-    hint = None
+    hint = count = None
     _meaning = ""
 
     def __str__(self):
@@ -521,6 +531,8 @@ _BY_ERRNO = {
     errno.EBUSY: Busy, errno.EAGAIN: Busy, errno.ENOMEM: OutOfMemory,
 }
 _ELEMENT_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] in ("elem", "batch"))
+_READ_CMDS = frozenset((BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_LOOKUP_BATCH,
+                        BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_LOOKUP_AND_DELETE_BATCH))
 _WRITE_CMDS = _ELEMENT_CMDS - {BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_LOOKUP_BATCH}
 _UPDATE_CMDS = frozenset((BPF_MAP_UPDATE_ELEM, BPF_MAP_UPDATE_BATCH))
 _OPEN_CMDS = frozenset((BPF_OBJ_GET, BPF_MAP_GET_FD_BY_ID))
@@ -533,7 +545,7 @@ _BY_CMD = (
     (errno.EEXIST, {BPF_OBJ_PIN}, PinExists),
     (errno.E2BIG, _UPDATE_CMDS, MapFull),
     (errno.ENOSPC, _UPDATE_CMDS, MapFull),
-    (errno.EINVAL, {BPF_MAP_FREEZE}, NotSupported),          # there is no other cause
+    (errno.EINVAL, {BPF_MAP_FREEZE, "mmap"}, NotSupported),  # what else there is to refuse is checked before
 )
 
 # command -> map types without it that answer EINVAL instead of ENOTSUPP
@@ -564,12 +576,12 @@ def errno_name(code):
     return "ENOTSUPP" if code == ENOTSUPP else errno.errorcode.get(code, "errno %d" % code)
 
 
-def _error(code, cmd, about="", map_type=None, fd=None, detail=None):
+def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None):
     """Return the exception for an errno: the class from the tables, the hint from a look around.
 
-    about    what the command was used on, in words
-    fd       descriptor number of the map, where there is one: its mode and fdinfo explain refusals
-    detail   replaces the class's own words
+    about       what the command was used on, in words
+    fd, path    descriptor number of the map, path of the pin, where there is one: they explain refusals
+    detail      replaces the class's own words
     """
     cls = _error_class(code, cmd, map_type)
     name = cmd_name(cmd)
@@ -577,7 +589,7 @@ def _error(code, cmd, about="", map_type=None, fd=None, detail=None):
     error = cls(code, "%s%s: %s (%s)" % (name, " on " + about if about else "", meaning, errno_name(code)))
     error.cmd, error.map = name, about
     try:
-        error.hint = _diagnose(code, cmd, map_type, fd)
+        error.hint = _diagnose(code, cmd, map_type, fd, path)
     except Exception:                  # a hint must never hide the error it explains
         pass
     return error
@@ -589,38 +601,68 @@ _NET_ADMIN_TYPES = frozenset((BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_DEVMAP_HASH, BPF
 _BY_ID_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] == "get_id")
 
 
-def _diagnose(code, cmd, map_type, fd):
+_HINTS = {                             # where errno and command tell enough
+    (errno.EINVAL, BPF_MAP_CREATE): "a size, flag, max_entries or name that this map type refuses, or a type this "
+                                    "kernel lacks",
+    (errno.E2BIG, BPF_MAP_CREATE): "a size or max_entries beyond this map type's limit, or an attribute that this "
+                                   "kernel lacks",
+}
+
+
+def _diagnose(code, cmd, map_type, fd, path):
     """Return the likely cause of an errno in a clause, or None.  Runs after a failure only."""
+    if path is not None:
+        hint = _why_not_this_path(code, cmd, path)
+        if hint:
+            return hint
     if code in (errno.EPERM, errno.EACCES):
-        if fd is not None and cmd in _ELEMENT_CMDS:
+        if fd is not None and (cmd in _ELEMENT_CMDS or cmd == "mmap"):
             return _why_fd_refuses(cmd, fd)
-        if cmd == BPF_OBJ_GET:
-            return ("the pin's file mode and directories must allow it: mode \"r\" needs read permission, "
-                    "\"w\" write, \"rw\" both; a directory or an ordinary file is no pin")
-        if cmd == BPF_OBJ_PIN:
-            return "a pin must lie in a mounted bpffs, in a directory open to you, its name without a dot"
         return _why_not_privileged(cmd, map_type)
-    if code == errno.ENOENT and cmd in (BPF_OBJ_GET, BPF_OBJ_PIN):
-        return "is bpffs mounted, and does the directory exist? mount -t bpf bpf /sys/fs/bpf"
     if code == errno.EMFILE:
         return "this process has too many open descriptors (ulimit -n)"
     if code == errno.ENOSYS:
         return "this kernel has no bpf(2), or a sandbox hides it; the number used was %r" % (_nr_bpf,)
-    if code == errno.EINVAL and cmd == BPF_MAP_CREATE:
-        return "a size, flag, max_entries or name that this map type refuses, or a type this kernel lacks"
-    return None
+    return _HINTS.get((code, cmd))
+
+
+def _why_not_this_path(code, cmd, path):
+    """Say what is wrong with the path of a pin, None if nothing shows."""
+    directory = os.path.dirname(path) or "."
+    if not os.path.isdir(directory):
+        return "there is no directory %s (is bpffs mounted? mount -t bpf bpf /sys/fs/bpf)" % directory
+    if cmd == BPF_OBJ_PIN:
+        if "." in os.path.basename(path):
+            return "the name of a pin has no dot"
+        if code == errno.EACCES:
+            return "the directory is not open to this user for writing"
+        held = _colon_file("/proc/self/status").get("CapEff", "0")
+        old = _kernel_release() < (5, 19) and not int(held, 16) >> _CAP_BPF & 1
+        return None if old or code != errno.EPERM and code != errno.ENOENT else (
+            "%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory)
+    if code == errno.ENOENT:
+        return "it exists, but is no pin" if os.path.exists(path) else None
+    if code != errno.EACCES:           # EPERM is a matter of privilege, before 6.1
+        return None
+    if os.path.isdir(path):
+        return "it is a directory"
+    mode = os.stat(path).st_mode
+    return "an ordinary file is no pin, and a pin's mode (this has %03o) must allow it: \"r\" needs read permission, " \
+        "\"w\" write, \"rw\" both" % (mode & 0o777)
 
 
 def _why_fd_refuses(cmd, fd):
     """Say why an element command on an open map was EPERM."""
     import fcntl
     mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
-    if mode == os.O_RDONLY and cmd in _WRITE_CMDS:
+    if mode == os.O_RDONLY and cmd in _WRITE_CMDS | {"mmap"}:
         return "this descriptor is read-only: open the map with mode=\"rw\""
-    if mode == os.O_WRONLY and cmd not in _UPDATE_CMDS | {BPF_MAP_DELETE_ELEM, BPF_MAP_DELETE_BATCH}:
+    if mode == os.O_WRONLY and cmd not in _WRITE_CMDS - _READ_CMDS:
         return "this descriptor is write-only: open the map with mode=\"rw\""
-    if _fdinfo(fd).get("frozen") == "1" and cmd in _WRITE_CMDS:
+    if _fdinfo(fd).get("frozen") == "1" and cmd in _WRITE_CMDS | {"mmap"}:
         return "the map is frozen: user space can no longer write to it"
+    if cmd == "mmap":
+        return "a map created with BPF_F_RDONLY_PROG can be mapped for reading only"
     return _why_not_privileged(cmd, None)
 
 
@@ -835,12 +877,11 @@ _tracers = []                          # type: list
 
 def _traced_syscall(number, cmd, ref, size):
     """Do what libc's syscall(2) does and tell the tracers."""
-    from time import perf_counter
     attr = ref._obj
     before = _format_attr(cmd, attr, size)
-    start = perf_counter()
-    result = _libc_syscall(number, cmd, ref, size)
-    duration_ns = (perf_counter() - start) * 1e9
+    start = time.perf_counter()
+    result = _libc_syscall(_nr_bpf, cmd, ref, size)   # known by now, if number is not
+    duration_ns = (time.perf_counter() - start) * 1e9
     code = get_errno()
     outcome = "-1 %s" % errno_name(code) if result == -1 else "%d%s" % (result, _format_outputs(cmd, attr))
     for write in tuple(_tracers):
@@ -958,10 +999,32 @@ def _sysfs_cpus():
 # ---- 4. Layout --------------------------------------------------------------
 # ctypes types on one side, the kernel's bytes on the other; nothing here needs a kernel.
 
-MAX_DEPTH = 32                         # nesting that to_python and the checks follow
+MAX_DEPTH = 32                         # of types inside types, for checks and decoding
 
 _INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fdg"
+_BASES = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._SimpleCData)
 _CDATA = ctypes._SimpleCData.__mro__[1]   # the base of every ctypes object
+
+# What a caller's class defines (__new__, a field named from_buffer, a property named value) must not come
+# between us and the bytes, so objects are made, copied and read through the classes of ctypes itself.
+_get_value = ctypes._SimpleCData.value.__get__
+
+
+def _base(ctype):
+    return next(base for base in _BASES if issubclass(ctype, base))
+
+
+def _maker(ctype):
+    """Return what makes a zeroed object of ctype: the class itself, the fastest, if it defines nothing of its own."""
+    base = _base(ctype)
+    if type(ctype) is type(base) and ctype.__new__ is base.__new__ and ctype.__init__ is base.__init__:
+        return ctype
+    return lambda: base.__new__(ctype)
+
+
+def _copier(ctype):
+    """Return f(buffer, offset=0), which makes a ctype of the bytes there."""
+    return type(_base(ctype)).from_buffer_copy.__get__(ctype)
 
 
 def _is_scalar(ctype):
@@ -980,6 +1043,15 @@ def _is_int(ctype):
     return _is_scalar(ctype) and ctype._type_ in _INT_CODES
 
 
+def _is_plain(ctype):
+    """Whether it is a scalar class of ctypes itself, whose value attribute and array elements are plain numbers."""
+    return _is_scalar(ctype) and ctype.__mro__[1] is ctypes._SimpleCData
+
+
+def _is_plain_int(ctype):
+    return _is_plain(ctype) and _is_int(ctype)
+
+
 def _int_range(ctype):
     """Return (lowest, highest) of an integer type."""
     bits = 8 * sizeof(ctype)
@@ -988,32 +1060,25 @@ def _int_range(ctype):
 
 def _is_swapped(ctype):
     """Whether the type keeps its bytes in the order that this machine does not."""
-    if _is_scalar(ctype):
-        ctype = ctype.__mro__[-4]      # of a class derived from c_uint32: c_uint32
-        return ctype is not getattr(ctype, "__ctype_le__" if sys.byteorder == "little" else "__ctype_be__", ctype)
-    return hasattr(ctype, "_swappedbytes_")
+    native = "__ctype_le__" if sys.byteorder == "little" else "__ctype_be__"
+    return hasattr(ctype, "_swappedbytes_") or _is_scalar(ctype) and getattr(ctype, native, ctype) is not ctype
 
 
 def type_name(ctype):
     """Return a ctypes type in C's terms: "u32", "be16", "char[16]", "struct FlowKey"."""
-    if ctype is bytes:
-        return "bytes"
-    if _is_array(ctype):
-        name, brackets = ctype, ""
-        while _is_array(name):
-            name, brackets = name._type_, brackets + "[%d]" % name._length_
-        return type_name(name) + brackets
+    brackets = ""
+    while _is_array(ctype):
+        ctype, brackets = ctype._type_, brackets + "[%d]" % ctype._length_
     if _is_record(ctype):
-        return ("union " if issubclass(ctype, ctypes.Union) else "struct ") + ctype.__name__
+        return ("union " if issubclass(ctype, ctypes.Union) else "struct ") + ctype.__name__ + brackets
     if not _is_scalar(ctype) or ctype._type_ not in _INT_CODES + _FLOAT_CODES + "?c":
-        return getattr(ctype, "__name__", repr(ctype))
+        return getattr(ctype, "__name__", repr(ctype)) + brackets
     if ctype._type_ in "?c":
-        return "bool" if ctype._type_ == "?" else "char"
-    bits = 8 * sizeof(ctype)
+        return ("bool" if ctype._type_ == "?" else "char") + brackets
     letter = "f" if ctype._type_ in _FLOAT_CODES else "s" if ctype._type_ in _SIGNED_CODES else "u"
-    if not _is_swapped(ctype):
-        return "%s%d" % (letter, bits)
-    return "%s%s%d" % ("be" if sys.byteorder == "little" else "le", letter.replace("u", ""), bits)
+    if _is_swapped(ctype):
+        letter = ("be" if sys.byteorder == "little" else "le") + letter.replace("u", "")
+    return "%s%d%s" % (letter, 8 * sizeof(ctype), brackets)
 
 
 class _Field:
@@ -1023,17 +1088,19 @@ class _Field:
     def __init__(self, owner, spec):
         self.name, self.type = spec[0], spec[1]
         self.bits = spec[2] if len(spec) > 2 else None
-        self.descriptor = owner.__dict__[self.name]
-        self.offset = self.descriptor.offset
-
-
-def _fields(ctype):
-    """Return the fields of a Structure or Union, those of its base classes first."""
-    return [_Field(cls, spec) for cls in reversed(ctype.__mro__) for spec in cls.__dict__.get("_fields_", ())]
+        self.descriptor = owner.__dict__.get(self.name)
+        self.offset = getattr(self.descriptor, "offset", None)
+        if not isinstance(self.offset, int):
+            raise LayoutError("%s.%s is no longer the field that ctypes made" % (owner.__name__, self.name))
 
 
 def _own_fields(ctype):
     return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
+
+
+def _fields(ctype):
+    """Return the fields of a Structure or Union, those of its base classes first."""
+    return [field for cls in reversed(ctype.__mro__) for field in _own_fields(cls)]
 
 
 def check_layout(ctype, size, what="value"):
@@ -1059,7 +1126,7 @@ def check_layout(ctype, size, what="value"):
 
 
 def _check_plain(ctype, what, depth=0):
-    """Raise LayoutError unless the type holds its data itself, in a form that C has too."""
+    """Raise LayoutError unless the type holds its data itself, in a form and in places that C has too."""
     if depth > MAX_DEPTH:
         raise LayoutError("%s: more than %d levels of types inside types" % (what, MAX_DEPTH))
     if _is_array(ctype):
@@ -1071,11 +1138,14 @@ def _check_plain(ctype, what, depth=0):
                           % (what, ctype.__name__))
     if not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
         raise LayoutError("%s must be a ctypes scalar, Structure, Union or array, or bytes, not %r" % (what, ctype))
-    fields = _fields(ctype)
-    for field in fields:
+    names = [field.name for field in _fields(ctype)]
+    if len(set(names)) < len(names):
+        raise LayoutError("%s: %s has two fields of one name" % (what, type_name(ctype)))
+    for field in _fields(ctype):
         _check_plain(field.type, "%s.%s" % (what, field.name), depth + 1)
-    if any(field.bits for field in fields):
-        _check_bitfields(ctype, what)
+    for cls in ctype.__mro__:
+        if any(field.bits for field in _own_fields(cls)):
+            _check_bitfields(cls, what)
     return None
 
 
@@ -1115,22 +1185,18 @@ def _check_bitfields(ctype, what):
     """
     expected, size = _c_layout(ctype, getattr(ctype, "_pack_", 0))
     order = sys.byteorder if not _is_swapped(ctype) else "big" if sys.byteorder == "little" else "little"
-    whole = 8 * sizeof(ctype)
-    wrong = []
-    if size != sizeof(ctype):
-        wrong.append("it has %d bytes here and %d in C" % (sizeof(ctype), size))
+    over = type(_base(ctype)).from_buffer.__get__(ctype)
+    wrong = ["it has %d bytes here and %d in C" % (sizeof(ctype), size)] if size != sizeof(ctype) else []
     for field, position in zip(_own_fields(ctype), expected):
         if field.bits is None:
             if 8 * field.offset != position:
                 wrong.append("%s: byte %d here, %d in C" % (field.name, field.offset, position // 8))
             continue
-        ones = 0
-        if field.offset + sizeof(field.type) <= sizeof(ctype):     # else setting it would write elsewhere
-            raw = bytearray(sizeof(ctype))
-            field.descriptor.__set__(ctype.from_buffer(raw), -1)
-            ones = int.from_bytes(raw, order)
-        shift = position if order == "little" else whole - position - field.bits
-        if shift < 0 or ones != (1 << field.bits) - 1 << shift:
+        raw = bytearray(sizeof(ctype))
+        if 0 <= field.offset <= sizeof(ctype) - sizeof(field.type):    # else setting it would write elsewhere
+            field.descriptor.__set__(over(raw), -1)
+        shift = position if order == "little" else 8 * sizeof(ctype) - position - field.bits
+        if shift < 0 or int.from_bytes(raw, order) != (1 << field.bits) - 1 << shift:
             wrong.append("%s: C has it in %d bits from bit %d on, Python %s elsewhere" % (
                 field.name, field.bits, position, sys.version.split()[0]))
     if wrong:
@@ -1143,38 +1209,45 @@ def describe_layout(ctype):
     """Return a table of a type's fields: offset, size, name, C type; holes are shown.
 
     Padding in a key is compared like any other byte: unless it is zero on both sides, lookups miss.
+    raises   LayoutError for what check_layout refuses at any size
     """
     _check_plain(ctype, "the type")
     lines = ["%6s %5s  %s" % ("offset", "size", type_name(ctype))]
     holes = _describe(ctype, 0, 1, lines) if _is_record(ctype) else 0
     total = "%d bytes, aligned to %d" % (sizeof(ctype), ctypes.alignment(ctype))
-    lines.append("%s%s" % (total, ", %d of them padding (must match in a key, best zero)" % holes if holes else ""))
+    lines.append(total + (", %d of them padding (must match in a key, best zero)" % holes if holes else ""))
     return "\n".join(lines)
 
 
 def _describe(ctype, start, depth, lines):
     """Append a line per field of a record at byte start; return the number of padding bytes."""
-    if depth > MAX_DEPTH:
-        raise LayoutError("more than %d levels of types inside types" % MAX_DEPTH)
-    indent, union, padding = "  " * depth, issubclass(ctype, ctypes.Union), 0
+    indent, padding, end = "  " * depth, 0, 0
 
-    def hole(begin, end):
-        if end > begin and not union:
-            lines.append("%6d %5d  %s(hole)" % (start + begin, end - begin, indent))
-            return end - begin
-        return 0
+    def line(offset, size, text):
+        lines.append("%6d %5d  %s%s" % (start + offset, size, indent, text))
 
-    end = 0
-    for field in _fields(ctype):
-        size = sizeof(field.type)
-        padding += hole(end, field.offset)
-        bits = "" if field.bits is None else ":%d" % field.bits
-        lines.append("%6d %5d  %s%s: %s%s" % (start + field.offset, size, indent, field.name,
-                                            type_name(field.type), bits))
-        if _is_record(field.type):
-            padding += _describe(field.type, start + field.offset, depth + 1, lines)
-        end = max(end, field.offset + size)
-    return padding + hole(end, sizeof(ctype))
+    for field in _fields(ctype) + [None]:
+        offset = field.offset if field else sizeof(ctype)
+        if offset > end and not issubclass(ctype, ctypes.Union):
+            line(end, offset - end, "(hole)")
+            padding += offset - end
+        if field:
+            bits = "" if field.bits is None else ":%d" % field.bits
+            line(offset, sizeof(field.type), "%s: %s%s" % (field.name, type_name(field.type), bits))
+            if _is_record(field.type):
+                padding += _describe(field.type, start + offset, depth + 1, lines)
+            end = max(end, offset + sizeof(field.type))
+    return padding
+
+
+def _integer(given, low, high, what):
+    """Return given as an int; LayoutError unless it is one (or has __index__) from low to high."""
+    number = given.__index__() if hasattr(type(given), "__index__") else given
+    if not isinstance(number, int):
+        raise LayoutError("%s must be an int, not %s" % (what, type(given).__name__))
+    if not low <= number <= high:
+        raise LayoutError("%s is %d, outside %d..%d" % (what, number, low, high))
+    return int(number)
 
 
 def _to_ctype(ctype, size, given, what):
@@ -1183,32 +1256,43 @@ def _to_ctype(ctype, size, given, what):
     ctype    the map's type, or bytes for size raw bytes
     raises   LayoutError: nothing is converted that is not meant, nothing cut, nothing padded
     """
+    # The class alone proves nothing: an object's __class__ can be assigned a larger one.
+    if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
+        return given
     if isinstance(given, (bytes, bytearray, memoryview)):
-        raw = bytes(given)
+        try:
+            raw = memoryview(given).tobytes()      # a copy: nobody can resize what is measured here
+        except ValueError as error:                # a memoryview that was released
+            raise LayoutError("%s: %s" % (what, error)) from None
         if len(raw) != size:
             raise LayoutError("%s takes exactly %d bytes, not %d" % (what, size, len(raw)))
-        return (u8 * size if ctype is bytes else ctype).from_buffer_copy(raw)
-    if ctype is not bytes:
-        # The class alone proves nothing: __class__ may have been assigned to a smaller object.
-        if isinstance(given, ctype) and isinstance(given, _CDATA) and sizeof(given) >= size:
-            if type(given) is ctype or sizeof(given) == size:
-                return given
-        elif _is_int(ctype) and hasattr(type(given), "__index__"):
-            number, (low, high) = given.__index__(), _int_range(ctype)
-            if not low <= number <= high:
-                raise LayoutError("%s is %s: %d is outside %d..%d" % (what, type_name(ctype), number, low, high))
-            return ctype(number)
-        elif _is_scalar(ctype) and ctype._type_ == "?" and given in (0, 1) and isinstance(given, int):
-            return ctype(given)
-        elif _is_scalar(ctype) and ctype._type_ in _FLOAT_CODES and isinstance(given, (int, float)):
-            obj = ctype(given)
-            if obj.value in (float("inf"), float("-inf")) and given != obj.value:
-                raise LayoutError("%s is %s: %r is outside its range" % (what, type_name(ctype), given))
-            return obj
+        return _copier(u8 * size if ctype is bytes else ctype)(raw)
+    if _is_int(ctype) and hasattr(type(given), "__index__"):
+        return _set(ctype, _integer(given, *_int_range(ctype), what="%s (%s)" % (what, type_name(ctype))))
+    if _is_scalar(ctype) and isinstance(given, (int, float)):
+        if ctype._type_ == "?" and given in (0, 1) and isinstance(given, int):
+            return _set(ctype, given)
+        if ctype._type_ in _FLOAT_CODES:
+            try:
+                obj = _set(ctype, given)
+                number = _get_value(obj)
+            except OverflowError:
+                number = None
+            # A float may be rounded, that is its nature; an int may not, and neither may become infinite.
+            if number == given or isinstance(given, float) and number not in (float("inf"), float("-inf"), None):
+                return obj
+            raise LayoutError("%s is %s, which does not hold %r" % (what, type_name(ctype), given))
     accepted = "%d bytes" % size
     if ctype is not bytes:
         accepted = "%s%s or %s" % (type_name(ctype), ", an int" if _is_int(ctype) else "", accepted)
     raise LayoutError("%s must be %s, not %s" % (what, accepted, type(given).__name__))
+
+
+def _set(ctype, number):
+    """Return a new scalar of that value."""
+    obj = _maker(ctype)()
+    ctypes._SimpleCData.value.__set__(obj, number)
+    return obj
 
 
 def to_python(obj):
@@ -1238,24 +1322,35 @@ def _finite(plain):
 
 
 def _plain(obj, depth):
+    """Decode what a caller hands in: plain Python data, and ctypes objects once their type is checked."""
     if depth > MAX_DEPTH:
-        raise LayoutError("more than %d levels of types inside types" % MAX_DEPTH)
-    if isinstance(obj, (ctypes.Structure, ctypes.Union)):
-        return _plain_record(obj, depth)
-    if isinstance(obj, ctypes.Array) and obj._type_ is ctypes.c_char:
-        raw = bytes(obj)
-        text = _text(raw)
-        return list(raw) if text is None else text
-    if isinstance(obj, (ctypes.Array, list, tuple)):
+        raise LayoutError("more than %d levels of lists inside lists" % MAX_DEPTH)
+    if isinstance(obj, _CDATA):
+        _check_plain(type(obj), type_name(type(obj)))
+        if sizeof(obj) < sizeof(type(obj)):        # its __class__ was assigned
+            raise LayoutError("this %s has only %d bytes" % (type_name(type(obj)), sizeof(obj)))
+        return _decode(type(obj), memoryview(obj).tobytes(), 0)
+    if isinstance(obj, (list, tuple)):
         return [_plain(member, depth + 1) for member in obj]
-    if isinstance(obj, ctypes._SimpleCData):
-        _check_plain(type(obj), type(obj).__name__)
-        return _plain(obj.value, depth)
     if isinstance(obj, (bytes, bytearray)):
         return list(obj)
     if obj is None or isinstance(obj, (bool, int, float, str)):
         return obj
     raise LayoutError("%s is no plain data" % type(obj).__name__)
+
+
+def _decode(ctype, raw, offset):
+    """Return the plain form of the ctype at a byte offset of raw; the type has been checked."""
+    if _is_scalar(ctype):
+        number = _get_value(_copier(ctype)(raw, offset))
+        return number if ctype._type_ != "c" else number[0] if _text(number) is None else _text(number)
+    if _is_record(ctype):
+        return _decode_record(ctype, raw, offset, None)
+    if ctype._type_ is ctypes.c_char:
+        chars = raw[offset:offset + sizeof(ctype)]
+        return list(chars) if _text(chars) is None else _text(chars)
+    step = sizeof(ctype._type_)
+    return [_decode(ctype._type_, raw, offset + index * step) for index in range(ctype._length_)]
 
 
 def _text(raw):
@@ -1267,49 +1362,51 @@ def _text(raw):
     return text if all(char.isprintable() or char in "\t\n\r" for char in text) else None
 
 
-def _plain_record(obj, depth):
-    cls = type(obj)
-    fields = {field.name: field for field in _fields(cls)}
-    names, unions = _tag(cls, "_json_", fields), _tag(cls, "_union_", fields)
-    plain = {}
+def _decode_record(ctype, raw, offset, branch):
+    """Return a record's fields as a dict; of a union with a discriminator only the branch."""
+    fields = {field.name: field for field in _fields(ctype)}
+    labels, unions, plain = _tag(ctype, "_json_", fields), _tag(ctype, "_union_", fields), {}
+
+    def member(field, branch=None):
+        if field.bits is not None:
+            return field.descriptor.__get__(_copier(ctype)(raw, offset))
+        if branch is not None:
+            return _decode_record(field.type, raw, offset + field.offset, branch)
+        return _decode(field.type, raw, offset + field.offset)
+
     for name, field in fields.items():
-        label = names.get(name, name)
-        if label is None:
+        label = labels.get(name, name)
+        if label is None or branch not in (None, name):
             continue
         if label in plain:
-            raise LayoutError("%s: _json_ gives two fields the name %r" % (cls.__name__, label))
-        # Read arrays of char as such: ctypes hands them out as bytes cut at the first NUL.
-        member = field.type.from_buffer_copy(obj, field.offset) if _is_array(field.type) else getattr(obj, name)
-        if name in unions:
-            tag_name, branches = unions[name]
-            tag = getattr(obj, tag_name)
-            if tag not in branches:
-                raise LayoutError("%s.%s: no branch for %s = %r" % (cls.__name__, name, tag_name, tag))
-            branch = branches[tag]
-            plain[label] = _plain_branch(member, branch, depth + 1)
-        else:
-            plain[label] = _plain(member, depth + 1)
+            raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
+        plain[label] = member(field, _branch(ctype, field, unions[name], fields, member) if name in unions else None)
     return plain
 
 
-def _plain_branch(union, branch, depth):
-    """Decode one branch of a union, under the name that _json_ of the union gives it."""
-    cls = type(union)
-    fields = {field.name: field for field in _fields(cls)} if isinstance(union, ctypes.Union) else {}
-    if branch not in fields:
-        raise LayoutError("_union_: %s has no branch %r" % (cls.__name__, branch))
-    label = _tag(cls, "_json_", fields).get(branch, branch)
-    member = fields[branch].type.from_buffer_copy(union, 0) if _is_array(fields[branch].type) else (
-        getattr(union, branch))
-    return {} if label is None else {label: _plain(member, depth)}
+def _branch(ctype, field, spec, fields, member):
+    """Return the name of the branch of a union that its _union_ entry, (field, {value: branch}), selects."""
+    try:
+        tag_name, branches = spec
+        tag = member(fields[tag_name])
+        known = tag in branches
+    except (TypeError, ValueError, KeyError):
+        raise LayoutError("%s._union_: %r is not (field, {value: branch})" % (ctype.__name__, spec)) from None
+    if not known:
+        raise LayoutError("%s.%s: no branch for %s = %r" % (ctype.__name__, field.name, tag_name, tag))
+    if not _is_record(field.type) or branches[tag] not in [inner.name for inner in _fields(field.type)]:
+        raise LayoutError("%s.%s has no branch %r" % (ctype.__name__, field.name, branches[tag]))
+    return branches[tag]
 
 
-def _tag(cls, tag, fields):
-    """Return a class's tag dict, {} where it has none; a name that is no field is a mistake worth an error."""
-    entries = getattr(cls, tag, {})
+def _tag(ctype, tag, fields):
+    """Return a class's tag dict, those of its base classes in it; a name that is no field is an error."""
+    entries = {}
+    for cls in reversed(ctype.__mro__):
+        entries.update(cls.__dict__.get(tag) or {})
     for name in entries:
         if name not in fields:
-            raise LayoutError("%s.%s names %r, which is no field" % (cls.__name__, tag, name))
+            raise LayoutError("%s.%s names %r, which is no field" % (ctype.__name__, tag, name))
     return entries
 
 
@@ -1352,7 +1449,7 @@ class MapInfo:
         return "MapInfo(%s)" % ", ".join("%s=%r" % (name, getattr(self, name)) for name in self.__slots__)
 
     @property
-    def about(self):
+    def _about(self):
         """The map in words: "map 5 (hash 'flows')"."""
         return "map %s (%s%s)" % (self.id, map_type_name(self.type), " '%s'" % self.name if self.name else "")
 
@@ -1375,7 +1472,7 @@ def _prove_map(fd, about):
                 return
     kinds = {"anon_inode:bpf-prog": "a BPF program", "anon_inode:btf": "a BTF object",
              "anon_inode:bpf_link": "a BPF link", None: "something else"}
-    raise InvalidArgument(errno.EINVAL, "%s is no BPF map but %s" % (about, kinds.get(kind, kind)))
+    raise _error(errno.EINVAL, BPF_OBJ_GET_INFO_BY_FD, about, detail="no BPF map but " + kinds.get(kind, str(kind)))
 
 
 class _Call:
@@ -1394,16 +1491,9 @@ class _Call:
         self.value = u64.from_buffer(attr, bpf_attr_elem.value.offset)
         attr.elem.map_fd, attr.elem.flags = fd.number, flags
         self.cell = None
-        if _is_int(key_type):
+        if _is_plain_int(key_type):
             self.cell = key_type()
             self.key.value = addressof(self.cell)
-
-
-class _ClosedCalls:
-    """What a closed map has in place of its idle calls."""
-
-    def pop(self):
-        raise ValueError("this map is closed")
 
 
 class Map:
@@ -1422,26 +1512,24 @@ class Map:
     def from_fd(cls, fd, key=None, value=None, *, dup=True):
         """Return a Map on a descriptor, an int or an object with fileno().
 
-        key, value    ctypes type or bytes; left out: c_uint32 for array indices and ids, else bytes
-        dup           True: on a duplicate; False: takes the descriptor over, if it returns
+        key, value    ctypes type or bytes; left out: numbers for array indices, ids and descriptors, else bytes
+        dup           True: on a duplicate; False: takes the descriptor, an int, over, if it returns
         raises        InvalidArgument if it is no map's, LayoutError if a type does not fit, SyscallError
         kernel        BPF_OBJ_GET_INFO_BY_FD, 4.13
         """
-        number = fd if isinstance(fd, int) else fd.fileno()
+        number = fd.fileno() if dup and hasattr(fd, "fileno") else fd
+        number = _integer(number, -1 << 31, (1 << 31) - 1, "descriptor")
         about = "descriptor %d" % number
         if not dup:
-            _prove_map(number, about)
-            opened = cls.__new__(cls)
-            opened._adopt(number, about, key, value)
-            opened._fd = _Fd(number)   # last: on failure it stays the caller's
-            return opened
+            return cls._opened(_Fd(number), about, key, value, prove=True, keep=True)
         import fcntl
         try:
-            owner = _Fd(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0))
-        except (OSError, ValueError, OverflowError) as failure:
-            raise _error(getattr(failure, "errno", errno.EBADF), BPF_OBJ_GET_INFO_BY_FD, about) from None
-        _prove_map(owner.number, about)
-        return cls._opened(owner, about, key, value)
+            return cls._opened(_Fd(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0)), about, key, value, prove=True)
+        except (OSError, ValueError) as failure:
+            if isinstance(failure, BPFError):
+                raise
+            code = getattr(failure, "errno", errno.EBADF)
+        raise _error(code, BPF_OBJ_GET_INFO_BY_FD, about)
 
     @classmethod
     def from_id(cls, map_id, key=None, value=None, *, mode="r"):
@@ -1461,10 +1549,8 @@ class Map:
         raises    MapNotFound, PermissionDenied, InvalidArgument for a pinned program, LayoutError, SyscallError
         kernel    BPF_OBJ_GET, 4.4
         """
-        about = os.fsdecode(path)
-        owner = _Fd(_obj_cmd(BPF_OBJ_GET, path, file_flags=_mode_flags(mode)))
-        _prove_map(owner.number, about)
-        return cls._opened(owner, about, key, value)
+        return cls._opened(_Fd(_obj_cmd(BPF_OBJ_GET, path, file_flags=_mode_flags(mode))), os.fsdecode(path),
+                           key, value, prove=True)
 
     @classmethod
     def from_name(cls, name, key=None, value=None, *, mode="r"):
@@ -1477,7 +1563,7 @@ class Map:
             raise AmbiguousName("%d maps are named '%s': ids %s; open one by its id" % (
                 len(found), name, ", ".join(map(str, found))))
         if not found:
-            error = MapNotFound(errno.ENOENT, "no map is named '%s'" % name)
+            error = _error(errno.ENOENT, BPF_MAP_GET_FD_BY_ID, "'%s'" % name, detail="no map is named so")
             if len(name) > 15:
                 error.hint = "the kernel keeps 15 characters of a name: try '%s'" % name[:15]
             raise error
@@ -1498,72 +1584,81 @@ class Map:
         """
         attr = bpf_attr()
         create = attr.map_create
+        extra_flags = (0 if numa_node is None else BPF_F_NUMA_NODE) | (0 if token is None else BPF_F_TOKEN_FD)
         settings = {
             "map_type": map_type,
-            "key_size": _size_for("key", key, key_size, map_type, _INDEX_TYPES, _KEYLESS_TYPES),
-            "value_size": _size_for("value", value, value_size, map_type, _ID_VALUE_TYPES, _VALUELESS_TYPES),
-            "max_entries": max_entries,
-            "map_flags": flags | (0 if numa_node is None else BPF_F_NUMA_NODE) | (
-                0 if token is None else BPF_F_TOKEN_FD),
-            "inner_map_fd": _fd_number(inner), "numa_node": numa_node or 0, "map_extra": map_extra,
-            "btf_fd": _fd_number(btf), "btf_key_type_id": btf_key or 0, "btf_value_type_id": btf_value or 0,
-            "map_token_fd": _fd_number(token),
+            "key_size": _size_for("key", key, key_size, map_type, _INDEX_TYPES | _FD_KEY_TYPES, _KEYLESS_TYPES),
+            "value_size": _size_for("value", value, value_size, map_type, _NUMBER_VALUE_TYPES, _VALUELESS_TYPES),
+            "max_entries": max_entries, "map_flags": flags, "inner_map_fd": _fd_number(inner),
+            "numa_node": numa_node or 0, "map_extra": map_extra, "btf_fd": _fd_number(btf),
+            "btf_key_type_id": btf_key or 0, "btf_value_type_id": btf_value or 0, "map_token_fd": _fd_number(token),
         }
         size = _ATTR_SIZES[BPF_MAP_CREATE]
         types = dict(create._fields_)
-        for field, number in settings.items():
-            _to_ctype(types[field], 0, number, field)      # ctypes would cut a number that is too large
-            setattr(create, field, number)
+        for field, number in settings.items():         # ctypes would cut a number that is too large
+            number = _integer(number, *_int_range(types[field]), what=field)
+            setattr(create, field, number | extra_flags if field == "map_flags" else number)
             if number:
                 size = max(size, _end("map_create", field))
         if name:
             raw = name.encode("latin-1")
-            if len(raw) > 15:
-                raise ValueError("a map's name has at most 15 characters, not %d: %r" % (len(raw), name))
+            if len(raw) > 15 or b"\0" in raw:
+                raise ValueError("a map's name has at most 15 characters, no NUL among them: %r" % name)
             create.map_name = raw
             size = max(size, _end("map_create", "map_name"))
-        about = "a new map (%s%s)" % (map_type_name(map_type), " '%s'" % name if name else "")
-        result = _syscall(_nr_bpf, BPF_MAP_CREATE, byref(attr), size)
-        if result == -1:
-            raise _error(get_errno(), BPF_MAP_CREATE, about, map_type)
-        return cls._opened(_Fd(result), about, key, value)
+        about = "a new map (%s%s)" % (map_type_name(create.map_type), " '%s'" % name if name else "")
+        fd = _syscall(_nr_bpf, BPF_MAP_CREATE, byref(attr), max(size, _end("map_create", "map_flags")))
+        if fd == -1:
+            raise _error(get_errno(), BPF_MAP_CREATE, about, create.map_type)
+        return cls._opened(_Fd(fd), about, key, value)
 
     @classmethod
-    def _opened(cls, owner, about, key, value):
+    def _opened(cls, owner, about, key, value, prove=False, keep=False):
+        """Return the Map on an _Fd.  keep: a failure leaves the descriptor open, it is the caller's."""
         opened = cls.__new__(cls)
-        opened._adopt(owner.number, about, key, value)
         opened._fd = owner
-        return opened
+        try:
+            if prove:
+                _prove_map(owner.number, about)
+            opened._adopt(MapInfo(owner.number, about), key, value)
+            return opened
+        except BaseException:
+            if keep:
+                owner.number = -1
+            opened._fd = owner = None  # a traceback that is kept must not keep the descriptor open
+            raise
 
-    def _adopt(self, fd, about, key, value):
-        """Take in what the map behind fd is, and check the types against it."""
-        self._fd = None
-        info = MapInfo(fd, about)
+    def _adopt(self, info, key, value):
+        """Take in what the map is, and check the types against it."""
         self.id, self.name, self.type, self.flags = info.id, info.name, info.type, info.map_flags
         self.key_size, self.value_size, self.max_entries = info.key_size, info.value_size, info.max_entries
-        self._about = info.about
-        self.key_type = _checked_type(
-            key, self.key_size, u32 if self.type in _INDEX_TYPES else bytes, "key of " + self._about)
-        self.value_type = _checked_type(
-            value, self.value_size, u32 if self.type in _ID_VALUE_TYPES else bytes, "value of " + self._about)
+        self._about = info._about
+        self.key_type = _checked_type(key, self.key_size, self.type in _INDEX_TYPES | _FD_KEY_TYPES,
+                                      "key of " + self._about)
+        self.value_type = _checked_type(value, self.value_size, self.type in _NUMBER_VALUE_TYPES,
+                                        "value of " + self._about)
         # An int key inside these bounds needs no further look; other key types have none.
-        self._key_min, self._key_max = _int_range(self.key_type) if _is_int(self.key_type) else (1, 0)
+        self._key_min, self._key_max = _int_range(self.key_type) if _is_plain_int(self.key_type) else (1, 0)
         self._raw_key_type = u8 * self.key_size if self.key_type in (bytes, None) else self.key_type
         self._raw_value_type = u8 * self.value_size if self.value_type in (bytes, None) else self.value_type
         self._is_percpu = self.type in _PERCPU_TYPES
         self._percpu_types = {}        # number of slots -> array type
-        # What LOOKUP writes into (per-CPU: known once the CPUs are), and what turns it into what the
-        # caller gets (None: it is that already).
-        self._out_type = None if self._is_percpu else self._raw_value_type
+        # What LOOKUP writes into, and how to make one; per-CPU: known once the number of CPUs is proved.
+        self._out_type = self._new_out = None
         self._out_size = self.value_size
-        self._finish = (self._percpu_values if self._is_percpu else bytes if self.value_type is bytes
-                        else _scalar_value if _is_scalar(self.value_type) else None)
+        if not self._is_percpu:
+            self._out_type, self._new_out = self._raw_value_type, _maker(self._raw_value_type)
+        # What turns that into what the caller gets (None: it is that already)
+        self._finish_one = (bytes if self.value_type is bytes else _get_value if _is_scalar(self.value_type)
+                            else None)
+        self._finish = self._percpu_values if self._is_percpu else self._finish_one
+        self._has_batch = None         # whether the kernel has LOOKUP_BATCH for it; asked before the first scan
         self._calls = []               # idle _Calls; pop and append of a list are atomic
 
     def close(self):
         """Close the map: calls under way finish, later ones raise ValueError.  Closing twice is fine."""
-        self._calls = _ClosedCalls()
-        self._fd = None
+        self._fd = None                # first, so that no new call is made from it
+        self._calls = []
 
     def __enter__(self):
         self._live()
@@ -1576,8 +1671,8 @@ class Map:
         if self._fd is None:
             return "<Map %s, closed>" % self._about[4:]
         return "<Map %s: key %s (%d bytes), value %s (%d bytes), %d entries at most>" % (
-            self._about[4:], type_name(self.key_type) if self.key_type else None, self.key_size,
-            type_name(self.value_type) if self.value_type else None, self.value_size, self.max_entries)
+            self._about[4:], self.key_type and type_name(self.key_type), self.key_size,
+            self.value_type and type_name(self.value_type), self.value_size, self.max_entries)
 
     def __reduce__(self):
         raise TypeError("a Map cannot be pickled or copied: open it again")
@@ -1589,39 +1684,38 @@ class Map:
             raise ValueError("this map is closed")
         return owner
 
-    @property
-    def fd(self):
-        """The descriptor's number."""
-        return self._live().number
-
     def fileno(self):
         """Return the descriptor's number."""
         return self._live().number
 
+    fd = property(fileno)
+
     @property
     def info(self):
         """A fresh MapInfo."""
-        owner = self._live()
-        return MapInfo(owner.number, self._about)
+        return MapInfo(self._live().number, self._about)
 
     # -- the element commands
 
     def lookup(self, key, flags=0):
         """Return the value stored under key.
 
-        key      instance of key_type, an int for integer keys, or exactly key_size bytes
-        flags    0 or BPF_F_LOCK (values with a bpf_spin_lock)
+        key      instance of key_type, an int for integer keys, or exactly key_size bytes; for the storages of
+                 sockets, tasks, inodes and cgroups a descriptor, or an object with fileno()
+        flags    0 or BPF_F_LOCK (values with a bpf_spin_lock); BPF_F_CPU | cpu << 32: that CPU's value alone
         returns  a new value_type; a Python number for scalars; per-CPU maps: a list, one per possible CPU
-        raises   KeyNotFound, LayoutError, SyscallError
-        kernel   BPF_MAP_LOOKUP_ELEM, 3.18; BPF_F_LOCK, 5.1
+        raises   KeyNotFound, LayoutError, NotSupported, SyscallError
+        kernel   BPF_MAP_LOOKUP_ELEM, 3.18; BPF_F_LOCK, 5.1; BPF_F_CPU, 7.0
         """
+        if flags != 0:
+            return self._finished(self._found(key, self._find(key, flags)))
         # lookup and lookup_into are _element written out: a call less is a tenth of their time.
         if type(key) is not int or not self._key_min <= key <= self._key_max:
             key = self._key_in(key)
-        out = (self._out_type or self._prove_out(key))()
+        out = (self._new_out or self._prove_out(key))()
         calls = self._calls
         try:
-            call = self._new_call(flags) if flags else calls.pop()
+            call = calls.pop()
         except IndexError:
             call = self._new_call()
         cell = call.cell
@@ -1634,8 +1728,7 @@ class Map:
             code = get_errno()
             del calls, call            # a traceback that is kept must not keep the descriptor open
             raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
-        if not flags:
-            calls.append(call)
+        calls.append(call)
         return out if self._finish is None else self._finish(out)
 
     __getitem__ = lookup
@@ -1643,22 +1736,27 @@ class Map:
     def lookup_into(self, key, out, flags=0):
         """Write the value under key into out; return False if there is none, leaving out as it is.
 
-        out      a value_type; for per-CPU maps an array from percpu_type(); or any writable buffer of exactly
-                 that many bytes, which must not be moved (ctypes.resize) during the call
-        raises   LayoutError, SyscallError
+        out      a value_type; for per-CPU maps a percpu_type(); or any writable buffer of exactly that many
+                 bytes, which must not be moved (ctypes.resize) during the call
+        flags    as of lookup; with BPF_F_CPU out takes one CPU's value
+        raises   LayoutError, NotSupported, SyscallError
         kernel   BPF_MAP_LOOKUP_ELEM, 3.18
         """
+        if flags != 0:
+            flags = _flag_bits(flags)  # before out is looked at: __index__ could move it
+            key = self._key_in(key)
+            out_type = self._flagged_type(flags) or self._proved_type(key)
+            return out_type is not None and self._find(key, flags, self._buffer(out, out_type)) is not None
         if type(key) is not int or not self._key_min <= key <= self._key_max:
             key = self._key_in(key)
-        try:
-            out_type = self._out_type or self._prove_out(key)
-        except KeyNotFound:
+        out_type = self._out_type or self._proved_type(key)
+        if out_type is None:
             return False
         if type(out) is not out_type or sizeof(out) < self._out_size:
             out = self._buffer(out, out_type)
         calls = self._calls
         try:
-            call = self._new_call(flags) if flags else calls.pop()
+            call = calls.pop()
         except IndexError:
             call = self._new_call()
         cell = call.cell
@@ -1673,8 +1771,7 @@ class Map:
             if code == errno.ENOENT:
                 return False
             raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
-        if not flags:
-            calls.append(call)
+        calls.append(call)
         return True
 
     def _element(self, cmd, key, value, flags=0):
@@ -1682,6 +1779,7 @@ class Map:
 
         key      an int within bounds, or a ctypes object of key_size bytes, or None for NULL
         value    a ctypes object as large as the kernel takes it to be, or None for NULL
+        flags    bits, as _flag_bits returns them
         """
         calls = self._calls
         try:
@@ -1699,19 +1797,35 @@ class Map:
         return code
 
     def _new_call(self, flags=0):
-        return _Call(self._live(), self.key_type, _to_ctype(u64, 8, flags, "flags").value)
+        return _Call(self._live(), self.key_type, flags)
 
-    def _find(self, key, flags=0):
-        """Return what LOOKUP writes for key, None if there is no such key."""
+    def _find(self, key, flags=0, out=None, cmd=BPF_MAP_LOOKUP_ELEM):
+        """Return what LOOKUP or LOOKUP_AND_DELETE writes for key, None if there is no such key."""
+        flags = _flag_bits(flags)
         key = self._key_in(key)
-        try:
-            out = (self._out_type or self._prove_out(key))()
-        except KeyNotFound:
-            return None
-        code = self._element(BPF_MAP_LOOKUP_ELEM, key, out, flags)
+        if out is None:
+            out_type = self._flagged_type(flags) or self._out_type or self._proved_type(key)
+            if out_type is None:
+                return None
+            out = _maker(out_type)()
+        code = self._element(cmd, key, out, flags)
         if code not in (0, errno.ENOENT):
-            raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
+            raise self._error(cmd, code, key)
         return None if code else out
+
+    def _found(self, key, out, cmd=BPF_MAP_LOOKUP_ELEM):
+        if out is None:
+            raise self._error(cmd, errno.ENOENT, self._key_in(key))
+        return out
+
+    def _finished(self, out):
+        """Return what LOOKUP wrote in the form that callers get."""
+        finish = self._finish if type(out) is self._out_type else self._finish_one
+        return finish(out) if finish else out
+
+    def _flagged_type(self, flags):
+        """Return the type of the one value that flags select of a per-CPU map, None if they select none."""
+        return self._raw_value_type if self._is_percpu and flags & (BPF_F_CPU | BPF_F_ALL_CPUS) else None
 
     def _error(self, cmd, code, key=None):
         owner = self._fd
@@ -1723,43 +1837,57 @@ class Map:
             error.key = key
         return error
 
+    def _no(self, cmd, what):
+        """Return the error for what this type of map does not have."""
+        return _error(ENOTSUPP, cmd, self._about, self.type, detail="this map has no %s" % what)
+
     def _key_in(self, key):
         """Return key as an int within bounds (int key types) or a ctypes object of key_size bytes."""
+        self._live()
         if self.key_type is None:
-            raise NotSupported(ENOTSUPP, "%s has no keys" % self._about)
+            raise self._no(BPF_MAP_LOOKUP_ELEM, "keys; values are pushed, peeked at and popped" if self.value_size
+                           else "keys and values")
+        if self.type in _FD_KEY_TYPES and hasattr(key, "fileno"):
+            key = key.fileno()
         obj = _to_ctype(self.key_type, self.key_size, key, "key of " + self._about)
-        return obj.value if _is_int(self.key_type) else obj
+        return _get_value(obj) if self._key_min <= self._key_max else obj
 
-    def _value_in(self, key, value):
+    def _key_out(self, obj):
+        """Return a key that the kernel wrote in the form that callers get."""
+        return bytes(obj) if self.key_type is bytes else _get_value(obj) if _is_scalar(self.key_type) else obj
+
+    def _value_in(self, key, value, flags=0):
         """Return value as a ctypes object that UPDATE may read; key is where it goes."""
         what = "value of " + self._about
-        if not self._is_percpu:
+        if self.type in _FD_VALUE_TYPES and hasattr(value, "fileno"):
+            value = value.fileno()
+        if not self._is_percpu or self._flagged_type(flags):
             return _to_ctype(self.value_type, self.value_size, value, what)
         try:
-            room = (self._out_type or self._prove_out(key))()
+            room = (self._new_out or self._prove_out(key))()
             cpus = len(room)
         except SyscallError:           # nothing to count the CPUs by: believe /sys, but have room for any number
             room, cpus = self._slots(_MAX_CPUS)(), len(_sysfs_cpus())
-        size = cpus * sizeof(room._type_)
-        if isinstance(value, self._percpu_types.get(cpus, ())):
-            value = bytes(value)
-        if isinstance(value, (bytes, bytearray, memoryview)) and memoryview(value).nbytes == size:
-            ctypes.memmove(room, bytes(value), size)
-            return room
+        stride = sizeof(room._type_)
+        if cpus and (type(value) is self._percpu_types.get(cpus) or isinstance(value, (bytes, bytearray, memoryview))):
+            raw = memoryview(value).tobytes()  # a copy: nobody can resize what is measured here
+            if len(raw) == cpus * stride:
+                ctypes.memmove(room, raw, len(raw))
+                return room
         values = value if isinstance(value, (list, tuple)) else [value] * len(room)
-        if values is value and len(values) != cpus:
-            raise LayoutError("%s takes one value, or one for each of %d possible CPUs, not %d" % (
-                what, cpus, len(values)))
-        for slot, one in zip(room, values):
+        if values is value and (len(values) != cpus or not cpus):
+            raise LayoutError("%s takes one value, or one for each of %s possible CPUs, not %d" % (
+                what, cpus or "the unknown number of", len(values)))
+        for index, one in enumerate(values):
             obj = _to_ctype(self.value_type, self.value_size, one, what)
-            ctypes.memmove(addressof(slot), addressof(obj), self.value_size)
+            ctypes.memmove(addressof(room) + index * stride, addressof(obj), self.value_size)
         return room
 
     def _buffer(self, out, out_type):
         """Return a ctypes object over the caller's writable memory, which must have out_type's size."""
         size = sizeof(out_type)
         try:
-            foreign = isinstance(out, _CDATA) and self.value_type is not bytes and not (
+            foreign = isinstance(out, _CDATA) and type(out) is not out_type and self.value_type is not bytes and not (
                 isinstance(out, ctypes.Array) and sizeof(out._type_) == 1)
             view = memoryview(out).cast("B")
             if foreign or view.nbytes != size:
@@ -1774,7 +1902,7 @@ class Map:
     def percpu_type(self):
         """Return the ctypes array type of one per-CPU value: a slot, with field value, per possible CPU."""
         if not self._is_percpu:
-            raise NotSupported(ENOTSUPP, "%s is not per-CPU" % self._about)
+            raise self._no(BPF_MAP_LOOKUP_ELEM, "value per CPU")
         return self._out_type or self._slots(len(possible_cpus()))
 
     def _slots(self, count):
@@ -1796,8 +1924,15 @@ class Map:
             _prove_cpus(count)
         out_type = self._slots(len(_proven_cpus))
         self._out_size = sizeof(out_type)
-        self._out_type = out_type
+        self._out_type = self._new_out = out_type
         return out_type
+
+    def _proved_type(self, key):
+        """Return what LOOKUP writes into, None if only a lookup of key could tell and there is no such key."""
+        try:
+            return self._out_type or self._prove_out(key)
+        except KeyNotFound:
+            return None
 
     def _count_cpus_by_lookup(self, key):
         """Look key up into a buffer that no machine outgrows; return how many slots the kernel wrote.
@@ -1823,23 +1958,29 @@ class Map:
             return count
 
     def _percpu_values(self, slots):
-        """Return the list of a per-CPU value's values; structures are views of the one buffer they came in."""
-        offsets = range(0, sizeof(slots), sizeof(slots._type_))
-        values = [self._raw_value_type.from_buffer(slots, offset) for offset in offsets]
-        if self.value_type is bytes:
-            return [bytes(value) for value in values]
-        return [value.value for value in values] if _is_scalar(self.value_type) else values
+        """Return the list of the values in a per-CPU value."""
+        copy, raw, stride = _copier(self._raw_value_type), bytes(slots), sizeof(slots._type_)
+        values = [copy(raw, offset) for offset in range(0, len(raw), stride)]
+        return [self._finish_one(value) for value in values] if self._finish_one else values
 
     # -- the mapping
 
     def __contains__(self, key):
-        """Whether the map has the key: a lookup.  raises SyscallError for anything but ENOENT."""
-        return self._find(key) is not None
+        """Whether the map has the key, a bloom filter the value: a lookup.
+
+        raises   LayoutError, NotSupported (queues, stacks), SyscallError for anything but ENOENT
+        """
+        if self.type != BPF_MAP_TYPE_BLOOM_FILTER:
+            return self._find(key) is not None
+        code = self._element(BPF_MAP_LOOKUP_ELEM, None, self._value_in(None, key))
+        if code not in (0, errno.ENOENT):
+            raise self._error(BPF_MAP_LOOKUP_ELEM, code)
+        return code == 0
 
     def get(self, key, default=None, flags=0):
         """Return the value under key, or default if there is none; else as lookup."""
         out = self._find(key, flags)
-        return default if out is None else self._finish(out) if self._finish else out
+        return default if out is None else self._finished(out)
 
     def lookup_bytes(self, key, flags=0):
         """Return the value under key as bytes; of a per-CPU map, every CPU's slot of 8 * n bytes.
@@ -1847,85 +1988,31 @@ class Map:
         raises   KeyNotFound, LayoutError, SyscallError
         kernel   BPF_MAP_LOOKUP_ELEM, 3.18
         """
-        out = self._find(key, flags)
-        if out is None:
-            raise self._error(BPF_MAP_LOOKUP_ELEM, errno.ENOENT, key)
-        return bytes(out)
+        return bytes(self._found(key, self._find(key, flags)))
 
-    def next_key(self, key=None):
-        """Return the key after key, the first one if key is None; None after the last.
+    def lookup_and_delete(self, key, flags=0):
+        """Remove key and return its value, in one step.
 
-        A hash that no longer has key starts over at its first one.
-        raises   LayoutError, NotSupported (queues, storages, ring buffers), SyscallError
-        kernel   BPF_MAP_GET_NEXT_KEY, 3.18; without a key, 4.12
+        flags, returns and raises as of lookup; NotSupported where the type or the kernel has no such command
+        kernel   BPF_MAP_LOOKUP_AND_DELETE_ELEM, 5.14 for hashes
         """
-        following = self._next(None if key is None else self._key_in(key))
-        return None if following is None else self._key_out(following)
-
-    def _next(self, key):
-        """Return the ctypes object of the key after key, None at the end."""
-        if self.key_type is None:
-            raise NotSupported(ENOTSUPP, "%s has no keys" % self._about)
-        following = self._raw_key_type()
-        code = self._element(BPF_MAP_GET_NEXT_KEY, key, following)
-        if code == errno.ENOENT:
-            return None
-        if code:
-            raise self._error(BPF_MAP_GET_NEXT_KEY, code)
-        return following
-
-    def _key_out(self, obj):
-        """Return a key that the kernel wrote in the form that callers get."""
-        return bytes(obj) if self.key_type is bytes else obj.value if _is_scalar(self.key_type) else obj
-
-    def _walk(self):
-        """Yield every key as a caller gets it, each once.
-
-        The next key is fetched first, so that the current one may be deleted.  One that others delete sends
-        the kernel back to the start; if that goes on and on, the scan ends in IterationAborted.
-        """
-        seen, repeats = set(), 0
-        following = self._next(None)
-        while following is not None:
-            raw, key = bytes(following), self._key_out(following)
-            following = self._next(following.value if _is_int(self.key_type) else following)
-            if raw not in seen:
-                seen.add(raw)
-                yield key
-                continue
-            repeats += 1
-            if repeats > 10 * len(seen) + 1000:
-                raise IterationAborted("%s: deletions keep sending the scan back to its start" % self._about)
-
-    def keys(self):
-        """Yield every key, none twice.  While others write to a hash, a walk may miss entries."""
-        return self._walk()
-
-    __iter__ = keys
-
-    def items(self):
-        """Yield (key, value) of every entry; one that is gone when its turn comes is left out."""
-        for key in self._walk():
-            out = self._find(key)
-            if out is not None:
-                yield key, self._finish(out) if self._finish else out
-
-    def values(self):
-        """Yield the value of every entry."""
-        for _, value in self.items():
-            yield value
+        cmd = BPF_MAP_LOOKUP_AND_DELETE_ELEM
+        return self._finished(self._found(key, self._find(key, flags, cmd=cmd), cmd))
 
     def update(self, key, value, flags=BPF_ANY):
         """Store value under key.
 
         value    instance of value_type, a number for scalars, or exactly value_size bytes; per-CPU maps: a list
-                 of those, one per possible CPU, or one for all
-        flags    BPF_ANY, BPF_NOEXIST (KeyExists if present), BPF_EXIST (KeyNotFound if absent), | BPF_F_LOCK
+                 of those, one per possible CPU, or one for all; maps that hold maps, programs, sockets or
+                 cgroups: a Map, a descriptor, or an object with fileno()
+        flags    BPF_ANY, BPF_NOEXIST (KeyExists if present), BPF_EXIST (KeyNotFound if absent), | BPF_F_LOCK;
+                 BPF_F_CPU | cpu << 32 stores one CPU's value, BPF_F_ALL_CPUS one for all (7.0)
         raises   KeyExists, KeyNotFound, MapFull, KeyOutOfRange, LayoutError, PermissionDenied, SyscallError
         kernel   BPF_MAP_UPDATE_ELEM, 3.18
         """
+        flags = _flag_bits(flags)
         key = self._key_in(key)
-        value = self._value_in(key, value)
+        value = self._value_in(key, value, flags)
         code = self._element(BPF_MAP_UPDATE_ELEM, key, value, flags)
         if code:
             raise self._error(BPF_MAP_UPDATE_ELEM, code, key)
@@ -1946,6 +2033,301 @@ class Map:
 
     __delitem__ = delete
 
+    def next_key(self, key=None):
+        """Return the key after key, the first one if key is None; None after the last.
+
+        A hash that no longer has key starts over at its first one; an index is next whether it is set or not.
+        raises   LayoutError, NotSupported (queues, storages, ring buffers), SyscallError
+        kernel   BPF_MAP_GET_NEXT_KEY, 3.18; without a key, 4.12
+        """
+        following = self._next(None if key is None else self._key_in(key))
+        return None if following is None else self._key_out(following)
+
+    def _next(self, key):
+        """Return the ctypes object of the key after key, None at the end."""
+        if self.key_type is None:
+            self._key_in(None)         # raises
+        following = _maker(self._raw_key_type)()
+        code = self._element(BPF_MAP_GET_NEXT_KEY, key, following)
+        if code == errno.ENOENT:
+            return None
+        if code:
+            raise self._error(BPF_MAP_GET_NEXT_KEY, code)
+        return following
+
+    # -- queues, stacks, bloom filters: values without keys
+
+    def push(self, value, flags=0):
+        """Add value to a queue, a stack or a bloom filter.
+
+        flags    BPF_EXIST: a full queue or stack drops its oldest value
+        raises   MapFull, LayoutError, NotSupported, PermissionDenied, SyscallError
+        kernel   BPF_MAP_UPDATE_ELEM, 4.20; bloom filters 5.16
+        """
+        self._keyless(BPF_MAP_UPDATE_ELEM, value, _flag_bits(flags))
+
+    def peek(self):
+        """Return the value that pop would; KeyNotFound if there is none.
+
+        kernel   BPF_MAP_LOOKUP_ELEM, 4.20
+        """
+        return self._keyless(BPF_MAP_LOOKUP_ELEM)
+
+    def pop(self):
+        """Remove the oldest value of a queue, the newest of a stack, and return it; KeyNotFound if there is none.
+
+        kernel   BPF_MAP_LOOKUP_AND_DELETE_ELEM, 4.20
+        """
+        return self._keyless(BPF_MAP_LOOKUP_AND_DELETE_ELEM)
+
+    def _keyless(self, cmd, *given):
+        """Run an element command without a key, with (value, flags) if they are given."""
+        pushing = cmd == BPF_MAP_UPDATE_ELEM
+        # LOOKUP in a bloom filter reads the buffer: there is nothing to peek at.
+        if self.key_type is not None or not pushing and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
+            raise self._no(cmd, "order of values" if pushing or self.key_type is not None else "values to read")
+        obj = self._value_in(None, given[0]) if pushing and self.value_size else _maker(self._raw_value_type)()
+        code = self._element(cmd, None, obj, given[1] if given else 0)
+        if code:
+            error = self._error(cmd, code)
+            if code == errno.ENOENT:
+                error.args = (code, "%s on %s: the map is empty (ENOENT)" % (error.cmd, self._about))
+            raise error
+        return None if pushing else self._finished(obj)
+
+    # -- scans
+
+    @property
+    def exact_scan(self):
+        """Whether a scan yields every entry that is in the map from start to end exactly once, come what may.
+
+        True over the batch commands of hashes (5.6) and for arrays.  False where a walk is all there is (LPM tries,
+        RHASH, DEVMAP_HASH, SOCKHASH, hashes before 5.6): an update moves an entry in its bucket, and a walk may
+        miss it meanwhile.  raises ValueError, SyscallError
+        """
+        return self.type in _INDEX_TYPES or self._batches()
+
+    def _batches(self):
+        """Whether the kernel has LOOKUP_BATCH for this type: asked once, with a batch of none."""
+        if self._has_batch is None:
+            owner, attr = self._live(), bpf_attr()
+            attr.batch.map_fd = owner.number
+            code = 0
+            if self.type in _BATCH_TYPES and _syscall(
+                    _nr_bpf, BPF_MAP_LOOKUP_BATCH, byref(attr), _ATTR_SIZES[BPF_MAP_LOOKUP_BATCH]) == -1:
+                code = get_errno()
+            del owner
+            if code not in (0, errno.EINVAL, ENOTSUPP):
+                raise self._error(BPF_MAP_LOOKUP_BATCH, code)
+            self._has_batch = self.type in _BATCH_TYPES and code == 0
+        return self._has_batch
+
+    def keys(self):
+        """Return an iterator over the keys of the entries that are there; see items."""
+        return (key for key, _ in self._scan(False))
+
+    __iter__ = keys
+
+    def values(self):
+        """Return an iterator over the values; see items."""
+        return (value for _, value in self._scan(True))
+
+    def items(self):
+        """Return an iterator over (key, value) of every entry, each new objects.
+
+        Where exact_scan is True, what is in the map from start to end comes exactly once; elsewhere nothing comes
+        twice, but an entry that others update meanwhile may be missed.  The current key may be deleted.
+        raises   IterationAborted if that cannot be kept, NotSupported (queues, storages, ring buffers), SyscallError
+        kernel   BPF_MAP_LOOKUP_BATCH, 5.6; else BPF_MAP_GET_NEXT_KEY and LOOKUP_ELEM
+        """
+        return self._scan(True)
+
+    def _scan(self, with_values):
+        if self.key_type is None:
+            self._key_in(None)         # raises, and not only when the first entry is wanted
+        if not self._batches():
+            return ((self._key_out(key), self._finished(out)) for key, out in self._walk())
+        return self._scan_batches(with_values)
+
+    def _scan_batches(self, with_values):
+        for keys, values in _Batches(self, BPF_MAP_LOOKUP_BATCH, None):
+            values = self._each(values, self.value_type) if with_values else [None] * len(keys)
+            for entry in zip(self._each(keys, self.key_type), values):
+                yield entry
+
+    def _each(self, array, ctype):
+        """Return the list of what callers get for the elements of an array that is about to be reused."""
+        step, raw = sizeof(array._type_), bytes(array)
+        if array._type_ is self._out_type and self._is_percpu:
+            copy = _copier(self._out_type)
+            return [self._percpu_values(copy(raw, offset)) for offset in range(0, len(raw), step)]
+        if ctype is bytes:
+            return [raw[offset:offset + step] for offset in range(0, len(raw), step)]
+        if _is_plain(ctype):
+            return array[:]
+        copy = _copier(ctype)
+        objects = [copy(raw, offset) for offset in range(0, len(raw), step)]
+        return [_get_value(obj) for obj in objects] if _is_scalar(ctype) else objects
+
+    def _walk(self):
+        """Yield (key, out) as ctypes objects of every entry, each once."""
+        copy = _copier(self._raw_key_type)
+        if self.type in _INDEX_TYPES:  # what is there stays where it is: count
+            for index in range(self.max_entries):
+                key = copy(index.to_bytes(self.key_size, sys.byteorder))
+                out = self._find(bytes(key))
+                if out is not None:
+                    yield key, out
+            return
+        # A cursor that others delete sends the kernel back to its first key, or (cgroup storages) to the end.
+        seen, steps, news = set(), 0, 0
+        cursor = self._next(None)
+        while cursor is not None:
+            steps += 1
+            if steps > 20 * (self.max_entries or len(seen)) + 1000:
+                raise IterationAborted("%s: deletions keep sending the scan back to its start" % self._about)
+            raw = bytes(cursor)
+            following = self._next(self._key_in(raw))  # before the current key may be deleted
+            out = None
+            if raw not in seen:
+                seen.add(raw)
+                out = self._find(raw)
+            if out is not None:
+                news += 1
+                yield cursor, out
+            elif following is None and news and self._find(raw) is None:
+                news, following = 0, self._next(None)  # vanished just then: once more, until nothing new comes
+            cursor = following
+
+    def lookup_batch(self, size=None):
+        """Return an iterator over (keys, values): ctypes arrays of a part of the entries each, not copied.
+
+        size     entries at most in a part; left out: about a MiB of them
+        keys     array of key_type (of u8 arrays for bytes); per-CPU values are arrays of percpu_type()
+        The arrays are filled by the kernel and valid until the next step: memoryview(values), bytes(values),
+        struct.iter_unpack and numpy.frombuffer take them as they are.  Exact where exact_scan is True.
+        raises   IterationAborted, NotSupported, SyscallError
+        kernel   BPF_MAP_LOOKUP_BATCH, 5.6; without it filled entry by entry
+        """
+        if self.key_type is None:
+            self._key_in(None)
+        if self._batches():
+            return _Batches(self, BPF_MAP_LOOKUP_BATCH, size)
+        return self._walked_batches(size)
+
+    def lookup_and_delete_batch(self, size=None):
+        """Return an iterator like lookup_batch's that removes the entries it hands out.
+
+        Nothing is lost: what the kernel has removed comes with the next step, if the one that did it ended in
+        an error or KeyboardInterrupt; .last is the part that was handed out last.
+        raises   NotSupported (arrays, LPM tries; queues: use pop), PermissionDenied, SyscallError
+        kernel   BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
+        """
+        if self.key_type is None:
+            self._key_in(None)
+        return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size)
+
+    def _walked_batches(self, size):
+        entries, room = self._walk(), self._batch_room(size)
+        while True:
+            part = list(islice(entries, room))
+            if not part:
+                return
+            yield tuple(_array_of(type(column[0]), column) for column in zip(*part))
+
+    def _batch_room(self, size):
+        """Return how many entries a batch is to hold: size, or as many as fit into about a MiB."""
+        if size is not None:
+            return _integer(size, 1, (1 << 32) - 1, "size")
+        entry = self.key_size + (sizeof(self.percpu_type()) if self._is_percpu else self.value_size)
+        return max(1, min(self.max_entries or 1 << 12, (1 << 20) // entry))
+
+    def update_batch(self, keys, values, flags=0):
+        """Store values under keys, in one call where the kernel can; return how many, which is all of them.
+
+        keys     array of key_type, a buffer of whole keys, or a sequence of what update takes; values likewise
+        flags    0 or BPF_F_LOCK; BPF_F_CPU | cpu << 32 or BPF_F_ALL_CPUS: values of that one (7.0)
+        raises   as update; .count of the error says how many were stored before
+        kernel   BPF_MAP_UPDATE_BATCH, 5.6; without it entry by entry
+        """
+        flags = _flag_bits(flags)
+        keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
+        if self._is_percpu and not self._flagged_type(flags) and len(keys):
+            self._prove_some(keys[0])
+        value_type = self._flagged_type(flags) or self._out_type
+        values = self._batch_in(value_type, values, lambda value: self._value_in(None, value, flags), "values")
+        if len(keys) != len(values):
+            raise LayoutError("%d keys and %d values do not go together" % (len(keys), len(values)))
+        return self._write_batch(BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM, keys, values, flags)
+
+    def delete_batch(self, keys):
+        """Remove keys, in one call where the kernel can; return how many, which is all of them.
+
+        raises   KeyNotFound at the first that is absent (.count says how many were removed before), as delete
+        kernel   BPF_MAP_DELETE_BATCH, 5.6; without it entry by entry
+        """
+        keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
+        return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, keys, None, 0)
+
+    def _batch_in(self, ctype, given, convert, what):
+        """Return an array of ctype with the elements given."""
+        self._live()
+        if self.key_type is None:
+            self._key_in(None)
+        if isinstance(given, ctypes.Array) and given._type_ is ctype and sizeof(given) >= sizeof(ctype) * len(given):
+            return given
+        if not isinstance(given, (list, tuple, _CDATA, str)):
+            try:
+                raw = memoryview(given).tobytes()
+            except (TypeError, ValueError):
+                given = list(given)
+            else:
+                if len(raw) % sizeof(ctype):
+                    raise LayoutError("%s: %d bytes are not a multiple of %d" % (what, len(raw), sizeof(ctype)))
+                return _copier(ctype * (len(raw) // sizeof(ctype)))(raw)
+        if not isinstance(given, (list, tuple)):
+            raise LayoutError("%s must be an array of %s, a buffer or a sequence, not %s" % (
+                what, type_name(ctype), type(given).__name__))
+        return _array_of(ctype, [convert(one) for one in given])
+
+    def _prove_some(self, key):
+        """Have the possible CPUs counted, by key or any key there is, before per-CPU values move in bulk."""
+        for raw in (key, self._next(None)) if self._out_type is None else ():
+            if raw is not None and self._proved_type(self._key_in(bytes(raw))) is not None:
+                return
+        if self._out_type is None:
+            raise self._no(BPF_MAP_LOOKUP_BATCH, "entry by which the possible CPUs could be counted")
+
+    def _write_batch(self, batch_cmd, cmd, keys, values, flags):
+        """Run UPDATE_BATCH or DELETE_BATCH on arrays; where there is no batch, cmd on each."""
+        owner, attr, total = self._live(), bpf_attr(), len(keys)
+        batch = attr.batch
+        batch.map_fd, batch.count, batch.elem_flags = owner.number, total, flags
+        batch.keys, batch.values = addressof(keys), 0 if values is None else addressof(values)
+        if not total or _syscall(_nr_bpf, batch_cmd, byref(attr), _ATTR_SIZES[batch_cmd]) != -1:
+            return total
+        code, done = get_errno(), batch.count
+        del owner
+        if done == total:              # refused as a whole: the count is as it was
+            done = 0
+
+        def key_at(index):
+            step = sizeof(keys._type_)
+            return self._key_in(ctypes.string_at(addressof(keys) + index * step, step))
+
+        if code in (ENOTSUPP, errno.EINVAL) and not done:
+            batch_cmd = cmd
+            for done in range(total):
+                value = None if values is None else u8.from_buffer(values, done * sizeof(values._type_))
+                code = self._element(cmd, key_at(done), value, flags)
+                if code:
+                    break
+            else:
+                return total
+        error = self._error(batch_cmd, code, key_at(done))
+        error.count = done
+        raise error
+
     # -- the map as a whole
 
     def freeze(self):
@@ -1954,10 +2336,10 @@ class Map:
         raises   PermissionDenied (frozen already, read-only), Busy (mapped writable), NotSupported, SyscallError
         kernel   BPF_MAP_FREEZE, 5.2
         """
-        owner = self._live()
-        attr = bpf_attr()
+        owner, attr = self._live(), bpf_attr()
         attr.elem.map_fd = owner.number
         if _syscall(_nr_bpf, BPF_MAP_FREEZE, byref(attr), _ATTR_SIZES[BPF_MAP_FREEZE]) == -1:
+            del owner
             raise self._error(BPF_MAP_FREEZE, get_errno())
 
     def pin(self, path):
@@ -1967,7 +2349,10 @@ class Map:
         kernel   BPF_OBJ_PIN, 4.4
         """
         owner = self._live()
-        _obj_cmd(BPF_OBJ_PIN, path, bpf_fd=owner.number)
+        try:
+            _obj_cmd(BPF_OBJ_PIN, path, bpf_fd=owner.number)
+        finally:
+            del owner
 
     def unpin(self, path):
         """Remove a pin of this map; refuses, with BPFError, what is another map's.
@@ -1980,9 +2365,227 @@ class Map:
                 raise BPFError("%s is a pin of %s, not of %s" % (os.fsdecode(path), pinned._about, self._about))
         os.unlink(path)
 
+    def mmap(self, writable=False):
+        """Map the map's memory: a MemoryMap, whose reads make no system call.
 
-def _scalar_value(obj):
-    return obj.value
+        For arrays created with BPF_F_MMAPABLE (the .data, .bss and .rodata of programs are), ring buffers, arenas.
+        Even reading takes mode="rw": the kernel maps no read-only descriptor.  Indices are 0..max_entries-1.
+        raises   NotSupported, PermissionDenied (descriptor, frozen, BPF_F_RDONLY_PROG), SyscallError
+        kernel   mmap(2); 5.5 for arrays
+        """
+        import fcntl
+        import mmap
+        owner = self._live()
+        try:
+            if self.type == BPF_MAP_TYPE_ARRAY and self.flags & BPF_F_MMAPABLE:
+                length = percpu_stride(self.value_size) * self.max_entries
+            elif self.type in _VALUELESS_TYPES:
+                ring = 2 * mmap.PAGESIZE + 2 * self.max_entries
+                length = self.max_entries * mmap.PAGESIZE if self.type == BPF_MAP_TYPE_ARENA else ring
+            else:
+                raise _error(ENOTSUPP, "mmap", self._about, detail="not an array created with BPF_F_MMAPABLE, a ring "
+                             "buffer or an arena")
+            if fcntl.fcntl(owner.number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+                raise _error(errno.EACCES, "mmap", self._about, self.type, owner.number)
+            try:
+                memory = mmap.mmap(owner.number, length, mmap.MAP_SHARED,
+                                   mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0))
+            except OSError as failure:
+                raise _error(failure.errno, "mmap", self._about, self.type, owner.number) from None
+        finally:
+            del owner
+        return MemoryMap(self, memory, writable)
+def _array_of(ctype, objects):
+    """Return an array of ctype holding objects: ctypes objects of its size, or ints."""
+    array = (ctype * len(objects))()
+    step = sizeof(ctype)
+    for index, obj in enumerate(objects):
+        obj = _set(ctype, obj) if isinstance(obj, int) else obj
+        ctypes.memmove(addressof(array) + index * step, addressof(obj), step)
+    return array
+
+
+class _Batches:
+    """Iterator over a map's entries in parts, by LOOKUP_BATCH or LOOKUP_AND_DELETE_BATCH.
+
+    It owns what the kernel writes into.  An exception may strike anywhere (Ctrl-C): a call is known to have
+    run by what it wrote, the count or the next cursor, which is all ones before; so that what it removed from the
+    map is handed out by the next step.  .last is the part handed out last.
+    """
+
+    def __init__(self, m, cmd, size):
+        self._map, self._cmd, self.last = m, cmd, None
+        m._live()
+        self._room = m._batch_room(size)
+        self._most = max(self._room, m.max_entries)
+        self._cursor = None            # bytes; None: from the start
+        self._out_batch = (u8 * max(4, m.key_size))()
+        self._attr = bpf_attr()
+        self._arrays = None
+        self._under_way = False        # a call was begun whose outcome has not been taken
+        self._part = self._failure = None
+        self._ended, self._idle = False, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        while self._part is None:
+            if self._ended:
+                failure, self._failure = self._failure, None
+                raise failure or StopIteration
+            self._step()
+        part = self._part
+        try:
+            self.last, self._part = part, None
+            return part
+        except BaseException:          # the caller never saw it
+            self._part = part
+            raise
+
+    def _step(self):
+        """Make a call, or take the outcome of one; set _part where there are entries."""
+        m, batch = self._map, self._attr.batch
+        if self._arrays is None:
+            if m._is_percpu and m._out_type is None:
+                if m._next(None) is None:
+                    self._ended = True
+                    return
+                m._prove_some(None)
+            self._arrays = (m._raw_key_type * self._room)(), (m._out_type * self._room)()
+        code = None
+        if not self._under_way:
+            keys, values = self._arrays
+            ctypes.memset(self._out_batch, 0xff, sizeof(self._out_batch))
+            in_batch = None if self._cursor is None else (u8 * len(self._cursor)).from_buffer_copy(self._cursor)
+            owner = m._live()
+            batch.in_batch = 0 if in_batch is None else addressof(in_batch)
+            batch.out_batch = addressof(self._out_batch)
+            batch.keys, batch.values = addressof(keys), addressof(values)
+            batch.map_fd, batch.count = owner.number, self._room
+            self._under_way = True
+            result = _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd])
+            code = get_errno() if result == -1 else 0
+            del owner
+        self._take(code)
+
+    def _take(self, code):
+        """Take the outcome of a call: errno, 0, or None if an exception came between."""
+        m, count = self._map, self._attr.batch.count
+        cursor = bytes(self._out_batch)
+        ran = code == 0 or count != self._room or cursor.strip(b"\xff") != b""
+        if ran and count:
+            keys, values = self._arrays
+            self._part = ((keys._type_ * count).from_buffer(keys), (values._type_ * count).from_buffer(values))
+            self._idle = 0
+        if code in (0, None) and ran or code in (errno.EINTR, errno.EAGAIN):
+            if cursor.strip(b"\xff"):
+                self._cursor = cursor
+            self._idle += not count
+            if m.type == BPF_MAP_TYPE_RHASH:       # its cursor is a key, and may be gone: drain from the start
+                self._cursor, self._ended = None, ran and not count
+            elif self._idle > 1000:
+                self._end(IterationAborted("%s: the kernel keeps interrupting the scan" % m._about))
+        elif code == errno.ENOENT:                 # the end, with count entries
+            self._ended = m.type != BPF_MAP_TYPE_RHASH or not (ran and count)
+            self._cursor = None
+        elif code == errno.ENOSPC and not count:   # one bucket holds more
+            if self._room >= self._most:
+                self._end(IterationAborted("%s: a bucket of more than all %d entries" % (m._about, self._most)))
+            self._room, self._arrays = min(2 * self._room, self._most), None
+        elif code:
+            self._end(m._error(self._cmd, code))
+        self._under_way = False
+
+    def _end(self, failure):
+        self._ended, self._failure = True, failure
+
+
+class MemoryMap:
+    """The memory of a map: an array created with BPF_F_MMAPABLE, a ring buffer or an arena.  Made by Map.mmap.
+
+    mm[i]      the value of element i: a number for scalars; else a copy, or, of a writable mapping, an object that
+               lives in the map's memory.  mm[i] = value stores, if it is writable
+    len(mm)    elements; of ring buffers and arenas 0: they have no elements, only bytes
+    mm.view    a memoryview of the bytes, read-only if the mapping is
+    Reads and writes are native loads and stores, no system call: a value wider than a word can be torn.
+    After close() the memory stays as long as views and objects in it do.
+    """
+
+    def __init__(self, m, memory, writable):
+        self._memory, self._writable = memory, writable
+        self._type, self._size, self._about = m.value_type, m.value_size, "value of " + m._about
+        self._stride = percpu_stride(m.value_size)
+        self._count = m.max_entries if m.value_size else 0
+        self._step, self._words = 1, None
+        self.view = memoryview(memory)
+        if _is_plain(m.value_type) and m.value_type._type_ in _INT_CODES + "fd" and not _is_swapped(m.value_type):
+            # One load an element, and the fastest that Python has.
+            self._words = self.view[:self._stride * self._count].cast(m.value_type._type_)
+            self._step = self._stride // m.value_size
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, index):
+        if not 0 <= index < self._count:
+            raise IndexError("index %r is not in 0..%d" % (index, self._count - 1))
+        if self._words is not None:
+            return self._words[index * self._step]
+        memory = self._memory
+        if memory is None:
+            raise ValueError("this mapping is closed")
+        if self._type is bytes:
+            return bytes(memory[index * self._stride:index * self._stride + self._size])
+        if self._writable and not _is_scalar(self._type):
+            return type(_base(self._type)).from_buffer.__get__(self._type)(memory, index * self._stride)
+        obj = _copier(self._type)(memory, index * self._stride)
+        return _get_value(obj) if _is_scalar(self._type) else obj
+
+    def __setitem__(self, index, value):
+        memory = self._memory
+        if memory is None:
+            raise ValueError("this mapping is closed")
+        if not self._writable:
+            raise TypeError("this mapping is read-only: m.mmap(writable=True)")
+        if not 0 <= index < self._count:
+            raise IndexError("index %r is not in 0..%d" % (index, self._count - 1))
+        obj = _to_ctype(self._type, self._size, value, self._about)
+        if self._words is not None:
+            self._words[index * self._step] = _get_value(obj)
+        else:
+            memory[index * self._stride:index * self._stride + self._size] = bytes(obj)
+
+    def close(self):
+        """Let go of the memory; it is unmapped with the last view or object in it."""
+        self._memory, self.view, self._words, self._count = None, None, None, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def lpm_key(text):
+    """Return the key of an LPM trie for "10.0.0.0/8" or an IPv6 prefix; without a length, for the whole address.
+
+    returns  bytes: the length as a u32 of this machine, then the 4 or 16 bytes of the address
+    raises   ValueError
+    """
+    import socket
+    address, slash, length = text.partition("/")
+    try:
+        raw = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    except OSError:
+        raise ValueError("%r is no IPv4 or IPv6 address" % address) from None
+    if slash and not (length.isdecimal() and int(length) <= 8 * len(raw)):
+        raise ValueError("%r: the prefix length must be 0..%d" % (text, 8 * len(raw)))
+    return (int(length) if slash else 8 * len(raw)).to_bytes(4, sys.byteorder) + raw
+
+
+def _flag_bits(flags):
+    return flags if type(flags) is int and 0 <= flags < 1 << 64 else _integer(flags, 0, (1 << 64) - 1, "flags")
 
 
 def _shown(key):
@@ -1994,14 +2597,14 @@ def _shown(key):
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-def _checked_type(ctype, size, default, what):
-    """Return the type for a map's keys or values: None where there are none, default where none is given."""
+def _checked_type(ctype, size, numeric, what):
+    """Return the type for a map's keys or values: None where there are none; a number or bytes if none is given."""
     if ctype is None:
-        return None if size == 0 else default if default is bytes or sizeof(default) == size else bytes
-    if size == 0:
+        return None if size == 0 else {4: u32, 8: u64}.get(size, bytes) if numeric else bytes
+    if size == 0 and ctype is not bytes:
         raise LayoutError("%s: the map has none, so that %s can't be its type" % (what, type_name(ctype)))
     check_layout(ctype, size, what)
-    return ctype
+    return ctype if size else None
 
 
 def _size_for(what, ctype, size, map_type, word_types, void_types):
@@ -2018,13 +2621,13 @@ def _size_for(what, ctype, size, map_type, word_types, void_types):
 
 def _fd_number(source):
     """Return the descriptor number of an int, an object with fileno(), or None (0)."""
-    return 0 if source is None else source if isinstance(source, int) else source.fileno()
+    return 0 if source is None else source.fileno() if hasattr(source, "fileno") else source
 
 
 def _fd_by_id(map_id, open_flags):
     """Return the _Fd of the map with an id."""
     attr = bpf_attr()
-    attr.get_id.start_id = _to_ctype(u32, 4, map_id, "map id").value
+    attr.get_id.start_id = _integer(map_id, 0, (1 << 32) - 1, "map id")
     attr.get_id.open_flags = open_flags
     return _Fd(_bpf(BPF_MAP_GET_FD_BY_ID, attr, "map %d" % map_id))
 
@@ -2037,7 +2640,10 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
     pathname = ctypes.create_string_buffer(raw)
     attr = bpf_attr()
     attr.obj.pathname, attr.obj.bpf_fd, attr.obj.file_flags = addressof(pathname), bpf_fd, file_flags
-    return _bpf(cmd, attr, os.fsdecode(path))
+    result = _syscall(_nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd])
+    if result == -1:
+        raise _error(get_errno(), cmd, os.fsdecode(path), path=os.fsdecode(path))
+    return result
 
 
 def open_map(spec, key=None, value=None, *, mode="r"):
@@ -2047,6 +2653,8 @@ def open_map(spec, key=None, value=None, *, mode="r"):
     """
     if isinstance(spec, int):
         return Map.from_id(spec, key, value, mode=mode)
+    if not isinstance(spec, str):
+        return Map.from_pin(os.fspath(spec), key, value, mode=mode)
     kind, _, which = spec.strip().partition(" ")
     which = which.strip()
     if kind not in ("id", "name", "pinned"):
@@ -2080,10 +2688,15 @@ def maps():
                 return
             raise
         try:
-            owner = _fd_by_id(attr.get_id.next_id, BPF_F_RDONLY)
+            info = _info_by_id(attr.get_id.next_id)
         except MapNotFound:            # gone since
             continue
-        yield MapInfo(owner.number, "map %d" % attr.get_id.next_id)
+        yield info
+
+
+def _info_by_id(map_id):
+    owner = _fd_by_id(map_id, BPF_F_RDONLY)    # closed again before maps() yields
+    return MapInfo(owner.number, "map %d" % map_id)
 
 
 def pins(root="/sys/fs/bpf"):
@@ -2324,61 +2937,39 @@ def _load_map_fd(dst, fd):
 def _counting_program(flows_fd, total_fd):
     """Return a socket filter that adds each packet to flows[ports] and to total[0], and lets it pass."""
     fp = 10
-    update = [
-        _insn(0x7a, fp, 0, -24, 1),                      # *(u64 *)(fp - 24) = 1: packets
-        _insn(0x7b, fp, 7, -16),                         # *(u64 *)(fp - 16) = r7: bytes
-        _load_map_fd(1, flows_fd),
-        _insn(0xbf, 2, fp), _insn(0x07, 2, 0, 0, -4),    # r2 = fp - 4: key
-        _insn(0xbf, 3, fp), _insn(0x07, 3, 0, 0, -24),   # r3 = fp - 24: value
-        _insn(0xb7, 4, 0, 0, BPF_ANY),
-        _insn(0x85, 0, 0, 0, 2),                         # bpf_map_update_elem
-    ]
-    add = [
-        _insn(0xb7, 1, 0, 0, 1),
-        _insn(0xdb, 0, 1, 0),                            # lock *(u64 *)(r0 + 0) += 1
-        _insn(0xdb, 0, 7, 8),                            # lock *(u64 *)(r0 + 8) += r7
-        _insn(0x05, 0, 0, len(b"".join(update)) // 8),   # goto past update
-    ]
-    count = [
-        _insn(0xb4, 1), _insn(0x63, fp, 1, -4),          # *(u32 *)(fp - 4) = 0: key
-        _load_map_fd(1, total_fd),
-        _insn(0xbf, 2, fp), _insn(0x07, 2, 0, 0, -4),
-        _insn(0x85, 0, 0, 0, 1),                         # bpf_map_lookup_elem
-        _insn(0x15, 0, 0, 2, 0),                         # if not r0 goto + 2
-        _insn(0xb7, 1, 0, 0, 1), _insn(0xdb, 0, 1, 0),
-    ]
+    ports, zeros = _insn(0xbf, 2, fp) + _insn(0x07, 2, 0, 0, -4), _insn(0xbf, 3, fp) + _insn(0x07, 3, 0, 0, -24)
     return b"".join([
-        _insn(0xbf, 6, 1),                               # r6 = skb
-        _insn(0x61, 7, 6, 0),                            # r7 = skb->len
-        _insn(0xb7, 2),                                  # r2 = 0: offset of the UDP header
-        _insn(0xbf, 3, fp), _insn(0x07, 3, 0, 0, -4),    # r3 = fp - 4
-        _insn(0xb7, 4, 0, 0, 4),
-        _insn(0x85, 0, 0, 0, 26),                        # bpf_skb_load_bytes(skb, 0, fp - 4, 4)
-        _insn(0x55, 0, 0, (len(b"".join(add + update + count)) + 48) // 8),   # if r0 goto the end
-        _load_map_fd(1, flows_fd),
-        _insn(0xbf, 2, fp), _insn(0x07, 2, 0, 0, -4),
-        _insn(0x85, 0, 0, 0, 1),                         # bpf_map_lookup_elem
-        _insn(0x15, 0, 0, len(add), 0),                  # if not r0 goto update
-    ] + add + update + count + [
-        _insn(0xb7, 0, 0, 0, 0x7fffffff),                # keep all of the packet
-        _insn(0x95),
+        _insn(0xbf, 6, 1), _insn(0x61, 7, 6, 0),                      # r6 = skb; r7 = skb->len
+        _insn(0xb7, 2), _insn(0xbf, 3, fp), _insn(0x07, 3, 0, 0, -4), _insn(0xb7, 4, 0, 0, 4),
+        _insn(0x85, 0, 0, 0, 26),                                     # bpf_skb_load_bytes(skb, 0, fp - 4, 4)
+        _insn(0x55, 0, 0, 28),                                        # if r0 goto out
+        _insn(0x7a, fp, 0, -24), _insn(0x7a, fp, 0, -16),             # 16 zeros at fp - 24
+        _load_map_fd(1, flows_fd), ports, zeros, _insn(0xb7, 4, 0, 0, BPF_NOEXIST),
+        _insn(0x85, 0, 0, 0, 2),                                      # bpf_map_update_elem(flows, ports, zeros, ..)
+        _load_map_fd(1, flows_fd), ports, _insn(0x85, 0, 0, 0, 1),    # r0 = bpf_map_lookup_elem(flows, ports)
+        _insn(0x15, 0, 0, 12),                                        # if not r0 goto out
+        _insn(0xb7, 1, 0, 0, 1),
+        _insn(0xdb, 0, 1, 0), _insn(0xdb, 0, 7, 8),                   # lock packets += 1; lock bytes += r7
+        _insn(0x62, fp, 0, -4),                                       # *(u32 *)(fp - 4) = 0
+        _load_map_fd(1, total_fd), ports, _insn(0x85, 0, 0, 0, 1),    # r0 = bpf_map_lookup_elem(total, 0)
+        _insn(0x15, 0, 0, 2), _insn(0xb7, 1, 0, 0, 1), _insn(0xdb, 0, 1, 0),
+        _insn(0xb7, 0, 0, 0, 0x7fffffff), _insn(0x95),                # out: keep all of the packet
     ])
 
 
 def _load_program(instructions, name):
-    """Load a socket filter; return its _Fd.  The verifier's words, if it refuses, are in the error."""
+    """Load a socket filter; return its _Fd.  What the verifier says, if it refuses, is the error's hint."""
     code, licence = ctypes.create_string_buffer(instructions, len(instructions)), ctypes.create_string_buffer(b"MIT")
-    log = ctypes.create_string_buffer(1 << 16)
-    attr = bpf_attr()
+    log, attr = ctypes.create_string_buffer(1 << 16), bpf_attr()
     load = attr.prog_load
     load.prog_type, load.insn_cnt = BPF_PROG_TYPE_SOCKET_FILTER, len(instructions) // 8
     load.insns, load.license = addressof(code), addressof(licence)
     try:
         return _Fd(_bpf(BPF_PROG_LOAD, attr, "program '%s'" % name))
-    except InvalidArgument as error:
+    except SyscallError as error:
         load.log_buf, load.log_size, load.log_level = addressof(log), sizeof(log), 1
         _syscall(_nr_bpf, BPF_PROG_LOAD, byref(attr), _ATTR_SIZES[BPF_PROG_LOAD])
-        error.hint = log.value.decode("latin-1").strip() or None
+        error.hint = log.value.decode("latin-1").strip() or error.hint
         raise
 
 
