@@ -24,7 +24,6 @@ import ctypes
 import errno
 import os
 import sys
-import time
 from ctypes import addressof, byref, get_errno, sizeof
 from itertools import islice
 
@@ -187,25 +186,14 @@ _KEYLESS_TYPES = _VALUELESS_TYPES | {BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK, BPF
 class bpf_attr_map_create(ctypes.Structure):
     """BPF_MAP_CREATE."""
     _fields_ = [
-        ("map_type", u32),
-        ("key_size", u32),
-        ("value_size", u32),
-        ("max_entries", u32),
-        ("map_flags", u32),                  # 4.6
-        ("inner_map_fd", u32),               # 4.12
-        ("numa_node", u32),                  # 4.14; with BPF_F_NUMA_NODE
-        ("map_name", ctypes.c_char * 16),    # 4.15
-        ("map_ifindex", u32),                # 4.16
-        ("btf_fd", u32),                     # 4.18
-        ("btf_key_type_id", u32),            # 4.18
-        ("btf_value_type_id", u32),          # 4.18
-        ("btf_vmlinux_value_type_id", u32),  # 5.6
-        ("map_extra", u64),                  # 5.16
-        ("value_type_btf_obj_fd", s32),      # 6.9
-        ("map_token_fd", s32),               # 6.9; with BPF_F_TOKEN_FD
-        ("excl_prog_hash", u64),             # 6.18; address
-        ("excl_prog_hash_size", u32),        # 6.18
-        ("_pad", u32),                       # to a multiple of 8, as C does
+        ("map_type", u32), ("key_size", u32), ("value_size", u32), ("max_entries", u32),
+        ("map_flags", u32), ("inner_map_fd", u32), ("numa_node", u32),        # 4.6, 4.12, 4.14
+        ("map_name", ctypes.c_char * 16), ("map_ifindex", u32),               # 4.15, 4.16
+        ("btf_fd", u32), ("btf_key_type_id", u32), ("btf_value_type_id", u32),  # 4.18
+        ("btf_vmlinux_value_type_id", u32), ("map_extra", u64),               # 5.6, 5.16
+        ("value_type_btf_obj_fd", s32), ("map_token_fd", s32),                # 6.9
+        ("excl_prog_hash", u64), ("excl_prog_hash_size", u32),                # 6.18; address
+        ("_pad", u32),                 # to a multiple of 8, as C does
     ]
 
 
@@ -213,24 +201,21 @@ class bpf_attr_elem(ctypes.Structure):
     """BPF_MAP_*_ELEM, BPF_MAP_GET_NEXT_KEY and BPF_MAP_FREEZE."""
     _fields_ = [
         ("map_fd", u32),
-        ("_pad", u32),                       # key is __aligned_u64
-        ("key", u64),                        # address
-        ("value", u64),                      # address; next_key of GET_NEXT_KEY
-        ("flags", u64),                      # BPF_ANY, BPF_F_LOCK, ...
+        ("_pad", u32),                 # key is __aligned_u64; i386 would not pad by itself
+        ("key", u64),                  # address
+        ("value", u64),                # address; next_key of GET_NEXT_KEY
+        ("flags", u64),                # BPF_ANY, BPF_F_LOCK, ...
     ]
 
 
 class bpf_attr_batch(ctypes.Structure):
     """BPF_MAP_*_BATCH."""
     _fields_ = [
-        ("in_batch", u64),                   # address of the cursor to go on from, 0: from the start
-        ("out_batch", u64),                  # address for the next cursor
-        ("keys", u64),
-        ("values", u64),
-        ("count", u32),                      # in: room; out: elements done
-        ("map_fd", u32),
-        ("elem_flags", u64),
-        ("flags", u64),
+        ("in_batch", u64),             # address of the cursor to go on from; 0: from the start
+        ("out_batch", u64),            # address for the next cursor
+        ("keys", u64), ("values", u64),
+        ("count", u32),                # in: room; out: elements done
+        ("map_fd", u32), ("elem_flags", u64), ("flags", u64),
     ]
 
 
@@ -249,56 +234,34 @@ class bpf_attr_prog_load(ctypes.Structure):
 
 
 class bpf_attr_obj(ctypes.Structure):
-    """BPF_OBJ_PIN and BPF_OBJ_GET."""
-    _fields_ = [
-        ("pathname", u64),                   # address
-        ("bpf_fd", u32),
-        ("file_flags", u32),                 # 4.15
-        ("path_fd", s32),                    # 6.5; with BPF_F_PATH_FD
-        ("_pad", u32),
-    ]
+    """BPF_OBJ_PIN and BPF_OBJ_GET: pathname is an address, file_flags of 4.15, path_fd of 6.5."""
+    _fields_ = [("pathname", u64), ("bpf_fd", u32), ("file_flags", u32), ("path_fd", s32), ("_pad", u32)]
 
 
 class bpf_attr_prog_attach(ctypes.Structure):
     """BPF_PROG_ATTACH and BPF_PROG_DETACH, as far as cgroups need it."""
-    _fields_ = [
-        ("target_fd", u32),
-        ("attach_bpf_fd", u32),
-        ("attach_type", u32),
-        ("attach_flags", u32),
-    ]
+    _fields_ = [("target_fd", u32), ("attach_bpf_fd", u32), ("attach_type", u32), ("attach_flags", u32)]
 
 
 class bpf_attr_get_id(ctypes.Structure):
-    """BPF_*_GET_NEXT_ID and BPF_*_GET_FD_BY_ID."""
+    """BPF_*_GET_NEXT_ID and BPF_*_GET_FD_BY_ID; start_id is also map_id, prog_id, btf_id and link_id."""
     _fields_ = [
-        ("start_id", u32),                   # map_id, prog_id, btf_id, link_id of GET_FD_BY_ID
-        ("next_id", u32),                    # out, whatever size is passed
-        ("open_flags", u32),                 # 4.15
-        ("fd_by_id_token_fd", s32),          # 6.15; BTF only
+        ("start_id", u32),
+        ("next_id", u32),              # out, whatever size is passed
+        ("open_flags", u32), ("fd_by_id_token_fd", s32),      # 4.15, 6.15
     ]
 
 
 class bpf_attr_info(ctypes.Structure):
-    """BPF_OBJ_GET_INFO_BY_FD."""
-    _fields_ = [
-        ("bpf_fd", u32),
-        ("info_len", u32),                   # in: room; out: bytes written
-        ("info", u64),                       # address
-    ]
+    """BPF_OBJ_GET_INFO_BY_FD: info is an address, info_len the room there and then the bytes written."""
+    _fields_ = [("bpf_fd", u32), ("info_len", u32), ("info", u64)]
 
 
 class bpf_attr_btf_load(ctypes.Structure):
-    """BPF_BTF_LOAD."""
+    """BPF_BTF_LOAD; btf_log_true_size is of 6.4, what follows of 6.9."""
     _fields_ = [
-        ("btf", u64),                        # address
-        ("btf_log_buf", u64),                # address
-        ("btf_size", u32),
-        ("btf_log_size", u32),
-        ("btf_log_level", u32),
-        ("btf_log_true_size", u32),          # 6.4; out
-        ("btf_flags", u32),                  # 6.9
-        ("btf_token_fd", s32),               # 6.9
+        ("btf", u64), ("btf_log_buf", u64), ("btf_size", u32), ("btf_log_size", u32), ("btf_log_level", u32),
+        ("btf_log_true_size", u32), ("btf_flags", u32), ("btf_token_fd", s32),
     ]
 
 
@@ -315,52 +278,33 @@ class bpf_attr_token_create(ctypes.Structure):
 class bpf_attr(ctypes.Union):
     """The argument of bpf(2).  Always allocated whole: the kernel writes outputs beyond a short size."""
     _fields_ = [
-        ("map_create", bpf_attr_map_create),
-        ("elem", bpf_attr_elem),
-        ("batch", bpf_attr_batch),
-        ("prog_load", bpf_attr_prog_load),
-        ("obj", bpf_attr_obj),
-        ("prog_attach", bpf_attr_prog_attach),
-        ("get_id", bpf_attr_get_id),
-        ("info", bpf_attr_info),
-        ("btf_load", bpf_attr_btf_load),
-        ("prog_bind_map", bpf_attr_prog_bind_map),
-        ("token_create", bpf_attr_token_create),
+        ("map_create", bpf_attr_map_create), ("elem", bpf_attr_elem), ("batch", bpf_attr_batch),
+        ("prog_load", bpf_attr_prog_load), ("obj", bpf_attr_obj), ("prog_attach", bpf_attr_prog_attach),
+        ("get_id", bpf_attr_get_id), ("info", bpf_attr_info), ("btf_load", bpf_attr_btf_load),
+        ("prog_bind_map", bpf_attr_prog_bind_map), ("token_create", bpf_attr_token_create),
     ]
 
 
-# command -> (arm, last field that must be passed): a kernel refuses fields it does not know, so no more
-# than that is passed, except where a caller says so.  MAP_CREATE passes what is set.
-_ARMS = {
-    BPF_MAP_CREATE: ("map_create", "max_entries"),
-    BPF_MAP_LOOKUP_ELEM: ("elem", "flags"),
-    BPF_MAP_UPDATE_ELEM: ("elem", "flags"),
-    BPF_MAP_DELETE_ELEM: ("elem", "flags"),
-    BPF_MAP_GET_NEXT_KEY: ("elem", "flags"),
-    BPF_MAP_LOOKUP_AND_DELETE_ELEM: ("elem", "flags"),
-    BPF_MAP_FREEZE: ("elem", "map_fd"),
-    BPF_MAP_LOOKUP_BATCH: ("batch", "flags"),
-    BPF_MAP_LOOKUP_AND_DELETE_BATCH: ("batch", "flags"),
-    BPF_MAP_UPDATE_BATCH: ("batch", "flags"),
-    BPF_MAP_DELETE_BATCH: ("batch", "flags"),
-    BPF_PROG_LOAD: ("prog_load", "prog_flags"),
-    BPF_OBJ_PIN: ("obj", "file_flags"),
-    BPF_OBJ_GET: ("obj", "file_flags"),
-    BPF_PROG_ATTACH: ("prog_attach", "attach_flags"),
-    BPF_PROG_DETACH: ("prog_attach", "attach_flags"),
-    BPF_PROG_GET_NEXT_ID: ("get_id", "next_id"),
-    BPF_MAP_GET_NEXT_ID: ("get_id", "next_id"),
-    BPF_BTF_GET_NEXT_ID: ("get_id", "next_id"),
-    BPF_LINK_GET_NEXT_ID: ("get_id", "next_id"),
-    BPF_PROG_GET_FD_BY_ID: ("get_id", "open_flags"),
-    BPF_MAP_GET_FD_BY_ID: ("get_id", "open_flags"),
-    BPF_BTF_GET_FD_BY_ID: ("get_id", "open_flags"),
-    BPF_LINK_GET_FD_BY_ID: ("get_id", "open_flags"),
-    BPF_OBJ_GET_INFO_BY_FD: ("info", "info"),
-    BPF_BTF_LOAD: ("btf_load", "btf_log_level"),
-    BPF_PROG_BIND_MAP: ("prog_bind_map", "flags"),
-    BPF_TOKEN_CREATE: ("token_create", "bpffs_fd"),
-}
+# Arm, the last field that must be passed, and the commands: a kernel refuses bytes it does not know, so no more
+# than that is passed unless a caller says so.  MAP_CREATE passes what is set.
+_ARMS = {cmd: (arm, last) for arm, last, cmds in (
+    ("map_create", "map_flags", (BPF_MAP_CREATE,)),
+    ("elem", "flags", (BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY,
+                       BPF_MAP_LOOKUP_AND_DELETE_ELEM)),
+    ("elem", "map_fd", (BPF_MAP_FREEZE,)),
+    ("batch", "flags", (BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH, BPF_MAP_UPDATE_BATCH,
+                        BPF_MAP_DELETE_BATCH)),
+    ("prog_load", "prog_flags", (BPF_PROG_LOAD,)),
+    ("obj", "file_flags", (BPF_OBJ_PIN, BPF_OBJ_GET)),
+    ("prog_attach", "attach_flags", (BPF_PROG_ATTACH, BPF_PROG_DETACH)),
+    ("get_id", "next_id", (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_BTF_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID)),
+    ("get_id", "open_flags", (BPF_PROG_GET_FD_BY_ID, BPF_MAP_GET_FD_BY_ID, BPF_BTF_GET_FD_BY_ID,
+                              BPF_LINK_GET_FD_BY_ID)),
+    ("info", "info", (BPF_OBJ_GET_INFO_BY_FD,)),
+    ("btf_load", "btf_log_level", (BPF_BTF_LOAD,)),
+    ("prog_bind_map", "flags", (BPF_PROG_BIND_MAP,)),
+    ("token_create", "bpffs_fd", (BPF_TOKEN_CREATE,)),
+) for cmd in cmds}
 
 
 def _end(arm, field):
@@ -376,38 +320,20 @@ _ELEM_SIZE = _ATTR_SIZES[BPF_MAP_LOOKUP_ELEM]
 class bpf_map_info(ctypes.Structure):
     """What BPF_OBJ_GET_INFO_BY_FD tells of a map.  Also input since 6.18 (hash): must be zeroed."""
     _fields_ = [
-        ("type", u32),
-        ("id", u32),
-        ("key_size", u32),
-        ("value_size", u32),
-        ("max_entries", u32),
-        ("map_flags", u32),
-        ("name", ctypes.c_char * 16),        # 4.15
-        ("ifindex", u32),                    # 4.16
-        ("btf_vmlinux_value_type_id", u32),  # 5.6
-        ("netns_dev", u64),                  # 4.16
-        ("netns_ino", u64),                  # 4.16
-        ("btf_id", u32),                     # 4.18
-        ("btf_key_type_id", u32),            # 4.18
-        ("btf_value_type_id", u32),          # 4.18
-        ("btf_vmlinux_id", u32),             # 6.9
-        ("map_extra", u64),                  # 5.16
-        ("hash", u64),                       # 6.18; address
-        ("hash_size", u32),                  # 6.18
+        ("type", u32), ("id", u32), ("key_size", u32), ("value_size", u32), ("max_entries", u32), ("map_flags", u32),
+        ("name", ctypes.c_char * 16), ("ifindex", u32),                       # 4.15, 4.16
+        ("btf_vmlinux_value_type_id", u32),                                   # 5.6
+        ("netns_dev", u64), ("netns_ino", u64),                               # 4.16
+        ("btf_id", u32), ("btf_key_type_id", u32), ("btf_value_type_id", u32),  # 4.18
+        ("btf_vmlinux_id", u32), ("map_extra", u64),                          # 6.9, 5.16
+        ("hash", u64), ("hash_size", u32),                                    # 6.18; address
         ("_pad", u32),
     ]
 
 
 class bpf_btf_info(ctypes.Structure):
-    """What BPF_OBJ_GET_INFO_BY_FD tells of a BTF object."""
-    _fields_ = [
-        ("btf", u64),                        # address
-        ("btf_size", u32),
-        ("id", u32),
-        ("name", u64),                       # 5.11; address
-        ("name_len", u32),                   # 5.11
-        ("kernel_btf", u32),                 # 5.11
-    ]
+    """What BPF_OBJ_GET_INFO_BY_FD tells of a BTF object: btf and name are addresses; name and on are of 5.11."""
+    _fields_ = [("btf", u64), ("btf_size", u32), ("id", u32), ("name", u64), ("name_len", u32), ("kernel_btf", u32)]
 
 
 class bpf_prog_info(ctypes.Structure):
@@ -877,6 +803,7 @@ _tracers = []                          # type: list
 
 def _traced_syscall(number, cmd, ref, size):
     """Do what libc's syscall(2) does and tell the tracers."""
+    import time                        # it reads a file in older Pythons: not at import
     attr = ref._obj
     before = _format_attr(cmd, attr, size)
     start = time.perf_counter()
@@ -1007,7 +934,7 @@ _CDATA = ctypes._SimpleCData.__mro__[1]   # the base of every ctypes object
 
 # What a caller's class defines (__new__, a field named from_buffer, a property named value) must not come
 # between us and the bytes, so objects are made, copied and read through the classes of ctypes itself.
-_get_value = ctypes._SimpleCData.value.__get__
+_get_value = ctypes._SimpleCData.__dict__["value"].__get__
 
 
 def _base(ctype):
@@ -1025,6 +952,11 @@ def _maker(ctype):
 def _copier(ctype):
     """Return f(buffer, offset=0), which makes a ctype of the bytes there."""
     return type(_base(ctype)).from_buffer_copy.__get__(ctype)
+
+
+def _overlay(ctype):
+    """Return f(buffer, offset=0), which makes a ctype that lives in those bytes."""
+    return type(_base(ctype)).from_buffer.__get__(ctype)
 
 
 def _is_scalar(ctype):
@@ -1185,7 +1117,7 @@ def _check_bitfields(ctype, what):
     """
     expected, size = _c_layout(ctype, getattr(ctype, "_pack_", 0))
     order = sys.byteorder if not _is_swapped(ctype) else "big" if sys.byteorder == "little" else "little"
-    over = type(_base(ctype)).from_buffer.__get__(ctype)
+    over = _overlay(ctype)
     wrong = ["it has %d bytes here and %d in C" % (sizeof(ctype), size)] if size != sizeof(ctype) else []
     for field, position in zip(_own_fields(ctype), expected):
         if field.bits is None:
@@ -1291,7 +1223,7 @@ def _to_ctype(ctype, size, given, what):
 def _set(ctype, number):
     """Return a new scalar of that value."""
     obj = _maker(ctype)()
-    ctypes._SimpleCData.value.__set__(obj, number)
+    ctypes._SimpleCData.__dict__["value"].__set__(obj, number)
     return obj
 
 
@@ -1607,7 +1539,7 @@ class Map:
             create.map_name = raw
             size = max(size, _end("map_create", "map_name"))
         about = "a new map (%s%s)" % (map_type_name(create.map_type), " '%s'" % name if name else "")
-        fd = _syscall(_nr_bpf, BPF_MAP_CREATE, byref(attr), max(size, _end("map_create", "map_flags")))
+        fd = _syscall(_nr_bpf, BPF_MAP_CREATE, byref(attr), size)
         if fd == -1:
             raise _error(get_errno(), BPF_MAP_CREATE, about, create.map_type)
         return cls._opened(_Fd(fd), about, key, value)
@@ -2538,7 +2470,7 @@ class MemoryMap:
         if self._type is bytes:
             return bytes(memory[index * self._stride:index * self._stride + self._size])
         if self._writable and not _is_scalar(self._type):
-            return type(_base(self._type)).from_buffer.__get__(self._type)(memory, index * self._stride)
+            return _overlay(self._type)(memory, index * self._stride)
         obj = _copier(self._type)(memory, index * self._stride)
         return _get_value(obj) if _is_scalar(self._type) else obj
 
