@@ -471,7 +471,8 @@ _BY_CMD = (
     (errno.EEXIST, {BPF_OBJ_PIN}, PinExists),
     (errno.E2BIG, _UPDATE_CMDS, MapFull),
     (errno.ENOSPC, _UPDATE_CMDS, MapFull),
-    (errno.EINVAL, {BPF_MAP_FREEZE, "mmap"}, NotSupported),  # what else there is to refuse is checked before
+    # Nothing that these refuse is ever passed to them, so that it is the kernel that lacks them.
+    (errno.EINVAL, {BPF_MAP_FREEZE, BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH, "mmap"}, NotSupported),
 )
 
 # command -> map types without it that answer EINVAL instead of ENOTSUPP
@@ -951,12 +952,12 @@ def _maker(ctype):
 
 def _copier(ctype):
     """Return f(buffer, offset=0), which makes a ctype of the bytes there."""
-    return type(_base(ctype)).from_buffer_copy.__get__(ctype)
+    return type(_base(ctype)).from_buffer_copy.__get__(ctype, type(ctype))     # without: a crash in 3.13
 
 
 def _overlay(ctype):
     """Return f(buffer, offset=0), which makes a ctype that lives in those bytes."""
-    return type(_base(ctype)).from_buffer.__get__(ctype)
+    return type(_base(ctype)).from_buffer.__get__(ctype, type(ctype))
 
 
 def _is_scalar(ctype):
@@ -2185,7 +2186,7 @@ class Map:
         flags = _flag_bits(flags)
         keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
         if self._is_percpu and not self._flagged_type(flags) and len(keys):
-            self._prove_some(keys[0])
+            self._prove_some(bytes(keys)[:self.key_size])
         value_type = self._flagged_type(flags) or self._out_type
         values = self._batch_in(value_type, values, lambda value: self._value_in(None, value, flags), "values")
         if len(keys) != len(values):
@@ -2223,12 +2224,11 @@ class Map:
         return _array_of(ctype, [convert(one) for one in given])
 
     def _prove_some(self, key):
-        """Have the possible CPUs counted, by key or any key there is, before per-CPU values move in bulk."""
-        for raw in (key, self._next(None)) if self._out_type is None else ():
-            if raw is not None and self._proved_type(self._key_in(bytes(raw))) is not None:
-                return
-        if self._out_type is None:
-            raise self._no(BPF_MAP_LOOKUP_BATCH, "entry by which the possible CPUs could be counted")
+        """Have the possible CPUs counted, by key (bytes) or any key there is, before per-CPU values move in bulk."""
+        if self._proved_type(self._key_in(key)) is None:
+            first = self._next(None)
+            if first is None or self._proved_type(self._key_in(bytes(first))) is None:
+                raise self._no(BPF_MAP_LOOKUP_BATCH, "entry by which the possible CPUs could be counted")
 
     def _write_batch(self, batch_cmd, cmd, keys, values, flags):
         """Run UPDATE_BATCH or DELETE_BATCH on arrays; where there is no batch, cmd on each."""
@@ -2362,8 +2362,8 @@ class _Batches:
         return self
 
     def __next__(self):
-        while self._part is None:
-            if self._ended:
+        while self._part is None or self._under_way:
+            if self._ended and not self._under_way:
                 failure, self._failure = self._failure, None
                 raise failure or StopIteration
             self._step()
@@ -2380,10 +2380,11 @@ class _Batches:
         m, batch = self._map, self._attr.batch
         if self._arrays is None:
             if m._is_percpu and m._out_type is None:
-                if m._next(None) is None:
+                first = m._next(None)
+                if first is None:
                     self._ended = True
                     return
-                m._prove_some(None)
+                m._prove_some(bytes(first))
             self._arrays = (m._raw_key_type * self._room)(), (m._out_type * self._room)()
         code = None
         if not self._under_way:
@@ -2402,7 +2403,7 @@ class _Batches:
         self._take(code)
 
     def _take(self, code):
-        """Take the outcome of a call: errno, 0, or None if an exception came between."""
+        """Take the outcome of a call: errno, 0, or None if an exception came between; taken twice, it is the same."""
         m, count = self._map, self._attr.batch.count
         cursor = bytes(self._out_batch)
         ran = code == 0 or count != self._room or cursor.strip(b"\xff") != b""

@@ -1420,6 +1420,635 @@ def test_holes_in_the_cpu_mask_do_not_move_slots(monkeypatch):
         assert bpf.possible_cpus() == ((0,) + tuple(range(5, 4 + count)) if count > 1 else (3,))
 
 
+# -- scans, batches, queues, memory
+
+
+def batch_only(m):
+    assert m.exact_scan is True
+    return m
+
+
+@kernel
+@pytest.mark.parametrize("key_size", [1, 2, 3, 4, 5, 8, 260])
+@pytest.mark.parametrize("map_type", [HASH, bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_PERCPU_HASH])
+def test_scans_are_complete_for_every_key_size(map_type, key_size):
+    count = 256 if key_size == 1 else 500
+    with Map.create(map_type, bytes, u32, 1000, key_size=key_size) as m:
+        expected = {}
+        for number in range(count):
+            key = number.to_bytes(min(key_size, 2), "little").ljust(key_size, b"x")
+            m[key] = number
+            expected[key] = [number] * len(bpf.possible_cpus()) if map_type == bpf.BPF_MAP_TYPE_PERCPU_HASH else number
+        assert m.exact_scan is True
+        assert sorted(m) == sorted(m.keys()) == sorted(expected) and dict(m.items()) == expected
+        assert sorted(m.values()) == sorted(expected.values())
+        for size in (1, 2, 7, 64, 1000, 5000):         # one is too small for buckets where keys collide
+            found = []
+            for keys, values in m.lookup_batch(size):
+                assert len(keys) == len(values) > 0
+                found += [bytes(key) for key in keys]
+            assert sorted(found) == sorted(expected)
+        m._has_batch = False
+        assert m.exact_scan is False
+        assert dict(m.items()) == expected and sorted(m) == sorted(expected)
+        assert sorted(bytes(key) for keys, _ in m.lookup_batch(7) for key in keys) == sorted(expected)
+
+
+@kernel
+@pytest.mark.parametrize("value_size", [1, 2, 3, 5, 8, 12, 4096, 65536])
+@pytest.mark.parametrize("map_type", [HASH, ARRAY])
+def test_scans_are_complete_for_every_value_size(map_type, value_size):
+    with Map.create(map_type, u32, bytes, 20, value_size=value_size) as m:
+        expected = {key: bytes([key + 1]) * value_size for key in range(20)}
+        assert m.update_batch(list(expected), list(expected.values())) == 20
+        assert dict(m.items()) == expected == {key: m[key] for key in range(20)}
+        for keys, values in m.lookup_batch(3):
+            for key, value in zip(keys, values):
+                assert bytes(value) == expected[key]
+            assert memoryview(values).nbytes == len(keys) * value_size
+
+
+@kernel
+def test_scans_of_the_smallest_and_of_large_maps():
+    for map_type in (HASH, ARRAY, bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY):
+        with Map.create(map_type, u32, u32, 1) as m:
+            m[0] = 7
+            for size in (None, 1, 2):
+                assert [list(keys) for keys, _ in m.lookup_batch(size)] == [[0]]
+            assert len(list(m.items())) == 1
+    with Map.create(HASH, u32, u32, 5) as m:
+        assert list(m) == list(m.lookup_batch()) == [] and m.exact_scan
+    count = 1000000
+    for map_type in (ARRAY, HASH):
+        with Map.create(map_type, u32, u64, count) as m:
+            assert m.update_batch((u32 * count)(*range(count)), (u64 * count)(*range(1, count + 1))) == count
+            seen = bytearray(count)
+            for key, value in m.items():
+                assert value == key + 1 and not seen[key]
+                seen[key] = 1
+            assert all(seen)
+
+
+def churn(path, stop_after, writer):
+    """In a child: write to the pinned map until the parent says stop, which it does by closing the pipe."""
+    m = Map.from_pin(path, u32, u64, mode="rw")
+    rng = random.Random(1)
+    end = time.time() + stop_after
+    while time.time() < end:
+        for _ in range(100):
+            writer(m, rng)
+
+
+def in_child(function, *arguments):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function(*arguments)
+            os._exit(0)
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return pid
+
+
+def write_stable_and_other_keys(m, rng):
+    key = rng.randrange(1000)
+    m[key] = key
+    other = rng.randrange(5000, 8000)
+    if rng.random() < 0.5:
+        m[other] = other
+    else:
+        try:
+            del m[other]
+        except bpf.KeyNotFound:
+            pass
+
+
+@kernel
+@pytest.mark.parametrize("map_type", [HASH, bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_PERCPU_HASH])
+def test_two_thousand_scans_against_a_writer_miss_and_repeat_nothing(map_type, bpffs):
+    path = os.path.join(bpffs, "m")
+    with Map.create(map_type, u32, u64, 8192) as m:
+        m.pin(path)
+        for key in range(1000):
+            m[key] = key
+        writer = in_child(churn, path, 600, write_stable_and_other_keys)
+        try:
+            stable = set(range(1000))
+            for turn in range(2000 if map_type == HASH else 500):
+                found = [key for keys, _ in m.lookup_batch([None, 64, 300][turn % 3]) for key in keys]
+                assert len(found) == len(set(found)) and stable <= set(found)
+            for _ in range(20):
+                found = list(m)
+                assert len(found) == len(set(found)) and stable <= set(found)
+            assert os.waitpid(writer, os.WNOHANG) == (0, 0)            # it was at it all the time
+        finally:
+            os.kill(writer, signal.SIGKILL)
+            os.waitpid(writer, 0)
+
+
+@kernel
+def test_a_walk_against_a_writer_repeats_nothing_and_ends(bpffs):
+    path = os.path.join(bpffs, "m")
+    with Map.create(HASH, u32, u64, 8192) as m:
+        m.pin(path)
+        m.update_batch(list(range(1000)), list(range(1000)))
+        m._has_batch = False
+        writer = in_child(churn, path, 600, write_stable_and_other_keys)
+        try:
+            for _ in range(20):
+                found = list(m)
+                assert len(found) == len(set(found))
+        finally:
+            os.kill(writer, signal.SIGKILL)
+            os.waitpid(writer, 0)
+
+
+@kernel
+def test_a_drain_against_an_inserter_loses_and_repeats_nothing(bpffs):
+    path, count = os.path.join(bpffs, "m"), 60000
+    with Map.create(HASH, u32, u64, 4096) as m:
+        m.pin(path)
+
+        def insert():
+            pinned = Map.from_pin(path, u32, u64, mode="rw")
+            for key in range(count):
+                while True:
+                    try:
+                        pinned.update(key, key, bpf.BPF_NOEXIST)
+                        break
+                    except bpf.MapFull:
+                        time.sleep(0.001)
+        child, seen, alive = in_child(insert), bytearray(count), True
+        while alive or next(iter(m), None) is not None:
+            alive = alive and os.waitpid(child, os.WNOHANG) == (0, 0)
+            for keys, values in m.lookup_and_delete_batch(500):
+                for key, value in zip(keys, values):
+                    assert key == value and not seen[key]
+                    seen[key] = 1
+        assert all(seen)
+
+
+@kernel
+def test_scanning_while_deleting_the_current_key():
+    for has_batch in (None, False):
+        with Map.create(HASH, u32, u32, 500) as m:
+            m.update_batch(list(range(500)), list(range(500)))
+            m._has_batch = has_batch
+            seen = []
+            for key in m:
+                seen.append(key)
+                del m[key]
+            assert sorted(seen) == list(range(500)) and list(m) == []
+
+
+@kernel
+def test_a_drain_interrupted_anywhere_still_hands_over_everything():
+    """KeyboardInterrupt at every line that a drain executes, one run each."""
+    codes = {bpf._Batches.__next__.__code__, bpf._Batches._step.__code__, bpf._Batches._take.__code__,
+             bpf._Batches._end.__code__, bpf.Map._live.__code__}
+    strike, struck = 0, True
+    while struck:
+        strike += 1
+        struck = False
+        with Map.create(HASH, u32, u64, 64) as m:
+            m.update_batch(list(range(40)), list(range(40)))
+            drain, found, line = m.lookup_and_delete_batch(16), [], [0]
+
+            def tracer(frame, event, _):
+                if frame.f_code not in codes:
+                    return None
+                if event == "line":
+                    line[0] += 1
+                    if line[0] == strike:
+                        raise KeyboardInterrupt
+                return tracer
+            while True:
+                sys.settrace(tracer)
+                try:
+                    keys, values = next(drain)
+                    sys.settrace(None)
+                except KeyboardInterrupt:
+                    sys.settrace(None)
+                    struck = True
+                    continue
+                except StopIteration:
+                    sys.settrace(None)
+                    break
+                found += list(zip(keys, values))
+            assert sorted(found) == [(key, key) for key in range(40)] and list(m) == []
+    assert strike > 50
+
+
+@kernel
+def test_a_drain_that_fails_midway_hands_over_what_was_removed(monkeypatch):
+    with Map.create(HASH, u32, u64, 64) as m:
+        m.update_batch(list(range(40)), list(range(40)))
+        real, calls, found = bpf._syscall, [0], []
+
+        def failing(number, cmd, ref, size):
+            result = real(number, cmd, ref, size)
+            if cmd == bpf.BPF_MAP_LOOKUP_AND_DELETE_BATCH:
+                calls[0] += 1
+                if calls[0] == 2:      # done, but reported as an error
+                    ctypes.set_errno(errno.EFAULT)
+                    return -1
+            return result
+        monkeypatch.setattr(bpf, "_syscall", failing)
+        with pytest.raises(bpf.BadAddress):
+            for keys, values in m.lookup_and_delete_batch(16):
+                found += list(keys)
+        left = list(m)
+        assert sorted(found + left) == list(range(40)) and len(found) > 16
+
+
+class FakeBatches:
+    """Answers LOOKUP_BATCH like a kernel with these answers: (errno, keys, cursor)."""
+
+    def __init__(self, answers):
+        self.answers, self.rooms = list(answers), []
+
+    def __call__(self, number, cmd, ref, size):
+        assert cmd == bpf.BPF_MAP_LOOKUP_BATCH
+        batch = ref._obj.batch
+        self.rooms.append(batch.count)
+        code, keys, cursor = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if keys is not None:
+            assert len(keys) <= batch.count
+            (u32 * len(keys)).from_address(batch.keys)[:] = keys
+            (u64 * len(keys)).from_address(batch.values)[:] = keys
+            batch.count = len(keys)
+        if cursor is not None:
+            u32.from_address(batch.out_batch).value = cursor
+        ctypes.set_errno(code)
+        return -1 if code else 0
+
+
+@kernel
+@pytest.mark.parametrize("answers, keys, error", [
+    ([(0, [1, 2], 5), (0, [3], 6), (errno.ENOENT, [4], 7)], [1, 2, 3, 4], None),       # a short count is no end
+    ([(0, [], 5), (errno.ENOENT, [1], 7)], [1], None),
+    ([(errno.ENOENT, [], None)], [], None),
+    ([(errno.EINTR, [1], 5), (errno.EINTR, [], None), (errno.ENOENT, [2], 7)], [1, 2], None),
+    ([(errno.ENOSPC, [], None), (errno.ENOENT, [1, 2, 3], 7)], [1, 2, 3], None),
+    ([(errno.ENOSPC, [], None)], [], "IterationAborted"),      # for ever
+    ([(errno.EINTR, [], None)], [], "IterationAborted"),
+    ([(0, [], 5)], [], "IterationAborted"),
+    ([(0, [1], 5), (errno.EPERM, None, None)], [1], "PermissionDenied"),
+    ([(0, [1], 5), (errno.EFAULT, [2], 6)], [1, 2], "BadAddress"),
+    ([(errno.ENOMEM, None, None)], [], "OutOfMemory")])
+def test_answers_that_the_real_kernel_will_not_give(monkeypatch, numbers, answers, keys, error):
+    assert numbers.exact_scan
+    fake = FakeBatches(answers)
+    monkeypatch.setattr(bpf, "_syscall", fake)
+    found = []
+
+    def scan():
+        for part, values in numbers.lookup_batch(2):
+            assert list(part) == list(values)
+            found.extend(part)
+    if error:
+        with pytest.raises(getattr(bpf, error)):
+            scan()
+    else:
+        scan()
+    assert found == keys and fake.rooms[0] == 2 and max(fake.rooms) <= 4       # max_entries of the map
+
+
+@kernel
+def test_batches_are_arrays_that_everything_reads_as_they_are():
+    import struct
+    with Map.create(HASH, u32, Value, 100) as m:
+        assert m.update_batch(list(range(100)), [Value(key, 2 * key) for key in range(100)]) == 100
+        for keys, values in m.lookup_batch():
+            assert isinstance(keys, ctypes.Array) and keys._type_ is u32 and values._type_ is Value
+            assert values[0].bytes == 2 * values[0].packets
+            unpacked = list(struct.iter_unpack("=QQ", memoryview(values).cast("B")))
+            assert unpacked == [(key, 2 * key) for key in keys] and bytes(keys) == bytes(memoryview(keys))
+
+
+@kernel
+def test_numpy_reads_batches_and_mappings_in_place():
+    numpy = pytest.importorskip("numpy")
+    with Map.create(HASH, u32, Value, 100) as m:
+        m.update_batch(list(range(100)), [Value(key, 2 * key) for key in range(100)])
+        keys, values = next(m.lookup_batch())
+        found = numpy.frombuffer(values, dtype=[("packets", "u8"), ("bytes", "u8")])
+        assert numpy.ctypeslib.as_array(keys).sum() == 4950 and found["bytes"].sum() == 9900
+        wanted = numpy.arange(10, dtype="u4")
+        assert m.delete_batch(wanted) == 10 and 9 not in m and 10 in m
+    with pages(u64, 4) as m, m.mmap() as mapped:
+        array = numpy.frombuffer(mapped.view, dtype="u8")
+        m[2] = 7
+        assert list(array) == [0, 0, 7, 0] and not array.flags.writeable
+        del array
+
+
+@kernel
+def test_what_update_batch_and_delete_batch_take():
+    with Map.create(HASH, u32, u64, 10) as m:
+        raw = b"".join(bytes(u32(key)) for key in (1, 2))
+        for keys in ((u32 * 2)(1, 2), [1, 2], (1, 2), raw, bytearray(raw), memoryview(raw), range(1, 3), iter([1, 2])):
+            assert m.update_batch(keys, [5, 6]) == 2 and sorted(m.items()) == [(1, 5), (2, 6)]
+        assert m.delete_batch(raw) == 2 and list(m) == [] and m.update_batch([], []) == m.delete_batch([]) == 0
+        for keys, values in (([1], [1, 2]), ([1, -1], [1, 1]), ([1, "x"], [1, 1]), ([1], [1 << 64]), (b"abc", [1]),
+                             ((u64 * 1)(), [1]), ([1], (u32 * 2)()), ("ab", [1]), (5, [1]), (None, [1]), ([None], [1])):
+            with pytest.raises((bpf.LayoutError, TypeError)):
+                m.update_batch(keys, values)
+        assert list(m) == []                   # nothing of a bad call is stored
+    with Map.create(HASH, Key, Value, 10) as m:
+        assert m.update_batch([Key(1), bytes(Key(2))], [Value(1), bytes(Value(2))]) == 2 and m[Key(2)].packets == 2
+
+
+@kernel
+@pytest.mark.parametrize("has_batch", [True, False])
+def test_partial_success_is_told(monkeypatch, has_batch):
+    if not has_batch:
+        real = bpf._syscall
+
+        def without(number, cmd, ref, size):
+            if bpf._ARMS[cmd][0] == "batch":
+                ctypes.set_errno(errno.EINVAL)
+                return -1
+            return real(number, cmd, ref, size)
+        monkeypatch.setattr(bpf, "_syscall", without)
+    with Map.create(HASH, u32, u64, 4) as m:
+        with pytest.raises(bpf.MapFull) as info:
+            m.update_batch(range(8), range(8))
+        assert info.value.count == 4 and sorted(m) == [0, 1, 2, 3]
+        with pytest.raises(bpf.KeyNotFound) as info:
+            m.delete_batch([0, 9, 1])
+        assert info.value.count == 1 and info.value.key == 9 and sorted(m) == [1, 2, 3]
+        assert m.delete_batch([1, 2, 3]) == 3
+    with Map.create(HASH, u32, u64, 4, flags=bpf.BPF_F_RDONLY) as m:
+        with pytest.raises(bpf.PermissionDenied) as info:
+            m.update_batch([1], [1])
+        assert info.value.count == 0
+    with Map.create(ARRAY, u32, u64, 4) as m:
+        with pytest.raises(bpf.KeyOutOfRange) as info:
+            m.update_batch([0, 3, 4], [1, 2, 3])
+        assert info.value.count == 2 and list(m.values()) == [1, 0, 0, 2]
+        with pytest.raises(bpf.NotSupported):
+            m.delete_batch([0])
+        with pytest.raises(bpf.NotSupported):
+            list(m.lookup_and_delete_batch())
+
+
+@kernel
+@pytest.mark.parametrize("map_type", PERCPU)
+@pytest.mark.parametrize("size", [1, 5, 8, 12])
+def test_percpu_maps_in_bulk(map_type, size):
+    cpus = len(bpf.possible_cpus())
+    with Map.create(map_type, u32, bytes, 50 if map_type == PERCPU[0] else 2000, value_size=size) as m:
+        rows = {key: [bytes([key + 1, cpu + 1] * 8)[:size] for cpu in range(cpus)] for key in range(50)}
+        assert m.update_batch(list(rows), list(rows.values())) == 50
+        assert dict(m.items()) == rows and {key: m[key] for key in rows} == rows
+        for keys, values in m.lookup_batch(7):
+            assert values._type_ is m.percpu_type() and values._type_._type_.value.size == size
+            for key, slots in zip(keys, values):
+                assert [bytes(slot)[:size] for slot in slots] == rows[key]
+        parts = [(keys[:], bytes(values)) for keys, values in m.lookup_batch(7)]
+        for keys, values in parts:
+            m.update_batch(keys, values)
+        assert dict(m.items()) == rows
+        if map_type != bpf.BPF_MAP_TYPE_PERCPU_ARRAY:
+            drained = {key: [bytes(slot)[:size] for slot in slots] for keys, values in m.lookup_and_delete_batch(7)
+                       for key, slots in zip(keys, values)}
+            assert drained == rows and list(m) == []
+
+
+@kernel
+def test_index_maps_scan_what_is_there():
+    inner = Map.create(ARRAY, u32, u32, 1)
+    outer = Map.create(bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, max_entries=8, inner=inner)
+    outer[3] = outer[5] = inner
+    assert outer.exact_scan and list(outer) == [3, 5] and list(outer.items()) == [(3, inner.id), (5, inner.id)]
+    parts = [(list(keys), list(values)) for keys, values in outer.lookup_batch(1)]
+    assert parts == [([3], [inner.id]), ([5], [inner.id])]
+    perf = Map.create(bpf.BPF_MAP_TYPE_PERF_EVENT_ARRAY, max_entries=2)
+    for scan in (perf.keys, perf.items):
+        with pytest.raises(bpf.NotSupported):
+            list(scan())
+
+
+@kernel
+def test_lpm_tries():
+    assert bpf.lpm_key("10.0.0.0/8") == (8).to_bytes(4, sys.byteorder) + bytes([10, 0, 0, 0])
+    assert bpf.lpm_key("10.1.2.3") == (32).to_bytes(4, sys.byteorder) + bytes([10, 1, 2, 3])
+    assert bpf.lpm_key("2001:db8::/32") == (32).to_bytes(4, sys.byteorder) + bytes.fromhex("20010db8") + bytes(12)
+    for text in ("", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "10.0.0.0/-1", "x/8", "10.0.0.0/8/8"):
+        with pytest.raises(ValueError):
+            bpf.lpm_key(text)
+    with Map.create(LPM, bytes, u32, 10, key_size=8, flags=bpf.BPF_F_NO_PREALLOC) as m:
+        m[bpf.lpm_key("10.0.0.0/8")], m[bpf.lpm_key("10.1.0.0/16")] = 8, 16
+        assert m[bpf.lpm_key("10.1.2.3")] == 16 and m[bpf.lpm_key("10.2.0.0")] == 8
+        assert bpf.lpm_key("11.0.0.0") not in m and m.exact_scan is False
+        assert dict(m.items()) == {bpf.lpm_key("10.0.0.0/8"): 8, bpf.lpm_key("10.1.0.0/16"): 16}
+        assert sum(len(keys) for keys, _ in m.lookup_batch()) == 2
+
+
+@kernel
+def test_queue_stack_and_bloom_filter():
+    queue, stack = [Map.create(map_type, None, u64, 3) for map_type in (QUEUE, bpf.BPF_MAP_TYPE_STACK)]
+    for m, order in ((queue, [1, 2, 3]), (stack, [3, 2, 1])):
+        for number in (1, 2, 3):
+            m.push(number)
+        with pytest.raises(bpf.MapFull):
+            m.push(4)
+        assert m.peek() == order[0] and [m.pop() for _ in range(3)] == order
+        for action in (m.peek, m.pop):
+            with pytest.raises(bpf.KeyNotFound, match="the map is empty"):
+                action()
+        m.push(1)
+        for number in (2, 3, 4):
+            m.push(number, bpf.BPF_EXIST)              # the oldest makes room
+        assert sorted(m.pop() for _ in range(3)) == [2, 3, 4]
+        for action in (lambda: 1 in m, lambda: m[1], lambda: m.update(1, 1), m.next_key, m.lookup_batch, m.keys):
+            with pytest.raises(bpf.NotSupported, match="pushed, peeked at and popped"):
+                action()
+        for value in (-1, "x", bytes(7)):
+            with pytest.raises(bpf.LayoutError):
+                m.push(value)
+    bloom = Map.create(bpf.BPF_MAP_TYPE_BLOOM_FILTER, None, Value, 100)
+    bloom.push(Value(1, 2))
+    assert Value(1, 2) in bloom and bytes(Value(1, 2)) in bloom and Value(2, 1) not in bloom
+    for action in (bloom.peek, bloom.pop):
+        with pytest.raises(bpf.NotSupported):
+            action()
+    with Map.create(HASH, u32, u32, 1) as m:
+        for action in (m.peek, m.pop, lambda: m.push(1)):
+            with pytest.raises(bpf.NotSupported):
+                action()
+
+
+@kernel
+def test_lookup_and_delete(numbers):
+    numbers[1] = 5
+    assert numbers.lookup_and_delete(1) == 5 and 1 not in numbers
+    with pytest.raises(bpf.KeyNotFound) as info:
+        numbers.lookup_and_delete(1)
+    assert info.value.key == 1 and info.value.cmd == "BPF_MAP_LOOKUP_AND_DELETE_ELEM"
+    numbers[2] = 6
+    for key in ("x", -1):
+        with pytest.raises(bpf.LayoutError):
+            numbers.lookup_and_delete(key)
+    assert numbers[2] == 6
+    cpus = len(bpf.possible_cpus())
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 2) as m:
+        m[1] = list(range(cpus))
+        assert m.lookup_and_delete(1) == list(range(cpus)) and list(m) == []
+    with pytest.raises(bpf.NotSupported, match="array"):
+        Map.create(ARRAY, u32, u32, 1).lookup_and_delete(0)
+
+
+def pages(value=u64, entries=4, **options):
+    return Map.create(ARRAY, u32, value, entries, flags=bpf.BPF_F_MMAPABLE, **options)
+
+
+@kernel
+@pytest.mark.parametrize("ctype, given", [
+    (u8, [1, 255]), (u16, [1, 2]), (u32, [1, 1 << 31]), (u64, [1, 1 << 63]), (ctypes.c_int64, [-1, 5]),
+    (ctypes.c_double, [0.5, -2.0]), (u32.__ctype_be__, [1, 2]), (ctypes.c_bool, [True, False]),
+    (type("Mine", (u16,), {}), [3, 4])])
+def test_mapped_numbers_are_those_of_lookup(ctype, given):
+    with pages(ctype, 2) as m:
+        mapped, writable = m.mmap(), m.mmap(writable=True)
+        for index, number in enumerate(given):
+            m[index] = number
+        assert [mapped[0], mapped[1]] == given == list(mapped) and len(mapped) == 2
+        for index, number in enumerate(reversed(given)):
+            writable[index] = number
+        assert [m[0], m[1]] == given[::-1] == [mapped[0], mapped[1]]
+        for index in (-1, 2, 1 << 70):
+            with pytest.raises(IndexError):
+                mapped[index]
+            with pytest.raises(IndexError):
+                writable[index] = given[0]
+        with pytest.raises(TypeError):
+            mapped[0] = given[0]
+        if ctype not in (ctypes.c_double, ctypes.c_bool):
+            for wrong in (1 << 64, "x", None):
+                with pytest.raises(bpf.LayoutError):
+                    writable[0] = wrong
+
+
+@kernel
+def test_mapped_structures_are_copies_or_live():
+    with pages(Odd, 3) as m:
+        m[2] = Odd(1, 2, 3)
+        mapped, writable = m.mmap(), m.mmap(writable=True)
+        copied, live = mapped[2], writable[2]
+        assert (copied.a, copied.b, copied.c) == (live.a, live.b, live.c) == (1, 2, 3)
+        live.b = 77
+        assert m[2].b == 77 == mapped[2].b and copied.b == 2
+        copied.b = 99
+        assert m[2].b == 77
+        assert mapped.view.readonly and not writable.view.readonly and mapped.view.nbytes == 3 * 16
+        with pytest.raises(TypeError):
+            mapped.view[0] = 1
+        with pytest.raises((TypeError, BufferError)):
+            Odd.from_buffer(mapped.view)
+        assert bytes(mapped.view[32:43]) == bytes(m[2])
+    with pages(bytes, 2, value_size=5) as m:
+        m[1] = b"abcde"
+        mapped, writable = m.mmap(), m.mmap(writable=True)
+        assert mapped[1] == b"abcde"
+        writable[1] = b"vwxyz"
+        assert m[1] == b"vwxyz" == mapped[1]
+
+
+@kernel
+def test_mapped_memory_outlives_what_it_came_from():
+    m = pages()
+    m[1] = 5
+    mapped, writable = m.mmap(), m.mmap(writable=True)
+    m.close()
+    writable[1] = 6
+    view = mapped.view
+    assert mapped[1] == 6
+    for one in (mapped, writable):
+        one.close()
+        one.close()
+        for action in (lambda: one[1], lambda: one.__setitem__(1, 1)):
+            with pytest.raises((ValueError, IndexError)):
+                action()
+        assert len(one) == 0
+    del mapped, writable
+    one = None
+    gc.collect()
+    assert view[8] == 6 or sys.byteorder == "big"
+    with pages(Value) as m, m.mmap(writable=True) as writable:
+        live = writable[3]
+    del writable, m
+    gc.collect()
+    live.packets = 3
+    assert live.packets == 3
+    pid = in_child(lambda: (live.packets, setattr(live, "packets", 4)))
+    assert os.waitpid(pid, 0)[1] == 0 and live.packets == 4    # shared with the child
+
+
+@kernel
+def test_mapping_what_cannot_be_mapped_says_why(bpffs):
+    m = pages()
+    m.pin(os.path.join(bpffs, "m"))
+    with pytest.raises(bpf.PermissionDenied) as info:
+        Map.from_pin(os.path.join(bpffs, "m")).mmap()
+    assert 'mode="rw"' in info.value.hint
+    writable = m.mmap(writable=True)
+    with pytest.raises(bpf.Busy):
+        m.freeze()
+    del writable
+    gc.collect()
+    m.freeze()
+    with pytest.raises(bpf.PermissionDenied) as info:
+        m.mmap(writable=True)
+    assert "frozen" in info.value.hint
+    assert m.mmap()[0] == 0
+    for other in (Map.create(ARRAY, u32, u64, 4), Map.create(HASH, u32, u64, 4)):
+        with pytest.raises(bpf.NotSupported, match="BPF_F_MMAPABLE"):
+            other.mmap()
+    program_only = Map.create(ARRAY, u32, u64, 4, flags=bpf.BPF_F_MMAPABLE | bpf.BPF_F_RDONLY_PROG)
+    with pytest.raises(bpf.PermissionDenied) as info:
+        program_only.mmap(writable=True)
+    assert "BPF_F_RDONLY_PROG" in info.value.hint and program_only.mmap()[0] == 0
+    ring, user_ring = [Map.create(map_type, max_entries=4096) for map_type in (
+        bpf.BPF_MAP_TYPE_RINGBUF, bpf.BPF_MAP_TYPE_USER_RINGBUF)]
+    arena = Map.create(bpf.BPF_MAP_TYPE_ARENA, max_entries=2, flags=bpf.BPF_F_MMAPABLE)
+    for other, size in ((ring, 4 * 4096), (user_ring, 4 * 4096), (arena, 2 * 4096)):
+        mapped = other.mmap()
+        assert len(mapped) == 0 and (mapped.view.nbytes == size or os.sysconf("SC_PAGESIZE") != 4096)
+        with pytest.raises(IndexError):
+            mapped[0]
+    assert set(bytes(ring.mmap().view)) == {0}
+
+
+@kernel
+def test_global_variables_of_a_program_are_read_in_place(tmp_path, bpffs):
+    (tmp_path / "counter.c").write_text("""
+        #define SEC(name) __attribute__((section(name), used))
+        volatile unsigned long long hits = 5;
+        volatile const int limit = 7;
+        SEC("socket") int count(void *ctx) { hits += limit; return 0; }
+        char _license[] SEC("license") = "GPL";
+    """)
+    status, _, err = run(program("clang"), "-O2", "-g", "-target", "bpf", "-c", tmp_path / "counter.c",
+                         "-o", tmp_path / "counter.o")
+    assert status == 0, err
+    pin = os.path.join(bpffs, "count")
+    bpftool("prog", "load", tmp_path / "counter.o", pin, "type", "socket", "pinmaps", os.path.join(bpffs, "maps"))
+    names = {name: os.path.join(bpffs, "maps", name) for name in os.listdir(os.path.join(bpffs, "maps"))}
+    data = next(path for name, path in names.items() if name.endswith("_data") or name.endswith(".data"))
+    with Map.from_pin(data, value=u64, mode="rw") as m, m.mmap() as mapped:
+        assert mapped[0] == 5
+        packet = tmp_path / "packet"
+        packet.write_bytes(bytes(64))
+        for turn in range(1, 4):
+            bpftool("prog", "run", "pinned", pin, "data_in", packet)
+            assert mapped[0] == 5 + 7 * turn == m[0]
+
+
 # ---- Kernel: what other programs wrote --------------------------------------
 
 
@@ -1692,6 +2321,139 @@ def test_bench_lookup_against_the_ctypes_floor():
     report([("plain ctypes loop", floor, None), ("m.lookup(int) -> Structure", lookup, 1.35),
             ("m.lookup_into(int, out)", into, 1.25)], floor, 200000)
     assert sys.version_info[:2] != (3, 11) or (lookup / floor <= 1.35 and into / floor <= 1.25)
+
+
+C_SCANS = r"""
+#include <errno.h>
+#include <linux/bpf.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+static long bpf(int cmd, union bpf_attr *attr, unsigned size) { return syscall(SYS_bpf, cmd, attr, size); }
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec * 1e-9; }
+int main(int argc, char **argv) {
+    unsigned size = atoi(argv[3]), key, next, cursor, total = 0;
+    struct { unsigned long long packets, bytes; } value, *values = malloc(16ul * size);
+    unsigned *keys = malloc(4ul * size);
+    union bpf_attr attr;
+    memset(&attr, 0, sizeof attr);
+    attr.map_id = atoi(argv[1]);
+    int fd = bpf(BPF_MAP_GET_FD_BY_ID, &attr, 12);
+    memset(keys, 1, 4ul * size);
+    memset(values, 1, 16ul * size);
+    double start = now();
+    if (!strcmp(argv[2], "batch")) {
+        for (int first = 1;; first = 0) {
+            memset(&attr, 0, sizeof attr);
+            attr.batch.in_batch = first ? 0 : (unsigned long)&cursor;
+            attr.batch.out_batch = (unsigned long)&cursor;
+            attr.batch.keys = (unsigned long)keys;
+            attr.batch.values = (unsigned long)values;
+            attr.batch.count = size;
+            attr.batch.map_fd = fd;
+            long result = bpf(BPF_MAP_LOOKUP_BATCH, &attr, 56);
+            total += attr.batch.count;
+            if (result) break;
+        }
+    } else {
+        for (int first = 1;; first = 0) {
+            memset(&attr, 0, sizeof attr);
+            attr.map_fd = fd;
+            attr.key = first ? 0 : (unsigned long)&key;
+            attr.next_key = (unsigned long)&next;
+            if (bpf(BPF_MAP_GET_NEXT_KEY, &attr, 32)) break;
+            key = next;
+            attr.key = (unsigned long)&key;
+            attr.value = (unsigned long)&value;
+            if (!bpf(BPF_MAP_LOOKUP_ELEM, &attr, 32)) total++;
+        }
+    }
+    printf("%.9f %u\\n", now() - start, total);
+}
+"""
+
+
+@kernel
+@pytest.mark.bench
+def test_bench_scans_against_c_and_bpftool(tmp_path):
+    (tmp_path / "scans.c").write_text(C_SCANS.replace("\\\\", "\\"))
+    status, _, err = run(program("gcc"), "-O2", "-w", "-o", tmp_path / "scans", tmp_path / "scans.c")
+    assert status == 0, err
+    rows = {}
+    with million() as m:
+        room = m._batch_room(None)
+
+        def timed(name, function):
+            start = time.perf_counter()
+            seconds = function() or time.perf_counter() - start
+            rows[name] = min(seconds, rows.get(name, seconds))
+
+        def c(how):
+            seconds, total = run(tmp_path / "scans", m.id, how, room)[1].split()
+            assert int(total) == 1000000
+            return float(seconds)
+
+        def batches():
+            assert sum(len(keys) for keys, _ in m.lookup_batch()) == 1000000
+
+        def items():
+            for _ in m.items():
+                pass
+        for _ in range(7):
+            timed("C LOOKUP_BATCH", lambda: c("batch"))
+            timed("m.lookup_batch()", batches)
+            timed("m.items(), typed", items)
+        for _ in range(3):
+            timed("C next_key + lookup", lambda: c("walk"))
+        timed("bpftool -j map dump, process", lambda: run(program("bpftool"), "-j", "map", "dump", "id", m.id) and None)
+    print("\nscan of a hash of 1 M entries, %d a batch" % room)
+    c_batch, c_walk = rows["C LOOKUP_BATCH"], rows["C next_key + lookup"]
+    targets = {"m.lookup_batch()": 1.05, "m.items(), typed": c_walk / c_batch}
+    report([(name, seconds, targets.get(name)) for name, seconds in rows.items()], c_batch, 1000000)
+    assert rows["m.lookup_batch()"] <= 1.05 * c_batch and rows["m.items(), typed"] < c_walk
+
+
+@kernel
+@pytest.mark.bench
+def test_bench_mapped_reads():
+    with pages(u64, 1000) as m, m.mmap() as mapped:
+        def reads(_):
+            for index in range(1000):
+                mapped[index]
+
+        def empty(_):
+            for index in range(1000):
+                pass
+        reading, looping = best([reads, empty])
+    print("\nmapped scalar: %.0f ns a read  (to reach: 150)" % ((reading - looping) / 20000 * 1e9))
+    assert (reading - looping) / 20000 <= 150e-9
+
+
+@kernel
+@pytest.mark.bench
+def test_bench_memory_of_a_scan():
+    status, out, err = python("""
+        import ctypes
+        import bpflookup as bpf
+        count = 10000000
+        peak = lambda: int(bpf._colon_file("/proc/self/status")["VmHWM"].split()[0]) / 1024
+        bare = peak()
+        with bpf.Map.create(bpf.BPF_MAP_TYPE_HASH, ctypes.c_uint32, ctypes.c_uint64, count) as m:
+            for start in range(0, count, 100000):
+                numbers = range(start, start + 100000)
+                m.update_batch((ctypes.c_uint32 * 100000)(*numbers), (ctypes.c_uint64 * 100000)(*numbers))
+            seen = 0
+            for key, value in m.items():
+                seen += key == value
+            assert seen == count, seen
+            print(peak() - bare)
+    """, timeout=600)
+    assert status == 0, err
+    print("\nitems() over 10 M entries: %.0f MiB above the interpreter, filling included  (to reach: 64)" % float(out))
+    assert float(out) <= 64
 
 
 BCC = """
