@@ -2677,9 +2677,12 @@ class _UsageError(Exception):
 
 def main(argv=None):
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
+    if hasattr(sys.stdout, "reconfigure"):     # 3.7; a map's name may hold what LANG=C cannot print
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        if sys.stdout is not None:     # closed by who started us
+            sys.stdout.flush()
         return status
     except _UsageError as error:
         return _complain("%s (see --help)" % error, 2)
@@ -2693,73 +2696,69 @@ def main(argv=None):
 
 
 def _complain(message, status):
-    sys.stderr.write("bpflookup: %s\n" % message)
+    if sys.stderr is not None:
+        sys.stderr.write("bpflookup: %s\n" % message)
     return status
 
 
 def _run(words):
-    options, tracer = set(), None
     known = {"-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty", "--trace": "trace",
              "-h": "help", "--help": "help", "-V": "version", "--version": "version"}
+    options = set()
     while words and words[0].startswith("-"):
         if words[0] not in known:
             raise _UsageError("unknown option %s" % words[0])
         options.add(known[words.pop(0)])
-    if "help" in options or {"help", "-h", "--help"} & set(words[:2]):
-        print(_USAGE)
-        return 0
-    if "version" in options:
-        print("bpflookup %s" % __version__)
+    if "help" in options or {"help", "-h", "--help"} & set(words[:2]) or "version" in options:
+        print("bpflookup %s" % __version__ if "version" in options else _USAGE)
         return 0
     if words[:1] == ["map"]:
         words.pop(0)
     commands = {"show": _show, "list": _show, "dump": _dump, "lookup": _lookup, "demo": _demo}
     if not words or words[0] not in commands:
         raise _UsageError("unknown command '%s'" % words[0] if words else "a command is needed")
+
+    def as_json(thing):
+        import json
+        pretty = "pretty" in options
+        print(json.dumps(thing, indent=4 if pretty else None, separators=None if pretty else (",", ":")))
+
+    tracer = trace()
     if "trace" in options:
-        tracer = trace().__enter__()
+        tracer.__enter__()
     try:
-        return commands[words[0]](words[1:], options)
+        return commands[words[0]](words[1:], as_json if options & {"json", "pretty"} else None)
     finally:
-        if tracer:
+        if "trace" in options:
             tracer.__exit__()
 
 
-def _print_json(thing, options):
-    import json
-    print(json.dumps(thing, indent=4 if "pretty" in options else None,
-                     separators=None if "pretty" in options else (",", ":")))
-
-
-def _take_map(words):
-    """Remove the words that name a map from words; return what open_map takes."""
+def _map_spec(words, rest=0):
+    """Remove the words that name a map from words and return what open_map takes; at most rest words may be left."""
     if not words:
         raise _UsageError("which map? id N, name S, pinned PATH")
-    word = words.pop(0)
-    if word not in ("id", "name", "pinned"):
-        return word
-    if not words:
-        raise _UsageError("'%s' must be followed by what it names" % word)
-    return "%s %s" % (word, words.pop(0))
+    spec = words.pop(0)
+    if spec in ("id", "name", "pinned"):
+        if not words or not words[0] or spec == "id" and not words[0].isdecimal():
+            raise _UsageError("'%s' must be followed by what it names%s" % (spec, ", a number" * (spec == "id")))
+        spec = "%s %s" % (spec, words.pop(0))
+    if len(words) > rest:
+        raise _UsageError("unexpected '%s'" % words[rest])
+    return spec
 
 
-def _no_more(words):
+def _show(words, as_json):
     if words:
-        raise _UsageError("unexpected '%s'" % words[0])
-
-
-def _show(words, options):
-    if words:
-        spec = _take_map(words)
-        _no_more(words)
-        with open_map(spec) as m:
+        with open_map(_map_spec(words)) as m:
             shown = m.info
     else:
         shown = list(maps())
-    if options & {"json", "pretty"}:
-        _print_json([_info_json(info) for info in shown] if isinstance(shown, list) else _info_json(shown), options)
+    infos = shown if isinstance(shown, list) else [shown]
+    if as_json:
+        known = [_info_json(info) for info in infos]
+        as_json(known if infos is shown else known[0])
         return 0
-    for info in shown if isinstance(shown, list) else [shown]:
+    for info in infos:
         known = _info_json(info)
         print("%(id)d: %(type)s" % known, " name " + info.name if info.name else "", " flags 0x%x" % info.map_flags)
         extra = [" %s %d" % (name, known[key]) for name, key in (
@@ -2780,12 +2779,10 @@ def _info_json(info):
 def _entry_json(key, value):
     """Return an entry of bytes as bpftool's JSON has it; value is a list in a per-CPU map."""
     words = lambda raw: ["0x%02x" % byte for byte in raw]
-    entry = {"key": words(key)}
-    if isinstance(value, list):
-        entry["values"] = [{"cpu": cpu, "value": words(raw)} for cpu, raw in zip(possible_cpus(), value)]
-    else:
-        entry["value"] = words(value)
-    return entry
+    if not isinstance(value, list):
+        return {"key": words(key), "value": words(value)}
+    return {"key": words(key), "values": [{"cpu": cpu, "value": words(raw)}
+                                          for cpu, raw in zip(possible_cpus(), value)]}
 
 
 def _print_entry(key, value):
@@ -2795,12 +2792,10 @@ def _print_entry(key, value):
         print("key %s%s  value %s" % (words(key), "" if cpu is None else "  cpu %d" % cpu, words(raw)))
 
 
-def _dump(words, options):
-    spec = _take_map(words)
-    _no_more(words)
-    with open_map(spec, bytes, bytes) as m:
-        if options & {"json", "pretty"}:
-            _print_json([_entry_json(key, value) for key, value in m.items()], options)
+def _dump(words, as_json):
+    with open_map(_map_spec(words), bytes, bytes) as m:
+        if as_json:
+            as_json([_entry_json(key, value) for key, value in m.items()])
             return 0
         count = 0
         for count, (key, value) in enumerate(m.items(), 1):
@@ -2809,15 +2804,14 @@ def _dump(words, options):
     return 0
 
 
-def _lookup(words, options):
-    spec = _take_map(words)
-    with open_map(spec, bytes, bytes) as m:
+def _lookup(words, as_json):
+    with open_map(_map_spec(words, len(words)), bytes, bytes) as m:
         key = _parse_key(words, m.key_size)
         value = m.get(key)
-    if options & {"json", "pretty"}:
-        _print_json(None if value is None else _entry_json(key, value), options)
+    if as_json:
+        as_json(None if value is None else _entry_json(key, value))
     elif value is None:
-        _complain("no such key: %s" % _shown(key), 1)
+        return _complain("no such key: %s" % _shown(key), 1)
     else:
         _print_entry(key, value)
     return int(value is None)
@@ -2829,8 +2823,8 @@ def _parse_key(words, size):
         raise _UsageError("'key DATA' is needed")
     base = 16 if words[1] == "hex" else 0
     words = words[2:] if base else words[1:]
-    try:
-        numbers = [int(word, base) for word in words]
+    try:                               # 010 is octal, as bpftool's strtoul has it
+        numbers = [int(word, base or (8 if word.isdecimal() and word[0] == "0" else 0)) for word in words]
         if len(numbers) == 1 and size in (2, 4, 8):
             return numbers[0].to_bytes(size, sys.byteorder, signed=numbers[0] < 0)
         raw = bytes(numbers)
@@ -2906,10 +2900,11 @@ def _load_program(instructions, name):
         raise
 
 
-def _demo(words, options):
+def _demo(words, _):
     """Have the kernel fill a map of ours and look it up; leave nothing behind."""
     import socket
-    _no_more(words)
+    if words:
+        raise _UsageError("unexpected '%s'" % words[0])
     try:
         flows = Map.create(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows")
     except PermissionDenied as error:

@@ -2189,7 +2189,7 @@ def test_show_dump_and_lookup_are_bpftools(bpffs):
         assert {m.id, percpu.id} <= {info["id"] for info in known}
         for words in (["id", m.id], ["name", "cli_test"], ["pinned", pin]):
             assert json.loads(command("-j", "map", "dump", *words)[1]) == bpftool("map", "dump", *words)
-            for key in ([1, 0, 0, 0], ["hex", "02", "00", "00", "00"]):
+            for key in ([1, 0, 0, 0], ["01", "0", "0", "0"], ["hex", "02", "00", "00", "00"]):
                 ours = command(*(["-j", "map", "lookup"] + words + ["key"] + key))
                 assert ours[0] == 0 and json.loads(ours[1]) == bpftool("map", "lookup", *(words + ["key"] + key))
         assert json.loads(command("-j", "map", "dump", "cli_cpu")[1]) == bpftool("map", "dump", "name", "cli_cpu")
@@ -2216,7 +2216,9 @@ def test_show_dump_and_lookup_are_bpftools(bpffs):
     (["lookup", "M", "key", "x"], 2, "invalid literal"), (["lookup", "M", "key", "1", "2"], 2, "has 4 bytes, not 2"),
     (["lookup", "M", "key", "256", "0", "0", "0"], 2, "256"), (["lookup", "M", "key", "4294967296"], 2, "too big"),
     (["dump", "no_such_map"], 1, "no map is named"), (["dump", "id", "2147483000"], 1, "no such map"),
-    (["dump", "/no/pin"], 1, "no such map"), (["dump", "id", "x"], 1, "id N"), (["demo", "x"], 2, "unexpected")])
+    (["dump", "/no/pin"], 1, "no such map"), (["dump", "id", "x"], 2, "a number"), (["demo", "x"], 2, "unexpected"),
+    (["show", "id", "-1"], 2, "a number"), (["show", "id", "99999999999"], 1, "map id is 99999999999, outside"),
+    (["show", "name", ""], 2, "must be followed"), (["lookup", "M", "key", "09"], 2, "invalid literal")])
 def test_bad_commands_are_one_line(words, status, message):
     with Map.create(HASH, u32, u64, 3) as m:
         done = command(*[str(m.id) if word == "M" else word for word in words])
@@ -2229,6 +2231,16 @@ def test_help_and_version():
         status, out, err = command(*words)
         assert status == 0 and "usage: bpflookup.py" in out and err == "", words
     assert command("--version")[1] == "bpflookup %s\n" % bpf.__version__
+
+
+@kernel
+def test_closed_streams_and_strange_names_are_no_trouble():
+    script = "exec %s %s map show" % (sys.executable, MODULE)
+    with Map.create(HASH, u32, u64, 3, name="caf\xe9"):
+        assert run("sh", "-c", script + " >&-")[0] == 0 and run("sh", "-c", script + " x 2>&-")[0] == 1
+        status, out, err = command("map", "show", env=dict(os.environ, LC_ALL="C", PYTHONIOENCODING="ascii"))
+        if sys.version_info >= (3, 7):
+            assert status == 0 and "name caf\\xe9" in out and err == ""
 
 
 @kernel
