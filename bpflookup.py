@@ -550,6 +550,8 @@ def _diagnose(code, cmd, map_type, fd, path):
         return "this process has too many open descriptors (ulimit -n)"
     if code == errno.ENOSYS:
         return "this kernel has no bpf(2), or a sandbox hides it; the number used was %r" % (_nr_bpf,)
+    if code == errno.ERANGE and cmd in _ELEMENT_CMDS:
+        return "the CPU number in the flags is none of a possible CPU"
     return _HINTS.get((code, cmd))
 
 
@@ -2096,7 +2098,7 @@ class Map:
             return [self._percpu_values(copy(raw, offset)) for offset in range(0, len(raw), step)]
         if ctype is bytes:
             return [raw[offset:offset + step] for offset in range(0, len(raw), step)]
-        if _is_plain(ctype):
+        if _is_plain(ctype) and ctype._type_ != "c":
             return array[:]
         copy = _copier(ctype)
         objects = [copy(raw, offset) for offset in range(0, len(raw), step)]
@@ -2171,7 +2173,7 @@ class Map:
     def _batch_room(self, size):
         """Return how many entries a batch is to hold: size, or as many as fit into about a MiB."""
         if size is not None:
-            return _integer(size, 1, (1 << 32) - 1, "size")
+            return min(_integer(size, 1, (1 << 32) - 1, "size"), self.max_entries or 1 << 12)
         entry = self.key_size + (sizeof(self.percpu_type()) if self._is_percpu else self.value_size)
         return max(1, min(self.max_entries or 1 << 12, (1 << 20) // entry))
 
@@ -2207,8 +2209,8 @@ class Map:
         self._live()
         if self.key_type is None:
             self._key_in(None)
-        if isinstance(given, ctypes.Array) and given._type_ is ctype and sizeof(given) >= sizeof(ctype) * len(given):
-            return given
+        if isinstance(given, ctypes.Array) and type(given) is ctype * (sizeof(given) // sizeof(ctype)):
+            return given               # the very class: ctypes has one for each length
         if not isinstance(given, (list, tuple, _CDATA, str)):
             try:
                 raw = memoryview(given).tobytes()
@@ -2463,9 +2465,9 @@ class MemoryMap:
     def __getitem__(self, index):
         if not 0 <= index < self._count:
             raise IndexError("index %r is not in 0..%d" % (index, self._count - 1))
-        if self._words is not None:
-            return self._words[index * self._step]
-        memory = self._memory
+        words, memory = self._words, self._memory
+        if words is not None:
+            return words[index * self._step]
         if memory is None:
             raise ValueError("this mapping is closed")
         if self._type is bytes:

@@ -2254,6 +2254,27 @@ def test_a_reader_that_goes_away_is_no_error():
         dump.stderr.close()
 
 
+# ---- README -----------------------------------------------------------------
+
+
+@kernel
+def test_the_examples_of_the_readme_run(bpffs, capsys):
+    with open(os.path.join(os.path.dirname(MODULE), "README.md")) as file:
+        examples = [part.split("```")[0] for part in file.read().split("```python\n")[1:]]
+    pin = os.path.join(bpffs, "flows")
+    with Map.create(HASH, Key, Value, 4) as m:
+        m[Key(0x0100007f, 443, 6)] = Value(77, 0)
+        m.pin(pin)
+        for example in examples:
+            exec(example.replace("/sys/fs/bpf/flows", pin), {"__name__": "example"})
+    printed = capsys.readouterr().out
+    for example in examples:
+        for line in example.splitlines():
+            if line.startswith("# {"):
+                assert line[2:] in printed.splitlines()
+    assert printed.startswith("77\n") and "3 384 48\n" in printed and printed.endswith("42 8 64\n")
+
+
 # ---- Bench: ratios in one run (pytest -m bench -s) --------------------------
 
 
