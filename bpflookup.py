@@ -824,22 +824,21 @@ def _format_attr(cmd, attr, size):
     """Return the fields of a command's arm of bpf_attr, as far as size reaches."""
     name, _ = _ARMS[cmd]
     arm = getattr(attr, name)
-    sizes = _traced_sizes(arm.map_fd) if name == "elem" else (0, 0)
+    # What may be shown as bytes: inputs of a size that is known
+    sizes = dict(zip(("key", "value"), _traced_sizes(arm))) if name == "elem" else {}
+    if cmd != BPF_MAP_UPDATE_ELEM:
+        sizes["value"] = 0
     words = []
-    for field, _ in arm._fields_:
+    for field, ctype in arm._fields_:
         value = getattr(arm, field)
         if field == "_pad" or getattr(type(arm), field).offset >= size:
             continue
-        if isinstance(value, bytes):
-            text = '"%s"' % value.decode("latin-1")
-        elif field == "pathname":
-            text = '"%s"' % os.fsdecode(ctypes.string_at(value))
-        elif value and field == "key" and sizes[0]:
-            text = ctypes.string_at(value, sizes[0]).hex()
-        elif value and field == "value" and sizes[1] and cmd == BPF_MAP_UPDATE_ELEM:
-            text = ctypes.string_at(value, sizes[1]).hex()
+        if isinstance(value, bytes) or field == "pathname":
+            text = '"%s"' % os.fsdecode(value if isinstance(value, bytes) else ctypes.string_at(value))
+        elif value and sizes.get(field):
+            text = ctypes.string_at(value, sizes[field]).hex()
         else:
-            text = hex(value) if dict(arm._fields_)[field] is u64 and value else str(value)
+            text = hex(value) if ctype is u64 and value else str(value)
         words.append("%s=%s" % (field, text))
     return ", ".join(words)
 
@@ -847,22 +846,20 @@ def _format_attr(cmd, attr, size):
 def _format_outputs(cmd, attr):
     """Return what a successful command wrote, as " -> ..."."""
     if cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY):
-        size = _traced_sizes(attr.elem.map_fd)[cmd != BPF_MAP_GET_NEXT_KEY]
+        size = _traced_sizes(attr.elem)[cmd != BPF_MAP_GET_NEXT_KEY]
         return " -> %s" % ctypes.string_at(attr.elem.value, size).hex()
     if _ARMS[cmd][0] == "batch":
         return " -> count=%d" % attr.batch.count
-    if cmd in (BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_NEXT_ID):
-        return " -> next_id=%d" % attr.get_id.next_id
-    return ""
+    return " -> next_id=%d" % attr.get_id.next_id if _ARMS[cmd] == ("get_id", "next_id") else ""
 
 
-def _traced_sizes(fd):
-    """Return (key, value) bytes of a map as transferred; zeros where the kernel does not tell."""
+def _traced_sizes(elem):
+    """Return (key, value) bytes as an element command moves them; zeros where the kernel does not tell."""
     info, attr = bpf_map_info(), bpf_attr()
-    attr.info.bpf_fd, attr.info.info_len, attr.info.info = fd, sizeof(info), addressof(info)
-    if _libc_syscall(_nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), 16) == -1:
+    attr.info.bpf_fd, attr.info.info_len, attr.info.info = elem.map_fd, sizeof(info), addressof(info)
+    if _libc_syscall(_nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), _ATTR_SIZES[BPF_OBJ_GET_INFO_BY_FD]) == -1:
         return 0, 0
-    if info.type in _PERCPU_TYPES:     # a transfer comes after the proof, but the proof itself is one
+    if info.type in _PERCPU_TYPES and not elem.flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
         return info.key_size, percpu_stride(info.value_size) * len(_proven_cpus or ())
     return info.key_size, info.value_size
 
@@ -923,7 +920,7 @@ def _sysfs_cpus():
         ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
     except ValueError:
         return ()
-    return tuple(cpu for ends in ranges for cpu in range(ends[0], ends[-1] + 1))
+    return tuple(cpu for ends in ranges for cpu in range(ends[0], min(ends[-1], _MAX_CPUS) + 1))
 
 
 # ---- 4. Layout --------------------------------------------------------------

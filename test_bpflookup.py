@@ -594,6 +594,17 @@ def test_trace_tells_calls_and_costs_nothing_when_off(flows):
     assert all(line.endswith(" ns>\n") for line in outer)
 
 
+@kernel
+def test_trace_reads_no_more_than_a_flagged_value_has():
+    lines = []
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u32, 1) as m, bpf.trace(lines.append):
+        try:
+            m.update(0, 7, bpf.BPF_F_ALL_CPUS)         # EINVAL before 7.0
+        except bpf.InvalidArgument:
+            pass
+    assert "value=%s, flags=0x10}" % bytes(u32(7)).hex() in lines[0]
+
+
 def fake_sys(monkeypatch, text):
     real = bpf._read_text
     monkeypatch.setattr(bpf, "_read_text", lambda path: text if path.endswith("cpu/possible") else real(path))
