@@ -472,7 +472,7 @@ _BY_CMD = (
     (errno.E2BIG, _UPDATE_CMDS, MapFull),
     (errno.ENOSPC, _UPDATE_CMDS, MapFull),
     # Nothing that these refuse is ever passed to them, so that it is the kernel that lacks them.
-    (errno.EINVAL, {BPF_MAP_FREEZE, BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH, "mmap"}, NotSupported),
+    (errno.EINVAL, {BPF_MAP_FREEZE, BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH}, NotSupported),
 )
 
 # command -> map types without it that answer EINVAL instead of ENOTSUPP
@@ -500,7 +500,8 @@ def _error_class(code, cmd, map_type=None):
 
 def errno_name(code):
     """Return "ENOENT" for 2, "ENOTSUPP" for 524, "errno 999" for what has no name."""
-    return "ENOTSUPP" if code == ENOTSUPP else errno.errorcode.get(code, "errno %d" % code)
+    kernel_names = {ENOTSUPP: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}      # Python's for the latter is ENOTSUP
+    return kernel_names.get(code) or errno.errorcode.get(code, "errno %d" % code)
 
 
 def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None):
@@ -529,6 +530,7 @@ _BY_ID_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] == "get_id")
 
 
 _HINTS = {                             # where errno and command tell enough
+    (errno.EINVAL, "mmap"): "an arena can be mapped again only at the address of its first mapping",
     (errno.EINVAL, BPF_MAP_CREATE): "a size, flag, max_entries or name that this map type refuses, or a type this "
                                     "kernel lacks",
     (errno.E2BIG, BPF_MAP_CREATE): "a size or max_entries beyond this map type's limit, or an attribute that this "
@@ -590,6 +592,8 @@ def _why_fd_refuses(cmd, fd):
         return "this descriptor is write-only: open the map with mode=\"rw\""
     if _fdinfo(fd).get("frozen") == "1" and cmd in _WRITE_CMDS | {"mmap"}:
         return "the map is frozen: user space can no longer write to it"
+    if cmd == "mmap" and _fdinfo(fd).get("map_type") in (str(BPF_MAP_TYPE_RINGBUF), str(BPF_MAP_TYPE_USER_RINGBUF)):
+        return "a whole ring buffer can be mapped for reading only"
     if cmd == "mmap":
         return "a map created with BPF_F_RDONLY_PROG can be mapped for reading only"
     return _why_not_privileged(cmd, None)
@@ -1734,7 +1738,7 @@ class Map:
     def _find(self, key, flags=0, out=None, cmd=BPF_MAP_LOOKUP_ELEM):
         """Return what LOOKUP or LOOKUP_AND_DELETE writes for key, None if there is no such key."""
         flags = _flag_bits(flags)
-        key = self._key_in(key)
+        key = self._key_in(key, cmd)
         if out is None:
             out_type = self._flagged_type(flags) or self._out_type or self._proved_type(key)
             if out_type is None:
@@ -1773,12 +1777,12 @@ class Map:
         """Return the error for what this type of map does not have."""
         return _error(ENOTSUPP, cmd, self._about, self.type, detail="this map has no %s" % what)
 
-    def _key_in(self, key):
+    def _key_in(self, key, cmd=BPF_MAP_LOOKUP_ELEM):
         """Return key as an int within bounds (int key types) or a ctypes object of key_size bytes."""
         self._live()
         if self.key_type is None:
-            raise self._no(BPF_MAP_LOOKUP_ELEM, "keys; values are pushed, peeked at and popped" if self.value_size
-                           else "keys and values")
+            use = "asked for with in" if self.type == BPF_MAP_TYPE_BLOOM_FILTER else "peeked at and popped"
+            raise self._no(cmd, "keys; values are pushed, " + use if self.value_size else "keys and values")
         if self.type in _FD_KEY_TYPES and hasattr(key, "fileno"):
             key = key.fileno()
         obj = _to_ctype(self.key_type, self.key_size, key, "key of " + self._about)
@@ -1943,7 +1947,7 @@ class Map:
         kernel   BPF_MAP_UPDATE_ELEM, 3.18
         """
         flags = _flag_bits(flags)
-        key = self._key_in(key)
+        key = self._key_in(key, BPF_MAP_UPDATE_ELEM)
         value = self._value_in(key, value, flags)
         code = self._element(BPF_MAP_UPDATE_ELEM, key, value, flags)
         if code:
@@ -1958,7 +1962,7 @@ class Map:
         raises   KeyNotFound, NotSupported (arrays), LayoutError, PermissionDenied, SyscallError
         kernel   BPF_MAP_DELETE_ELEM, 3.18
         """
-        key = self._key_in(key)
+        key = self._key_in(key, BPF_MAP_DELETE_ELEM)
         code = self._element(BPF_MAP_DELETE_ELEM, key, None)
         if code:
             raise self._error(BPF_MAP_DELETE_ELEM, code, key)
@@ -1972,13 +1976,13 @@ class Map:
         raises   LayoutError, NotSupported (queues, storages, ring buffers), SyscallError
         kernel   BPF_MAP_GET_NEXT_KEY, 3.18; without a key, 4.12
         """
-        following = self._next(None if key is None else self._key_in(key))
+        following = self._next(None if key is None else self._key_in(key, BPF_MAP_GET_NEXT_KEY))
         return None if following is None else self._key_out(following)
 
     def _next(self, key):
         """Return the ctypes object of the key after key, None at the end."""
         if self.key_type is None:
-            self._key_in(None)         # raises
+            self._key_in(None, BPF_MAP_GET_NEXT_KEY)         # raises
         following = _maker(self._raw_key_type)()
         code = self._element(BPF_MAP_GET_NEXT_KEY, key, following)
         if code == errno.ENOENT:
@@ -2076,7 +2080,7 @@ class Map:
 
     def _scan(self, with_values):
         if self.key_type is None:
-            self._key_in(None)         # raises, and not only when the first entry is wanted
+            self._key_in(None, BPF_MAP_GET_NEXT_KEY)         # raises, and not only when the first entry is wanted
         if not self._batches():
             return ((self._key_out(key), self._finished(out)) for key, out in self._walk())
         return self._scan_batches(with_values)
@@ -2142,7 +2146,7 @@ class Map:
         kernel   BPF_MAP_LOOKUP_BATCH, 5.6; without it filled entry by entry
         """
         if self.key_type is None:
-            self._key_in(None)
+            self._key_in(None, BPF_MAP_LOOKUP_BATCH)
         if self._batches():
             return _Batches(self, BPF_MAP_LOOKUP_BATCH, size)
         return self._walked_batches(size)
@@ -2156,7 +2160,7 @@ class Map:
         kernel   BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
         """
         if self.key_type is None:
-            self._key_in(None)
+            self._key_in(None, BPF_MAP_LOOKUP_AND_DELETE_BATCH)
         return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size)
 
     def _walked_batches(self, size):
@@ -2205,7 +2209,7 @@ class Map:
         """Return an array of ctype with the elements given."""
         self._live()
         if self.key_type is None:
-            self._key_in(None)
+            self._key_in(None, BPF_MAP_UPDATE_BATCH)
         if isinstance(given, ctypes.Array) and type(given) is ctype * (sizeof(given) // sizeof(ctype)):
             return given               # the very class: ctypes has one for each length
         if not isinstance(given, (list, tuple, _CDATA, str)):

@@ -3,9 +3,11 @@
 Those marked @kernel use the real bpf(2): without the right to create maps they skip, and with
 BPFLOOKUP_KERNEL=1 such a skip is a failure, as is one for a program that is missing.
 """
+import contextlib
 import copy
 import ctypes
 import errno
+import functools
 import gc
 import json
 import os
@@ -14,11 +16,14 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
+from unittest import mock
 
 import pytest
 
@@ -1730,7 +1735,6 @@ def test_answers_that_the_real_kernel_will_not_give(monkeypatch, numbers, answer
 
 @kernel
 def test_batches_are_arrays_that_everything_reads_as_they_are():
-    import struct
     with Map.create(HASH, u32, Value, 100) as m:
         assert m.update_batch(list(range(100)), [Value(key, 2 * key) for key in range(100)]) == 100
         for keys, values in m.lookup_batch():
@@ -2058,6 +2062,560 @@ def test_global_variables_of_a_program_are_read_in_place(tmp_path, bpffs):
         for turn in range(1, 4):
             bpftool("prog", "run", "pinned", pin, "data_in", packet)
             assert mapped[0] == 5 + 7 * turn == m[0]
+
+
+# ---- Oracle: every map type, as Linux 6.18 was measured to answer -----------
+
+WORDS = {bpf.KeyNotFound: "none", bpf.KeyExists: "have", bpf.MapFull: "full", bpf.KeyOutOfRange: "past",
+         bpf.NotSupported: "no", bpf.InvalidArgument: "bad", bpf.PermissionDenied: "perm", bpf.Busy: "busy"}
+
+# Operations, and the state of the map they find: nothing, one entry, no room (and they want one more), frozen.
+COLUMNS = (("empty", "get next del take put exist"), ("one", "get next put noexist del take"),
+           ("full", "get put del"), ("one", "batch take_batch put_batch del_batch"),
+           ("one", "freeze"), ("frozen", "get put freeze"), ("one", "mmap mmap_write"))
+
+# get is lookup, take is lookup_and_delete; without keys peek (bloom filters: in) and pop, and put is push.
+# Where the kernel has no batch, the module goes from entry to entry.  -: has no meaning, is not tried
+ANSWERS = {
+    #                         empty                       | one entry                   | full           | batch
+    #                         get  next del  take put exi | get  next put  noe del take | get  put  del  | L  LD U  D
+    #                         ... | freeze | get put freeze | mmap
+    "hash":                  "none none none none ok   none | ok ok ok   have ok  ok | none full none | ok ok ok   ok",
+    "array":                 "ok   ok   no   no   ok   ok   | ok ok ok   have no  no | none past no   | ok no ok   no",
+    "mmapable array":        "ok   ok   no   no   ok   ok   | ok ok ok   have no  no | none past no   | ok no ok   no"
+                             "| ok | ok perm perm | ok ok",
+    "prog_array":            "none ok   none no   ok   bad  | ok ok ok   bad  ok  no | none past past | ok no ok   ok",
+    "perf_event_array":      "no   ok   none no   ok   bad  | no ok ok   bad  ok  no | no   past past | no no ok   ok"
+                             "| ok | no perm perm | no no",
+    "percpu_hash":           "none none none none ok   none | ok ok ok   have ok  ok | none full none | ok ok ok   ok",
+    "percpu_array":          "ok   ok   no   no   ok   ok   | ok ok ok   have no  no | none past no   | ok no ok   no",
+    "stack_trace":           "none none none none no   no   | ok ok no   no   ok  ok | none no   bad  | ok no no   ok",
+    "cgroup_array":          "no   ok   none no   ok   bad  | no ok ok   bad  ok  no | no   past past | no no ok   ok"
+                             "| ok | no perm perm | no no",
+    "lru_hash":              "none none none none ok   none | ok ok ok   have ok  ok | none ok   none | ok ok ok   ok",
+    "lru_percpu_hash":       "none none none none ok   none | ok ok ok   have ok  ok | none ok   none | ok ok ok   ok",
+    "lpm_trie":              "none none none no   ok   none | ok ok ok   have ok  no | none full none | ok no ok   ok",
+    "array_of_maps":         "none ok   none no   ok   bad  | ok ok ok   bad  ok  no | none past past | ok no ok   ok",
+    "hash_of_maps":          "none none none no   ok   none | ok ok ok   have ok  no | none full none | ok ok ok   ok",
+    "devmap":                "none ok   ok   no   ok   ok   | ok ok ok   have ok  no | none past bad  | ok no ok   ok",
+    "sockmap":               "none ok   bad  no   ok   none | ok ok ok   have ok  no | none past bad  | ok no ok   ok",
+    "cpumap":                "none ok   ok   no   ok   ok   | ok ok ok   have ok  no | none past bad  | ok no ok   ok",
+    "xskmap":                "no   ok   ok   no   ok   none | no ok ok   have ok  no | no   past bad  | no no ok   ok"
+                             "| ok | no perm perm | no no",
+    "sockhash":              "none none none no   ok   none | ok ok ok   have ok  no | none full none | ok no ok   ok",
+    "cgroup_storage":        "none none no   no   none none | ok ok ok   bad  no  no | -    -    -    | ok no ok   no",
+    "reuseport_sockarray":   "none ok   none no   ok   none | ok ok ok   have ok  no | none past past | ok no ok   ok",
+    "percpu_cgroup_storage": "none none no   no   none none | ok ok ok   bad  no  no | -    -    -    | ok no ok   no",
+    "queue":                 "none no   no   none ok   ok   | ok no ok   bad  no  ok | -    full no   | no no no   no",
+    "stack":                 "none no   no   none ok   ok   | ok no ok   bad  no  ok | -    full no   | no no no   no",
+    "sk_storage":            "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
+    "devmap_hash":           "none none none no   ok   ok   | ok ok ok   have ok  no | none full none | ok no ok   ok",
+    "struct_ops":            "ok   ok   none no   ok   bad  | ok ok busy bad  ok  no | none past ok   | ok no busy ok"
+                             "| no | ok busy no   | no no",
+    "ringbuf":               "no   no   no   no   no   no   | no no no   no   no  no | -    -    -    | no no no   no"
+                             "| ok | no perm perm | ok perm",  # the consumer's page alone can be mapped writable
+    "inode_storage":         "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
+    "task_storage":          "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
+    "bloom_filter":          "none no   no   no   ok   bad  | ok no ok   bad  no  no | -    ok   no   | no no no   no",
+    "user_ringbuf":          "no   no   no   no   no   no   | no no no   no   no  no | -    -    -    | no no no   no"
+                             "| ok | no perm perm | ok perm",
+    "cgrp_storage":          "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
+    "arena":                 "no   no   no   no   no   no   | no no no   no   no  no | -    no   no   | no no no   no"
+                             "| ok | no perm perm | ok ok",
+}
+USUAL = "| ok | ok perm perm | no no"                          # of freeze and mmap
+
+# what Map.create is told (max_entries is 4 if not said), and what keys and values are made of: methods of Scene
+NUMBERS, STORAGE = dict(key=u32, value=u64), dict(value=u32, max_entries=0, flags=bpf.BPF_F_NO_PREALLOC)
+CGROUPS, QUEUES = dict(key_size=16, value=u64, max_entries=0), dict(value=u64)
+SHAPES = {
+    "hash": (NUMBERS, "index", "number"), "array": (NUMBERS, "index", "number"),
+    "mmapable array": (dict(NUMBERS, flags=bpf.BPF_F_MMAPABLE), "index", "number"),
+    "prog_array": ({}, "index", "program"), "perf_event_array": ({}, "index", "perf_event"),
+    "percpu_hash": (NUMBERS, "index", "number"), "percpu_array": (NUMBERS, "index", "number"),
+    "stack_trace": (dict(key=u32, value=u64 * 10), "index", "frames"), "cgroup_array": ({}, "index", "cgroup"),
+    "lru_hash": (NUMBERS, "index", "number"), "lru_percpu_hash": (NUMBERS, "index", "number"),
+    "lpm_trie": (dict(key_size=8, value=u64, flags=bpf.BPF_F_NO_PREALLOC), "prefix", "number"),
+    "array_of_maps": ({}, "index", "inner"), "hash_of_maps": (dict(key=u32), "index", "inner"),
+    "devmap": ({}, "index", "one"), "devmap_hash": (dict(key=u32), "index", "one"),    # the loopback device
+    "sockmap": (dict(value_size=8), "index", "tcp"), "sockhash": (dict(key=u32, value_size=8), "index", "tcp"),
+    "cpumap": (dict(max_entries=1), "index", "number"), "xskmap": ({}, "index", "xdp"),
+    "cgroup_storage": (CGROUPS, "attachment", "number"), "percpu_cgroup_storage": (CGROUPS, "attachment", "number"),
+    "reuseport_sockarray": (dict(value_size=8), "index", "udp"),
+    "queue": (QUEUES, "index", "number"), "stack": (QUEUES, "index", "number"),
+    "bloom_filter": (QUEUES, "index", "one"),
+    "sk_storage": (STORAGE, "udp", "number"), "inode_storage": (STORAGE, "file", "number"),
+    "task_storage": (STORAGE, "pidfd", "number"), "cgrp_storage": (STORAGE, "cgroup", "number"),
+    "struct_ops": ({}, "index", "congestion_control"), "ringbuf": (dict(max_entries=4096), "index", "nothing"),
+    "user_ringbuf": (dict(max_entries=4096), "index", "nothing"),
+    "arena": (dict(flags=bpf.BPF_F_MMAPABLE), "index", "nothing"),
+}
+KEYLESS = ("queue", "stack", "bloom_filter", "ringbuf", "user_ringbuf", "arena")
+UNREADABLE = ("perf_event_array", "cgroup_array", "xskmap", "struct_ops")     # the last: not what was written
+FILLED = ("array", "mmapable array", "percpu_array")           # with every index, from the start
+
+
+class Held(bpf._Fd):
+    """A descriptor in the form of an object with fileno()."""
+
+    def fileno(self):
+        return self.number
+
+
+def held_syscall(number, *arguments):
+    result = ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
+    assert result >= 0, os.strerror(ctypes.get_errno())
+    return Held(result)
+
+
+def load(prog_type, code, **fields):
+    """Load a program of any type, under the GPL."""
+    buffer, licence, attr = ctypes.create_string_buffer(code, len(code)), ctypes.c_char_p(b"GPL"), bpf.bpf_attr()
+    prog = attr.prog_load
+    prog.prog_type, prog.insn_cnt, prog.insns = prog_type, len(code) // 8, ctypes.addressof(buffer)
+    prog.license = ctypes.cast(licence, ctypes.c_void_p).value
+    for name, value in fields.items():
+        setattr(prog, name, value)
+    return Held(bpf._bpf(bpf.BPF_PROG_LOAD, attr, size=ctypes.sizeof(prog)))
+
+
+def load_btf():
+    """Load the types 1 int, 2 struct bpf_spin_lock, 3 struct { struct bpf_spin_lock lock; int n; }."""
+    names = b"\0int\0bpf_spin_lock\0val\0locked\0lock\0n\0"
+    at = lambda name: names.index(b"\0" + name + b"\0") + 1
+    words = [at(b"int"), 1 << 24, 4, 1 << 24 | 32,
+             at(b"bpf_spin_lock"), 4 << 24 | 1, 4, at(b"val"), 1, 0,
+             at(b"locked"), 4 << 24 | 2, 8, at(b"lock"), 2, 0, at(b"n"), 1, 32]
+    types = struct.pack("=%dI" % len(words), *words)
+    blob = struct.pack("=HBB5I", 0xeb9f, 1, 0, 24, 0, len(types), len(types), len(names)) + types + names
+    buffer, attr = ctypes.create_string_buffer(blob, len(blob)), bpf.bpf_attr()
+    attr.btf_load.btf, attr.btf_load.btf_size = ctypes.addressof(buffer), len(blob)
+    return Held(bpf._bpf(bpf.BPF_BTF_LOAD, attr))
+
+
+@functools.lru_cache(None)
+def kernel_struct(name):
+    """Return (type id, size, {member: offset}) of a structure in the kernel's own BTF."""
+    if not os.path.exists("/sys/kernel/btf/vmlinux"):
+        lacking("the kernel's BTF")
+    with open("/sys/kernel/btf/vmlinux", "rb") as file:
+        raw = file.read()
+    header, types, length, strings = struct.unpack_from("=4I", raw, 4)
+    place, end, strings = header + types, header + types + length, header + strings
+    text = lambda offset: raw[strings + offset:raw.index(b"\0", strings + offset)].decode()
+    wanted, type_id = raw.index(b"\0" + name.encode() + b"\0", strings) + 1 - strings, 0
+    fixed, each = {1: 4, 3: 12, 14: 4, 17: 4}, {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
+    while place < end:
+        type_id += 1
+        named, info, size = struct.unpack_from("=3I", raw, place)
+        kind, count = info >> 24 & 31, info & 0xffff
+        if kind == 4 and named == wanted:
+            members = [struct.unpack_from("=3I", raw, place + 12 + 12 * i) for i in range(count)]
+            return type_id, size, {text(member): (bits & 0xffffff) // 8 for member, _, bits in members}
+        place += 12 + fixed.get(kind, 0) + each.get(kind, 0) * count
+    raise LookupError(name)
+
+
+@pytest.fixture
+def cgroup(tmp_path):
+    """A function that makes cgroup2 number i and opens its directory."""
+    mounts = [line.split() for line in bpf._read_text("/proc/mounts").splitlines()]
+    mounted = [words[1] for words in mounts if words[2] == "cgroup2"]
+    made = []
+
+    def make(i):
+        if not mounted:
+            status, _, err = run("mount", "-t", "cgroup2", "none", tmp_path)
+            if status:
+                lacking("a cgroup2 (%s)" % err.strip())
+            mounted.append(str(tmp_path))
+        path = os.path.join(mounted[0], "bpflookup-test-%d-%d" % (os.getpid(), i))
+        if path not in made:
+            os.mkdir(path)
+            made.append(path)
+        return Held(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    yield make
+    for path in made:
+        os.rmdir(path)
+    if str(tmp_path) in mounted:
+        gc.collect()                   # descriptors in it
+        status, _, err = run("umount", tmp_path)
+        assert status == 0, err
+
+
+class Scene:
+    """A fresh map of a type in a state, and what its keys and values are made of: the i-th is made when wanted."""
+
+    def __init__(self, label, cgroup, state):
+        self.label, self.cgroup, self.made, self.open = label, cgroup, {}, contextlib.ExitStack()
+        options, self.key_kind, self.value_kind = SHAPES[label]
+        try:
+            self.m = self.open.enter_context(self.create(dict({"max_entries": 4}, **options)))
+            for i in range({"empty": 0, "full": self.m.max_entries}.get(state, 1)):
+                self.fill(i)
+            if state == "frozen" and label != "struct_ops":
+                self.m.freeze()
+        except BaseException:
+            self.open.close()
+            raise
+
+    def create(self, options):
+        map_type = getattr(bpf, "BPF_MAP_TYPE_" + self.label.split()[-1].upper())
+        if self.label == "struct_ops":
+            types, attr = load_btf(), bpf.bpf_attr()
+            create = attr.map_create
+            create.map_type, create.key_size, create.max_entries, create.btf_fd = map_type, 4, 1, types.number
+            create.btf_vmlinux_value_type_id, create.value_size, _ = kernel_struct("bpf_struct_ops_tcp_congestion_ops")
+            size = type(create).map_extra.offset
+            return Map.from_fd(bpf._bpf(bpf.BPF_MAP_CREATE, attr, size=size), dup=False)
+        if self.label.endswith("_of_maps"):
+            options["inner"] = self.value(0)
+        elif options.get("value") is u32:
+            options.update(btf=load_btf(), btf_key=1, btf_value=1)
+        return Map.create(map_type, **options)
+
+    def fill(self, i):
+        if self.label.endswith("cgroup_storage"):
+            self.attach(i)
+        if self.label == "stack_trace":
+            self.made["index", 0] = self.run_for_a_stack()
+        elif self.label not in KEYLESS:
+            self.m.update(self.key(i), self.value(i))
+        elif self.value_kind != "nothing":
+            self.m.push(self.value(i))
+
+    def thing(self, kind, i):
+        if (kind, i) not in self.made:
+            self.made[kind, i] = getattr(self, kind)(i)
+        return self.made[kind, i]
+
+    def key(self, i):
+        return self.thing(self.key_kind, i)
+
+    def value(self, i):
+        return self.thing(self.value_kind, i)
+
+    def read(self, i):
+        """Return what a lookup has to find where value i was stored."""
+        value = self.value(i)
+        if self.value_kind in ("tcp", "udp"):
+            return int.from_bytes(value.getsockopt(socket.SOL_SOCKET, 57, 8), sys.byteorder)   # SO_COOKIE
+        if self.value_kind == "program":
+            return int(bpf._fdinfo(value.number)["prog_id"])
+        if self.value_kind == "frames":
+            return mock.ANY            # the kernel's own
+        value = value.id if self.value_kind == "inner" else value
+        return [value] * len(bpf.possible_cpus()) if "percpu" in self.label else value
+
+    index, number, one = [staticmethod(make) for make in (lambda i: i, lambda i: 7 + i, lambda i: 1)]
+    nothing, frames = staticmethod(lambda i: b""), staticmethod(lambda i: bytes(80))
+    prefix = staticmethod(lambda i: bpf.lpm_key("10.0.%d.0/24" % i))
+    program = staticmethod(lambda i: load(bpf.BPF_PROG_TYPE_SOCKET_FILTER, bpf._insn(0xb7) + bpf._insn(0x95)))
+    inner = staticmethod(lambda i: Map.create(ARRAY, u32, u32, 1))
+
+    def attachment(self, i):           # struct bpf_cgroup_storage_key: cgroup, attach type (0 is ingress), padding
+        return struct.pack("=QII", os.fstat(self.thing("cgroup", i).number).st_ino, 0, 0)
+
+    def file(self, i):
+        return self.open.enter_context(tempfile.TemporaryFile())
+
+    def socket(self, *kind):
+        return self.open.enter_context(socket.socket(*kind))
+
+    def tcp(self, i):
+        listener, client = self.socket(), self.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        client.connect(listener.getsockname())
+        self.open.enter_context(listener.accept()[0])
+        return client
+
+    def udp(self, i):
+        bound = self.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(("127.0.0.1", 0))
+        return bound
+
+    def xdp(self, i):
+        ringed = self.socket(44, socket.SOCK_RAW)                                                  # AF_XDP
+        ringed.setsockopt(283, 2, 64)                                                              # XDP_RX_RING
+        return ringed
+
+    def pidfd(self, i):
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)       # ends with its input
+        self.open.callback(child.communicate)
+        return held_syscall(434, child.pid, 0)
+
+    def perf_event(self, i):
+        numbers = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
+        if os.uname().machine not in numbers:
+            pytest.skip("the number of perf_event_open(2) is not known here")
+        bpf_output = struct.pack("=IIQQQ80x", 1, 112, 10, 1, 1 << 10)
+        return held_syscall(numbers[os.uname().machine], bpf_output, ctypes.c_long(-1), ctypes.c_long(0),
+                            ctypes.c_long(-1), ctypes.c_long(8))
+
+    def run_for_a_stack(self):
+        """Have the kernel store a stack, by a test run of a raw_tracepoint program; return its id."""
+        code = bpf._load_map_fd(2, self.m.fd) + bpf._insn(0xb7, 3, 0, 0, 1 << 10) + \
+            bpf._insn(0x85, 0, 0, 0, 27) + bpf._insn(0x95)
+        stacker, attr = load(17, code), (u32 * 20)()
+        attr[0] = stacker.number
+        bpf._bpf(bpf.BPF_PROG_TEST_RUN, attr, size=ctypes.sizeof(attr))
+        return attr[1]
+
+    def attach(self, i):
+        """Attach a cgroup_skb program that uses the map: that makes the storage."""
+        code = [bpf._load_map_fd(1, self.m.fd), bpf._insn(0xb7, 2), bpf._insn(0x85, 0, 0, 0, 81),
+                bpf._insn(0xb7, 0, 0, 0, 1), bpf._insn(0x95)]
+        user, attr = load(8, b"".join(code)), bpf.bpf_attr()
+        attr.prog_attach.target_fd, attr.prog_attach.attach_bpf_fd = self.thing("cgroup", i).number, user.number
+        bpf._bpf(bpf.BPF_PROG_ATTACH, attr)
+        self.open.callback(lambda: (bpf._bpf(bpf.BPF_PROG_DETACH, attr), user))
+
+    def congestion_control(self, i):
+        """A value that registers a TCP congestion control; its programs live as long as the scene."""
+        type_id, _, members = kernel_struct("tcp_congestion_ops")
+        _, size, common = kernel_struct("bpf_struct_ops_tcp_congestion_ops")
+        value, start = bytearray(size), common["data"]
+        for name in ("ssthresh", "cong_avoid", "undo_cwnd"):
+            self.made[name, i] = load(27, bpf._insn(0xb7) + bpf._insn(0x95), attach_btf_id=type_id,
+                                      expected_attach_type=list(members).index(name))
+            struct.pack_into("=Q", value, start + members[name], self.made[name, i].number)
+        struct.pack_into("15s", value, start + members["name"], b"bpflookup_test")
+        self.open.callback(self.unregister)
+        return bytes(value)
+
+    def unregister(self):
+        try:
+            self.m.delete(0)
+        except bpf.SyscallError:       # never registered, or no longer
+            pass
+
+
+def mapped(m, *new):
+    """Return what is at the start of the memory; if there is a new value, it goes there."""
+    with m.mmap(writable=bool(new)) as memory:
+        found = memory[0] if len(memory) else bytes(memory.view[:8]).strip(b"\0")
+        if new and len(memory):
+            memory[0] = new[0]
+        return found
+
+
+def values_of(batches):
+    return b"".join(bytes(values) for keys, values in batches if len(keys) == len(values))
+
+
+# operation: call; what it returns, and what is under the key then: the old value, the new one, None
+OPS = {
+    "get": (lambda m, k, v: m[k], "old", "old"), "next": (lambda m, k, v: m.next_key(), "key", "old"),
+    "del": (lambda m, k, v: m.delete(k), None, None), "take": (lambda m, k, v: m.lookup_and_delete(k), "old", None),
+    "put": (lambda m, k, v: m.update(k, v), None, "new"),
+    "noexist": (lambda m, k, v: m.update(k, v, bpf.BPF_NOEXIST), None, "new"),
+    "exist": (lambda m, k, v: m.update(k, v, bpf.BPF_EXIST), None, "new"),
+    "batch": (lambda m, k, v: values_of(m.lookup_batch()), "all", "old"),
+    "take_batch": (lambda m, k, v: values_of(m.lookup_and_delete_batch()), "all", None),
+    "put_batch": (lambda m, k, v: m.update_batch([k], [v]), 1, "new"),
+    "del_batch": (lambda m, k, v: m.delete_batch([k]), 1, None),
+    "freeze": (lambda m, k, v: m.freeze(), None, "old"),
+    "mmap": (lambda m, k, v: mapped(m), "old", "old"), "mmap_write": (lambda m, k, v: mapped(m, v), "old", "new"),
+}
+KEYLESS_OPS = dict(
+    OPS, get=(lambda m, k, v: m.peek(), "old", None), take=(lambda m, k, v: m.pop(), "old", None),
+    put=(lambda m, k, v: m.push(v), None, None), noexist=(lambda m, k, v: m.push(v, bpf.BPF_NOEXIST), None, None),
+    exist=(lambda m, k, v: m.push(v, bpf.BPF_EXIST), None, None))
+BLOOM_OPS = dict(KEYLESS_OPS, get=(lambda m, k, v: (v in m) or None, True, None))
+
+
+def answer(label, cgroup, state, op):
+    """Return the word for what an operation does to a fresh map in a state; check what it returns and leaves."""
+    ops = BLOOM_OPS if label == "bloom_filter" else KEYLESS_OPS if label in KEYLESS else OPS
+    call, returns, leaves = ops[op]
+    s = Scene(label, cgroup, state)
+    with s.open:
+        m, i = s.m, s.m.max_entries if state == "full" else 0
+        key, readable = s.key(i), label not in KEYLESS + UNREADABLE
+        whole = m.lookup_bytes(key) if readable and state == "one" else b""
+        whole += bytes(len(whole)) * (m.max_entries - 1) if label in FILLED else b""
+        try:
+            got = call(m, key, s.value(i + 1))
+        except bpf.SyscallError as error:
+            return WORDS.get(type(error), repr(error))
+        if got is None and returns:
+            return "none"
+        zero = [0] * len(bpf.possible_cpus()) if "percpu" in label else 0
+        known = {"old": zero if state == "empty" else s.read(i), "new": s.read(i + 1), "key": key, "all": whole}
+        assert label in UNREADABLE or got == known.get(returns, returns)
+        if readable and leaves != "old":
+            assert m.get(key) == known.get(leaves) and (key in m) == (leaves is not None)
+        return "ok"
+
+
+@kernel
+@pytest.mark.skipif(not sys.platform.startswith("linux") or bpf._kernel_release() < (6, 18), reason="measured on 6.18")
+@pytest.mark.parametrize("label", sorted(ANSWERS))
+def test_every_map_type_answers_as_the_oracle_says(label, cgroup):
+    row = ANSWERS[label] if ANSWERS[label].count("|") == 6 else ANSWERS[label] + USUAL
+    told = [words.split() for words in row.split("|")]
+    answers = [[word if word == "-" else answer(label, cgroup, state, op) for op, word in zip(ops.split(), words)]
+               for (state, ops), words in zip(COLUMNS, told)]
+    assert answers == told
+
+
+def test_the_oracle_tells_of_every_type_and_operation():
+    assert {label.split()[-1] for label in ANSWERS} == {bpf.map_type_name(number) for number in range(1, 34)}
+    assert set(SHAPES) == set(ANSWERS)
+    for row in ANSWERS.values():
+        told = (row if row.count("|") == 6 else row + USUAL).split("|")
+        assert [len(words.split()) for words in told] == [len(ops.split()) for _, ops in COLUMNS]
+
+
+@kernel
+@pytest.mark.parametrize("cmd, refused", [
+    ("LOOKUP_ELEM", lambda m: m[1]), ("UPDATE_ELEM", lambda m: m.update(1, 1)), ("DELETE_ELEM", lambda m: m.delete(1)),
+    ("GET_NEXT_KEY", lambda m: m.next_key()), ("LOOKUP_AND_DELETE_ELEM", lambda m: m.lookup_and_delete(1))])
+def test_oracle_refusals_for_want_of_keys_name_the_command(cmd, refused):
+    for m in (Map.create(QUEUE, None, u64, 4), Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=4096)):
+        with pytest.raises(bpf.NotSupported) as info:
+            refused(m)
+        assert info.value.cmd == "BPF_MAP_" + cmd
+
+
+@kernel
+def test_oracle_eopnotsupp_has_its_kernel_name():
+    with pytest.raises(bpf.NotSupported, match="EOPNOTSUPP"):  # Python says ENOTSUP, a letter from ENOTSUPP
+        Map.create(bpf.BPF_MAP_TYPE_XSKMAP)[0]
+
+
+@kernel
+def test_oracle_ring_buffers_are_mapped_for_reading():
+    with pytest.raises(bpf.PermissionDenied) as info:
+        Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=4096).mmap(writable=True)
+    assert "BPF_F_RDONLY_PROG" not in str(info.value)          # which has nothing to do with it
+
+
+@kernel
+def test_oracle_an_arena_stays_where_it_was_mapped_first():
+    arena = Map.create(bpf.BPF_MAP_TYPE_ARENA, max_entries=4, flags=bpf.BPF_F_MMAPABLE)
+    with arena.mmap(), pytest.raises(bpf.InvalidArgument):     # it can be mapped: this is no NotSupported
+        arena.mmap()
+
+
+@kernel
+def test_oracle_maps_of_maps_take_maps_and_give_ids():
+    inner, other = Map.create(HASH, u32, u64, 4), Map.create(HASH, u32, u64, 4)
+    inner[1] = 11
+    for map_type in (bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, bpf.BPF_MAP_TYPE_HASH_OF_MAPS):
+        outer = Map.create(map_type, u32, max_entries=4, inner=inner)
+        outer[0], outer[2] = inner, other.fd
+        assert outer.value_type is u32 and dict(outer.items()) == {0: inner.id, 2: other.id}
+        assert list(outer) == list(outer.keys()) and outer.get(1) is None
+        assert Map.from_id(outer[0], u32, u64)[1] == 11
+        with pytest.raises(bpf.InvalidArgument):
+            outer[1] = Map.create(HASH, u32, u32, 4)           # of another shape
+        with pytest.raises(bpf.BadFileDescriptor):
+            outer[1] = 987654
+
+
+@kernel
+@pytest.mark.parametrize("map_type", [bpf.BPF_MAP_TYPE_SOCKMAP, bpf.BPF_MAP_TYPE_SOCKHASH,
+                                      bpf.BPF_MAP_TYPE_REUSEPORT_SOCKARRAY])
+def test_oracle_sockets_go_in_as_such_and_come_back_as_cookies(map_type):
+    with Map.create(map_type, u32, value_size=8, max_entries=4) as m, \
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(("127.0.0.1", 0))
+        m[3] = bound
+        cookie = bound.getsockopt(socket.SOL_SOCKET, 57, 8)    # SO_COOKIE
+        assert m.key_type is u32 and m.value_type is u64 and m.lookup_bytes(3) == cookie
+        assert list(m.items()) == [(3, int.from_bytes(cookie, sys.byteorder))]
+        with pytest.raises(bpf.SyscallError) as info, open(os.devnull) as file:
+            m[0] = file
+        assert info.value.errno in (errno.ENOTSOCK, errno.EINVAL)
+    with Map.create(map_type, u32) as narrow, pytest.raises(bpf.SyscallError) as info:
+        narrow[0]
+    assert narrow.value_type is u32 and type(info.value) is bpf.SyscallError and info.value.errno == errno.ENOSPC
+
+
+@kernel
+@pytest.mark.parametrize("map_type, order", [(QUEUE, [2, 3, 4]), (bpf.BPF_MAP_TYPE_STACK, [4, 3, 2])])
+def test_oracle_queues_and_stacks_keep_their_order(map_type, order):
+    with Map.create(map_type, None, u64, 3) as m:
+        for value in (1, 2, 3):
+            m.push(value)
+        with pytest.raises(bpf.MapFull):
+            m.push(4)
+        m.push(4, bpf.BPF_EXIST)                               # the oldest makes room
+        for value in order:
+            assert m.peek() == value == m.pop()
+        for empty in (m.peek, m.pop):
+            with pytest.raises(bpf.KeyNotFound, match="empty"):
+                empty()
+        for refused in (lambda: 1 in m, lambda: m[1], lambda: list(m), m.next_key, lambda: m.get(1)):
+            with pytest.raises(bpf.NotSupported):
+                refused()
+
+
+@kernel
+def test_oracle_bloom_filters_know_what_they_hold():
+    with Map.create(bpf.BPF_MAP_TYPE_BLOOM_FILTER, None, Value, 1000, map_extra=3) as m:
+        assert Value(1, 1) not in m and m.info.map_extra == 3
+        for number in range(100):
+            m.push(Value(number, number))
+        assert all(Value(number, number) in m and bytes(Value(number, number)) in m for number in range(100))
+        assert sum(Value(number, 0) in m for number in range(1, 1001)) < 200
+        for wrong in (7, b"short", Key()):
+            with pytest.raises(bpf.LayoutError):
+                assert wrong in m
+
+
+@kernel
+@pytest.mark.parametrize("size, prefixes, matches", [
+    (8, ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3"],
+     {"10.1.2.3": 3, "10.1.2.4": 2, "10.2.0.0": 1, "10.1.0.0/15": 1, "11.0.0.0": 0}),
+    (20, ["2001:db8::/32", "2001:db8:1::/48", "::ffff:10.0.0.0/104"],
+     {"2001:db8::1": 0, "2001:db8:1::1": 1, "::ffff:10.9.9.9": 2, "2001:db9::": None}),
+])
+def test_oracle_lpm_tries_find_the_longest_match(size, prefixes, matches):
+    with Map.create(LPM, key_size=size, value=u32, max_entries=8, flags=bpf.BPF_F_NO_PREALLOC) as m:
+        for number, prefix in enumerate(prefixes):
+            m[bpf.lpm_key(prefix)] = number
+        assert {address: m.get(bpf.lpm_key(address)) for address in matches} == matches
+        assert dict(m.items()) == {bpf.lpm_key(prefix): number for number, prefix in enumerate(prefixes)}
+        m.delete(bpf.lpm_key(prefixes[1]))
+        with pytest.raises(bpf.KeyNotFound):
+            m.delete(bpf.lpm_key(prefixes[1]))                 # exact, though a shorter one still matches
+
+
+class Locked(ctypes.Structure):
+    _fields_ = [("lock", u32), ("n", u32)]
+
+
+@kernel
+@pytest.mark.parametrize("map_type", [HASH, ARRAY])
+def test_oracle_locked_values(map_type):
+    with Map.create(map_type, u32, Locked, 4, btf=load_btf(), btf_key=1, btf_value=3) as m:
+        m.update(0, Locked(0xff, 5), bpf.BPF_F_LOCK)
+        out, lock = Locked(), bpf.BPF_F_LOCK
+        assert m.lookup_into(0, out, lock) and (out.lock, out.n) == (0, 5)         # the lock itself is hidden
+        assert m.lookup(0, lock).n == m.get(0, flags=lock).n == m[0].n == 5 and m.lookup_bytes(0, lock) == bytes(out)
+        assert m.update_batch([1, 2], [Locked(0, 6), Locked(0, 7)], lock) == 2
+        assert [m.lookup(key, lock).n for key in range(3)] == [5, 6, 7]
+        assert {key: value.n for key, value in m.items() if value.n} == {0: 5, 1: 6, 2: 7}
+        found = {key: value.n for keys, values in m.lookup_batch() for key, value in zip(keys, values) if value.n}
+        assert found == {0: 5, 1: 6, 2: 7}
+        if map_type == HASH:
+            assert m.lookup_and_delete(1, lock).n == 6 and m.get(1, flags=lock) is None and m.delete_batch([0]) == 1
+            with pytest.raises(bpf.KeyNotFound):
+                m.update(1, Locked(), bpf.BPF_EXIST | lock)
+        with pytest.raises(bpf.KeyExists):
+            m.update(2, Locked(), bpf.BPF_NOEXIST | lock)
+        with pytest.raises(bpf.NotSupported):
+            m.freeze()
+    with Map.create(map_type, u32, Locked, 4) as plain:        # without the BTF that tells of the lock
+        for refused in (lambda: plain.lookup(0, lock), lambda: plain.update(0, Locked(), lock),
+                        lambda: plain.update_batch([0], [Locked()], lock)):
+            with pytest.raises(bpf.InvalidArgument):
+                refused()
 
 
 # ---- Kernel: what other programs wrote --------------------------------------
