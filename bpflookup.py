@@ -24,6 +24,7 @@ import ctypes
 import errno
 import os
 import sys
+from _thread import get_ident
 from ctypes import addressof, byref, get_errno, sizeof
 from itertools import islice
 
@@ -911,9 +912,12 @@ def _count_cpus_by_lru():
     create.map_type, create.map_flags = BPF_MAP_TYPE_LRU_HASH, BPF_F_NO_COMMON_LRU      # 4.10
     create.key_size = create.value_size = 4
     create.max_entries = 1
-    fd = _Fd(_bpf(BPF_MAP_CREATE, attr, "a map that counts the possible CPUs", _end("map_create", "map_flags")))
-    info = bpf_map_info()
-    _info_by_fd(fd.number, info, "a map that counts the possible CPUs")
+    about, info = "a map that counts the possible CPUs", bpf_map_info()
+    owner = _Fd(_bpf(BPF_MAP_CREATE, attr, about))
+    try:
+        _info_by_fd(owner.number, info, about)
+    finally:
+        del owner
     return info.max_entries
 
 
@@ -932,7 +936,7 @@ def _sysfs_cpus():
 
 MAX_DEPTH = 32                         # of types inside types, for checks and decoding
 
-_INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fdg"
+_INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fd"
 _BASES = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._SimpleCData)
 _CDATA = ctypes._SimpleCData.__mro__[1]   # the base of every ctypes object
 
@@ -1629,7 +1633,11 @@ class Map:
     @property
     def info(self):
         """A fresh MapInfo."""
-        return MapInfo(self._live().number, self._about)
+        owner = self._live()           # held: its number must not become another's meanwhile
+        try:
+            return MapInfo(owner.number, self._about)
+        finally:
+            del owner
 
     # -- the element commands
 
@@ -1713,7 +1721,7 @@ class Map:
     def _element(self, cmd, key, value, flags=0):
         """Run an element command; return 0 or an errno.
 
-        key      an int within bounds, or a ctypes object of key_size bytes, or None for NULL
+        key      an int within bounds for int key types, else a ctypes object of key_size bytes; None for NULL
         value    a ctypes object as large as the kernel takes it to be, or None for NULL
         flags    bits, as _flag_bits returns them
         """
@@ -2175,8 +2183,9 @@ class Map:
         """Return how many entries a batch is to hold: size, or as many as fit into about a MiB."""
         if size is not None:
             return min(_integer(size, 1, (1 << 32) - 1, "size"), self.max_entries or 1 << 12)
-        entry = self.key_size + (sizeof(self.percpu_type()) if self._is_percpu else self.value_size)
-        return max(1, min(self.max_entries or 1 << 12, (1 << 20) // entry))
+        cpus = len(_proven_cpus or range(64)) if self._is_percpu else 1        # no more than a guess at the memory
+        entry = self.key_size + cpus * percpu_stride(self.value_size)
+        return max(1, min(self.max_entries or 1 << 12, 1 << 16, (1 << 20) // entry))
 
     def update_batch(self, keys, values, flags=0):
         """Store values under keys, in one call where the kernel can; return how many, which is all of them.
@@ -2190,7 +2199,7 @@ class Map:
         keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
         if self._is_percpu and not self._flagged_type(flags) and len(keys):
             self._prove_some(bytes(keys)[:self.key_size])
-        value_type = self._flagged_type(flags) or self._out_type
+        value_type = self._flagged_type(flags) or self._out_type or self._raw_value_type
         values = self._batch_in(value_type, values, lambda value: self._value_in(None, value, flags), "values")
         if len(keys) != len(values):
             raise LayoutError("%d keys and %d values do not go together" % (len(keys), len(values)))
@@ -2206,24 +2215,25 @@ class Map:
         return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, keys, None, 0)
 
     def _batch_in(self, ctype, given, convert, what):
-        """Return an array of ctype with the elements given."""
+        """Return a new array of ctype with the elements given: one that nobody else can resize or redefine."""
         self._live()
         if self.key_type is None:
             self._key_in(None, BPF_MAP_UPDATE_BATCH)
-        if isinstance(given, ctypes.Array) and type(given) is ctype * (sizeof(given) // sizeof(ctype)):
-            return given               # the very class: ctypes has one for each length
-        if not isinstance(given, (list, tuple, _CDATA, str)):
-            try:
-                raw = memoryview(given).tobytes()
-            except (TypeError, ValueError):
-                given = list(given)
-            else:
-                if len(raw) % sizeof(ctype):
-                    raise LayoutError("%s: %d bytes are not a multiple of %d" % (what, len(raw), sizeof(ctype)))
-                return _copier(ctype * (len(raw) // sizeof(ctype)))(raw)
-        if not isinstance(given, (list, tuple)):
-            raise LayoutError("%s must be an array of %s, a buffer or a sequence, not %s" % (
-                what, type_name(ctype), type(given).__name__))
+        try:
+            if isinstance(given, (str, _CDATA)) and getattr(type(given), "_type_", None) is not ctype:
+                raise TypeError("not " + type(given).__name__)
+            if not isinstance(given, (list, tuple)):
+                try:
+                    raw = memoryview(given).tobytes()
+                except TypeError:      # no buffer
+                    given = list(given)
+                else:
+                    if len(raw) % sizeof(ctype):
+                        raise ValueError("%d bytes are not a multiple of %d" % (len(raw), sizeof(ctype)))
+                    return _copier(ctype * (len(raw) // sizeof(ctype)))(raw)
+        except (TypeError, ValueError) as failure:
+            raise LayoutError("%s must be an array of %s, a buffer of whole ones or a sequence: %s" % (
+                what, type_name(ctype), failure)) from None
         return _array_of(ctype, [convert(one) for one in given])
 
     def _prove_some(self, key):
@@ -2235,21 +2245,17 @@ class Map:
 
     def _write_batch(self, batch_cmd, cmd, keys, values, flags):
         """Run UPDATE_BATCH or DELETE_BATCH on arrays; where there is no batch, cmd on each."""
-        owner, attr, total = self._live(), bpf_attr(), len(keys)
+        owner, attr, total = self._live(), bpf_attr(), sizeof(keys) // self.key_size
         batch = attr.batch
         batch.map_fd, batch.count, batch.elem_flags = owner.number, total, flags
         batch.keys, batch.values = addressof(keys), 0 if values is None else addressof(values)
         if not total or _syscall(_nr_bpf, batch_cmd, byref(attr), _ATTR_SIZES[batch_cmd]) != -1:
             return total
-        code, done = get_errno(), batch.count
+        code = get_errno()
         del owner
-        if done == total:              # refused as a whole: the count is as it was
-            done = 0
-
-        def key_at(index):
-            step = sizeof(keys._type_)
-            return self._key_in(ctypes.string_at(addressof(keys) + index * step, step))
-
+        done = batch.count if batch.count < total else 0       # as it was: refused as a whole
+        raw, step = bytes(keys), self.key_size
+        key_at = lambda index: self._key_in(raw[index * step:(index + 1) * step])
         if code in (ENOTSUPP, errno.EINVAL) and not done:
             batch_cmd = cmd
             for done in range(total):
@@ -2341,100 +2347,88 @@ def _array_of(ctype, objects):
 
 
 class _Batches:
-    """Iterator over a map's entries in parts, by LOOKUP_BATCH or LOOKUP_AND_DELETE_BATCH.
+    """Iterator over a map's entries in parts, by LOOKUP_BATCH or LOOKUP_AND_DELETE_BATCH, for one thread.
 
-    It owns what the kernel writes into.  An exception may strike anywhere (Ctrl-C): a call is known to have
-    run by what it wrote, the count or the next cursor, which is all ones before; so that what it removed from the
-    map is handed out by the next step.  .last is the part handed out last.
+    An exception may strike anywhere (Ctrl-C): a call is known to have run by what it wrote (count; next cursor, which
+    is all ones before; keys, of which no two are alike), and what it removed is handed out by the next step.
+    .last is the part handed out last; a drain's stays as it is.
     """
 
     def __init__(self, m, cmd, size):
-        self._map, self._cmd, self.last = m, cmd, None
         m._live()
-        self._room = m._batch_room(size)
-        self._most = max(self._room, m.max_entries)
-        self._cursor = None            # bytes; None: from the start
-        self._out_batch = (u8 * max(4, m.key_size))()
-        self._attr = bpf_attr()
-        self._arrays = None
-        self._under_way = False        # a call was begun whose outcome has not been taken
-        self._part = self._failure = None
-        self._ended, self._idle = False, 0
+        self._map, self._cmd, self._room = m, cmd, m._batch_room(size)
+        self._attr, self._out_batch = bpf_attr(), (u8 * max(4, m.key_size))()
+        self._arrays = self._cursor = None         # (keys, values) of one length; bytes, or None: from the start
+        self._part = self.last = None              # the same: it has been handed out
+        self._under_way = False                    # a call was begun whose outcome has not been taken
+        self._end, self._idle, self._owner = None, 0, {}
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        while self._part is None or self._under_way:
-            if self._ended and not self._under_way:
-                failure, self._failure = self._failure, None
-                raise failure or StopIteration
+        if self._owner.setdefault("thread", get_ident()) != get_ident():
+            raise ValueError("this iterator belongs to the thread that began it")
+        last = self.last
+        while self._under_way or self._part is last:
+            if self._end and not self._under_way:
+                raise self._end
             self._step()
-        part = self._part
         try:
-            self.last, self._part = part, None
-            return part
-        except BaseException:          # the caller never saw it
-            self._part = part
+            self.last = self._part
+            return self.last
+        except BaseException:                      # the caller never saw it
+            self.last = last
             raise
 
     def _step(self):
-        """Make a call, or take the outcome of one; set _part where there are entries."""
-        m, batch = self._map, self._attr.batch
-        if self._arrays is None:
+        """Make a call, or take the outcome of one that an exception cut short; taken twice, it is the same."""
+        m, batch, code = self._map, self._attr.batch, None
+        restarts = m.type == BPF_MAP_TYPE_RHASH    # its cursor is a key, and may be gone: drain from the start
+        if not self._under_way:
             if m._is_percpu and m._out_type is None:
                 first = m._next(None)
                 if first is None:
-                    self._ended = True
+                    self._end = StopIteration
                     return
                 m._prove_some(bytes(first))
-            self._arrays = (m._raw_key_type * self._room)(), (m._out_type * self._room)()
-        code = None
-        if not self._under_way:
-            keys, values = self._arrays
+            keys = self._arrays and self._arrays[0]
+            if self._cmd != BPF_MAP_LOOKUP_BATCH or not keys or sizeof(keys) != self._room * m.key_size:
+                self._arrays = (m._raw_key_type * self._room)(), (m._out_type * self._room)()
+            keys, values = self._arrays            # the room is theirs: no other count goes with them
             ctypes.memset(self._out_batch, 0xff, sizeof(self._out_batch))
-            in_batch = None if self._cursor is None else (u8 * len(self._cursor)).from_buffer_copy(self._cursor)
+            in_batch = ctypes.create_string_buffer(self._cursor or b"")
             owner = m._live()
-            batch.in_batch = 0 if in_batch is None else addressof(in_batch)
+            batch.in_batch = addressof(in_batch) if self._cursor else 0
             batch.out_batch = addressof(self._out_batch)
             batch.keys, batch.values = addressof(keys), addressof(values)
-            batch.map_fd, batch.count = owner.number, self._room
+            batch.map_fd, batch.count = owner.number, sizeof(keys) // m.key_size
             self._under_way = True
-            result = _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd])
-            code = get_errno() if result == -1 else 0
+            code = get_errno() if _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd]) == -1 else 0
             del owner
-        self._take(code)
-
-    def _take(self, code):
-        """Take the outcome of a call: errno, 0, or None if an exception came between; taken twice, it is the same."""
-        m, count = self._map, self._attr.batch.count
-        cursor = bytes(self._out_batch)
-        ran = code == 0 or count != self._room or cursor.strip(b"\xff") != b""
-        if ran and count:
-            keys, values = self._arrays
-            self._part = ((keys._type_ * count).from_buffer(keys), (values._type_ * count).from_buffer(values))
-            self._idle = 0
-        if code in (0, None) and ran or code in (errno.EINTR, errno.EAGAIN):
-            if cursor.strip(b"\xff"):
-                self._cursor = cursor
-            self._idle += not count
-            if m.type == BPF_MAP_TYPE_RHASH:       # its cursor is a key, and may be gone: drain from the start
-                self._cursor, self._ended = None, ran and not count
-            elif self._idle > 1000:
-                self._end(IterationAborted("%s: the kernel keeps interrupting the scan" % m._about))
-        elif code == errno.ENOENT:                 # the end, with count entries
-            self._ended = m.type != BPF_MAP_TYPE_RHASH or not (ran and count)
-            self._cursor = None
+        keys, values = self._arrays
+        room, step = sizeof(keys) // m.key_size, m.key_size
+        count, cursor = batch.count, bytes(self._out_batch)
+        moved = cursor.strip(b"\xff") != b""
+        filled = restarts and room > 1 and bytes(keys)[:step] != bytes(keys)[-step:]
+        if not (code == 0 or moved or count != room or filled):
+            count = 0                              # it did not run
+        if count:
+            self._part = (keys._type_ * count).from_buffer(keys), (values._type_ * count).from_buffer(values)
+        self._idle = 0 if count else self._idle + 1
+        if code == errno.ENOENT and not (restarts and count):
+            self._end = StopIteration
         elif code == errno.ENOSPC and not count:   # one bucket holds more
-            if self._room >= self._most:
-                self._end(IterationAborted("%s: a bucket of more than all %d entries" % (m._about, self._most)))
-            self._room, self._arrays = min(2 * self._room, self._most), None
-        elif code:
-            self._end(m._error(self._cmd, code))
+            if room >= m.max_entries:
+                self._end = IterationAborted("%s: a bucket of more than all %d entries" % (m._about, room))
+            self._room = min(2 * room, m.max_entries)
+        elif code in (0, None, errno.ENOENT, errno.EINTR, errno.EAGAIN):
+            self._cursor = None if restarts else cursor if moved else self._cursor
+            if self._idle > 1000:
+                self._end = IterationAborted("%s: the kernel keeps interrupting the scan" % m._about)
+        else:
+            self._end = m._error(self._cmd, code)
         self._under_way = False
-
-    def _end(self, failure):
-        self._ended, self._failure = True, failure
 
 
 class MemoryMap:
@@ -2445,56 +2439,57 @@ class MemoryMap:
     len(mm)    elements; of ring buffers and arenas 0: they have no elements, only bytes
     mm.view    a memoryview of the bytes, read-only if the mapping is
     Reads and writes are native loads and stores, no system call: a value wider than a word can be torn.
+    A child of fork() must not touch an arena's: it does not inherit that memory.
     After close() the memory stays as long as views and objects in it do.
     """
 
     def __init__(self, m, memory, writable):
-        self._memory, self._writable = memory, writable
-        self._type, self._size, self._about = m.value_type, m.value_size, "value of " + m._about
-        self._stride = percpu_stride(m.value_size)
+        self._memory, self._writable, self._type = memory, writable, m.value_type
+        self._size, self._stride, self._about = m.value_size, percpu_stride(m.value_size), "value of " + m._about
         self._count = m.max_entries if m.value_size else 0
-        self._step, self._words = 1, None
-        self.view = memoryview(memory)
-        if _is_plain(m.value_type) and m.value_type._type_ in _INT_CODES + "fd" and not _is_swapped(m.value_type):
+        self.view, self._words = memoryview(memory), None
+        if _is_plain(self._type) and self._type._type_ in _INT_CODES + "fd" and not _is_swapped(self._type):
             # One load an element, and the fastest that Python has.
-            self._words = self.view[:self._stride * self._count].cast(m.value_type._type_)
-            self._step = self._stride // m.value_size
+            words = self.view[:self._stride * self._count].cast(self._type._type_)
+            self._words = words[::self._stride // self._size]
 
     def __len__(self):
         return self._count
 
-    def __getitem__(self, index):
-        if not 0 <= index < self._count:
-            raise IndexError("index %r is not in 0..%d" % (index, self._count - 1))
-        words, memory = self._words, self._memory
-        if words is not None:
-            return words[index * self._step]
-        if memory is None:
-            raise ValueError("this mapping is closed")
-        if self._type is bytes:
-            return bytes(memory[index * self._stride:index * self._stride + self._size])
-        if self._writable and not _is_scalar(self._type):
-            return _overlay(self._type)(memory, index * self._stride)
-        obj = _copier(self._type)(memory, index * self._stride)
-        return _get_value(obj) if _is_scalar(self._type) else obj
-
-    def __setitem__(self, index, value):
+    def _at(self, index):
+        """Return (memory, where element index begins and ends in it)."""
         memory = self._memory
         if memory is None:
             raise ValueError("this mapping is closed")
-        if not self._writable:
-            raise TypeError("this mapping is read-only: m.mmap(writable=True)")
         if not 0 <= index < self._count:
             raise IndexError("index %r is not in 0..%d" % (index, self._count - 1))
-        obj = _to_ctype(self._type, self._size, value, self._about)
-        if self._words is not None:
-            self._words[index * self._step] = _get_value(obj)
+        return memory, index * self._stride, index * self._stride + self._size
+
+    def __getitem__(self, index):
+        words = self._words
+        if words is not None and 0 <= index < self._count:
+            return words[index]
+        memory, start, end = self._at(index)
+        if self._type is bytes:
+            return memory[start:end]
+        if _is_scalar(self._type):
+            return _get_value(_copier(self._type)(memory, start))
+        return (_overlay if self._writable else _copier)(self._type)(memory, start)
+
+    def __setitem__(self, index, value):
+        memory, start, end = self._at(index)
+        if not self._writable:
+            raise TypeError("this mapping is read-only: m.mmap(writable=True)")
+        obj, words = _to_ctype(self._type, self._size, value, self._about), self._words
+        if words is not None:
+            words[index] = _get_value(obj)
         else:
-            memory[index * self._stride:index * self._stride + self._size] = bytes(obj)
+            memory[start:end] = bytes(obj)
 
     def close(self):
         """Let go of the memory; it is unmapped with the last view or object in it."""
-        self._memory, self.view, self._words, self._count = None, None, None, 0
+        self._memory = self.view = self._words = None
+        self._count = 0
 
     def __enter__(self):
         return self
@@ -2515,7 +2510,7 @@ def lpm_key(text):
         raw = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
     except OSError:
         raise ValueError("%r is no IPv4 or IPv6 address" % address) from None
-    if slash and not (length.isdecimal() and int(length) <= 8 * len(raw)):
+    if slash and (set(length) - set("0123456789") or not length or int(length) > 8 * len(raw)):
         raise ValueError("%r: the prefix length must be 0..%d" % (text, 8 * len(raw)))
     return (int(length) if slash else 8 * len(raw)).to_bytes(4, sys.byteorder) + raw
 
@@ -2624,15 +2619,13 @@ def maps():
                 return
             raise
         try:
-            info = _info_by_id(attr.get_id.next_id)
+            owner = _fd_by_id(attr.get_id.next_id, BPF_F_RDONLY)
+            info = MapInfo(owner.number, "map %d" % attr.get_id.next_id)
         except MapNotFound:            # gone since
             continue
+        finally:
+            owner = None               # closed before the yield, and not kept by a traceback
         yield info
-
-
-def _info_by_id(map_id):
-    owner = _fd_by_id(map_id, BPF_F_RDONLY)    # closed again before maps() yields
-    return MapInfo(owner.number, "map %d" % map_id)
 
 
 def pins(root="/sys/fs/bpf"):
