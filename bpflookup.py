@@ -1693,10 +1693,10 @@ class Map:
             return out_type is not None and self._find(key, flags, self._buffer(out, out_type)) is not None
         if type(key) is not int or not self._key_min <= key <= self._key_max:
             key = self._key_in(key)
-        out_type = self._out_type or self._proved_type(key)
-        if out_type is None:
-            return False
-        if type(out) is not out_type or sizeof(out) < self._out_size:
+        if type(out) is not self._out_type or sizeof(out) < self._out_size:
+            out_type = self._proved_type(key)
+            if out_type is None:
+                return False
             out = self._buffer(out, out_type)
         calls = self._calls
         try:
