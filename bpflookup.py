@@ -1785,12 +1785,16 @@ class Map:
         """Return the error for what this type of map does not have."""
         return _error(ENOTSUPP, cmd, self._about, self.type, detail="this map has no %s" % what)
 
-    def _key_in(self, key, cmd=BPF_MAP_LOOKUP_ELEM):
-        """Return key as an int within bounds (int key types) or a ctypes object of key_size bytes."""
+    def _keyed(self, cmd):
+        """Raise ValueError if the map is closed, NotSupported if it has no keys."""
         self._live()
         if self.key_type is None:
             use = "asked for with in" if self.type == BPF_MAP_TYPE_BLOOM_FILTER else "peeked at and popped"
             raise self._no(cmd, "keys; values are pushed, " + use if self.value_size else "keys and values")
+
+    def _key_in(self, key, cmd=BPF_MAP_LOOKUP_ELEM):
+        """Return key as an int within bounds (int key types) or a ctypes object of key_size bytes."""
+        self._keyed(cmd)
         if self.type in _FD_KEY_TYPES and hasattr(key, "fileno"):
             key = key.fileno()
         obj = _to_ctype(self.key_type, self.key_size, key, "key of " + self._about)
@@ -1989,8 +1993,7 @@ class Map:
 
     def _next(self, key):
         """Return the ctypes object of the key after key, None at the end."""
-        if self.key_type is None:
-            self._key_in(None, BPF_MAP_GET_NEXT_KEY)         # raises
+        self._keyed(BPF_MAP_GET_NEXT_KEY)
         following = _maker(self._raw_key_type)()
         code = self._element(BPF_MAP_GET_NEXT_KEY, key, following)
         if code == errno.ENOENT:
@@ -2087,8 +2090,7 @@ class Map:
         return self._scan(True)
 
     def _scan(self, with_values):
-        if self.key_type is None:
-            self._key_in(None, BPF_MAP_GET_NEXT_KEY)         # raises, and not only when the first entry is wanted
+        self._keyed(BPF_MAP_GET_NEXT_KEY)
         if not self._batches():
             return ((self._key_out(key), self._finished(out)) for key, out in self._walk())
         return self._scan_batches(with_values)
@@ -2153,8 +2155,7 @@ class Map:
         raises   IterationAborted, NotSupported, SyscallError
         kernel   BPF_MAP_LOOKUP_BATCH, 5.6; without it filled entry by entry
         """
-        if self.key_type is None:
-            self._key_in(None, BPF_MAP_LOOKUP_BATCH)
+        self._keyed(BPF_MAP_LOOKUP_BATCH)
         if self._batches():
             return _Batches(self, BPF_MAP_LOOKUP_BATCH, size)
         return self._walked_batches(size)
@@ -2167,8 +2168,7 @@ class Map:
         raises   NotSupported (arrays, LPM tries; queues: use pop), PermissionDenied, SyscallError
         kernel   BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
         """
-        if self.key_type is None:
-            self._key_in(None, BPF_MAP_LOOKUP_AND_DELETE_BATCH)
+        self._keyed(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
         return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size)
 
     def _walked_batches(self, size):
@@ -2216,9 +2216,7 @@ class Map:
 
     def _batch_in(self, ctype, given, convert, what):
         """Return a new array of ctype with the elements given: one that nobody else can resize or redefine."""
-        self._live()
-        if self.key_type is None:
-            self._key_in(None, BPF_MAP_UPDATE_BATCH)
+        self._keyed(BPF_MAP_UPDATE_BATCH)
         try:
             if isinstance(given, (str, _CDATA)) and getattr(type(given), "_type_", None) is not ctype:
                 raise TypeError("not " + type(given).__name__)
@@ -2841,10 +2839,6 @@ class _Traffic(ctypes.Structure):
     _fields_ = [("packets", u64), ("bytes", u64)]
 
 
-class _TrafficTooSmall(ctypes.Structure):
-    _fields_ = [("packets", u32), ("bytes", u32)]
-
-
 def _insn(opcode, dst=0, src=0, offset=0, immediate=0):
     """Return the 8 bytes of a struct bpf_insn."""
     import struct
@@ -2935,7 +2929,7 @@ def _demo(words, _):
         except KeyNotFound as error:
             print("miss     %s" % error)
         try:
-            Map.from_fd(flows, _Ports, _TrafficTooSmall)
+            Map.from_fd(flows, _Ports, type("TooSmall", (ctypes.Structure,), {"_fields_": [("packets", u64)]}))
         except LayoutError as error:
             print("misfit   %s" % str(error).replace("\n", "\n         "))
         per_cpu = total[0]
