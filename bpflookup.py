@@ -2096,7 +2096,9 @@ class Map:
         return self._scan_batches(with_values)
 
     def _scan_batches(self, with_values):
-        for keys, values in _Batches(self, BPF_MAP_LOOKUP_BATCH, None):
+        parts = _Batches(self, BPF_MAP_LOOKUP_BATCH, None)
+        parts._owner = None            # a generator lets in one thread at a time, whichever
+        for keys, values in parts:
             values = self._each(values, self.value_type) if with_values else [None] * len(keys)
             for entry in zip(self._each(keys, self.key_type), values):
                 yield entry
@@ -2191,7 +2193,7 @@ class Map:
         """Store values under keys, in one call where the kernel can; return how many, which is all of them.
 
         keys     array of key_type, a buffer of whole keys, or a sequence of what update takes; values likewise
-        flags    0 or BPF_F_LOCK; BPF_F_CPU | cpu << 32 or BPF_F_ALL_CPUS: values of that one (7.0)
+        flags    as of update; those that the batch command does not know (BPF_NOEXIST) make it go entry by entry
         raises   as update; .count of the error says how many were stored before
         kernel   BPF_MAP_UPDATE_BATCH, 5.6; without it entry by entry
         """
@@ -2365,7 +2367,7 @@ class _Batches:
         return self
 
     def __next__(self):
-        if self._owner.setdefault("thread", get_ident()) != get_ident():
+        if self._owner is not None and self._owner.setdefault("thread", get_ident()) != get_ident():
             raise ValueError("this iterator belongs to the thread that began it")
         last = self.last
         while self._under_way or self._part is last:

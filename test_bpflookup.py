@@ -1714,10 +1714,12 @@ def test_a_part_that_was_handed_out_stays_as_it_is():
 def test_an_iterator_over_batches_belongs_to_one_thread():
     with Map.create(HASH, u32, u64, 64) as m:
         m.update_batch(range(40), range(40))
-        parts, seen = m.lookup_batch(8), []
+        parts, seen, items = m.lookup_batch(8), [], m.items()
         next(parts)
+        first = next(items)
 
         def elsewhere():
+            assert sorted([first] + list(items)) == [(key, key) for key in range(40)]  # a generator may move on
             with pytest.raises(ValueError, match="belongs to the thread"):
                 next(parts)
             seen.append(1)
@@ -1922,6 +1924,10 @@ def test_partial_success_is_told(monkeypatch, has_batch):
             m.delete_batch([0, 9, 1])
         assert info.value.count == 1 and info.value.key == 9 and sorted(m) == [1, 2, 3]
         assert m.delete_batch([1, 2, 3]) == 3
+        assert m.update_batch([1, 2], [1, 2], bpf.BPF_NOEXIST) == 2
+        with pytest.raises(bpf.KeyExists) as info:
+            m.update_batch([3, 1], [3, 3], bpf.BPF_NOEXIST)
+        assert info.value.count == 1 and dict(m.items()) == {1: 1, 2: 2, 3: 3}
     with Map.create(HASH, u32, u64, 4, flags=bpf.BPF_F_RDONLY) as m:
         with pytest.raises(bpf.PermissionDenied) as info:
             m.update_batch([1], [1])
