@@ -1822,8 +1822,9 @@ class Map:
             if len(raw) == cpus * stride:
                 ctypes.memmove(room, raw, len(raw))
                 return room
-        values = value if isinstance(value, (list, tuple)) else [value] * len(room)
-        if values is value and (len(values) != cpus or not cpus):
+        listed = isinstance(value, (list, tuple))
+        values = tuple(value) if listed else (value,) * len(room)      # ours: an __index__ could append to a list
+        if listed and (len(values) != cpus or not cpus):
             raise LayoutError("%s takes one value, or one for each of %s possible CPUs, not %d" % (
                 what, cpus or "the unknown number of", len(values)))
         for index, one in enumerate(values):

@@ -1412,6 +1412,19 @@ def test_percpu_structures_and_scalars():
         assert m[5] == [9] * cpus
         with pytest.raises(bpf.KeyNotFound):
             m[6]
+
+    class Grows:
+        def __init__(self, values):
+            self.values = values
+
+        def __index__(self):
+            self.values.append(self)
+            return 1
+    values = []
+    values += [Grows(values) for _ in range(cpus)]
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1) as m:
+        m[0] = values                  # as many as there were, and no slot beyond
+        assert m[0] == [1] * cpus
     with pytest.raises(bpf.NotSupported, match="no value per CPU"):
         Map.create(HASH, u32, u32, 1).percpu_type()
 
