@@ -208,7 +208,8 @@ def test_offsets_sizes_and_numbers_are_those_of_compiled_c(tmp_path, vmlinux_h):
             expected.append("%d %d" % (descriptor.offset, descriptor.size))
     newest = {"BPF_PROG_ASSOC_STRUCT_OPS", "BPF_MAP_TYPE_INSN_ARRAY", "BPF_MAP_TYPE_RHASH", "BPF_F_RB_OVERWRITE",
               "BPF_F_CPU", "BPF_F_ALL_CPUS"}
-    text = open(vmlinux_h).read()
+    with open(vmlinux_h) as file:
+        text = file.read()
     for name, number in sorted(vars(bpf).items()):
         if name.startswith("BPF_") and isinstance(number, int) and (name not in newest or name + " =" in text):
             lines.append('printf("%%d\\n", (int)%s);' % name)
@@ -369,7 +370,8 @@ def test_a_program_is_no_map():
         with pytest.raises(bpf.InvalidArgument, match="no BPF map but a BPF program"):
             Map.from_fd(fd.number, dup=dup)
     with pytest.raises(bpf.InvalidArgument, match="no BPF map but /dev/null"):
-        Map.from_fd(open(os.devnull))
+        with open(os.devnull) as null:
+            Map.from_fd(null)
     assert open_fds() == before
     os.fstat(fd.number)                # a refused dup=False leaves it open
 
