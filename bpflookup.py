@@ -2688,7 +2688,7 @@ def main(argv=None):
         return 1
     except KeyboardInterrupt:
         return 130
-    except (BPFError, OSError, ValueError) as error:
+    except (BPFError, OSError, ValueError, ImportError) as error:      # a bare system may lack json
         return _complain(error, 1)
 
 

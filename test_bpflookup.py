@@ -2959,6 +2959,14 @@ def test_closed_streams_and_strange_names_are_no_trouble():
 
 
 @kernel
+def test_a_standard_library_without_json_is_an_error_in_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "json", None)
+    assert bpf.main(["-j", "map", "show"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("bpflookup: ") and err.count("\n") == 1 and "json" in err
+
+
+@kernel
 def test_a_reader_that_goes_away_is_no_error():
     with Map.create(ARRAY, u32, u64, 100000, name="long_dump"):
         dump = subprocess.Popen([sys.executable, MODULE, "map", "dump", "name", "long_dump"],
