@@ -266,23 +266,12 @@ class bpf_attr_btf_load(ctypes.Structure):
     ]
 
 
-class bpf_attr_prog_bind_map(ctypes.Structure):
-    """BPF_PROG_BIND_MAP."""
-    _fields_ = [("prog_fd", u32), ("map_fd", u32), ("flags", u32)]
-
-
-class bpf_attr_token_create(ctypes.Structure):
-    """BPF_TOKEN_CREATE."""
-    _fields_ = [("flags", u32), ("bpffs_fd", u32)]
-
-
 class bpf_attr(ctypes.Union):
     """The argument of bpf(2).  Always allocated whole: the kernel writes outputs beyond a short size."""
     _fields_ = [
         ("map_create", bpf_attr_map_create), ("elem", bpf_attr_elem), ("batch", bpf_attr_batch),
         ("prog_load", bpf_attr_prog_load), ("obj", bpf_attr_obj), ("prog_attach", bpf_attr_prog_attach),
         ("get_id", bpf_attr_get_id), ("info", bpf_attr_info), ("btf_load", bpf_attr_btf_load),
-        ("prog_bind_map", bpf_attr_prog_bind_map), ("token_create", bpf_attr_token_create),
     ]
 
 
@@ -303,8 +292,6 @@ _ARMS = {cmd: (arm, last) for arm, last, cmds in (
                               BPF_LINK_GET_FD_BY_ID)),
     ("info", "info", (BPF_OBJ_GET_INFO_BY_FD,)),
     ("btf_load", "btf_log_level", (BPF_BTF_LOAD,)),
-    ("prog_bind_map", "flags", (BPF_PROG_BIND_MAP,)),
-    ("token_create", "bpffs_fd", (BPF_TOKEN_CREATE,)),
 ) for cmd in cmds}
 
 

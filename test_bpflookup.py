@@ -146,8 +146,6 @@ GOLDEN = {
     "info": "bpf_fd@0 info_len@4 info@8 =16",
     "btf_load": "btf@0 btf_log_buf@8 btf_size@16 btf_log_size@20 btf_log_level@24 btf_log_true_size@28 btf_flags@32 "
                 "btf_token_fd@36 =40",
-    "prog_bind_map": "prog_fd@0 map_fd@4 flags@8 =12",
-    "token_create": "flags@0 bpffs_fd@4 =8",
     "bpf_map_info": "type@0 id@4 key_size@8 value_size@12 max_entries@16 map_flags@20 name@24 ifindex@40 "
                     "btf_vmlinux_value_type_id@44 netns_dev@48 netns_ino@56 btf_id@64 btf_key_type_id@68 "
                     "btf_value_type_id@72 btf_vmlinux_id@76 map_extra@80 hash@88 hash_size@96 =104",
@@ -195,11 +193,7 @@ def test_offsets_sizes_and_numbers_are_those_of_compiled_c(tmp_path, vmlinux_h):
             if field[0] == "_pad":
                 continue
             prefix = {"info": "info.", "batch": "batch."}.get(name, "")
-            if name == "prog_bind_map":
-                prefix = "prog_bind_map."
-            elif name == "token_create":
-                prefix = "token_create."
-            elif (name, field[0]) == ("obj", "bpf_fd"):
+            if (name, field[0]) == ("obj", "bpf_fd"):
                 prefix = "/* not info.bpf_fd */ "
             member = prefix + field[0]
             descriptor = getattr(arm, field[0])
