@@ -34,6 +34,8 @@ u8, u16, u32, u64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_u
 MODULE = os.path.abspath(bpf.__file__)
 BPFFS = "/sys/fs/bpf"
 STRICT = os.environ.get("BPFLOOKUP_KERNEL") == "1"
+# Map names are one space for the whole machine, where other tests may run.
+FLOWS, NUMS, CLI, CLI_CPU, LONG = ["%s_%d" % (name, os.getpid()) for name in ("flow", "nums", "cli", "cpu", "long")]
 
 
 def lacking(what):
@@ -114,13 +116,13 @@ class Value(ctypes.Structure):
 
 @pytest.fixture
 def flows():
-    with Map.create(bpf.BPF_MAP_TYPE_HASH, Key, Value, 4, name="flows") as m:
+    with Map.create(bpf.BPF_MAP_TYPE_HASH, Key, Value, 4, name=FLOWS) as m:
         yield m
 
 
 @pytest.fixture
 def numbers():
-    with Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u64, 4, name="numbers") as m:
+    with Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u64, 4, name=NUMS) as m:
         yield m
 
 
@@ -295,7 +297,8 @@ def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
 
     key, value, pin = Key(1), Value(1, 2), os.path.join(bpffs, "flows")
     missing = raised(bpf.KeyNotFound, flows.lookup, key)
-    assert missing.key is key and "'src': 1" in str(missing) and missing.map == "map %d (hash 'flows')" % flows.id
+    assert missing.key is key and "'src': 1" in str(missing)
+    assert missing.map == "map %d (hash '%s')" % (flows.id, FLOWS)
     assert pickle.loads(pickle.dumps(raised(bpf.KeyNotFound, flows.lookup, bytes(8)))).map == missing.map
     raised(bpf.KeyNotFound, flows.update, key, value, bpf.BPF_EXIST)
     raised(bpf.KeyNotFound, flows.delete, key)
@@ -331,9 +334,9 @@ def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
     assert "read-only" in raised(bpf.PermissionDenied, reader.delete, bytes(8)).hint
     assert "write-only" in raised(bpf.PermissionDenied, writer.lookup, bytes(8)).hint
     assert "write-only" in raised(bpf.PermissionDenied, writer.next_key).hint
-    other = Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u32, 1, name="flows")
-    assert str(flows.id) in str(raised(bpf.AmbiguousName, Map.from_name, "flows"))
-    assert str(other.id) in str(raised(bpf.AmbiguousName, bpf.open_map, "name flows"))
+    other = Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u32, 1, name=FLOWS)
+    assert str(flows.id) in str(raised(bpf.AmbiguousName, Map.from_name, FLOWS))
+    assert str(other.id) in str(raised(bpf.AmbiguousName, bpf.open_map, "name " + FLOWS))
     flows.freeze()
     assert "frozen" in raised(bpf.PermissionDenied, flows.update, key, value).hint
     assert "frozen" in raised(bpf.PermissionDenied, flows.freeze).hint
@@ -922,16 +925,16 @@ def test_every_way_in_sees_the_same_map(flows, bpffs):
     fd = os.dup(flows.fd)
     opened = [Map.from_fd(flows.fd, Key, Value), Map.from_fd(flows, Key, Value), Map.from_fd(fd, Key, Value, dup=False),
               Map.from_id(flows.id, Key, Value), Map.from_pin(pin, Key, Value), Map.from_pin(pin.encode(), Key, Value),
-              Map.from_name("flows", Key, Value)]
+              Map.from_name(FLOWS, Key, Value)]
     opened += [bpf.open_map(spec, Key, Value) for spec in (
-        flows.id, str(flows.id), "id %d" % flows.id, "name flows", "flows", "pinned " + pin, pin)]
+        flows.id, str(flows.id), "id %d" % flows.id, "name " + FLOWS, FLOWS, "pinned " + pin, pin)]
     for m in opened:
         assert (m.id, m.name, m.type, m.key_size, m.value_size, m.max_entries, m.flags) == (
-            flows.id, "flows", HASH, 8, 16, 4, 0)
+            flows.id, FLOWS, HASH, 8, 16, 4, 0)
         assert m[Key(1)].bytes == 3 and not os.get_inheritable(m.fd)
     assert opened[2].fd == fd and opened[0].fd != flows.fd
     assert bpf.pins(bpffs) == {flows.id: [pin]}
-    assert [info.name for info in bpf.maps() if info.id == flows.id] == ["flows"]
+    assert [info.name for info in bpf.maps() if info.id == flows.id] == [FLOWS]
     for spec in ("", "id", "id x", "name", "pinned", "a b c"):
         with pytest.raises(ValueError):
             bpf.open_map(spec)
@@ -976,7 +979,7 @@ def test_info_agrees_with_bpftool(flows):
             info.max_entries, info.memlock, int(info.frozen)) == (
         told["id"], told["type"], told["name"], told["flags"], told["bytes_key"], told["bytes_value"],
         told["max_entries"], told["bytes_memlock"], told["frozen"])
-    assert "name='flows'" in repr(info) and info.btf_id == 0 and info.map_extra == 0
+    assert "name=%r" % FLOWS in repr(info) and info.btf_id == 0 and info.map_extra == 0
     flows.freeze()
     assert flows.info.frozen is True
 
@@ -987,7 +990,7 @@ def test_info_of_shorter_kernels_is_none_not_zero(flows, monkeypatch):
     monkeypatch.setattr(bpf, "_info_by_fd", lambda fd, info, about: min(real(fd, info, about), 64))
     monkeypatch.setattr(bpf, "_read_text", lambda path: "")
     info = flows.info
-    assert info.name == "flows" and info.btf_id is None and info.map_extra is None
+    assert info.name == FLOWS and info.btf_id is None and info.map_extra is None
     assert info.frozen is None and info.memlock is None
 
 
@@ -1211,7 +1214,7 @@ def test_a_walk_that_never_ends_is_ended(monkeypatch, numbers):
 
 @kernel
 def test_a_closed_map_says_so(flows):
-    assert "hash 'flows'" in repr(flows) and "struct Key (8 bytes)" in repr(flows)
+    assert "hash '%s'" % FLOWS in repr(flows) and "struct Key (8 bytes)" in repr(flows)
     flows[Key(1)] = Value()
     flows[Key(1)]
     number = flows.fd
@@ -1243,7 +1246,7 @@ def test_descriptors_are_closed_when_nothing_refers_to_them(numbers):
                 action(m)
             except bpf.BPFError as error:
                 kept.append(error)
-    for opening in (lambda: Map.from_id(numbers.id, u64), lambda: Map.from_name("numbers", u64),
+    for opening in (lambda: Map.from_id(numbers.id, u64), lambda: Map.from_name(NUMS, u64),
                     lambda: Map.from_fd(numbers, u64), lambda: Map.create(HASH, u32, u32, key_size=8),
                     lambda: Map.from_fd(2), lambda: numbers.pin("/dev/null/x")):
         try:
@@ -2782,7 +2785,8 @@ def test_a_map_that_bpftool_made_and_filled(bpffs):
 @kernel
 def test_maps_that_bpftrace_fills():
     running = subprocess.Popen(
-        [program("bpftrace"), "-e", 'interval:ms:50 { @test_hits[cpu, "abc"] = count(); @test_plain[7] = 1234; }'],
+        [program("bpftrace"), "-e", 'interval:ms:50 { @h%d[cpu, "abc"] = count(); @p%d[7] = 1234; }' % (
+            os.getpid(), os.getpid())],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         class Hit(ctypes.Structure):
@@ -2792,7 +2796,8 @@ def test_maps_that_bpftrace_fills():
         end = time.time() + 30
         while time.time() < end and running.poll() is None:
             try:
-                plain, hits = Map.from_name("AT_test_plain", u64, u64), Map.from_name("AT_test_hits", Hit, u64)
+                plain, hits = [Map.from_name("AT_%s%d" % (letter, os.getpid()), ctype, u64)
+                               for letter, ctype in (("p", u64), ("h", Hit))]
                 if 7 in plain and list(hits):
                     break
             except bpf.MapNotFound:
@@ -2886,8 +2891,8 @@ def test_demo_without_any_right_explains():
 @kernel
 def test_show_dump_and_lookup_are_bpftools(bpffs):
     pin = os.path.join(bpffs, "cli")
-    with Map.create(HASH, u32, u64, 3, name="cli_test") as m, \
-            Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, bytes, 2, value_size=5, name="cli_cpu") as percpu:
+    with Map.create(HASH, u32, u64, 3, name=CLI) as m, \
+            Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, bytes, 2, value_size=5, name=CLI_CPU) as percpu:
         m.pin(pin)
         m[1], m[2] = 10, 20
         percpu[1] = b"abcde"
@@ -2896,23 +2901,24 @@ def test_show_dump_and_lookup_are_bpftools(bpffs):
             if theirs["id"] in (m.id, percpu.id):
                 assert {name: theirs[name] for name in theirs if name not in ("pids", "pinned")} in known
         assert {m.id, percpu.id} <= {info["id"] for info in known}
-        for words in (["id", m.id], ["name", "cli_test"], ["pinned", pin]):
+        for words in (["id", m.id], ["name", CLI], ["pinned", pin]):
             assert json.loads(command("-j", "map", "dump", *words)[1]) == bpftool("map", "dump", *words)
             for key in ([1, 0, 0, 0], ["01", "0", "0", "0"], ["hex", "02", "00", "00", "00"]):
                 ours = command(*(["-j", "map", "lookup"] + words + ["key"] + key))
                 assert ours[0] == 0 and json.loads(ours[1]) == bpftool("map", "lookup", *(words + ["key"] + key))
-        assert json.loads(command("-j", "map", "dump", "cli_cpu")[1]) == bpftool("map", "dump", "name", "cli_cpu")
+        assert json.loads(command("-j", "map", "dump", CLI_CPU)[1]) == bpftool("map", "dump", "name", CLI_CPU)
         assert command("-j", "map", "lookup", m.id, "key", "3") == (1, "null\n", "")
-        status, out, err = command("map", "lookup", "cli_test", "key", "3")
+        status, out, err = command("map", "lookup", CLI, "key", "3")
         assert (status, out) == (1, "") and "no such key" in err
         assert command("map", "lookup", pin, "key", "0x2")[1] == "key 02 00 00 00  value 14 00 00 00 00 00 00 00\n" or (
             sys.byteorder == "big")
-        out = command("show", "name", "cli_test")[1]
-        assert out.startswith("%d: hash  name cli_test  flags 0x0\n\tkey 4B  value 8B  max_entries 3  memlock " % m.id)
-        assert command("dump", "cli_test")[1].endswith("Found 2 elements\n")
-        assert command("dump", "cli_cpu")[1].count("cpu 0") == 2
-        assert json.loads(command("-p", "dump", "cli_cpu")[1]) == bpftool("map", "dump", "name", "cli_cpu")
-        status, out, err = command("--trace", "lookup", "cli_test", "key", "1")
+        out = command("show", "name", CLI)[1]
+        assert out.startswith("%d: hash  name %s  flags 0x0\n\tkey 4B  value 8B  max_entries 3  memlock " % (
+            m.id, CLI))
+        assert command("dump", CLI)[1].endswith("Found 2 elements\n")
+        assert command("dump", CLI_CPU)[1].count("cpu 0") == 2
+        assert json.loads(command("-p", "dump", CLI_CPU)[1]) == bpftool("map", "dump", "name", CLI_CPU)
+        status, out, err = command("--trace", "lookup", CLI, "key", "1")
         assert status == 0 and "bpf(BPF_MAP_LOOKUP_ELEM, {map_fd=" in err
 
 
@@ -2962,8 +2968,8 @@ def test_a_standard_library_without_json_is_an_error_in_one_line(monkeypatch, ca
 
 @kernel
 def test_a_reader_that_goes_away_is_no_error():
-    with Map.create(ARRAY, u32, u64, 100000, name="long_dump"):
-        dump = subprocess.Popen([sys.executable, MODULE, "map", "dump", "name", "long_dump"],
+    with Map.create(ARRAY, u32, u64, 100000, name=LONG):
+        dump = subprocess.Popen([sys.executable, MODULE, "map", "dump", "name", LONG],
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         dump.stdout.readline()
         dump.stdout.close()
