@@ -1581,7 +1581,7 @@ def test_two_thousand_scans_against_a_writer_miss_and_repeat_nothing(map_type, b
         writer = in_child(churn, path, 600, write_stable_and_other_keys)
         try:
             stable = set(range(1000))
-            for turn in range(2000 if map_type == HASH else 500):
+            for turn in range(2000):
                 found = [key for keys, _ in m.lookup_batch([None, 64, 300][turn % 3]) for key in keys]
                 assert len(found) == len(set(found)) and stable <= set(found)
             for _ in range(20):
