@@ -557,8 +557,9 @@ def _why_not_this_path(code, cmd, path):
             return "the directory is not open to this user for writing"
         held = _colon_file("/proc/self/status").get("CapEff", "0")
         old = _kernel_release() < (5, 19) and not int(held, 16) >> _CAP_BPF & 1
-        return None if old or code != errno.EPERM and code != errno.ENOENT else (
-            "%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory)
+        if code in (errno.EPERM, errno.ENOENT) and not old:
+            return "%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory
+        return None
     if code == errno.ENOENT:
         return "it exists, but is no pin" if os.path.exists(path) else None
     if code != errno.EACCES:           # EPERM is a matter of privilege, before 6.1
@@ -573,14 +574,14 @@ def _why_not_this_path(code, cmd, path):
 def _why_fd_refuses(cmd, fd):
     """Say why an element command on an open map was EPERM."""
     import fcntl
-    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    mode, info = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, _fdinfo(fd)
     if mode == os.O_RDONLY and cmd in _WRITE_CMDS | {"mmap"}:
         return "this descriptor is read-only: open the map with mode=\"rw\""
     if mode == os.O_WRONLY and cmd not in _WRITE_CMDS - _READ_CMDS:
         return "this descriptor is write-only: open the map with mode=\"rw\""
-    if _fdinfo(fd).get("frozen") == "1" and cmd in _WRITE_CMDS | {"mmap"}:
+    if info.get("frozen") == "1" and cmd in _WRITE_CMDS | {"mmap"}:
         return "the map is frozen: user space can no longer write to it"
-    if cmd == "mmap" and _fdinfo(fd).get("map_type") in (str(BPF_MAP_TYPE_RINGBUF), str(BPF_MAP_TYPE_USER_RINGBUF)):
+    if cmd == "mmap" and info.get("map_type") in (str(BPF_MAP_TYPE_RINGBUF), str(BPF_MAP_TYPE_USER_RINGBUF)):
         return "a whole ring buffer can be mapped for reading only"
     if cmd == "mmap":
         return "a map created with BPF_F_RDONLY_PROG can be mapped for reading only"
@@ -735,11 +736,14 @@ _libc_syscall = _first_syscall
 _syscall = _first_syscall              # every call goes through this one; trace() puts itself here
 
 
-def _bpf(cmd, attr, about="", size=None):
-    """Call bpf(2); return its result or raise.  The caller keeps alive what attr points to."""
+def _bpf(cmd, attr, about="", size=None, **known):
+    """Call bpf(2); return its result or raise what _error makes of it and of what is known.
+
+    The caller keeps alive what attr points to.
+    """
     result = _syscall(_nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd] if size is None else size)
     if result == -1:                   # errno is stale after a success
-        raise _error(get_errno(), cmd, about)
+        raise _error(get_errno(), cmd, about, **known)
     return result
 
 
@@ -762,10 +766,15 @@ class _Fd:
 
 def _info_by_fd(fd, info, about):
     """Fill info, a zeroed structure, from BPF_OBJ_GET_INFO_BY_FD; return how many bytes the kernel knows."""
-    attr = bpf_attr()
-    attr.info.bpf_fd, attr.info.info_len, attr.info.info = fd, sizeof(info), addressof(info)
+    attr = _info_attr(fd, info)
     _bpf(BPF_OBJ_GET_INFO_BY_FD, attr, about)
     return attr.info.info_len
+
+
+def _info_attr(fd, info):
+    attr = bpf_attr()
+    attr.info.bpf_fd, attr.info.info_len, attr.info.info = fd, sizeof(info), addressof(info)
+    return attr
 
 
 class trace:
@@ -847,8 +856,8 @@ def _format_outputs(cmd, attr):
 
 def _traced_sizes(elem):
     """Return (key, value) bytes as an element command moves them; zeros where the kernel does not tell."""
-    info, attr = bpf_map_info(), bpf_attr()
-    attr.info.bpf_fd, attr.info.info_len, attr.info.info = elem.map_fd, sizeof(info), addressof(info)
+    info = bpf_map_info()
+    attr = _info_attr(elem.map_fd, info)
     if _libc_syscall(_nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), _ATTR_SIZES[BPF_OBJ_GET_INFO_BY_FD]) == -1:
         return 0, 0
     if info.type in _PERCPU_TYPES and not elem.flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
@@ -1534,10 +1543,7 @@ class Map:
             create.map_name = raw
             size = max(size, _end("map_create", "map_name"))
         about = "a new map (%s%s)" % (map_type_name(create.map_type), " '%s'" % name if name else "")
-        fd = _syscall(_nr_bpf, BPF_MAP_CREATE, byref(attr), size)
-        if fd == -1:
-            raise _error(get_errno(), BPF_MAP_CREATE, about, create.map_type)
-        return cls._opened(_Fd(fd), about, key, value)
+        return cls._opened(_Fd(_bpf(BPF_MAP_CREATE, attr, about, size, map_type=create.map_type)), about, key, value)
 
     @classmethod
     def _opened(cls, owner, about, key, value, prove=False, keep=False):
@@ -1573,6 +1579,7 @@ class Map:
         # What LOOKUP writes into, and how to make one; per-CPU: known once the number of CPUs is proved.
         self._out_type = self._new_out = None
         self._out_size = self.value_size
+        self._new_key, self._copy_value = _maker(self._raw_key_type), _copier(self._raw_value_type)
         if not self._is_percpu:
             self._out_type, self._new_out = self._raw_value_type, _maker(self._raw_value_type)
         # What turns that into what the caller gets (None: it is that already)
@@ -1735,10 +1742,11 @@ class Map:
         flags = _flag_bits(flags)
         key = self._key_in(key, cmd)
         if out is None:
-            out_type = self._flagged_type(flags) or self._out_type or self._proved_type(key)
-            if out_type is None:
+            one = self._flagged_type(flags)
+            new = _maker(one) if one else self._new_out or self._proved_type(key)
+            if new is None:
                 return None
-            out = _maker(out_type)()
+            out = new()
         code = self._element(cmd, key, out, flags)
         if code not in (0, errno.ENOENT):
             raise self._error(cmd, code, key)
@@ -1895,7 +1903,7 @@ class Map:
 
     def _percpu_values(self, slots):
         """Return the list of the values in a per-CPU value."""
-        copy, raw, stride = _copier(self._raw_value_type), bytes(slots), sizeof(slots._type_)
+        copy, raw, stride = self._copy_value, bytes(slots), sizeof(slots._type_)
         values = [copy(raw, offset) for offset in range(0, len(raw), stride)]
         return [self._finish_one(value) for value in values] if self._finish_one else values
 
@@ -1982,7 +1990,7 @@ class Map:
     def _next(self, key):
         """Return the ctypes object of the key after key, None at the end."""
         self._keyed(BPF_MAP_GET_NEXT_KEY)
-        following = _maker(self._raw_key_type)()
+        following = self._new_key()
         code = self._element(BPF_MAP_GET_NEXT_KEY, key, following)
         if code == errno.ENOENT:
             return None
@@ -2021,7 +2029,7 @@ class Map:
         # LOOKUP in a bloom filter reads the buffer: there is nothing to peek at.
         if self.key_type is not None or not pushing and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
             raise self._no(cmd, "order of values" if pushing or self.key_type is not None else "values to read")
-        obj = self._value_in(None, given[0]) if pushing and self.value_size else _maker(self._raw_value_type)()
+        obj = self._value_in(None, given[0]) if pushing and self.value_size else self._new_out()
         code = self._element(cmd, None, obj, given[1] if given else 0)
         if code:
             error = self._error(cmd, code)
@@ -2268,8 +2276,9 @@ class Map:
         owner, attr = self._live(), bpf_attr()
         attr.elem.map_fd = owner.number
         if _syscall(_nr_bpf, BPF_MAP_FREEZE, byref(attr), _ATTR_SIZES[BPF_MAP_FREEZE]) == -1:
+            code = get_errno()
             del owner
-            raise self._error(BPF_MAP_FREEZE, get_errno())
+            raise self._error(BPF_MAP_FREEZE, code)
 
     def pin(self, path):
         """Give the map a name in a bpffs, which keeps it alive.
@@ -2343,7 +2352,6 @@ class _Batches:
     """
 
     def __init__(self, m, cmd, size):
-        m._live()
         self._map, self._cmd, self._room = m, cmd, m._batch_room(size)
         self._attr, self._out_batch = bpf_attr(), (u8 * max(4, m.key_size))()
         self._arrays = self._cursor = None         # (keys, values) of one length; bytes, or None: from the start
@@ -2559,10 +2567,7 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
     pathname = ctypes.create_string_buffer(raw)
     attr = bpf_attr()
     attr.obj.pathname, attr.obj.bpf_fd, attr.obj.file_flags = addressof(pathname), bpf_fd, file_flags
-    result = _syscall(_nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd])
-    if result == -1:
-        raise _error(get_errno(), cmd, os.fsdecode(path), path=os.fsdecode(path))
-    return result
+    return _bpf(cmd, attr, os.fsdecode(path), path=os.fsdecode(path))
 
 
 def open_map(spec, key=None, value=None, *, mode="r"):
