@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 import ctypes
 import errno
 import os
+import struct
 import sys
 from _thread import get_ident
 from ctypes import addressof, byref, get_errno, sizeof
@@ -34,115 +35,50 @@ from itertools import islice
 u8, u16, u32, u64, s32 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int32
 
 # enum bpf_cmd; append only
-BPF_MAP_CREATE = 0                     # 3.18
-BPF_MAP_LOOKUP_ELEM = 1                # 3.18
-BPF_MAP_UPDATE_ELEM = 2                # 3.18
-BPF_MAP_DELETE_ELEM = 3                # 3.18
-BPF_MAP_GET_NEXT_KEY = 4               # 3.18; NULL key 4.12
-BPF_PROG_LOAD = 5                      # 3.18
-BPF_OBJ_PIN = 6                        # 4.4
-BPF_OBJ_GET = 7                        # 4.4
-BPF_PROG_ATTACH = 8                    # 4.10
-BPF_PROG_DETACH = 9                    # 4.10
-BPF_PROG_TEST_RUN = 10                 # 4.12
-BPF_PROG_GET_NEXT_ID = 11              # 4.13
-BPF_MAP_GET_NEXT_ID = 12               # 4.13
-BPF_PROG_GET_FD_BY_ID = 13             # 4.13
-BPF_MAP_GET_FD_BY_ID = 14              # 4.13
-BPF_OBJ_GET_INFO_BY_FD = 15            # 4.13
-BPF_PROG_QUERY = 16                    # 4.15
-BPF_RAW_TRACEPOINT_OPEN = 17           # 4.17
-BPF_BTF_LOAD = 18                      # 4.18
-BPF_BTF_GET_FD_BY_ID = 19              # 4.18
-BPF_TASK_FD_QUERY = 20                 # 4.18
-BPF_MAP_LOOKUP_AND_DELETE_ELEM = 21    # 4.20 queue and stack, 5.14 hashes
-BPF_MAP_FREEZE = 22                    # 5.2
-BPF_BTF_GET_NEXT_ID = 23               # 5.4
-BPF_MAP_LOOKUP_BATCH = 24              # 5.6
-BPF_MAP_LOOKUP_AND_DELETE_BATCH = 25   # 5.6
-BPF_MAP_UPDATE_BATCH = 26              # 5.6
-BPF_MAP_DELETE_BATCH = 27              # 5.6
-BPF_LINK_CREATE = 28                   # 5.7
-BPF_LINK_UPDATE = 29                   # 5.7
-BPF_LINK_GET_FD_BY_ID = 30             # 5.8
-BPF_LINK_GET_NEXT_ID = 31              # 5.8
-BPF_ENABLE_STATS = 32                  # 5.8
-BPF_ITER_CREATE = 33                   # 5.8
-BPF_LINK_DETACH = 34                   # 5.9
-BPF_PROG_BIND_MAP = 35                 # 5.10
-BPF_TOKEN_CREATE = 36                  # 6.9
-BPF_PROG_STREAM_READ_BY_FD = 37        # 6.17
-BPF_PROG_ASSOC_STRUCT_OPS = 38         # 7.0
+(BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY,       # 3.18
+ BPF_PROG_LOAD, BPF_OBJ_PIN, BPF_OBJ_GET, BPF_PROG_ATTACH, BPF_PROG_DETACH,         # 3.18, 4.4, 4.4, 4.10, 4.10
+ BPF_PROG_TEST_RUN, BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID, BPF_MAP_GET_FD_BY_ID,  # 4.13
+ BPF_OBJ_GET_INFO_BY_FD, BPF_PROG_QUERY, BPF_RAW_TRACEPOINT_OPEN,                   # 4.13, 4.15, 4.17
+ BPF_BTF_LOAD, BPF_BTF_GET_FD_BY_ID, BPF_TASK_FD_QUERY,                             # 4.18
+ BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_FREEZE, BPF_BTF_GET_NEXT_ID,               # 4.20 (hashes 5.14), 5.2, 5.4
+ BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH, BPF_MAP_UPDATE_BATCH, BPF_MAP_DELETE_BATCH,          # 5.6
+ BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_LINK_GET_FD_BY_ID, BPF_LINK_GET_NEXT_ID, BPF_ENABLE_STATS,            # 5.8
+ BPF_ITER_CREATE, BPF_LINK_DETACH, BPF_PROG_BIND_MAP, BPF_TOKEN_CREATE,             # 5.8, 5.9, 5.10, 6.9
+ BPF_PROG_STREAM_READ_BY_FD, BPF_PROG_ASSOC_STRUCT_OPS) = range(39)                 # 6.17, 7.0
 _CMD_NAMES = {number: name for name, number in dict(globals()).items() if name.startswith("BPF_")}
 
 # enum bpf_map_type; append only
-BPF_MAP_TYPE_HASH = 1                  # 3.19
-BPF_MAP_TYPE_ARRAY = 2                 # 3.19
-BPF_MAP_TYPE_PROG_ARRAY = 3            # 4.2
-BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4      # 4.3
-BPF_MAP_TYPE_PERCPU_HASH = 5           # 4.6
-BPF_MAP_TYPE_PERCPU_ARRAY = 6          # 4.6
-BPF_MAP_TYPE_STACK_TRACE = 7           # 4.6
-BPF_MAP_TYPE_CGROUP_ARRAY = 8          # 4.8
-BPF_MAP_TYPE_LRU_HASH = 9              # 4.10
-BPF_MAP_TYPE_LRU_PERCPU_HASH = 10      # 4.10
-BPF_MAP_TYPE_LPM_TRIE = 11             # 4.11
-BPF_MAP_TYPE_ARRAY_OF_MAPS = 12        # 4.12
-BPF_MAP_TYPE_HASH_OF_MAPS = 13         # 4.12
-BPF_MAP_TYPE_DEVMAP = 14               # 4.14
-BPF_MAP_TYPE_SOCKMAP = 15              # 4.14
-BPF_MAP_TYPE_CPUMAP = 16               # 4.15
-BPF_MAP_TYPE_XSKMAP = 17               # 4.18
-BPF_MAP_TYPE_SOCKHASH = 18             # 4.18
-BPF_MAP_TYPE_CGROUP_STORAGE = 19       # 4.19
-BPF_MAP_TYPE_REUSEPORT_SOCKARRAY = 20  # 4.19
-BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE = 21  # 4.20
-BPF_MAP_TYPE_QUEUE = 22                # 4.20
-BPF_MAP_TYPE_STACK = 23                # 4.20
-BPF_MAP_TYPE_SK_STORAGE = 24           # 5.2
-BPF_MAP_TYPE_DEVMAP_HASH = 25          # 5.4
-BPF_MAP_TYPE_STRUCT_OPS = 26           # 5.6
-BPF_MAP_TYPE_RINGBUF = 27              # 5.8
-BPF_MAP_TYPE_INODE_STORAGE = 28        # 5.10
-BPF_MAP_TYPE_TASK_STORAGE = 29         # 5.11
-BPF_MAP_TYPE_BLOOM_FILTER = 30         # 5.16
-BPF_MAP_TYPE_USER_RINGBUF = 31         # 6.1
-BPF_MAP_TYPE_CGRP_STORAGE = 32         # 6.2
-BPF_MAP_TYPE_ARENA = 33                # 6.9
-BPF_MAP_TYPE_INSN_ARRAY = 34           # 6.19
-BPF_MAP_TYPE_RHASH = 35                # 7.2
+(BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY,     # 3.19, 4.2, 4.3
+ BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_STACK_TRACE, BPF_MAP_TYPE_CGROUP_ARRAY,   # 4.6, 4.8
+ BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH, BPF_MAP_TYPE_LPM_TRIE,        # 4.10, 4.11
+ BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS, BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_SOCKMAP,  # 4.12, 4.14
+ BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_SOCKHASH,                   # 4.15, 4.18
+ BPF_MAP_TYPE_CGROUP_STORAGE, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,  # 4.19, 4.20
+ BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK, BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_DEVMAP_HASH,         # 4.20, 5.2, 5.4
+ BPF_MAP_TYPE_STRUCT_OPS, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_INODE_STORAGE,         # 5.6, 5.8, 5.10
+ BPF_MAP_TYPE_TASK_STORAGE, BPF_MAP_TYPE_BLOOM_FILTER, BPF_MAP_TYPE_USER_RINGBUF,   # 5.11, 5.16, 6.1
+ BPF_MAP_TYPE_CGRP_STORAGE, BPF_MAP_TYPE_ARENA, BPF_MAP_TYPE_INSN_ARRAY, BPF_MAP_TYPE_RHASH,        # 6.2, 6.9, 6.19, 7.2
+ ) = range(1, 36)
 _MAP_TYPE_NAMES = {number: name[len("BPF_MAP_TYPE_"):].lower() for name, number in dict(globals()).items()
                    if name.startswith("BPF_MAP_TYPE_")}
 
 # map_flags of BPF_MAP_CREATE; RDONLY and WRONLY also open_flags, file_flags
-BPF_F_NO_PREALLOC = 1 << 0             # 4.6
-BPF_F_NO_COMMON_LRU = 1 << 1           # 4.10
-BPF_F_NUMA_NODE = 1 << 2               # 4.14
-BPF_F_RDONLY = 1 << 3                  # 4.15
-BPF_F_WRONLY = 1 << 4                  # 4.15
-BPF_F_STACK_BUILD_ID = 1 << 5          # 4.17
-BPF_F_ZERO_SEED = 1 << 6               # 5.0
-BPF_F_RDONLY_PROG = 1 << 7             # 5.2
-BPF_F_WRONLY_PROG = 1 << 8             # 5.2
-BPF_F_CLONE = 1 << 9                   # 5.4
-BPF_F_MMAPABLE = 1 << 10               # 5.5
-BPF_F_PRESERVE_ELEMS = 1 << 11         # 5.10
-BPF_F_INNER_MAP = 1 << 12              # 5.10
-BPF_F_LINK = 1 << 13                   # 6.4
-BPF_F_PATH_FD = 1 << 14                # 6.5
-BPF_F_VTYPE_BTF_OBJ_FD = 1 << 15       # 6.9
-BPF_F_TOKEN_FD = 1 << 16               # 6.9
-BPF_F_SEGV_ON_FAULT = 1 << 17          # 6.9
-BPF_F_NO_USER_CONV = 1 << 18           # 6.9
-BPF_F_RB_OVERWRITE = 1 << 19           # 7.0
+(BPF_F_NO_PREALLOC, BPF_F_NO_COMMON_LRU, BPF_F_NUMA_NODE, BPF_F_RDONLY, BPF_F_WRONLY,       # 4.6, 4.10, 4.14, 4.15
+ BPF_F_STACK_BUILD_ID, BPF_F_ZERO_SEED, BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG,       # 4.17, 5.0, 5.2
+ BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_PRESERVE_ELEMS, BPF_F_INNER_MAP,                # 5.4, 5.5, 5.10
+ BPF_F_LINK, BPF_F_PATH_FD, BPF_F_VTYPE_BTF_OBJ_FD, BPF_F_TOKEN_FD,                 # 6.4, 6.5, 6.9
+ BPF_F_SEGV_ON_FAULT, BPF_F_NO_USER_CONV, BPF_F_RB_OVERWRITE) = (1 << bit for bit in range(20))     # 6.9, 7.0
 
-# flags of the element commands
-BPF_ANY = 0                            # create or replace
-BPF_NOEXIST = 1                        # create only
-BPF_EXIST = 2                          # replace only
-BPF_F_LOCK = 4                         # 5.1; under the value's bpf_spin_lock
-BPF_F_CPU = 8                          # 7.0; one CPU of a per-CPU value, its number in bits 32..63
-BPF_F_ALL_CPUS = 16                    # 7.0; one value for every CPU
+# flags of the element commands: create or replace, create only, replace only, under the value's bpf_spin_lock (5.1);
+# 7.0, per-CPU values: one CPU's, its number in bits 32..63, or the same for every CPU
+BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK, BPF_F_CPU, BPF_F_ALL_CPUS = 0, 1, 2, 4, 8, 16
+
+# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, then 5.13, 5.16, 5.17, 6.0
+(BTF_KIND_INT, BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_FWD,
+ BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO,
+ BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT, BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64) = range(1, 20)
+_KIND_NAMES = {number: name[len("BTF_KIND_"):].lower() for name, number in dict(globals()).items()
+               if name.startswith("BTF_KIND_")}
 
 BPF_PROG_TYPE_SOCKET_FILTER = 1        # 3.19
 
@@ -777,6 +713,20 @@ def _info_attr(fd, info):
     return attr
 
 
+def _ids(cmd):
+    """Yield the ids that a BPF_*_GET_NEXT_ID tells."""
+    attr = bpf_attr()
+    while True:
+        attr.get_id.start_id = attr.get_id.next_id
+        try:
+            _bpf(cmd, attr)
+        except SyscallError as error:
+            if error.errno == errno.ENOENT:
+                return
+            raise
+        yield attr.get_id.next_id
+
+
 class trace:
     """Print every bpf(2) call made inside the with block, decoded, with result and duration.
 
@@ -1142,38 +1092,96 @@ def _check_bitfields(ctype, what):
 
 
 def describe_layout(ctype):
-    """Return a table of a type's fields: offset, size, name, C type; holes are shown.
+    """Return a table of a type's fields: offset, size, name, C type; holes are shown, bits as ":5" from byte 4 bit 3 on.
 
     Padding in a key is compared like any other byte: unless it is zero on both sides, lookups miss.
     raises   LayoutError for what check_layout refuses at any size
     """
     _check_plain(ctype, "the type")
-    lines = ["%6s %5s  %s" % ("offset", "size", type_name(ctype))]
-    holes = _describe(ctype, 0, 1, lines) if _is_record(ctype) else 0
-    total = "%d bytes, aligned to %d" % (sizeof(ctype), ctypes.alignment(ctype))
-    lines.append(total + (", %d of them padding (must match in a key, best zero)" % holes if holes else ""))
+    known = getattr(ctype, "_btf_type_", None)
+    if known:
+        return known[0].describe(known[1])
+    rows = _rows(ctype) if _is_record(ctype) else []
+    return _table(type_name(ctype), sizeof(ctype), rows, _is_record(ctype) and issubclass(ctype, ctypes.Union))
+
+
+def _placed(ctype):
+    """Return [(field, bit offset, bits)] of a record whose bitfields have been checked."""
+    return [(field, position if field.bits is not None else 8 * field.offset,
+             8 * sizeof(field.type) if field.bits is None else field.bits)
+            for cls in reversed(ctype.__mro__) if "_fields_" in cls.__dict__
+            for field, position in zip(_own_fields(cls), _c_layout(cls, getattr(cls, "_pack_", 0))[0])]
+
+
+def _rows(ctype):
+    """Return a record's rows for _table."""
+    return [("%s: %s%s" % (field.name, type_name(field.type), "" if field.bits is None else ":%d" % field.bits),
+             offset, bits, (_rows(field.type), sizeof(field.type), issubclass(field.type, ctypes.Union))
+             if _is_record(field.type) else None)
+            for field, offset, bits in _placed(ctype)]
+
+
+def _table(title, size, rows, is_union):
+    """Return a layout as text.
+
+    rows     (text, bit offset, bits, None or, for a record inside, the (rows, bytes, whether it is a union) of that)
+    """
+    lines = ["%6s %5s  %s" % ("offset", "size", title)]
+    holes = _table_rows(lines, rows, size, is_union, 0, "  ")
+    lines.append("%d bytes%s" % (size, ", %s of them padding (must match in a key, best zero)" % (
+        holes // 8 if holes % 8 == 0 else "%d bits" % holes) if holes and rows else ""))
     return "\n".join(lines)
 
 
-def _describe(ctype, start, depth, lines):
-    """Append a line per field of a record at byte start; return the number of padding bytes."""
-    indent, padding, end = "  " * depth, 0, 0
+def _table_rows(lines, rows, size, is_union, start, indent):
+    """Append a line per row of what begins at bit start; return how many bits are holes."""
+    end = holes = 0
+    for text, offset, bits, inside in rows + [("", 8 * size, 0, None)]:
+        if offset > end and not is_union:
+            lines.append("%6s %5s  %s(hole)" % (_bytes_text(start + end), _bytes_text(offset - end), indent))
+            holes += offset - end
+        if text:
+            lines.append("%6s %5s  %s%s" % (_bytes_text(start + offset), _bytes_text(bits), indent, text))
+        if inside:
+            holes += _table_rows(lines, inside[0], inside[1], inside[2], start + offset, indent + "  ")
+        end = max(end, offset + bits)
+    return holes
 
-    def line(offset, size, text):
-        lines.append("%6d %5d  %s%s" % (start + offset, size, indent, text))
 
-    for field in _fields(ctype) + [None]:
-        offset = field.offset if field else sizeof(ctype)
-        if offset > end and not issubclass(ctype, ctypes.Union):
-            line(end, offset - end, "(hole)")
-            padding += offset - end
-        if field:
-            bits = "" if field.bits is None else ":%d" % field.bits
-            line(offset, sizeof(field.type), "%s: %s%s" % (field.name, type_name(field.type), bits))
-            if _is_record(field.type):
-                padding += _describe(field.type, start + offset, depth + 1, lines)
-            end = max(end, offset + sizeof(field.type))
-    return padding
+def _bytes_text(bits):
+    return "%d" % (bits // 8) if bits % 8 == 0 else "%s:%d" % (bits // 8 or "", bits % 8)
+
+
+def _source_of(ctype, names, lines):
+    """Return the expression for a ctypes type; append to lines the classes that it needs, named in names."""
+    if _is_array(ctype):
+        return "(%s * %d)" % (_source_of(ctype._type_, names, lines), ctype._length_)
+    if _is_scalar(ctype):
+        name = {"?": "bool", "c": "char", "f": "float", "d": "double"}.get(ctype._type_) or "%sint%d" % (
+            "" if ctype._type_ in _SIGNED_CODES else "u", 8 * sizeof(ctype))
+        order = "be" if sys.byteorder == "little" else "le"
+        return "ctypes.c_%s%s" % (name, ".__ctype_%s__" % order if _is_swapped(ctype) else "")
+    if ctype not in names:
+        fields = [(field.name, _source_of(field.type, names, lines)) for field in _fields(ctype)]
+        name = _identifier(ctype.__name__)
+        while name in names.values():
+            name += "_"
+        names[ctype] = name
+        lines += ["", "", "class %s(ctypes.%s):" % (name, _base(ctype).__name__), "    _pack_ = 1", "    _layout_ = 'ms'"]
+        if ctype.__dict__.get("_anonymous_"):
+            lines.append("    _anonymous_ = %r" % ctype._anonymous_)
+        lines += ["    _fields_ = ["] + ["        (%r, %s)," % field for field in fields] + ["    ]"]
+        for label, bits in sorted(ctype.__dict__.items()):
+            if isinstance(bits, _Bits):
+                lines.append("    %s = property(lambda self: %s)" % (_identifier(label), bits.source()))
+    return names[ctype]
+
+
+def _identifier(text):
+    """Return a name that Python takes: what compilers write is one but for keywords and the dot of ".bss"."""
+    import keyword
+    name = "".join(char if char.isalnum() and char < "\x80" else "_" for char in text).lstrip("_") or "anonymous"
+    return name + "_" if keyword.iskeyword(name) or name[0].isdigit() or name == "ctypes" else name
 
 
 def _integer(given, low, high, what):
@@ -1281,7 +1289,8 @@ def _decode(ctype, raw, offset):
         number = _get_value(_copier(ctype)(raw, offset))
         return number if ctype._type_ != "c" else number[0] if _text(number) is None else _text(number)
     if _is_record(ctype):
-        return _decode_record(ctype, raw, offset, None)
+        known = getattr(ctype, "_btf_type_", None)
+        return known[0]._plain(known[1], raw, 8 * offset) if known else _decode_record(ctype, raw, offset, None)
     if ctype._type_ is ctypes.c_char:
         chars = raw[offset:offset + sizeof(ctype)]
         return list(chars) if _text(chars) is None else _text(chars)
@@ -1346,6 +1355,780 @@ def _tag(ctype, tag, fields):
     return entries
 
 
+# ---- 5. BTF -----------------------------------------------------------------
+# Types as compilers describe them and the kernel keeps them (linux/btf.h).  A blob may be hostile: nothing is
+# built or decoded from a type before _prove has found it finite and each member inside of what holds it.
+
+_MODIFIERS = frozenset((BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_TYPE_TAG))
+_RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))
+_ENUMS = frozenset((BTF_KIND_ENUM, BTF_KIND_ENUM64))
+_SIZED = _RECORDS | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
+# What a bare name means first; the other kinds follow by number.
+_NAME_ORDER = (BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_ENUM64, BTF_KIND_TYPEDEF)
+# kind -> words behind the three that every record has: always, for each of vlen
+_TAIL_WORDS = dict.fromkeys(_KIND_NAMES, (0, 0))
+_TAIL_WORDS.update({
+    BTF_KIND_INT: (1, 0), BTF_KIND_ARRAY: (3, 0), BTF_KIND_STRUCT: (0, 3), BTF_KIND_UNION: (0, 3),
+    BTF_KIND_ENUM: (0, 2), BTF_KIND_FUNC_PROTO: (0, 2), BTF_KIND_VAR: (1, 0), BTF_KIND_DATASEC: (0, 3),
+    BTF_KIND_DECL_TAG: (1, 0), BTF_KIND_ENUM64: (0, 3)})
+_INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4
+_MAX_BYTES = 0xffffffff                # of a type: no key or value is larger
+
+
+class BTFType:
+    """A type as BTF records it.
+
+    id kind name   kind is one of BTF_KIND_* (0: void); name is "" where it has none
+    size           in bytes; None where the kind does not tell
+    type_id        what it points to, stands for, qualifies, or has as elements; 0 is void
+    count          of members, enumerators, parameters, elements
+    flag           the record's kind_flag
+    """
+    __slots__ = ("id", "kind", "name", "size", "type_id", "count", "flag", "_words", "_at", "_byte")
+
+    def __repr__(self):
+        return "<BTF type %d: %s>" % (self.id, self._label)
+
+    @property
+    def _label(self):
+        return "%s %s" % (_KIND_NAMES.get(self.kind, "void"), self.name or "(anonymous)")
+
+    def _error(self, text):
+        return BTFError("type %d (%s) at byte %d: %s" % (self.id, self._label, self._byte, text))
+
+
+class _Steps(dict):
+    """The info word of a record -> how many words the record takes; worked out once for each info word there is."""
+
+    def __init__(self, tails):
+        self.tails = tails
+
+    def __missing__(self, info):
+        always, each = self.tails[info >> 24 & 0x7f]       # 5 bits before 2026, the two above them zero
+        self[info] = words = 3 + always + each * (info & 0xffffff)     # 16 before, the eight above them zero
+        return words
+
+
+class BTF:
+    """Type information: what the types of a BPF object, a program or the kernel are called and how they lie.
+
+    from_bytes, from_file, from_vmlinux and from_id open it.  Where a type is wanted, give its id or its name, alone
+    or with its kind: "task_struct", "struct task_struct".  Types are read when they are asked for.
+    data      the bytes; .order "little" or "big", theirs; .base what split BTF builds upon; .count of types
+    raises    BTFError for what is malformed or not there
+    """
+
+    def __init__(self, data, base=None):
+        import array
+        self.data, self.base = data, base
+        self.order = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}.get(data[:2], "")
+        if not self.order or len(data) < 24:
+            raise BTFError("no BTF: %d bytes that begin with %s, not with 9feb or eb9f" % (len(data), data[:4].hex()))
+        word = lambda at: int.from_bytes(data[at:at + 4], self.order)
+        header_len, type_off, type_len, str_off, str_len = (word(at) for at in range(4, 24, 4))
+        if data[2] != 1 or data[3]:
+            raise BTFError("BTF of version %d with flags %#x at byte 2: only version 1 is known" % (data[2], data[3]))
+        if header_len < 24:
+            raise BTFError("a header of %d bytes, at byte 4" % header_len)
+        self._type_byte = header_len + type_off
+        types, strings = self._section("types", self._type_byte, type_len), self._section(
+            "strings", header_len + str_off, str_len)
+        if type_len % 4:
+            raise BTFError("the types take %d bytes at byte 12, no multiple of 4" % type_len)
+        if strings[-1:] != b"\0" and strings or base is None and strings[:1] != b"\0":
+            raise BTFError("the strings at byte %d do not begin and end with NUL%s" % (
+                header_len + str_off, "" if strings[-1:] != b"\0" else ": split BTF? It needs its base"))
+        self._strings, self._str_base = strings, base._str_base + len(base._strings) if base else 0
+        self._first = base._first + base.count if base else 1
+        self._words = array.array("I", types)
+        if self.order != sys.byteorder:
+            self._words.byteswap()
+        self._tails = dict(_TAIL_WORDS)
+        if header_len >= 32:           # the layout section says how long the records of each kind are
+            layout = self._section("layout", header_len + word(24), word(28))
+            for kind in range(1, len(layout) // 4):
+                self._tails.setdefault(kind, (layout[4 * kind] // 4, layout[4 * kind + 1] // 4))
+        self._offsets, self._cut = None, ""
+        self._proved, self._ctypes, self._enums, self._decl_tags, self._pointer_size = {}, {}, {}, None, 0
+
+    def _section(self, what, start, size):
+        if start + size > len(self.data):
+            raise BTFError("the %s end at byte %d of %d" % (what, start + size, len(self.data)))
+        return self.data[start:start + size]
+
+    @classmethod
+    def from_bytes(cls, data, base=None):
+        """Return the BTF in a buffer, of either byte order.
+
+        base      the BTF that split BTF (of a kernel module) builds upon
+        """
+        return cls(memoryview(data).tobytes(), base)
+
+    @classmethod
+    def from_file(cls, path, base=None):
+        """Return the BTF in a file: raw, or the section .BTF of an ELF object, of vmlinux or a module.
+
+        base      as of from_bytes; of the files in /sys/kernel/btf it is known
+        raises    BTFError, OSError
+        """
+        with open(path, "rb") as file:
+            data = file.read()
+        if data[:4] == b"\x7fELF":
+            data = _elf_section(data, b".BTF")
+        directory, name = os.path.split(os.path.realpath(os.fsdecode(path)))
+        if base is None and directory == "/sys/kernel/btf" and name != "vmlinux":
+            base = cls.from_vmlinux()
+        return cls(data, base)
+
+    @classmethod
+    def from_vmlinux(cls):
+        """Return the running kernel's BTF, from /sys or, where that is missing, from the kernel by its id.
+
+        raises    BTFError if the kernel was built without (CONFIG_DEBUG_INFO_BTF), or hides it
+        kernel    5.4; by id 5.11, CAP_SYS_ADMIN
+        """
+        try:
+            return cls.from_file("/sys/kernel/btf/vmlinux")
+        except OSError as failure:
+            reason = failure
+        try:
+            for btf_id in _ids(BPF_BTF_GET_NEXT_ID):
+                info, name, data = _btf_info(btf_id)
+                if info.kernel_btf and name == "vmlinux":
+                    return cls(data)
+        except SyscallError as failure:
+            reason = failure
+        raise BTFError("the kernel's BTF can't be had: %s" % reason)
+
+    @classmethod
+    def from_id(cls, btf_id):
+        """Return the BTF that the kernel holds under an id, as MapInfo.btf_id tells it.
+
+        raises    BTFError, PermissionDenied (it takes CAP_SYS_ADMIN), SyscallError
+        kernel    BPF_BTF_GET_FD_BY_ID, 4.18
+        """
+        info, name, data = _btf_info(btf_id)
+        return cls(data, cls.from_vmlinux() if info.kernel_btf and name != "vmlinux" else None)
+
+    # -- records
+
+    @property
+    def count(self):
+        return len(self._index())
+
+    def __repr__(self):
+        return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), ", split" if self.base else "")
+
+    def _index(self):
+        """Return where in _words each type begins: one pass over all of them, on the first question."""
+        if self._offsets is None:
+            import array
+            words, steps, offsets, at = self._words, _Steps(self._tails), array.array("I"), 0
+            total, append = len(words), offsets.append
+            try:
+                while at < total:
+                    append(at)
+                    at += steps[words[at + 1]]
+            except (KeyError, IndexError):
+                at = total + 1
+            if at > total:             # the last one is cut, or of a kind whose length nobody tells
+                start = offsets.pop()
+                kind = words[start + 1] >> 24 & 0x7f if start + 1 < total else 0
+                self._cut = "the record at byte %d %s" % (
+                    self._type_byte + 4 * start, "is cut short" if kind in self._tails else "is of unknown kind %d" % kind)
+            self._offsets = offsets
+        return self._offsets
+
+    def type(self, t):
+        """Return the BTFType for a type id or name."""
+        if not isinstance(t, int):
+            t = t.id if isinstance(t, BTFType) else self.find(t)
+        if self.base and t < self._first:
+            return self.base.type(t)
+        index, found = self._index(), BTFType()
+        found.id, words = t, self._words
+        if t == 0:
+            found.kind, found.name, found.size, found.type_id, found.count, found.flag = 0, "void", None, 0, 0, False
+            return found
+        if not 0 <= t - self._first < len(index):
+            raise BTFError("there is no type %d%s" % (t, ": " + self._cut if self._cut else ""))
+        found._words, found._at = words, index[t - self._first]
+        found._byte = self._type_byte + 4 * found._at
+        name_off, info, number = words[found._at:found._at + 3]
+        found.kind, found.flag, found.count = info >> 24 & 0x7f, bool(info >> 31), info & 0xffffff
+        found.name = self._string(name_off)
+        found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
+        if found.kind == BTF_KIND_ARRAY:
+            found.type_id, _, found.count = words[found._at + 3:found._at + 6]
+        return found
+
+    def _string(self, offset):
+        if offset < self._str_base:
+            return self.base._string(offset)
+        start = offset - self._str_base
+        end = self._strings.find(b"\0", start)
+        if end < 0 and offset:
+            raise BTFError("a name at byte %d of the strings, which end at %d" % (start, len(self._strings)))
+        return self._strings[start:end].decode("utf-8", "backslashreplace")
+
+    def find(self, name, kind=None):
+        """Return the id of the type with a name; of several the first struct, union, enum or typedef.
+
+        name      "task_struct", "struct task_struct", "long unsigned int"
+        kind      to look for that alone: "struct", "typedef", "func" ...
+        """
+        word, _, rest = name.partition(" ")
+        if word in ("struct", "union", "enum") and rest:
+            kind, name = word, rest.strip()
+        wanted, ids, btf = name.encode() + b"\0", [], self
+        kinds = [number for number, text in _KIND_NAMES.items() if kind in (None, text) or kind == text.rstrip("64")]
+        while btf and name:
+            strings, layers = btf, []
+            while strings:             # a split name may stand in its base
+                layers.append(strings)
+                strings = strings.base
+            offsets = {layer._str_base + at for layer in layers for at in _occurrences(layer._strings, wanted)}
+            words = btf._words
+            ids += [btf._first + index for index, at in enumerate(btf._index())
+                    if words[at] in offsets and words[at + 1] >> 24 & 0x7f in kinds]
+            btf = btf.base
+        if not ids:
+            raise BTFError("no %s is named '%s'%s" % (kind or "type", name, "; " + self._cut if self._cut else ""))
+        ranks = {number: rank for rank, number in enumerate(_NAME_ORDER)}
+        return min(ids, key=lambda type_id: (ranks.get(self.type(type_id).kind, 99), type_id))
+
+    def _resolve(self, t):
+        """Return the BTFType behind typedefs, qualifiers and type tags."""
+        for _ in range(MAX_DEPTH):
+            t = self.type(t)
+            if t.kind not in _MODIFIERS:
+                return t
+            t = t.type_id
+        raise self.type(t)._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
+
+    def _members(self, t):
+        """Yield (name, type id, bit offset, bits) of a record's own members; bits is 0 but for bitfields."""
+        words = t._words
+        for at in range(t._at + 3, t._at + 3 + 3 * t.count, 3):
+            name_off, type_id, offset = words[at:at + 3]
+            if t.kind == BTF_KIND_DATASEC:
+                variable = self.type(name_off)
+                if variable.kind != BTF_KIND_VAR:
+                    raise t._error("type %d in it is no variable" % name_off)
+                yield variable.name, variable.type_id, 8 * type_id, 0
+                continue
+            bits = offset >> 24 if t.flag else 0
+            offset = offset & 0xffffff if t.flag else offset
+            if not bits:
+                inner = self._resolve(type_id)
+                if inner.kind == BTF_KIND_INT:     # before kind_flag the int itself told of bits
+                    encoding = inner._words[inner._at + 3]
+                    if encoding & 0xff != 8 * inner.size & 0xff or encoding >> 16 & 0xff:
+                        offset, bits = offset + (encoding >> 16 & 0xff), encoding & 0xff
+            yield self._string(name_off), type_id, offset, bits
+
+    def _parts(self, t, start=0):
+        """Yield the same, the members of anonymous records in the place of those."""
+        for name, type_id, offset, bits in self._members(t):
+            inner = None if name or bits else self._resolve(type_id)
+            if inner and inner.kind in _RECORDS:
+                for part in self._parts(inner, start + offset):
+                    yield part
+            else:
+                yield name or "_", type_id, start + offset, bits
+
+    def _prove(self, t, depth=0):
+        """Return (bytes, values) of a type that is finite, sized and whole; raise BTFError for any other."""
+        t = self._resolve(t)
+        known = self._proved.get(t.id)
+        if known:
+            return known
+        if depth > MAX_DEPTH:
+            raise t._error("types inside types, more than %d deep" % MAX_DEPTH)
+        size, values = t.size, 1
+        if t.kind == BTF_KIND_ARRAY:
+            one, values = self._prove(t.type_id, depth + 1)
+            size, values = one * t.count, 1 + values * t.count
+        elif t.kind == BTF_KIND_PTR:
+            size = self.pointer_size
+        elif t.kind in _RECORDS:
+            for name, type_id, offset, bits in self._members(t):
+                inner = self._prove(type_id, depth + 1)
+                values += inner[1]
+                if offset + (bits or 8 * inner[0]) > 8 * size or bits > 8 * inner[0] or not bits and offset % 8:
+                    raise t._error("member '%s' does not lie inside of it" % name)
+        elif t.kind not in _SIZED or t.kind != BTF_KIND_FLOAT and not 1 <= size <= 16:
+            raise t._error("it has no size" if size is None else "its size can't be %d" % size)
+        if size > _MAX_BYTES or values > 16 * size + (1 << 16):
+            raise t._error("%d bytes, %d values: too large" % (size, values))
+        self._proved[t.id] = size, values
+        return size, values
+
+    @property
+    def pointer_size(self):
+        """Bytes of a pointer, which are those of a long; 8 where no long is: BPF has 64 bits everywhere."""
+        if not self._pointer_size:
+            self._pointer_size = 8
+            for name in ("long unsigned int", "long int", "unsigned long", "long"):
+                try:
+                    size = self.type(self.find(name, "int")).size
+                except BTFError:
+                    continue
+                self._pointer_size = size if size in (4, 8) else 8
+                break
+        return self._pointer_size
+
+    # -- questions
+
+    def sizeof(self, t):
+        """Return a type's size in bytes."""
+        return self._prove(t)[0]
+
+    def members(self, t):
+        """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a struct, union or data section.
+
+        tags      of the member's declaration and of its type: ("kptr",), ("user",)
+        """
+        t = self._resolve(t)
+        if t.kind not in _RECORDS:
+            raise t._error("it has no members")
+        for index, (name, type_id, offset, bits) in enumerate(self._members(t)):
+            yield name, type_id, offset, bits, self.tags(t.id, index) + self._type_tags(type_id)
+
+    def tags(self, t, component=-1):
+        """Return the declaration tags of a type, or of one of its members or parameters."""
+        if self._decl_tags is None:
+            self._decl_tags = {}
+            for index, at in enumerate(self._index()):
+                if self._words[at + 1] >> 24 & 0x7f == BTF_KIND_DECL_TAG:
+                    tag = self.type(self._first + index)
+                    self._decl_tags.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
+        own = tuple(self._decl_tags.get((self.type(t).id, component & 0xffffffff), ()))
+        return own + (self.base.tags(t, component) if self.base and self.type(t).id < self._first else ())
+
+    def _type_tags(self, type_id):
+        """Return the type tags between a member and what it is or points to."""
+        tags = []
+        for _ in range(MAX_DEPTH):
+            t = self.type(type_id)
+            if t.kind == BTF_KIND_TYPE_TAG:
+                tags.append(t.name)
+            elif t.kind not in _MODIFIERS and t.kind != BTF_KIND_PTR:
+                break
+            type_id = t.type_id
+        return tuple(tags)
+
+    def enumerators(self, t):
+        """Return {number: name} of an enum; the first name where a number has several."""
+        t = self._resolve(t)
+        if t.kind not in _ENUMS:
+            raise t._error("it is no enum")
+        if t.id not in self._enums:
+            names, step = {}, 2 if t.kind == BTF_KIND_ENUM else 3
+            for at in range(t._at + 3, t._at + 3 + step * t.count, step):
+                number = sum(word << 32 * place for place, word in enumerate(t._words[at + 1:at + step]))
+                if t.flag and number >> 32 * (step - 1) - 1:
+                    number -= 1 << 32 * (step - 1)
+                names.setdefault(number, self._string(t._words[at]))
+            self._enums[t.id] = names
+        return self._enums[t.id]
+
+    def offsetof(self, t, path):
+        """Return the Offset of a member: an int, in bytes, that also knows its bits.
+
+        path      "comm", "se.avg", "cpus_mask.bits[1]", members of anonymous records by their name
+        returns   through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the next
+        """
+        self._prove(t)
+        steps, position, bits, type_id = [], 0, 0, self.type(t).id
+        for word in path.replace("->", ".").replace("[", ".[").split("."):
+            inner = self._resolve(type_id)
+            if inner.kind == BTF_KIND_PTR and bits == 0:
+                steps.append(Offset(position, 0))
+                position, inner = 0, self._resolve(inner.type_id)
+                self._prove(inner)
+            if inner.kind == BTF_KIND_ARRAY and word[:1] == "[" and word[-1:] == "]" and word[1:-1].isdecimal():
+                index = int(word[1:-1])
+                if inner.count and index >= inner.count:
+                    raise BTFError("%s: %s has %d elements" % (path, self.c_type(inner.id), inner.count))
+                position, type_id = position + 8 * index * self.sizeof(inner.type_id), inner.type_id
+                continue
+            for name, type_id, offset, bits in self._parts(inner) if inner.kind in _RECORDS else ():
+                if name == word:
+                    position += offset
+                    break
+            else:
+                raise BTFError("%s: %s has no member '%s'" % (path, self.c_type(inner.id), word))
+        steps.append(Offset(position, bits))
+        return steps[0] if len(steps) == 1 else tuple(steps)
+
+    def c_type(self, t):
+        """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *", "u32 [4]"."""
+        tail = ""
+        for _ in range(MAX_DEPTH):
+            t = self.type(t)
+            if t.kind == BTF_KIND_PTR:
+                tail = " *" + tail
+            elif t.kind == BTF_KIND_ARRAY:
+                tail = ("" if tail[:1] == "[" else " ") + "[%d]" % t.count + tail
+            elif t.kind == BTF_KIND_TYPE_TAG:
+                tail = " __" + t.name + tail
+            elif t.kind in _MODIFIERS and t.kind != BTF_KIND_TYPEDEF:
+                tail = " " + _KIND_NAMES[t.kind] + tail
+            elif t.kind == BTF_KIND_FUNC_PROTO:
+                return "function" + tail
+            else:
+                kind = {BTF_KIND_STRUCT: "struct ", BTF_KIND_UNION: "union ", BTF_KIND_FWD: "struct ",
+                        BTF_KIND_ENUM: "enum ", BTF_KIND_ENUM64: "enum "}.get(t.kind, "")
+                return kind + (t.name or "(anonymous)") + tail
+            t = t.type_id
+        return "..." + tail
+
+    # -- ctypes and plain Python
+
+    def ctype(self, t):
+        """Return the ctypes type with exactly a type's size and, for a record, its members' offsets.
+
+        Enums and pointers are integers, of char arrays c_char arrays; bitfields, and integers of sizes that ctypes
+        does not have, are attributes of the class, but no ctypes fields.  Objects of records compare and hash by
+        their bytes and print their fields.  The same type is the same class.
+        """
+        t = self._resolve(t)
+        self._prove(t)
+        return self._ctype(t)
+
+    def _ctype(self, t):
+        if t.kind in _RECORDS:
+            if t.id not in self._ctypes:
+                self._ctypes.setdefault(t.id, self._record(t))
+            return self._ctypes[t.id]
+        if t.kind == BTF_KIND_ARRAY:
+            element = self._resolve(t.type_id)
+            return (ctypes.c_char if self._is_char(element) else self._ctype(element)) * t.count
+        size = self.sizeof(t)
+        if t.kind == BTF_KIND_INT and size == 1 and self._encoding(t) & _INT_BOOL:
+            return ctypes.c_bool
+        scalar = {4: ctypes.c_float, 8: ctypes.c_double} if t.kind == BTF_KIND_FLOAT else _SIGNED_INTS if (
+            self._is_signed(t)) else _UNSIGNED_INTS
+        if size not in scalar:
+            return u8 * size
+        return getattr(scalar[size], "__ctype_%se__" % self.order[0])
+
+    def _encoding(self, t):
+        return t._words[t._at + 3] >> 24 & 0xf if t.kind == BTF_KIND_INT else 0
+
+    def _is_signed(self, t):
+        return bool(t.flag if t.kind in _ENUMS else self._encoding(t) & _INT_SIGNED)
+
+    def _is_char(self, t):
+        return t.kind == BTF_KIND_INT and t.size == 1 and (t.name == "char" or bool(self._encoding(t) & _INT_CHAR))
+
+    def _bits(self, type_id, offset, bits):
+        """Return the descriptor of a member that ctypes has no field for, None where it has one."""
+        t = self._resolve(type_id)
+        if not bits and (t.kind != BTF_KIND_INT or t.size in _UNSIGNED_INTS):
+            return None
+        return _Bits(offset, bits or 8 * t.size, self.order, self._is_signed(t))
+
+    def _record(self, t):
+        """Return a new Structure or Union.  It is packed and every hole a field, so that no ABI has a say."""
+        is_union, end, fields, anonymous = t.kind == BTF_KIND_UNION, 0, [], []
+        base = _BTFUnion if is_union else _BTFStructure
+        own = {"_pack_": 1, "_layout_": "ms", "_btf_type_": (self, t.id), "_anonymous_": anonymous, "_fields_": fields}
+        taken = set(dir(base)) | set(own)
+
+        def free(name):
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            return name
+
+        members = list(self._members(t))
+        named = {index: free(member[0]) for index, member in enumerate(members) if member[0]}
+        for index, (name, type_id, offset, bits) in sorted(enumerate(members), key=lambda pair: pair[1][2]):
+            inner = self._resolve(type_id)
+            if not name and not bits and inner.kind in _RECORDS:
+                for part, part_type, part_offset, part_bits in self._parts(inner, offset):
+                    part, extra = free(part), self._bits(part_type, part_offset, part_bits)
+                    if extra:
+                        own[part] = extra
+                name = "_anon%d_%d" % (t.id, index)
+                anonymous.append(name)
+            else:
+                name = named.get(index) or free("_")
+                own_bits = self._bits(type_id, offset, bits)
+                if own_bits:
+                    own[name] = own_bits
+                    continue
+            if offset // 8 < end and not is_union:
+                raise t._error("members that overlap")
+            if offset // 8 > end and not is_union:
+                fields.append(("_hole%d_%d" % (t.id, end), u8 * (offset // 8 - end)))
+            fields.append((name, self._ctype(inner)))
+            end = max(end, offset // 8 + self.sizeof(inner))
+        if end < t.size:
+            fields.append(("_hole%d_%d" % (t.id, end), u8 * (t.size if is_union else t.size - end)))
+        return type(base)(t.name or "anonymous", (base,), own)
+
+    def _plain(self, t, raw, offset=0, bits=0):
+        """Return the plain Python form of the type at a bit offset of raw; see to_python.  It has been proved."""
+        t, start = self._resolve(t), offset // 8
+        if t.kind in _RECORDS:
+            plain = {}
+            for name, type_id, part_offset, part_bits in self._parts(t, offset):
+                while name in plain:
+                    name += "_"
+                plain[name] = self._plain(type_id, raw, part_offset, part_bits)
+            return plain
+        if t.kind == BTF_KIND_ARRAY:
+            text = _text(raw[start:start + t.count]) if self._is_char(self._resolve(t.type_id)) else None
+            step = 8 * self.sizeof(t.type_id)
+            return text if text is not None else [
+                self._plain(t.type_id, raw, offset + index * step) for index in range(t.count)]
+        size = self.sizeof(t)
+        if t.kind == BTF_KIND_FLOAT:
+            code = {2: "e", 4: "f", 8: "d"}.get(size)
+            mark = "<" if self.order == "little" else ">"
+            return struct.unpack_from(mark + code, raw, start)[0] if code else list(raw[start:start + size])
+        number = _Bits(offset, bits or 8 * size, self.order, self._is_signed(t)).of(raw)
+        if t.kind == BTF_KIND_PTR:
+            return hex(number)
+        if t.kind in _ENUMS:
+            return self.enumerators(t).get(number, number)
+        return bool(number) if self._encoding(t) & _INT_BOOL else number
+
+    # -- tables and source
+
+    def _rows(self, t):
+        """Return the rows of a record for _table, tags and enum names in them."""
+        rows = []
+        for index, (name, type_id, offset, bits) in enumerate(self._members(t)):
+            inner = self._resolve(type_id)
+            text = (name and name + ": ") + self.c_type(type_id) + (":%d" % bits if bits else "")
+            if inner.kind in _ENUMS:
+                names = ["%s=%d" % (label, number) for number, label in self.enumerators(inner).items()]
+                text += " {%s%s}" % (", ".join(names[:16]), ", ..." if len(names) > 16 else "")
+            text += "".join(" [%s]" % tag for tag in self.tags(t, index))
+            nested = (self._rows(inner), inner.size, inner.kind == BTF_KIND_UNION) if inner.kind in _RECORDS else None
+            rows.append((text, offset, bits or 8 * self.sizeof(inner), nested))
+        return rows
+
+    def describe(self, t):
+        """Return a table of a type: offset, size, name and C type of each member, enum names, tags and holes."""
+        size, inner = self.sizeof(t), self._resolve(t)
+        rows = self._rows(inner) if inner.kind in _RECORDS else []
+        return _table(self.c_type(t), size, rows, inner.kind == BTF_KIND_UNION)
+
+    def python_source(self, t):
+        """Return Python that makes the ctypes type anew, with neither BTF nor this module.
+
+        Its last class has the type's name.  Bitfields are read-only properties.
+        """
+        ctype, lines = self.ctype(t), ["import ctypes"]
+        name = _source_of(ctype, {}, lines)
+        if not _is_record(ctype):
+            lines += ["", "%s = %s" % (_identifier(self.type(t).name or "value"), name)]
+        return "\n".join(lines) + "\n"
+
+
+class Offset(int):
+    """Where a member begins, in bytes; .bit_offset the same in bits, .bits the size of a bitfield, else 0."""
+
+    def __new__(cls, bit_offset, bits):
+        self = int.__new__(cls, bit_offset // 8)
+        self.bit_offset, self.bits = bit_offset, bits
+        return self
+
+    def __getnewargs__(self):
+        return self.bit_offset, self.bits
+
+
+_SIGNED_INTS = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
+_UNSIGNED_INTS = {1: u8, 2: u16, 4: u32, 8: u64}
+
+
+class _ByBytes:
+    """What the types made from BTF have in common."""
+
+    def __eq__(self, other):
+        return bytes(self) == bytes(other) if type(other) is type(self) else NotImplemented
+
+    def __hash__(self):
+        return hash(bytes(self))       # of what it holds now: a key that is changed is another key
+
+    def __repr__(self):
+        return "%s(%s)" % (type(self).__name__, ", ".join("%s=%r" % pair for pair in to_python(self).items()))
+
+
+class _BTFStructure(_ByBytes, ctypes.Structure):
+    pass
+
+
+class _BTFUnion(_ByBytes, ctypes.Union):
+    pass
+
+
+class _Bits:
+    """Descriptor of an integer that lies in bits, or bytes, where ctypes has no field.
+
+    Bits are counted as C does, from the low end of each byte, in big-endian data from the high one.
+    """
+
+    def __init__(self, offset, bits, order, signed):
+        self.first, self.last = offset // 8, (offset + bits + 7) // 8
+        self.shift = offset - 8 * self.first if order == "little" else 8 * self.last - offset - bits
+        self.bits, self.mask, self.order, self.sign = bits, (1 << bits) - 1, order, signed and 1 << bits - 1
+
+    def of(self, raw):
+        """Return the number in raw bytes."""
+        number = int.from_bytes(raw[self.first:self.last], self.order) >> self.shift & self.mask
+        return (number ^ self.sign) - self.sign
+
+    def source(self):
+        """Return Python that does that with self."""
+        number = "int.from_bytes(bytes(self)[%d:%d], %r) >> %d & %#x" % (
+            self.first, self.last, self.order, self.shift, self.mask)
+        return "((%s) ^ %#x) - %#x" % (number, self.sign, self.sign) if self.sign else number
+
+    def __get__(self, obj, owner=None):
+        return self if obj is None else self.of(memoryview(obj).tobytes())
+
+    def __set__(self, obj, number):
+        number = _integer(number, -self.sign, self.mask - self.sign, "a field of %d bits" % self.bits) & self.mask
+        span = (u8 * (self.last - self.first)).from_buffer(obj, self.first)
+        whole = int.from_bytes(bytes(span), self.order) & ~(self.mask << self.shift) | number << self.shift
+        span[:] = whole.to_bytes(len(span), self.order)
+
+
+def _occurrences(haystack, needle):
+    at = haystack.find(needle)
+    while at >= 0:
+        yield at
+        at = haystack.find(needle, at + 1)
+
+
+def _elf_section(data, wanted):
+    """Return the bytes of an ELF file's section."""
+    wide, mark = data[4:5] == b"\2", ">" if data[5:6] == b"\2" else "<"
+    try:
+        start, = struct.unpack_from(mark + ("Q" if wide else "I"), data, 40 if wide else 32)
+        entry_size, count, names = struct.unpack_from(mark + "3H", data, 58 if wide else 46)
+        name_at = lambda header: names_start + struct.unpack_from(mark + "I", data, header)[0]
+        span = lambda header: struct.unpack_from(mark + ("2Q" if wide else "2I"), data, header + (24 if wide else 16))
+        names_start = span(start + names * entry_size)[0]
+        for header in range(start, start + count * entry_size, entry_size or 1):
+            if data[name_at(header):][:len(wanted) + 1] == wanted + b"\0":
+                offset, size = span(header)
+                return data[offset:offset + size]
+    except (struct.error, OverflowError) as failure:
+        raise BTFError("a broken ELF file: %s" % failure) from None
+    raise BTFError("this ELF file has no section %s" % wanted.decode())
+
+
+def _btf_info(btf_id):
+    """Return (bpf_btf_info, name, bytes) of the BTF that the kernel holds under an id."""
+    attr, about = bpf_attr(), "BTF %d" % btf_id
+    attr.get_id.start_id = _integer(btf_id, 0, (1 << 32) - 1, "BTF id")
+    owner = _Fd(_bpf(BPF_BTF_GET_FD_BY_ID, attr, about))
+    try:
+        info = bpf_btf_info()
+        known = _info_by_fd(owner.number, info, about)
+        data, name = ctypes.create_string_buffer(info.btf_size or 1), ctypes.create_string_buffer(64)
+        info = bpf_btf_info(addressof(data), info.btf_size)
+        if known == sizeof(info):      # 5.11; kernels before take no name
+            info.name, info.name_len = addressof(name), sizeof(name)
+        _info_by_fd(owner.number, info, about)
+        return info, name.value.decode("latin-1"), data.raw[:info.btf_size]
+    finally:
+        del owner
+
+
+def _prove_layout(ctype, btf, type_id, strict, what):
+    """Raise LayoutError where a caller's type and the map's BTF disagree, with both side by side and what to write."""
+    found = list(_differences(ctype, btf, type_id, strict))
+    if not found:
+        return
+    left, right = describe_layout(ctype).split("\n"), btf.describe(type_id).split("\n")
+    right[0] += " in the map's BTF"
+    first = found[0][0].split(".")[-1].split("[")[0] + ":"
+    marked = [any(line[14:].strip().startswith(first) for line in pair) for pair in _zip_longest(left, right)]
+    where = marked.index(True) if True in marked else 0
+    width = max(map(len, left))
+    table = ["%s %-*s | %s" % (">" if number == where else " ", width, mine, theirs)
+             for number, (mine, theirs) in enumerate(_zip_longest(left, right))]
+    source = btf.python_source(type_id).split("\n")
+    raise LayoutError("%s: %s is not what the map's BTF says: %s\n%s%s" % (
+        what, type_name(ctype), "; ".join("%s %s" % pair if pair[0] else pair[1] for pair in found[:8]),
+        "\n".join(table), "\nwrite instead\n" + "\n".join(source[3:]) if len(source) < 60 else ""))
+
+
+def _zip_longest(left, right):
+    return zip(left + [""] * (len(right) - len(left)), right + [""] * (len(left) - len(right)))
+
+
+def _differences(ctype, btf, type_id, strict, path=""):
+    """Yield (field, what is wrong with it); only strict looks at more than where things are and how large."""
+    t = btf._resolve(type_id)
+    if _is_record(ctype) and t.kind in _RECORDS:
+        for difference in _record_differences(ctype, btf, t, strict, path):
+            yield difference
+        return
+    bytewise = lambda one: _is_array(one) and sizeof(one._type_) == 1 or _is_scalar(one) and one._type_ == "c"
+    theirs = btf._ctype(t)
+    if bytewise(ctype) or bytewise(theirs):
+        return
+    if _is_array(ctype) and _is_array(theirs) and len(ctype()) == t.count:
+        for difference in _differences(ctype._type_, btf, t.type_id, strict, path + "[]"):
+            yield difference
+    elif strict and not (_is_scalar(ctype) and _is_scalar(theirs) and (
+            t.kind in _ENUMS and _is_int(ctype) or _family(ctype) == _family(theirs))):
+        yield path, "is %s here, %s in BTF" % (type_name(ctype), btf.c_type(t.id))
+
+
+def _family(scalar):
+    """Return what strict tells apart: floating point, signed, unsigned."""
+    return next(index for index, codes in enumerate((_FLOAT_CODES, _SIGNED_CODES, _INT_CODES + "?")) if
+                scalar._type_ in codes)
+
+
+def _record_differences(ctype, btf, t, strict, path):
+    parts = {name: (type_id, offset, bits or 8 * btf.sizeof(type_id)) for name, type_id, offset, bits in btf._parts(t)}
+    rest, span = dict(parts), "byte %s, %s bytes"
+    for field, name, offset, bits in _bound(ctype):
+        where = path + field.name
+        if name in parts:
+            rest.pop(name, None)
+            type_id, other_offset, other_bits = parts[name]
+            if (offset, bits) != (other_offset, other_bits):
+                yield where, "is at %s here, at %s in BTF" % tuple(
+                    span % (_bytes_text(at), _bytes_text(size)) for at, size in (
+                        (offset, bits), (other_offset, other_bits)))
+            elif field.bits is None:
+                for difference in _differences(field.type, btf, type_id, strict, where):
+                    yield difference
+            continue
+        over = [other for other, (_, at, size) in parts.items() if at < offset + bits and offset < at + size]
+        if name is None:               # bound to nothing: what lies there needs no field of its own
+            rest = {other: part for other, part in rest.items() if other not in over}
+        elif name != field.name or strict and over:
+            yield where, "has no member '%s' in BTF" % name
+    for name, (_, _, bits) in rest.items() if strict else ():
+        if bits:
+            yield path + name, "is in BTF alone"
+
+
+def _bound(ctype, start=0):
+    """Yield (field, the BTF member it is bound to or None, bit offset, bits), anonymous records' fields in their place."""
+    placed = _placed(ctype)
+    tags = _tag(ctype, "_btf_", [field.name for field, _, _ in placed])
+    for field, offset, bits in placed:
+        if field.name in getattr(ctype, "_anonymous_", ()) and field.name not in tags:
+            for inner in _bound(field.type, start + offset):
+                yield inner
+        else:
+            yield field, tags.get(field.name, field.name), start + offset, bits
+
+
 # ---- 6. Map -----------------------------------------------------------------
 
 _MODES = {"r": BPF_F_RDONLY, "w": BPF_F_WRONLY, "rw": 0}
@@ -1361,11 +2144,11 @@ class MapInfo:
     """What the kernel tells of a map; None stands for what it does not tell.
 
     id type name key_size value_size max_entries map_flags map_extra btf_id btf_key_type_id btf_value_type_id
-    btf_vmlinux_value_type_id    as in struct bpf_map_info
+    btf_vmlinux_value_type_id btf_vmlinux_id    as in struct bpf_map_info
     frozen memlock               from /proc; memlock in bytes
     """
     __slots__ = ("id", "type", "name", "key_size", "value_size", "max_entries", "map_flags", "map_extra",
-                 "btf_id", "btf_key_type_id", "btf_value_type_id", "btf_vmlinux_value_type_id",
+                 "btf_id", "btf_key_type_id", "btf_value_type_id", "btf_vmlinux_value_type_id", "btf_vmlinux_id",
                  "frozen", "memlock")
 
     def __init__(self, fd, about):
@@ -1445,7 +2228,7 @@ class Map:
     # -- opening
 
     @classmethod
-    def from_fd(cls, fd, key=None, value=None, *, dup=True):
+    def from_fd(cls, fd, key=None, value=None, *, dup=True, strict=False):
         """Return a Map on a descriptor, an int or an object with fileno().
 
         key, value    ctypes type or bytes; left out: numbers for array indices, ids and descriptors, else bytes
@@ -1457,10 +2240,11 @@ class Map:
         number = _integer(number, -1 << 31, (1 << 31) - 1, "descriptor")
         about = "descriptor %d" % number
         if not dup:
-            return cls._opened(_Fd(number), about, key, value, prove=True, keep=True)
+            return cls._opened(_Fd(number), about, key, value, strict, prove=True, keep=True)
         import fcntl
         try:
-            return cls._opened(_Fd(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0)), about, key, value, prove=True)
+            return cls._opened(_Fd(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0)), about, key, value, strict,
+                               prove=True)
         except (OSError, ValueError) as failure:
             if isinstance(failure, BPFError):
                 raise
@@ -1468,17 +2252,17 @@ class Map:
         raise _error(code, BPF_OBJ_GET_INFO_BY_FD, about)
 
     @classmethod
-    def from_id(cls, map_id, key=None, value=None, *, mode="r"):
+    def from_id(cls, map_id, key=None, value=None, *, mode="r", strict=False):
         """Return a Map on the map with an id, as bpftool and maps() show it.
 
         mode      "r", "w" or "rw"
         raises    MapNotFound, PermissionDenied (it takes CAP_SYS_ADMIN), LayoutError, SyscallError
         kernel    BPF_MAP_GET_FD_BY_ID, 4.13
         """
-        return cls._opened(_fd_by_id(map_id, _mode_flags(mode)), "map %d" % map_id, key, value)
+        return cls._opened(_fd_by_id(map_id, _mode_flags(mode)), "map %d" % map_id, key, value, strict)
 
     @classmethod
-    def from_pin(cls, path, key=None, value=None, *, mode="r"):
+    def from_pin(cls, path, key=None, value=None, *, mode="r", strict=False):
         """Return a Map on a map pinned in a bpffs; file permission is all it takes.
 
         path      str, bytes or os.PathLike
@@ -1486,10 +2270,10 @@ class Map:
         kernel    BPF_OBJ_GET, 4.4
         """
         return cls._opened(_Fd(_obj_cmd(BPF_OBJ_GET, path, file_flags=_mode_flags(mode))), os.fsdecode(path),
-                           key, value, prove=True)
+                           key, value, strict, prove=True)
 
     @classmethod
-    def from_name(cls, name, key=None, value=None, *, mode="r"):
+    def from_name(cls, name, key=None, value=None, *, mode="r", strict=False):
         """Return a Map on the one map that has a name (at most 15 characters, as the kernel keeps it).
 
         raises    MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
@@ -1503,11 +2287,11 @@ class Map:
             if len(name) > 15:
                 error.hint = "the kernel keeps 15 characters of a name: try '%s'" % name[:15]
             raise error
-        return cls.from_id(found[0], key, value, mode=mode)
+        return cls.from_id(found[0], key, value, mode=mode, strict=strict)
 
     @classmethod
     def create(cls, map_type, key=None, value=None, max_entries=1, *, key_size=None, value_size=None, name="",
-               flags=0, inner=None, map_extra=0, numa_node=None, btf=None, btf_key=None, btf_value=None, token=None):
+               flags=0, inner=None, map_extra=0, numa_node=None, btf=None, btf_key=None, btf_value=None, token=None, strict=False):
         """Create a map and return it, open for reading and writing.
 
         key, value              ctypes types; their sizes are the map's unless key_size, value_size say otherwise
@@ -1543,17 +2327,17 @@ class Map:
             create.map_name = raw
             size = max(size, _end("map_create", "map_name"))
         about = "a new map (%s%s)" % (map_type_name(create.map_type), " '%s'" % name if name else "")
-        return cls._opened(_Fd(_bpf(BPF_MAP_CREATE, attr, about, size, map_type=create.map_type)), about, key, value)
+        return cls._opened(_Fd(_bpf(BPF_MAP_CREATE, attr, about, size, map_type=create.map_type)), about, key, value, strict)
 
     @classmethod
-    def _opened(cls, owner, about, key, value, prove=False, keep=False):
+    def _opened(cls, owner, about, key, value, strict, prove=False, keep=False):
         """Return the Map on an _Fd.  keep: a failure leaves the descriptor open, it is the caller's."""
         opened = cls.__new__(cls)
         opened._fd = owner
         try:
             if prove:
                 _prove_map(owner.number, about)
-            opened._adopt(MapInfo(owner.number, about), key, value)
+            opened._adopt(MapInfo(owner.number, about), key, value, strict)
             return opened
         except BaseException:
             if keep:
@@ -1561,15 +2345,14 @@ class Map:
             opened._fd = owner = None  # a traceback that is kept must not keep the descriptor open
             raise
 
-    def _adopt(self, info, key, value):
+    def _adopt(self, info, key, value, strict):
         """Take in what the map is, and check the types against it."""
         self.id, self.name, self.type, self.flags = info.id, info.name, info.type, info.map_flags
         self.key_size, self.value_size, self.max_entries = info.key_size, info.value_size, info.max_entries
         self._about = info._about
-        self.key_type = _checked_type(key, self.key_size, self.type in _INDEX_TYPES | _FD_KEY_TYPES,
-                                      "key of " + self._about)
-        self.value_type = _checked_type(value, self.value_size, self.type in _NUMBER_VALUE_TYPES,
-                                        "value of " + self._about)
+        self.btf, self._btf_types, self._no_btf = _map_btf(info)
+        self.key_type = self._checked_type(key, self.key_size, self.type in _INDEX_TYPES | _FD_KEY_TYPES, "key", strict)
+        self.value_type = self._checked_type(value, self.value_size, self.type in _NUMBER_VALUE_TYPES, "value", strict)
         # An int key inside these bounds needs no further look; other key types have none.
         self._key_min, self._key_max = _int_range(self.key_type) if _is_plain_int(self.key_type) else (1, 0)
         self._raw_key_type = u8 * self.key_size if self.key_type in (bytes, None) else self.key_type
@@ -1588,6 +2371,28 @@ class Map:
         self._finish = self._percpu_values if self._is_percpu else self._finish_one
         self._has_batch = None         # whether the kernel has LOOKUP_BATCH for it; asked before the first scan
         self._calls = []               # idle _Calls; pop and append of a list are atomic
+
+    def _checked_type(self, ctype, size, numeric, what, strict):
+        """Return the type of keys or values: None where there are none; if none is given, BTF's, a number or bytes."""
+        about, type_id = "%s of %s" % (what, self._about), self._btf_types.get(what)
+        if ctype is None or ctype is BTF:
+            try:
+                if not type_id:
+                    raise BTFError("%s has no BTF type: %s" % (about, self._no_btf))
+                if self.btf.sizeof(type_id) != size:
+                    raise BTFError("%s has %d bytes, its BTF type %d" % (about, size, self.btf.sizeof(type_id)))
+                return self.btf.ctype(type_id)
+            except BTFError as failure:
+                if ctype is BTF:
+                    raise
+                self._no_btf = str(failure)
+            return None if size == 0 else {4: u32, 8: u64}.get(size, bytes) if numeric else bytes
+        if size == 0 and ctype is not bytes:
+            raise LayoutError("%s: the map has none, so that %s can't be its type" % (about, type_name(ctype)))
+        check_layout(ctype, size, about)
+        if ctype is not bytes and type_id and self.btf.sizeof(type_id) == size:
+            _prove_layout(ctype, self.btf, type_id, strict, about)
+        return ctype if size else None
 
     def close(self):
         """Close the map: calls under way finish, later ones raise ValueError.  Closing twice is fine."""
@@ -2524,14 +3329,19 @@ def _shown(key):
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-def _checked_type(ctype, size, numeric, what):
-    """Return the type for a map's keys or values: None where there are none; a number or bytes if none is given."""
-    if ctype is None:
-        return None if size == 0 else {4: u32, 8: u64}.get(size, bytes) if numeric else bytes
-    if size == 0 and ctype is not bytes:
-        raise LayoutError("%s: the map has none, so that %s can't be its type" % (what, type_name(ctype)))
-    check_layout(ctype, size, what)
-    return ctype if size else None
+def _map_btf(info):
+    """Return (BTF, {"key": type id, "value": type id}, why not) of a map; (None, {}, why) where it can't be had."""
+    key_id, value_id, btf_id = info.btf_key_type_id, info.btf_value_type_id, info.btf_id
+    if info.btf_vmlinux_value_type_id:             # struct_ops: a type of the kernel's, or of a module's
+        key_id, value_id, btf_id = 0, info.btf_vmlinux_value_type_id, info.btf_vmlinux_id
+    try:
+        if not btf_id and not value_id:
+            return None, {}, "the map has none"
+        btf = BTF.from_id(btf_id) if btf_id else BTF.from_vmlinux()
+        return btf, {what: type_id for what, type_id in (("key", key_id), ("value", value_id)) if type_id}, \
+            "its BTF has no type for it"
+    except (SyscallError, BTFError) as failure:
+        return None, {}, str(failure)
 
 
 def _size_for(what, ctype, size, map_type, word_types, void_types):
@@ -2570,26 +3380,26 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
     return _bpf(cmd, attr, os.fsdecode(path), path=os.fsdecode(path))
 
 
-def open_map(spec, key=None, value=None, *, mode="r"):
+def open_map(spec, key=None, value=None, *, mode="r", strict=False):
     """Return the Map that spec names, as bpftool does: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
 
     raises   ValueError for a spec of no such form; else as Map.from_id, from_name, from_pin
     """
     if isinstance(spec, int):
-        return Map.from_id(spec, key, value, mode=mode)
+        return Map.from_id(spec, key, value, mode=mode, strict=strict)
     if not isinstance(spec, str):
-        return Map.from_pin(os.fspath(spec), key, value, mode=mode)
+        return Map.from_pin(os.fspath(spec), key, value, mode=mode, strict=strict)
     kind, _, which = spec.strip().partition(" ")
     which = which.strip()
     if kind not in ("id", "name", "pinned"):
         which = spec.strip()
         kind = "pinned" if "/" in which else "id" if which.isdecimal() else "name"
     if kind == "id" and which.isdecimal():
-        return Map.from_id(int(which), key, value, mode=mode)
+        return Map.from_id(int(which), key, value, mode=mode, strict=strict)
     if kind == "pinned" and which:
-        return Map.from_pin(which, key, value, mode=mode)
+        return Map.from_pin(which, key, value, mode=mode, strict=strict)
     if kind == "name" and len(which.split()) == 1:
-        return Map.from_name(which, key, value, mode=mode)
+        return Map.from_name(which, key, value, mode=mode, strict=strict)
     raise ValueError("a map is given as \"id N\", \"name S\", \"pinned PATH\", N, S or /PATH, not %r" % spec)
 
 
@@ -2602,18 +3412,10 @@ def maps():
     raises   PermissionDenied (it takes CAP_SYS_ADMIN), SyscallError
     kernel   BPF_MAP_GET_NEXT_ID, 4.13
     """
-    attr = bpf_attr()
-    while True:
-        attr.get_id.start_id = attr.get_id.next_id
+    for map_id in _ids(BPF_MAP_GET_NEXT_ID):
         try:
-            _bpf(BPF_MAP_GET_NEXT_ID, attr)
-        except SyscallError as error:
-            if error.errno == errno.ENOENT:
-                return
-            raise
-        try:
-            owner = _fd_by_id(attr.get_id.next_id, BPF_F_RDONLY)
-            info = MapInfo(owner.number, "map %d" % attr.get_id.next_id)
+            owner = _fd_by_id(map_id, BPF_F_RDONLY)
+            info = MapInfo(owner.number, "map %d" % map_id)
         except MapNotFound:            # gone since
             continue
         finally:

@@ -720,7 +720,7 @@ def test_describe_layout_shows_offsets_and_holes():
             12     6    list: u16[3]
             18     6    (hole)
             24     8    tail: u64
-        32 bytes, aligned to 8, 10 of them padding (must match in a key, best zero)""")
+        32 bytes, 10 of them padding (must match in a key, best zero)""")
     assert bpf.describe_layout(u32.__ctype_be__).endswith("be32\n4 bytes, aligned to %d" % ctypes.alignment(u32))
 
 
