@@ -81,17 +81,19 @@ _KIND_NAMES = {number: name[len("BTF_KIND_"):].lower() for name, number in dict(
                if name.startswith("BTF_KIND_")}
 
 BPF_PROG_TYPE_SOCKET_FILTER = 1        # 3.19
-
+_PROG_TYPES = (                        # enum bpf_prog_type, as bpftool names them
+    "unspec socket_filter kprobe sched_cls sched_act tracepoint xdp perf_event cgroup_skb cgroup_sock lwt_in lwt_out "
+    "lwt_xmit sock_ops sk_skb cgroup_device sk_msg raw_tracepoint cgroup_sock_addr lwt_seg6local lirc_mode2 sk_reuseport "
+    "flow_dissector cgroup_sysctl raw_tracepoint_writable cgroup_sockopt tracing struct_ops ext lsm sk_lookup syscall "
+    "netfilter").split()
 
 def map_type_name(map_type):
     """Return "percpu_array" for 6, "type_99" for a type newer than this file."""
     return _MAP_TYPE_NAMES.get(map_type, "type_%d" % map_type)
 
-
 def cmd_name(cmd):
     """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for a command newer than this file, "mmap" as it is."""
     return _CMD_NAMES.get(cmd) or (cmd if isinstance(cmd, str) else "cmd_%d" % cmd)
-
 
 # What the kernel makes of a map's key and value, by type.
 _PERCPU_TYPES = frozenset((
@@ -116,7 +118,6 @@ _BATCH_TYPES = frozenset((             # LOOKUP_BATCH reads whole buckets, or an
 _VALUELESS_TYPES = frozenset((BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_USER_RINGBUF, BPF_MAP_TYPE_ARENA))
 _KEYLESS_TYPES = _VALUELESS_TYPES | {BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK, BPF_MAP_TYPE_BLOOM_FILTER}
 
-
 # union bpf_attr, an arm per group of commands.  64-bit fields are __aligned_u64 in C: what i386
 # would not pad by itself is spelled out, so that there is one layout for every ABI.
 
@@ -124,40 +125,24 @@ class bpf_attr_map_create(ctypes.Structure):
     """BPF_MAP_CREATE."""
     _fields_ = [
         ("map_type", u32), ("key_size", u32), ("value_size", u32), ("max_entries", u32),
-        ("map_flags", u32), ("inner_map_fd", u32), ("numa_node", u32),        # 4.6, 4.12, 4.14
-        ("map_name", ctypes.c_char * 16), ("map_ifindex", u32),               # 4.15, 4.16
-        ("btf_fd", u32), ("btf_key_type_id", u32), ("btf_value_type_id", u32),  # 4.18
-        ("btf_vmlinux_value_type_id", u32), ("map_extra", u64),               # 5.6, 5.16
-        ("value_type_btf_obj_fd", s32), ("map_token_fd", s32),                # 6.9
-        ("excl_prog_hash", u64), ("excl_prog_hash_size", u32),                # 6.18; address
-        ("_pad", u32),                 # to a multiple of 8, as C does
-    ]
-
+        ("map_flags", u32), ("inner_map_fd", u32), ("numa_node", u32),                  # 4.6, 4.12, 4.14
+        ("map_name", ctypes.c_char * 16), ("map_ifindex", u32),                         # 4.15, 4.16
+        ("btf_fd", u32), ("btf_key_type_id", u32), ("btf_value_type_id", u32),          # 4.18
+        ("btf_vmlinux_value_type_id", u32), ("map_extra", u64),                         # 5.6, 5.16
+        ("value_type_btf_obj_fd", s32), ("map_token_fd", s32),                          # 6.9
+        ("excl_prog_hash", u64), ("excl_prog_hash_size", u32), ("_pad", u32)]           # 6.18; an address
 
 class bpf_attr_elem(ctypes.Structure):
-    """BPF_MAP_*_ELEM, BPF_MAP_GET_NEXT_KEY and BPF_MAP_FREEZE."""
-    _fields_ = [
-        ("map_fd", u32),
-        ("_pad", u32),                 # key is __aligned_u64; i386 would not pad by itself
-        ("key", u64),                  # address
-        ("value", u64),                # address; next_key of GET_NEXT_KEY
-        ("flags", u64),                # BPF_ANY, BPF_F_LOCK, ...
-    ]
-
+    """BPF_MAP_*_ELEM, BPF_MAP_GET_NEXT_KEY (value is the next key) and BPF_MAP_FREEZE; key and value are addresses."""
+    _fields_ = [("map_fd", u32), ("_pad", u32), ("key", u64), ("value", u64), ("flags", u64)]
 
 class bpf_attr_batch(ctypes.Structure):
-    """BPF_MAP_*_BATCH."""
-    _fields_ = [
-        ("in_batch", u64),             # address of the cursor to go on from; 0: from the start
-        ("out_batch", u64),            # address for the next cursor
-        ("keys", u64), ("values", u64),
-        ("count", u32),                # in: room; out: elements done
-        ("map_fd", u32), ("elem_flags", u64), ("flags", u64),
-    ]
-
+    """BPF_MAP_*_BATCH: four addresses, in_batch 0 to begin; count is the room, then the elements done."""
+    _fields_ = [("in_batch", u64), ("out_batch", u64), ("keys", u64), ("values", u64), ("count", u32),
+                ("map_fd", u32), ("elem_flags", u64), ("flags", u64)]
 
 class bpf_attr_prog_load(ctypes.Structure):
-    """BPF_PROG_LOAD; all of 4.4 ends at kern_version, prog_token_fd is of 6.9."""
+    """BPF_PROG_LOAD; 4.4 ends at kern_version, prog_token_fd is of 6.9."""
     _fields_ = [
         ("prog_type", u32), ("insn_cnt", u32), ("insns", u64), ("license", u64),
         ("log_level", u32), ("log_size", u32), ("log_buf", u64), ("kern_version", u32), ("prog_flags", u32),
@@ -166,50 +151,35 @@ class bpf_attr_prog_load(ctypes.Structure):
         ("line_info_rec_size", u32), ("line_info", u64), ("line_info_cnt", u32), ("attach_btf_id", u32),
         ("attach_prog_fd", u32), ("core_relo_cnt", u32), ("fd_array", u64), ("core_relos", u64),
         ("core_relo_rec_size", u32), ("log_true_size", u32), ("prog_token_fd", s32), ("fd_array_cnt", u32),
-        ("signature", u64), ("signature_size", u32), ("keyring_id", s32),
-    ]
-
+        ("signature", u64), ("signature_size", u32), ("keyring_id", s32)]
 
 class bpf_attr_obj(ctypes.Structure):
     """BPF_OBJ_PIN and BPF_OBJ_GET: pathname is an address, file_flags of 4.15, path_fd of 6.5."""
     _fields_ = [("pathname", u64), ("bpf_fd", u32), ("file_flags", u32), ("path_fd", s32), ("_pad", u32)]
 
-
 class bpf_attr_prog_attach(ctypes.Structure):
     """BPF_PROG_ATTACH and BPF_PROG_DETACH, as far as cgroups need it."""
     _fields_ = [("target_fd", u32), ("attach_bpf_fd", u32), ("attach_type", u32), ("attach_flags", u32)]
 
-
 class bpf_attr_get_id(ctypes.Structure):
-    """BPF_*_GET_NEXT_ID and BPF_*_GET_FD_BY_ID; start_id is also map_id, prog_id, btf_id and link_id."""
-    _fields_ = [
-        ("start_id", u32),
-        ("next_id", u32),              # out, whatever size is passed
-        ("open_flags", u32), ("fd_by_id_token_fd", s32),      # 4.15, 6.15
-    ]
-
+    """BPF_*_GET_NEXT_ID and BPF_*_GET_FD_BY_ID; start_id is also map_id, prog_id ...; next_id is always written."""
+    _fields_ = [("start_id", u32), ("next_id", u32), ("open_flags", u32), ("fd_by_id_token_fd", s32)]   # 4.15, 6.15
 
 class bpf_attr_info(ctypes.Structure):
     """BPF_OBJ_GET_INFO_BY_FD: info is an address, info_len the room there and then the bytes written."""
     _fields_ = [("bpf_fd", u32), ("info_len", u32), ("info", u64)]
 
-
 class bpf_attr_btf_load(ctypes.Structure):
     """BPF_BTF_LOAD; btf_log_true_size is of 6.4, what follows of 6.9."""
-    _fields_ = [
-        ("btf", u64), ("btf_log_buf", u64), ("btf_size", u32), ("btf_log_size", u32), ("btf_log_level", u32),
-        ("btf_log_true_size", u32), ("btf_flags", u32), ("btf_token_fd", s32),
-    ]
-
+    _fields_ = [("btf", u64), ("btf_log_buf", u64), ("btf_size", u32), ("btf_log_size", u32), ("btf_log_level", u32),
+                ("btf_log_true_size", u32), ("btf_flags", u32), ("btf_token_fd", s32)]
 
 class bpf_attr(ctypes.Union):
     """The argument of bpf(2).  Always allocated whole: the kernel writes outputs beyond a short size."""
     _fields_ = [
         ("map_create", bpf_attr_map_create), ("elem", bpf_attr_elem), ("batch", bpf_attr_batch),
         ("prog_load", bpf_attr_prog_load), ("obj", bpf_attr_obj), ("prog_attach", bpf_attr_prog_attach),
-        ("get_id", bpf_attr_get_id), ("info", bpf_attr_info), ("btf_load", bpf_attr_btf_load),
-    ]
-
+        ("get_id", bpf_attr_get_id), ("info", bpf_attr_info), ("btf_load", bpf_attr_btf_load)]
 
 # Arm, the last field that must be passed, and the commands: a kernel refuses bytes it does not know, so no more
 # than that is passed unless a caller says so.  MAP_CREATE passes what is set.
@@ -230,147 +200,108 @@ _ARMS = {cmd: (arm, last) for arm, last, cmds in (
     ("btf_load", "btf_log_level", (BPF_BTF_LOAD,)),
 ) for cmd in cmds}
 
-
 def _end(arm, field):
     """Return the offset behind field in the named arm of bpf_attr."""
     descriptor = getattr(dict(bpf_attr._fields_)[arm], field)
     return descriptor.offset + descriptor.size
 
-
 _ATTR_SIZES = {cmd: _end(arm, field) for cmd, (arm, field) in _ARMS.items()}
 _ELEM_SIZE = _ATTR_SIZES[BPF_MAP_LOOKUP_ELEM]
 
-
 class bpf_map_info(ctypes.Structure):
     """What BPF_OBJ_GET_INFO_BY_FD tells of a map.  Also input since 6.18 (hash): must be zeroed."""
-    _fields_ = [
+    _fields_ = [        # ifindex, btf_vmlinux_value_type_id, netns 4.16, 5.6, 4.16; btf 4.18; map_extra 5.16; hash 6.18
         ("type", u32), ("id", u32), ("key_size", u32), ("value_size", u32), ("max_entries", u32), ("map_flags", u32),
-        ("name", ctypes.c_char * 16), ("ifindex", u32),                       # 4.15, 4.16
-        ("btf_vmlinux_value_type_id", u32),                                   # 5.6
-        ("netns_dev", u64), ("netns_ino", u64),                               # 4.16
-        ("btf_id", u32), ("btf_key_type_id", u32), ("btf_value_type_id", u32),  # 4.18
-        ("btf_vmlinux_id", u32), ("map_extra", u64),                          # 6.9, 5.16
-        ("hash", u64), ("hash_size", u32),                                    # 6.18; address
-        ("_pad", u32),
-    ]
-
+        ("name", ctypes.c_char * 16), ("ifindex", u32), ("btf_vmlinux_value_type_id", u32),
+        ("netns_dev", u64), ("netns_ino", u64), ("btf_id", u32), ("btf_key_type_id", u32), ("btf_value_type_id", u32),
+        ("btf_vmlinux_id", u32), ("map_extra", u64), ("hash", u64), ("hash_size", u32), ("_pad", u32)]
 
 class bpf_btf_info(ctypes.Structure):
     """What BPF_OBJ_GET_INFO_BY_FD tells of a BTF object: btf and name are addresses; name and on are of 5.11."""
     _fields_ = [("btf", u64), ("btf_size", u32), ("id", u32), ("name", u64), ("name_len", u32), ("kernel_btf", u32)]
-
 
 class bpf_prog_info(ctypes.Structure):
     """What BPF_OBJ_GET_INFO_BY_FD tells of a program, up to what tells its maps (4.15)."""
     _fields_ = [
         ("type", u32), ("id", u32), ("tag", u8 * 8), ("jited_prog_len", u32), ("xlated_prog_len", u32),
         ("jited_prog_insns", u64), ("xlated_prog_insns", u64), ("load_time", u64), ("created_by_uid", u32),
-        ("nr_map_ids", u32), ("map_ids", u64), ("name", ctypes.c_char * 16),
-    ]
-
+        ("nr_map_ids", u32), ("map_ids", u64), ("name", ctypes.c_char * 16)]
 
 # ---- 2. Errors --------------------------------------------------------------
 
 ENOTSUPP = 524                         # kernel-internal, yet it reaches user space; libc has no name for it
 EBADFD = getattr(errno, "EBADFD", 77)  # errno is a Linux one wherever an error comes from the kernel
 
-
 class BPFError(Exception):
     """Root of every error this module raises on purpose, but for ValueError from a closed map."""
 
-
 class SyscallError(OSError, BPFError):
-    """A command that the kernel refused.
-
-    errno    the number; args is (errno, message)
-    cmd      "BPF_MAP_LOOKUP_ELEM"
-    map      which map, in words; "" where there is none
-    hint     the likely cause, found after the failure; None if nothing was
-    count    of a batch command: how many elements were done before
-    """
-    cmd = map = ""
+    """A command that the kernel refused: .errno, .cmd ("BPF_MAP_LOOKUP_ELEM"), .map in words, .hint (the likely cause,
+    found after the failure, or None), .count of a batch command (elements done before).  args is (errno, message)."""
+    cmd = map = _meaning = ""
     hint = count = None
-    _meaning = ""
 
     def __str__(self):
         message = self.args[1] if len(self.args) > 1 else OSError.__str__(self)
         return "%s; %s" % (message, self.hint) if self.hint else str(message)
-
 
 class KeyNotFound(SyscallError, KeyError):
     """ENOENT from an element command: the map has no such key (.key).  Not a failure of the call."""
     key = None
     _meaning = "no such key"
 
-
 class KeyExists(SyscallError):
     """EEXIST from an element command: the key is in the map already."""
     _meaning = "the key is in the map already"
 
-
 class PinExists(SyscallError, FileExistsError):
     """EEXIST from BPF_OBJ_PIN: the path is taken."""
-
 
 class MapFull(SyscallError):
     """E2BIG or ENOSPC from an update: no room for another element."""
     _meaning = "the map is full"
 
-
 class KeyOutOfRange(SyscallError, IndexError):
     """E2BIG from an update of an array: the index is not below max_entries."""
     _meaning = "the index is past the end of the map"
-
 
 class MapNotFound(SyscallError, FileNotFoundError):
     """ENOENT when a map was to be opened by pin, id or name."""
     _meaning = "no such map"
 
-
 class PermissionDenied(SyscallError, PermissionError):
     """EPERM, EACCES: .hint says which of descriptor mode, frozen map, capability or limit it was."""
-
 
 class NotSupported(SyscallError):
     """The kernel has no such command, or the map type has no such operation."""
     _meaning = "not supported"
 
-
 class BadFileDescriptor(SyscallError):
     """EBADF, EBADFD: a descriptor that is not open, or not of the kind wanted as a key or value."""
-
 
 class BadAddress(SyscallError):
     """EFAULT: the kernel could not reach a buffer."""
 
-
 class InvalidArgument(SyscallError):
     """EINVAL, E2BIG: a size, flag or number that the kernel refuses."""
-
 
 class Busy(SyscallError):
     """EBUSY, EAGAIN: in use just now."""
 
-
 class OutOfMemory(SyscallError, MemoryError):
     """ENOMEM: the kernel could not allocate the map or element."""
-
 
 class AmbiguousName(BPFError, LookupError):
     """Several maps have the name; the message lists their ids."""
 
-
 class LayoutError(BPFError, TypeError):
     """A ctypes type that does not fit the map, or a key or value that does not fit its type."""
-
 
 class BTFError(BPFError, ValueError):
     """Type information that is malformed, or not to be had."""
 
-
 class IterationAborted(BPFError, RuntimeError):
     """A scan that could not be finished without the risk of a gap."""
-
 
 # errno -> class, where the command does not matter
 _BY_ERRNO = {
@@ -409,7 +340,6 @@ _EINVAL_MEANS_NO = {
         BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK, BPF_MAP_TYPE_INSN_ARRAY},
 }
 
-
 def _error_class(code, cmd, map_type=None):
     """Return the class for an errno: a function of errno, command and map type alone."""
     if code == errno.E2BIG and map_type in _INDEX_TYPES and cmd in _ELEMENT_CMDS:
@@ -421,12 +351,10 @@ def _error_class(code, cmd, map_type=None):
             return cls
     return _BY_ERRNO.get(code, SyscallError)
 
-
 def errno_name(code):
     """Return "ENOENT" for 2, "ENOTSUPP" for 524, "errno 999" for what has no name."""
     kernel_names = {ENOTSUPP: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}      # Python's for the latter is ENOTSUP
     return kernel_names.get(code) or errno.errorcode.get(code, "errno %d" % code)
-
 
 def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None):
     """Return the exception for an errno: the class from the tables, the hint from a look around.
@@ -446,12 +374,10 @@ def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None):
         pass
     return error
 
-
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39
 _NET_ADMIN_TYPES = frozenset((BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_SOCKMAP,
                               BPF_MAP_TYPE_SOCKHASH, BPF_MAP_TYPE_XSKMAP))
 _BY_ID_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] == "get_id")
-
 
 _HINTS = {                             # where errno and command tell enough
     (errno.EINVAL, "mmap"): "an arena can be mapped again only at the address of its first mapping",
@@ -461,17 +387,14 @@ _HINTS = {                             # where errno and command tell enough
                                    "kernel lacks",
 }
 
-
 def _diagnose(code, cmd, map_type, fd, path):
     """Return the likely cause of an errno in a clause, or None.  Runs after a failure only."""
-    if path is not None:
-        hint = _why_not_this_path(code, cmd, path)
-        if hint:
-            return hint
+    hint = None if path is None else _why_not_this_path(code, cmd, path)
+    if hint:
+        return hint
     if code in (errno.EPERM, errno.EACCES):
-        if fd is not None and (cmd in _ELEMENT_CMDS or cmd == "mmap"):
-            return _why_fd_refuses(cmd, fd)
-        return _why_not_privileged(cmd, map_type)
+        on_map = fd is not None and (cmd in _ELEMENT_CMDS or cmd == "mmap")
+        return on_map and _why_fd_refuses(cmd, fd) or _why_not_privileged(cmd, map_type)
     if code == errno.EMFILE:
         return "this process has too many open descriptors (ulimit -n)"
     if code == errno.ENOSYS:
@@ -479,7 +402,6 @@ def _diagnose(code, cmd, map_type, fd, path):
     if code == errno.ERANGE and cmd in _ELEMENT_CMDS:
         return "the CPU number in the flags is none of a possible CPU"
     return _HINTS.get((code, cmd))
-
 
 def _why_not_this_path(code, cmd, path):
     """Say what is wrong with the path of a pin, None if nothing shows."""
@@ -491,62 +413,51 @@ def _why_not_this_path(code, cmd, path):
             return "the name of a pin has no dot"
         if code == errno.EACCES:
             return "the directory is not open to this user for writing"
-        held = _colon_file("/proc/self/status").get("CapEff", "0")
-        old = _kernel_release() < (5, 19) and not int(held, 16) >> _CAP_BPF & 1
-        if code in (errno.EPERM, errno.ENOENT) and not old:
-            return "%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory
-        return None
+        old = _kernel_release() < (5, 19) and not _capability(_CAP_BPF)
+        return None if old or code not in (errno.EPERM, errno.ENOENT) else (
+            "%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory)
     if code == errno.ENOENT:
         return "it exists, but is no pin" if os.path.exists(path) else None
     if code != errno.EACCES:           # EPERM is a matter of privilege, before 6.1
         return None
-    if os.path.isdir(path):
-        return "it is a directory"
-    mode = os.stat(path).st_mode
-    return "an ordinary file is no pin, and a pin's mode (this has %03o) must allow it: \"r\" needs read permission, " \
-        "\"w\" write, \"rw\" both" % (mode & 0o777)
-
+    return "it is a directory" if os.path.isdir(path) else "an ordinary file is no pin, and a pin's mode (this has " \
+        "%03o) must allow it: \"r\" needs read permission, \"w\" write, \"rw\" both" % (os.stat(path).st_mode & 0o777)
 
 def _why_fd_refuses(cmd, fd):
-    """Say why an element command on an open map was EPERM."""
+    """Say why a command on an open map was refused, None if it is not for what the descriptor or the map is."""
     import fcntl
-    mode, info = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, _fdinfo(fd)
-    if mode == os.O_RDONLY and cmd in _WRITE_CMDS | {"mmap"}:
-        return "this descriptor is read-only: open the map with mode=\"rw\""
-    if mode == os.O_WRONLY and cmd not in _WRITE_CMDS - _READ_CMDS:
-        return "this descriptor is write-only: open the map with mode=\"rw\""
-    if info.get("frozen") == "1" and cmd in _WRITE_CMDS | {"mmap"}:
+    mode, info, writes = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, _fdinfo(fd), cmd in _WRITE_CMDS | {"mmap"}
+    if mode == os.O_RDONLY and writes or mode == os.O_WRONLY and cmd not in _WRITE_CMDS - _READ_CMDS:
+        return "this descriptor is %s-only: open the map with mode=\"rw\"" % ("read" if mode == os.O_RDONLY else "write")
+    if info.get("frozen") == "1" and writes:
         return "the map is frozen: user space can no longer write to it"
-    if cmd == "mmap" and info.get("map_type") in (str(BPF_MAP_TYPE_RINGBUF), str(BPF_MAP_TYPE_USER_RINGBUF)):
-        return "a whole ring buffer can be mapped for reading only"
-    if cmd == "mmap":
-        return "a map created with BPF_F_RDONLY_PROG can be mapped for reading only"
-    return _why_not_privileged(cmd, None)
-
+    ring = info.get("map_type") in (str(BPF_MAP_TYPE_RINGBUF), str(BPF_MAP_TYPE_USER_RINGBUF))
+    return None if cmd != "mmap" else "%s can be mapped for reading only" % (
+        "a whole ring buffer" if ring else "a map created with BPF_F_RDONLY_PROG")
 
 def _why_not_privileged(cmd, map_type):
     """Say which privilege the command wanted, and what this process has."""
-    status = _colon_file("/proc/self/status")
-    effective = int(status["CapEff"], 16)
     wanted = "CAP_SYS_ADMIN" if cmd in _BY_ID_CMDS else "CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN)"
-    held = bool(effective >> _CAP_SYS_ADMIN & 1) or cmd not in _BY_ID_CMDS and bool(effective >> _CAP_BPF & 1)
+    held = _capability(_CAP_SYS_ADMIN) or cmd not in _BY_ID_CMDS and _capability(_CAP_BPF)
     if cmd == BPF_MAP_CREATE and map_type in _NET_ADMIN_TYPES:
-        wanted += " and CAP_NET_ADMIN"
-        held = held and bool(effective >> _CAP_NET_ADMIN & 1)
+        wanted, held = wanted + " and CAP_NET_ADMIN", held and _capability(_CAP_NET_ADMIN)
     if not held:
-        sysctl = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip() or "unknown"
-        return "needs %s, which this process lacks (CapEff %x, kernel.unprivileged_bpf_disabled %s)" % (
-            wanted, effective, sysctl)
+        return "needs %s, which this process lacks (CapEff %s, kernel.unprivileged_bpf_disabled %s)" % (
+            wanted, _colon_file("/proc/self/status")["CapEff"].lstrip("0") or "0",
+            _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip() or "unknown")
     if _read_text("/proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"]):
         return "its capabilities count only inside its user namespace, and bpf(2) wants them outside"
     if _kernel_release() < (5, 11) and cmd in (BPF_MAP_CREATE, BPF_PROG_LOAD):
         import resource
         return "kernels before 5.11 charge RLIMIT_MEMLOCK, here %d bytes: raise it (ulimit -l unlimited)" % (
             resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
-    if status.get("Seccomp", "0") != "0":
-        return "the capabilities are there: a seccomp filter (of the container?) or an LSM forbids it"
-    return "the capabilities are there: an LSM or kernel lockdown may forbid it"
+    filtered = _colon_file("/proc/self/status").get("Seccomp", "0") != "0"
+    return "the capabilities are there: %s" % ("a seccomp filter (of the container?) or an LSM forbids it" if filtered
+                                               else "an LSM or kernel lockdown may forbid it")
 
+def _capability(number):
+    """Whether this process has a capability; KeyError without /proc."""
+    return bool(int(_colon_file("/proc/self/status")["CapEff"], 16) >> number & 1)
 
 def _read_text(path):
     """Return what is in a small file of the kernel's, "" where it can't be read."""
@@ -556,22 +467,18 @@ def _read_text(path):
     except OSError:
         return ""
 
-
 def _colon_file(path):
     """Return the "name: value" lines of a file in /proc as a dict, {} where it can't be read."""
     return dict((name.strip(), value.strip()) for name, colon, value in
                 (line.partition(":") for line in _read_text(path).splitlines()) if colon)
 
-
 def _fdinfo(fd):
     """Return what /proc says of a descriptor, {} without /proc.  Needs no privilege; alone shows "frozen"."""
     return _colon_file("/proc/self/fdinfo/%d" % fd)
 
-
 def _kernel_release():
     """Return (6, 18) on Linux 6.18.44."""
     return tuple(int(part) for part in os.uname().release.replace("-", ".").split(".")[:2])
-
 
 # ---- 3. System call ---------------------------------------------------------
 
@@ -599,7 +506,6 @@ _SYSCALL_TABLE = (
 _NR_X32 = 0x40000000 + 321             # 32-bit ELF for x86-64
 _NR_MIPS_N32 = 6319                    # 32-bit ELF for MIPS with EF_MIPS_ABI2
 
-
 def syscall_number(machine=None, pointer_size=None):
     """Return the number of bpf(2), 321 on x86-64; raise NotSupported where it is not known.
 
@@ -623,13 +529,11 @@ def syscall_number(machine=None, pointer_size=None):
             return number
     raise _unknown_machine("%s, %d-bit" % (machine, 64 if wide else 32))
 
-
 def _unknown_machine(text):
     """Return the error for an architecture without a row in the table."""
     error = NotSupported(errno.ENOSYS, "bpf(2) has no known number here (%s)" % text)
     error.hint = "if this is Linux, set bpflookup.SYSCALL_NUMBER to the number from its asm/unistd.h"
     return error
-
 
 def _elf_syscall_number(path="/proc/self/exe"):
     """Return the number for the ABI in an executable's ELF header, None if the table does not tell."""
@@ -651,7 +555,6 @@ def _elf_syscall_number(path="/proc/self/exe"):
             return number64 if wide else number32
     return None
 
-
 def _first_syscall(_, *args):
     """Stand in for libc's syscall(2) until the first use: importing does no I/O and fails nowhere."""
     global _nr_bpf, _libc_syscall, _syscall
@@ -666,11 +569,9 @@ def _first_syscall(_, *args):
         _syscall = function
     return function(number, *args)
 
-
 _nr_bpf = None
 _libc_syscall = _first_syscall
 _syscall = _first_syscall              # every call goes through this one; trace() puts itself here
-
 
 def _bpf(cmd, attr, about="", size=None, **known):
     """Call bpf(2); return its result or raise what _error makes of it and of what is known.
@@ -681,7 +582,6 @@ def _bpf(cmd, attr, about="", size=None, **known):
     if result == -1:                   # errno is stale after a success
         raise _error(get_errno(), cmd, about, **known)
     return result
-
 
 class _Fd:
     """A descriptor that is closed when nobody refers to it any more: calls under way keep it open."""
@@ -699,19 +599,16 @@ class _Fd:
     def __reduce__(self):
         raise TypeError("a descriptor means nothing in another process")
 
-
 def _info_by_fd(fd, info, about):
     """Fill info, a zeroed structure, from BPF_OBJ_GET_INFO_BY_FD; return how many bytes the kernel knows."""
     attr = _info_attr(fd, info)
     _bpf(BPF_OBJ_GET_INFO_BY_FD, attr, about)
     return attr.info.info_len
 
-
 def _info_attr(fd, info):
     attr = bpf_attr()
     attr.info.bpf_fd, attr.info.info_len, attr.info.info = fd, sizeof(info), addressof(info)
     return attr
-
 
 def _ids(cmd):
     """Yield the ids that a BPF_*_GET_NEXT_ID tells."""
@@ -725,7 +622,6 @@ def _ids(cmd):
                 return
             raise
         yield attr.get_id.next_id
-
 
 class trace:
     """Print every bpf(2) call made inside the with block, decoded, with result and duration.
@@ -751,9 +647,7 @@ class trace:
         if not _tracers:
             _syscall = _libc_syscall
 
-
 _tracers = []                          # type: list
-
 
 def _traced_syscall(number, cmd, ref, size):
     """Do what libc's syscall(2) does and tell the tracers."""
@@ -769,7 +663,6 @@ def _traced_syscall(number, cmd, ref, size):
         write("bpf(%s, {%s}, %d) = %s <%d ns>\n" % (cmd_name(cmd), before, size, outcome, duration_ns))
     ctypes.set_errno(code)             # formatting made calls of its own
     return result
-
 
 def _format_attr(cmd, attr, size):
     """Return the fields of a command's arm of bpf_attr, as far as size reaches."""
@@ -793,7 +686,6 @@ def _format_attr(cmd, attr, size):
         words.append("%s=%s" % (field, text))
     return ", ".join(words)
 
-
 def _format_outputs(cmd, attr):
     """Return what a successful command wrote, as " -> ..."."""
     if cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY):
@@ -802,7 +694,6 @@ def _format_outputs(cmd, attr):
     if _ARMS[cmd][0] == "batch":
         return " -> count=%d" % attr.batch.count
     return " -> next_id=%d" % attr.get_id.next_id if _ARMS[cmd] == ("get_id", "next_id") else ""
-
 
 def _traced_sizes(elem):
     """Return (key, value) bytes as an element command moves them; zeros where the kernel does not tell."""
@@ -814,15 +705,12 @@ def _traced_sizes(elem):
         return info.key_size, percpu_stride(info.value_size) * len(_proven_cpus or ())
     return info.key_size, info.value_size
 
-
 def percpu_stride(value_size):
     """Bytes from one CPU's value to the next's, as the kernel copies them (bpf_map_value_size)."""
     return (value_size + 7) & ~7
 
-
 _proven_cpus = None                    # once per process: the possible CPUs, their number told by the kernel
 _MAX_CPUS = 8192                       # the largest NR_CPUS that any architecture can be built with
-
 
 def possible_cpus():
     """Return the ids of the possible CPUs; values of per-CPU maps lie in this order.
@@ -842,14 +730,12 @@ def possible_cpus():
             raise
         return hint
 
-
 def _prove_cpus(count):
     """Keep count, which the kernel gave, as the number of possible CPUs; return their ids."""
     global _proven_cpus
     hint = _sysfs_cpus()
     _proven_cpus = hint if len(hint) == count else tuple(range(count))
     return _proven_cpus
-
 
 def _count_cpus_by_lru():
     """Ask the kernel: it rounds max_entries of a BPF_F_NO_COMMON_LRU map up to a multiple of the CPUs."""
@@ -866,7 +752,6 @@ def _count_cpus_by_lru():
         del owner
     return info.max_entries
 
-
 def _sysfs_cpus():
     """Return the possible CPUs as /sys has them ("0-3,8"), () where it can't be read."""
     text = _read_text("/sys/devices/system/cpu/possible")
@@ -875,7 +760,6 @@ def _sysfs_cpus():
     except ValueError:
         return ()
     return tuple(cpu for ends in ranges for cpu in range(ends[0], min(ends[-1], _MAX_CPUS) + 1))
-
 
 # ---- 4. Layout --------------------------------------------------------------
 # ctypes types on one side, the kernel's bytes on the other; nothing here needs a kernel.
@@ -890,10 +774,8 @@ _CDATA = ctypes._SimpleCData.__mro__[1]   # the base of every ctypes object
 # between us and the bytes, so objects are made, copied and read through the classes of ctypes itself.
 _get_value = ctypes._SimpleCData.__dict__["value"].__get__
 
-
 def _base(ctype):
     return next(base for base in _BASES if issubclass(ctype, base))
-
 
 def _maker(ctype):
     """Return what makes a zeroed object of ctype: the class itself, the fastest, if it defines nothing of its own."""
@@ -902,53 +784,42 @@ def _maker(ctype):
         return ctype
     return lambda: base.__new__(ctype)
 
-
 def _copier(ctype):
     """Return f(buffer, offset=0), which makes a ctype of the bytes there."""
     return type(_base(ctype)).from_buffer_copy.__get__(ctype, type(ctype))     # without: a crash in 3.13
-
 
 def _overlay(ctype):
     """Return f(buffer, offset=0), which makes a ctype that lives in those bytes."""
     return type(_base(ctype)).from_buffer.__get__(ctype, type(ctype))
 
-
 def _is_scalar(ctype):
     return isinstance(ctype, type) and issubclass(ctype, ctypes._SimpleCData) and hasattr(ctype, "_type_")
-
 
 def _is_record(ctype):
     return isinstance(ctype, type) and issubclass(ctype, (ctypes.Structure, ctypes.Union))
 
-
 def _is_array(ctype):
     return isinstance(ctype, type) and issubclass(ctype, ctypes.Array)
 
-
 def _is_int(ctype):
     return _is_scalar(ctype) and ctype._type_ in _INT_CODES
-
 
 def _is_plain(ctype):
     """Whether it is a scalar class of ctypes itself, whose value attribute and array elements are plain numbers."""
     return _is_scalar(ctype) and ctype.__mro__[1] is ctypes._SimpleCData
 
-
 def _is_plain_int(ctype):
     return _is_plain(ctype) and _is_int(ctype)
-
 
 def _int_range(ctype):
     """Return (lowest, highest) of an integer type."""
     bits = 8 * sizeof(ctype)
     return (-1 << bits - 1, (1 << bits - 1) - 1) if ctype._type_ in _SIGNED_CODES else (0, (1 << bits) - 1)
 
-
 def _is_swapped(ctype):
     """Whether the type keeps its bytes in the order that this machine does not."""
     native = "__ctype_le__" if sys.byteorder == "little" else "__ctype_be__"
     return hasattr(ctype, "_swappedbytes_") or _is_scalar(ctype) and getattr(ctype, native, ctype) is not ctype
-
 
 def type_name(ctype):
     """Return a ctypes type in C's terms: "u32", "be16", "char[16]", "struct FlowKey"."""
@@ -966,7 +837,6 @@ def type_name(ctype):
         letter = ("be" if sys.byteorder == "little" else "le") + letter.replace("u", "")
     return "%s%d%s" % (letter, 8 * sizeof(ctype), brackets)
 
-
 class _Field:
     """A field of a Structure or Union: .name .type .bits (None: no bitfield) .descriptor .offset"""
     __slots__ = ("name", "type", "bits", "descriptor", "offset")
@@ -979,15 +849,12 @@ class _Field:
         if not isinstance(self.offset, int):
             raise LayoutError("%s.%s is no longer the field that ctypes made" % (owner.__name__, self.name))
 
-
 def _own_fields(ctype):
     return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
-
 
 def _fields(ctype):
     """Return the fields of a Structure or Union, those of its base classes first."""
     return [field for cls in reversed(ctype.__mro__) for field in _own_fields(cls)]
-
 
 def check_layout(ctype, size, what="value"):
     """Raise LayoutError unless ctype is plain data of exactly size bytes, its bits where C has them.
@@ -1009,7 +876,6 @@ def check_layout(ctype, size, what="value"):
                 message += "; %s it would have %d%s" % (words, other, ", which fits" if other == size else "")
         message += "\n" + describe_layout(ctype)
     raise LayoutError(message)
-
 
 def _check_plain(ctype, what, depth=0):
     """Raise LayoutError unless the type holds its data itself, in a form and in places that C has too."""
@@ -1033,7 +899,6 @@ def _check_plain(ctype, what, depth=0):
         if any(field.bits for field in _own_fields(cls)):
             _check_bitfields(cls, what)
     return None
-
 
 def _c_layout(ctype, pack):
     """Return ([bit offset of each own field], bytes) as C lays the fields out on Linux.
@@ -1063,7 +928,6 @@ def _c_layout(ctype, pack):
     size = -(-end // 8)
     return offsets, -(-size // align) * align
 
-
 def _check_bitfields(ctype, what):
     """Raise LayoutError if this Python keeps a field of ctype in other bits than C does.
 
@@ -1090,7 +954,6 @@ def _check_bitfields(ctype, what):
                           "and shift, or order the fields by the size of their types" % (
                               what, type_name(ctype), "; ".join(wrong)))
 
-
 def describe_layout(ctype):
     """Return a table of a type's fields: offset, size, name, C type; holes are shown, bits as ":5" from byte 4 bit 3 on.
 
@@ -1104,7 +967,6 @@ def describe_layout(ctype):
     rows = _rows(ctype) if _is_record(ctype) else []
     return _table(type_name(ctype), sizeof(ctype), rows, _is_record(ctype) and issubclass(ctype, ctypes.Union))
 
-
 def _placed(ctype):
     """Return [(field, bit offset, bits)] of a record whose bitfields have been checked."""
     return [(field, position if field.bits is not None else 8 * field.offset,
@@ -1112,14 +974,12 @@ def _placed(ctype):
             for cls in reversed(ctype.__mro__) if "_fields_" in cls.__dict__
             for field, position in zip(_own_fields(cls), _c_layout(cls, getattr(cls, "_pack_", 0))[0])]
 
-
 def _rows(ctype):
     """Return a record's rows for _table."""
     return [("%s: %s%s" % (field.name, type_name(field.type), "" if field.bits is None else ":%d" % field.bits),
              offset, bits, (_rows(field.type), sizeof(field.type), issubclass(field.type, ctypes.Union))
              if _is_record(field.type) else None)
             for field, offset, bits in _placed(ctype)]
-
 
 def _table(title, size, rows, is_union):
     """Return a layout as text.
@@ -1131,7 +991,6 @@ def _table(title, size, rows, is_union):
     lines.append("%d bytes%s" % (size, ", %s of them padding (must match in a key, best zero)" % (
         holes // 8 if holes % 8 == 0 else "%d bits" % holes) if holes and rows else ""))
     return "\n".join(lines)
-
 
 def _table_rows(lines, rows, size, is_union, start, indent):
     """Append a line per row of what begins at bit start; return how many bits are holes."""
@@ -1147,10 +1006,16 @@ def _table_rows(lines, rows, size, is_union, start, indent):
         end = max(end, offset + bits)
     return holes
 
-
 def _bytes_text(bits):
     return "%d" % (bits // 8) if bits % 8 == 0 else "%s:%d" % (bits // 8 or "", bits % 8)
 
+def python_source(ctype, name=""):
+    """Return Python that makes a ctypes type anew, with neither BTF nor this module; its last class is the type."""
+    lines = ["import ctypes"]
+    expression = _source_of(ctype, {}, lines)
+    if not _is_record(ctype):
+        lines += ["", "%s = %s" % (_identifier(name or "value"), expression)]
+    return "\n".join(lines) + "\n"
 
 def _source_of(ctype, names, lines):
     """Return the expression for a ctypes type; append to lines the classes that it needs, named in names."""
@@ -1176,13 +1041,11 @@ def _source_of(ctype, names, lines):
                 lines.append("    %s = property(lambda self: %s)" % (_identifier(label), bits.source()))
     return names[ctype]
 
-
 def _identifier(text):
     """Return a name that Python takes: what compilers write is one but for keywords and the dot of ".bss"."""
     import keyword
     name = "".join(char if char.isalnum() and char < "\x80" else "_" for char in text).lstrip("_") or "anonymous"
     return name + "_" if keyword.iskeyword(name) or name[0].isdigit() or name == "ctypes" else name
-
 
 def _integer(given, low, high, what):
     """Return given as an int; LayoutError unless it is one (or has __index__) from low to high."""
@@ -1192,7 +1055,6 @@ def _integer(given, low, high, what):
     if not low <= number <= high:
         raise LayoutError("%s is %d, outside %d..%d" % (what, number, low, high))
     return int(number)
-
 
 def _to_ctype(ctype, size, given, what):
     """Return a ctypes object that holds given as the kernel wants it, given itself where it is one already.
@@ -1231,13 +1093,11 @@ def _to_ctype(ctype, size, given, what):
         accepted = "%s%s or %s" % (type_name(ctype), ", an int" if _is_int(ctype) else "", accepted)
     raise LayoutError("%s must be %s, not %s" % (what, accepted, type(given).__name__))
 
-
 def _set(ctype, number):
     """Return a new scalar of that value."""
     obj = _maker(ctype)()
     ctypes._SimpleCData.__dict__["value"].__set__(obj, number)
     return obj
-
 
 def to_python(obj):
     """Return a key or value as plain dict, list, int, float, bool and str.
@@ -1249,12 +1109,10 @@ def to_python(obj):
     """
     return _plain(obj, 0)
 
-
 def to_json(obj):
     """Return to_python(obj) as JSON text; numbers that JSON lacks become "NaN", "Infinity", "-Infinity"."""
     import json
     return json.dumps(_finite(to_python(obj)), allow_nan=False)
-
 
 def _finite(plain):
     """Replace the floats that JSON does not have by their names."""
@@ -1263,7 +1121,6 @@ def _finite(plain):
     if isinstance(plain, dict):
         return {name: _finite(member) for name, member in plain.items()}
     return [_finite(member) for member in plain] if isinstance(plain, list) else plain
-
 
 def _plain(obj, depth):
     """Decode what a caller hands in: plain Python data, and ctypes objects once their type is checked."""
@@ -1282,7 +1139,6 @@ def _plain(obj, depth):
         return obj
     raise LayoutError("%s is no plain data" % type(obj).__name__)
 
-
 def _decode(ctype, raw, offset):
     """Return the plain form of the ctype at a byte offset of raw; the type has been checked."""
     if _is_scalar(ctype):
@@ -1297,7 +1153,6 @@ def _decode(ctype, raw, offset):
     step = sizeof(ctype._type_)
     return [_decode(ctype._type_, raw, offset + index * step) for index in range(ctype._length_)]
 
-
 def _text(raw):
     """Return what a C string in a char array says, None where it is not text."""
     try:
@@ -1305,7 +1160,6 @@ def _text(raw):
     except UnicodeDecodeError:
         return None
     return text if all(char.isprintable() or char in "\t\n\r" for char in text) else None
-
 
 def _decode_record(ctype, raw, offset, branch):
     """Return a record's fields as a dict; of a union with a discriminator only the branch."""
@@ -1328,7 +1182,6 @@ def _decode_record(ctype, raw, offset, branch):
         plain[label] = member(field, _branch(ctype, field, unions[name], fields, member) if name in unions else None)
     return plain
 
-
 def _branch(ctype, field, spec, fields, member):
     """Return the name of the branch of a union that its _union_ entry, (field, {value: branch}), selects."""
     try:
@@ -1343,7 +1196,6 @@ def _branch(ctype, field, spec, fields, member):
         raise LayoutError("%s.%s has no branch %r" % (ctype.__name__, field.name, branches[tag]))
     return branches[tag]
 
-
 def _tag(ctype, tag, fields):
     """Return a class's tag dict, those of its base classes in it; a name that is no field is an error."""
     entries = {}
@@ -1353,7 +1205,6 @@ def _tag(ctype, tag, fields):
         if name not in fields:
             raise LayoutError("%s.%s names %r, which is no field" % (ctype.__name__, tag, name))
     return entries
-
 
 # ---- 5. BTF -----------------------------------------------------------------
 # Types as compilers describe them and the kernel keeps them (linux/btf.h).  A blob may be hostile: nothing is
@@ -1373,7 +1224,6 @@ _TAIL_WORDS.update({
     BTF_KIND_DECL_TAG: (1, 0), BTF_KIND_ENUM64: (0, 3)})
 _INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4
 _MAX_BYTES = 0xffffffff                # of a type: no key or value is larger
-
 
 class BTFType:
     """A type as BTF records it.
@@ -1396,7 +1246,6 @@ class BTFType:
     def _error(self, text):
         return BTFError("type %d (%s) at byte %d: %s" % (self.id, self._label, self._byte, text))
 
-
 class _Steps(dict):
     """The info word of a record -> how many words the record takes; worked out once for each info word there is."""
 
@@ -1407,7 +1256,6 @@ class _Steps(dict):
         always, each = self.tails[info >> 24 & 0x7f]       # 5 bits before 2026, the two above them zero
         self[info] = words = 3 + always + each * (info & 0xffffff)     # 16 before, the eight above them zero
         return words
-
 
 class BTF:
     """Type information: what the types of a BPF object, a program or the kernel are called and how they lie.
@@ -1924,12 +1772,7 @@ class BTF:
 
         Its last class has the type's name.  Bitfields are read-only properties.
         """
-        ctype, lines = self.ctype(t), ["import ctypes"]
-        name = _source_of(ctype, {}, lines)
-        if not _is_record(ctype):
-            lines += ["", "%s = %s" % (_identifier(self.type(t).name or "value"), name)]
-        return "\n".join(lines) + "\n"
-
+        return python_source(self.ctype(t), self.type(t).name)
 
 class Offset(int):
     """Where a member begins, in bytes; .bit_offset the same in bits, .bits the size of a bitfield, else 0."""
@@ -1942,10 +1785,8 @@ class Offset(int):
     def __getnewargs__(self):
         return self.bit_offset, self.bits
 
-
 _SIGNED_INTS = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
 _UNSIGNED_INTS = {1: u8, 2: u16, 4: u32, 8: u64}
-
 
 class _ByBytes:
     """What the types made from BTF have in common."""
@@ -1959,14 +1800,11 @@ class _ByBytes:
     def __repr__(self):
         return "%s(%s)" % (type(self).__name__, ", ".join("%s=%r" % pair for pair in to_python(self).items()))
 
-
 class _BTFStructure(_ByBytes, ctypes.Structure):
     pass
 
-
 class _BTFUnion(_ByBytes, ctypes.Union):
     pass
-
 
 class _Bits:
     """Descriptor of an integer that lies in bits, or bytes, where ctypes has no field.
@@ -1993,19 +1831,20 @@ class _Bits:
     def __get__(self, obj, owner=None):
         return self if obj is None else self.of(memoryview(obj).tobytes())
 
-    def __set__(self, obj, number):
+    def put(self, buffer, number):
+        """Store a number in a buffer of bytes; LayoutError if it does not fit."""
         number = _integer(number, -self.sign, self.mask - self.sign, "a field of %d bits" % self.bits) & self.mask
-        span = (u8 * (self.last - self.first)).from_buffer(obj, self.first)
-        whole = int.from_bytes(bytes(span), self.order) & ~(self.mask << self.shift) | number << self.shift
-        span[:] = whole.to_bytes(len(span), self.order)
+        whole = int.from_bytes(bytes(buffer[self.first:self.last]), self.order) & ~(self.mask << self.shift)
+        buffer[self.first:self.last] = (whole | number << self.shift).to_bytes(self.last - self.first, self.order)
 
+    def __set__(self, obj, number):
+        self.put((u8 * sizeof(obj)).from_buffer(obj), number)
 
 def _occurrences(haystack, needle):
     at = haystack.find(needle)
     while at >= 0:
         yield at
         at = haystack.find(needle, at + 1)
-
 
 def _elf_section(data, wanted):
     """Return the bytes of an ELF file's section."""
@@ -2024,7 +1863,6 @@ def _elf_section(data, wanted):
         raise BTFError("a broken ELF file: %s" % failure) from None
     raise BTFError("this ELF file has no section %s" % wanted.decode())
 
-
 def _btf_info(btf_id):
     """Return (bpf_btf_info, name, bytes) of the BTF that the kernel holds under an id."""
     attr, about = bpf_attr(), "BTF %d" % btf_id
@@ -2041,7 +1879,6 @@ def _btf_info(btf_id):
         return info, name.value.decode("latin-1"), data.raw[:info.btf_size]
     finally:
         del owner
-
 
 def _prove_layout(ctype, btf, type_id, strict, what):
     """Raise LayoutError where a caller's type and the map's BTF disagree, with both side by side and what to write."""
@@ -2061,10 +1898,8 @@ def _prove_layout(ctype, btf, type_id, strict, what):
         what, type_name(ctype), "; ".join("%s %s" % pair if pair[0] else pair[1] for pair in found[:8]),
         "\n".join(table), "\nwrite instead\n" + "\n".join(source[3:]) if len(source) < 60 else ""))
 
-
 def _zip_longest(left, right):
     return zip(left + [""] * (len(right) - len(left)), right + [""] * (len(left) - len(right)))
-
 
 def _differences(ctype, btf, type_id, strict, path=""):
     """Yield (field, what is wrong with it); only strict looks at more than where things are and how large."""
@@ -2084,12 +1919,10 @@ def _differences(ctype, btf, type_id, strict, path=""):
             t.kind in _ENUMS and _is_int(ctype) or _family(ctype) == _family(theirs))):
         yield path, "is %s here, %s in BTF" % (type_name(ctype), btf.c_type(t.id))
 
-
 def _family(scalar):
     """Return what strict tells apart: floating point, signed, unsigned."""
     return next(index for index, codes in enumerate((_FLOAT_CODES, _SIGNED_CODES, _INT_CODES + "?")) if
                 scalar._type_ in codes)
-
 
 def _record_differences(ctype, btf, t, strict, path):
     parts = {name: (type_id, offset, bits or 8 * btf.sizeof(type_id)) for name, type_id, offset, bits in btf._parts(t)}
@@ -2116,7 +1949,6 @@ def _record_differences(ctype, btf, t, strict, path):
         if bits:
             yield path + name, "is in BTF alone"
 
-
 def _bound(ctype, start=0):
     """Yield (field, the BTF member it is bound to or None, bit offset, bits), anonymous records' fields in their place."""
     placed = _placed(ctype)
@@ -2128,33 +1960,30 @@ def _bound(ctype, start=0):
         else:
             yield field, tags.get(field.name, field.name), start + offset, bits
 
-
 # ---- 6. Map -----------------------------------------------------------------
 
 _MODES = {"r": BPF_F_RDONLY, "w": BPF_F_WRONLY, "rw": 0}
-
 
 def _mode_flags(mode):
     if mode not in _MODES:
         raise ValueError("mode must be \"r\", \"w\" or \"rw\", not %r" % (mode,))
     return _MODES[mode]
 
-
 class MapInfo:
     """What the kernel tells of a map; None stands for what it does not tell.
 
     id type name key_size value_size max_entries map_flags map_extra btf_id btf_key_type_id btf_value_type_id
     btf_vmlinux_value_type_id btf_vmlinux_id    as in struct bpf_map_info
-    frozen memlock               from /proc; memlock in bytes
+    frozen memlock owner_prog_type owner_jited    from /proc; memlock in bytes; the programs of a prog_array
     """
     __slots__ = ("id", "type", "name", "key_size", "value_size", "max_entries", "map_flags", "map_extra",
                  "btf_id", "btf_key_type_id", "btf_value_type_id", "btf_vmlinux_value_type_id", "btf_vmlinux_id",
-                 "frozen", "memlock")
+                 "frozen", "memlock", "owner_prog_type", "owner_jited")
 
     def __init__(self, fd, about):
         info = bpf_map_info()
         known = _info_by_fd(fd, info, about)
-        for name in self.__slots__[:-2]:
+        for name in self.__slots__[:-4]:
             descriptor = getattr(bpf_map_info, name)
             told = descriptor.offset + descriptor.size <= known
             setattr(self, name, getattr(info, name) if told else None)
@@ -2163,6 +1992,8 @@ class MapInfo:
         proc = _fdinfo(fd)
         self.frozen = proc["frozen"] == "1" if "frozen" in proc else None
         self.memlock = int(proc["memlock"]) if "memlock" in proc else None
+        self.owner_prog_type = int(proc["owner_prog_type"]) if "owner_prog_type" in proc else None
+        self.owner_jited = proc["owner_jited"] == "1" if "owner_jited" in proc else None
 
     def __repr__(self):
         return "MapInfo(%s)" % ", ".join("%s=%r" % (name, getattr(self, name)) for name in self.__slots__)
@@ -2171,7 +2002,6 @@ class MapInfo:
     def _about(self):
         """The map in words: "map 5 (hash 'flows')"."""
         return "map %s (%s%s)" % (self.id, map_type_name(self.type), " '%s'" % self.name if self.name else "")
-
 
 def _prove_map(fd, about):
     """Raise unless the descriptor is a map's: the info of a program or BTF object reads like one's."""
@@ -2193,7 +2023,6 @@ def _prove_map(fd, about):
              "anon_inode:bpf_link": "a BPF link", None: "something else"}
     raise _error(errno.EINVAL, BPF_OBJ_GET_INFO_BY_FD, about, detail="no BPF map but " + kinds.get(kind, str(kind)))
 
-
 class _Call:
     """A prepared element command, used by one call at a time.
 
@@ -2214,13 +2043,14 @@ class _Call:
             self.cell = key_type()
             self.key.value = addressof(self.cell)
 
-
 class Map:
     """A live BPF map.  Open one with from_fd, from_id, from_pin, from_name or create.
 
     A Map may be shared by threads.  close() may race with calls: those under way finish on this map, later ones
     raise ValueError.  A dropped Map closes its descriptor.  As a context manager it is closed at the end.
     """
+
+    order = sys.byteorder
 
     def __init__(self):
         raise TypeError("open a map with Map.from_pin, from_id, from_name, from_fd or create")
@@ -2376,17 +2206,7 @@ class Map:
         """Return the type of keys or values: None where there are none; if none is given, BTF's, a number or bytes."""
         about, type_id = "%s of %s" % (what, self._about), self._btf_types.get(what)
         if ctype is None or ctype is BTF:
-            try:
-                if not type_id:
-                    raise BTFError("%s has no BTF type: %s" % (about, self._no_btf))
-                if self.btf.sizeof(type_id) != size:
-                    raise BTFError("%s has %d bytes, its BTF type %d" % (about, size, self.btf.sizeof(type_id)))
-                return self.btf.ctype(type_id)
-            except BTFError as failure:
-                if ctype is BTF:
-                    raise
-                self._no_btf = str(failure)
-            return None if size == 0 else {4: u32, 8: u64}.get(size, bytes) if numeric else bytes
+            return _default_type(self, what, size, numeric, ctype is BTF)
         if size == 0 and ctype is not bytes:
             raise LayoutError("%s: the map has none, so that %s can't be its type" % (about, type_name(ctype)))
         check_layout(ctype, size, about)
@@ -3147,7 +2967,6 @@ def _array_of(ctype, objects):
         ctypes.memmove(addressof(array) + index * step, addressof(obj), step)
     return array
 
-
 class _Batches:
     """Iterator over a map's entries in parts, by LOOKUP_BATCH or LOOKUP_AND_DELETE_BATCH, for one thread.
 
@@ -3231,7 +3050,6 @@ class _Batches:
             self._end = m._error(self._cmd, code)
         self._under_way = False
 
-
 class MemoryMap:
     """The memory of a map: an array created with BPF_F_MMAPABLE, a ring buffer or an arena.  Made by Map.mmap.
 
@@ -3298,7 +3116,6 @@ class MemoryMap:
     def __exit__(self, *_):
         self.close()
 
-
 def lpm_key(text):
     """Return the key of an LPM trie for "10.0.0.0/8" or an IPv6 prefix; without a length, for the whole address.
 
@@ -3315,10 +3132,8 @@ def lpm_key(text):
         raise ValueError("%r: the prefix length must be 0..%d" % (text, 8 * len(raw)))
     return (int(length) if slash else 8 * len(raw)).to_bytes(4, sys.byteorder) + raw
 
-
 def _flag_bits(flags):
     return flags if type(flags) is int and 0 <= flags < 1 << 64 else _integer(flags, 0, (1 << 64) - 1, "flags")
-
 
 def _shown(key):
     """Return a key in few characters, for a message."""
@@ -3328,6 +3143,24 @@ def _shown(key):
         text = bytes(key).hex()
     return text if len(text) <= 200 else text[:200] + "..."
 
+def _default_type(source, what, size, numeric, demanded=False):
+    """Return the type of a Map's or Capture's keys or values: BTF's, else a number or bytes; None where there are none.
+
+    demanded    raise BTFError where BTF has none
+    """
+    btf, type_id = source.btf, source._btf_types.get(what)
+    try:
+        if not type_id:
+            raise BTFError("the %s has no BTF type: %s" % (what, source._no_btf))
+        if btf.sizeof(type_id) != size:
+            raise BTFError("the %s has %d bytes, its BTF type %d" % (what, size, btf.sizeof(type_id)))
+        return btf.ctype(type_id)
+    except BTFError as failure:
+        if demanded:
+            raise
+        source._no_btf = str(failure)
+    number = _UNSIGNED_INTS.get(size) if numeric and size in (4, 8) else None
+    return None if size == 0 else getattr(number, "__ctype_%se__" % source.order[0]) if number else bytes
 
 def _map_btf(info):
     """Return (BTF, {"key": type id, "value": type id}, why not) of a map; (None, {}, why) where it can't be had."""
@@ -3343,7 +3176,6 @@ def _map_btf(info):
     except (SyscallError, BTFError) as failure:
         return None, {}, str(failure)
 
-
 def _size_for(what, ctype, size, map_type, word_types, void_types):
     """Return the key_size or value_size to create a map with: 4 in word_types, 0 in void_types if none is given."""
     if size is not None:
@@ -3355,11 +3187,9 @@ def _size_for(what, ctype, size, map_type, word_types, void_types):
         return 4 if map_type in word_types else 0
     raise LayoutError("give %s= a ctypes type, or %s_size=" % (what, what))
 
-
 def _fd_number(source):
     """Return the descriptor number of an int, an object with fileno(), or None (0)."""
     return 0 if source is None else source.fileno() if hasattr(source, "fileno") else source
-
 
 def _fd_by_id(map_id, open_flags):
     """Return the _Fd of the map with an id."""
@@ -3367,7 +3197,6 @@ def _fd_by_id(map_id, open_flags):
     attr.get_id.start_id = _integer(map_id, 0, (1 << 32) - 1, "map id")
     attr.get_id.open_flags = open_flags
     return _Fd(_bpf(BPF_MAP_GET_FD_BY_ID, attr, "map %d" % map_id))
-
 
 def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
     """Run BPF_OBJ_PIN or BPF_OBJ_GET on a path; return its result."""
@@ -3378,7 +3207,6 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
     attr = bpf_attr()
     attr.obj.pathname, attr.obj.bpf_fd, attr.obj.file_flags = addressof(pathname), bpf_fd, file_flags
     return _bpf(cmd, attr, os.fsdecode(path), path=os.fsdecode(path))
-
 
 def open_map(spec, key=None, value=None, *, mode="r", strict=False):
     """Return the Map that spec names, as bpftool does: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
@@ -3402,9 +3230,7 @@ def open_map(spec, key=None, value=None, *, mode="r", strict=False):
         return Map.from_name(which, key, value, mode=mode, strict=strict)
     raise ValueError("a map is given as \"id N\", \"name S\", \"pinned PATH\", N, S or /PATH, not %r" % spec)
 
-
 # ---- 7. Inspection ----------------------------------------------------------
-
 
 def maps():
     """Yield the MapInfo of every map in the kernel, by id.
@@ -3422,7 +3248,6 @@ def maps():
             owner = None               # closed before the yield, and not kept by a traceback
         yield info
 
-
 def pins(root="/sys/fs/bpf"):
     """Return {map id: [path, ...]} of the maps pinned below root; what may not be read is left out.
 
@@ -3439,202 +3264,1027 @@ def pins(root="/sys/fs/bpf"):
                 continue
     return found
 
+def users(map_id):
+    """Return who uses a map: {"progs": ["7 name", ...], "pids": ["comm(pid)", ...]}, as far as this process may see.
+
+    kernel   BPF_PROG_GET_NEXT_ID, 4.13; /proc for the processes
+    """
+    found = {"progs": [], "pids": []}
+    try:
+        for prog_id in _ids(BPF_PROG_GET_NEXT_ID):
+            info, map_ids = _prog_info(prog_id)
+            if map_id in map_ids:
+                found["progs"].append(("%d %s" % (prog_id, info.name.decode("latin-1"))).strip())
+    except SyscallError:
+        pass
+    for pid in sorted(filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ()), key=int):
+        try:
+            if any(_colon_file("/proc/%s/fdinfo/%s" % (pid, fd)).get("map_id") == str(map_id)
+                   for fd in os.listdir("/proc/%s/fdinfo" % pid)):
+                found["pids"].append("%s(%s)" % (_read_text("/proc/%s/comm" % pid).strip(), pid))
+        except OSError:                # gone, or not ours to see
+            continue
+    return found
+
+def _prog_fd(prog_id):
+    attr = bpf_attr()
+    attr.get_id.start_id = prog_id
+    return _Fd(_bpf(BPF_PROG_GET_FD_BY_ID, attr, "program %d" % prog_id))
+
+def _prog_info(prog_id):
+    """Return (bpf_prog_info, its map ids) of a program."""
+    owner, about, info = _prog_fd(prog_id), "program %d" % prog_id, bpf_prog_info()
+    try:
+        _info_by_fd(owner.number, info, about)
+        ids = (u32 * info.nr_map_ids)()
+        info = bpf_prog_info(nr_map_ids=len(ids), map_ids=addressof(ids))
+        _info_by_fd(owner.number, info, about)
+        return info, list(ids)
+    finally:
+        del owner
+
+class _program:
+    """Context manager: the descriptor of the program that "id N", "pinned PATH", "tag T" or "name S" says."""
+
+    def __init__(self, spec):
+        kind, _, which = spec.partition(" ")
+        if kind == "pinned":
+            self.owner = _Fd(_obj_cmd(BPF_OBJ_GET, which))
+            return
+        ids = [int(which)] if kind == "id" and which.isdecimal() else [prog_id for prog_id in _ids(BPF_PROG_GET_NEXT_ID)
+               for info in [_prog_info(prog_id)[0]] if which == (
+                   bytes(info.tag).hex() if kind == "tag" else info.name.decode("latin-1"))]
+        if len(ids) != 1:
+            raise ValueError("%d programs are '%s'" % (len(ids), spec))
+        self.owner = _prog_fd(ids[0])
+
+    def __enter__(self):
+        return self
+
+    def fileno(self):
+        return self.owner.number
+
+    def __exit__(self, *_):
+        self.owner = None
+
+# ---- 8. Output formats ------------------------------------------------------
+# A source is a Map opened with bytes as key and value, or a Capture; an entry of it is (key, value), the value of a
+# per-CPU map a list.
+
+class View:
+    """A source with the types of its keys and values: those given, or BTF's, or numbers, or bytes."""
+
+    def __init__(self, source, key=None, value=None):
+        self.source, self.info, self.cpus = source, source.info, getattr(source, "cpus", ())
+        if self.info.type in _PERCPU_TYPES and not self.cpus:
+            self.cpus = possible_cpus()
+        numeric = {"key": _INDEX_TYPES | _FD_KEY_TYPES, "value": _NUMBER_VALUE_TYPES}
+        self.key, self.value = (_default_type(source, what, size, self.info.type in numeric[what]) or bytes
+                                if ctype is None else ctype for ctype, what, size in (
+                                    (key, "key", self.info.key_size), (value, "value", self.info.value_size)))
+        check_layout(self.key, self.info.key_size, "key of " + self.info._about)
+        check_layout(self.value, self.info.value_size, "value of " + self.info._about)
+
+    def plain(self, raw, ctype):
+        """Return the plain form of a key or value; of a list that of each CPU's."""
+        if isinstance(raw, list):
+            return [{"cpu": cpu, "value": self.plain(one, ctype)} for cpu, one in zip(self.cpus, raw)]
+        return list(raw) if ctype is bytes else _decode(ctype, raw, 0)
+
+    def pair(self, key, value):
+        """Return an entry as a dict of plain data."""
+        plain = {"values" if isinstance(value, list) else "value": self.plain(value, self.value)}
+        return dict(key=self.plain(key, self.key), **plain) if self.info.key_size else plain
+
+    def bpftool(self, key, value):
+        """Return an entry as bpftool's JSON has it."""
+        def form(each):
+            if not isinstance(value, list):
+                return {"key": each("key", key), "value": each("value", value)}
+            return {"key": each("key", key), "values": [
+                {"cpu": cpu, "value": each("value", one)} for cpu, one in zip(self.cpus, value)]}
+        btf, types = self.source.btf, self.source._btf_types
+        entry = form(lambda _, raw: ["0x%02x" % byte for byte in raw])
+        if "value" in types and self.info.key_size:
+            shown = form(lambda what, raw: what in types and _bpftool_form(btf, types[what], raw))
+            entry["formatted"] = {name: part for name, part in shown.items() if name != "key" or "key" in types}
+        return entry
+
+    def human(self, key, value):
+        """Return an entry as a line to read, of a per-CPU map one for each CPU."""
+        head = _words(self.plain(key, self.key), self.key) + ": " if self.info.key_size else ""
+        per_cpu = [("[cpu %d] " % cpu, one) for cpu, one in zip(self.cpus, value)] if isinstance(value, list) else [
+            ("", value)]
+        return "\n".join(head + cpu + _words(self.plain(one, self.value), self.value) for cpu, one in per_cpu)
+
+    def hexadecimal(self, key, value):
+        """Return an entry in hex, a line for each CPU's value, as bpftool prints it to people."""
+        per_cpu = [("  cpu %d" % cpu, one) for cpu, one in zip(self.cpus, value)] if isinstance(value, list) else [
+            ("", value)]
+        return "\n".join(("key: %s%s  " % (_hex(key), cpu) if self.info.key_size else "") + "value: " + _hex(one)
+                         for cpu, one in per_cpu)
+
+    def json_lines(self, entries):
+        """Yield lines of JSON, an entry each; many at a time where types of plain numbers allow the shorter way."""
+        import json
+        quick = _line_format(self.key), _line_format(self.value)
+        if all(quick) and isinstance(self.source, Map) and self.info.type not in _PERCPU_TYPES:
+            (key, key_text), (value, value_text) = quick
+            line = '{"key":%s,"value":%s}' % (key_text, value_text)
+            for keys, values in self.source.lookup_batch():
+                both = zip(struct.iter_unpack(key, bytes(keys)), struct.iter_unpack(value, bytes(values)))
+                yield "\n".join([line % (one + other) for one, other in both])
+            return
+        for key, value in entries:
+            yield json.dumps(_finite(self.pair(key, value)), separators=(",", ":"))
+
+    def metrics(self, entries):
+        """Yield OpenMetrics text: a gauge for every number in the values, with the key's fields as labels."""
+        base, samples = _identifier("bpf_map_" + (self.info.name or "id%d" % self.info.id)), {}
+        escape = lambda text: str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        for key, value in entries:
+            labels = [(path or "key", text) for path, text in _leaves(self.plain(key, self.key))]
+            for cpu, one in zip(self.cpus, value) if isinstance(value, list) else [(None, value)]:
+                text = ",".join('%s="%s"' % (_identifier(name), escape(label)) for name, label in (
+                    labels if cpu is None else labels + [("cpu", cpu)]))
+                for path, number in _leaves(self.plain(one, self.value)):
+                    if isinstance(number, (int, float)):
+                        samples.setdefault(_identifier((base + "_" + path).rstrip("_")), []).append(
+                            "{%s} %s" % (text, float(number) if isinstance(number, float) else int(number)))
+        for name, lines in samples.items():
+            yield "# TYPE %s gauge" % name
+            for line in lines:
+                yield name + line
+        yield "# EOF"
+
+def _bpftool_form(btf, t, raw, offset=0, bits=0):
+    """Return what bpftool's JSON says of a type at a bit offset of raw."""
+    t = btf._resolve(t)
+    if t.kind in _RECORDS:
+        members = [(name, _bpftool_form(btf, type_id, raw, offset + at, width))
+                   for name, type_id, at, width in btf._members(t)]
+        return {t.name: [dict([pair]) for pair in members]} if t.kind == BTF_KIND_DATASEC else dict(members)
+    if t.kind == BTF_KIND_ARRAY:
+        chars = raw[offset // 8:offset // 8 + t.count].split(b"\0")
+        if btf._is_char(btf._resolve(t.type_id)) and len(chars) > 1 and all(0x1f < char < 0x7f for char in chars[0]):
+            return chars[0].decode()
+        step = 8 * btf.sizeof(t.type_id)
+        return [_bpftool_form(btf, t.type_id, raw, offset + index * step) for index in range(t.count)]
+    if bits or btf.sizeof(t) not in _UNSIGNED_INTS:
+        return "0x%x" % _Bits(offset, bits or 8 * btf.sizeof(t), btf.order, False).of(raw)
+    plain = btf._plain(t, raw, offset)
+    return int(plain, 16) if t.kind == BTF_KIND_PTR else plain
+
+def _hex(raw):
+    return " ".join("%02x" % byte for byte in raw)
+
+def _words(plain, ctype=None):
+    """Return plain data in few words: "src=10 port=443", what is inside in braces, bytes in hex."""
+    inner = lambda one: "{%s}" % _words(one) if isinstance(one, dict) else _words(one)
+    if isinstance(plain, dict):
+        return " ".join("%s=%s" % (name, inner(one)) for name, one in plain.items())
+    if isinstance(plain, list):
+        return _hex(plain) if ctype is bytes else "[%s]" % " ".join(map(inner, plain))
+    bare = isinstance(plain, str) and plain.isprintable() and plain and not set(plain) & set(" ='\"{}[]")
+    return plain if bare else repr(plain)
+
+def _leaves(plain, path=""):
+    """Yield (path, leaf) for what plain data holds: "addr_ip4", "hits_0"; the empty path is the whole."""
+    if not isinstance(plain, (dict, list)):
+        yield path, plain
+        return
+    for name, member in plain.items() if isinstance(plain, dict) else enumerate(plain):
+        for leaf in _leaves(member, "%s_%s" % (path, name) if path else str(name)):
+            yield leaf
+
+def _line_format(ctype):
+    """Return (struct format, JSON with %d in it) for a type of plain numbers, None for any other."""
+    import json
+    known, fields = getattr(ctype, "_btf_type_", None), None
+    if _is_plain_int(ctype):
+        fields = [("%d", ctype, 0)]
+    elif _is_record(ctype) and not issubclass(ctype, ctypes.Union) and not hasattr(ctype, "_json_"):
+        fields = [(json.dumps(field.name).replace("%", "%%") + ":%d", field.type, field.offset)
+                  for field in _fields(ctype) if not field.name.startswith("_hole")]
+        members = known[0]._members(known[0].type(known[1])) if known else ()
+        if any(bits or known[0]._encoding(known[0]._resolve(type_id)) not in (0, _INT_SIGNED)
+               or known[0]._resolve(type_id).kind != BTF_KIND_INT for _, type_id, _, bits in members):
+            return None
+    codes, end = "=", 0
+    for _, scalar, offset in fields or ():
+        if not _is_plain_int(scalar) or _is_swapped(scalar):
+            return None
+        code = {1: "b", 2: "h", 4: "i", 8: "q"}[sizeof(scalar)]
+        codes += "%dx%s" % (offset - end, code if _int_range(scalar)[0] else code.upper())
+        end = offset + sizeof(scalar)
+    if not fields:
+        return None
+    text = ",".join(label for label, _, _ in fields)
+    return codes + "%dx" % (sizeof(ctype) - end), text if _is_scalar(ctype) else "{%s}" % text
+
+# A capture is text: a line of JSON about the map, a line of hex for each entry, and a line with the number of
+# entries and the SHA-256 of all before it, so that whatever is cut off or changed is noticed.
+
+def capture(m, path):
+    """Write what there is to know of a map, its BTF and its entries to a file; return the number of entries.
+
+    The file appears under its name when it is whole.  raises SyscallError, NotSupported for queues, OSError
+    """
+    import base64
+    import hashlib
+    import json
+    import time
+    with Map.from_fd(m, bytes, bytes) as source:
+        info, system = source.info, os.uname()
+        header = {"bpflookup_capture": 1, "info": {name: getattr(info, name) for name in info.__slots__},
+                  "btf": source.btf and base64.b64encode(source.btf.data).decode(), "types": source._btf_types,
+                  "base": source.btf and source.btf.base and base64.b64encode(source.btf.base.data).decode(),
+                  "order": sys.byteorder, "cpus": possible_cpus() if info.type in _PERCPU_TYPES else [],
+                  "host": system.nodename, "kernel": system.release, "machine": system.machine,
+                  "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "exact": source.exact_scan}
+        temporary, digest, count = "%s.%d.tmp" % (os.fspath(path), os.getpid()), hashlib.sha256(), 0
+        try:
+            with open(temporary, "wb") as file:
+                def put(text):
+                    line = text.encode() + b"\n"
+                    digest.update(line)
+                    file.write(line)
+                put(json.dumps(header))
+                for count, (key, value) in enumerate(_progress(source.items(), info), 1):
+                    put(" ".join(raw.hex() or "-" for raw in [key] + (value if isinstance(value, list) else [value])))
+                put(json.dumps({"entries": count, "sha256": digest.hexdigest()}))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
+    return count
+
+class Capture:
+    """A map as capture wrote it down: .info, .btf, .header (host, kernel, time ...), items() as of the map.
+
+    load(path) opens one, on any machine.  raises ValueError for a file that is cut, changed or none; OSError
+    """
+
+    def __init__(self, data, key=None, value=None):
+        import base64
+        import hashlib
+        import json
+        lines = data.split(b"\n")
+        try:
+            self.header, end = json.loads(lines[0].decode()), json.loads(lines[-2].decode())
+            whole = end == {"entries": len(lines) - 3, "sha256": hashlib.sha256(
+                data[:len(data) - len(lines[-2]) - 1]).hexdigest()} and not lines[-1]
+            if not whole or self.header["bpflookup_capture"] != 1:
+                raise ValueError
+            self.info = MapInfo.__new__(MapInfo)
+            for name in MapInfo.__slots__:
+                setattr(self.info, name, self.header["info"][name])
+            blob = lambda name: base64.b64decode(self.header[name]) if self.header[name] else None
+            self.btf = blob("btf") and BTF(blob("btf"), blob("base") and BTF(blob("base")))
+            self._btf_types, self.cpus, self._lines = self.header["types"], self.header["cpus"], lines[1:-2]
+        except (ValueError, KeyError, TypeError, IndexError):
+            raise ValueError("no capture, or one that was cut or changed") from None
+        self._no_btf, self.order, self._view = "the map had none", self.header["order"], None
+        self._view = View(self, key, value)
+
+    @classmethod
+    def load(cls, path, key=None, value=None):
+        """Return the Capture in a file; key and value as of Map.from_pin."""
+        with open(path, "rb") as file:
+            return cls(file.read(), key, value)
+
+    def entries(self):
+        """Yield (key, value) as bytes; of a per-CPU map a list of each CPU's."""
+        for line in self._lines:
+            key, value = (lambda first, *rest: (first, list(rest)))(*(
+                b"" if word == b"-" else bytes.fromhex(word.decode()) for word in line.split(b" ")))
+            yield key, value if self.info.type in _PERCPU_TYPES else value[0]
+
+    def items(self):
+        """Yield (key, value) as Map.items does; of a per-CPU map a list of each CPU's."""
+        one = lambda raw, ctype: raw if ctype is bytes else _get_value(_copier(ctype)(raw)) if _is_scalar(
+            ctype) else _copier(ctype)(raw)
+        for key, value in self.entries():
+            yield one(key, self._view.key), [one(raw, self._view.value) for raw in value] if isinstance(
+                value, list) else one(value, self._view.value)
+
+def _progress(entries, info):
+    """Yield the entries, and tell people on a terminal how far it is."""
+    import time
+    shown, watched = time.time() + 1, sys.stderr is not None and sys.stderr.isatty()
+    for count, entry in enumerate(entries, 1):
+        if watched and not count & 0x3ff and time.time() > shown:
+            shown = time.time() + 0.5
+            sys.stderr.write("\r%d of at most %d entries\033[K" % (count, info.max_entries))
+            sys.stderr.flush()
+        yield entry
+    if watched and shown:
+        sys.stderr.write("\r\033[K")
 
 # ---- 9. Command line --------------------------------------------------------
 
-_USAGE = """\
-usage: bpflookup.py [-j] [-p] [--trace] [map] COMMAND ...
-
-  map show [MAP]              list the maps, or one (also: list)
-  map dump MAP                print every entry
-  map lookup MAP key DATA     print one entry; exit status 1 if there is none
-  demo                        have the kernel fill a map and look it up
-
+# command -> usage, what it does, an example.  The order is bpftool's, whose prefixes stand for the first that fits.
+_COMMANDS = {
+    "show": ("[MAP]", "list the maps, or one with its pins, programs and processes (also: list)", "map show name flows"),
+    "list": ("[MAP]", "the same as show", "map list"),
+    "help": ("[COMMAND]", "this text, or a command's", "help dump"),
+    "dump": ("MAP", "print every entry", "--ndjson map dump name flows | jq .value.packets"),
+    "update": ("MAP [key DATA] value VALUE [cpu=N] [any|exist|noexist]", "store an entry; VALUE may be a MAP or, of a "
+               "prog_array, a program: id N, pinned PATH, tag T, name S", "map update name limits key 10.0.0.1 value 100"),
+    "lookup": ("MAP key DATA", "print an entry; exit status 1 if there is none", "map lookup name flows key 10 0 0 1"),
+    "getnext": ("MAP [key DATA]", "print the key after a key, or the first", "map getnext name flows"),
+    "delete": ("MAP key DATA", "remove an entry", "map delete name flows key src=10.0.0.1,port=443"),
+    "pin": ("MAP PATH", "give the map a name in a bpffs", "map pin id 5 /sys/fs/bpf/flows"),
+    "peek": ("MAP", "print the value that pop would", "map peek name queue"),
+    "push": ("MAP value DATA", "add a value to a queue, stack or bloom filter (also: enqueue)", "map push id 5 value 7"),
+    "enqueue": ("MAP value DATA", "the same as push", "map enqueue id 5 value 7"),
+    "pop": ("MAP", "remove a value and print it (also: dequeue)", "map pop id 5"),
+    "dequeue": ("MAP", "the same as pop", "map dequeue id 5"),
+    "freeze": ("MAP", "forbid user space to change it, for good", "map freeze id 5"),
+    "create": ("PATH type TYPE key SIZE value SIZE entries N name NAME [flags N] [inner_map MAP]", "make a map and pin it",
+               "map create /sys/fs/bpf/hits type hash key 4 value 8 entries 1024 name hits"),
+    "layout": ("MAP", "show key and value: offsets, holes, and Python that declares them", "map layout name flows"),
+    "watch": ("MAP [once] [interval SECONDS]", "show entries live, what changes most first", "map watch name flows"),
+    "hist": ("MAP [linear]", "draw a histogram: the key's last field is the slot, log2 unless linear", "map hist name lat"),
+    "save": ("MAP FILE", "write a capture, to be read with --from", "map save name flows flows.capture"),
+    "btf": ("offset TYPE.MEMBER | layout TYPE", "ask the kernel's BTF", "btf offset task_struct.comm"),
+    "probe": ("", "tell what this kernel and these privileges allow", "-j probe"),
+    "demo": ("", "have the kernel fill a map and look it up", "demo"),
+}
+_OPTIONS = """\
   MAP   id N | name S | pinned PATH, or just N, S, /PATH
-  DATA  [hex] BYTE...         one word per byte of the key: 10 0x0a, after hex: 0a
-        NUMBER                the whole key, where it has 1, 2, 4 or 8 bytes
+  DATA  [hex] BYTE...   one word per byte: 10 0x0a, after hex: 0a
+        or typed: 1234, -1, 10.0.0.1, 10.0.0.0/8, fe80::1, 02:00:00:00:00:01, OPEN, text, src=10.0.0.1,port=443, {"a": 1}
 
-  -j, --json     JSON as bpftool prints it       -p, --pretty   the same, indented
-  --trace        print every bpf(2) call         -h, --help     this text
-  -V, --version  the version
+  -j, --json  JSON as bpftool prints it    -p, --pretty  the same, indented     -f, --bpffs  with -j show: pins
+  --hex       bytes, not decoded           --ndjson      decoded, a line each   --metrics    OpenMetrics text
+  --key-type T, --value-type T   types for maps without BTF: u32, be16, char[16], "u64 count, u64 last_seen"
+  --from FILE   read a capture instead of a map       --btf FILE   for btf: another than the running kernel's
+  --trace       print every bpf(2) call               -h, --help   -V, --version
 
-for example: bpflookup.py map lookup name flows key 10 0 0 1
 exit status: 0 done, 1 failed or not found, 2 usage"""
-
 
 class _UsageError(Exception):
     """A command line that makes no sense; the message says why."""
 
+class _Miss(Exception):
+    """What was asked for is not there: (the message for people, what bpftool's JSON says)."""
+
+class _Options:
+    """The options of a command line, by name; .words is what is left."""
+    flags = {"-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty", "-f": "bpffs", "--bpffs": "bpffs",
+             "--hex": "hex", "--ndjson": "ndjson", "--metrics": "metrics", "--trace": "trace", "-h": "help",
+             "--help": "help", "-V": "version", "--version": "version", "-n": "", "--nomount": "", "-l": "", "-d": ""}
+    values = {"--key-type": "key_type", "--value-type": "value_type", "--from": "source", "--btf": "btf"}
+
+    def __init__(self, words):
+        self.words, given = [], list(words)
+        for name in set(self.flags.values()) | set(self.values.values()):
+            setattr(self, name or "ignored", None)
+        while given:
+            word = given.pop(0)
+            if word in self.values or word.partition("=")[0] in self.values:
+                option, sign, value = word.partition("=")
+                if not sign and not given:
+                    raise _UsageError("%s wants a value" % word)
+                setattr(self, self.values[option], value if sign else given.pop(0))
+            elif word in self.flags or word == "-jp" or word == "-pj":
+                setattr(self, self.flags.get(word, "pretty") or "ignored", True)
+            elif word.startswith("--") or len(word) == 2 and word[0] == "-" and word[1].isalpha():
+                raise _UsageError("unknown option %s" % word)
+            else:
+                self.words.append(word)
+        self.json = self.json or self.pretty
+
+    def put(self, thing):
+        """Print a thing as JSON."""
+        import json
+        print(json.dumps(_finite(thing), indent=4) if self.pretty else json.dumps(_finite(thing), separators=(",", ":")))
+
+    def open(self, mode="r", rest=None):
+        """Take a map's words; return it, opened with bytes, or the capture, and its View."""
+        types = [text and parse_type(text) for text in (self.key_type, self.value_type)]
+        if self.source is not None:
+            if mode != "r":
+                raise _UsageError("a capture can't be changed")
+            source = Capture.load(self.source, *types)
+        else:
+            if not self.words:
+                raise _UsageError("which map? id N, name S, pinned PATH")
+            spec = self.words.pop(0)
+            if spec in ("id", "name", "pinned"):
+                if not self.words or not self.words[0] or spec == "id" and not self.words[0].isdecimal():
+                    raise _UsageError("'%s' must be followed by what it names%s" % (spec, ", a number" * (spec == "id")))
+                spec = "%s %s" % (spec, self.words.pop(0))
+            source = open_map(spec, bytes, bytes, mode=mode)
+        self.end(rest)
+        return source, View(source, *types)
+
+    def end(self, rest=0):
+        """Complain of words beyond rest, None for any number."""
+        if rest is not None and len(self.words) > rest:
+            raise _UsageError("unexpected '%s'" % self.words[rest])
+
+    def take(self, keyword):
+        """Take a word that must be there; keyword may be shortened."""
+        if not self.words or not self.words[0] or not keyword.startswith(self.words[0]):
+            raise _UsageError("'%s' is needed%s" % (keyword, ", not '%s'" % self.words[0] if self.words else ""))
+        self.words.pop(0)
+        if not self.words:
+            raise _UsageError("'%s' must be followed by something" % keyword)
 
 def main(argv=None):
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
     if hasattr(sys.stdout, "reconfigure"):     # 3.7; a map's name may hold what LANG=C cannot print
         sys.stdout.reconfigure(errors="backslashreplace")
+    options = None
     try:
-        status = _run(list(sys.argv[1:] if argv is None else argv))
+        options = _Options(sys.argv[1:] if argv is None else argv)
+        status = _run(options) or 0
         if sys.stdout is not None:     # closed by who started us
             sys.stdout.flush()
         return status
     except _UsageError as error:
-        return _complain("%s (see --help)" % error, 2)
+        return _complain(options, "%s (see --help)" % error, 2)
+    except _Miss as miss:
+        if options.json:
+            options.put(miss.args[1])
+            return 1
+        return _complain(None, miss.args[0], 1)
     except BrokenPipeError:            # the reader has gone: nothing is left to say, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
     except (BPFError, OSError, ValueError, ImportError) as error:      # a bare system may lack json
-        return _complain(error, 1)
+        return _complain(options, error, 1)
 
-
-def _complain(message, status):
+def _complain(options, message, status):
+    if options and options.json:
+        options.put({"error": str(message)})
     if sys.stderr is not None:
         sys.stderr.write("bpflookup: %s\n" % message)
     return status
 
-
-def _run(words):
-    known = {"-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty", "--trace": "trace",
-             "-h": "help", "--help": "help", "-V": "version", "--version": "version"}
-    options = set()
-    while words and words[0].startswith("-"):
-        if words[0] not in known:
-            raise _UsageError("unknown option %s" % words[0])
-        options.add(known[words.pop(0)])
-    if "help" in options or {"help", "-h", "--help"} & set(words[:2]) or "version" in options:
-        print("bpflookup %s" % __version__ if "version" in options else _USAGE)
-        return 0
-    if words[:1] == ["map"]:
+def _run(options):
+    words = options.words
+    if options.version:
+        return print("bpflookup %s" % __version__)
+    if words and words[0] and words[0] not in _COMMANDS and "map".startswith(words[0]):
         words.pop(0)
-    commands = {"show": _show, "list": _show, "dump": _dump, "lookup": _lookup, "demo": _demo}
-    if not words or words[0] not in commands:
-        raise _UsageError("unknown command '%s'" % words[0] if words else "a command is needed")
+    if not words or options.help and words[0] not in _COMMANDS:
+        if not options.help:
+            raise _UsageError("a command is needed")
+        return _help(options)
+    name = next((name for name in [words[0]] + list(_COMMANDS) if words[0] and name in _COMMANDS and
+                 name.startswith(words[0])), None)
+    if name is None:
+        raise _UsageError("unknown command '%s'" % words[0])
+    if options.help:
+        return _help(options)
+    words.pop(0)
+    same = {"list": "show", "enqueue": "push", "dequeue": "pop"}
+    command = globals()["_" + same.get(name, name)]
+    if not options.trace:
+        return command(options)
+    with trace():
+        return command(options)
 
-    def as_json(thing):
-        import json
-        pretty = "pretty" in options
-        print(json.dumps(thing, indent=4 if pretty else None, separators=None if pretty else (",", ":")))
+def _help(options):
+    """Print the usage of a command, or of all."""
+    for name in options.words[:1]:
+        if name not in _COMMANDS:
+            raise _UsageError("unknown command '%s'" % name)
+        usage, text, example = _COMMANDS[name]
+        return print("usage: bpflookup.py [OPTION]... %s %s\n%s\nfor example: bpflookup.py %s\n\n%s" % (
+            name, usage, text, example, _OPTIONS))
+    lines = ["  %-14s %s" % (name + " MAP" if usage[:3] == "MAP" else name, text)
+             for name, (usage, text, _) in _COMMANDS.items()]
+    print("usage: bpflookup.py [OPTION]... [map] COMMAND ...    (COMMAND -h: its usage, with an example)\n\n%s\n\n%s" % (
+        "\n".join(lines), _OPTIONS))
 
-    tracer = trace()
-    if "trace" in options:
-        tracer.__enter__()
-    try:
-        return commands[words[0]](words[1:], as_json if options & {"json", "pretty"} else None)
-    finally:
-        if "trace" in options:
-            tracer.__exit__()
+def _show(options):
+    if not options.words and not options.source:
+        infos, pinned = list(maps()), pins() if options.bpffs or not options.json else {}
+        if options.json:
+            return options.put([_info_json(info, pinned.get(info.id) if options.bpffs else None) for info in infos])
+        for info in infos:
+            _print_info(info, pinned.get(info.id, ()), {})
+        return None
+    info = options.open(rest=0)[0].info
+    live = not options.source
+    if options.json:
+        return options.put(_info_json(info, pins().get(info.id) if options.bpffs and live else None))
+    return _print_info(info, pins().get(info.id, ()) if live else (), users(info.id) if live else {})
 
-
-def _map_spec(words, rest=0):
-    """Remove the words that name a map from words and return what open_map takes; at most rest words may be left."""
-    if not words:
-        raise _UsageError("which map? id N, name S, pinned PATH")
-    spec = words.pop(0)
-    if spec in ("id", "name", "pinned"):
-        if not words or not words[0] or spec == "id" and not words[0].isdecimal():
-            raise _UsageError("'%s' must be followed by what it names%s" % (spec, ", a number" * (spec == "id")))
-        spec = "%s %s" % (spec, words.pop(0))
-    if len(words) > rest:
-        raise _UsageError("unexpected '%s'" % words[rest])
-    return spec
-
-
-def _show(words, as_json):
-    if words:
-        with open_map(_map_spec(words)) as m:
-            shown = m.info
-    else:
-        shown = list(maps())
-    infos = shown if isinstance(shown, list) else [shown]
-    if as_json:
-        known = [_info_json(info) for info in infos]
-        as_json(known if infos is shown else known[0])
-        return 0
-    for info in infos:
-        known = _info_json(info)
-        print("%(id)d: %(type)s" % known, " name " + info.name if info.name else "", " flags 0x%x" % info.map_flags)
-        extra = [" %s %d" % (name, known[key]) for name, key in (
-            ("memlock", "bytes_memlock"), ("frozen", "frozen"), ("btf_id", "btf_id")) if key in known]
-        print("\tkey %(bytes_key)dB  value %(bytes_value)dB  max_entries %(max_entries)d" % known, *extra)
-    return 0
-
-
-def _info_json(info):
+def _info_json(info, pinned=None):
     """Return a map's info as bpftool names it, without what the kernel does not tell."""
+    owner = info.owner_prog_type
     known = {"id": info.id, "type": map_type_name(info.type), "name": info.name or None, "flags": info.map_flags,
              "bytes_key": info.key_size, "bytes_value": info.value_size, "max_entries": info.max_entries,
-             "bytes_memlock": info.memlock, "frozen": None if info.frozen is None else int(info.frozen),
-             "btf_id": info.btf_id or None}
+             "bytes_memlock": info.memlock,
+             "owner_prog_type": owner and (_PROG_TYPES[owner] if owner < len(_PROG_TYPES) else "type_%d" % owner),
+             "owner_jited": info.owner_jited, "frozen": None if info.frozen is None else int(info.frozen),
+             "btf_id": info.btf_id or None, "pinned": pinned}
     return {name: value for name, value in known.items() if value is not None}
 
+def _print_info(info, pinned, used):
+    known = _info_json(info)
+    print("%(id)d: %(type)s" % known, " name " + info.name if info.name else "", " flags 0x%x" % info.map_flags, sep=" ")
+    extra = [" %s %s" % (name, known[key]) for name, key in (
+        ("memlock", "bytes_memlock"), ("owner_prog_type", "owner_prog_type"), ("frozen", "frozen"), ("btf_id", "btf_id"))
+        if key in known]
+    print("\tkey %(bytes_key)dB  value %(bytes_value)dB  max_entries %(max_entries)d" % known, *extra)
+    for what, things in ("pinned", pinned), ("programs", used.get("progs")), ("processes", used.get("pids")):
+        if things:
+            print("\t%s  %s" % (what, ", ".join(things)))
 
-def _entry_json(key, value):
-    """Return an entry of bytes as bpftool's JSON has it; value is a list in a per-CPU map."""
-    words = lambda raw: ["0x%02x" % byte for byte in raw]
-    if not isinstance(value, list):
-        return {"key": words(key), "value": words(value)}
-    return {"key": words(key), "values": [{"cpu": cpu, "value": words(raw)}
-                                          for cpu, raw in zip(possible_cpus(), value)]}
+def _dump(options):
+    source, view = options.open(rest=0)
+    entries = _progress(source.entries() if options.source else source.items(), source.info)
+    if options.json:
+        first = True
+        for key, value in entries:
+            sys.stdout.write("[" if first else ",")
+            options.put(view.bpftool(key, value))
+            first = False
+        return print("[]" if first else "]")
+    if options.ndjson or options.metrics:
+        for line in (view.json_lines if options.ndjson else view.metrics)(entries):
+            print(line)
+        return None
+    count = 0
+    for count, (key, value) in enumerate(entries, 1):
+        print((view.hexadecimal if options.hex else view.human)(key, value))
+    return print("Found %d element%s" % (count, "" if count == 1 else "s"))
 
+def _print_entry(options, view, key, value):
+    if options.json:
+        return options.put(view.bpftool(key, value))
+    if options.ndjson or options.metrics:
+        for line in view.metrics([(key, value)]) if options.metrics else [None]:
+            options.put(view.pair(key, value)) if line is None else print(line)
+        return None
+    return print((view.hexadecimal if options.hex else view.human)(key, value))
 
-def _print_entry(key, value):
-    """Print an entry of bytes, a line for each CPU's value."""
-    words = lambda raw: " ".join("%02x" % byte for byte in raw)
-    for cpu, raw in zip(possible_cpus(), value) if isinstance(value, list) else [(None, value)]:
-        print("key %s%s  value %s" % (words(key), "" if cpu is None else "  cpu %d" % cpu, words(raw)))
+def _find_entry(options, source, key):
+    """Return the value under a key as bytes, or each CPU's."""
+    value = next((value for one, value in source.entries() if one == key), None) if options.source else source.get(key)
+    if value is None:
+        raise _Miss("no such key: %s" % _hex(key), None)
+    return value
 
+def _lookup(options):
+    source, view = options.open()
+    key = _key(options, view)
+    options.end()
+    _print_entry(options, view, key, _find_entry(options, source, key))
 
-def _dump(words, as_json):
-    with open_map(_map_spec(words), bytes, bytes) as m:
-        if as_json:
-            as_json([_entry_json(key, value) for key, value in m.items()])
-            return 0
-        count = 0
-        for count, (key, value) in enumerate(m.items(), 1):
-            _print_entry(key, value)
-        print("Found %d element%s" % (count, "" if count == 1 else "s"))
-    return 0
+def _getnext(options):
+    source, view = options.open()
+    key = _key(options, view) if options.words else None
+    options.end()
+    following = source.next_key(key)
+    if following is None:
+        raise _Miss("no next key", {"error": "can't get next key: No such file or directory"})
+    if options.json:
+        return options.put({name: raw and ["0x%02x" % byte for byte in raw]
+                            for name, raw in (("key", key), ("next_key", following))})
+    shown = _hex if options.hex else lambda raw: _words(view.plain(raw, view.key), view.key)
+    return print("key: %s\nnext key: %s" % ("None" if key is None else shown(key), shown(following)))
 
+def _update(options):
+    source, view = options.open("rw")
+    key = _key(options, view) if view.info.key_size else None
+    options.take("value")
+    flag = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}.get(options.words[-1])
+    if flag is not None:
+        options.words.pop()
+    cpu = options.words.pop()[4:] if options.words[-1:] and options.words[-1].startswith("cpu=") else None
+    if view.info.type in _FD_VALUE_TYPES and options.words[:1] and options.words[0] in ("id", "pinned", "name", "tag"):
+        is_program = view.info.type == BPF_MAP_TYPE_PROG_ARRAY
+        with (_program if is_program else open_map)(" ".join(options.words)) as held:
+            value = held.fileno().to_bytes(view.info.value_size, sys.byteorder)
+            return _store(options, source, key, value, flag or 0)
+    value = _data(options.words, view.value, view.info.value_size, "value", view)
+    if cpu is not None:
+        if not cpu.isdecimal() or int(cpu) not in view.cpus:
+            raise _UsageError("cpu=%s: this map has values for the CPUs %s" % (cpu, " ".join(map(str, view.cpus)) or "none"))
+        values = source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
+        values[view.cpus.index(int(cpu))], value = value, values
+    return _store(options, source, key, value, flag or 0)
 
-def _lookup(words, as_json):
-    with open_map(_map_spec(words, len(words)), bytes, bytes) as m:
-        key = _parse_key(words, m.key_size)
-        value = m.get(key)
-    if as_json:
-        as_json(None if value is None else _entry_json(key, value))
-    elif value is None:
-        return _complain("no such key: %s" % _shown(key), 1)
+def _store(options, source, key, value, flag):
+    if key is None:
+        source.push(value, flag)
     else:
-        _print_entry(key, value)
-    return int(value is None)
+        source.update(key, value, flag)
+    return options.put(None) if options.json else None
 
+def _delete(options):
+    source, view = options.open("rw")
+    key = _key(options, view)
+    options.end()
+    try:
+        source.delete(key)
+    except KeyNotFound:
+        raise _Miss("no such key: %s" % _hex(key), {"error": "delete failed: No such file or directory"}) from None
+    return options.put(None) if options.json else None
 
-def _parse_key(words, size):
-    """Return the bytes that "key [hex] BYTE..." or "key NUMBER" stands for."""
-    if words[:1] != ["key"] or len(words) < 2:
-        raise _UsageError("'key DATA' is needed")
-    base = 16 if words[1] == "hex" else 0
-    words = words[2:] if base else words[1:]
-    try:                               # 010 is octal, as bpftool's strtoul has it
-        numbers = [int(word, base or (8 if word.isdecimal() and word[0] == "0" else 0)) for word in words]
-        if len(numbers) == 1 and size in (2, 4, 8):
-            return numbers[0].to_bytes(size, sys.byteorder, signed=numbers[0] < 0)
-        raw = bytes(numbers)
-    except (ValueError, OverflowError) as error:
-        raise _UsageError("key: %s" % error) from None
+def _push(options):
+    source, view = options.open("rw")
+    options.take("value")
+    return _store(options, source, None, _data(options.words, view.value, view.info.value_size, "value", view), 0)
+
+def _peek(options, mode="r"):
+    source, view = options.open(mode, 0)
+    try:
+        value = source.peek() if mode == "r" else source.pop()
+    except KeyNotFound:
+        raise _Miss("the map is empty", None) from None
+    _print_entry(options, view, b"", value)
+
+def _pop(options):
+    _peek(options, "rw")
+
+def _pin(options):
+    source, _ = options.open("r", 1)
+    if not options.words:
+        raise _UsageError("pin it where? a path in a bpffs")
+    source.pin(options.words[0])
+    return options.put(None) if options.json else None
+
+def _freeze(options):
+    options.open("rw", 0)[0].freeze()
+    return options.put(None) if options.json else None
+
+def _create(options):
+    words, settings, inner = options.words, {}, None
+    path = words.pop(0) if words else ""
+    while words:
+        name = words.pop(0)
+        full = next((full for full in ("type", "key", "value", "entries", "name", "flags", "inner_map") if
+                     full.startswith(name)), None)
+        if not full or not words or full in settings:
+            raise _UsageError("'%s' is not known, twice there or the last word" % name)
+        if full == "inner_map":
+            inner = options.open(rest=None)[0]
+        else:
+            settings[full] = words.pop(0)
+    types = {name: number for number, name in _MAP_TYPE_NAMES.items()}
+    try:
+        numbers = {name: int(settings.get(name, "0"), 0) for name in ("key", "value", "entries", "flags")}
+        map_type = types[settings["type"]] if settings["type"] in types else int(settings["type"], 0)
+    except (ValueError, KeyError) as error:
+        raise _UsageError("%s: a type and numbers are needed" % error) from None
+    with Map.create(map_type, None, None, numbers["entries"], key_size=numbers["key"], value_size=numbers["value"],
+                    name=settings.get("name", ""), flags=numbers["flags"], inner=inner) as made:
+        made.pin(path)
+    return options.put(None) if options.json else None
+
+def _layout(options):
+    source, view = options.open(rest=0)
+    parts = [(what, ctype) for what, ctype in (("key", view.key), ("value", view.value)) if ctype is not bytes]
+    if options.json:
+        return options.put({what: describe_layout(ctype).split("\n") for what, ctype in parts})
+    for what, ctype in parts:
+        print("%s\n%s\n\n%s" % (what, describe_layout(ctype), python_source(ctype)))
+    if not parts:
+        print("%s: keys of %d bytes, values of %d; %s" % (
+            source.info._about, view.info.key_size, view.info.value_size, source._no_btf))
+    return None
+
+def _save(options):
+    source, _ = options.open(rest=1)
+    if not options.words or options.source:
+        raise _UsageError("save which live map, and to which file?")
+    count = capture(source, options.words[0])
+    return options.put({"entries": count}) if options.json else print("%d entries" % count)
+
+def _btf(options):
+    words = options.words
+    if len(words) < 2 or words[0] not in ("offset", "layout"):
+        raise _UsageError("btf offset TYPE.MEMBER, or btf layout TYPE")
+    btf, what = BTF.from_file(options.btf) if options.btf else BTF.from_vmlinux(), " ".join(words[1:])
+    if words[0] == "layout":
+        return print("%s\n\n%s" % (btf.describe(what), btf.python_source(what)))
+    name, dot, path = what.partition(".")
+    if not dot:
+        raise _UsageError("btf offset TYPE.MEMBER")
+    steps = btf.offsetof(name, path)
+    steps = steps if isinstance(steps, tuple) else (steps,)
+    if options.json:
+        return options.put([{"offset": int(step), "bit_offset": step.bit_offset, "bits": step.bits} for step in steps])
+    return print(" -> ".join("%d" % step + (" bits %d..%d" % (step.bit_offset % 8, step.bit_offset % 8 + step.bits - 1)
+                                            if step.bits else "") for step in steps))
+
+# Typed input: what people write for a key, a value or a type.
+
+_NAMED_TYPES = {"char": ctypes.c_char, "bool": ctypes.c_bool, "float": ctypes.c_float, "double": ctypes.c_double}
+
+def parse_type(text):
+    """Return the ctypes type for "u32", "be16", "char[16]", "u64 count, u64 last_seen" or "{u8 a, u16 b}[4]".
+
+    Fields lie as in C; "pad 3" or an unnamed field is room between.  raises   LayoutError
+    """
+    fields = [field.split() for field in text.strip().split(",")]
+    if len(fields) == 1 and len(fields[0]) == 1:
+        name, *lengths = fields[0][0].replace("]", "").split("[")
+        order, digits = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")):]
+        size = int(digits or 0) // 8
+        base = {"u": _UNSIGNED_INTS, "s": _SIGNED_INTS, "i": _SIGNED_INTS, "be": _UNSIGNED_INTS, "le": _UNSIGNED_INTS}.get(
+            order, {}).get(size) if size * 8 == int(digits or 0) else None
+        base = _NAMED_TYPES.get(name) or base and getattr(base, "__ctype_%s__" % order, base)
+        if base is None or not all(length.isdecimal() and int(length) < 1 << 24 for length in lengths):
+            raise LayoutError("%r is no type: u8..u64, s8..s64, be16..be64, le16..le64, char, bool, float, double, "
+                              "each with [N], or several with names, \"u32 src, u16 port\"" % text)
+        for length in reversed(lengths):
+            base = base * int(length)
+        return base
+    if not all(len(field) == 2 for field in fields):
+        raise LayoutError("%r: a type and a name for each field, \"u32 src, u16 port\"" % text)
+    members = []
+    for word, name in fields:
+        bare, bracket, length = name.partition("[")        # C's "char comm[16]" too
+        members.append((bare, parse_type(word + bracket + length)))
+    if len(set(dict(members))) < len(members) or not all(name.isidentifier() for name, _ in members):
+        raise LayoutError("%r: each field needs a name of its own" % text)
+    return type("struct", (_BTFStructure,), {"_fields_": members})
+
+def _key(options, view):
+    """Take "key DATA" and return the bytes."""
+    options.take("key")
+    end = options.words.index("value") if "value" in options.words else len(options.words)
+    words, options.words[:] = options.words[:end], options.words[end:]
+    return _data(words, view.key, view.info.key_size, "key", view)
+
+def _data(words, ctype, size, what, view):
+    """Return the bytes that DATA stands for: bytes as bpftool takes them, or text that the type gives a meaning."""
+    text = " ".join(words)
+    try:
+        if words[:1] == ["hex"]:
+            raw = bytes(int(word, 16) for word in words[1:])
+        elif len(words) == size and size != 1 and all(word[:1].isdigit() and word.isalnum() for word in words):
+            raw = bytes(_number(word) for word in words)
+        elif view.info.type == BPF_MAP_TYPE_LPM_TRIE and what == "key" and "=" not in text and set(text) & set(".:"):
+            raw = lpm_key(text)
+        elif text[:1] in ("{", "["):
+            import json
+            raw = _pack(ctype, size, json.loads(text))
+        elif "=" in text:
+            raw = _pack(ctype, size, _assignments(text.replace(",", " ").split()))
+        else:
+            raw = _pack(ctype, size, text)
+    except (ValueError, OverflowError, LayoutError) as error:
+        raise _UsageError("%s: %s" % (what, error)) from None
     if len(raw) != size:
-        raise _UsageError("the key has %d bytes, not %d" % (size, len(raw)))
+        raise _UsageError("%s has %d bytes, not %d" % (what, size, len(raw)))
     return raw
 
+def _number(word):
+    """Return the integer that a word is: 010 is octal, as bpftool's strtoul has it."""
+    return int(word, 8 if word.isdecimal() and word[0] == "0" else 0)
+
+def _assignments(words):
+    """Return {"addr": {"ip4": "10.0.0.1"}} for ["addr.ip4=10.0.0.1"]."""
+    tree = {}
+    for word in words:
+        path, sign, text = word.partition("=")
+        if not sign:
+            raise ValueError("'%s' is no NAME=VALUE" % word)
+        *names, last = path.split(".")
+        branch = tree
+        for name in names:
+            branch = branch.setdefault(name, {})
+        if not isinstance(branch, dict) or last in branch:
+            raise ValueError("'%s' is given twice" % path)
+        branch[last] = text
+    return tree
+
+def _pack(ctype, size, given, names=None):
+    """Return the bytes of a ctypes type for plain data: numbers, text, dicts by field, lists by index.
+
+    names    {number: name} of the enum that an integer is
+    """
+    if _is_record(ctype) and isinstance(given, dict):
+        raw, known = bytearray(size), getattr(ctype, "_btf_type_", None)
+        places = _btf_places(*known) if known else {
+            field.name: (field.type, 8 * field.offset, 0, None) for field in _fields(ctype)}
+        for name, one in given.items():
+            if name not in places:
+                raise ValueError("no field '%s': %s" % (name, ", ".join(places)))
+            inner, offset, bits, enum = places[name]
+            if bits:
+                sign = isinstance(one, int) and one or _number(one)
+                _Bits(offset, bits, known[0].order, sign < 0).put(raw, sign)
+            else:
+                raw[offset // 8:offset // 8 + sizeof(inner)] = _pack(inner, sizeof(inner), one, enum)
+        return bytes(raw)
+    if _is_array(ctype) and isinstance(given, list):
+        if len(given) != ctype._length_:
+            raise ValueError("%d elements, not %d" % (ctype._length_, len(given)))
+        return b"".join(_pack(ctype._type_, sizeof(ctype._type_), one) for one in given)
+    if isinstance(given, (dict, list)):
+        raise ValueError("%s can't be given as %r" % (type_name(ctype) if ctype is not bytes else "bytes", given))
+    text = given if isinstance(given, str) else ""
+    address = _address(text, size)
+    if address is not None:
+        return address
+    if _is_array(ctype) and ctype._type_ is ctypes.c_char:
+        raw = text.encode()
+        if len(raw) > size:
+            raise ValueError("%r is longer than %d bytes" % (text, size))
+        return raw.ljust(size, b"\0")
+    if names and text in names.values():
+        given = next(number for number, name in names.items() if name == text)
+    elif ctype in (ctypes.c_bool,) and text in ("true", "false"):
+        given = text == "true"
+    elif text:
+        given = float(text) if _is_scalar(ctype) and ctype._type_ in _FLOAT_CODES else _number(text)
+    if ctype is bytes and size in _UNSIGNED_INTS and isinstance(given, int):
+        ctype = (_SIGNED_INTS if given < 0 else _UNSIGNED_INTS)[size]
+    if not _is_scalar(ctype):
+        raise ValueError("%r does not say what its %d bytes are" % (given, size))
+    return bytes(_to_ctype(ctype, size, given, "it"))
+
+def _btf_places(btf, type_id):
+    """Return {field: (ctype, bit offset, bits if it is none of a ctype, enum names)} of a record."""
+    places = {}
+    for name, member, offset, bits in btf._parts(btf._resolve(type_id)):
+        inner = btf._resolve(member)
+        odd = bits or (8 * inner.size if inner.kind == BTF_KIND_INT and inner.size not in _UNSIGNED_INTS else 0)
+        places[name] = btf._ctype(inner), offset, odd, btf.enumerators(inner) if inner.kind in _ENUMS else None
+    return places
+
+def _address(text, size):
+    """Return the bytes of an IPv4, IPv6 or MAC address if text is one of that size, else None."""
+    import socket
+    if size == 6 and text.count(":") == 5:
+        return bytes(int(part, 16) for part in text.split(":"))
+    if size == 4 and text.count(".") == 3 or size == 16 and text.count(":") > 1:
+        try:
+            return socket.inet_pton(socket.AF_INET if size == 4 else socket.AF_INET6, text)
+        except OSError:
+            raise ValueError("%r is no address" % text) from None
+    return None
+
+# Live views.
+
+def _watch(options):
+    import time
+    interval, once, words = 1.0, False, None
+    source, view = options.open()
+    words = options.words
+    while words:
+        word = words.pop(0)
+        if word == "once":
+            once = True
+        elif word == "interval" and words and words[0].replace(".", "", 1).isdecimal():
+            interval = float(words.pop(0))
+        else:
+            raise _UsageError("unexpected '%s': once, or interval SECONDS" % word)
+    live, before, then = sys.stdout.isatty() and not once, None, 0
+    bold = ("\033[1m", "\033[0m") if live and not os.environ.get("NO_COLOR") else ("", "")
+    try:
+        if live:
+            sys.stdout.write("\033[?1049h\033[?25l")       # a screen of its own, no cursor
+        while True:
+            now, rows = time.time(), _samples(view, source)
+            if before is not None or not once and not live:
+                shown = _watch_lines(view, rows, before or {}, max(now - then, 1e-9), bold, live)
+                sys.stdout.write(("\033[H" + "\033[K\n".join(shown) + "\033[J") if live else "\n".join(shown) + "\n")
+                sys.stdout.flush()
+                if once:
+                    return None
+            before, then = rows, now
+            time.sleep(interval)
+    finally:
+        if live:
+            sys.stdout.write("\033[?25h\033[?1049l")
+
+def _samples(view, source):
+    """Return {key: (its text, the value's text, [numbers])}, the CPUs of a value summed."""
+    rows = {}
+    for key, value in source.items():
+        values = value if isinstance(value, list) else [value]
+        leaves = [[(path, leaf) for path, leaf in _leaves(view.plain(one, view.value)) if type(leaf) is int]
+                  for one in values] if view.value is not bytes else [[]]
+        totals = [(column[0][0], sum(leaf for _, leaf in column)) for column in zip(*leaves)]
+        text = " ".join("%s=%d" % pair if pair[0] else "%d" % pair[1] for pair in totals) if isinstance(
+            value, list) and totals else _words(view.plain(value, view.value), view.value)
+        rows[key] = _words(view.plain(key, view.key), view.key), text, totals
+    return rows
+
+def _watch_lines(view, rows, before, seconds, bold, live):
+    """Return the lines of one screen: entries by the sum of their rates, changed ones marked."""
+    import shutil
+    columns, height = shutil.get_terminal_size() if live else (1 << 16, len(rows) + 2)
+    lines = []
+    for key, (shown, text, totals) in rows.items():
+        old = dict(before[key][2]) if key in before else {}
+        rates = [(path, (number - old[path]) / seconds) for path, number in totals if path in old]
+        changed = key not in before or before[key][1] != text
+        rate = " ".join("%s%+.6g/s" % (path + " " if path else "", one) for path, one in rates if one)
+        lines.append((-sum(abs(one) for _, one in rates), not changed, shown, text, rate))
+    lines.sort()
+    width = min(max([len(line[2]) for line in lines] + [3]), columns // 2)
+    title = "%s: %d entries" % (view.info._about, len(rows))
+    texts = [title[:columns]]
+    for _, same, shown, text, rate in lines[:max(height - 2, 0)]:
+        line = ("%s %-*s  %s  %s" % (" " if same else "*", width, shown, text, rate)).rstrip()[:columns]
+        texts.append(line if same else bold[0] + line + bold[1])
+    if len(lines) > height - 2:
+        texts[-1:] = ["... %d more" % (len(lines) - height + 3)]
+    return texts
+
+def _hist(options):
+    source, view = options.open()
+    linear = options.words[:1] == ["linear"]
+    options.words[:] = options.words[linear:]
+    options.end()
+    groups = {}
+    for key, value in source.entries() if options.source else source.items():
+        numbers = [[leaf for _, leaf in _leaves(view.plain(one, view.value)) if type(leaf) is int]
+                   for one in (value if isinstance(value, list) else [value])] if view.value is not bytes else []
+        slots = list(_leaves(view.plain(key, view.key)))
+        if not numbers or len(numbers[0]) != 1 or not slots or type(slots[-1][1]) is not int:
+            raise _UsageError("a histogram needs a number as the key's last field and one number as the value; "
+                              "--key-type and --value-type can say so")
+        prefix = " ".join("%s=%s" % (path, _words(leaf)) for path, leaf in slots[:-1])
+        counts = groups.setdefault(prefix, {})
+        counts[slots[-1][1]] = counts.get(slots[-1][1], 0) + sum(number for number, in numbers)
+    if options.json:
+        return options.put([{"key": prefix, "slots": counts} for prefix, counts in groups.items()])
+    for prefix, counts in sorted(groups.items()):
+        print("\n".join(([prefix] if prefix else []) + histogram(counts, linear)))
+    return None
+
+def histogram(counts, linear=False, width=40):
+    """Return the lines of a histogram from {slot: count}: slot n stands for 2^(n-1)..2^n - 1, or if linear for n."""
+    used = [slot for slot, count in counts.items() if count]
+    if not used:
+        return ["no samples"]
+    if min(used) < 0 or max(used) > (1 << 16 if linear else 64):
+        raise ValueError("slots of %d to %d%s" % (min(used), max(used), "" if linear else ": not log2 (try linear)"))
+    top, lines = max(counts[slot] for slot in used), []
+    for slot in range(min(used), max(used) + 1):
+        count = counts.get(slot, 0)
+        label = "%d" % slot if linear else "%d -> %d" % (1 << slot >> 1 if slot != 1 else 1, (1 << slot) - 1 if slot else 0)
+        lines.append("%24s : %-12d |%-*s|" % (label, count, width, "*" * (count * width // top)))
+    return ["%24s : %-12s %s" % ("value", "count", "distribution")] + lines
+
+def _probe(options):
+    options.end()
+    rows = list(_probes())
+    if options.json:
+        return options.put([{"what": what, "available": ok, "detail": str(text)} for what, ok, text in rows])
+    for what, ok, text in rows:
+        print("%-4s %-44s %s" % ("yes" if ok else "no", what, text))
+    return None
+
+def _probes():
+    """Yield (what, whether it is there, detail or why not)."""
+    yield "Linux %s, %s" % (os.uname().release, os.uname().machine), True, "Python %s" % sys.version.split()[0]
+    yield "CPUs", True, "%d possible" % len(possible_cpus())
+    attempt = lambda function: (True, function() or "")
+    def tried(what, function):
+        try:
+            return what, True, function() or ""
+        except (BPFError, OSError, ValueError) as error:
+            return what, False, error
+    yield tried("bpf(2)", lambda: "number %d" % syscall_number())
+    for name, number in ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN), ("CAP_BPF", _CAP_BPF), ("CAP_NET_ADMIN", _CAP_NET_ADMIN), (
+            "CAP_PERFMON", 38):
+        try:
+            yield name, _capability(number), ""
+        except KeyError:
+            yield name, False, "no /proc to tell"
+    setting = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip()
+    yield "unprivileged bpf(2)", setting == "0", "kernel.unprivileged_bpf_disabled is %s" % (setting or "not to be read")
+    yield tried("list maps and open them by id", lambda: "%d maps" % sum(1 for _ in maps()))
+    yield tried("BTF of the kernel", lambda: "%d types" % BTF.from_vmlinux().count)
+    mounts = [line.split()[1] for line in _read_text("/proc/self/mounts").splitlines() if " bpf " in line]
+    yield "bpffs", bool(mounts), " ".join(mounts) or "mount -t bpf bpf /sys/fs/bpf"
+    for map_type, name in sorted(_MAP_TYPE_NAMES.items()):
+        yield tried("map type " + name, lambda: _probe_type(map_type))
+    with Map.create(BPF_MAP_TYPE_HASH, u32, u32, 1) as m:
+        yield "batches (exact scans)", m.exact_scan, ""
+        yield tried("freeze", m.freeze)
+    def mapped():
+        with Map.create(BPF_MAP_TYPE_ARRAY, u32, u64, 1, flags=BPF_F_MMAPABLE) as m:
+            m.mmap().close()
+    yield tried("mapped arrays", mapped)
 
 # The demo: a socket filter that counts the datagrams a socket gets, by the ports in the UDP header.
 
 class _Ports(ctypes.BigEndianStructure):
     _fields_ = [("source", u16), ("destination", u16)]
 
-
 class _Traffic(ctypes.Structure):
     _fields_ = [("packets", u64), ("bytes", u64)]
-
 
 def _insn(opcode, dst=0, src=0, offset=0, immediate=0):
     """Return the 8 bytes of a struct bpf_insn."""
@@ -3642,11 +4292,9 @@ def _insn(opcode, dst=0, src=0, offset=0, immediate=0):
     registers = dst | src << 4 if sys.byteorder == "little" else dst << 4 | src
     return struct.pack("=BBhi", opcode, registers, offset, immediate)
 
-
 def _load_map_fd(dst, fd):
     """Return the two instructions that load a map's address (BPF_PSEUDO_MAP_FD)."""
     return _insn(0x18, dst, 1, 0, fd) + _insn(0)
-
 
 def _counting_program(flows_fd, total_fd):
     """Return a socket filter that adds each packet to flows[ports] and to total[0], and lets it pass."""
@@ -3670,7 +4318,6 @@ def _counting_program(flows_fd, total_fd):
         _insn(0xb7, 0, 0, 0, 0x7fffffff), _insn(0x95),                # out: keep all of the packet
     ])
 
-
 def _load_program(instructions, name):
     """Load a socket filter; return its _Fd.  What the verifier says, if it refuses, is the error's hint."""
     code, licence = ctypes.create_string_buffer(instructions, len(instructions)), ctypes.create_string_buffer(b"MIT")
@@ -3686,16 +4333,14 @@ def _load_program(instructions, name):
         error.hint = log.value.decode("latin-1").strip() or error.hint
         raise
 
-
-def _demo(words, _):
+def _demo(options):
     """Have the kernel fill a map of ours and look it up; leave nothing behind."""
     import socket
-    if words:
-        raise _UsageError("unexpected '%s'" % words[0])
+    options.end()
     try:
         flows = Map.create(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows")
     except PermissionDenied as error:
-        return _complain("the demo makes a map of its own, and may not: %s\nrun it as root (sudo python3 bpflookup.py "
+        return _complain(None, "the demo makes a map of its own, and may not: %s\nrun it as root (sudo python3 bpflookup.py "
                          "demo), or in a container started with --cap-add BPF" % error, 1)
     with flows, \
             Map.create(BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total") as total, \
@@ -3735,7 +4380,6 @@ def _demo(words, _):
         right = (found.packets, found.bytes, sum(per_cpu)) == (3, sum(sizes) + 24, 3)
         print("the counts are right" if right else "the counts are wrong")
         return 0 if right else 1
-
 
 if __name__ == "__main__":
     sys.exit(main())
