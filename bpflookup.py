@@ -359,9 +359,7 @@ def errno_name(code):
 def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None):
     """Return the exception for an errno: the class from the tables, the hint from a look around.
 
-    about       what the command was used on, in words
-    fd, path    descriptor number of the map, path of the pin, where there is one: they explain refusals
-    detail      replaces the class's own words
+    about is what the command was used on, in words; fd and path explain refusals; detail replaces the class's words.
     """
     cls = _error_class(code, cmd, map_type)
     name = cmd_name(cmd)
@@ -509,8 +507,8 @@ _NR_MIPS_N32 = 6319                    # 32-bit ELF for MIPS with EF_MIPS_ABI2
 def syscall_number(machine=None, pointer_size=None):
     """Return the number of bpf(2), 321 on x86-64; raise NotSupported where it is not known.
 
-    machine, pointer_size    as of uname -m and sizeof(void *); left out: of the running interpreter,
-    whose ELF header is asked first, as uname describes the kernel and not the process
+    machine and pointer_size are those of uname -m and sizeof(void *); left out, the ELF header of the running
+    interpreter is asked first, as uname describes the kernel and not the process.
     """
     if machine is None and pointer_size is None:
         if SYSCALL_NUMBER is not None:
@@ -574,10 +572,7 @@ _libc_syscall = _first_syscall
 _syscall = _first_syscall              # every call goes through this one; trace() puts itself here
 
 def _bpf(cmd, attr, about="", size=None, **known):
-    """Call bpf(2); return its result or raise what _error makes of it and of what is known.
-
-    The caller keeps alive what attr points to.
-    """
+    """Call bpf(2); return its result or raise _error of what is known.  The caller keeps alive what attr points to."""
     result = _syscall(_nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd] if size is None else size)
     if result == -1:                   # errno is stale after a success
         raise _error(get_errno(), cmd, about, **known)
@@ -595,6 +590,9 @@ class _Fd:
             close(self.number)
         except OSError:
             pass
+
+    def fileno(self):
+        return self.number
 
     def __reduce__(self):
         raise TypeError("a descriptor means nothing in another process")
@@ -624,12 +622,9 @@ def _ids(cmd):
         yield attr.get_id.next_id
 
 class trace:
-    """Print every bpf(2) call made inside the with block, decoded, with result and duration.
+    """Print every bpf(2) call made inside the with block, decoded, with result and duration: with trace(): ...
 
-        with trace():                  # to stderr; or trace(write) for any function that takes a str
-            m.lookup(1)
-
-    Keys and values are shown as bytes, sizes taken from the map.  Costs nothing when it is off.
+    write takes a str and is sys.stderr.write if left out.  Keys and values are shown as bytes.
     """
 
     def __init__(self, write=None):
@@ -715,10 +710,8 @@ _MAX_CPUS = 8192                       # the largest NR_CPUS that any architectu
 def possible_cpus():
     """Return the ids of the possible CPUs; values of per-CPU maps lie in this order.
 
-    Their number is what the kernel itself rounds an LRU map to, so that no buffer is ever too small;
-    without the right to create one (CAP_BPF) it is what /sys says.  Which ids is told by /sys alone: without
-    it, or where it contradicts the kernel, they are counted from 0.
-    raises   SyscallError where neither can be had
+    Their number is what the kernel itself rounds an LRU map to, or, without the right to create one (CAP_BPF), what
+    /sys says.  /sys alone tells which ids; where it contradicts the kernel they count from 0.  raises SyscallError
     """
     if _proven_cpus is not None:
         return _proven_cpus
@@ -859,8 +852,7 @@ def _fields(ctype):
 def check_layout(ctype, size, what="value"):
     """Raise LayoutError unless ctype is plain data of exactly size bytes, its bits where C has them.
 
-    ctype    a ctypes scalar, Structure, Union or array; or bytes, which fits any size
-    what     the word for it in messages
+    ctype is a scalar, Structure, Union or array, or bytes, which fits any size; what is the word for it in messages.
     Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
     """
     if ctype is bytes:
@@ -901,9 +893,8 @@ def _check_plain(ctype, what, depth=0):
     return None
 
 def _c_layout(ctype, pack):
-    """Return ([bit offset of each own field], bytes) as C lays the fields out on Linux.
+    """Return ([bit offset of each own field], bytes) as C on Linux lays them out; pack is n of #pragma pack(n), or 0.
 
-    pack    0, or n as in #pragma pack(n), which _pack_ = n stands for
     A bitfield takes the next free bits, unless it would cross more units of its type's alignment than the
     type has (never asked under a pragma): the System V rule, PCC_BITFIELD_TYPE_MATTERS in GCC.
     """
@@ -929,10 +920,7 @@ def _c_layout(ctype, pack):
     return offsets, -(-size // align) * align
 
 def _check_bitfields(ctype, what):
-    """Raise LayoutError if this Python keeps a field of ctype in other bits than C does.
-
-    What Python does is seen by setting each field to ones (CPython before 3.14 places some unlike C).
-    """
+    """Raise LayoutError if this Python keeps a field in other bits than C, seen by setting each to ones (before 3.14)."""
     expected, size = _c_layout(ctype, getattr(ctype, "_pack_", 0))
     order = sys.byteorder if not _is_swapped(ctype) else "big" if sys.byteorder == "little" else "little"
     over = _overlay(ctype)
@@ -955,10 +943,9 @@ def _check_bitfields(ctype, what):
                               what, type_name(ctype), "; ".join(wrong)))
 
 def describe_layout(ctype):
-    """Return a table of a type's fields: offset, size, name, C type; holes are shown, bits as ":5" from byte 4 bit 3 on.
+    """Return a table of a type's fields: offset, size, name, C type; holes are shown, bits as ":5".
 
-    Padding in a key is compared like any other byte: unless it is zero on both sides, lookups miss.
-    raises   LayoutError for what check_layout refuses at any size
+    Padding in a key is compared like any other byte: unless it is zero on both sides, lookups miss.  raises LayoutError
     """
     _check_plain(ctype, "the type")
     known = getattr(ctype, "_btf_type_", None)
@@ -982,14 +969,11 @@ def _rows(ctype):
             for field, offset, bits in _placed(ctype)]
 
 def _table(title, size, rows, is_union):
-    """Return a layout as text.
-
-    rows     (text, bit offset, bits, None or, for a record inside, the (rows, bytes, whether it is a union) of that)
-    """
+    """Return a layout as text; a row is (text, bit offset, bits, None or the (rows, bytes, is_union) of a record inside)."""
     lines = ["%6s %5s  %s" % ("offset", "size", title)]
-    holes = _table_rows(lines, rows, size, is_union, 0, "  ")
+    holes = _table_rows(lines, rows, size, is_union, 0, "  ") if rows else 0
     lines.append("%d bytes%s" % (size, ", %s of them padding (must match in a key, best zero)" % (
-        holes // 8 if holes % 8 == 0 else "%d bits" % holes) if holes and rows else ""))
+        holes // 8 if holes % 8 == 0 else "%d bits" % holes) if holes else ""))
     return "\n".join(lines)
 
 def _table_rows(lines, rows, size, is_union, start, indent):
@@ -1059,8 +1043,7 @@ def _integer(given, low, high, what):
 def _to_ctype(ctype, size, given, what):
     """Return a ctypes object that holds given as the kernel wants it, given itself where it is one already.
 
-    ctype    the map's type, or bytes for size raw bytes
-    raises   LayoutError: nothing is converted that is not meant, nothing cut, nothing padded
+    For ctype bytes, size raw bytes.  raises LayoutError: nothing is converted that is not meant, cut or padded
     """
     # The class alone proves nothing: an object's __class__ can be assigned a larger one.
     if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
@@ -1102,10 +1085,9 @@ def _set(ctype, number):
 def to_python(obj):
     """Return a key or value as plain dict, list, int, float, bool and str.
 
-    Structures become dicts.  A class's _json_ renames fields or, with None, leaves them out; its _union_
-    tells which branch of a union field holds: {"u": ("kind", {4: "ip4", 6: "ip6"})} reads field kind.
-    char arrays become str up to their first NUL where that is text, as C has it, else lists of numbers.
-    raises   LayoutError for pointers, an unknown _union_ tag value, and past 32 levels
+    Structures become dicts; a class's _json_ renames fields or, with None, leaves them out; its _union_ tells which
+    branch of a union field holds: {"u": ("kind", {4: "ip4", 6: "ip6"})} reads field kind.  char arrays become str up to
+    their first NUL where that is text, else lists.  raises LayoutError for pointers, an unknown tag, past 32 levels
     """
     return _plain(obj, 0)
 
@@ -1226,13 +1208,9 @@ _INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4
 _MAX_BYTES = 0xffffffff                # of a type: no key or value is larger
 
 class BTFType:
-    """A type as BTF records it.
-
-    id kind name   kind is one of BTF_KIND_* (0: void); name is "" where it has none
-    size           in bytes; None where the kind does not tell
-    type_id        what it points to, stands for, qualifies, or has as elements; 0 is void
-    count          of members, enumerators, parameters, elements
-    flag           the record's kind_flag
+    """A type as BTF records it: .id .kind (BTF_KIND_*, 0 for void) .name ("" where it has none) .size (bytes, or None)
+    .type_id (what it points to, stands for, or has as elements) .count (of members, enumerators, parameters, elements)
+    .flag (the record's kind_flag)
     """
     __slots__ = ("id", "kind", "name", "size", "type_id", "count", "flag", "_words", "_at", "_byte")
 
@@ -1260,10 +1238,9 @@ class _Steps(dict):
 class BTF:
     """Type information: what the types of a BPF object, a program or the kernel are called and how they lie.
 
-    from_bytes, from_file, from_vmlinux and from_id open it.  Where a type is wanted, give its id or its name, alone
-    or with its kind: "task_struct", "struct task_struct".  Types are read when they are asked for.
-    data      the bytes; .order "little" or "big", theirs; .base what split BTF builds upon; .count of types
-    raises    BTFError for what is malformed or not there
+    from_bytes, from_file, from_vmlinux and from_id open it; .data is its bytes, .order theirs ("little", "big"), .base
+    what split BTF builds upon.  A type is given by id or name, alone or with its kind: "task_struct", "struct
+    task_struct".  All raise BTFError for what is malformed or not there.
     """
 
     def __init__(self, data, base=None):
@@ -1306,19 +1283,12 @@ class BTF:
 
     @classmethod
     def from_bytes(cls, data, base=None):
-        """Return the BTF in a buffer, of either byte order.
-
-        base      the BTF that split BTF (of a kernel module) builds upon
-        """
+        """Return the BTF in a buffer, of either byte order; base is what the BTF of a kernel module builds upon."""
         return cls(memoryview(data).tobytes(), base)
 
     @classmethod
     def from_file(cls, path, base=None):
-        """Return the BTF in a file: raw, or the section .BTF of an ELF object, of vmlinux or a module.
-
-        base      as of from_bytes; of the files in /sys/kernel/btf it is known
-        raises    BTFError, OSError
-        """
+        """Return the BTF in a file, raw or the .BTF of an ELF file; of modules in /sys/kernel/btf the base is known."""
         with open(path, "rb") as file:
             data = file.read()
         if data[:4] == b"\x7fELF":
@@ -1330,11 +1300,7 @@ class BTF:
 
     @classmethod
     def from_vmlinux(cls):
-        """Return the running kernel's BTF, from /sys or, where that is missing, from the kernel by its id.
-
-        raises    BTFError if the kernel was built without (CONFIG_DEBUG_INFO_BTF), or hides it
-        kernel    5.4; by id 5.11, CAP_SYS_ADMIN
-        """
+        """Return the running kernel's BTF, from /sys (5.4) or, where that is missing, from the kernel (5.11, CAP_SYS_ADMIN)."""
         try:
             return cls.from_file("/sys/kernel/btf/vmlinux")
         except OSError as failure:
@@ -1350,11 +1316,7 @@ class BTF:
 
     @classmethod
     def from_id(cls, btf_id):
-        """Return the BTF that the kernel holds under an id, as MapInfo.btf_id tells it.
-
-        raises    BTFError, PermissionDenied (it takes CAP_SYS_ADMIN), SyscallError
-        kernel    BPF_BTF_GET_FD_BY_ID, 4.18
-        """
+        """Return the BTF with an id, as of MapInfo.btf_id; it takes CAP_SYS_ADMIN.  BPF_BTF_GET_FD_BY_ID, 4.18"""
         info, name, data = _btf_info(btf_id)
         return cls(data, cls.from_vmlinux() if info.kernel_btf and name != "vmlinux" else None)
 
@@ -1420,10 +1382,9 @@ class BTF:
         return self._strings[start:end].decode("utf-8", "backslashreplace")
 
     def find(self, name, kind=None):
-        """Return the id of the type with a name; of several the first struct, union, enum or typedef.
+        """Return the id of the type with a name ("task_struct", "struct task_struct", "long unsigned int").
 
-        name      "task_struct", "struct task_struct", "long unsigned int"
-        kind      to look for that alone: "struct", "typedef", "func" ...
+        Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct", "func" ...
         """
         word, _, rest = name.partition(" ")
         if word in ("struct", "union", "enum") and rest:
@@ -1535,7 +1496,7 @@ class BTF:
     def members(self, t):
         """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a struct, union or data section.
 
-        tags      of the member's declaration and of its type: ("kptr",), ("user",)
+        tags are those of the member's declaration and of its type: ("kptr",), ("user",).
         """
         t = self._resolve(t)
         if t.kind not in _RECORDS:
@@ -1582,10 +1543,9 @@ class BTF:
         return self._enums[t.id]
 
     def offsetof(self, t, path):
-        """Return the Offset of a member: an int, in bytes, that also knows its bits.
+        """Return the Offset of a member, an int in bytes: "comm", "se.avg", "cpus_mask.bits[1]"; anonymous records are left out.
 
-        path      "comm", "se.avg", "cpus_mask.bits[1]", members of anonymous records by their name
-        returns   through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the next
+        Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the next.
         """
         self._prove(t)
         steps, position, bits, type_id = [], 0, 0, self.type(t).id
@@ -1635,11 +1595,10 @@ class BTF:
     # -- ctypes and plain Python
 
     def ctype(self, t):
-        """Return the ctypes type with exactly a type's size and, for a record, its members' offsets.
+        """Return the ctypes type with exactly a type's size and, for a record, its members' offsets; the same each time.
 
-        Enums and pointers are integers, of char arrays c_char arrays; bitfields, and integers of sizes that ctypes
-        does not have, are attributes of the class, but no ctypes fields.  Objects of records compare and hash by
-        their bytes and print their fields.  The same type is the same class.
+        Enums and pointers are integers; bitfields, and integers of sizes that ctypes does not have, are attributes but no
+        ctypes fields.  Objects of records compare and hash by their bytes and print their fields.
         """
         t = self._resolve(t)
         self._prove(t)
@@ -1768,10 +1727,7 @@ class BTF:
         return _table(self.c_type(t), size, rows, inner.kind == BTF_KIND_UNION)
 
     def python_source(self, t):
-        """Return Python that makes the ctypes type anew, with neither BTF nor this module.
-
-        Its last class has the type's name.  Bitfields are read-only properties.
-        """
+        """Return Python that makes the ctypes type anew, with neither BTF nor this module; bitfields are read-only."""
         return python_source(self.ctype(t), self.type(t).name)
 
 class Offset(int):
@@ -1970,11 +1926,9 @@ def _mode_flags(mode):
     return _MODES[mode]
 
 class MapInfo:
-    """What the kernel tells of a map; None stands for what it does not tell.
+    """What the kernel tells of a map, as in struct bpf_map_info; None stands for what it does not tell.
 
-    id type name key_size value_size max_entries map_flags map_extra btf_id btf_key_type_id btf_value_type_id
-    btf_vmlinux_value_type_id btf_vmlinux_id    as in struct bpf_map_info
-    frozen memlock owner_prog_type owner_jited    from /proc; memlock in bytes; the programs of a prog_array
+    frozen, memlock (bytes) and, of a prog_array, owner_prog_type and owner_jited are from /proc.
     """
     __slots__ = ("id", "type", "name", "key_size", "value_size", "max_entries", "map_flags", "map_extra",
                  "btf_id", "btf_key_type_id", "btf_value_type_id", "btf_vmlinux_value_type_id", "btf_vmlinux_id",
@@ -2026,8 +1980,7 @@ def _prove_map(fd, about):
 class _Call:
     """A prepared element command, used by one call at a time.
 
-    key, value    the addresses in attr, as objects of their own: those are set faster than fields
-    cell          where an int key goes; key points at it.  None for other key types
+    key and value are the addresses in attr, as objects that are set faster than fields; cell is where an int key goes.
     """
     __slots__ = ("fd", "attr", "ref", "key", "value", "cell")
 
@@ -2046,8 +1999,10 @@ class _Call:
 class Map:
     """A live BPF map.  Open one with from_fd, from_id, from_pin, from_name or create.
 
-    A Map may be shared by threads.  close() may race with calls: those under way finish on this map, later ones
-    raise ValueError.  A dropped Map closes its descriptor.  As a context manager it is closed at the end.
+    key and value are ctypes types, bytes, or BTF to demand the map's own; left out they are BTF's, else numbers for
+    indices, ids and descriptors, else bytes.  Where BTF can be had they are compared with it, with strict=True to the
+    last sign.  mode is "r", "w" or "rw".  A Map may be shared by threads.  close() may race with calls: those under way
+    finish on this map, later ones raise ValueError.  A dropped Map closes its descriptor; with closes it at the end.
     """
 
     order = sys.byteorder
@@ -2059,12 +2014,10 @@ class Map:
 
     @classmethod
     def from_fd(cls, fd, key=None, value=None, *, dup=True, strict=False):
-        """Return a Map on a descriptor, an int or an object with fileno().
+        """Return a Map on a descriptor, an int or an object with fileno(): on a duplicate or, with dup=False, the int itself.
 
-        key, value    ctypes type or bytes; left out: numbers for array indices, ids and descriptors, else bytes
-        dup           True: on a duplicate; False: takes the descriptor, an int, over, if it returns
-        raises        InvalidArgument if it is no map's, LayoutError if a type does not fit, SyscallError
-        kernel        BPF_OBJ_GET_INFO_BY_FD, 4.13
+        raises InvalidArgument if it is no map's, LayoutError if a type does not fit, SyscallError.
+        BPF_OBJ_GET_INFO_BY_FD, 4.13
         """
         number = fd.fileno() if dup and hasattr(fd, "fileno") else fd
         number = _integer(number, -1 << 31, (1 << 31) - 1, "descriptor")
@@ -2083,11 +2036,9 @@ class Map:
 
     @classmethod
     def from_id(cls, map_id, key=None, value=None, *, mode="r", strict=False):
-        """Return a Map on the map with an id, as bpftool and maps() show it.
+        """Return a Map on the map with an id; it takes CAP_SYS_ADMIN.
 
-        mode      "r", "w" or "rw"
-        raises    MapNotFound, PermissionDenied (it takes CAP_SYS_ADMIN), LayoutError, SyscallError
-        kernel    BPF_MAP_GET_FD_BY_ID, 4.13
+        raises MapNotFound, PermissionDenied, LayoutError, SyscallError.  BPF_MAP_GET_FD_BY_ID, 4.13
         """
         return cls._opened(_fd_by_id(map_id, _mode_flags(mode)), "map %d" % map_id, key, value, strict)
 
@@ -2095,9 +2046,8 @@ class Map:
     def from_pin(cls, path, key=None, value=None, *, mode="r", strict=False):
         """Return a Map on a map pinned in a bpffs; file permission is all it takes.
 
-        path      str, bytes or os.PathLike
-        raises    MapNotFound, PermissionDenied, InvalidArgument for a pinned program, LayoutError, SyscallError
-        kernel    BPF_OBJ_GET, 4.4
+        raises MapNotFound, PermissionDenied, InvalidArgument for a pinned program, LayoutError, SyscallError.
+        BPF_OBJ_GET, 4.4
         """
         return cls._opened(_Fd(_obj_cmd(BPF_OBJ_GET, path, file_flags=_mode_flags(mode))), os.fsdecode(path),
                            key, value, strict, prove=True)
@@ -2106,7 +2056,7 @@ class Map:
     def from_name(cls, name, key=None, value=None, *, mode="r", strict=False):
         """Return a Map on the one map that has a name (at most 15 characters, as the kernel keeps it).
 
-        raises    MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
+        raises MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
         """
         found = [info.id for info in maps() if info.name == name]
         if len(found) > 1:
@@ -2122,15 +2072,11 @@ class Map:
     @classmethod
     def create(cls, map_type, key=None, value=None, max_entries=1, *, key_size=None, value_size=None, name="",
                flags=0, inner=None, map_extra=0, numa_node=None, btf=None, btf_key=None, btf_value=None, token=None, strict=False):
-        """Create a map and return it, open for reading and writing.
+        """Create a map and return it, open for reading and writing.  BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8
 
-        key, value              ctypes types; their sizes are the map's unless key_size, value_size say otherwise
-        name                    at most 15 of A-Z a-z 0-9 _ .
-        inner                   Map or descriptor: the pattern for the entries of a map of maps
-        btf, btf_key, btf_value descriptor (or object with fileno()) of loaded BTF, type ids in it
-        token                   descriptor of a BPF token (6.9)
-        raises                  PermissionDenied, InvalidArgument, LayoutError, OutOfMemory, SyscallError
-        kernel                  BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8, CAP_SYS_ADMIN before
+        key_size, value_size default to those of the types; name has at most 15 of A-Z a-z 0-9 _ .; inner is the Map or
+        descriptor that is the pattern for the entries of a map of maps; btf a descriptor of loaded BTF, btf_key and
+        btf_value type ids in it; token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError, SyscallError
         """
         attr = bpf_attr()
         create = attr.map_create
@@ -2261,14 +2207,12 @@ class Map:
     # -- the element commands
 
     def lookup(self, key, flags=0):
-        """Return the value stored under key.
+        """Return the value stored under key: a new value_type, a Python number for scalars, a list of per-CPU values.
 
-        key      instance of key_type, an int for integer keys, or exactly key_size bytes; for the storages of
-                 sockets, tasks, inodes and cgroups a descriptor, or an object with fileno()
-        flags    0 or BPF_F_LOCK (values with a bpf_spin_lock); BPF_F_CPU | cpu << 32: that CPU's value alone
-        returns  a new value_type; a Python number for scalars; per-CPU maps: a list, one per possible CPU
-        raises   KeyNotFound, LayoutError, NotSupported, SyscallError
-        kernel   BPF_MAP_LOOKUP_ELEM, 3.18; BPF_F_LOCK, 5.1; BPF_F_CPU, 7.0
+        key is an instance of key_type, an int for integer keys, or exactly key_size bytes; for the storages of sockets,
+        tasks, inodes and cgroups a descriptor, or an object with fileno().  flags are BPF_F_LOCK (5.1), or BPF_F_CPU |
+        cpu << 32 for that CPU's value alone (7.0).  raises KeyNotFound, LayoutError, NotSupported, SyscallError.
+        BPF_MAP_LOOKUP_ELEM, 3.18
         """
         if flags != 0:
             return self._finished(self._found(key, self._find(key, flags)))
@@ -2299,11 +2243,8 @@ class Map:
     def lookup_into(self, key, out, flags=0):
         """Write the value under key into out; return False if there is none, leaving out as it is.
 
-        out      a value_type; for per-CPU maps a percpu_type(); or any writable buffer of exactly that many
-                 bytes, which must not be moved (ctypes.resize) during the call
-        flags    as of lookup; with BPF_F_CPU out takes one CPU's value
-        raises   LayoutError, NotSupported, SyscallError
-        kernel   BPF_MAP_LOOKUP_ELEM, 3.18
+        out is a value_type, for per-CPU maps a percpu_type(), or any writable buffer of exactly that many bytes, which
+        must not be moved (ctypes.resize) during the call.  Else as lookup.
         """
         if flags != 0:
             flags = _flag_bits(flags)  # before out is looked at: __index__ could move it
@@ -2340,9 +2281,8 @@ class Map:
     def _element(self, cmd, key, value, flags=0):
         """Run an element command; return 0 or an errno.
 
-        key      an int within bounds for int key types, else a ctypes object of key_size bytes; None for NULL
-        value    a ctypes object as large as the kernel takes it to be, or None for NULL
-        flags    bits, as _flag_bits returns them
+        key is an int within bounds for int key types, else a ctypes object of key_size bytes, or None for NULL; value a
+        ctypes object as large as the kernel takes it to be, or None; flags are as _flag_bits returns them.
         """
         calls = self._calls
         try:
@@ -2506,7 +2446,7 @@ class Map:
     def _count_cpus_by_lookup(self, key):
         """Look key up into a buffer that no machine outgrows; return how many slots the kernel wrote.
 
-        For who may not create a map.  raises KeyNotFound where key is absent: nothing is proved then.
+        For who may not create a map.  raises KeyNotFound where key is absent: nothing is proved then
         """
         import mmap
         stride = percpu_stride(self.value_size)
@@ -2535,10 +2475,7 @@ class Map:
     # -- the mapping
 
     def __contains__(self, key):
-        """Whether the map has the key, a bloom filter the value: a lookup.
-
-        raises   LayoutError, NotSupported (queues, stacks), SyscallError for anything but ENOENT
-        """
+        """Whether the map has the key, a bloom filter the value: a lookup.  raises NotSupported for queues and stacks"""
         if self.type != BPF_MAP_TYPE_BLOOM_FILTER:
             return self._find(key) is not None
         code = self._element(BPF_MAP_LOOKUP_ELEM, None, self._value_in(None, key))
@@ -2552,32 +2489,24 @@ class Map:
         return default if out is None else self._finished(out)
 
     def lookup_bytes(self, key, flags=0):
-        """Return the value under key as bytes; of a per-CPU map, every CPU's slot of 8 * n bytes.
-
-        raises   KeyNotFound, LayoutError, SyscallError
-        kernel   BPF_MAP_LOOKUP_ELEM, 3.18
-        """
+        """Return the value under key as bytes; of a per-CPU map every CPU's slot of 8 * n bytes.  Else as lookup."""
         return bytes(self._found(key, self._find(key, flags)))
 
     def lookup_and_delete(self, key, flags=0):
-        """Remove key and return its value, in one step.
+        """Remove key and return its value, in one step; else as lookup.
 
-        flags, returns and raises as of lookup; NotSupported where the type or the kernel has no such command
-        kernel   BPF_MAP_LOOKUP_AND_DELETE_ELEM, 5.14 for hashes
+        BPF_MAP_LOOKUP_AND_DELETE_ELEM, 5.14 for hashes; NotSupported where type or kernel has none
         """
         cmd = BPF_MAP_LOOKUP_AND_DELETE_ELEM
         return self._finished(self._found(key, self._find(key, flags, cmd=cmd), cmd))
 
     def update(self, key, value, flags=BPF_ANY):
-        """Store value under key.
+        """Store value under key: an instance of value_type, a number for scalars, or exactly value_size bytes.
 
-        value    instance of value_type, a number for scalars, or exactly value_size bytes; per-CPU maps: a list
-                 of those, one per possible CPU, or one for all; maps that hold maps, programs, sockets or
-                 cgroups: a Map, a descriptor, or an object with fileno()
-        flags    BPF_ANY, BPF_NOEXIST (KeyExists if present), BPF_EXIST (KeyNotFound if absent), | BPF_F_LOCK;
-                 BPF_F_CPU | cpu << 32 stores one CPU's value, BPF_F_ALL_CPUS one for all (7.0)
-        raises   KeyExists, KeyNotFound, MapFull, KeyOutOfRange, LayoutError, PermissionDenied, SyscallError
-        kernel   BPF_MAP_UPDATE_ELEM, 3.18
+        Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold maps, programs, sockets or
+        cgroups a Map, a descriptor, or an object with fileno().  flags are BPF_ANY, BPF_NOEXIST, BPF_EXIST, | BPF_F_LOCK;
+        BPF_F_CPU | cpu << 32 stores one CPU's value, BPF_F_ALL_CPUS one for all (7.0).  raises KeyExists, KeyNotFound,
+        MapFull, KeyOutOfRange, LayoutError, PermissionDenied, SyscallError.  BPF_MAP_UPDATE_ELEM, 3.18
         """
         flags = _flag_bits(flags)
         key = self._key_in(key, BPF_MAP_UPDATE_ELEM)
@@ -2590,11 +2519,7 @@ class Map:
         self.update(key, value)
 
     def delete(self, key):
-        """Remove key.
-
-        raises   KeyNotFound, NotSupported (arrays), LayoutError, PermissionDenied, SyscallError
-        kernel   BPF_MAP_DELETE_ELEM, 3.18
-        """
+        """Remove key.  raises KeyNotFound, NotSupported (arrays), PermissionDenied.  BPF_MAP_DELETE_ELEM, 3.18"""
         key = self._key_in(key, BPF_MAP_DELETE_ELEM)
         code = self._element(BPF_MAP_DELETE_ELEM, key, None)
         if code:
@@ -2603,11 +2528,10 @@ class Map:
     __delitem__ = delete
 
     def next_key(self, key=None):
-        """Return the key after key, the first one if key is None; None after the last.
+        """Return the key after key, the first one if key is None (4.12); None after the last.
 
         A hash that no longer has key starts over at its first one; an index is next whether it is set or not.
-        raises   LayoutError, NotSupported (queues, storages, ring buffers), SyscallError
-        kernel   BPF_MAP_GET_NEXT_KEY, 3.18; without a key, 4.12
+        raises NotSupported (queues, storages, ring buffers), SyscallError.  BPF_MAP_GET_NEXT_KEY, 3.18
         """
         following = self._next(None if key is None else self._key_in(key, BPF_MAP_GET_NEXT_KEY))
         return None if following is None else self._key_out(following)
@@ -2626,26 +2550,18 @@ class Map:
     # -- queues, stacks, bloom filters: values without keys
 
     def push(self, value, flags=0):
-        """Add value to a queue, a stack or a bloom filter.
+        """Add value to a queue, a stack (4.20) or a bloom filter (5.16); BPF_EXIST drops the oldest of a full one.
 
-        flags    BPF_EXIST: a full queue or stack drops its oldest value
-        raises   MapFull, LayoutError, NotSupported, PermissionDenied, SyscallError
-        kernel   BPF_MAP_UPDATE_ELEM, 4.20; bloom filters 5.16
+        raises MapFull, LayoutError, NotSupported, PermissionDenied, SyscallError.  BPF_MAP_UPDATE_ELEM
         """
         self._keyless(BPF_MAP_UPDATE_ELEM, value, _flag_bits(flags))
 
     def peek(self):
-        """Return the value that pop would; KeyNotFound if there is none.
-
-        kernel   BPF_MAP_LOOKUP_ELEM, 4.20
-        """
+        """Return the value that pop would; KeyNotFound if there is none.  BPF_MAP_LOOKUP_ELEM, 4.20"""
         return self._keyless(BPF_MAP_LOOKUP_ELEM)
 
     def pop(self):
-        """Remove the oldest value of a queue, the newest of a stack, and return it; KeyNotFound if there is none.
-
-        kernel   BPF_MAP_LOOKUP_AND_DELETE_ELEM, 4.20
-        """
+        """Remove the oldest value of a queue, the newest of a stack, and return it; KeyNotFound if there is none.  4.20"""
         return self._keyless(BPF_MAP_LOOKUP_AND_DELETE_ELEM)
 
     def _keyless(self, cmd, *given):
@@ -2703,10 +2619,9 @@ class Map:
     def items(self):
         """Return an iterator over (key, value) of every entry, each new objects.
 
-        Where exact_scan is True, what is in the map from start to end comes exactly once; elsewhere nothing comes
-        twice, but an entry that others update meanwhile may be missed.  The current key may be deleted.
-        raises   IterationAborted if that cannot be kept, NotSupported (queues, storages, ring buffers), SyscallError
-        kernel   BPF_MAP_LOOKUP_BATCH, 5.6; else BPF_MAP_GET_NEXT_KEY and LOOKUP_ELEM
+        Where exact_scan is True, what is in the map from start to end comes exactly once; elsewhere nothing comes twice, but
+        an entry that others update meanwhile may be missed.  The current key may be deleted.  raises IterationAborted if
+        that cannot be kept, NotSupported (queues, storages, ring buffers), SyscallError.  BPF_MAP_LOOKUP_BATCH, 5.6
         """
         return self._scan(True)
 
@@ -2769,14 +2684,11 @@ class Map:
             cursor = following
 
     def lookup_batch(self, size=None):
-        """Return an iterator over (keys, values): ctypes arrays of a part of the entries each, not copied.
+        """Return an iterator over (keys, values): ctypes arrays of at most size entries each (left out: about a MiB).
 
-        size     entries at most in a part; left out: about a MiB of them
-        keys     array of key_type (of u8 arrays for bytes); per-CPU values are arrays of percpu_type()
-        The arrays are filled by the kernel and valid until the next step: memoryview(values), bytes(values),
-        struct.iter_unpack and numpy.frombuffer take them as they are.  Exact where exact_scan is True.
-        raises   IterationAborted, NotSupported, SyscallError
-        kernel   BPF_MAP_LOOKUP_BATCH, 5.6; without it filled entry by entry
+        The kernel fills them, and they are valid until the next step: memoryview(values), struct.iter_unpack and
+        numpy.frombuffer take them as they are; per-CPU values are arrays of percpu_type().  Exact where exact_scan is True.
+        raises IterationAborted, NotSupported, SyscallError.  BPF_MAP_LOOKUP_BATCH, 5.6; without it filled entry by entry
         """
         self._keyed(BPF_MAP_LOOKUP_BATCH)
         if self._batches():
@@ -2786,10 +2698,9 @@ class Map:
     def lookup_and_delete_batch(self, size=None):
         """Return an iterator like lookup_batch's that removes the entries it hands out.
 
-        Nothing is lost: what the kernel has removed comes with the next step, if the one that did it ended in
-        an error or KeyboardInterrupt; .last is the part that was handed out last.
-        raises   NotSupported (arrays, LPM tries; queues: use pop), PermissionDenied, SyscallError
-        kernel   BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
+        Nothing is lost: what the kernel has removed comes with the next step, if the one that did it ended in an error or
+        KeyboardInterrupt; .last is the part that was handed out last.  raises NotSupported (arrays, LPM tries; queues: use
+        pop), PermissionDenied, SyscallError.  BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
         """
         self._keyed(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
         return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size)
@@ -2811,12 +2722,10 @@ class Map:
         return max(1, min(self.max_entries or 1 << 12, 1 << 16, (1 << 20) // entry))
 
     def update_batch(self, keys, values, flags=0):
-        """Store values under keys, in one call where the kernel can; return how many, which is all of them.
+        """Store values under keys, in one call where the kernel can (5.6); return how many, which is all of them.
 
-        keys     array of key_type, a buffer of whole keys, or a sequence of what update takes; values likewise
-        flags    as of update; those that the batch command does not know (BPF_NOEXIST) make it go entry by entry
-        raises   as update; .count of the error says how many were stored before
-        kernel   BPF_MAP_UPDATE_BATCH, 5.6; without it entry by entry
+        Each is an array of the type, a buffer of whole elements, or a sequence of what update takes; flags that the batch
+        command does not know (BPF_NOEXIST) make it go entry by entry.  raises as update; .count: how many were stored before
         """
         flags = _flag_bits(flags)
         keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
@@ -2829,10 +2738,9 @@ class Map:
         return self._write_batch(BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM, keys, values, flags)
 
     def delete_batch(self, keys):
-        """Remove keys, in one call where the kernel can; return how many, which is all of them.
+        """Remove keys, in one call where the kernel can (5.6); return how many, which is all of them.
 
-        raises   KeyNotFound at the first that is absent (.count says how many were removed before), as delete
-        kernel   BPF_MAP_DELETE_BATCH, 5.6; without it entry by entry
+        raises as delete, KeyNotFound at the first that is absent (.count says how many were removed before)
         """
         keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
         return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, keys, None, 0)
@@ -2895,8 +2803,7 @@ class Map:
     def freeze(self):
         """Forbid user space to change the map, for good and through every descriptor; programs still may.
 
-        raises   PermissionDenied (frozen already, read-only), Busy (mapped writable), NotSupported, SyscallError
-        kernel   BPF_MAP_FREEZE, 5.2
+        raises PermissionDenied (frozen already, read-only), Busy (mapped writable), NotSupported.  BPF_MAP_FREEZE, 5.2
         """
         owner, attr = self._live(), bpf_attr()
         attr.elem.map_fd = owner.number
@@ -2908,8 +2815,7 @@ class Map:
     def pin(self, path):
         """Give the map a name in a bpffs, which keeps it alive.
 
-        raises   PinExists, PermissionDenied (no bpffs, a dot in the name), SyscallError
-        kernel   BPF_OBJ_PIN, 4.4
+        raises PinExists, PermissionDenied (no bpffs, a dot in the name), SyscallError.  BPF_OBJ_PIN, 4.4
         """
         owner = self._live()
         try:
@@ -2918,10 +2824,7 @@ class Map:
             del owner
 
     def unpin(self, path):
-        """Remove a pin of this map; refuses, with BPFError, what is another map's.
-
-        raises   MapNotFound, BPFError, OSError as from os.unlink
-        """
+        """Remove a pin of this map; BPFError for what is another map's, MapNotFound, OSError."""
         self._live()
         with Map.from_pin(path) as pinned:
             if pinned.id != self.id:
@@ -2929,12 +2832,11 @@ class Map:
         os.unlink(path)
 
     def mmap(self, writable=False):
-        """Map the map's memory: a MemoryMap, whose reads make no system call.
+        """Map the map's memory: a MemoryMap, whose reads make no system call.  Indices are 0..max_entries-1.
 
-        For arrays created with BPF_F_MMAPABLE (the .data, .bss and .rodata of programs are), ring buffers, arenas.
-        Even reading takes mode="rw": the kernel maps no read-only descriptor.  Indices are 0..max_entries-1.
-        raises   NotSupported, PermissionDenied (descriptor, frozen, BPF_F_RDONLY_PROG), SyscallError
-        kernel   mmap(2); 5.5 for arrays
+        For arrays created with BPF_F_MMAPABLE (5.5; the .data, .bss and .rodata of programs are), ring buffers, arenas.  Even
+        reading takes mode="rw": the kernel maps no read-only descriptor.  raises NotSupported, PermissionDenied (descriptor,
+        frozen, BPF_F_RDONLY_PROG), SyscallError
         """
         import fcntl
         import mmap
@@ -2972,7 +2874,6 @@ class _Batches:
 
     An exception may strike anywhere (Ctrl-C): a call is known to have run by what it wrote (count; next cursor, which
     is all ones before; keys, of which no two are alike), and what it removed is handed out by the next step.
-    .last is the part handed out last; a drain's stays as it is.
     """
 
     def __init__(self, m, cmd, size):
@@ -3053,13 +2954,10 @@ class _Batches:
 class MemoryMap:
     """The memory of a map: an array created with BPF_F_MMAPABLE, a ring buffer or an arena.  Made by Map.mmap.
 
-    mm[i]      the value of element i: a number for scalars; else a copy, or, of a writable mapping, an object that
-               lives in the map's memory.  mm[i] = value stores, if it is writable
-    len(mm)    elements; of ring buffers and arenas 0: they have no elements, only bytes
-    mm.view    a memoryview of the bytes, read-only if the mapping is
-    Reads and writes are native loads and stores, no system call: a value wider than a word can be torn.
-    A child of fork() must not touch an arena's: it does not inherit that memory.
-    After close() the memory stays as long as views and objects in it do.
+    mm[i] is the value of element i: a number for scalars, else a copy or, of a writable mapping, an object that lives in
+    the map's memory; mm[i] = value stores, if it is writable.  len(mm) counts elements, mm.view is a memoryview of the
+    bytes, all that ring buffers and arenas have.  Reads and writes are native loads and stores: a value wider than a
+    word can be torn.  The memory stays as long as views and objects in it do.  A child of fork() has no arena's.
     """
 
     def __init__(self, m, memory, writable):
@@ -3117,11 +3015,7 @@ class MemoryMap:
         self.close()
 
 def lpm_key(text):
-    """Return the key of an LPM trie for "10.0.0.0/8" or an IPv6 prefix; without a length, for the whole address.
-
-    returns  bytes: the length as a u32 of this machine, then the 4 or 16 bytes of the address
-    raises   ValueError
-    """
+    """Return the bytes of the key of an LPM trie for "10.0.0.0/8" or an IPv6 prefix; without a length, the whole address."""
     import socket
     address, slash, length = text.partition("/")
     try:
@@ -3144,10 +3038,7 @@ def _shown(key):
     return text if len(text) <= 200 else text[:200] + "..."
 
 def _default_type(source, what, size, numeric, demanded=False):
-    """Return the type of a Map's or Capture's keys or values: BTF's, else a number or bytes; None where there are none.
-
-    demanded    raise BTFError where BTF has none
-    """
+    """Return the type of a Map's or Capture's keys or values: BTF's (or BTFError if demanded), a number, bytes, or None."""
     btf, type_id = source.btf, source._btf_types.get(what)
     try:
         if not type_id:
@@ -3211,7 +3102,7 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
 def open_map(spec, key=None, value=None, *, mode="r", strict=False):
     """Return the Map that spec names, as bpftool does: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
 
-    raises   ValueError for a spec of no such form; else as Map.from_id, from_name, from_pin
+    raises ValueError for a spec of no such form; else as Map.from_id, from_name, from_pin
     """
     if isinstance(spec, int):
         return Map.from_id(spec, key, value, mode=mode, strict=strict)
@@ -3233,11 +3124,7 @@ def open_map(spec, key=None, value=None, *, mode="r", strict=False):
 # ---- 7. Inspection ----------------------------------------------------------
 
 def maps():
-    """Yield the MapInfo of every map in the kernel, by id.
-
-    raises   PermissionDenied (it takes CAP_SYS_ADMIN), SyscallError
-    kernel   BPF_MAP_GET_NEXT_ID, 4.13
-    """
+    """Yield the MapInfo of every map in the kernel, by id; it takes CAP_SYS_ADMIN.  BPF_MAP_GET_NEXT_ID, 4.13"""
     for map_id in _ids(BPF_MAP_GET_NEXT_ID):
         try:
             owner = _fd_by_id(map_id, BPF_F_RDONLY)
@@ -3249,10 +3136,7 @@ def maps():
         yield info
 
 def pins(root="/sys/fs/bpf"):
-    """Return {map id: [path, ...]} of the maps pinned below root; what may not be read is left out.
-
-    kernel   BPF_OBJ_GET with BPF_F_RDONLY, 4.15
-    """
+    """Return {map id: [path, ...]} of the maps pinned below root; what may not be read is left out."""
     found = {}
     for directory, _, names in os.walk(root):
         for name in names:
@@ -3265,10 +3149,7 @@ def pins(root="/sys/fs/bpf"):
     return found
 
 def users(map_id):
-    """Return who uses a map: {"progs": ["7 name", ...], "pids": ["comm(pid)", ...]}, as far as this process may see.
-
-    kernel   BPF_PROG_GET_NEXT_ID, 4.13; /proc for the processes
-    """
+    """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as this process may see (4.13, /proc)."""
     found = {"progs": [], "pids": []}
     try:
         for prog_id in _ids(BPF_PROG_GET_NEXT_ID):
@@ -3303,29 +3184,16 @@ def _prog_info(prog_id):
     finally:
         del owner
 
-class _program:
-    """Context manager: the descriptor of the program that "id N", "pinned PATH", "tag T" or "name S" says."""
-
-    def __init__(self, spec):
-        kind, _, which = spec.partition(" ")
-        if kind == "pinned":
-            self.owner = _Fd(_obj_cmd(BPF_OBJ_GET, which))
-            return
-        ids = [int(which)] if kind == "id" and which.isdecimal() else [prog_id for prog_id in _ids(BPF_PROG_GET_NEXT_ID)
-               for info in [_prog_info(prog_id)[0]] if which == (
-                   bytes(info.tag).hex() if kind == "tag" else info.name.decode("latin-1"))]
-        if len(ids) != 1:
-            raise ValueError("%d programs are '%s'" % (len(ids), spec))
-        self.owner = _prog_fd(ids[0])
-
-    def __enter__(self):
-        return self
-
-    def fileno(self):
-        return self.owner.number
-
-    def __exit__(self, *_):
-        self.owner = None
+def _open_program(spec):
+    """Return the descriptor, an object with fileno(), of the program that "id N", "pinned PATH", "tag T" or "name S" says."""
+    kind, _, which = spec.partition(" ")
+    if kind == "pinned":
+        return _Fd(_obj_cmd(BPF_OBJ_GET, which))
+    found = [prog_id for prog_id, info in ((one, _prog_info(one)[0]) for one in _ids(BPF_PROG_GET_NEXT_ID)) if which == (
+        str(prog_id) if kind == "id" else bytes(info.tag).hex() if kind == "tag" else info.name.decode("latin-1"))]
+    if len(found) != 1:
+        raise ValueError("%d programs are '%s'" % (len(found), spec))
+    return _prog_fd(found[0])
 
 # ---- 8. Output formats ------------------------------------------------------
 # A source is a Map opened with bytes as key and value, or a Capture; an entry of it is (key, value), the value of a
@@ -3344,6 +3212,10 @@ class View:
                                     (key, "key", self.info.key_size), (value, "value", self.info.value_size)))
         check_layout(self.key, self.info.key_size, "key of " + self.info._about)
         check_layout(self.value, self.info.value_size, "value of " + self.info._about)
+
+    def entries(self):
+        """Return an iterator over (key, value) as bytes; of a per-CPU map values are lists."""
+        return self.source.items() if isinstance(self.source, Map) else self.source.entries()
 
     def plain(self, raw, ctype):
         """Return the plain form of a key or value; of a list that of each CPU's."""
@@ -3486,10 +3358,7 @@ def _line_format(ctype):
 # entries and the SHA-256 of all before it, so that whatever is cut off or changed is noticed.
 
 def capture(m, path):
-    """Write what there is to know of a map, its BTF and its entries to a file; return the number of entries.
-
-    The file appears under its name when it is whole.  raises SyscallError, NotSupported for queues, OSError
-    """
+    """Write a map's info, BTF and entries to a file, which appears when it is whole; return the number of entries."""
     import base64
     import hashlib
     import json
@@ -3586,44 +3455,47 @@ def _progress(entries, info):
 
 # ---- 9. Command line --------------------------------------------------------
 
-# command -> usage, what it does, an example.  The order is bpftool's, whose prefixes stand for the first that fits.
+# command -> usage, what it does, an example.  The order is bpftool's: a prefix stands for the first that it fits.
 _COMMANDS = {
-    "show": ("[MAP]", "list the maps, or one with its pins, programs and processes (also: list)", "map show name flows"),
-    "list": ("[MAP]", "the same as show", "map list"),
+    "show": ("[MAP]", "list the maps, or one with its pins, programs and processes", "map show name flows"),
+    "list": ("[MAP]", "as show", "map list"),
     "help": ("[COMMAND]", "this text, or a command's", "help dump"),
     "dump": ("MAP", "print every entry", "--ndjson map dump name flows | jq .value.packets"),
-    "update": ("MAP [key DATA] value VALUE [cpu=N] [any|exist|noexist]", "store an entry; VALUE may be a MAP or, of a "
-               "prog_array, a program: id N, pinned PATH, tag T, name S", "map update name limits key 10.0.0.1 value 100"),
+    "update": ("MAP [key DATA] value VALUE [cpu=N] [any|exist|noexist]", "store an entry; VALUE is DATA or, where maps or "
+               "programs are held, id N, name S, pinned PATH, tag T", "map update name limits key 10.0.0.1 value 100"),
     "lookup": ("MAP key DATA", "print an entry; exit status 1 if there is none", "map lookup name flows key 10 0 0 1"),
     "getnext": ("MAP [key DATA]", "print the key after a key, or the first", "map getnext name flows"),
     "delete": ("MAP key DATA", "remove an entry", "map delete name flows key src=10.0.0.1,port=443"),
     "pin": ("MAP PATH", "give the map a name in a bpffs", "map pin id 5 /sys/fs/bpf/flows"),
     "peek": ("MAP", "print the value that pop would", "map peek name queue"),
-    "push": ("MAP value DATA", "add a value to a queue, stack or bloom filter (also: enqueue)", "map push id 5 value 7"),
-    "enqueue": ("MAP value DATA", "the same as push", "map enqueue id 5 value 7"),
-    "pop": ("MAP", "remove a value and print it (also: dequeue)", "map pop id 5"),
-    "dequeue": ("MAP", "the same as pop", "map dequeue id 5"),
+    "push": ("MAP value DATA", "add a value to a queue, stack or bloom filter", "map push id 5 value 7"),
+    "enqueue": ("MAP value DATA", "as push", "map enqueue id 5 value 7"),
+    "pop": ("MAP", "remove a value from a queue or stack and print it", "map pop id 5"),
+    "dequeue": ("MAP", "as pop", "map dequeue id 5"),
     "freeze": ("MAP", "forbid user space to change it, for good", "map freeze id 5"),
-    "create": ("PATH type TYPE key SIZE value SIZE entries N name NAME [flags N] [inner_map MAP]", "make a map and pin it",
+    "create": ("PATH type TYPE key SIZE value SIZE entries N name NAME [flags N] [inner_map MAP]", "make a map, pin it",
                "map create /sys/fs/bpf/hits type hash key 4 value 8 entries 1024 name hits"),
-    "layout": ("MAP", "show key and value: offsets, holes, and Python that declares them", "map layout name flows"),
-    "watch": ("MAP [once] [interval SECONDS]", "show entries live, what changes most first", "map watch name flows"),
-    "hist": ("MAP [linear]", "draw a histogram: the key's last field is the slot, log2 unless linear", "map hist name lat"),
+    "layout": ("MAP", "show key and value: offsets, holes, Python that declares them", "map layout name flows"),
+    "watch": ("MAP [once] [interval SECONDS]", "show the entries live, those that change most first", "map watch id 5"),
+    "hist": ("MAP [linear]", "draw a histogram; slots, log2 unless linear, are the key's last field", "map hist id 5"),
     "save": ("MAP FILE", "write a capture, to be read with --from", "map save name flows flows.capture"),
     "btf": ("offset TYPE.MEMBER | layout TYPE", "ask the kernel's BTF", "btf offset task_struct.comm"),
     "probe": ("", "tell what this kernel and these privileges allow", "-j probe"),
     "demo": ("", "have the kernel fill a map and look it up", "demo"),
 }
-_OPTIONS = """\
+_SAME = {"list": "show", "enqueue": "push", "dequeue": "pop"}
+_SILENT = frozenset(("update", "delete", "pin", "push", "freeze", "create"))       # null in bpftool's JSON
+_OPTIONS_HELP = """\
   MAP   id N | name S | pinned PATH, or just N, S, /PATH
-  DATA  [hex] BYTE...   one word per byte: 10 0x0a, after hex: 0a
-        or typed: 1234, -1, 10.0.0.1, 10.0.0.0/8, fe80::1, 02:00:00:00:00:01, OPEN, text, src=10.0.0.1,port=443, {"a": 1}
+  DATA  [hex] BYTE...   a word per byte: 10 0x0a, after hex: 0a
+        or typed        1234, -1, 10.0.0.1, 10.0.0.0/8, fe80::1, 02:00:00:00:00:01, text, the name of an enumerator,
+                        src=10.0.0.1,port=443 {"src": 1, "port": 2}
 
-  -j, --json  JSON as bpftool prints it    -p, --pretty  the same, indented     -f, --bpffs  with -j show: pins
-  --hex       bytes, not decoded           --ndjson      decoded, a line each   --metrics    OpenMetrics text
-  --key-type T, --value-type T   types for maps without BTF: u32, be16, char[16], "u64 count, u64 last_seen"
-  --from FILE   read a capture instead of a map       --btf FILE   for btf: another than the running kernel's
-  --trace       print every bpf(2) call               -h, --help   -V, --version
+  -j, --json     JSON as bpftool prints it     -p, --pretty  the same, indented     -f, --bpffs  -j show tells pins too
+  --hex          bytes, not decoded            --ndjson      decoded, one a line    --metrics    OpenMetrics text
+  --key-type T, --value-type T    for maps without BTF: u32, be16, char[16], "u64 count, u64 last_seen"
+  --from FILE    a capture instead of a map    --btf FILE    instead of the running kernel's
+  --trace        print every bpf(2) call       -h, --help    -V, --version
 
 exit status: 0 done, 1 failed or not found, 2 usage"""
 
@@ -3631,70 +3503,74 @@ class _UsageError(Exception):
     """A command line that makes no sense; the message says why."""
 
 class _Miss(Exception):
-    """What was asked for is not there: (the message for people, what bpftool's JSON says)."""
+    """What was asked for is not there: what to tell people, what bpftool's JSON says."""
 
 class _Options:
-    """The options of a command line, by name; .words is what is left."""
-    flags = {"-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty", "-f": "bpffs", "--bpffs": "bpffs",
+    """A command line: its options as attributes, and .words, which commands take from the front."""
+    FLAGS = {"-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty", "-f": "bpffs", "--bpffs": "bpffs",
              "--hex": "hex", "--ndjson": "ndjson", "--metrics": "metrics", "--trace": "trace", "-h": "help",
-             "--help": "help", "-V": "version", "--version": "version", "-n": "", "--nomount": "", "-l": "", "-d": ""}
-    values = {"--key-type": "key_type", "--value-type": "value_type", "--from": "source", "--btf": "btf"}
+             "--help": "help", "-V": "version", "--version": "version"}
+    VALUES = {"--key-type": "key_type", "--value-type": "value_type", "--from": "file", "--btf": "btf"}
 
     def __init__(self, words):
-        self.words, given = [], list(words)
-        for name in set(self.flags.values()) | set(self.values.values()):
-            setattr(self, name or "ignored", None)
-        while given:
-            word = given.pop(0)
-            if word in self.values or word.partition("=")[0] in self.values:
-                option, sign, value = word.partition("=")
-                if not sign and not given:
+        self.words, given = [], iter(words)
+        for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
+            setattr(self, name, None)
+        for word in given:
+            option, sign, value = word.partition("=")
+            if option in self.VALUES:
+                value = value if sign else next(given, None)
+                if value is None:
                     raise _UsageError("%s wants a value" % word)
-                setattr(self, self.values[option], value if sign else given.pop(0))
-            elif word in self.flags or word == "-jp" or word == "-pj":
-                setattr(self, self.flags.get(word, "pretty") or "ignored", True)
-            elif word.startswith("--") or len(word) == 2 and word[0] == "-" and word[1].isalpha():
+                setattr(self, self.VALUES[option], value)
+            elif word in self.FLAGS:
+                setattr(self, self.FLAGS[word], True)
+            elif word[:2] == "--" or word[:1] == "-" and word[1:2].isalpha():
                 raise _UsageError("unknown option %s" % word)
             else:
                 self.words.append(word)
         self.json = self.json or self.pretty
 
-    def put(self, thing):
+    def put(self, thing, end="\n"):
         """Print a thing as JSON."""
         import json
-        print(json.dumps(_finite(thing), indent=4) if self.pretty else json.dumps(_finite(thing), separators=(",", ":")))
+        how = {"indent": 4} if self.pretty else {"separators": (",", ":")}
+        sys.stdout.write(json.dumps(_finite(thing), **how) + end)
 
-    def open(self, mode="r", rest=None):
-        """Take a map's words; return it, opened with bytes, or the capture, and its View."""
+    def put_entry(self, view, key, value):
+        """Print an entry in the form asked for."""
+        if self.json:
+            return self.put(view.bpftool(key, value))
+        form = view.json_lines if self.ndjson else view.metrics if self.metrics else None
+        for text in form([(key, value)]) if form else [(view.hexadecimal if self.hex else view.human)(key, value)]:
+            print(text)
+        return None
+
+    def view(self, mode="r", rest=0):
+        """Take the words of a map, or the capture; return its View.  rest more words may follow, None: any number."""
         types = [text and parse_type(text) for text in (self.key_type, self.value_type)]
-        if self.source is not None:
-            if mode != "r":
-                raise _UsageError("a capture can't be changed")
-            source = Capture.load(self.source, *types)
+        if self.file is not None and mode == "r":
+            source = Capture.load(self.file)
+        elif self.file is not None:
+            raise _UsageError("a capture can't be changed")
         else:
-            if not self.words:
-                raise _UsageError("which map? id N, name S, pinned PATH")
-            spec = self.words.pop(0)
+            spec = self.take("a map: id N, name S, pinned PATH")
             if spec in ("id", "name", "pinned"):
-                if not self.words or not self.words[0] or spec == "id" and not self.words[0].isdecimal():
-                    raise _UsageError("'%s' must be followed by what it names%s" % (spec, ", a number" * (spec == "id")))
-                spec = "%s %s" % (spec, self.words.pop(0))
+                spec += " " + self.take("what follows '%s'" % spec)
             source = open_map(spec, bytes, bytes, mode=mode)
         self.end(rest)
-        return source, View(source, *types)
+        return View(source, *types)
+
+    def take(self, what, keyword=None):
+        """Take the next word, which is what; keyword, if given, is that word and may be shortened."""
+        word = self.words.pop(0) if self.words else ""
+        if not word or keyword and not keyword.startswith(word):
+            raise _UsageError("%s is needed%s" % (what, ", not '%s'" % word if word else ""))
+        return word
 
     def end(self, rest=0):
-        """Complain of words beyond rest, None for any number."""
         if rest is not None and len(self.words) > rest:
             raise _UsageError("unexpected '%s'" % self.words[rest])
-
-    def take(self, keyword):
-        """Take a word that must be there; keyword may be shortened."""
-        if not self.words or not self.words[0] or not keyword.startswith(self.words[0]):
-            raise _UsageError("'%s' is needed%s" % (keyword, ", not '%s'" % self.words[0] if self.words else ""))
-        self.words.pop(0)
-        if not self.words:
-            raise _UsageError("'%s' must be followed by something" % keyword)
 
 def main(argv=None):
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
@@ -3707,23 +3583,23 @@ def main(argv=None):
         if sys.stdout is not None:     # closed by who started us
             sys.stdout.flush()
         return status
-    except _UsageError as error:
-        return _complain(options, "%s (see --help)" % error, 2)
     except _Miss as miss:
-        if options.json:
-            options.put(miss.args[1])
-            return 1
-        return _complain(None, miss.args[0], 1)
+        if not options.json:
+            return _complain(None, miss.args[0], 1)
+        options.put(miss.args[1])
+        return 1
     except BrokenPipeError:            # the reader has gone: nothing is left to say, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
+    except _UsageError as error:
+        return _complain(options, "%s (see --help)" % error, 2)
     except (BPFError, OSError, ValueError, ImportError) as error:      # a bare system may lack json
         return _complain(options, error, 1)
 
 def _complain(options, message, status):
-    if options and options.json:
+    if options and options.json and not isinstance(message, ImportError):
         options.put({"error": str(message)})
     if sys.stderr is not None:
         sys.stderr.write("bpflookup: %s\n" % message)
@@ -3735,351 +3611,289 @@ def _run(options):
         return print("bpflookup %s" % __version__)
     if words and words[0] and words[0] not in _COMMANDS and "map".startswith(words[0]):
         words.pop(0)
-    if not words or options.help and words[0] not in _COMMANDS:
-        if not options.help:
-            raise _UsageError("a command is needed")
-        return _help(options)
-    name = next((name for name in [words[0]] + list(_COMMANDS) if words[0] and name in _COMMANDS and
-                 name.startswith(words[0])), None)
+    word = words.pop(0) if words else "help" if options.help else ""
+    name = word if word in _COMMANDS else next((name for name in _COMMANDS if word and name.startswith(word)), None)
     if name is None:
-        raise _UsageError("unknown command '%s'" % words[0])
-    if options.help:
-        return _help(options)
-    words.pop(0)
-    same = {"list": "show", "enqueue": "push", "dequeue": "pop"}
-    command = globals()["_" + same.get(name, name)]
-    if not options.trace:
-        return command(options)
-    with trace():
-        return command(options)
+        raise _UsageError("unknown command '%s'" % word if word else "a command is needed")
+    if options.help and name != "help":
+        words[:], name = [name], "help"
+    command = globals()["_" + _SAME.get(name, name)]
+    with trace() if options.trace else _Nothing():
+        status = command(options)
+    if name in _SILENT and options.json:
+        options.put(None)
+    return status
+
+class _Nothing:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
 
 def _help(options):
-    """Print the usage of a command, or of all."""
-    for name in options.words[:1]:
-        if name not in _COMMANDS:
-            raise _UsageError("unknown command '%s'" % name)
-        usage, text, example = _COMMANDS[name]
-        return print("usage: bpflookup.py [OPTION]... %s %s\n%s\nfor example: bpflookup.py %s\n\n%s" % (
-            name, usage, text, example, _OPTIONS))
-    lines = ["  %-14s %s" % (name + " MAP" if usage[:3] == "MAP" else name, text)
-             for name, (usage, text, _) in _COMMANDS.items()]
-    print("usage: bpflookup.py [OPTION]... [map] COMMAND ...    (COMMAND -h: its usage, with an example)\n\n%s\n\n%s" % (
-        "\n".join(lines), _OPTIONS))
+    if not options.words:
+        return print("usage: bpflookup.py [OPTION]... [map] COMMAND ...    (COMMAND -h: its usage)\n\n%s\n\n%s" % ("\n".join(
+            "  %-12s %s" % (name, text) for name, (_, text, _) in _COMMANDS.items()), _OPTIONS_HELP))
+    name = options.words[0]
+    if name not in _COMMANDS:
+        raise _UsageError("unknown command '%s'" % name)
+    return print("usage: bpflookup.py [OPTION]... %s %s\n%s\nfor example: bpflookup.py %s\n\n%s" % (
+        (name,) + _COMMANDS[name] + (_OPTIONS_HELP,)))
 
 def _show(options):
-    if not options.words and not options.source:
-        infos, pinned = list(maps()), pins() if options.bpffs or not options.json else {}
-        if options.json:
-            return options.put([_info_json(info, pinned.get(info.id) if options.bpffs else None) for info in infos])
-        for info in infos:
-            _print_info(info, pinned.get(info.id, ()), {})
-        return None
-    info = options.open(rest=0)[0].info
-    live = not options.source
+    one = options.view().info if options.words or options.file else None
+    infos = [one] if one else list(maps())
+    pinned = pins() if not options.file and (options.bpffs or not options.json) else {}
     if options.json:
-        return options.put(_info_json(info, pins().get(info.id) if options.bpffs and live else None))
-    return _print_info(info, pins().get(info.id, ()) if live else (), users(info.id) if live else {})
+        shown = [_info_json(info, pinned.get(info.id)) for info in infos]
+        return options.put(shown[0] if one else shown)
+    for info in infos:
+        known = _info_json(info)
+        print("%d: %s%s  flags 0x%x" % (info.id, known["type"], "  name " + info.name if info.name else "", info.map_flags))
+        print("\t" + "  ".join("%s %s" % (name, known[key]) for name, key in (
+            ("key", "bytes_key"), ("value", "bytes_value"), ("max_entries", "max_entries"), ("memlock", "bytes_memlock"),
+            ("owner_prog_type", "owner_prog_type"), ("btf_id", "btf_id"), ("frozen", "frozen")) if known.get(key, "") != ""))
+        used = users(one.id) if one and not options.file else {}
+        for what, things in ("pinned", pinned.get(info.id)), ("programs", used.get("progs")), ("used by", used.get("pids")):
+            if things:
+                print("\t%s %s" % (what, ", ".join(things)))
+    return None
 
 def _info_json(info, pinned=None):
     """Return a map's info as bpftool names it, without what the kernel does not tell."""
     owner = info.owner_prog_type
     known = {"id": info.id, "type": map_type_name(info.type), "name": info.name or None, "flags": info.map_flags,
              "bytes_key": info.key_size, "bytes_value": info.value_size, "max_entries": info.max_entries,
-             "bytes_memlock": info.memlock,
-             "owner_prog_type": owner and (_PROG_TYPES[owner] if owner < len(_PROG_TYPES) else "type_%d" % owner),
+             "bytes_memlock": info.memlock, "owner_prog_type": owner and dict(enumerate(_PROG_TYPES)).get(owner, owner),
              "owner_jited": info.owner_jited, "frozen": None if info.frozen is None else int(info.frozen),
              "btf_id": info.btf_id or None, "pinned": pinned}
     return {name: value for name, value in known.items() if value is not None}
 
-def _print_info(info, pinned, used):
-    known = _info_json(info)
-    print("%(id)d: %(type)s" % known, " name " + info.name if info.name else "", " flags 0x%x" % info.map_flags, sep=" ")
-    extra = [" %s %s" % (name, known[key]) for name, key in (
-        ("memlock", "bytes_memlock"), ("owner_prog_type", "owner_prog_type"), ("frozen", "frozen"), ("btf_id", "btf_id"))
-        if key in known]
-    print("\tkey %(bytes_key)dB  value %(bytes_value)dB  max_entries %(max_entries)d" % known, *extra)
-    for what, things in ("pinned", pinned), ("programs", used.get("progs")), ("processes", used.get("pids")):
-        if things:
-            print("\t%s  %s" % (what, ", ".join(things)))
-
 def _dump(options):
-    source, view = options.open(rest=0)
-    entries = _progress(source.entries() if options.source else source.items(), source.info)
-    if options.json:
-        first = True
-        for key, value in entries:
-            sys.stdout.write("[" if first else ",")
-            options.put(view.bpftool(key, value))
-            first = False
-        return print("[]" if first else "]")
+    view = options.view()
+    entries, count = _progress(view.entries(), view.info), 0
     if options.ndjson or options.metrics:
         for line in (view.json_lines if options.ndjson else view.metrics)(entries):
             print(line)
-        return None
-    count = 0
+        return
     for count, (key, value) in enumerate(entries, 1):
-        print((view.hexadecimal if options.hex else view.human)(key, value))
-    return print("Found %d element%s" % (count, "" if count == 1 else "s"))
-
-def _print_entry(options, view, key, value):
+        if options.json:
+            sys.stdout.write("[" if count == 1 else ",")
+            options.put(view.bpftool(key, value), "")
+        else:
+            print((view.hexadecimal if options.hex else view.human)(key, value))
     if options.json:
-        return options.put(view.bpftool(key, value))
-    if options.ndjson or options.metrics:
-        for line in view.metrics([(key, value)]) if options.metrics else [None]:
-            options.put(view.pair(key, value)) if line is None else print(line)
-        return None
-    return print((view.hexadecimal if options.hex else view.human)(key, value))
-
-def _find_entry(options, source, key):
-    """Return the value under a key as bytes, or each CPU's."""
-    value = next((value for one, value in source.entries() if one == key), None) if options.source else source.get(key)
-    if value is None:
-        raise _Miss("no such key: %s" % _hex(key), None)
-    return value
+        print("]" if count else "[]")
+    else:
+        print("Found %d element%s" % (count, "" if count == 1 else "s"))
 
 def _lookup(options):
-    source, view = options.open()
+    view = options.view(rest=None)
     key = _key(options, view)
     options.end()
-    _print_entry(options, view, key, _find_entry(options, source, key))
+    value = view.source.get(key)
+    if value is None:
+        raise _Miss("no such key: %s" % _hex(key), None)
+    options.put_entry(view, key, value)
 
 def _getnext(options):
-    source, view = options.open()
+    view = options.view(rest=None)
     key = _key(options, view) if options.words else None
     options.end()
-    following = source.next_key(key)
+    following = view.source.next_key(key)
     if following is None:
         raise _Miss("no next key", {"error": "can't get next key: No such file or directory"})
+    shown = lambda raw: raw and (["0x%02x" % byte for byte in raw] if options.json else
+                                 _hex(raw) if options.hex else _words(view.plain(raw, view.key), view.key))
     if options.json:
-        return options.put({name: raw and ["0x%02x" % byte for byte in raw]
-                            for name, raw in (("key", key), ("next_key", following))})
-    shown = _hex if options.hex else lambda raw: _words(view.plain(raw, view.key), view.key)
-    return print("key: %s\nnext key: %s" % ("None" if key is None else shown(key), shown(following)))
+        return options.put({"key": shown(key), "next_key": shown(following)})
+    return print("key: %s\nnext key: %s" % (shown(key), shown(following)))
 
 def _update(options):
-    source, view = options.open("rw")
+    view = options.view("rw", None)
     key = _key(options, view) if view.info.key_size else None
-    options.take("value")
-    flag = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}.get(options.words[-1])
-    if flag is not None:
-        options.words.pop()
-    cpu = options.words.pop()[4:] if options.words[-1:] and options.words[-1].startswith("cpu=") else None
-    if view.info.type in _FD_VALUE_TYPES and options.words[:1] and options.words[0] in ("id", "pinned", "name", "tag"):
-        is_program = view.info.type == BPF_MAP_TYPE_PROG_ARRAY
-        with (_program if is_program else open_map)(" ".join(options.words)) as held:
-            value = held.fileno().to_bytes(view.info.value_size, sys.byteorder)
-            return _store(options, source, key, value, flag or 0)
-    value = _data(options.words, view.value, view.info.value_size, "value", view)
+    options.take("'value'", "value")
+    words, flags = options.words, {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
+    flag = flags[words.pop()] if words and words[-1] in flags else BPF_ANY
+    cpu = words.pop()[4:] if words and words[-1].startswith("cpu=") else None
+    if view.info.type in _FD_VALUE_TYPES and words and words[0] in ("id", "pinned", "name", "tag"):
+        held = (_open_program if view.info.type == BPF_MAP_TYPE_PROG_ARRAY else open_map)(" ".join(words))
+        value = held.fileno().to_bytes(view.info.value_size, sys.byteorder)
+    else:
+        value = _data(words, view.value, view.info.value_size, "value", view)
     if cpu is not None:
         if not cpu.isdecimal() or int(cpu) not in view.cpus:
-            raise _UsageError("cpu=%s: this map has values for the CPUs %s" % (cpu, " ".join(map(str, view.cpus)) or "none"))
-        values = source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
+            raise _UsageError("cpu=%s is none of this map's: %s" % (cpu, " ".join(map(str, view.cpus))))
+        values = view.source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
         values[view.cpus.index(int(cpu))], value = value, values
-    return _store(options, source, key, value, flag or 0)
+    view.source.push(value, flag) if key is None else view.source.update(key, value, flag)
 
-def _store(options, source, key, value, flag):
-    if key is None:
-        source.push(value, flag)
-    else:
-        source.update(key, value, flag)
-    return options.put(None) if options.json else None
+def _push(options):
+    view = options.view("rw", None)
+    options.take("'value'", "value")
+    view.source.push(_data(options.words, view.value, view.info.value_size, "value", view))
 
 def _delete(options):
-    source, view = options.open("rw")
+    view = options.view("rw", None)
     key = _key(options, view)
     options.end()
     try:
-        source.delete(key)
+        view.source.delete(key)
     except KeyNotFound:
         raise _Miss("no such key: %s" % _hex(key), {"error": "delete failed: No such file or directory"}) from None
-    return options.put(None) if options.json else None
-
-def _push(options):
-    source, view = options.open("rw")
-    options.take("value")
-    return _store(options, source, None, _data(options.words, view.value, view.info.value_size, "value", view), 0)
 
 def _peek(options, mode="r"):
-    source, view = options.open(mode, 0)
+    view = options.view(mode)
     try:
-        value = source.peek() if mode == "r" else source.pop()
+        options.put_entry(view, b"", view.source.peek() if mode == "r" else view.source.pop())
     except KeyNotFound:
         raise _Miss("the map is empty", None) from None
-    _print_entry(options, view, b"", value)
 
 def _pop(options):
     _peek(options, "rw")
 
 def _pin(options):
-    source, _ = options.open("r", 1)
-    if not options.words:
-        raise _UsageError("pin it where? a path in a bpffs")
-    source.pin(options.words[0])
-    return options.put(None) if options.json else None
+    view = options.view(rest=1)
+    view.source.pin(options.take("a path in a bpffs"))
 
 def _freeze(options):
-    options.open("rw", 0)[0].freeze()
-    return options.put(None) if options.json else None
+    options.view("rw").source.freeze()
 
 def _create(options):
-    words, settings, inner = options.words, {}, None
-    path = words.pop(0) if words else ""
-    while words:
-        name = words.pop(0)
-        full = next((full for full in ("type", "key", "value", "entries", "name", "flags", "inner_map") if
-                     full.startswith(name)), None)
-        if not full or not words or full in settings:
-            raise _UsageError("'%s' is not known, twice there or the last word" % name)
-        if full == "inner_map":
-            inner = options.open(rest=None)[0]
-        else:
-            settings[full] = words.pop(0)
-    types = {name: number for number, name in _MAP_TYPE_NAMES.items()}
+    path, settings, types = options.take("a path in a bpffs"), {}, {name: one for one, name in _MAP_TYPE_NAMES.items()}
+    while options.words:
+        word = options.words.pop(0)
+        name = next((name for name in ("type", "key", "value", "entries", "name", "flags", "inner_map")
+                     if name.startswith(word)), word)
+        settings[name] = options.view(rest=None).source if name == "inner_map" else options.take("what follows " + word)
     try:
-        numbers = {name: int(settings.get(name, "0"), 0) for name in ("key", "value", "entries", "flags")}
-        map_type = types[settings["type"]] if settings["type"] in types else int(settings["type"], 0)
-    except (ValueError, KeyError) as error:
-        raise _UsageError("%s: a type and numbers are needed" % error) from None
-    with Map.create(map_type, None, None, numbers["entries"], key_size=numbers["key"], value_size=numbers["value"],
-                    name=settings.get("name", ""), flags=numbers["flags"], inner=inner) as made:
-        made.pin(path)
-    return options.put(None) if options.json else None
+        number = lambda name: int(settings.pop(name, "0"), 0)
+        map_type = settings.pop("type", "")
+        sizes = dict(key_size=number("key"), value_size=number("value"), max_entries=number("entries"))
+        made = Map.create(types[map_type] if map_type in types else int(map_type, 0), flags=number("flags"),
+                          inner=settings.pop("inner_map", None), name=settings.pop("name", ""), **sizes)
+    except ValueError as error:
+        raise _UsageError("a map needs a type, sizes and a number of entries: %s" % error) from None
+    if settings:
+        raise _UsageError("unexpected '%s'" % min(settings))
+    made.pin(path)
 
 def _layout(options):
-    source, view = options.open(rest=0)
-    parts = [(what, ctype) for what, ctype in (("key", view.key), ("value", view.value)) if ctype is not bytes]
+    view = options.view()
+    typed = [(what, ctype) for what, ctype in (("key", view.key), ("value", view.value)) if ctype is not bytes]
     if options.json:
-        return options.put({what: describe_layout(ctype).split("\n") for what, ctype in parts})
-    for what, ctype in parts:
-        print("%s\n%s\n\n%s" % (what, describe_layout(ctype), python_source(ctype)))
-    if not parts:
-        print("%s: keys of %d bytes, values of %d; %s" % (
-            source.info._about, view.info.key_size, view.info.value_size, source._no_btf))
+        return options.put({what: describe_layout(ctype).split("\n") for what, ctype in typed})
+    for what, ctype in typed or [("", bytes)]:
+        print("%s: %s\n\n%s" % (what, describe_layout(ctype), python_source(ctype)) if typed else
+              "keys of %d bytes, values of %d: %s" % (view.info.key_size, view.info.value_size, view.source._no_btf))
     return None
 
 def _save(options):
-    source, _ = options.open(rest=1)
-    if not options.words or options.source:
-        raise _UsageError("save which live map, and to which file?")
-    count = capture(source, options.words[0])
+    view = options.view(rest=1)
+    count = capture(view.source, options.take("a file"))
     return options.put({"entries": count}) if options.json else print("%d entries" % count)
 
 def _btf(options):
-    words = options.words
-    if len(words) < 2 or words[0] not in ("offset", "layout"):
-        raise _UsageError("btf offset TYPE.MEMBER, or btf layout TYPE")
-    btf, what = BTF.from_file(options.btf) if options.btf else BTF.from_vmlinux(), " ".join(words[1:])
-    if words[0] == "layout":
-        return print("%s\n\n%s" % (btf.describe(what), btf.python_source(what)))
-    name, dot, path = what.partition(".")
-    if not dot:
-        raise _UsageError("btf offset TYPE.MEMBER")
+    what = options.take("offset or layout")
+    if what not in ("offset", "layout"):
+        raise _UsageError("offset or layout is needed, not '%s'" % what)
+    btf, name = BTF.from_file(options.btf) if options.btf else BTF.from_vmlinux(), options.take("a type")
+    name += "".join(" " + word for word in options.words)  # "struct task_struct"
+    if what == "layout":
+        return print("%s\n\n%s" % (btf.describe(name), btf.python_source(name)))
+    name, _, path = name.partition(".")
     steps = btf.offsetof(name, path)
     steps = steps if isinstance(steps, tuple) else (steps,)
     if options.json:
-        return options.put([{"offset": int(step), "bit_offset": step.bit_offset, "bits": step.bits} for step in steps])
+        return options.put([{"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps])
     return print(" -> ".join("%d" % step + (" bits %d..%d" % (step.bit_offset % 8, step.bit_offset % 8 + step.bits - 1)
                                             if step.bits else "") for step in steps))
 
-# Typed input: what people write for a key, a value or a type.
+# What people write for a type, a key, a value.
 
 _NAMED_TYPES = {"char": ctypes.c_char, "bool": ctypes.c_bool, "float": ctypes.c_float, "double": ctypes.c_double}
+_NAMED_TYPES.update({"%s%d" % (letter, 8 * size): getattr(ctype, "__ctype_%s__" % letter, ctype) for letter, ints in (
+    ("u", _UNSIGNED_INTS), ("s", _SIGNED_INTS), ("i", _SIGNED_INTS), ("be", _UNSIGNED_INTS), ("le", _UNSIGNED_INTS))
+    for size, ctype in ints.items()})
 
 def parse_type(text):
-    """Return the ctypes type for "u32", "be16", "char[16]", "u64 count, u64 last_seen" or "{u8 a, u16 b}[4]".
+    """Return the ctypes type for "u32", "be16", "char[16]" or "u64 count, u64 last_seen", laid out as in C.
 
-    Fields lie as in C; "pad 3" or an unnamed field is room between.  raises   LayoutError
+    raises LayoutError for what is no type
     """
-    fields = [field.split() for field in text.strip().split(",")]
+    fields = [field.replace(" [", "[").split() for field in text.split(",")]
     if len(fields) == 1 and len(fields[0]) == 1:
         name, *lengths = fields[0][0].replace("]", "").split("[")
-        order, digits = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")):]
-        size = int(digits or 0) // 8
-        base = {"u": _UNSIGNED_INTS, "s": _SIGNED_INTS, "i": _SIGNED_INTS, "be": _UNSIGNED_INTS, "le": _UNSIGNED_INTS}.get(
-            order, {}).get(size) if size * 8 == int(digits or 0) else None
-        base = _NAMED_TYPES.get(name) or base and getattr(base, "__ctype_%s__" % order, base)
-        if base is None or not all(length.isdecimal() and int(length) < 1 << 24 for length in lengths):
-            raise LayoutError("%r is no type: u8..u64, s8..s64, be16..be64, le16..le64, char, bool, float, double, "
-                              "each with [N], or several with names, \"u32 src, u16 port\"" % text)
+        ctype = _NAMED_TYPES.get(name)
+        if not ctype or not all(length.isdecimal() and int(length) < 1 << 24 for length in lengths):
+            raise LayoutError("'%s' is no type: %s, each with [N], or several with names: \"u32 src, u16 port\"" % (
+                text, " ".join(_NAMED_TYPES)))
         for length in reversed(lengths):
-            base = base * int(length)
-        return base
-    if not all(len(field) == 2 for field in fields):
-        raise LayoutError("%r: a type and a name for each field, \"u32 src, u16 port\"" % text)
-    members = []
-    for word, name in fields:
-        bare, bracket, length = name.partition("[")        # C's "char comm[16]" too
-        members.append((bare, parse_type(word + bracket + length)))
-    if len(set(dict(members))) < len(members) or not all(name.isidentifier() for name, _ in members):
-        raise LayoutError("%r: each field needs a name of its own" % text)
+            if sizeof(ctype) * int(length) > _MAX_BYTES:
+                raise LayoutError("'%s' is too large" % text)
+            ctype = ctype * int(length)
+        return ctype
+    members = [(field[1].partition("[")[0], parse_type(field[0] + "".join(field[1].partition("[")[1:])))
+               for field in fields if len(field) == 2 and field[1].partition("[")[0].isidentifier()]
+    if len(dict(members)) < len(fields):
+        raise LayoutError("'%s': each field takes a type and a name of its own: \"u32 src, u16 port\"" % text)
     return type("struct", (_BTFStructure,), {"_fields_": members})
 
 def _key(options, view):
     """Take "key DATA" and return the bytes."""
-    options.take("key")
-    end = options.words.index("value") if "value" in options.words else len(options.words)
-    words, options.words[:] = options.words[:end], options.words[end:]
+    options.take("'key'", "key")
+    words = options.words[:options.words.index("value")] if "value" in options.words else options.words[:]
+    del options.words[:len(words)]
     return _data(words, view.key, view.info.key_size, "key", view)
 
 def _data(words, ctype, size, what, view):
-    """Return the bytes that DATA stands for: bytes as bpftool takes them, or text that the type gives a meaning."""
+    """Return the bytes that DATA stands for: bytes as bpftool takes them, or what the type makes of the text."""
     text = " ".join(words)
     try:
-        if words[:1] == ["hex"]:
-            raw = bytes(int(word, 16) for word in words[1:])
-        elif len(words) == size and size != 1 and all(word[:1].isdigit() and word.isalnum() for word in words):
-            raw = bytes(_number(word) for word in words)
-        elif view.info.type == BPF_MAP_TYPE_LPM_TRIE and what == "key" and "=" not in text and set(text) & set(".:"):
+        if words[:1] == ["hex"] or len(words) == size > 1 and all(word[:1].isdigit() and word.isalnum() for word in words):
+            raw = bytes(int(word, 16) for word in words[1:]) if words[0] == "hex" else bytes(map(_number, words))
+        elif what == "key" and view.info.type == BPF_MAP_TYPE_LPM_TRIE and "=" not in text and set(text) & set(".:"):
             raw = lpm_key(text)
         elif text[:1] in ("{", "["):
             import json
             raw = _pack(ctype, size, json.loads(text))
-        elif "=" in text:
-            raw = _pack(ctype, size, _assignments(text.replace(",", " ").split()))
         else:
-            raw = _pack(ctype, size, text)
-    except (ValueError, OverflowError, LayoutError) as error:
+            raw = _pack(ctype, size, _assignments(text) if "=" in text else text)
+    except (ValueError, OverflowError, LayoutError, RecursionError) as error:
         raise _UsageError("%s: %s" % (what, error)) from None
-    if len(raw) != size:
-        raise _UsageError("%s has %d bytes, not %d" % (what, size, len(raw)))
+    if len(raw) != size or not words:
+        raise _UsageError("the %s has %d bytes, not %d" % (what, size, len(raw)))
     return raw
 
 def _number(word):
     """Return the integer that a word is: 010 is octal, as bpftool's strtoul has it."""
     return int(word, 8 if word.isdecimal() and word[0] == "0" else 0)
 
-def _assignments(words):
-    """Return {"addr": {"ip4": "10.0.0.1"}} for ["addr.ip4=10.0.0.1"]."""
+def _assignments(text):
+    """Return {"addr": {"ip4": "10.0.0.1"}} for "addr.ip4=10.0.0.1"."""
     tree = {}
-    for word in words:
-        path, sign, text = word.partition("=")
-        if not sign:
-            raise ValueError("'%s' is no NAME=VALUE" % word)
-        *names, last = path.split(".")
-        branch = tree
-        for name in names:
+    for word in text.replace(",", " ").split():
+        path, _, value = word.partition("=")
+        branch, names = tree, path.split(".")
+        for name in names[:-1]:
             branch = branch.setdefault(name, {})
-        if not isinstance(branch, dict) or last in branch:
-            raise ValueError("'%s' is given twice" % path)
-        branch[last] = text
+        if not isinstance(branch, dict) or names[-1] in branch or "=" not in word:
+            raise ValueError("'%s' is no NAME=VALUE, or a second one for the name" % word)
+        branch[names[-1]] = value
     return tree
 
-def _pack(ctype, size, given, names=None):
-    """Return the bytes of a ctypes type for plain data: numbers, text, dicts by field, lists by index.
-
-    names    {number: name} of the enum that an integer is
-    """
+def _pack(ctype, size, given, names=()):
+    """Return the bytes of a type for plain data: numbers, text, dicts by field, lists; names are those of an enum."""
     if _is_record(ctype) and isinstance(given, dict):
-        raw, known = bytearray(size), getattr(ctype, "_btf_type_", None)
-        places = _btf_places(*known) if known else {
-            field.name: (field.type, 8 * field.offset, 0, None) for field in _fields(ctype)}
+        raw, places, btf = bytearray(size), _places(ctype), getattr(ctype, "_btf_type_", [None])[0]
         for name, one in given.items():
             if name not in places:
-                raise ValueError("no field '%s': %s" % (name, ", ".join(places)))
+                raise ValueError("no field '%s'; there are %s" % (name, ", ".join(places)))
             inner, offset, bits, enum = places[name]
             if bits:
-                sign = isinstance(one, int) and one or _number(one)
-                _Bits(offset, bits, known[0].order, sign < 0).put(raw, sign)
+                number = one if isinstance(one, int) else _number(one)
+                _Bits(offset, bits, btf.order, number < 0).put(raw, number)
             else:
                 raw[offset // 8:offset // 8 + sizeof(inner)] = _pack(inner, sizeof(inner), one, enum)
         return bytes(raw)
@@ -4087,135 +3901,124 @@ def _pack(ctype, size, given, names=None):
         if len(given) != ctype._length_:
             raise ValueError("%d elements, not %d" % (ctype._length_, len(given)))
         return b"".join(_pack(ctype._type_, sizeof(ctype._type_), one) for one in given)
-    if isinstance(given, (dict, list)):
-        raise ValueError("%s can't be given as %r" % (type_name(ctype) if ctype is not bytes else "bytes", given))
-    text = given if isinstance(given, str) else ""
-    address = _address(text, size)
-    if address is not None:
-        return address
-    if _is_array(ctype) and ctype._type_ is ctypes.c_char:
-        raw = text.encode()
-        if len(raw) > size:
-            raise ValueError("%r is longer than %d bytes" % (text, size))
-        return raw.ljust(size, b"\0")
-    if names and text in names.values():
-        given = next(number for number, name in names.items() if name == text)
-    elif ctype in (ctypes.c_bool,) and text in ("true", "false"):
-        given = text == "true"
-    elif text:
-        given = float(text) if _is_scalar(ctype) and ctype._type_ in _FLOAT_CODES else _number(text)
+    if isinstance(given, str):
+        raw = _address(given, size)
+        if raw is None and _is_array(ctype) and ctype._type_ is ctypes.c_char:
+            raw = given.encode().ljust(size, b"\0")
+        if raw is not None:
+            return raw
+        numbers = dict({name: number for number, name in dict(names).items()}, **(
+            {"true": 1, "false": 0} if ctype is ctypes.c_bool else {}))
+        is_float = _is_scalar(ctype) and ctype._type_ in _FLOAT_CODES
+        given = numbers[given] if given in numbers else float(given) if is_float else _number(given)
     if ctype is bytes and size in _UNSIGNED_INTS and isinstance(given, int):
         ctype = (_SIGNED_INTS if given < 0 else _UNSIGNED_INTS)[size]
     if not _is_scalar(ctype):
         raise ValueError("%r does not say what its %d bytes are" % (given, size))
     return bytes(_to_ctype(ctype, size, given, "it"))
 
-def _btf_places(btf, type_id):
-    """Return {field: (ctype, bit offset, bits if it is none of a ctype, enum names)} of a record."""
+def _places(ctype):
+    """Return {field: (its ctype, bit offset, bits if it is none of a ctype, {number: name} of an enum)} of a record."""
+    btf, type_id = getattr(ctype, "_btf_type_", (None, None))
+    if not btf:
+        return {field.name: (field.type, 8 * field.offset, 0, ()) for field in _fields(ctype)}
     places = {}
     for name, member, offset, bits in btf._parts(btf._resolve(type_id)):
         inner = btf._resolve(member)
         odd = bits or (8 * inner.size if inner.kind == BTF_KIND_INT and inner.size not in _UNSIGNED_INTS else 0)
-        places[name] = btf._ctype(inner), offset, odd, btf.enumerators(inner) if inner.kind in _ENUMS else None
+        places[name] = btf._ctype(inner), offset, odd, btf.enumerators(inner) if inner.kind in _ENUMS else ()
     return places
 
 def _address(text, size):
-    """Return the bytes of an IPv4, IPv6 or MAC address if text is one of that size, else None."""
+    """Return the bytes of an IPv4, IPv6 or MAC address that has this size, None if text is none."""
     import socket
     if size == 6 and text.count(":") == 5:
         return bytes(int(part, 16) for part in text.split(":"))
-    if size == 4 and text.count(".") == 3 or size == 16 and text.count(":") > 1:
-        try:
-            return socket.inet_pton(socket.AF_INET if size == 4 else socket.AF_INET6, text)
-        except OSError:
-            raise ValueError("%r is no address" % text) from None
-    return None
+    if not (size == 4 and text.count(".") == 3 or size == 16 and text.count(":") > 1):
+        return None
+    try:
+        return socket.inet_pton(socket.AF_INET if size == 4 else socket.AF_INET6, text)
+    except OSError:
+        raise ValueError("'%s' is no address" % text) from None
 
 # Live views.
 
 def _watch(options):
     import time
-    interval, once, words = 1.0, False, None
-    source, view = options.open()
-    words = options.words
-    while words:
-        word = words.pop(0)
+    view, once, interval, before, then = options.view(rest=None), False, 1.0, {}, 0.0
+    while options.words:
+        word = options.words.pop(0)
         if word == "once":
             once = True
-        elif word == "interval" and words and words[0].replace(".", "", 1).isdecimal():
-            interval = float(words.pop(0))
+        elif word == "interval" and options.words and options.words[0].replace(".", "", 1).isdecimal():
+            interval = float(options.words.pop(0))
         else:
-            raise _UsageError("unexpected '%s': once, or interval SECONDS" % word)
-    live, before, then = sys.stdout.isatty() and not once, None, 0
-    bold = ("\033[1m", "\033[0m") if live and not os.environ.get("NO_COLOR") else ("", "")
+            raise _UsageError("once, or interval SECONDS, not '%s'" % word)
+    live = sys.stdout.isatty() and not once
     try:
-        if live:
-            sys.stdout.write("\033[?1049h\033[?25l")       # a screen of its own, no cursor
+        sys.stdout.write("\033[?1049h\033[?25l" if live else "")       # a screen of its own, no cursor
         while True:
-            now, rows = time.time(), _samples(view, source)
-            if before is not None or not once and not live:
-                shown = _watch_lines(view, rows, before or {}, max(now - then, 1e-9), bold, live)
-                sys.stdout.write(("\033[H" + "\033[K\n".join(shown) + "\033[J") if live else "\n".join(shown) + "\n")
+            now, rows = time.time(), _samples(view)
+            if then or live:
+                lines = _watch_lines(view, rows, before, now - then, live)
+                sys.stdout.write("\033[H%s\033[J" % "\033[K\n".join(lines) if live else "\n".join(lines) + "\n")
                 sys.stdout.flush()
                 if once:
-                    return None
+                    return
             before, then = rows, now
             time.sleep(interval)
     finally:
-        if live:
-            sys.stdout.write("\033[?25h\033[?1049l")
+        sys.stdout.write("\033[?25h\033[?1049l" if live else "")
 
-def _samples(view, source):
-    """Return {key: (its text, the value's text, [numbers])}, the CPUs of a value summed."""
+def _samples(view):
+    """Return {key: (its text, the value's text, {path: number})}, a value's CPUs added up."""
     rows = {}
-    for key, value in source.items():
-        values = value if isinstance(value, list) else [value]
-        leaves = [[(path, leaf) for path, leaf in _leaves(view.plain(one, view.value)) if type(leaf) is int]
-                  for one in values] if view.value is not bytes else [[]]
-        totals = [(column[0][0], sum(leaf for _, leaf in column)) for column in zip(*leaves)]
-        text = " ".join("%s=%d" % pair if pair[0] else "%d" % pair[1] for pair in totals) if isinstance(
-            value, list) and totals else _words(view.plain(value, view.value), view.value)
+    for key, value in view.entries():
+        totals, per_cpu = {}, value if isinstance(value, list) else [value]
+        for one in per_cpu if view.value is not bytes else ():
+            for path, leaf in _leaves(view.plain(one, view.value)):
+                if type(leaf) is int:
+                    totals[path] = totals.get(path, 0) + leaf
+        text = _words({path or "sum": number for path, number in totals.items()} if per_cpu is value and totals else
+                      view.plain(value, view.value), view.value)
         rows[key] = _words(view.plain(key, view.key), view.key), text, totals
     return rows
 
-def _watch_lines(view, rows, before, seconds, bold, live):
-    """Return the lines of one screen: entries by the sum of their rates, changed ones marked."""
+def _watch_lines(view, rows, before, seconds, live):
+    """Return the lines of a screen: the entries by how fast they change, those that did marked."""
     import shutil
     columns, height = shutil.get_terminal_size() if live else (1 << 16, len(rows) + 2)
-    lines = []
+    bold, plain = ("\033[1m", "\033[0m") if live and not os.environ.get("NO_COLOR") else ("", "")
+    sorted_rows = []
     for key, (shown, text, totals) in rows.items():
-        old = dict(before[key][2]) if key in before else {}
-        rates = [(path, (number - old[path]) / seconds) for path, number in totals if path in old]
-        changed = key not in before or before[key][1] != text
-        rate = " ".join("%s%+.6g/s" % (path + " " if path else "", one) for path, one in rates if one)
-        lines.append((-sum(abs(one) for _, one in rates), not changed, shown, text, rate))
-    lines.sort()
-    width = min(max([len(line[2]) for line in lines] + [3]), columns // 2)
-    title = "%s: %d entries" % (view.info._about, len(rows))
-    texts = [title[:columns]]
-    for _, same, shown, text, rate in lines[:max(height - 2, 0)]:
-        line = ("%s %-*s  %s  %s" % (" " if same else "*", width, shown, text, rate)).rstrip()[:columns]
-        texts.append(line if same else bold[0] + line + bold[1])
-    if len(lines) > height - 2:
-        texts[-1:] = ["... %d more" % (len(lines) - height + 3)]
-    return texts
+        old = before[key][2] if key in before else {}
+        rates = [(path, (number - old[path]) / seconds) for path, number in totals.items() if path in old]
+        same = key in before and before[key][1] == text or not before
+        sorted_rows.append((-sum(abs(rate) for _, rate in rates), same, shown, text, "  ".join(
+            "%s%+.6g/s" % (path and path + " ", rate) for path, rate in rates if rate)))
+    sorted_rows.sort()
+    width = min(max([len(row[2]) for row in sorted_rows] or [0]), columns // 2)
+    lines = ["%s: %d entries" % (view.info._about, len(rows))[:columns]]
+    for _, same, shown, text, rates in sorted_rows[:height - 1]:
+        line = ("%s %-*s  %s  %s" % (" " if same else "*", width, shown, text, rates)).rstrip()[:columns]
+        lines.append(line if same else bold + line + plain)
+    if len(sorted_rows) > height - 1:
+        lines[-1] = "... %d more" % (len(sorted_rows) - height + 2)
+    return lines
 
 def _hist(options):
-    source, view = options.open()
+    view, groups = options.view(rest=None), {}
     linear = options.words[:1] == ["linear"]
-    options.words[:] = options.words[linear:]
-    options.end()
-    groups = {}
-    for key, value in source.entries() if options.source else source.items():
-        numbers = [[leaf for _, leaf in _leaves(view.plain(one, view.value)) if type(leaf) is int]
-                   for one in (value if isinstance(value, list) else [value])] if view.value is not bytes else []
+    options.end(int(linear))
+    for key, value in view.entries():
         slots = list(_leaves(view.plain(key, view.key)))
-        if not numbers or len(numbers[0]) != 1 or not slots or type(slots[-1][1]) is not int:
+        numbers = [leaf for one in (value if isinstance(value, list) else [value])
+                   for _, leaf in _leaves(view.plain(one, view.value)) if type(leaf) is int]
+        if len(numbers) != (len(value) if isinstance(value, list) else 1) or not slots or type(slots[-1][1]) is not int:
             raise _UsageError("a histogram needs a number as the key's last field and one number as the value; "
                               "--key-type and --value-type can say so")
-        prefix = " ".join("%s=%s" % (path, _words(leaf)) for path, leaf in slots[:-1])
-        counts = groups.setdefault(prefix, {})
-        counts[slots[-1][1]] = counts.get(slots[-1][1], 0) + sum(number for number, in numbers)
+        counts = groups.setdefault(" ".join("%s=%s" % (path, _words(leaf)) for path, leaf in slots[:-1]), {})
+        counts[slots[-1][1]] = counts.get(slots[-1][1], 0) + sum(numbers)
     if options.json:
         return options.put([{"key": prefix, "slots": counts} for prefix, counts in groups.items()])
     for prefix, counts in sorted(groups.items()):
@@ -4223,60 +4026,84 @@ def _hist(options):
     return None
 
 def histogram(counts, linear=False, width=40):
-    """Return the lines of a histogram from {slot: count}: slot n stands for 2^(n-1)..2^n - 1, or if linear for n."""
+    """Return the lines of a histogram of {slot: count}: slot n is 2^(n-1) .. 2^n - 1 or, if linear, n itself."""
     used = [slot for slot, count in counts.items() if count]
     if not used:
         return ["no samples"]
-    if min(used) < 0 or max(used) > (1 << 16 if linear else 64):
-        raise ValueError("slots of %d to %d%s" % (min(used), max(used), "" if linear else ": not log2 (try linear)"))
-    top, lines = max(counts[slot] for slot in used), []
+    if min(used) < 0 or max(used) - min(used) > (1 << 12 if linear else 64) or max(used) > 64 and not linear:
+        raise ValueError("slots %d to %d are too many%s" % (min(used), max(used), "" if linear else " for log2 (linear?)"))
+    top, lines = max(counts[slot] for slot in used), ["%24s : %-10s %s" % ("value", "count", "distribution")]
     for slot in range(min(used), max(used) + 1):
-        count = counts.get(slot, 0)
-        label = "%d" % slot if linear else "%d -> %d" % (1 << slot >> 1 if slot != 1 else 1, (1 << slot) - 1 if slot else 0)
-        lines.append("%24s : %-12d |%-*s|" % (label, count, width, "*" * (count * width // top)))
-    return ["%24s : %-12s %s" % ("value", "count", "distribution")] + lines
+        low, high, count = (1 << slot >> 1) if slot != 1 else 1, (1 << slot) - 1, counts.get(slot, 0)
+        lines.append("%24s : %-10d|%-*s|" % (slot if linear else "%d -> %d" % (low, high), count, width,
+                                             "*" * max(count * width // top, 0)))
+    return lines
 
 def _probe(options):
     options.end()
-    rows = list(_probes())
-    if options.json:
-        return options.put([{"what": what, "available": ok, "detail": str(text)} for what, ok, text in rows])
-    for what, ok, text in rows:
-        print("%-4s %-44s %s" % ("yes" if ok else "no", what, text))
-    return None
-
-def _probes():
-    """Yield (what, whether it is there, detail or why not)."""
-    yield "Linux %s, %s" % (os.uname().release, os.uname().machine), True, "Python %s" % sys.version.split()[0]
-    yield "CPUs", True, "%d possible" % len(possible_cpus())
-    attempt = lambda function: (True, function() or "")
-    def tried(what, function):
-        try:
-            return what, True, function() or ""
-        except (BPFError, OSError, ValueError) as error:
-            return what, False, error
-    yield tried("bpf(2)", lambda: "number %d" % syscall_number())
-    for name, number in ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN), ("CAP_BPF", _CAP_BPF), ("CAP_NET_ADMIN", _CAP_NET_ADMIN), (
-            "CAP_PERFMON", 38):
-        try:
-            yield name, _capability(number), ""
-        except KeyError:
-            yield name, False, "no /proc to tell"
+    checks = [
+        ("Linux", lambda: "%s on %s, Python %s" % (os.uname().release, os.uname().machine, sys.version.split()[0])),
+        ("bpf(2)", lambda: "number %d" % syscall_number()),
+        ("possible CPUs", lambda: " ".join(map(str, possible_cpus()))),
+        ("maps and programs by id", lambda: "%d maps" % sum(1 for _ in maps())),
+        ("the kernel's BTF", lambda: "%d types" % BTF.from_vmlinux().count),
+        ("batches, exact scans", lambda: _probe_map(BPF_MAP_TYPE_HASH, lambda m: m.exact_scan)),
+        ("freeze", lambda: _probe_map(BPF_MAP_TYPE_ARRAY, lambda m: m.freeze())),
+        ("mapped arrays", lambda: _probe_map(BPF_MAP_TYPE_ARRAY, lambda m: m.mmap().close(), flags=BPF_F_MMAPABLE)),
+        ("BPF tokens", _probe_token)]
+    checks += [(name, lambda bit=bit: bool(int(_colon_file("/proc/self/status")["CapEff"], 16) >> bit & 1))
+               for name, bit in (("CAP_BPF", _CAP_BPF), ("CAP_PERFMON", 38), ("CAP_NET_ADMIN", _CAP_NET_ADMIN),
+                                 ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN))]
+    checks += [("map type " + name, lambda map_type=map_type: _probe_map(map_type, lambda m: None))
+               for map_type, name in sorted(_MAP_TYPE_NAMES.items())]
+    rows = [(what,) + _outcome(check) for what, check in checks]
     setting = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip()
-    yield "unprivileged bpf(2)", setting == "0", "kernel.unprivileged_bpf_disabled is %s" % (setting or "not to be read")
-    yield tried("list maps and open them by id", lambda: "%d maps" % sum(1 for _ in maps()))
-    yield tried("BTF of the kernel", lambda: "%d types" % BTF.from_vmlinux().count)
-    mounts = [line.split()[1] for line in _read_text("/proc/self/mounts").splitlines() if " bpf " in line]
-    yield "bpffs", bool(mounts), " ".join(mounts) or "mount -t bpf bpf /sys/fs/bpf"
-    for map_type, name in sorted(_MAP_TYPE_NAMES.items()):
-        yield tried("map type " + name, lambda: _probe_type(map_type))
-    with Map.create(BPF_MAP_TYPE_HASH, u32, u32, 1) as m:
-        yield "batches (exact scans)", m.exact_scan, ""
-        yield tried("freeze", m.freeze)
-    def mapped():
-        with Map.create(BPF_MAP_TYPE_ARRAY, u32, u64, 1, flags=BPF_F_MMAPABLE) as m:
-            m.mmap().close()
-    yield tried("mapped arrays", mapped)
+    mounts = [line.split()[1] for line in _read_text("/proc/self/mounts").splitlines() if line.split()[2:3] == ["bpf"]]
+    rows[3:3] = [("bpf(2) without privilege", setting == "0", "kernel.unprivileged_bpf_disabled is " + (setting or "unknown")),
+                 ("bpffs", bool(mounts), " ".join(mounts) or "none is mounted (mount -t bpf bpf /sys/fs/bpf)")]
+    if options.json:
+        return options.put([{"what": what, "available": there, "detail": text} for what, there, text in rows])
+    return print("\n".join(("%-3s  %-32s %s" % ("yes" if there else "no", what, text)).rstrip() for what, there, text in rows))
+
+def _outcome(check):
+    """Return (whether, detail) of a check, which returns one of the two or fails."""
+    try:
+        found = check()
+        return (found, "") if isinstance(found, bool) else (True, str(found or ""))
+    except (BPFError, OSError, ValueError, KeyError) as failure:
+        return False, str(failure)
+
+def _probe_token():
+    """Ask for a token of no bpffs, which is EBADF where the command is known (6.9)."""
+    attr = bpf_attr()
+    attr.get_id.next_id = 0xffffffff   # bpffs_fd
+    try:
+        _bpf(BPF_TOKEN_CREATE, attr, size=8)
+    except BadFileDescriptor:
+        return True
+
+def _probe_map(map_type, check, flags=0):
+    """Make the smallest map of a type and return what check makes of it."""
+    key_size, value_size, entries, flags = {
+        BPF_MAP_TYPE_LPM_TRIE: (8, 4, 1, BPF_F_NO_PREALLOC), BPF_MAP_TYPE_RHASH: (4, 4, 1, BPF_F_NO_PREALLOC),
+        BPF_MAP_TYPE_STACK_TRACE: (4, 8, 1, 0), BPF_MAP_TYPE_INSN_ARRAY: (4, 16, 1, 0), BPF_MAP_TYPE_ARENA: (
+            0, 0, 1, BPF_F_MMAPABLE), BPF_MAP_TYPE_CGROUP_STORAGE: (16, 4, 0, 0), BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE: (
+            16, 4, 0, 0), BPF_MAP_TYPE_RINGBUF: (0, 0, 4096, 0), BPF_MAP_TYPE_USER_RINGBUF: (0, 0, 4096, 0),
+    }.get(map_type, (0 if map_type in _KEYLESS_TYPES else 4, 4, 0 if map_type in _FD_KEY_TYPES else 1,
+                     flags | (BPF_F_NO_PREALLOC if map_type in _FD_KEY_TYPES else 0)))
+    inner = map_type in (BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS) and Map.create(BPF_MAP_TYPE_ARRAY, u32, u32)
+    btf = _int_btf() if map_type in _FD_KEY_TYPES else None
+    with Map.create(map_type, None, None, entries, key_size=key_size, value_size=value_size, flags=flags,
+                    inner=inner or None, btf=btf and btf.number, btf_key=btf and 1, btf_value=btf and 1) as m:
+        return check(m)
+
+def _int_btf():
+    """Load the BTF of one signed int; return its _Fd."""
+    words = (24, 0, 16, 16, 5, 1, BTF_KIND_INT << 24, 4, _INT_SIGNED << 24 | 32)
+    blob = struct.pack("=HBB9I", 0xeb9f, 1, 0, *words) + b"\0int\0"
+    data, attr = ctypes.create_string_buffer(blob, len(blob)), bpf_attr()
+    attr.btf_load.btf, attr.btf_load.btf_size = addressof(data), len(blob)
+    return _Fd(_bpf(BPF_BTF_LOAD, attr, "BTF of an int"))
 
 # The demo: a socket filter that counts the datagrams a socket gets, by the ports in the UDP header.
 
