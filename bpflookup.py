@@ -4,19 +4,22 @@
     with Map.from_pin("/sys/fs/bpf/flows", key=FlowKey, value=FlowStats) as flows:
         print(flows[FlowKey(src=..., dst=...)].packets)
 
-Map                 open a map: from_pin, from_id, from_name, from_fd, create; then lookup, [],
-                    in, get, lookup_into, update, delete, items, batches, push and pop, mmap ...
+Map                 open a map: from_pin, from_id, from_name, from_fd, create; then lookup, [], in, get, lookup_into,
+                    update, delete, items, batches, push and pop, mmap; .btf and types from it
 open_map            a Map from "id 5", "name foo", "pinned PATH", 5, "/path" or "foo"
-maps, pins          MapInfo of every map; {map id: [pin, ...]}
+maps, pins, users   MapInfo of every map; {map id: [pin, ...]}; the programs and processes that use a map
+BTF                 type information: from_vmlinux, from_id, from_file; offsetof, ctype, members, describe, python_source
 check_layout        refuse a ctypes type that does not fit; describe_layout shows offsets and holes
 to_python, to_json  decode a key or value
+capture, Capture    write a map down; read it elsewhere
 possible_cpus       the CPUs that the values of a per-CPU map belong to
-lpm_key             the key of an LPM trie for "10.0.0.0/8"
+lpm_key, parse_type the key of an LPM trie for "10.0.0.0/8"; the ctypes type for "u32 src, u16 port"
 trace               print every bpf(2) call, like strace
 BPFError            root of every error raised here; KeyNotFound is also a KeyError
 main                the command line: python3 bpflookup.py --help
 
-Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  6 Map  7 Inspection  9 Command line
+Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  5 BTF  6 Map  7 Inspection  8 Output formats
+9 Command line
 """
 __version__ = "0.1.0"
 
@@ -57,7 +60,7 @@ _CMD_NAMES = {number: name for name, number in dict(globals()).items() if name.s
  BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK, BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_DEVMAP_HASH,         # 4.20, 5.2, 5.4
  BPF_MAP_TYPE_STRUCT_OPS, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_INODE_STORAGE,         # 5.6, 5.8, 5.10
  BPF_MAP_TYPE_TASK_STORAGE, BPF_MAP_TYPE_BLOOM_FILTER, BPF_MAP_TYPE_USER_RINGBUF,   # 5.11, 5.16, 6.1
- BPF_MAP_TYPE_CGRP_STORAGE, BPF_MAP_TYPE_ARENA, BPF_MAP_TYPE_INSN_ARRAY, BPF_MAP_TYPE_RHASH,        # 6.2, 6.9, 6.19, 7.2
+ BPF_MAP_TYPE_CGRP_STORAGE, BPF_MAP_TYPE_ARENA, BPF_MAP_TYPE_INSN_ARRAY, BPF_MAP_TYPE_RHASH,       # 6.2, 6.9, 6.19, 7.2
  ) = range(1, 36)
 _MAP_TYPE_NAMES = {number: name[len("BPF_MAP_TYPE_"):].lower() for name, number in dict(globals()).items()
                    if name.startswith("BPF_MAP_TYPE_")}
@@ -83,9 +86,9 @@ _KIND_NAMES = {number: name[len("BTF_KIND_"):].lower() for name, number in dict(
 BPF_PROG_TYPE_SOCKET_FILTER = 1        # 3.19
 _PROG_TYPES = (                        # enum bpf_prog_type, as bpftool names them
     "unspec socket_filter kprobe sched_cls sched_act tracepoint xdp perf_event cgroup_skb cgroup_sock lwt_in lwt_out "
-    "lwt_xmit sock_ops sk_skb cgroup_device sk_msg raw_tracepoint cgroup_sock_addr lwt_seg6local lirc_mode2 sk_reuseport "
-    "flow_dissector cgroup_sysctl raw_tracepoint_writable cgroup_sockopt tracing struct_ops ext lsm sk_lookup syscall "
-    "netfilter").split()
+    "lwt_xmit sock_ops sk_skb cgroup_device sk_msg raw_tracepoint cgroup_sock_addr lwt_seg6local lirc_mode2 "
+    "sk_reuseport flow_dissector cgroup_sysctl raw_tracepoint_writable cgroup_sockopt tracing struct_ops ext lsm "
+    "sk_lookup syscall netfilter").split()
 
 def map_type_name(map_type):
     """Return "percpu_array" for 6, "type_99" for a type newer than this file."""
@@ -426,7 +429,8 @@ def _why_fd_refuses(cmd, fd):
     import fcntl
     mode, info, writes = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, _fdinfo(fd), cmd in _WRITE_CMDS | {"mmap"}
     if mode == os.O_RDONLY and writes or mode == os.O_WRONLY and cmd not in _WRITE_CMDS - _READ_CMDS:
-        return "this descriptor is %s-only: open the map with mode=\"rw\"" % ("read" if mode == os.O_RDONLY else "write")
+        return "this descriptor is %s-only: open the map with mode=\"rw\"" % (
+            "read" if mode == os.O_RDONLY else "write")
     if info.get("frozen") == "1" and writes:
         return "the map is frozen: user space can no longer write to it"
     ring = info.get("map_type") in (str(BPF_MAP_TYPE_RINGBUF), str(BPF_MAP_TYPE_USER_RINGBUF))
@@ -511,16 +515,12 @@ def syscall_number(machine=None, pointer_size=None):
     interpreter is asked first, as uname describes the kernel and not the process.
     """
     if machine is None and pointer_size is None:
-        if SYSCALL_NUMBER is not None:
-            return SYSCALL_NUMBER
-        number = _elf_syscall_number()
+        number = _elf_syscall_number() if SYSCALL_NUMBER is None else SYSCALL_NUMBER
         if number is not None:
             return number
-    if machine is None:
-        if not hasattr(os, "uname"):
-            raise _unknown_machine(sys.platform)
-        machine = os.uname().machine
-    wide = (pointer_size or sizeof(ctypes.c_void_p)) == 8
+    if machine is None and not hasattr(os, "uname"):
+        raise _unknown_machine(sys.platform)
+    machine, wide = machine or os.uname().machine, (pointer_size or sizeof(ctypes.c_void_p)) == 8
     for prefixes, _, number32, number64 in _SYSCALL_TABLE:
         number = number64 if wide else number32
         if machine.startswith(prefixes) and number is not None:
@@ -542,16 +542,12 @@ def _elf_syscall_number(path="/proc/self/exe"):
         return None
     if len(head) < 64 or head[:4] != b"\x7fELF":
         return None
-    order = "little" if head[5] == 1 else "big"
-    e_machine, wide = int.from_bytes(head[18:20], order), head[4] == 2
-    if e_machine == 62 and not wide:
-        return _NR_X32
-    if e_machine == 8 and not wide and int.from_bytes(head[36:40], order) & 0x20:
-        return _NR_MIPS_N32
-    for _, e_machines, number32, number64 in _SYSCALL_TABLE:
-        if e_machine in e_machines:
-            return number64 if wide else number32
-    return None
+    order, wide = "little" if head[5] == 1 else "big", head[4] == 2
+    e_machine, e_flags = int.from_bytes(head[18:20], order), int.from_bytes(head[36:40], order)
+    if not wide and (e_machine == 62 or e_machine == 8 and e_flags & 0x20):
+        return _NR_X32 if e_machine == 62 else _NR_MIPS_N32
+    return next((number64 if wide else number32 for _, e_machines, number32, number64 in _SYSCALL_TABLE
+                 if e_machine in e_machines), None)
 
 def _first_syscall(_, *args):
     """Stand in for libc's syscall(2) until the first use: importing does no I/O and fails nowhere."""
@@ -639,8 +635,7 @@ class trace:
     def __exit__(self, *_):
         global _syscall
         _tracers.remove(self._write)
-        if not _tracers:
-            _syscall = _libc_syscall
+        _syscall = _syscall if _tracers else _libc_syscall
 
 _tracers = []                          # type: list
 
@@ -651,8 +646,7 @@ def _traced_syscall(number, cmd, ref, size):
     before = _format_attr(cmd, attr, size)
     start = time.perf_counter()
     result = _libc_syscall(_nr_bpf, cmd, ref, size)   # known by now, if number is not
-    duration_ns = (time.perf_counter() - start) * 1e9
-    code = get_errno()
+    duration_ns, code = (time.perf_counter() - start) * 1e9, get_errno()
     outcome = "-1 %s" % errno_name(code) if result == -1 else "%d%s" % (result, _format_outputs(cmd, attr))
     for write in tuple(_tracers):
         write("bpf(%s, {%s}, %d) = %s <%d ns>\n" % (cmd_name(cmd), before, size, outcome, duration_ns))
@@ -661,13 +655,11 @@ def _traced_syscall(number, cmd, ref, size):
 
 def _format_attr(cmd, attr, size):
     """Return the fields of a command's arm of bpf_attr, as far as size reaches."""
-    name, _ = _ARMS[cmd]
-    arm = getattr(attr, name)
+    name, _ = _ARMS.get(cmd, ("get_id", ""))
+    arm, words = getattr(attr, name), []
     # What may be shown as bytes: inputs of a size that is known
-    sizes = dict(zip(("key", "value"), _traced_sizes(arm))) if name == "elem" else {}
-    if cmd != BPF_MAP_UPDATE_ELEM:
-        sizes["value"] = 0
-    words = []
+    sizes = dict(zip(("key", "value") if cmd == BPF_MAP_UPDATE_ELEM else ("key",), _traced_sizes(arm))
+                 ) if name == "elem" else {}
     for field, ctype in arm._fields_:
         value = getattr(arm, field)
         if field == "_pad" or getattr(type(arm), field).offset >= size:
@@ -683,12 +675,11 @@ def _format_attr(cmd, attr, size):
 
 def _format_outputs(cmd, attr):
     """Return what a successful command wrote, as " -> ..."."""
+    arm = _ARMS.get(cmd, ("", ""))
     if cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY):
-        size = _traced_sizes(attr.elem)[cmd != BPF_MAP_GET_NEXT_KEY]
-        return " -> %s" % ctypes.string_at(attr.elem.value, size).hex()
-    if _ARMS[cmd][0] == "batch":
-        return " -> count=%d" % attr.batch.count
-    return " -> next_id=%d" % attr.get_id.next_id if _ARMS[cmd] == ("get_id", "next_id") else ""
+        return " -> " + ctypes.string_at(attr.elem.value, _traced_sizes(attr.elem)[cmd != BPF_MAP_GET_NEXT_KEY]).hex()
+    return (" -> count=%d" % attr.batch.count if arm[0] == "batch" else
+            " -> next_id=%d" % attr.get_id.next_id if arm == ("get_id", "next_id") else "")
 
 def _traced_sizes(elem):
     """Return (key, value) bytes as an element command moves them; zeros where the kernel does not tell."""
@@ -696,9 +687,8 @@ def _traced_sizes(elem):
     attr = _info_attr(elem.map_fd, info)
     if _libc_syscall(_nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), _ATTR_SIZES[BPF_OBJ_GET_INFO_BY_FD]) == -1:
         return 0, 0
-    if info.type in _PERCPU_TYPES and not elem.flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
-        return info.key_size, percpu_stride(info.value_size) * len(_proven_cpus or ())
-    return info.key_size, info.value_size
+    slots = info.type in _PERCPU_TYPES and not elem.flags & (BPF_F_CPU | BPF_F_ALL_CPUS)
+    return info.key_size, percpu_stride(info.value_size) * len(_proven_cpus or ()) if slots else info.value_size
 
 def percpu_stride(value_size):
     """Bytes from one CPU's value to the next's, as the kernel copies them (bpf_map_value_size)."""
@@ -732,12 +722,10 @@ def _prove_cpus(count):
 
 def _count_cpus_by_lru():
     """Ask the kernel: it rounds max_entries of a BPF_F_NO_COMMON_LRU map up to a multiple of the CPUs."""
-    attr = bpf_attr()
-    create = attr.map_create
-    create.map_type, create.map_flags = BPF_MAP_TYPE_LRU_HASH, BPF_F_NO_COMMON_LRU      # 4.10
-    create.key_size = create.value_size = 4
-    create.max_entries = 1
-    about, info = "a map that counts the possible CPUs", bpf_map_info()
+    attr, about, info = bpf_attr(), "a map that counts the possible CPUs", bpf_map_info()
+    attr.map_create.map_type, attr.map_create.map_flags = BPF_MAP_TYPE_LRU_HASH, BPF_F_NO_COMMON_LRU      # 4.10
+    attr.map_create.key_size = attr.map_create.value_size = 4
+    attr.map_create.max_entries = 1
     owner = _Fd(_bpf(BPF_MAP_CREATE, attr, about))
     try:
         _info_by_fd(owner.number, info, about)
@@ -920,7 +908,7 @@ def _c_layout(ctype, pack):
     return offsets, -(-size // align) * align
 
 def _check_bitfields(ctype, what):
-    """Raise LayoutError if this Python keeps a field in other bits than C, seen by setting each to ones (before 3.14)."""
+    """Raise LayoutError if this Python (before 3.14) keeps a field in other bits than C: each is set to ones."""
     expected, size = _c_layout(ctype, getattr(ctype, "_pack_", 0))
     order = sys.byteorder if not _is_swapped(ctype) else "big" if sys.byteorder == "little" else "little"
     over = _overlay(ctype)
@@ -969,7 +957,7 @@ def _rows(ctype):
             for field, offset, bits in _placed(ctype)]
 
 def _table(title, size, rows, is_union):
-    """Return a layout as text; a row is (text, bit offset, bits, None or the (rows, bytes, is_union) of a record inside)."""
+    """Return a layout as text.  A row: (text, bit offset, bits, None or (rows, bytes, is_union) of a record inside)."""
     lines = ["%6s %5s  %s" % ("offset", "size", title)]
     holes = _table_rows(lines, rows, size, is_union, 0, "  ") if rows else 0
     lines.append("%d bytes%s" % (size, ", %s of them padding (must match in a key, best zero)" % (
@@ -1016,7 +1004,8 @@ def _source_of(ctype, names, lines):
         while name in names.values():
             name += "_"
         names[ctype] = name
-        lines += ["", "", "class %s(ctypes.%s):" % (name, _base(ctype).__name__), "    _pack_ = 1", "    _layout_ = 'ms'"]
+        lines += ["", "", "class %s(ctypes.%s):" % (name, _base(ctype).__name__), "    _pack_ = 1",
+                  "    _layout_ = 'ms'"]
         if ctype.__dict__.get("_anonymous_"):
             lines.append("    _anonymous_ = %r" % ctype._anonymous_)
         lines += ["    _fields_ = ["] + ["        (%r, %s)," % field for field in fields] + ["    ]"]
@@ -1300,7 +1289,7 @@ class BTF:
 
     @classmethod
     def from_vmlinux(cls):
-        """Return the running kernel's BTF, from /sys (5.4) or, where that is missing, from the kernel (5.11, CAP_SYS_ADMIN)."""
+        """Return the running kernel's BTF, from /sys (5.4) or else by its id (5.11, CAP_SYS_ADMIN)."""
         try:
             return cls.from_file("/sys/kernel/btf/vmlinux")
         except OSError as failure:
@@ -1344,8 +1333,8 @@ class BTF:
             if at > total:             # the last one is cut, or of a kind whose length nobody tells
                 start = offsets.pop()
                 kind = words[start + 1] >> 24 & 0x7f if start + 1 < total else 0
-                self._cut = "the record at byte %d %s" % (
-                    self._type_byte + 4 * start, "is cut short" if kind in self._tails else "is of unknown kind %d" % kind)
+                self._cut = "the record at byte %d is %s" % (
+                    self._type_byte + 4 * start, "cut" if kind in self._tails else "of unknown kind %d" % kind)
             self._offsets = offsets
         return self._offsets
 
@@ -1543,7 +1532,7 @@ class BTF:
         return self._enums[t.id]
 
     def offsetof(self, t, path):
-        """Return the Offset of a member, an int in bytes: "comm", "se.avg", "cpus_mask.bits[1]"; anonymous records are left out.
+        """Return the Offset of a member, an int in bytes: "comm", "se.avg", "cpus_mask.bits[1]".
 
         Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the next.
         """
@@ -1595,10 +1584,10 @@ class BTF:
     # -- ctypes and plain Python
 
     def ctype(self, t):
-        """Return the ctypes type with exactly a type's size and, for a record, its members' offsets; the same each time.
+        """Return the ctypes type with exactly a type's size and members' offsets; the same class each time.
 
-        Enums and pointers are integers; bitfields, and integers of sizes that ctypes does not have, are attributes but no
-        ctypes fields.  Objects of records compare and hash by their bytes and print their fields.
+        Enums and pointers are integers; bitfields, and integers of sizes that ctypes does not have, are attributes but
+        no ctypes fields.  Objects of records compare and hash by their bytes and print their fields.
         """
         t = self._resolve(t)
         self._prove(t)
@@ -1906,7 +1895,7 @@ def _record_differences(ctype, btf, t, strict, path):
             yield path + name, "is in BTF alone"
 
 def _bound(ctype, start=0):
-    """Yield (field, the BTF member it is bound to or None, bit offset, bits), anonymous records' fields in their place."""
+    """Yield (field, name of its BTF member or None, bit offset, bits); fields of anonymous records in their place."""
     placed = _placed(ctype)
     tags = _tag(ctype, "_btf_", [field.name for field, _, _ in placed])
     for field, offset, bits in placed:
@@ -2014,7 +2003,7 @@ class Map:
 
     @classmethod
     def from_fd(cls, fd, key=None, value=None, *, dup=True, strict=False):
-        """Return a Map on a descriptor, an int or an object with fileno(): on a duplicate or, with dup=False, the int itself.
+        """Return a Map on a duplicate of a descriptor, an int or an object with fileno(); dup=False: on the int itself.
 
         raises InvalidArgument if it is no map's, LayoutError if a type does not fit, SyscallError.
         BPF_OBJ_GET_INFO_BY_FD, 4.13
@@ -2071,12 +2060,13 @@ class Map:
 
     @classmethod
     def create(cls, map_type, key=None, value=None, max_entries=1, *, key_size=None, value_size=None, name="",
-               flags=0, inner=None, map_extra=0, numa_node=None, btf=None, btf_key=None, btf_value=None, token=None, strict=False):
+               flags=0, inner=None, map_extra=0, numa_node=None, btf=None, btf_key=None, btf_value=None, token=None,
+               strict=False):
         """Create a map and return it, open for reading and writing.  BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8
 
         key_size, value_size default to those of the types; name has at most 15 of A-Z a-z 0-9 _ .; inner is the Map or
         descriptor that is the pattern for the entries of a map of maps; btf a descriptor of loaded BTF, btf_key and
-        btf_value type ids in it; token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError, SyscallError
+        btf_value type ids in it; token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError
         """
         attr = bpf_attr()
         create = attr.map_create
@@ -2103,7 +2093,8 @@ class Map:
             create.map_name = raw
             size = max(size, _end("map_create", "map_name"))
         about = "a new map (%s%s)" % (map_type_name(create.map_type), " '%s'" % name if name else "")
-        return cls._opened(_Fd(_bpf(BPF_MAP_CREATE, attr, about, size, map_type=create.map_type)), about, key, value, strict)
+        owner = _Fd(_bpf(BPF_MAP_CREATE, attr, about, size, map_type=create.map_type))
+        return cls._opened(owner, about, key, value, strict)
 
     @classmethod
     def _opened(cls, owner, about, key, value, strict, prove=False, keep=False):
@@ -2475,7 +2466,7 @@ class Map:
     # -- the mapping
 
     def __contains__(self, key):
-        """Whether the map has the key, a bloom filter the value: a lookup.  raises NotSupported for queues and stacks"""
+        """Whether the map has the key, a bloom filter the value: a lookup.  NotSupported for queues and stacks"""
         if self.type != BPF_MAP_TYPE_BLOOM_FILTER:
             return self._find(key) is not None
         code = self._element(BPF_MAP_LOOKUP_ELEM, None, self._value_in(None, key))
@@ -2503,10 +2494,10 @@ class Map:
     def update(self, key, value, flags=BPF_ANY):
         """Store value under key: an instance of value_type, a number for scalars, or exactly value_size bytes.
 
-        Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold maps, programs, sockets or
-        cgroups a Map, a descriptor, or an object with fileno().  flags are BPF_ANY, BPF_NOEXIST, BPF_EXIST, | BPF_F_LOCK;
-        BPF_F_CPU | cpu << 32 stores one CPU's value, BPF_F_ALL_CPUS one for all (7.0).  raises KeyExists, KeyNotFound,
-        MapFull, KeyOutOfRange, LayoutError, PermissionDenied, SyscallError.  BPF_MAP_UPDATE_ELEM, 3.18
+        Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold maps, programs, sockets
+        or cgroups a Map, a descriptor, or an object with fileno().  flags: BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK;
+        BPF_F_CPU | cpu << 32 to store one CPU's value, BPF_F_ALL_CPUS one for all (7.0).  raises KeyExists,
+        KeyNotFound, MapFull, KeyOutOfRange, LayoutError, PermissionDenied.  BPF_MAP_UPDATE_ELEM, 3.18
         """
         flags = _flag_bits(flags)
         key = self._key_in(key, BPF_MAP_UPDATE_ELEM)
@@ -2561,7 +2552,7 @@ class Map:
         return self._keyless(BPF_MAP_LOOKUP_ELEM)
 
     def pop(self):
-        """Remove the oldest value of a queue, the newest of a stack, and return it; KeyNotFound if there is none.  4.20"""
+        """Remove and return the oldest value of a queue, the newest of a stack; KeyNotFound if there is none.  4.20"""
         return self._keyless(BPF_MAP_LOOKUP_AND_DELETE_ELEM)
 
     def _keyless(self, cmd, *given):
@@ -2619,9 +2610,9 @@ class Map:
     def items(self):
         """Return an iterator over (key, value) of every entry, each new objects.
 
-        Where exact_scan is True, what is in the map from start to end comes exactly once; elsewhere nothing comes twice, but
-        an entry that others update meanwhile may be missed.  The current key may be deleted.  raises IterationAborted if
-        that cannot be kept, NotSupported (queues, storages, ring buffers), SyscallError.  BPF_MAP_LOOKUP_BATCH, 5.6
+        Where exact_scan is True, what is in the map from start to end comes exactly once; elsewhere nothing comes
+        twice, but an entry that others update meanwhile may be missed.  The current key may be deleted.  raises
+        IterationAborted if that cannot be kept, NotSupported (queues, storages ...).  BPF_MAP_LOOKUP_BATCH, 5.6
         """
         return self._scan(True)
 
@@ -2687,8 +2678,8 @@ class Map:
         """Return an iterator over (keys, values): ctypes arrays of at most size entries each (left out: about a MiB).
 
         The kernel fills them, and they are valid until the next step: memoryview(values), struct.iter_unpack and
-        numpy.frombuffer take them as they are; per-CPU values are arrays of percpu_type().  Exact where exact_scan is True.
-        raises IterationAborted, NotSupported, SyscallError.  BPF_MAP_LOOKUP_BATCH, 5.6; without it filled entry by entry
+        numpy.frombuffer take them as they are; per-CPU values are arrays of percpu_type().  Exact where exact_scan is
+        True.  raises IterationAborted, NotSupported, SyscallError.  BPF_MAP_LOOKUP_BATCH, 5.6; else entry by entry
         """
         self._keyed(BPF_MAP_LOOKUP_BATCH)
         if self._batches():
@@ -2698,9 +2689,9 @@ class Map:
     def lookup_and_delete_batch(self, size=None):
         """Return an iterator like lookup_batch's that removes the entries it hands out.
 
-        Nothing is lost: what the kernel has removed comes with the next step, if the one that did it ended in an error or
-        KeyboardInterrupt; .last is the part that was handed out last.  raises NotSupported (arrays, LPM tries; queues: use
-        pop), PermissionDenied, SyscallError.  BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
+        Nothing is lost: what the kernel has removed comes with the next step, if the one that did it ended in an error
+        or KeyboardInterrupt; .last is the part that was handed out last.  raises NotSupported (arrays, LPM tries;
+        queues: use pop), PermissionDenied, SyscallError.  BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
         """
         self._keyed(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
         return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size)
@@ -2724,8 +2715,8 @@ class Map:
     def update_batch(self, keys, values, flags=0):
         """Store values under keys, in one call where the kernel can (5.6); return how many, which is all of them.
 
-        Each is an array of the type, a buffer of whole elements, or a sequence of what update takes; flags that the batch
-        command does not know (BPF_NOEXIST) make it go entry by entry.  raises as update; .count: how many were stored before
+        Each is an array of the type, a buffer of whole elements, or a sequence of what update takes; flags that the
+        batch command does not know (BPF_NOEXIST) make it go entry by entry.  raises as update, .count: stored before
         """
         flags = _flag_bits(flags)
         keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
@@ -2834,9 +2825,9 @@ class Map:
     def mmap(self, writable=False):
         """Map the map's memory: a MemoryMap, whose reads make no system call.  Indices are 0..max_entries-1.
 
-        For arrays created with BPF_F_MMAPABLE (5.5; the .data, .bss and .rodata of programs are), ring buffers, arenas.  Even
-        reading takes mode="rw": the kernel maps no read-only descriptor.  raises NotSupported, PermissionDenied (descriptor,
-        frozen, BPF_F_RDONLY_PROG), SyscallError
+        For arrays created with BPF_F_MMAPABLE (5.5; the .data, .bss and .rodata of programs are), ring buffers, arenas.
+        Even reading takes mode="rw": the kernel maps no read-only descriptor.  raises NotSupported, PermissionDenied
+        (descriptor, frozen, BPF_F_RDONLY_PROG), SyscallError
         """
         import fcntl
         import mmap
@@ -2954,10 +2945,10 @@ class _Batches:
 class MemoryMap:
     """The memory of a map: an array created with BPF_F_MMAPABLE, a ring buffer or an arena.  Made by Map.mmap.
 
-    mm[i] is the value of element i: a number for scalars, else a copy or, of a writable mapping, an object that lives in
-    the map's memory; mm[i] = value stores, if it is writable.  len(mm) counts elements, mm.view is a memoryview of the
-    bytes, all that ring buffers and arenas have.  Reads and writes are native loads and stores: a value wider than a
-    word can be torn.  The memory stays as long as views and objects in it do.  A child of fork() has no arena's.
+    mm[i] is the value of element i: a number for scalars, else a copy or, of a writable mapping, an object that lives
+    in the map's memory; mm[i] = value stores, if it is writable.  len(mm) counts elements, mm.view is a memoryview of
+    the bytes, all that ring buffers and arenas have.  Reads and writes are native loads and stores: a value wider than
+    a word can be torn.  The memory stays as long as views and objects in it do.  A child of fork() has no arena's.
     """
 
     def __init__(self, m, memory, writable):
@@ -3015,7 +3006,7 @@ class MemoryMap:
         self.close()
 
 def lpm_key(text):
-    """Return the bytes of the key of an LPM trie for "10.0.0.0/8" or an IPv6 prefix; without a length, the whole address."""
+    """Return the key of an LPM trie, as bytes, for "10.0.0.0/8" or an IPv6 prefix; the whole address without a /."""
     import socket
     address, slash, length = text.partition("/")
     try:
@@ -3038,7 +3029,7 @@ def _shown(key):
     return text if len(text) <= 200 else text[:200] + "..."
 
 def _default_type(source, what, size, numeric, demanded=False):
-    """Return the type of a Map's or Capture's keys or values: BTF's (or BTFError if demanded), a number, bytes, or None."""
+    """Return the type of a source's keys or values: BTF's (or BTFError if demanded), a number, bytes, or None."""
     btf, type_id = source.btf, source._btf_types.get(what)
     try:
         if not type_id:
@@ -3149,7 +3140,7 @@ def pins(root="/sys/fs/bpf"):
     return found
 
 def users(map_id):
-    """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as this process may see (4.13, /proc)."""
+    """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as one may see (4.13, /proc)."""
     found = {"progs": [], "pids": []}
     try:
         for prog_id in _ids(BPF_PROG_GET_NEXT_ID):
@@ -3185,11 +3176,12 @@ def _prog_info(prog_id):
         del owner
 
 def _open_program(spec):
-    """Return the descriptor, an object with fileno(), of the program that "id N", "pinned PATH", "tag T" or "name S" says."""
+    """Return the descriptor (fileno()) of the program that "id N", "pinned PATH", "tag T" or "name S" says."""
     kind, _, which = spec.partition(" ")
     if kind == "pinned":
         return _Fd(_obj_cmd(BPF_OBJ_GET, which))
-    found = [prog_id for prog_id, info in ((one, _prog_info(one)[0]) for one in _ids(BPF_PROG_GET_NEXT_ID)) if which == (
+    infos = [(prog_id, _prog_info(prog_id)[0]) for prog_id in _ids(BPF_PROG_GET_NEXT_ID)]
+    found = [prog_id for prog_id, info in infos if which == (
         str(prog_id) if kind == "id" else bytes(info.tag).hex() if kind == "tag" else info.name.decode("latin-1"))]
     if len(found) != 1:
         raise ValueError("%d programs are '%s'" % (len(found), spec))
@@ -3461,8 +3453,8 @@ _COMMANDS = {
     "list": ("[MAP]", "as show", "map list"),
     "help": ("[COMMAND]", "this text, or a command's", "help dump"),
     "dump": ("MAP", "print every entry", "--ndjson map dump name flows | jq .value.packets"),
-    "update": ("MAP [key DATA] value VALUE [cpu=N] [any|exist|noexist]", "store an entry; VALUE is DATA or, where maps or "
-               "programs are held, id N, name S, pinned PATH, tag T", "map update name limits key 10.0.0.1 value 100"),
+    "update": ("MAP [key DATA] value VALUE [cpu=N] [any|exist|noexist]", "store an entry; VALUE: DATA, or of a map of "
+               "maps or programs id N, name S, pinned PATH, tag T", "map update name limits key 10.0.0.1 value 100"),
     "lookup": ("MAP key DATA", "print an entry; exit status 1 if there is none", "map lookup name flows key 10 0 0 1"),
     "getnext": ("MAP [key DATA]", "print the key after a key, or the first", "map getnext name flows"),
     "delete": ("MAP key DATA", "remove an entry", "map delete name flows key src=10.0.0.1,port=443"),
@@ -3633,8 +3625,9 @@ class _Nothing:
 
 def _help(options):
     if not options.words:
-        return print("usage: bpflookup.py [OPTION]... [map] COMMAND ...    (COMMAND -h: its usage)\n\n%s\n\n%s" % ("\n".join(
-            "  %-12s %s" % (name, text) for name, (_, text, _) in _COMMANDS.items()), _OPTIONS_HELP))
+        lines = ["  %-12s %s" % (name, text) for name, (_, text, _) in _COMMANDS.items()]
+        return print("usage: bpflookup.py [OPTION]... [map] COMMAND ...    (COMMAND -h: its usage)\n\n%s\n\n%s" % (
+            "\n".join(lines), _OPTIONS_HELP))
     name = options.words[0]
     if name not in _COMMANDS:
         raise _UsageError("unknown command '%s'" % name)
@@ -3650,12 +3643,13 @@ def _show(options):
         return options.put(shown[0] if one else shown)
     for info in infos:
         known = _info_json(info)
-        print("%d: %s%s  flags 0x%x" % (info.id, known["type"], "  name " + info.name if info.name else "", info.map_flags))
-        print("\t" + "  ".join("%s %s" % (name, known[key]) for name, key in (
-            ("key", "bytes_key"), ("value", "bytes_value"), ("max_entries", "max_entries"), ("memlock", "bytes_memlock"),
-            ("owner_prog_type", "owner_prog_type"), ("btf_id", "btf_id"), ("frozen", "frozen")) if known.get(key, "") != ""))
         used = users(one.id) if one and not options.file else {}
-        for what, things in ("pinned", pinned.get(info.id)), ("programs", used.get("progs")), ("used by", used.get("pids")):
+        name = "  name " + info.name if info.name else ""
+        print("%d: %s%s  flags 0x%x" % (info.id, known["type"], name, info.map_flags))
+        words = ("bytes_key", "bytes_value", "max_entries", "bytes_memlock", "owner_prog_type", "btf_id", "frozen")
+        print("\t" + "  ".join("%s %s" % (word.replace("bytes_", ""), known[word]) for word in words if word in known))
+        for what, things in (("pinned", pinned.get(info.id)), ("programs", used.get("progs")),
+                             ("processes", used.get("pids"))):
             if things:
                 print("\t%s %s" % (what, ", ".join(things)))
     return None
@@ -3851,8 +3845,10 @@ def _data(words, ctype, size, what, view):
     """Return the bytes that DATA stands for: bytes as bpftool takes them, or what the type makes of the text."""
     text = " ".join(words)
     try:
-        if words[:1] == ["hex"] or len(words) == size > 1 and all(word[:1].isdigit() and word.isalnum() for word in words):
-            raw = bytes(int(word, 16) for word in words[1:]) if words[0] == "hex" else bytes(map(_number, words))
+        if words[:1] == ["hex"]:
+            raw = bytes(int(word, 16) for word in words[1:])
+        elif len(words) == size > 1 and all(word[:1].isdigit() and word.isalnum() for word in words):
+            raw = bytes(map(_number, words))
         elif what == "key" and view.info.type == BPF_MAP_TYPE_LPM_TRIE and "=" not in text and set(text) & set(".:"):
             raw = lpm_key(text)
         elif text[:1] in ("{", "["):
@@ -4031,7 +4027,8 @@ def histogram(counts, linear=False, width=40):
     if not used:
         return ["no samples"]
     if min(used) < 0 or max(used) - min(used) > (1 << 12 if linear else 64) or max(used) > 64 and not linear:
-        raise ValueError("slots %d to %d are too many%s" % (min(used), max(used), "" if linear else " for log2 (linear?)"))
+        raise ValueError("slots %d to %d are too many%s" % (
+            min(used), max(used), "" if linear else " for log2 (linear?)"))
     top, lines = max(counts[slot] for slot in used), ["%24s : %-10s %s" % ("value", "count", "distribution")]
     for slot in range(min(used), max(used) + 1):
         low, high, count = (1 << slot >> 1) if slot != 1 else 1, (1 << slot) - 1, counts.get(slot, 0)
@@ -4059,11 +4056,13 @@ def _probe(options):
     rows = [(what,) + _outcome(check) for what, check in checks]
     setting = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip()
     mounts = [line.split()[1] for line in _read_text("/proc/self/mounts").splitlines() if line.split()[2:3] == ["bpf"]]
-    rows[3:3] = [("bpf(2) without privilege", setting == "0", "kernel.unprivileged_bpf_disabled is " + (setting or "unknown")),
+    rows[3:3] = [("unprivileged bpf(2)", setting == "0", "kernel.unprivileged_bpf_disabled: " + (setting or "unknown")),
                  ("bpffs", bool(mounts), " ".join(mounts) or "none is mounted (mount -t bpf bpf /sys/fs/bpf)")]
     if options.json:
         return options.put([{"what": what, "available": there, "detail": text} for what, there, text in rows])
-    return print("\n".join(("%-3s  %-32s %s" % ("yes" if there else "no", what, text)).rstrip() for what, there, text in rows))
+    for what, there, text in rows:
+        print(("%-3s  %-32s %s" % ("yes" if there else "no", what, text)).rstrip())
+    return None
 
 def _outcome(check):
     """Return (whether, detail) of a check, which returns one of the two or fails."""
@@ -4091,10 +4090,11 @@ def _probe_map(map_type, check, flags=0):
             16, 4, 0, 0), BPF_MAP_TYPE_RINGBUF: (0, 0, 4096, 0), BPF_MAP_TYPE_USER_RINGBUF: (0, 0, 4096, 0),
     }.get(map_type, (0 if map_type in _KEYLESS_TYPES else 4, 4, 0 if map_type in _FD_KEY_TYPES else 1,
                      flags | (BPF_F_NO_PREALLOC if map_type in _FD_KEY_TYPES else 0)))
-    inner = map_type in (BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS) and Map.create(BPF_MAP_TYPE_ARRAY, u32, u32)
+    of_maps = map_type in (BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS)
+    inner = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32) if of_maps else None
     btf = _int_btf() if map_type in _FD_KEY_TYPES else None
     with Map.create(map_type, None, None, entries, key_size=key_size, value_size=value_size, flags=flags,
-                    inner=inner or None, btf=btf and btf.number, btf_key=btf and 1, btf_value=btf and 1) as m:
+                    inner=inner, btf=btf and btf.number, btf_key=btf and 1, btf_value=btf and 1) as m:
         return check(m)
 
 def _int_btf():
@@ -4167,8 +4167,8 @@ def _demo(options):
     try:
         flows = Map.create(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows")
     except PermissionDenied as error:
-        return _complain(None, "the demo makes a map of its own, and may not: %s\nrun it as root (sudo python3 bpflookup.py "
-                         "demo), or in a container started with --cap-add BPF" % error, 1)
+        return _complain(None, "the demo makes a map of its own, and may not: %s\nrun it as root (sudo python3 "
+                         "bpflookup.py demo), or in a container started with --cap-add BPF" % error, 1)
     with flows, \
             Map.create(BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total") as total, \
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, \
