@@ -8,7 +8,7 @@ Map                 open a map: from_pin, from_id, from_name, from_fd, create; t
                     update, delete, items, batches, push and pop, mmap; .btf and types from it
 open_map            a Map from "id 5", "name foo", "pinned PATH", 5, "/path" or "foo"
 maps, pins, users   MapInfo of every map; {map id: [pin, ...]}; the programs and processes that use a map
-BTF                 type information: from_vmlinux, from_id, from_file; offsetof, ctype, members, describe, python_source
+BTF                 type information: from_vmlinux, from_id, from_file; offsetof, ctype, members, describe, source
 check_layout        refuse a ctypes type that does not fit; describe_layout shows offsets and holes
 to_python, to_json  decode a key or value
 capture, Capture    write a map down; read it elsewhere
@@ -748,6 +748,8 @@ def _sysfs_cpus():
 MAX_DEPTH = 32                         # of types inside types, for checks and decoding
 
 _INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fd"
+_SIGNED_INTS = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
+_UNSIGNED_INTS = {1: u8, 2: u16, 4: u32, 8: u64}
 _BASES = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._SimpleCData)
 _CDATA = ctypes._SimpleCData.__mro__[1]   # the base of every ctypes object
 
@@ -980,6 +982,40 @@ def _table_rows(lines, rows, size, is_union, start, indent):
 
 def _bytes_text(bits):
     return "%d" % (bits // 8) if bits % 8 == 0 else "%s:%d" % (bits // 8 or "", bits % 8)
+
+class _Bits:
+    """Descriptor of an integer that lies in bits, or bytes, where ctypes has no field.
+
+    Bits are counted as C does, from the low end of each byte, in big-endian data from the high one.
+    """
+
+    def __init__(self, offset, bits, order, signed):
+        self.first, self.last = offset // 8, (offset + bits + 7) // 8
+        self.shift = offset - 8 * self.first if order == "little" else 8 * self.last - offset - bits
+        self.bits, self.mask, self.order, self.sign = bits, (1 << bits) - 1, order, signed and 1 << bits - 1
+
+    def of(self, raw):
+        """Return the number in raw bytes."""
+        number = int.from_bytes(raw[self.first:self.last], self.order) >> self.shift & self.mask
+        return (number ^ self.sign) - self.sign
+
+    def source(self):
+        """Return Python that does that with self."""
+        number = "int.from_bytes(bytes(self)[%d:%d], %r) >> %d & %#x" % (
+            self.first, self.last, self.order, self.shift, self.mask)
+        return "((%s) ^ %#x) - %#x" % (number, self.sign, self.sign) if self.sign else number
+
+    def __get__(self, obj, owner=None):
+        return self if obj is None else self.of(memoryview(obj).tobytes())
+
+    def put(self, buffer, number):
+        """Store a number in a buffer of bytes; LayoutError if it does not fit."""
+        number = _integer(number, -self.sign, self.mask - self.sign, "a field of %d bits" % self.bits) & self.mask
+        whole = int.from_bytes(bytes(buffer[self.first:self.last]), self.order) & ~(self.mask << self.shift)
+        buffer[self.first:self.last] = (whole | number << self.shift).to_bytes(self.last - self.first, self.order)
+
+    def __set__(self, obj, number):
+        self.put((u8 * sizeof(obj)).from_buffer(obj), number)
 
 def python_source(ctype, name=""):
     """Return Python that makes a ctypes type anew, with neither BTF nor this module; its last class is the type."""
@@ -1730,9 +1766,6 @@ class Offset(int):
     def __getnewargs__(self):
         return self.bit_offset, self.bits
 
-_SIGNED_INTS = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
-_UNSIGNED_INTS = {1: u8, 2: u16, 4: u32, 8: u64}
-
 class _ByBytes:
     """What the types made from BTF have in common."""
 
@@ -1750,40 +1783,6 @@ class _BTFStructure(_ByBytes, ctypes.Structure):
 
 class _BTFUnion(_ByBytes, ctypes.Union):
     pass
-
-class _Bits:
-    """Descriptor of an integer that lies in bits, or bytes, where ctypes has no field.
-
-    Bits are counted as C does, from the low end of each byte, in big-endian data from the high one.
-    """
-
-    def __init__(self, offset, bits, order, signed):
-        self.first, self.last = offset // 8, (offset + bits + 7) // 8
-        self.shift = offset - 8 * self.first if order == "little" else 8 * self.last - offset - bits
-        self.bits, self.mask, self.order, self.sign = bits, (1 << bits) - 1, order, signed and 1 << bits - 1
-
-    def of(self, raw):
-        """Return the number in raw bytes."""
-        number = int.from_bytes(raw[self.first:self.last], self.order) >> self.shift & self.mask
-        return (number ^ self.sign) - self.sign
-
-    def source(self):
-        """Return Python that does that with self."""
-        number = "int.from_bytes(bytes(self)[%d:%d], %r) >> %d & %#x" % (
-            self.first, self.last, self.order, self.shift, self.mask)
-        return "((%s) ^ %#x) - %#x" % (number, self.sign, self.sign) if self.sign else number
-
-    def __get__(self, obj, owner=None):
-        return self if obj is None else self.of(memoryview(obj).tobytes())
-
-    def put(self, buffer, number):
-        """Store a number in a buffer of bytes; LayoutError if it does not fit."""
-        number = _integer(number, -self.sign, self.mask - self.sign, "a field of %d bits" % self.bits) & self.mask
-        whole = int.from_bytes(bytes(buffer[self.first:self.last]), self.order) & ~(self.mask << self.shift)
-        buffer[self.first:self.last] = (whole | number << self.shift).to_bytes(self.last - self.first, self.order)
-
-    def __set__(self, obj, number):
-        self.put((u8 * sizeof(obj)).from_buffer(obj), number)
 
 def _occurrences(haystack, needle):
     at = haystack.find(needle)
