@@ -1018,11 +1018,12 @@ class _Bits:
         self.put((u8 * sizeof(obj)).from_buffer(obj), number)
 
 def python_source(ctype, name=""):
-    """Return Python that makes a ctypes type anew, with neither BTF nor this module; its last class is the type."""
+    """Return Python that makes a ctypes type anew, with neither BTF nor this module, and calls it name."""
     lines = ["import ctypes"]
     expression = _source_of(ctype, {}, lines)
-    if not _is_record(ctype):
-        lines += ["", "%s = %s" % (_identifier(name or "value"), expression)]
+    wanted = _identifier(name or (expression if _is_record(ctype) else "value"))
+    if wanted != expression:           # of a typedef, a scalar, an array
+        lines += ["", "%s = %s" % (wanted, expression)]
     return "\n".join(lines) + "\n"
 
 def _source_of(ctype, names, lines):
@@ -1035,26 +1036,28 @@ def _source_of(ctype, names, lines):
         order = "be" if sys.byteorder == "little" else "le"
         return "ctypes.c_%s%s" % (name, ".__ctype_%s__" % order if _is_swapped(ctype) else "")
     if ctype not in names:
-        fields = [(field.name, _source_of(field.type, names, lines)) for field in _fields(ctype)]
         name = _identifier(ctype.__name__)
         while name in names.values():
             name += "_"
-        names[ctype] = name
+        names[ctype] = name            # before those inside: the outermost keeps its name
+        fields = [(field.name, _source_of(field.type, names, lines)) for field in _fields(ctype)]
         lines += ["", "", "class %s(ctypes.%s):" % (name, _base(ctype).__name__), "    _pack_ = 1",
                   "    _layout_ = 'ms'"]
-        if ctype.__dict__.get("_anonymous_"):
-            lines.append("    _anonymous_ = %r" % ctype._anonymous_)
-        lines += ["    _fields_ = ["] + ["        (%r, %s)," % field for field in fields] + ["    ]"]
-        for label, bits in sorted(ctype.__dict__.items()):
-            if isinstance(bits, _Bits):
-                lines.append("    %s = property(lambda self: %s)" % (_identifier(label), bits.source()))
+        lines += ["    _anonymous_ = %a" % ctype._anonymous_] if ctype.__dict__.get("_anonymous_") else []
+        lines += ["    _fields_ = ["] + ["        (%a, %s)," % field for field in fields] + ["    ]"]
+        holes = {field: None for field, _ in fields if field.startswith("_hole")}
+        lines += ["    _btf_ = _json_ = %a" % holes] if holes else []
+        own = [(name, label, one.source()) for label, one in sorted(ctype.__dict__.items()) if isinstance(one, _Bits)]
+        lines += ["", ""][:2 * len(own)] + ["setattr(%s, %a, property(lambda self: %s))" % spec for spec in own]
     return names[ctype]
 
 def _identifier(text):
     """Return a name that Python takes: what compilers write is one but for keywords and the dot of ".bss"."""
     import keyword
-    name = "".join(char if char.isalnum() and char < "\x80" else "_" for char in text).lstrip("_") or "anonymous"
-    return name + "_" if keyword.iskeyword(name) or name[0].isdigit() or name == "ctypes" else name
+    name = "".join(char if char.isalnum() and char < "\x80" else "_" for char in text.lstrip(".")) or "anonymous"
+    taken = ("ctypes", "setattr", "property", "int", "bytes")          # the source itself needs those
+    name = name.lstrip("_") or "anonymous" if name[:2] == "__" else name     # which class bodies mangle
+    return "_" + name if name[0].isdigit() else name + "_" if keyword.iskeyword(name) or name in taken else name
 
 def _integer(given, low, high, what):
     """Return given as an int; LayoutError unless it is one (or has __index__) from low to high."""
@@ -1220,6 +1223,7 @@ def _tag(ctype, tag, fields):
 _MODIFIERS = frozenset((BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_TYPE_TAG))
 _RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))
 _ENUMS = frozenset((BTF_KIND_ENUM, BTF_KIND_ENUM64))
+_INTEGERS = _ENUMS | {BTF_KIND_INT}
 _SIZED = _RECORDS | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
 # What a bare name means first; the other kinds follow by number.
 _NAME_ORDER = (BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_ENUM64, BTF_KIND_TYPEDEF)
@@ -1230,7 +1234,8 @@ _TAIL_WORDS.update({
     BTF_KIND_ENUM: (0, 2), BTF_KIND_FUNC_PROTO: (0, 2), BTF_KIND_VAR: (1, 0), BTF_KIND_DATASEC: (0, 3),
     BTF_KIND_DECL_TAG: (1, 0), BTF_KIND_ENUM64: (0, 3)})
 _INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4
-_MAX_BYTES = 0xffffffff                # of a type: no key or value is larger
+_MAX_BYTES = min(0xffffffff, sys.maxsize)      # of a type: no key or value is larger
+_MAX_NAME = 4096                       # eight times what the kernel takes: many members can share one long name
 
 class BTFType:
     """A type as BTF records it: .id .kind (BTF_KIND_*, 0 for void) .name ("" where it has none) .size (bytes, or None)
@@ -1244,10 +1249,12 @@ class BTFType:
 
     @property
     def _label(self):
-        return "%s %s" % (_KIND_NAMES.get(self.kind, "void"), self.name or "(anonymous)")
+        return "%s %s" % (_KIND_NAMES.get(self.kind, "kind %d" % self.kind), self.name or "(anonymous)") if (
+            self.kind) else "void"
 
     def _error(self, text):
-        return BTFError("type %d (%s) at byte %d: %s" % (self.id, self._label, self._byte, text))
+        where = "type %d (%s)%s" % (self.id, self._label, " at byte %d" % self._byte if self.id else "")
+        return BTFError("%s: %s" % (where, text))
 
 class _Steps(dict):
     """The info word of a record -> how many words the record takes; worked out once for each info word there is."""
@@ -1290,6 +1297,8 @@ class BTF:
                 header_len + str_off, "" if strings[-1:] != b"\0" else ": split BTF? It needs its base"))
         self._strings, self._str_base = strings, base._str_base + len(base._strings) if base else 0
         self._first = base._first + base.count if base else 1
+        if base and base._cut:
+            raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
         self._words = array.array("I", types)
         if self.order != sys.byteorder:
             self._words.byteswap()
@@ -1401,7 +1410,7 @@ class BTF:
         if offset < self._str_base:
             return self.base._string(offset)
         start = offset - self._str_base
-        end = self._strings.find(b"\0", start)
+        end = self._strings.find(b"\0", start, start + _MAX_NAME)
         if end < 0 and offset:
             raise BTFError("a name at byte %d of the strings, which end at %d" % (start, len(self._strings)))
         return self._strings[start:end].decode("utf-8", "backslashreplace")
@@ -1414,7 +1423,7 @@ class BTF:
         word, _, rest = name.partition(" ")
         if word in ("struct", "union", "enum") and rest:
             kind, name = word, rest.strip()
-        wanted, ids, btf = name.encode() + b"\0", [], self
+        wanted, ids, btf = name.encode(errors="backslashreplace") + b"\0", [], self
         kinds = [number for number, text in _KIND_NAMES.items() if kind in (None, text) or kind == text.rstrip("64")]
         while btf and name:
             strings, layers = btf, []
@@ -1457,7 +1466,7 @@ class BTF:
                 inner = self._resolve(type_id)
                 if inner.kind == BTF_KIND_INT:     # before kind_flag the int itself told of bits
                     encoding = inner._words[inner._at + 3]
-                    if encoding & 0xff != 8 * inner.size & 0xff or encoding >> 16 & 0xff:
+                    if encoding & 0xff != 8 * inner.size & 0xff or encoding >> 16 & 0xff or offset % 8:
                         offset, bits = offset + (encoding >> 16 & 0xff), encoding & 0xff
             yield self._string(name_off), type_id, offset, bits
 
@@ -1472,31 +1481,34 @@ class BTF:
                 yield name or "_", type_id, start + offset, bits
 
     def _prove(self, t, depth=0):
-        """Return (bytes, values) of a type that is finite, sized and whole; raise BTFError for any other."""
+        """Return (bytes, values, members, levels) of a finite, sized and whole type; raise BTFError for any other."""
         t = self._resolve(t)
         known = self._proved.get(t.id)
+        if depth + (known[3] if known else 0) > MAX_DEPTH:
+            raise t._error("types inside types, more than %d deep" % MAX_DEPTH)
         if known:
             return known
-        if depth > MAX_DEPTH:
-            raise t._error("types inside types, more than %d deep" % MAX_DEPTH)
-        size, values = t.size, 1
+        size, values, members, levels = t.size, 1, 0, 0
         if t.kind == BTF_KIND_ARRAY:
-            one, values = self._prove(t.type_id, depth + 1)
-            size, values = one * t.count, 1 + values * t.count
+            one, values, members, levels = self._prove(t.type_id, depth + 1)
+            size, values, levels = one * t.count, 1 + values * t.count, levels + 1
         elif t.kind == BTF_KIND_PTR:
             size = self.pointer_size
         elif t.kind in _RECORDS:
             for name, type_id, offset, bits in self._members(t):
                 inner = self._prove(type_id, depth + 1)
-                values += inner[1]
+                values, members, levels = values + inner[1], members + 1 + inner[2], max(levels, inner[3] + 1)
                 if offset + (bits or 8 * inner[0]) > 8 * size or bits > 8 * inner[0] or not bits and offset % 8:
                     raise t._error("member '%s' does not lie inside of it" % name)
+                if bits and self._resolve(type_id).kind not in _INTEGERS or offset and not bits and (
+                        t.kind == BTF_KIND_UNION):
+                    raise t._error("member '%s' can't lie at bit %d of it" % (name, offset))
         elif t.kind not in _SIZED or t.kind != BTF_KIND_FLOAT and not 1 <= size <= 16:
             raise t._error("it has no size" if size is None else "its size can't be %d" % size)
-        if size > _MAX_BYTES or values > 16 * size + (1 << 16):
-            raise t._error("%d bytes, %d values: too large" % (size, values))
-        self._proved[t.id] = size, values
-        return size, values
+        if size > _MAX_BYTES or values > 16 * size + 4096 or members > self.count + 2048:
+            raise t._error("%d bytes, %d values, %d members: too large" % (size, values, members))
+        self._proved[t.id] = size, values, members, levels
+        return self._proved[t.id]
 
     @property
     def pointer_size(self):
@@ -1532,11 +1544,12 @@ class BTF:
     def tags(self, t, component=-1):
         """Return the declaration tags of a type, or of one of its members or parameters."""
         if self._decl_tags is None:
-            self._decl_tags = {}
+            found = {}
             for index, at in enumerate(self._index()):
                 if self._words[at + 1] >> 24 & 0x7f == BTF_KIND_DECL_TAG:
                     tag = self.type(self._first + index)
-                    self._decl_tags.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
+                    found.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
+            self._decl_tags = found
         own = tuple(self._decl_tags.get((self.type(t).id, component & 0xffffffff), ()))
         return own + (self.base.tags(t, component) if self.base and self.type(t).id < self._first else ())
 
@@ -1581,7 +1594,7 @@ class BTF:
                 position, inner = 0, self._resolve(inner.type_id)
                 self._prove(inner)
             if inner.kind == BTF_KIND_ARRAY and word[:1] == "[" and word[-1:] == "]" and word[1:-1].isdecimal():
-                index = int(word[1:-1])
+                index = int(word[1:-1][:99])
                 if inner.count and index >= inner.count:
                     raise BTFError("%s: %s has %d elements" % (path, self.c_type(inner.id), inner.count))
                 position, type_id = position + 8 * index * self.sizeof(inner.type_id), inner.type_id
@@ -1597,13 +1610,15 @@ class BTF:
 
     def c_type(self, t):
         """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *", "u32 [4]"."""
-        tail = ""
+        tail = brackets = ""
         for _ in range(MAX_DEPTH):
             t = self.type(t)
+            if brackets and t.kind != BTF_KIND_ARRAY:
+                tail, brackets = " " + brackets + tail, ""
             if t.kind == BTF_KIND_PTR:
                 tail = " *" + tail
             elif t.kind == BTF_KIND_ARRAY:
-                tail = ("" if tail[:1] == "[" else " ") + "[%d]" % t.count + tail
+                brackets += "[%d]" % t.count
             elif t.kind == BTF_KIND_TYPE_TAG:
                 tail = " __" + t.name + tail
             elif t.kind in _MODIFIERS and t.kind != BTF_KIND_TYPEDEF:
@@ -1611,8 +1626,8 @@ class BTF:
             elif t.kind == BTF_KIND_FUNC_PROTO:
                 return "function" + tail
             else:
-                kind = {BTF_KIND_STRUCT: "struct ", BTF_KIND_UNION: "union ", BTF_KIND_FWD: "struct ",
-                        BTF_KIND_ENUM: "enum ", BTF_KIND_ENUM64: "enum "}.get(t.kind, "")
+                kind = {BTF_KIND_STRUCT: "struct ", BTF_KIND_UNION: "union ",
+                        BTF_KIND_FWD: "union " if t.flag else "struct ", BTF_KIND_ENUM: "enum ", BTF_KIND_ENUM64: "enum "}.get(t.kind, "")
                 return kind + (t.name or "(anonymous)") + tail
             t = t.type_id
         return "..." + tail
@@ -1667,11 +1682,14 @@ class BTF:
         is_union, end, fields, anonymous = t.kind == BTF_KIND_UNION, 0, [], []
         base = _BTFUnion if is_union else _BTFStructure
         own = {"_pack_": 1, "_layout_": "ms", "_btf_type_": (self, t.id), "_anonymous_": anonymous, "_fields_": fields}
-        taken = set(dir(base)) | set(own)
+        reserved = set(dir(base)) | set(own) | {"_swappedbytes_", "_align_", "_json_", "_union_", "_btf_"}
+        taken = set(reserved)
 
         def free(name):
-            while name in taken:
+            if name in reserved or name[:2] == name[-2:] == "__":      # Python and ctypes look for such
                 name += "_"
+            while name in taken:
+                name += "_%d" % len(taken)
             taken.add(name)
             return name
 
@@ -1684,7 +1702,7 @@ class BTF:
                     part, extra = free(part), self._bits(part_type, part_offset, part_bits)
                     if extra:
                         own[part] = extra
-                name = "_anon%d_%d" % (t.id, index)
+                name = free("_anon%d_%d" % (t.id, index))
                 anonymous.append(name)
             else:
                 name = named.get(index) or free("_")
@@ -1695,11 +1713,11 @@ class BTF:
             if offset // 8 < end and not is_union:
                 raise t._error("members that overlap")
             if offset // 8 > end and not is_union:
-                fields.append(("_hole%d_%d" % (t.id, end), u8 * (offset // 8 - end)))
+                fields.append((free("_hole%d_%d" % (t.id, end)), u8 * (offset // 8 - end)))
             fields.append((name, self._ctype(inner)))
             end = max(end, offset // 8 + self.sizeof(inner))
         if end < t.size:
-            fields.append(("_hole%d_%d" % (t.id, end), u8 * (t.size if is_union else t.size - end)))
+            fields.append((free("_hole%d_%d" % (t.id, end)), u8 * (t.size if is_union else t.size - end)))
         return type(base)(t.name or "anonymous", (base,), own)
 
     def _plain(self, t, raw, offset=0, bits=0):
@@ -1709,7 +1727,7 @@ class BTF:
             plain = {}
             for name, type_id, part_offset, part_bits in self._parts(t, offset):
                 while name in plain:
-                    name += "_"
+                    name += "_%d" % len(plain)
                 plain[name] = self._plain(type_id, raw, part_offset, part_bits)
             return plain
         if t.kind == BTF_KIND_ARRAY:
@@ -1738,7 +1756,7 @@ class BTF:
             inner = self._resolve(type_id)
             text = (name and name + ": ") + self.c_type(type_id) + (":%d" % bits if bits else "")
             if inner.kind in _ENUMS:
-                names = ["%s=%d" % (label, number) for number, label in self.enumerators(inner).items()]
+                names = ["%s=%d" % (label, number) for number, label in islice(self.enumerators(inner).items(), 17)]
                 text += " {%s%s}" % (", ".join(names[:16]), ", ..." if len(names) > 16 else "")
             text += "".join(" [%s]" % tag for tag in self.tags(t, index))
             nested = (self._rows(inner), inner.size, inner.kind == BTF_KIND_UNION) if inner.kind in _RECORDS else None
@@ -1800,7 +1818,7 @@ def _elf_section(data, wanted):
         span = lambda header: struct.unpack_from(mark + ("2Q" if wide else "2I"), data, header + (24 if wide else 16))
         names_start = span(start + names * entry_size)[0]
         for header in range(start, start + count * entry_size, entry_size or 1):
-            if data[name_at(header):][:len(wanted) + 1] == wanted + b"\0":
+            if data.startswith(wanted + b"\0", name_at(header)):
                 offset, size = span(header)
                 return data[offset:offset + size]
     except (struct.error, OverflowError) as failure:
@@ -1831,16 +1849,26 @@ def _prove_layout(ctype, btf, type_id, strict, what):
         return
     left, right = describe_layout(ctype).split("\n"), btf.describe(type_id).split("\n")
     right[0] += " in the map's BTF"
-    first = found[0][0].split(".")[-1].split("[")[0] + ":"
-    marked = [any(line[14:].strip().startswith(first) for line in pair) for pair in _zip_longest(left, right)]
-    where = marked.index(True) if True in marked else 0
+    where = max(_shown_in(table, found[0][0]) for table in (left, right))[1]
     width = max(map(len, left))
     table = ["%s %-*s | %s" % (">" if number == where else " ", width, mine, theirs)
              for number, (mine, theirs) in enumerate(_zip_longest(left, right))]
     source = btf.python_source(type_id).split("\n")
     raise LayoutError("%s: %s is not what the map's BTF says: %s\n%s%s" % (
         what, type_name(ctype), "; ".join("%s %s" % pair if pair[0] else pair[1] for pair in found[:8]),
-        "\n".join(table), "\nwrite instead\n" + "\n".join(source[3:]) if len(source) < 60 else ""))
+        "\n".join(table), "\nwrite instead\n" + "\n".join(source[1:]).lstrip() if len(source) < 60 else ""))
+
+def _shown_in(table, path):
+    """Return (how much of a field's path, the number of the line) where a table shows it, or what holds it."""
+    best, names = (0, 0), []
+    for number, line in enumerate(table[1:-1], 1):
+        depth = (len(line[14:]) - len(line[14:].lstrip())) // 2 - 1
+        names[depth:] = [line[14:].strip().split(":")[0]]
+        rest = iter(names)
+        known = [name for name in path.replace("[]", "").split(".") if name in rest]
+        if known and known[-1] == names[-1] and len(known) > best[0]:
+            best = len(known), number
+    return best
 
 def _zip_longest(left, right):
     return zip(left + [""] * (len(right) - len(left)), right + [""] * (len(left) - len(right)))
@@ -1849,7 +1877,7 @@ def _differences(ctype, btf, type_id, strict, path=""):
     """Yield (field, what is wrong with it); only strict looks at more than where things are and how large."""
     t = btf._resolve(type_id)
     if _is_record(ctype) and t.kind in _RECORDS:
-        for difference in _record_differences(ctype, btf, t, strict, path):
+        for difference in _record_differences(ctype, btf, t, strict, path and path + "."):
             yield difference
         return
     bytewise = lambda one: _is_array(one) and sizeof(one._type_) == 1 or _is_scalar(one) and one._type_ == "c"
@@ -1861,7 +1889,7 @@ def _differences(ctype, btf, type_id, strict, path=""):
             yield difference
     elif strict and not (_is_scalar(ctype) and _is_scalar(theirs) and (
             t.kind in _ENUMS and _is_int(ctype) or _family(ctype) == _family(theirs))):
-        yield path, "is %s here, %s in BTF" % (type_name(ctype), btf.c_type(t.id))
+        yield path, "is %s here, %s in BTF" % (type_name(ctype), btf.c_type(type_id))
 
 def _family(scalar):
     """Return what strict tells apart: floating point, signed, unsigned."""

@@ -4,12 +4,14 @@ Those marked @kernel use the real bpf(2): without the right to create maps they 
 BPFLOOKUP_KERNEL=1 such a skip is a failure, as is one for a program that is missing.
 """
 import contextlib
+import collections
 import copy
 import ctypes
 import errno
 import functools
 import gc
 import json
+import keyword
 import os
 import pickle
 import random
@@ -28,7 +30,7 @@ from unittest import mock
 import pytest
 
 import bpflookup as bpf
-from bpflookup import Map
+from bpflookup import BTF, Map
 
 u8, u16, u32, u64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 MODULE = os.path.abspath(bpf.__file__)
@@ -721,7 +723,7 @@ def test_describe_layout_shows_offsets_and_holes():
             18     6    (hole)
             24     8    tail: u64
         32 bytes, 10 of them padding (must match in a key, best zero)""")
-    assert bpf.describe_layout(u32.__ctype_be__).endswith("be32\n4 bytes, aligned to %d" % ctypes.alignment(u32))
+    assert bpf.describe_layout(u32.__ctype_be__).endswith("be32\n4 bytes")
 
 
 @pytest.mark.parametrize("ctype, name", [
@@ -912,6 +914,922 @@ def test_json_has_no_nan():
     for obj in (object(), ctypes.c_void_p(5), ctypes.pointer(u32(1))):
         with pytest.raises(bpf.LayoutError):
             bpf.to_json(obj)
+
+
+# ---- 5. BTF -----------------------------------------------------------------
+
+
+class Blob:
+    """BTF put together by hand.  Each method adds a type and returns its id; a name may be a number, of a byte."""
+    (INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FUNC_PROTO, VAR, DATASEC,
+     FLOAT, DECL_TAG, TYPE_TAG, ENUM64) = range(1, 20)
+
+    def __init__(self, order="little", base=None):
+        self.order, self.base, self.mark = order, base, "<" if order == "little" else ">"
+        self.types, self.strings = [], bytearray(b"" if base else b"\0")
+        self.first, self.start = (base.first + len(base.types), base.start + len(base.strings)) if base else (1, 0)
+
+    def name(self, text):
+        if not isinstance(text, str) or text == "":
+            return text or 0
+        self.strings += text.encode() + b"\0"
+        return self.start + len(self.strings) - len(text.encode()) - 1
+
+    def add(self, kind, name="", vlen=0, number=0, words=(), flag=0):
+        words = [self.name(name), flag << 31 | kind << 24 | vlen, number] + [self.name(word) for word in words]
+        self.types.append(struct.pack("%s%dI" % (self.mark, len(words)), *[word & 0xffffffff for word in words]))
+        return self.first + len(self.types) - 1
+
+    def int(self, name, size, encoding=0, bits=None, offset=0):
+        return self.add(self.INT, name, 0, size, [encoding << 24 | offset << 16 | (8 * size if bits is None else bits)])
+
+    def of(self, kind, type_id, name=""):
+        return self.add(kind, name, 0, type_id)
+
+    def array(self, type_id, count):
+        return self.add(self.ARRAY, words=[type_id, 1, count])
+
+    def struct(self, name, size, *members, **kind):
+        """Members are (name, type, bit offset) or (..., bits), which sets the kind_flag."""
+        flag = any(len(member) > 3 for member in members)
+        words = [word for member in members for word in (
+            member[0], member[1], member[2] | (member[3] << 24 if len(member) > 3 else 0))]
+        return self.add(kind.get("kind", self.STRUCT), name, len(members), size, words, flag)
+
+    def union(self, name, size, *members):
+        return self.struct(name, size, *members, kind=self.UNION)
+
+    def enum(self, name, size, names, signed=0, wide=False):
+        words = [word for label, number in names for word in (
+            [label, number, number >> 32] if wide else [label, number])]
+        return self.add(self.ENUM64 if wide else self.ENUM, name, len(names), size, words, signed)
+
+    def data(self, header=24, layout=None, **changed):
+        """Return the blob.  layout: {kind: (bytes always, bytes for each of vlen)}; changed: header fields."""
+        types, strings, entries = b"".join(self.types), bytes(self.strings), b""
+        header = max(header, 32 if layout else 0)
+        for kind in range(max(layout) + 1 if layout else 0):
+            entries += struct.pack(self.mark + "BBH", *layout.get(kind, (0, 0)) + (0,))
+        fields = dict(magic=0xeb9f, version=1, flags=0, hdr_len=header, type_off=0, type_len=len(types),
+                      str_off=len(types) + len(entries), str_len=len(strings), layout_off=len(types),
+                      layout_len=len(entries))
+        fields.update(changed)
+        head = struct.pack(self.mark + "HBB7I", *[fields[name] for name in (
+            "magic", "version", "flags", "hdr_len", "type_off", "type_len", "str_off", "str_len", "layout_off",
+            "layout_len")]) + bytes(8)
+        return head[:header] + types + entries + strings
+
+    def btf(self, **header):
+        return bpf.BTF.from_bytes(self.data(**header), self.base and self.base.btf())
+
+
+ORDERS = pytest.mark.parametrize("order", ["little", "big"])
+FUZZ = int(os.environ.get("BPFLOOKUP_FUZZ", "3000"))           # blobs to try; CI sets 100000
+
+
+def in_order(order, *numbers_of_bits):
+    """Return the bytes that hold (number, bits) one behind the other, counted as C does in that order."""
+    digits = [format(number & (1 << bits) - 1, "0%db" % bits) for number, bits in numbers_of_bits]
+    if order == "big":
+        return int("".join(digits), 2).to_bytes(sum(map(len, digits)) // 8, order)
+    return int("".join(reversed(digits)), 2).to_bytes(sum(map(len, digits)) // 8, order)
+
+
+def zoo(order="little"):
+    """Return a Blob with a type of each kind, its id the number of its kind (which the kernel takes as well)."""
+    b = Blob(order)
+    b.int("int", 4, 1), b.of(b.PTR, 5), b.array(1, 3)
+    b.struct("pair", 8, ("low", 1, 0), ("high", 1, 32, 5))
+    b.union("either", 8, ("whole", 4, 0), ("list", 2, 0))
+    b.enum("sign", 4, [("PLUS", 1), ("MINUS", -1)], signed=1)
+    b.add(b.FWD, "later", flag=1), b.of(b.TYPEDEF, 1, "s32"), b.of(b.VOLATILE, 8), b.of(b.CONST, 9)
+    b.of(b.RESTRICT, 2), b.of(b.FUNC, 13, "main"), b.add(b.FUNC_PROTO, "", 2, 1, ["argc", 1, 0, 0])
+    b.add(b.VAR, "counter", 0, 10, [1]), b.add(b.DATASEC, ".bss", 1, 8, [14, 4, 4]), b.add(b.FLOAT, "double", 0, 8)
+    b.add(b.DECL_TAG, "tag", 0, 4, [-1]), b.of(b.TYPE_TAG, 5, "user")
+    b.enum("long_sign", 8, [("FAR", 1 << 40), ("BELOW", -5)], signed=1, wide=True)
+    return b
+
+
+KINDS = [       # as zoo makes them: name, size, type_id, count, flag
+    ("int", 4, 0, 0, 0), ("", None, 5, 0, 0), ("", None, 1, 3, 0), ("pair", 8, 0, 2, 1), ("either", 8, 0, 2, 0),
+    ("sign", 4, 0, 2, 1), ("later", None, 0, 0, 1), ("s32", None, 1, 0, 0), ("", None, 8, 0, 0), ("", None, 9, 0, 0),
+    ("", None, 2, 0, 0), ("main", None, 13, 0, 0), ("", None, 1, 2, 0), ("counter", None, 10, 0, 0),
+    (".bss", 8, 0, 1, 0), ("double", 8, 0, 0, 0), ("tag", None, 4, 0, 0), ("user", None, 5, 0, 0),
+    ("long_sign", 8, 0, 2, 1)]
+C_TYPES = ["int", "union either *", "int [3]", "struct pair", "union either", "enum sign", "union later", "s32",
+           "s32 volatile", "s32 volatile const", "union either * restrict", "main", "function", "counter", ".bss",
+           "double", "tag", "union either __user", "enum long_sign"]
+
+
+@ORDERS
+@pytest.mark.parametrize("header", [24, 28, 32, 40])
+def test_every_kind_is_read(order, header):
+    btf = zoo(order).btf(header=header)
+    assert (btf.order, btf.base, btf.count) == (order, None, 19) and "19 types" in repr(btf)
+    for number, (expected, c_type) in enumerate(zip(KINDS, C_TYPES), 1):
+        t = btf.type(number)
+        assert (t.id, t.kind) == (number, number) and (t.name, t.size, t.type_id, t.count, t.flag) == expected
+        assert btf.c_type(number) == c_type and str(number) in repr(t)
+        assert not t.name or btf.find(t.name) == number == btf.type(t.name).id == btf.type(t).id
+    assert btf.type(0).kind == 0 and btf.c_type(0) == "void"
+    assert list(btf.members("pair")) == [("low", 1, 0, 0, ()), ("high", 1, 32, 5, ())]
+    assert list(btf.members(".bss")) == [("counter", 10, 32, 0, ())] and btf.tags("pair") == ("tag",)
+    assert btf.enumerators("sign") == {1: "PLUS", -1: "MINUS"}
+    assert btf.enumerators("enum long_sign") == {1 << 40: "FAR", -5: "BELOW"}
+    assert bpf.to_python(btf.ctype(".bss").from_buffer_copy(in_order(order, (0, 32), (-7, 32)))) == {"counter": -7}
+    with pytest.raises(bpf.BTFError, match="no type 20"):
+        btf.type(20)
+
+
+def assert_bpftool_agrees(btf, types):
+    for theirs in types:
+        t = btf.type(theirs["id"])
+        ours = {"kind": t.kind, "name": t.name or "(anon)", "size": t.size, "vlen": t.count, "nr_elems": t.count,
+                "type_id": t.type_id, "ret_type_id": t.type_id, "fwd_kind": "union" if t.flag else "struct"}
+        theirs["kind"] = getattr(bpf, "BTF_KIND_" + theirs["kind"])
+        if "members" in theirs:
+            ours["members"] = [dict({"name": name or "(anon)", "type_id": type_id, "bits_offset": offset},
+                                    **{"bitfield_size": bits} if bits else {})
+                               for name, type_id, offset, bits, _ in btf.members(t)]
+        if "values" in theirs:
+            ours["values"] = [{"name": name, "val": number} for number, name in btf.enumerators(t).items()]
+            wrap = lambda number: number & 0xffffffff if t.kind == bpf.BTF_KIND_ENUM and not t.flag else number
+            seen = set()               # a number that two names have is told by the first alone
+            theirs["values"] = [dict(row, val=wrap(row["val"])) for row in theirs["values"]
+                                if not (row["val"] in seen or seen.add(row["val"]))]
+        assert {name: ours[name] for name in ours if name in theirs} == {
+            name: theirs[name] for name in ours if name in theirs}
+
+
+@ORDERS
+def test_bpftool_reads_the_same_in_made_up_types(order, tmp_path):
+    path, split = tmp_path / "zoo", extension(zoo(order))
+    path.write_bytes(zoo(order).data())
+    assert_bpftool_agrees(bpf.BTF.from_file(str(path)), bpftool("btf", "dump", "file", path)["types"])
+    (tmp_path / "split").write_bytes(split.data())
+    found = bpftool("-B", path, "btf", "dump", "file", tmp_path / "split")["types"]
+    assert [t["id"] for t in found] == list(range(20, 20 + len(split.types)))
+    assert_bpftool_agrees(split.btf(), found)
+
+
+def test_bpftool_reads_the_same_in_the_kernels_types():
+    if not os.path.exists("/sys/kernel/btf/vmlinux"):
+        lacking("the kernel's BTF")
+    btf, found = bpf.BTF.from_vmlinux(), bpftool("btf", "dump", "file", "/sys/kernel/btf/vmlinux")["types"]
+    assert btf.count == len(found) and btf.order == sys.byteorder
+    assert_bpftool_agrees(btf, random.Random(5).sample(found, 4000))
+
+
+@kernel
+def test_the_kernel_takes_the_zoo_and_gives_it_back():
+    blob, attr = zoo(sys.byteorder).data(), bpf.bpf_attr()
+    buffer = ctypes.create_string_buffer(blob, len(blob))
+    attr.btf_load.btf, attr.btf_load.btf_size = ctypes.addressof(buffer), len(blob)
+    fd = ctypes.CDLL(None, use_errno=True).syscall(bpf.syscall_number(), bpf.BPF_BTF_LOAD, ctypes.byref(attr), 28)
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    try:
+        with open("/proc/self/fdinfo/%d" % fd) as file:
+            btf_id = int(file.read().split("btf_id:")[1])
+        assert bpf.BTF.from_id(btf_id).data == blob
+    finally:
+        os.close(fd)
+    with pytest.raises(bpf.BPFError):
+        bpf.BTF.from_id(0xffffffff)
+    assert bpf.BTF.from_id(1).data == bpf.BTF.from_vmlinux().data
+
+
+SCALARS = [     # what adds the type, an example in big-endian bytes, what that means
+    (lambda b: b.int("u8", 1), "fe", 254), (lambda b: b.int("s8", 1, 1), "fe", -2),
+    (lambda b: b.int("u16", 2), "fffe", 65534), (lambda b: b.int("s16", 2, 1), "fffe", -2),
+    (lambda b: b.int("u24", 3), "010203", 0x010203), (lambda b: b.int("s24", 3, 1), "fffffe", -2),
+    (lambda b: b.int("u32", 4), "fffffffe", 0xfffffffe), (lambda b: b.int("s32", 4, 1), "fffffffe", -2),
+    (lambda b: b.int("u40", 5), "0102030405", 0x0102030405), (lambda b: b.int("s64", 8, 1), "ff" * 7 + "fe", -2),
+    (lambda b: b.int("u128", 16), "0102" * 8, int("0102" * 8, 16)), (lambda b: b.int("s128", 16, 1), "ff" * 16, -1),
+    (lambda b: b.int("bool", 1, 4), "01", True), (lambda b: b.int("bool32", 4, 4), "00000001", True),
+    (lambda b: b.add(b.FLOAT, "half", 0, 2), "3e00", 1.5), (lambda b: b.add(b.FLOAT, "float", 0, 4), "bfc00000", -1.5),
+    (lambda b: b.add(b.FLOAT, "double", 0, 8), "3ff8" + "00" * 6, 1.5),
+    (lambda b: b.enum("e", 4, [("ONE", 1), ("TOP", -1)]), "ffffffff", "TOP"),
+    (lambda b: b.enum("e", 4, [("ONE", 1)]), "fffffffe", 0xfffffffe),
+    (lambda b: b.enum("e", 4, [("TOP", -1), ("AGAIN", -1)], signed=1), "ffffffff", "TOP"),
+    (lambda b: b.enum("e", 1, [("TOP", -1)], signed=1), "ff", "TOP"),
+    (lambda b: b.enum("e", 8, [("ONE", 1)], signed=1), "ff" * 7 + "fe", -2),
+    (lambda b: b.enum("e", 8, [("BIG", 1 << 63)], wide=True), "80" + "00" * 7, "BIG"),
+    (lambda b: b.enum("e", 8, [("LOW", -1 << 63)], 1, wide=True), "80" + "00" * 7, "LOW"),
+    (lambda b: b.enum("e", 4, [("TOP", -1)], 1, wide=True), "ffffffff", "TOP"),
+    (lambda b: b.of(b.PTR, 0), "ffff888012345678", "0xffff888012345678"),
+    (lambda b: b.of(b.TYPEDEF, b.of(b.CONST, b.of(b.TYPE_TAG, b.int("u16", 2), "tag")), "port"), "1f90", 8080)]
+
+
+@ORDERS
+def test_scalars_of_every_kind_and_size(order):
+    blob, raw, members, expected = Blob(order), b"", [], {}
+    for index, (add, example, value) in enumerate(SCALARS):    # back to back, so most of them unaligned
+        one = bytes.fromhex(example) if order == "big" else bytes.fromhex(example)[::-1]
+        members.append(("f%d" % index, add(blob), 8 * len(raw)))
+        raw, expected["f%d" % index] = raw + one, value
+    members.append(("quad", blob.add(blob.FLOAT, "long double", 0, 16), 8 * len(raw)))     # no Python number holds it
+    raw, expected["quad"] = raw + bytes(range(16)), list(range(16))
+    blob.struct("all", len(raw), *members)
+    btf = blob.btf()
+    obj = btf.ctype("all").from_buffer_copy(raw)
+    assert bpf.to_python(obj) == expected and bytes(obj) == raw and json.loads(bpf.to_json(obj)) == expected
+    for name, type_id, offset, _, _ in btf.members("all"):
+        assert btf.offsetof("all", name) == offset // 8 and btf.offsetof("all", name).bits == 0
+        ctype, value = btf.ctype(type_id), expected[name]
+        assert ctypes.sizeof(ctype) == btf.sizeof(type_id)
+        if type(value) in (int, float) and ctypes.sizeof(ctype) in (1, 4, 8):
+            assert bpf.to_python(ctype.from_buffer_copy(raw, offset // 8)) == value
+        if isinstance(value, int):
+            assert getattr(obj, name) == value
+            setattr(obj, name, 1), setattr(obj, name, value)
+            assert bytes(obj) == raw
+
+
+@ORDERS
+@pytest.mark.parametrize("style", ["kind_flag", "int"])
+def test_bitfields_lie_and_are_set_as_in_c(order, style):
+    rng = random.Random(order)
+    for _ in range(40):
+        widths = [rng.choice([1, 3, 5, 7, 8, 11, 24, 31, 32, 33, 63, 64]) for _ in range(rng.randrange(1, 9))]
+        widths.append(-sum(widths) % 8 or 8)
+        blob, members, offset, numbers = Blob(order), [], 0, []
+        for index, bits in enumerate(widths):
+            size, signed, within = rng.choice([size for size in (1, 2, 4, 8) if 8 * size >= bits]), rng.randrange(2), 0
+            if style == "int":
+                within = rng.randrange(min(offset, 255) + 1)
+                members.append(("f%d" % index, blob.int("int", size, signed, bits, within), offset - within))
+            else:
+                members.append(("f%d" % index, blob.int("int", size, signed), offset, bits))
+            numbers.append(rng.randrange(1 << bits) - (signed << bits - 1))
+            offset += bits
+        btf = Blob.struct(blob, "bits", offset // 8, *members) and blob.btf()
+        raw = in_order(order, *zip(numbers, widths))
+        obj = btf.ctype("bits").from_buffer_copy(raw)
+        assert list(bpf.to_python(obj).values()) == [getattr(obj, member[0]) for member in members] == numbers
+        blank = btf.ctype("bits")()
+        for (name, type_id, at, bits, _), number in zip(btf.members("bits"), numbers):
+            setattr(blank, name, number)
+            where = btf.offsetof("bits", name)
+            assert (where, where.bit_offset, where.bits) == (at // 8, at, bits)
+            if bits:                   # an int may fill its bytes: that is a plain field
+                for wrong in (1 << bits, -(1 << bits), 1.0, "1", None):
+                    with pytest.raises(bpf.LayoutError):
+                        setattr(blank, name, wrong)
+        assert blank == obj and bytes(blank) == raw
+
+
+@pytest.mark.parametrize("order, raw", [("little", "11030000"), ("big", "22000003")])
+def test_bitfields_as_measured_on_both_orders(order, raw):
+    blob = Blob(order)
+    number = blob.int("unsigned int", 4)
+    blob.struct("bits", 4, ("a", number, 0, 3), ("b", number, 3, 5), ("c", number, 8, 24))
+    assert bpf.to_python(blob.btf().ctype("bits").from_buffer_copy(bytes.fromhex(raw))) == {"a": 1, "b": 2, "c": 3}
+    names = ["ihl", "version"] if order == "little" else ["version", "ihl"]      # of iphdr, as the kernels' BTF has it
+    blob.struct("iphdr", 1, *[(name, number, 4 * index, 4) for index, name in enumerate(names)])
+    assert bpf.to_python(blob.btf().ctype("iphdr").from_buffer_copy(b"\x45")) == {"ihl": 5, "version": 4}
+
+
+def house(order="little"):
+    """Return a Blob with struct house: packed, members in members with and without a name, arrays, itself."""
+    b = Blob(order)
+    byte, char, half, word = b.int("u8", 1), b.int("char", 1, 1), b.int("s16", 2, 1), b.int("u32", 4)
+    itself, letter = b.of(b.PTR, 16), b.of(b.CONST, char)
+    point, name, row = b.struct("point", 4, ("x", half, 0), ("y", half, 16)), b.array(letter, 8), b.array(half, 3)
+    inner = b.union("", 4, ("whole", word, 0), ("part", b.array(byte, 4), 0))
+    inner = b.struct("", 6, ("door", half, 0), ("", inner, 16))
+    assert b.struct("house", 64, ("number", byte, 0), ("", inner, 8), ("line", b.array(point, 2), 64),
+                    ("grid", b.array(row, 2), 128), ("name", name, 224), ("next", itself, 288), ("mode", word, 352, 3),
+                    ("tail", b.array(point, 0), 512)) == 16
+    return b
+
+
+def extension(base):
+    """Return a Blob of split BTF on zoo: struct more, with a name of the base's, an own one, and itself."""
+    b = Blob(base.order, base)
+    itself = b.of(b.PTR, 21)
+    b.struct("more", 24, (base.strings.index(b"low\0"), 4, 0), ("own", itself, 64), ("sign", 6, 128))
+    b.add(b.DECL_TAG, "late", 0, 4, [-1]), b.of(b.TYPEDEF, 4, "sign")
+    return b
+
+
+HOUSE = [(1, 8), (-2, 16), (0x04030201, 32), (0, 8), (1, 16), (2, 16), (3, 16), (-4, 16)] + [
+    (number, 16) for number in range(6)] + [(ord(char), 8) for char in "Hill\0\0\0\0"] + [
+    (1 << 63, 64), (5, 3), (0, 29), (0, 128)]
+
+
+@ORDERS
+def test_records_in_records_arrays_of_arrays_and_characters(order):
+    btf, raw = house(order).btf(), in_order(order, *HOUSE)
+    obj = btf.ctype("house").from_buffer_copy(raw)
+    part = [1, 2, 3, 4] if order == "little" else [4, 3, 2, 1]
+    assert bpf.to_python(obj) == {
+        "number": 1, "door": -2, "whole": 0x04030201, "part": part, "line": [{"x": 1, "y": 2}, {"x": 3, "y": -4}],
+        "grid": [[0, 1, 2], [3, 4, 5]], "name": "Hill", "next": hex(1 << 63), "mode": 5, "tail": []}
+    assert (obj.door, obj.whole, obj.part[1], obj.line[1].y, obj.grid[1][2], obj.name, obj.mode) == (
+        -2, 0x04030201, part[1], -4, 5, b"Hill", 5)
+    obj.whole, obj.grid[0][1], obj.mode, obj.line[0].x = 0, 7, 1, 9
+    assert obj.part[:] == [0, 0, 0, 0] and bpf.to_python(obj)["grid"] == [[0, 7, 2], [3, 4, 5]]
+    assert (obj.mode, bpf.to_python(obj)["line"][0]) == (1, {"x": 9, "y": 2})
+    assert bpf.to_python((btf.ctype("house") * 2)(obj, obj)) == [bpf.to_python(obj)] * 2
+    obj.number = 255
+    assert bytes(obj)[0] == 255 and bytes(obj)[1:3] == raw[1:3]
+    assert bpf.to_python(btf.ctype("point").from_buffer_copy(in_order(order, (-1, 16), (2, 16)))) == {"x": -1, "y": 2}
+    assert btf.ctype("house") is btf.ctype("struct house") is btf.ctype(16) and btf.sizeof("house") == 64
+    assert ctypes.sizeof(btf.ctype("house")) == 64 and btf.ctype("house").line.size == 8
+
+
+def test_objects_compare_hash_and_print():
+    point = house().btf().ctype("point")
+    one, other = point(1, 2), point(x=1, y=2)
+    assert one == other and hash(one) == hash(other) and one is not other and one != point(2, 1)
+    assert one != house().btf().ctype("point")(1, 2) and one != (1, 2) and one != None     # noqa: E711
+    assert len({one, other, point(2, 1)}) == 2 and {one: "here"}[other] == "here"
+    assert repr(one) == "point(x=1, y=2)" and repr(house().btf().ctype("house")()).startswith("house(number=0, door=0, ")
+    other.y = 3
+    assert one != other and other in {point(1, 3)}
+    assert copy.copy(one) == one and bytes(one) == struct.pack("<hh", 1, 2)
+
+
+@pytest.mark.parametrize("path, bits", [
+    ("number", 0), ("door", 8), ("whole", 24), ("part", 24), ("part[3]", 48), ("line", 64), ("line[1]", 96),
+    ("line[1].y", 112), ("grid[1][2]", 208), ("name[7]", 280), ("next", 288), ("mode", 352), ("tail[9].y", 816),
+    ("next.door", (288, 8)), ("next->next->line[0].y", (288, 288, 80)), ("next.mode", (288, 352))])
+def test_offsetof(path, bits):
+    found = house().btf().offsetof("house", path)
+    steps, wanted = (found, bits) if isinstance(found, tuple) else ((found,), (bits,))
+    assert [(step, step.bit_offset) for step in steps] == [(bit // 8, bit) for bit in wanted]
+    assert [step.bits for step in steps] == [0] * (len(steps) - 1) + [3 if path.endswith("mode") else 0]
+    assert copy.copy(steps[0]) == steps[0] and pickle.loads(pickle.dumps(steps[0])).bit_offset == steps[0].bit_offset
+
+
+@pytest.mark.parametrize("path", [
+    "", ".", "nothing", "number.x", "number[0]", "line[2]", "line[-1]", "line[x]", "line[]", "line[0", "line[0]x",
+    "line.x", "grid[0][3]", "grid[2]", "mode.x", "next[0]", "door.whole", "->", "house", "line[%s]" % ("9" * 5000)])
+def test_offsetof_refuses_what_is_not_there(path):
+    with pytest.raises(bpf.BTFError):
+        house().btf().offsetof("house", path)
+
+
+def test_questions_about_what_has_no_answer():
+    btf = zoo().btf()
+    for question in (btf.sizeof, btf.ctype, btf.describe, btf.python_source, lambda t: list(btf.members(t)),
+                     btf.enumerators, lambda t: btf.offsetof(t, "low")):
+        for t in (0, "later", "main", 13, "counter", "tag", 20, -1, 1 << 40, "nobody", "struct either", "", "struct ",
+                  "\udc80", "int\0bool"):
+            with pytest.raises(bpf.BTFError):
+                question(t)
+    blank = Blob()
+    blank.struct("s", 16, ("p", blank.of(blank.PTR, 0), 0), ("q", blank.of(blank.PTR, 9), 64))
+    for path in ("p.x", "q.x"):
+        with pytest.raises(bpf.BTFError):
+            blank.btf().offsetof("s", path)
+
+
+def test_names_find_the_kind_meant():
+    b = Blob()
+    b.int("x", 4), b.of(b.FUNC, b.add(b.FUNC_PROTO), "x"), b.of(b.TYPEDEF, 1, "x"), b.add(b.FWD, "x")
+    b.enum("x", 4, []), b.enum("y", 8, [], wide=True), b.struct("x", 0), b.struct("x", 4), b.union("z", 4)
+    b.int("long unsigned int", 4), b.of(b.PTR, 0)
+    btf = b.btf()
+    assert [btf.find(name) for name in ("x", "struct x", "enum x", "y", "enum y", "z", "union z", "union  z",
+                                        "long unsigned int")] == [8, 8, 6, 7, 7, 10, 10, 10, 11]
+    assert [btf.find("x", kind) for kind in ("int", "func", "typedef", "fwd", "enum", "struct")] == [1, 3, 4, 5, 6, 8]
+    for name, kind in (("x", "union"), ("union x", None), ("unsigned int", "struct"), ("y", "enum6"), ("x", "enums")):
+        with pytest.raises(bpf.BTFError):
+            btf.find(name, kind)
+    assert btf.sizeof(12) == 4         # a pointer is as long as a long
+
+
+def test_tags_stand_with_members():
+    b = Blob()
+    number = b.int("int", 4, 1)
+    task = b.of(b.PTR, b.of(b.CONST, b.of(b.TYPE_TAG, b.add(b.FWD, "task"), "rcu")))
+    twice = b.of(b.TYPE_TAG, b.of(b.TYPEDEF, b.of(b.TYPE_TAG, number, "inner"), "t"), "outer")
+    s = b.struct("s", 16, ("task", task, 0), ("t", twice, 64), ("n", number, 96))
+    for text, member in (("whole", -1), ("one", 2), ("two", 2), ("late", 9)):
+        b.add(b.DECL_TAG, text, 0, s, [member])
+    btf = b.btf()
+    assert [(name, tags) for name, _, _, _, tags in btf.members("s")] == [
+        ("task", ("rcu",)), ("t", ("outer", "inner")), ("n", ("one", "two"))]
+    assert btf.tags("s") == ("whole",) and btf.tags("s", 2) == ("one", "two") and btf.tags("s", 0) == ()
+    assert btf.c_type(task) == "struct task __rcu const *"
+    assert bpf.to_python(btf.ctype("s")())["task"] == "0x0" and "[one] [two]" in btf.describe("s")
+    b.add(b.DECL_TAG, 9999, 0, s, [0])             # what can't be read stays unread, whoever asks again
+    btf = b.btf()
+    for _ in range(2):
+        with pytest.raises(bpf.BTFError):
+            btf.tags("s")
+
+
+def test_describe_shows_offsets_bits_and_holes():
+    b = Blob()
+    word, sign = b.int("u32", 4), b.enum("sign", 4, [("PLUS", 1), ("MINUS", -1)], signed=1)
+    inner = b.struct("", 8, ("a", b.int("u8", 1), 0), ("", b.union("u", 4, ("b", word, 0), ("c", sign, 0)), 32))
+    b.struct("s", 20, ("mode", word, 3, 5), ("x", inner, 32), ("p", b.array(b.of(b.PTR, inner), 1), 96))
+    text = b.btf().describe("s")
+    assert text == textwrap.dedent("""\
+        offset  size  struct s
+             0    :3    (hole)
+            :3    :5    mode: u32:5
+             1     3    (hole)
+             4     8    x: struct (anonymous)
+             4     1      a: u8
+             5     3      (hole)
+             8     4      union u
+             8     4        b: u32
+             8     4        c: enum sign {PLUS=1, MINUS=-1}
+            12     8    p: struct (anonymous) * [1]
+        20 bytes, 51 bits of them padding (must match in a key, best zero)""")
+    assert bpf.describe_layout(b.btf().ctype("s")) == text
+
+
+@ORDERS
+def test_split_btf_stands_on_its_base(order):
+    base = zoo(order)
+    split = extension(base).btf()
+    assert (split.count, split.find("more"), split.find("pair"), split.find("struct more")) == (4, 21, 4, 21)
+    assert split.base.count == 19 and split.type(4).name == "pair" and split.type(20).type_id == 21
+    assert split.find("sign") == 6 and split.find("sign", "typedef") == 23 and "split" in repr(split)
+    assert [member[:3] for member in split.members("more")] == [("low", 4, 0), ("own", 20, 64), ("sign", 6, 128)]
+    raw = in_order(order, (7, 32), (3, 5), (0, 27), (1, 64), (-1, 32), (0, 32))
+    assert bpf.to_python(split.ctype("more").from_buffer_copy(raw)) == {
+        "low": {"low": 7, "high": 3}, "own": "0x1", "sign": "MINUS"}
+    assert split.offsetof("more", "own.low.high") == (8, 4) and split.tags("pair") == ("late", "tag")
+    assert split.base.tags("pair") == ("tag",) and split.enumerators(6) == {1: "PLUS", -1: "MINUS"}
+    with pytest.raises(bpf.BTFError, match="base"):
+        bpf.BTF.from_bytes(extension(base).data())
+    base.add(99, "of the future")      # and what follows it has ids that nobody can tell
+    with pytest.raises(bpf.BTFError, match="base"):
+        extension(base).btf()
+
+
+def test_layout_sections_and_wide_counts():
+    b = Blob()
+    b.int("int", 4), b.add(25, "other", 2, 7, [1, 2, 3, 4, 5]), b.struct("s", 8, ("a", 1, 0), ("b", 2, 32))
+    b.enum("many", 4, [("" if number else "FIRST", number) for number in range(70000)])
+    btf = b.btf(layout={25: (4, 8), 1: (99, 99)})
+    assert btf.count == 4 and len(btf.enumerators("many")) == 70000 and btf.type("many").count == 70000
+    assert (btf.type(2).kind, btf.type(2).name) == (25, "other") and "25" in repr(btf.type(2))
+    with pytest.raises(bpf.BTFError, match="no size"):
+        btf.sizeof("s")                # one of its members is of that kind
+    for header, cut in ((24, b.btf()), (32, b.btf(layout={24: (4, 8)})), (40, b.btf(header=40, layout_len=0))):
+        assert cut.count == 1 and cut.sizeof("int") == 4
+        for t in (2, 3, "s", "many"):  # what stands before the unknown kind can be used
+            with pytest.raises(bpf.BTFError, match="byte %d is of unknown kind 25" % (header + 16)):
+                cut.type(t)
+
+
+C_SOURCE = """
+#define TAG(kind, text) __attribute__((kind(text)))
+enum sign { MINUS = -1, PLUS = 5 };
+struct inner { char name[8]; unsigned low:3, high:5; int wide:24; unsigned long long far:33; };
+struct all {
+    char magic[8];
+    unsigned char one;
+    struct inner inner[2];
+    union { int whole; struct { short half, other; }; float real; };
+    enum sign sign;
+    double number;
+    _Bool yes;
+    unsigned __int128 big;
+    short grid[2][3];
+    int TAG(btf_type_tag, "user") *there;
+    struct { struct all *next; struct { long back:60; }; } links;
+    signed char last TAG(btf_decl_tag, "mine");
+} __attribute__((packed));
+struct all value = {"BPFLOOK", 254, {{"hey", 1, 2, -3, 1}, {"", 7, 31, 8388607, 8589934591}}, {.real = -1.5}, MINUS, 0.1,
+                    1, (unsigned __int128)1 << 100, {{1, 2, 3}, {4, -5, 6}}, 0, {0, {-7}}, -1};
+"""
+
+
+@pytest.mark.parametrize("target, order", [("bpfel", "little"), ("bpfeb", "big")])
+def test_objects_from_clang_decode_their_own_data(tmp_path, target, order):
+    (tmp_path / "all.c").write_text(C_SOURCE)
+    status, _, err = run(program("clang"), "-g", "-target", target, "-O2", "-c", "-o", tmp_path / "all.o", tmp_path / "all.c")
+    if status and "unknown" in err:
+        lacking("a clang with the target %s and its attributes" % target)
+    assert status == 0, err
+    btf, raw = bpf.BTF.from_file(str(tmp_path / "all.o")), (tmp_path / "all.o").read_bytes()
+    plain = bpf.to_python(btf.ctype("all").from_buffer_copy(raw, raw.index(b"BPFLOOK\0")))
+    other, half = (-16448, 0) if order == "little" else (0, -16448)
+    assert btf.order == order and plain == {
+        "magic": "BPFLOOK", "one": 254, "inner": [
+            {"name": "hey", "low": 1, "high": 2, "wide": -3, "far": 1},
+            {"name": "", "low": 7, "high": 31, "wide": 8388607, "far": 8589934591}],
+        "whole": -1077936128, "half": half, "other": other, "real": -1.5, "sign": "MINUS", "number": 0.1, "yes": True,
+        "big": 1 << 100, "grid": [[1, 2, 3], [4, -5, 6]], "there": "0x0", "links": {"next": "0x0", "back": -7}, "last": -1}
+    tags = {name: tags for name, _, _, _, tags in btf.members("all")}
+    assert (tags["there"], tags["last"], tags["one"]) == (("user",), ("mine",), ())
+    assert btf.offsetof("all", "inner[1].far").bits == 33 and btf.offsetof("all", "links.next.one")[1] == 8
+    assert_same_from_source(btf, "all")
+    if order == sys.byteorder:
+        assert_bpftool_agrees(btf, bpftool("btf", "dump", "file", tmp_path / "all.o")["types"])
+
+
+def test_offsets_in_the_kernel_are_those_of_compiled_c(tmp_path, vmlinux_h):
+    btf, rng, lines, expected = bpf.BTF.from_vmlinux(), random.Random(7), [], []
+    names = sorted(t.name for t in map(btf.type, range(1, btf.count + 1)) if t.kind == Blob.STRUCT and t.name)
+    unique = [name for before, name, behind in zip([""] + names, names, names[1:]) if before != name != behind]
+    for name in ["task_struct", "net_device", "sk_buff", "bpf_map"] + rng.sample(unique, 300):
+        own, paths = btf.find("struct " + name), []
+        todo = [(own, "")]
+        for t, before in todo:
+            for member, type_id, _, bits, _ in btf.members(t):
+                if btf.type(type_id).kind in (Blob.STRUCT, Blob.UNION):
+                    todo.append((type_id, before + member + "." if member else before))
+                if member and not bits:
+                    paths.append(before + member)
+        for path in rng.sample(paths, min(20, len(paths))):
+            # 0 where C's type is not the kernel's: bpftool forgets that some enums are packed
+            lines.append("sizeof(struct %s) == %d ? 1 + (int)__builtin_offsetof(struct %s, %s) : 0" % (
+                name, btf.sizeof(own), name, path))
+            expected.append(1 + btf.offsetof(own, path))
+    found = map(int, compiled(tmp_path, '#include "%s"\nint printf(const char *, ...);\nint main(void) {\n%s return 0; }' % (
+        vmlinux_h, "".join('printf("%%d ", %s);\n' % line for line in lines))).split())
+    rows = [row for row in zip(lines, found, expected) if row[1]]
+    wrong = [row for row in rows if row[1] != row[2]]
+    assert len(rows) > 2000 and len(wrong) < 20, wrong
+    for name in ["task_struct", "sk_buff"] + rng.sample(unique, 60):
+        assert_same_from_source(btf, btf.find("struct " + name))
+
+
+def elf32(section, name=b".BTF"):
+    """Return a big-endian 32-bit ELF file with that section."""
+    names = b"\0" + name + b"\0.shstrtab\0"
+    header = b"\x7fELF\1\2\1" + bytes(9) + struct.pack(">HHIIIIIHHHHHH", 1, 247, 1, 0, 0, 52, 0, 52, 0, 0, 40, 3, 2)
+    places = [(0, 0, 0, 0), (1, 1, 172 + len(names), len(section)), (2 + len(name), 3, 172, len(names))]
+    return header + b"".join(struct.pack(">10I", label, kind, 0, 0, offset, size, 0, 0, 1, 0)
+                             for label, kind, offset, size in places) + names + section
+
+
+def test_elf_files_whole_and_broken(tmp_path):
+    path, whole = tmp_path / "small.o", elf32(house("big").data())
+
+    def sizeof(data):
+        path.write_bytes(data)
+        return bpf.BTF.from_file(str(path)).sizeof("house")
+
+    assert sizeof(whole) == 64 and bpf.BTF.from_file(path).data == bpf.BTF.from_file(str(path).encode()).data
+    for data in [whole[:end] for end in range(len(whole))] + [elf32(house("big").data(), b".BTF.ext"), whole[:32] + b"\xff" * 20,
+                 elf32(b"")]:
+        with pytest.raises(bpf.BTFError):
+            sizeof(data)
+    rng = random.Random(3)
+    for _ in range(1000):
+        broken = bytearray(whole)
+        for _ in range(rng.randrange(1, 4)):
+            broken[rng.choice([4, 5] + list(range(32, 172)))] = rng.choice([0, 1, 2, 127, 128, 255])
+        with contextlib.suppress(bpf.BTFError):
+            sizeof(bytes(broken))
+    path.write_bytes(extension(zoo()).data())
+    assert bpf.BTF.from_file(str(path), zoo().btf()).find("more") == 21
+    with pytest.raises(OSError):
+        bpf.BTF.from_file(str(tmp_path / "nowhere"))
+
+
+# -- source
+
+def assert_same_from_source(btf, t, name=None):
+    """Run python_source where there is nothing and compare what it makes with ctype."""
+    source, names, ctype = btf.python_source(t), {}, btf.ctype(t)
+    exec(compile(source.encode("ascii"), "source", "exec"), names)
+    made, rng = list(names.values())[-1], random.Random(9)
+    assert ctypes.sizeof(made) == ctypes.sizeof(ctype) and (name is None or name == list(names)[-1])
+    if hasattr(ctype, "_fields_"):
+        raw = bytes(rng.randrange(256) for _ in range(ctypes.sizeof(ctype)))
+        first, second = ctype.from_buffer_copy(raw), made.from_buffer_copy(raw)
+        for label, _ in ctype._fields_:
+            assert (getattr(made, label).offset, getattr(made, label).size) == (
+                getattr(ctype, label).offset, getattr(ctype, label).size)
+        numbers = {label: getattr(first, label) for label in vars(ctype) if isinstance(getattr(first, label), (int, float))}
+        assert all(number != number or getattr(second, label) == number for label, number in numbers.items())
+        assert {number for number in bpf.to_python(first).values() if type(number) is int} <= set(numbers.values())
+    return made
+
+
+@ORDERS
+def test_source_makes_the_same_types(order):
+    btf = house(order).btf()
+    made = assert_same_from_source(btf, "house", "house").from_buffer_copy(in_order(order, *HOUSE))
+    assert (made.door, made.mode, made.line[1].y, made.grid[1][2], made.name) == (-2, 5, -4, 5, b"Hill")
+    b = zoo(order)
+    b.of(b.TYPEDEF, b.struct("", 4, ("n", 1, 0)), "named_t"), b.of(b.TYPEDEF, 3, "three")
+    b.struct("pair", 8, ("in", 4, 0)), b.struct("__pair", 16, ("a", 23, 0), ("b", 4, 64)), b.int("u24", 3)
+    for t, name in (("pair", "pair"), (".bss", None), (3, "value"), ("s32", "s32"), ("named_t", "named_t"), (24, None),
+                    ("either", "either"), ("three", "three"), (23, "pair"), ("sign", "sign"), ("double", "double"),
+                    ("u24", "u24"), (2, "value")):
+        assert_same_from_source(b.btf(), t, name)
+    assert "\nclass" not in b.btf().python_source("s32") and b.btf().python_source(4).count("class ") == 1
+
+
+HOSTILE_NAMES = [
+    "class", "None", "lambda", "self", "int", "bytes", "property", "ctypes", "setattr", "type", ".bss", ".", "1st", "9", "_9",
+    "__x", "a b", "a\nb", "a\\", "'", '"', "'''", '"""', "\u00e9", "\U0001f40d", "x\r", "%s", "{}", "__class__", "__slots__",
+    "__qualname__", "__classcell__", "__dict__", "__init__", "__new__", "__del__", "__bytes__", "__len__", "__bool__", "__hash__",
+    "__eq__", "__getattr__", "__getattribute__", "__setattr__", "__set_name__", "__buffer__", "__module__", "__doc__", "mro",
+    "__annotations__", "__firstlineno__", "__static_attributes__", "__reduce__", "__copy__", "__index__", "__call__",
+    "_fields_", "_pack_", "_layout_", "_anonymous_", "_align_", "_swappedbytes_", "_btf_type_", "_btf_", "_json_", "_union_",
+    "_type_", "_length_", "_objects", "_b_base_", "_hole8_4", "_hole8_0", "_anon8_1", "_anon8_0", "_anon7_0", "_",
+    "')]; import builtins; builtins.PWNED = 1 #", "x')\nimport builtins\nbuiltins.PWNED = 1\n('",
+    "x:\n    import builtins; builtins.PWNED = 1\nclass y", "__import__('builtins').__dict__.update(PWNED=1)"]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_hostile_names_neither_break_nor_inject(name, capfd):
+    b = Blob()
+    byte, word, odd = b.int("u8", 1), b.int("u32", 4), b.int("u24", 3)
+    same = b.struct(name, 8, (name, word, 0), ("other", byte, 56))
+    bits = b.struct(name, 4, (name, word, 0, 3), ("__" + name.strip("_"), word, 3, 5), (name.strip("_") or "x", word, 8, 7))
+    twice = b.struct("twice", 12, (name, word, 0), (name, word, 32), ("other", odd, 64))
+    inner = b.struct("", 8, (name, word, 32))
+    outer = b.struct("outer", 40, (name, byte, 0), ("", inner, 32), ("s", same, 96), ("b", bits, 160), ("t", twice, 192),
+                     ("last", odd, 288))
+    b.enum(name + "_enum", 4, [(name, 1), (name, 2)])
+    btf = b.btf()
+    for t in (same, bits, twice, outer, inner):
+        ctype = btf.ctype(t)
+        obj = ctype.from_buffer_copy(bytes(range(1, ctypes.sizeof(ctype) + 1)))
+        assert obj == ctype.from_buffer_copy(obj) and {obj: 1}[copy.copy(obj)] == 1 and bool(obj) and repr(obj)
+        assert len(bpf.to_python(obj)) == {same: 2, bits: 3, twice: 3, outer: 6, inner: 1}[t] and bpf.to_json(obj)
+        assert btf.describe(t) and bpf.describe_layout(ctype) and len(list(btf.members(t))) == btf.type(t).count
+        if t != outer:                 # which has the same name twice, once in an anonymous member
+            assert_same_from_source(btf, t)
+    assert btf.offsetof(twice, "other") == 8 and bpf.to_python(btf.ctype(name + "_enum")(1)) == 1
+    del obj
+    assert capfd.readouterr() == ("", "") and not hasattr(sys.modules["builtins"], "PWNED")
+
+
+# -- hostile blobs
+
+def ask_everything(btf, t, path="x"):
+    """Put every question about a type that takes no object; let nothing but BTFError out; return the answers."""
+    answers = {}
+    for name, question in (
+            ("type", btf.type), ("c_type", btf.c_type), ("sizeof", btf.sizeof), ("tags", btf.tags),
+            ("members", lambda t: list(btf.members(t))), ("enumerators", btf.enumerators), ("describe", btf.describe),
+            ("offsetof", lambda t: btf.offsetof(t, path)), ("ctype", btf.ctype), ("source", btf.python_source)):
+        with contextlib.suppress(bpf.BTFError):
+            answers[name] = question(t)
+    return answers
+
+
+def within(seconds, function, *arguments):
+    """Return what a function does in that time, in the best of three tries: machines have other work too."""
+    for _ in range(3):
+        start = time.perf_counter()
+        result = function(*arguments)
+        took = time.perf_counter() - start
+        if took < seconds:
+            return result
+    pytest.fail("it took %.2f s" % took)
+
+
+def chain(b, length, add, inner=1):
+    for number in range(length):
+        inner = add(b, inner, number)
+    return inner
+
+
+HOSTILE = [     # each adds types behind 1 int, 2 struct { int x; }, 3 float, and gives the id of one that nobody can use
+    lambda b: b.of(b.TYPEDEF, 4, "loop"),
+    lambda b: b.of(b.CONST, b.of(b.TYPEDEF, 5, "loop")),
+    lambda b: chain(b, 40, lambda b, inner, _: b.of(b.CONST, inner)),
+    lambda b: b.struct("self", 4, ("x", 4, 0)),
+    lambda b: b.struct("", 4, ("", 4, 0)),
+    lambda b: b.union("", 4, ("", 5, 0)) and b.struct("", 4, ("", 4, 0)),
+    lambda b: b.struct("self", 8, ("x", b.array(5, 1), 0)),
+    lambda b: b.struct("self", 0, ("x", b.array(5, 0), 0)),
+    lambda b: b.array(4, 4),
+    lambda b: chain(b, 40, lambda b, inner, _: b.array(inner, 1)),
+    lambda b: chain(b, 2000, lambda b, inner, _: b.struct("", 4, ("", inner, 0))),
+    lambda b: chain(b, 2000, lambda b, inner, number: b.struct("s", 4, ("x", inner, 0))),
+    lambda b: chain(b, 40, lambda b, inner, _: b.struct("", 0, ("", inner, 0), ("", inner, 0)), b.struct("", 0)),
+    lambda b: chain(b, 32, lambda b, inner, _: b.struct("s", 0, ("a", inner, 0), ("b", inner, 0)), b.struct("", 0)),
+    lambda b: chain(b, 32, lambda b, inner, _: b.union("", 4, ("", inner, 0), ("", inner, 0))),
+    lambda b: chain(b, 20, lambda b, inner, _: b.union("", 0xffffffff, ("", inner, 0), ("", inner, 0))),
+    lambda b: chain(b, 20, lambda b, inner, _: b.union("s", 0xffffffff, ("a", inner, 0), ("b", inner, 0))),
+    lambda b: chain(b, 4, lambda b, inner, _: b.array(inner, 60000), b.struct("", 0)),
+    lambda b: chain(b, 5, lambda b, inner, _: b.array(inner, 0xffffffff)),
+    lambda b: b.array(b.int("u64", 8), 0xffffffff),
+    lambda b: b.array(b.struct("", 0), 0xffffffff),
+    lambda b: b.array(0, 4), lambda b: b.array(99, 4), lambda b: b.array(0xffffffff, 4),
+    lambda b: b.struct("s", 4, ("x", 99, 0)), lambda b: b.struct("s", 4, ("x", 0, 0)),
+    lambda b: b.struct("s", 4, (9999, 1, 0)), lambda b: b.struct(9999, 4, ("x", 1, 0)),
+    lambda b: b.struct(0xffffffff, 4, ("x", 1, 0)),
+    lambda b: b.struct("s", 4, ("x", 1, 8)), lambda b: b.struct("s", 3, ("x", 1, 0)),
+    lambda b: b.struct("s", 8, ("x", 1, 33)) and b.struct("s", 4, ("x", 1, 0xfffffff8)),
+    lambda b: b.struct("s", 4, ("x", 1, 28, 5)), lambda b: b.struct("s", 8, ("x", 1, 0, 33)),
+    lambda b: b.struct("s", 80, ("x", 2, 632, 1)), lambda b: b.struct("s", 8, ("x", 3, 0, 5)),
+    lambda b: b.struct("s", 8, ("x", b.array(1, 2), 0, 5)), lambda b: b.struct("s", 8, ("", 2, 3, 5)),
+    lambda b: b.union("s", 8, ("x", 1, 32)), lambda b: b.struct("s", 8, ("x", b.struct("t", 2, ("x", 1, 0)), 0)),
+    lambda b: b.int("x", 0), lambda b: b.int("x", 255), lambda b: b.int("x", 17), lambda b: b.int("x", 0xffffffff),
+    lambda b: b.struct("s", 4, ("x", b.int("i", 4, 0, 255), 0)), lambda b: b.enum("x", 0, []), lambda b: b.enum("x", 99, []),
+    lambda b: b.struct("s", 4, ("x", b.int("i", 4, 0, 8, 255), 0)),
+    lambda b: b.add(b.DATASEC, ".data", 1, 4, [1, 0, 4]), lambda b: b.add(b.DATASEC, ".data", 1, 4, [99, 0, 4]),
+    lambda b: b.add(b.DATASEC, ".data", 1, 4, [b.add(b.VAR, "v", 0, 1, [1]), 2, 4]),
+    lambda b: b.add(b.STRUCT, "s", 0xffffff, 4, ["x", 1, 0]), lambda b: b.add(b.ENUM, "e", 0xffffff, 4),
+    lambda b: b.add(b.INT, "cut", 0, 4), lambda b: b.add(0, "zero"), lambda b: b.add(99, "new")]
+
+
+@ORDERS
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_types_that_can_not_be_are_refused_quickly(order, number):
+    b = Blob(order)
+    b.int("int", 4, 1), b.struct("s", 4, ("x", 1, 0)), b.add(b.FLOAT, "double", 0, 8)
+    bad = HOSTILE[number](b)
+    for ids in ([bad], range(1, bad + 1)):         # nor may it depend on what was asked before
+        btf = b.btf()
+        for t in ids:
+            within(0.5, ask_everything, btf, t)
+        assert not {"sizeof", "ctype", "describe", "source", "offsetof"} & set(ask_everything(btf, bad)), repr(btf.type(bad))
+        assert btf.sizeof(1) == 4 and btf.offsetof(2, "x") == 0        # the others are as good as ever
+
+
+def test_what_is_strange_but_sound_is_taken():
+    b = Blob()
+    word, byte, empty = b.int("u32", 4), b.int("u8", 1), b.struct("empty", 0)
+    chars, huge = b.array(b.int("char", 1), 0), b.array(byte, 0xffffffff)
+    b.struct("s", 4, ("a", empty, 0), ("b", chars, 0), ("w", word, 0), ("c", empty, 32), ("d", b.array(b.array(empty, 3), 2), 32))
+    b.struct("big", 0xffffffff, ("a", huge, 0)), b.of(b.TYPEDEF, chain(b, 29, lambda b, i, _: b.of(b.CONST, i)), "t")
+    btf = b.btf()
+    assert bpf.to_python(btf.ctype("s")(w=5)) == {"a": {}, "b": "", "w": 5, "c": {}, "d": [[{}] * 3] * 2}
+    assert btf.ctype("empty")() == btf.ctype("empty")() and bpf.to_python(btf.ctype("empty")()) == {}
+    assert btf.sizeof("t") == 4 and btf.sizeof("big") == btf.sizeof(huge) == 0xffffffff
+    if sys.maxsize > 1 << 32:
+        assert ctypes.sizeof(btf.ctype("big")) == ctypes.sizeof(btf.ctype(huge)) == 0xffffffff
+        assert btf.describe("big") and assert_same_from_source
+    deep = chain(b, 31, lambda b, inner, _: b.struct("s", 4, ("x", inner, 0)))
+    obj = b.btf().ctype(deep)()
+    assert bpf.to_python(obj)["x"]["x"] and bpf.describe_layout(type(obj)) and b.btf().python_source(deep)
+
+
+@pytest.mark.parametrize("changed", [
+    {"magic": 0x9fea}, {"magic": 0}, {"version": 0}, {"version": 2}, {"flags": 1}, {"hdr_len": 0}, {"hdr_len": 23},
+    {"hdr_len": 0xffffffff}, {"hdr_len": 4000}, {"type_off": 4000}, {"type_off": 0xfffffff0}, {"type_len": 4000},
+    {"type_len": 0xffffffff}, {"type_len": 5}, {"str_off": 4000}, {"str_len": 4000}, {"str_len": 0}, {"str_len": 3},
+    {"str_off": 0xffffffff}, {"header": 32, "layout_off": 4000}, {"header": 32, "layout_len": 4000},
+    {"header": 40, "layout_off": 0xffffffff, "layout_len": 0xffffffff}])
+@ORDERS
+def test_broken_headers_are_refused(order, changed):
+    with pytest.raises(bpf.BTFError):
+        zoo(order).btf(**changed)
+
+
+@ORDERS
+def test_a_blob_cut_anywhere_is_refused_or_usable_up_to_there(order):
+    blob = zoo(order)
+    whole, types = blob.data(header=32, layout={30: (4, 4)}), len(b"".join(blob.types))
+    for end in range(len(whole)):
+        with pytest.raises(bpf.BTFError):
+            bpf.BTF.from_bytes(whole[:end])
+    at = 24
+    for number, record in enumerate(blob.types, 1):
+        for end in range(at, at + len(record), 4):
+            btf = blob.btf(type_len=end - 24)
+            assert btf.count == number - 1
+            for t in range(1, number):
+                ask_everything(btf, t)
+            with pytest.raises(bpf.BTFError, match="byte %d" % at if end > at else "no type"):
+                btf.type(number)
+        at += len(record)
+    assert at == 24 + types and bpf.BTF.from_bytes(memoryview(bytearray(whole))).data == whole
+
+
+def test_large_blobs_are_read_in_time_and_memory():
+    b = Blob()
+    word = b.int("u32", 4)
+    name, suffixes = b.name("same"), b.name("x" * 100000)
+    b.struct("twins", 4 * 4000, *[(name, word, 32 * index) for index in range(4000)])
+    names = b.enum("names", 4, [(name, index) for index in range(20000)])
+    b.struct("users", 4 * 2000, *[("", names, 32 * index) for index in range(2000)])
+    b.struct("long", 4 * 20000, *[(suffixes + index, word, 32 * index) for index in range(20000)])
+    chain(b, 3000, lambda b, inner, number: b.of(b.PTR, inner))
+    before = resident()
+    for t in ("twins", "users", "long"):
+        within(2.0, ask_everything, b.btf(), t)
+    assert len(bpf.to_python(within(2.0, lambda: b.btf().ctype("twins")()))) == 4000
+    for t in range(b.first + len(b.types) - 1, 1, -500):
+        within(0.5, ask_everything, b.btf(), t)
+    assert resident() - before < 300 << 20
+
+
+def resident(field="VmRSS"):
+    """Return the bytes of memory that this process has; VmHWM: the most that it ever had."""
+    if not os.path.exists("/proc/self/status"):
+        lacking("/proc")
+    with open("/proc/self/status") as file:
+        return int(file.read().split(field + ":")[1].split()[0]) << 10
+
+
+# -- fuzz
+
+def strange(order):
+    """Return Blobs for the fuzz test to begin with, besides zoo and house: small, each with its own dangers."""
+    bits, odd, union, empty, deep = [Blob(order) for _ in range(5)]
+    bits.int("u32", 4), bits.int("s64", 8, 1), bits.int("b", 1, 4, 1, 3), bits.enum("e", 4, [("A", 1), ("B", 2)])
+    bits.struct("bits", 12, ("a", 1, 0, 3), ("b", 2, 3, 40), ("__class__", 1, 43, 9), ("e", 4, 64, 2), ("c", 1, 66, 30))
+    bits.struct("old", 8, ("_fields_", 3, 0), ("y", 3, 5), ("z", 1, 32))
+    odd.int("u24", 3), odd.int("u128", 16), odd.add(odd.FLOAT, "half", 0, 2), odd.array(1, 2), odd.int("char", 1, 2)
+    odd.struct("odd", 32, ("__slots__", 1, 0), ("a", 2, 24), ("_hole6_0", 3, 152), ("b", 4, 168), ("c", odd.array(5, 3), 216))
+    union.int("u32", 4), union.struct("", 4, ("a", 1, 0)), union.union("", 4, ("", 2, 0), ("b", 1, 0))
+    union.union("u", 8, ("", 3, 0), ("c", 3, 0), ("d", union.array(3, 2), 0)), union.of(union.TYPEDEF, 4, "u_t")
+    empty.struct("", 0), empty.int("u8", 1)
+    for _ in range(12):
+        last = empty.first + len(empty.types) - 1
+        empty.struct("", 4, ("", last if last > 2 else 1, 0), ("x", 1, 0), ("", last if last > 2 else 1, 0))
+    deep.int("u8", 1)
+    chain(deep, 30, lambda b, inner, number: b.struct("s", 1, ("x", inner, 0)) if number % 2 else b.array(inner, 1))
+    return [bits, odd, union, empty, deep]
+
+
+INTERESTING = list(range(34)) + [127, 128, 255, 256, 0xffff, 0x10000, 0xffffff, 0x1000000, 0x7fffffff, 0x80000000,
+                                 0xfffffffe, 0xffffffff]
+
+
+def mutated(rng, blob):
+    """Return the bytes of a Blob with some words of its types, or anything at all, changed."""
+    types = bytearray(b"".join(blob.types))
+    words = range(0, len(types), 4)
+    for _ in range(rng.choice((1, 1, 2, 3, 6))):
+        at, how = rng.choice(words), rng.random()
+        if how < 0.3:
+            number = rng.choice(INTERESTING)
+        elif how < 0.5:
+            number = rng.randrange(2) << 31 | rng.randrange(1, 21) << 24 | rng.choice((0, 1, 2, 3, 0xffff, 0xffffff))
+        elif how < 0.6:
+            number = rng.randrange(1 << 32)
+        else:                          # another word of it: ids, names, offsets and sizes change places
+            number, = struct.unpack_from(blob.mark + "I", types, rng.choice(words))
+        if rng.random() < 0.2:
+            types[at + rng.randrange(4)] = rng.randrange(256)
+        else:
+            struct.pack_into(blob.mark + "I", types, at, number)
+    header = struct.pack(blob.mark + "HBB5I", 0xeb9f, 1, 0, 24, 0, len(types), len(types), len(blob.strings))
+    data = bytearray(header + types + blob.strings)
+    if rng.random() < 0.1:
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    return bytes(data[:rng.randrange(len(data))] if rng.random() < 0.01 else data)
+
+
+def exercise(data, base, seed):
+    """Do with a blob what there is to do; only BTFError is an answer."""
+    rng = random.Random(seed)
+    try:
+        btf = bpf.BTF.from_bytes(data, base)
+        ids = range(btf.count + (base.count if base else 0) + 2)
+    except bpf.BTFError:
+        return
+    for t in ids:
+        with contextlib.suppress(bpf.BTFError):
+            btf.sizeof(t)
+    for t in rng.sample(ids, min(2, len(ids))):
+        names = ["x"]
+        with contextlib.suppress(bpf.BTFError):
+            names = [member[0] for member in btf.members(t)] or names
+        answers = ask_everything(btf, t, ".".join([rng.choice(names), "x"][:rng.randrange(1, 3)]))
+        with contextlib.suppress(bpf.BTFError):
+            assert btf.type(btf.find(btf.type(t).name)).name == btf.type(t).name
+        if "ctype" in answers:
+            assert ctypes.sizeof(answers["ctype"]) == answers["sizeof"] and "source" in answers
+            with contextlib.suppress(bpf.BTFError):            # an enum's names are read when they are wanted
+                exercise_object(answers["ctype"], answers["source"], rng)
+
+
+def exercise_object(ctype, source, rng):
+    if ctypes.sizeof(ctype) > 4096:
+        return
+    obj = ctype.from_buffer_copy(bytes(rng.randrange(256) for _ in range(ctypes.sizeof(ctype))))
+    plain = bpf.to_python(obj)
+    if isinstance(plain, dict):
+        assert obj == ctype.from_buffer_copy(obj) and {obj: 1}[obj] and repr(obj) and bpf.describe_layout(ctype)
+        for name in plain:
+            with contextlib.suppress(bpf.LayoutError, TypeError):       # not the name of a number
+                setattr(obj, name, 1)
+        assert len(bpf.to_python(obj)) == len(plain)
+    if rng.random() < 0.2:
+        bpf.to_json(obj), exec(source, {})
+
+
+def test_no_mutation_gets_anything_but_a_btf_error_out():
+    seeds = [blob for order in ("little", "big") for blob in [zoo(order), house(order), zoo(order)] + strange(order)]
+    bases = {blob: (zoo(blob.order).btf()) for blob in [extension(zoo("little")), extension(zoo("big"))]}
+    seeds += list(bases)
+    exercise(zoo().data(), None, 0)
+    highest, slow = resident("VmHWM"), []
+    for number in range(FUZZ):
+        rng = random.Random(number)
+        blob = rng.choice(seeds)
+        data = mutated(rng, blob)
+        start = time.perf_counter()
+        try:
+            exercise(data, bases.get(blob), number)
+        except Exception as error:
+            raise AssertionError("blob %d, %s" % (number, data.hex())) from error
+        if time.perf_counter() - start > 0.1:
+            slow.append((data, bases.get(blob), number))
+    assert resident("VmHWM") - highest < 256 << 20
+    for arguments in slow:
+        within(0.1, exercise, *arguments)
 
 
 # ---- 6. Map -----------------------------------------------------------------
@@ -2844,6 +3762,721 @@ def test_values_that_a_program_of_ours_wrote():
         raw = [bytes(int(byte, 16) for byte in cpu["value"]) for cpu in told]
         assert [int.from_bytes(value, sys.byteorder) for value in raw] == total[0]
         assert sum(total[0]) == 20 and [cpu["cpu"] for cpu in told] == list(bpf.possible_cpus())
+
+
+EVERY_C = r"""
+#define SEC(name) __attribute__((section(name), used))
+#define MAP(name, kind, k, v, n) \
+    struct { int (*type)[kind]; k *key; v *value; int (*max_entries)[n]; } name SEC(".maps")
+typedef unsigned char u8; typedef signed char s8; typedef unsigned short u16; typedef short s16;
+typedef unsigned int u32; typedef unsigned long long u64; typedef long long s64;
+static void *(*lookup)(void *, const void *) = (void *)1;
+static long (*update)(void *, const void *, const void *, u64) = (void *)2;
+static u32 (*prandom)(void) = (void *)7;
+
+enum color { RED, GREEN = 5, BLUE = 7 };
+enum mood { BAD = -2, GOOD = 1 };
+enum big { SMALL = 1, LARGE = 0x500000002ULL };
+enum tiny { NONE, SOME = 100 } __attribute__((packed));
+typedef u16 pair_t[2];
+typedef const volatile pair_t cv_pair_t;
+
+struct key {
+    union { struct { u8 a, b, c, d; }; u32 word; };
+    struct { u16 port; } ends[2];
+    enum color color;
+    u32 low:3, mid:10, high:19;
+};
+struct inner { s16 odd; union { u32 number; u8 bytes[4]; struct { u16 lower; cv_pair_t pair; }; } u; };
+typedef struct inner inners_t[3];
+struct every {
+    char name[16], text[8], code;
+    _Bool yes;
+    enum tiny tiny;
+    s8 signs[2][3];
+    struct { u8 tag; u32 wide; s16 odd; } __attribute__((packed)) packed[2];
+    u16 grid[2][2][3];
+    int five:5, seven:7; s64 crossing:33; u8 one:1, :2, three:3; _Bool flag:1; enum color hue:4;
+    u32 whole:32; u64 forty:40;
+    enum color color, colors[2];
+    enum mood mood;
+    enum big big;
+    struct inner inner, *next;
+    union { struct { int x, y; union { u64 deep; struct { u8 deeper[2][4]; }; }; }; u8 raw[16]; };
+    const volatile u32 qualified;
+    int (*call)(struct every *);
+    void *const opaque;
+    __int128 wide;
+    unsigned __int128 uwide;
+    u8 tail[];
+};
+struct number { double d; float f; double more[2]; };
+struct locked {
+    struct bpf_spin_lock { u32 val; } lock;
+    int count;
+    struct bpf_timer { u64 opaque[2]; } timer;
+};
+struct task_struct { int pid; };
+struct held { u64 id; struct task_struct __attribute__((btf_type_tag("kptr"))) *task; };
+struct flow {
+    u32 src; u16 port; u8 proto, flags; s64 delta; char label[8]; struct { u16 low, high; } first, second;
+    union { u32 ip4; u8 ip6[16]; }; u32 mark:4, rest:28; u32 counts[4]; enum color color; u32 :32;
+};
+
+MAP(hash, 1, struct key, struct every, 8);
+MAP(scratch, 2, u32, struct every, 2);
+MAP(percpu_hash, 5, enum color, struct inner, 4);
+MAP(percpu_array, 6, u32, u64, 2);
+MAP(lru, 9, pair_t, s64, 100);
+MAP(rows, 1, u64, inners_t, 8);
+MAP(moods, 1, s64, enum mood, 8);
+MAP(floats, 2, u32, struct number, 1);
+MAP(locks, 1, u64, struct locked, 2);
+MAP(kptrs, 2, u32, struct held, 1);
+MAP(flow, 1, u32, struct flow, 4);
+
+volatile u64 hits = 5, never;
+struct key last = {.word = 1};
+static volatile struct { u8 tag; enum mood mood; char text[8]; } state[2];
+volatile const int limit = 7;
+const volatile char greeting[16] = "hello";
+
+static void fill_every(struct every *v)
+{
+    for (int i = 0; i < 16; i++)
+        v->name[i] = greeting[i];
+    v->text[0] = 0xff; v->text[1] = 1; v->code = 'c'; v->yes = 1; v->tiny = SOME;
+    v->signs[1][2] = -3; v->packed[1].tag = 1; v->packed[1].wide = 0x12345678; v->packed[1].odd = -2;
+    v->grid[1][0][2] = 65535;
+    v->five = -5; v->seven = 33; v->crossing = -0x76543210ll; v->one = 1; v->three = 5; v->flag = 1; v->hue = BLUE;
+    v->whole = 0xfedcba98; v->forty = 0x123456789aull;
+    v->color = GREEN; v->colors[1] = 6; v->mood = BAD; v->big = LARGE;
+    v->inner.odd = -1; v->inner.u.number = 0x01020304;
+    v->x = 41; v->y = -1; v->deep = 0x0807060504030201ull;
+    *(u32 *)&v->qualified = 9; *(u64 *)&v->call = 0xffff888000001234ull; *(u64 *)&v->opaque = 0;
+    ((u64 *)&v->wide)[0] = -7; ((u64 *)&v->wide)[1] = -1; ((u64 *)&v->uwide)[1] = 1;
+}
+
+SEC("tc") int fill(void *ctx)
+{
+    u32 zero = 0, one = 1, n;
+    struct every *fixed = lookup(&scratch, &zero), *noise = lookup(&scratch, &one);
+    struct number *number = lookup(&floats, &zero);
+    u64 *count = lookup(&percpu_array, &one);
+    if (!fixed || !noise || !number || !count)
+        return 1;
+    fill_every(fixed);
+    for (n = 0; n < sizeof(*noise) / 4; n++)
+        ((u32 *)noise)[n] = prandom();
+    for (n = 0; n < 3; n++) {
+        struct key key = {};
+        key.word = 0x01020300 + n; key.ends[0].port = 80 + n; key.ends[1].port = 65535; key.color = n ? BLUE : GREEN;
+        key.low = 5 + n; key.mid = 1000; key.high = 0x70000 + n;
+        update(&hash, &key, n == 2 ? noise : fixed, 0);
+        last = key;
+        struct inner inners[3];
+        __builtin_memset(inners, 0, sizeof(inners));
+        inners[0].odd = -(s16)n; inners[2].u.number = n;
+        enum color color = n;
+        update(&percpu_hash, &color, &inners[0], 0);
+        pair_t pair = {n, 7};
+        s64 negative = -(s64)n;
+        update(&lru, &pair, &negative, 0);
+        update(&rows, &(u64){n}, &inners, 0);
+        enum mood mood = n ? GOOD : BAD;
+        update(&moods, &negative, &mood, 0);
+    }
+    *(u64 *)&number->d = 0x400921fb54442d18ull; *(u32 *)&number->f = 0xbf000000;
+    *(u64 *)&number->more[0] = 0x7ff0000000000000ull; *(u64 *)&number->more[1] = 0xbff0000000000000ull;
+    struct locked locked = {.count = 3};
+    update(&locks, &(u64){1}, &locked, 0);
+    *count += 3;
+    hits += limit;
+    state[1].tag = 1; state[1].mood = BAD; state[1].text[0] = greeting[0];
+    return 0;
+}
+char _license[] SEC("license") = "GPL";
+"""
+
+# What the program above stores under the first two keys, as its source has it.
+EVERY = {
+    "name": "hello", "text": [-1, 1] + [0] * 6, "code": 99, "yes": True, "tiny": "SOME",
+    "signs": [[0, 0, 0], [0, 0, -3]], "packed": [dict.fromkeys(("tag", "wide", "odd"), 0), {
+        "tag": 1, "wide": 0x12345678, "odd": -2}],
+    "grid": [[[0] * 3, [0] * 3], [[0, 0, 65535], [0] * 3]],
+    "five": -5, "seven": 33, "crossing": -0x76543210, "one": 1, "three": 5, "flag": True, "hue": "BLUE",
+    "whole": 0xfedcba98, "forty": 0x123456789a, "color": "GREEN", "colors": ["RED", 6], "mood": "BAD",
+    "big": 0x500000002, "inner": {"odd": -1, "u": {
+        "number": 0x01020304, "bytes": [4, 3, 2, 1], "lower": 0x0304, "pair": [0x0102, 0]}},
+    "next": "0x0", "x": 41, "y": -1, "deep": 0x0807060504030201, "deeper": [[1, 2, 3, 4], [5, 6, 7, 8]],
+    "raw": [41, 0, 0, 0, 255, 255, 255, 255, 1, 2, 3, 4, 5, 6, 7, 8], "qualified": 9, "call": "0xffff888000001234",
+    "opaque": "0x0", "wide": -7, "uwide": 1 << 64, "tail": []}
+ENUMS = {"RED": 0, "GREEN": 5, "BLUE": 7, "BAD": -2, "GOOD": 1, "SMALL": 1, "LARGE": 0x500000002, "NONE": 0, "SOME": 100}
+ENUM_BITS = {"tiny": 8, "big": 64, "color": 32, "colors": 32, "mood": 32}
+
+
+def bpf_object(directory, name, source):
+    """Compile C for BPF with type information; return the object's path."""
+    (directory / (name + ".c")).write_text(source)
+    status, _, err = run(program("clang"), "-O2", "-g", "-w", "-target", "bpf", "-c", directory / (name + ".c"),
+                         "-o", directory / (name + ".o"))
+    assert status == 0, err
+    return directory / (name + ".o")
+
+
+@pytest.fixture(scope="session")
+def every_object(tmp_path_factory):
+    return bpf_object(tmp_path_factory.mktemp("every"), "every", EVERY_C)
+
+
+@pytest.fixture
+def every(every_object, bpffs):
+    """Load the program above and run it once; return a function from a map's name to its pin, or to another run."""
+    directory, prog, packet = os.path.join(bpffs, "maps"), os.path.join(bpffs, "fill"), every_object.with_name("packet")
+    bpftool("prog", "load", every_object, prog, "type", "classifier", "pinmaps", directory)
+    packet.write_bytes(bytes(64))
+    pinned = {name.replace(".", "_"): os.path.join(directory, name) for name in os.listdir(directory)}
+
+    def pin(name=None):
+        return pinned[name] if name else bpftool("prog", "run", "pinned", prog, "data_in", packet)
+    assert pin()["retval"] == 0
+    pin.names = sorted(pinned)
+    return pin
+
+
+def agree(ours, told, name=""):
+    """Whether to_python and bpftool say the same, in two forms; name is that of the member they are in.
+
+    bpftool nests anonymous records under "", prints bitfields and 128 bits as unsigned "0x..", enums without a
+    name as signed numbers, pointers in decimal, and char arrays that are no text as signed numbers.
+    """
+    if isinstance(told, dict):
+        flat = {}
+        for label, member in told.items():
+            flat.update(member if label == "" else {label: member})
+        return agree(ours, flat) if "" in told else list(ours) == list(flat) and all(
+            agree(ours[label], flat[label], label) for label in flat)
+    if isinstance(ours, list):
+        return len(ours) == len(told) and all(agree(*pair, name=name) for pair in zip(ours, told))
+    if isinstance(told, list):                     # the text in a char array whose rest is no text
+        return bytes(number & 0xff for number in told).split(b"\0")[0] == ours.encode()
+    if isinstance(ours, str) and ours.startswith("0x") and isinstance(told, int):
+        return int(ours, 16) == told
+    if isinstance(told, str) and told.startswith("0x"):
+        ours, told = int(ENUMS.get(ours, ours)), int(told, 16)
+        return told == (ours if ours >= 0 else ours & (1 << told.bit_length()) - 1)
+    if isinstance(told, str) and told in ENUMS:    # a whole key or value has no names: it is a number
+        return ours == told or isinstance(ours, int) and (ours - ENUMS[told]) % (1 << 32) == 0
+    return ours == (told % (1 << ENUM_BITS[name]) if isinstance(told, int) and name in ENUM_BITS else told)
+
+
+def dumped(*words):
+    """Return {raw key: what bpftool makes of the entry} of a map."""
+    return {bytes(int(byte, 16) for byte in entry["key"]): entry["formatted"]
+            for entry in bpftool("map", "dump", *words)}
+
+
+def raw(ctype, given):
+    return bytes(ctype(given)) if isinstance(given, int) else bytes(given)
+
+
+@kernel
+def test_btf_values_are_what_the_programs_source_says(every):
+    with Map.from_pin(every("hash")) as m:
+        first, second, third = sorted(m, key=bytes)
+        assert bpf.to_python(first) == {
+            "a": 0, "b": 3, "c": 2, "d": 1, "word": 0x01020300, "ends": [{"port": 80}, {"port": 65535}],
+            "color": "GREEN", "low": 5, "mid": 1000, "high": 0x70000}
+        assert bpf.to_python(m[first]) == EVERY == bpf.to_python(m[second]) != bpf.to_python(m[third])
+        assert json.loads(bpf.to_json(m[first])) == EVERY
+        value = m[first]
+        assert (value.name, value.code, value.yes, value.tiny) == (b"hello", 99, True, 100)
+        assert (value.signs[1][2], value.packed[1].wide, value.grid[1][0][2]) == (-3, 0x12345678, 65535)
+        assert (value.five, value.seven, value.crossing, value.three) == (-5, 33, -0x76543210, 5)
+        assert (value.forty, value.wide, value.uwide) == (0x123456789a, -7, 1 << 64)
+        assert (value.x, value.deeper[1][3], value.raw[0], value.inner.u.pair[0]) == (41, 8, 41, 0x0102)
+        assert value.call == 0xffff888000001234 and value.opaque == 0 and len(value.tail) == 0
+        key = m.key_type(word=0x01020301, color=7, low=6, mid=1000, high=0x70001)      # bits by keyword, too
+        key.ends[0].port, key.ends[1].port = 81, 65535
+        assert key == second and hash(key) == hash(second) and m[key] == value
+        assert "crossing=-1985229328" in repr(value) and "mid=1000" in repr(key)
+    with Map.from_pin(every("floats")) as m:
+        assert bpf.to_python(m[0]) == {"d": 3.141592653589793, "f": -0.5, "more": [float("inf"), -1.0]}
+    with Map.from_pin(every("every_rodata")) as m:
+        assert bpf.to_python(m[0]) == {"limit": 7, "greeting": "hello"} and m.info.frozen
+    with Map.from_pin(every("kptrs")) as m:
+        tags = [member[4] for member in m.btf.members(m.info.btf_value_type_id)]
+        if m.btf.c_type(m.btf.type("held").id).startswith("struct") and tags[1]:       # libbpf strips them before 5.17
+            assert tags == [(), ("kptr",)] and "[kptr]" not in bpf.describe_layout(m.value_type)
+        assert bpf.to_python(m[0]) == {"id": 0, "task": "0x0"}
+
+
+@kernel
+def test_btf_decoding_agrees_with_bpftool(every):
+    compared = set()
+    for name in every.names:
+        with Map.from_pin(every(name)) as m:
+            if name == "floats":                   # bpftool has no floating point
+                continue
+            told, key_type = dumped("pinned", every(name)), m.key_type
+            entries = list(m.items())
+            assert len(entries) == len(told) and m.btf is not None
+            for key, value in entries:
+                expected, ours = told[raw(key_type, key)], bpf.to_python(value)
+                if "key" in expected:
+                    assert agree(bpf.to_python(key), expected["key"])
+                if name.startswith("percpu"):
+                    assert [cpu["cpu"] for cpu in expected["values"]] == list(bpf.possible_cpus())
+                    assert all(agree(mine, cpu["value"]) for mine, cpu in zip(ours, expected["values"]))
+                elif "key" not in expected:        # a section: [{variable: value}, ...]
+                    (section, variables), = expected["value"].items()
+                    assert section == m.value_type.__name__ and [[label] for label in ours] == list(map(list, variables))
+                    assert all(agree(ours[label], one[label]) for one in variables for label in one)
+                else:
+                    assert agree(ours, expected["value"]), (ours, expected)
+                compared.add(name)
+    assert compared == {"hash", "scratch", "percpu_hash", "percpu_array", "lru", "rows", "moods", "locks", "kptrs",
+                        "every_data", "every_bss", "every_rodata"}
+
+
+STRUCT_OPS_C = r"""
+#define SEC(name) __attribute__((section(name), used))
+typedef unsigned int u32; typedef unsigned long long u64;
+struct sock;
+struct tcp_congestion_ops {
+    u32 (*ssthresh)(struct sock *); void (*cong_avoid)(struct sock *, u32, u32); u32 (*undo_cwnd)(struct sock *);
+    char name[16];
+};
+SEC("struct_ops/one") u32 one(u64 *ctx) { return 2; }
+SEC("struct_ops/two") void two(u64 *ctx) { }
+SEC("struct_ops/three") u32 three(u64 *ctx) { return 2; }
+SEC(".struct_ops") struct tcp_congestion_ops NAME = {
+    .ssthresh = (void *)one, .cong_avoid = (void *)two, .undo_cwnd = (void *)three, .name = "NAME" };
+char _license[] SEC("license") = "GPL";
+"""
+
+
+@kernel
+def test_btf_of_struct_ops_is_the_kernels_own(tmp_path, vmlinux):
+    kernel_structs = [vmlinux.type(type_id).name for type_id in records(vmlinux)]
+    if "bpf_struct_ops_tcp_congestion_ops" not in kernel_structs:
+        pytest.skip("this kernel has no struct_ops for TCP (5.6, CONFIG_BPF_JIT)")
+    name = "cc_%d" % os.getpid()
+    bpftool("struct_ops", "register", bpf_object(tmp_path, "ops", STRUCT_OPS_C.replace("NAME", name)))
+    map_id, = [ops["id"] for ops in bpftool("struct_ops", "show") if ops["name"] == name]
+    try:
+        with Map.from_id(map_id) as m:
+            assert m.type == bpf.BPF_MAP_TYPE_STRUCT_OPS and m.info.btf_id != 0 and m.info.btf_value_type_id == 0
+            value = m[0]
+            assert type(value).__name__ == "bpf_struct_ops_tcp_congestion_ops" == m.value_type.__name__
+            assert agree(bpf.to_python(value), dumped("id", map_id)[bytes(4)]["value"])
+            assert bpf.to_python(value)["data"]["name"] == name and value.data.name == name.encode()
+            assert m.btf.offsetof(m.value_type.__name__, "data.name") == m.lookup_bytes(0).index(name.encode())
+            assert [bpftool("prog", "show", "id", prog)["name"] for prog in (
+                value.data.ssthresh, value.data.cong_avoid, value.data.undo_cwnd)] == ["one", "two", "three"]
+    finally:
+        bpftool("struct_ops", "unregister", "id", map_id)
+
+
+@pytest.fixture(scope="session")
+def vmlinux():
+    if not os.path.exists("/sys/kernel/btf/vmlinux"):
+        lacking("BTF of the kernel")
+    return BTF.from_vmlinux()
+
+
+def records(btf, named=False):
+    """Return the ids of all structs and unions; named: of those whose tag means nothing else."""
+    kinds = {type_id: btf.type(type_id).kind for type_id in range(1, btf.count + 1)}
+    tags = collections.Counter(btf.type(type_id).name for type_id, kind in kinds.items() if kind in (
+        bpf.BTF_KIND_STRUCT, bpf.BTF_KIND_UNION, bpf.BTF_KIND_ENUM, bpf.BTF_KIND_ENUM64, bpf.BTF_KIND_FWD))
+    return [type_id for type_id, kind in kinds.items() if kind in (bpf.BTF_KIND_STRUCT, bpf.BTF_KIND_UNION)
+            and (not named or btf.type(type_id).name and tags[btf.type(type_id).name] == 1)]
+
+
+def flat(btf, t, start=0):
+    """Yield (name, type id, bit offset, bits) of a record's members, those of anonymous records in their place."""
+    for name, type_id, offset, bits, _ in btf.members(t):
+        if name:
+            yield name, type_id, start + offset, bits
+        elif not bits:
+            for member in flat(btf, type_id, start + offset):
+                yield member
+
+
+def test_btf_every_record_of_the_kernel_is_built_at_its_offsets(vmlinux):
+    fields, wide = 0, 0
+    for type_id in records(vmlinux):
+        ctype = vmlinux.ctype(type_id)
+        assert ctypes.sizeof(ctype) == vmlinux.type(type_id).size == vmlinux.sizeof(type_id)
+        for name, member_id, offset, bits in flat(vmlinux, type_id):
+            field = getattr(ctype, name)
+            if hasattr(field, "offset"):
+                assert 8 * field.offset == offset and not bits, (ctype, name)
+                fields += 1
+            else:                      # bitfields and 128 bits are no fields of ctypes
+                assert bits or vmlinux.sizeof(member_id) == 16, (ctype, name)
+                wide += 1
+    assert fields > 10000 and wide > 100
+
+
+def random_path(btf, rng, t):
+    """Return the path to a member of a member ... of a record, indices of arrays in it."""
+    path = ""
+    while True:
+        inner, size = btf.type(t), None
+        while inner.kind in (bpf.BTF_KIND_TYPEDEF, bpf.BTF_KIND_CONST, bpf.BTF_KIND_VOLATILE, bpf.BTF_KIND_TYPE_TAG):
+            inner = btf.type(inner.type_id)
+        if inner.kind == bpf.BTF_KIND_ARRAY and inner.count:
+            t, path = inner.type_id, path + "[%d]" % rng.randrange(inner.count)
+            continue
+        members = [member for member in flat(btf, inner) if not member[3]] if inner.kind in (
+            bpf.BTF_KIND_STRUCT, bpf.BTF_KIND_UNION) else ()
+        if not members:
+            return path.lstrip(".")
+        name, t, _, _ = rng.choice(members)
+        path += "." + name
+
+
+def test_btf_offsets_of_kernel_types_are_those_of_compiled_c(tmp_path, vmlinux, vmlinux_h):
+    rng, named = random.Random(1), records(vmlinux, named=True)
+    with_bits = [type_id for type_id in named if any(member[3] for member in flat(vmlinux, type_id))]
+    lines, told = [], []
+    for type_id in rng.sample(named, 300) + rng.sample(with_bits, 50) + [vmlinux.find("task_struct")]:
+        t, ctype, name = vmlinux.type(type_id), vmlinux.ctype(type_id), vmlinux.c_type(type_id)
+        lines.append('printf("%%d\\n", (int)sizeof(%s));' % name)
+        told.append("%d" % vmlinux.sizeof(type_id))
+        paths = [member[0] for member in flat(vmlinux, type_id) if not member[3]]
+        for path in paths + [random_path(vmlinux, rng, type_id) for _ in range(3 if paths else 0)]:
+            lines.append('printf("%%d\\n", (int)__builtin_offsetof(%s, %s));' % (name, path))
+            told.append("%d" % vmlinux.offsetof(type_id, path))
+        for path, _, offset, bits in flat(vmlinux, type_id):
+            if bits:
+                lines.append("{ %s *v = memset(room, 0, sizeof(*v)); v->%s = -1; show(sizeof(*v)); }" % (name, path))
+                every_bit = getattr(ctype.from_buffer_copy(b"\xff" * t.size), path)
+                assert every_bit in (-1, (1 << bits) - 1) and vmlinux.offsetof(type_id, path).bits == bits
+                assert vmlinux.offsetof(type_id, path).bit_offset == offset
+                obj = ctype()
+                setattr(obj, path, every_bit)
+                told.append("".join("%d:%02x " % pair for pair in enumerate(bytes(obj)) if pair[1]))
+    with open(vmlinux_h) as file:
+        header = file.read()
+    for type_id in range(1, vmlinux.count + 1):    # older bpftools leave out how large an enum is
+        t = vmlinux.type(type_id)
+        if t.kind in (bpf.BTF_KIND_ENUM, bpf.BTF_KIND_ENUM64) and t.name and t.size != 4:
+            start = header.find("\nenum %s {" % t.name)
+            end = header.find("};", start) + 1
+            header = header[:end] + " __attribute__((mode(%s)))" % {1: "QI", 2: "HI", 8: "DI"}[t.size] + header[end:]
+    printed = compiled(tmp_path, header + """
+        int printf(const char *, ...);
+        void *memset(void *, int, unsigned long);
+        static unsigned char room[1 << 20];
+        static void show(int size)
+        {
+            for (int i = 0; i < size; i++)
+                if (room[i])
+                    printf("%%d:%%02x ", i, room[i]);
+            printf("\\n");
+        }
+        int main(void) { %s return 0; }
+    """ % "\n".join(lines)).splitlines()
+    assert len(printed) == len(told) > 2000
+    assert [(line, ours, theirs) for line, ours, theirs in zip(lines, told, printed) if ours != theirs] == []
+
+
+def test_btf_python_source_needs_neither_btf_nor_the_module(vmlinux):
+    rng, named = random.Random(2), records(vmlinux, named=True)
+    underscored = [type_id for type_id in named if vmlinux.type(type_id).name.startswith("__")]
+    with_bits = [type_id for type_id in named if any(member[3] for member in flat(vmlinux, type_id))]
+    sample = rng.sample(named, 300) + underscored[:20] + rng.sample(with_bits, 50)
+    given = []
+    for type_id in sample:
+        name, content = vmlinux.type(type_id).name, bytes(rng.getrandbits(8) for _ in range(vmlinux.sizeof(type_id)))
+        given.append([name + "_" * keyword.iskeyword(name), vmlinux.python_source(type_id), content.hex()])
+    done = subprocess.run([sys.executable, "-I", "-S", "-W", "error", "-c", textwrap.dedent("""
+        import json, sys
+        def told(name, source, content):
+            namespace = {}
+            exec(source, namespace)
+            cls = namespace[name]
+            obj = cls.from_buffer_copy(bytes.fromhex(content))
+            attributes = {key: getattr(cls, key) for key in dir(cls)}
+            return [namespace["ctypes"].sizeof(cls),
+                    {key: field.offset for key, field in attributes.items() if hasattr(field, "offset")},
+                    {key: getattr(obj, key) for key, field in attributes.items() if isinstance(field, property)}]
+        print(json.dumps([told(*one) for one in json.load(sys.stdin)]))
+        assert "bpflookup" not in sys.modules
+    """)], input=json.dumps(given).encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr.decode()
+    for type_id, (_, _, content), (size, offsets, numbers) in zip(sample, given, json.loads(done.stdout.decode())):
+        obj = vmlinux.ctype(type_id).from_buffer_copy(bytes.fromhex(content))
+        assert size == vmlinux.sizeof(type_id)
+        for name, _, offset, bits in flat(vmlinux, type_id):
+            if name in offsets:
+                assert 8 * offsets[name] == offset and not bits
+            else:
+                assert numbers[name] == getattr(obj, name), (type_id, name)
+
+
+class Pair(ctypes.Structure):
+    _fields_ = [("low", u16), ("high", u16)]
+
+
+class SwappedPair(ctypes.Structure):
+    _fields_ = [("high", u16), ("low", u16)]
+
+
+class Address(ctypes.Union):
+    _fields_ = [("ip4", u32), ("ip6", u8 * 16)]
+
+
+FLOW = [("src", u32), ("port", u16), ("proto", u8), ("flags", u8), ("delta", ctypes.c_int64),
+        ("label", ctypes.c_char * 8), ("first", Pair), ("second", Pair), ("address", Address),
+        ("mark", u32, 4), ("rest", u32, 28), ("counts", u32 * 4), ("color", u32), ("_pad", u64)]
+
+
+def flow(first="", last="", *new, **tags):
+    """Return struct flow as a caller would write it; new fields, if any, in the place of those from first to last."""
+    names, fields = [field[0] for field in FLOW], list(FLOW)
+    if new:
+        fields[names.index(first):names.index(last) + 1] = new
+    if ("address", Address) in fields:
+        tags["_anonymous_"] = ["address"]
+    return type("flow", (ctypes.Structure,), dict(tags, _fields_=fields))
+
+
+OTHER_NAMES = flow("src", "_pad", ("x", u64), ("y", u64 * 9))
+# {case: (a caller's type, what is wrong with it, what is wrong if strict)}
+PROOFS = {
+    "all is right": (flow(), None, None),
+    "fields swapped": (
+        flow("port", "flags", ("proto", u8), ("flags", u8), ("port", u16)),
+        "proto is at byte 4, 1 bytes here, at byte 6, 1 bytes in BTF", "port is at byte 6"),
+    "fields of one size swapped": (
+        flow("first", "second", ("second", Pair), ("first", Pair)),
+        "second is at byte 24, 4 bytes here, at byte 28, 4 bytes in BTF; first is at byte 28", "first is at byte 28"),
+    "wider": (flow("port", "flags", ("port", u32)), "port is at byte 4, 4 bytes here, at byte 4, 2 bytes in BTF", "port"),
+    "narrower": (flow("delta", "delta", ("delta", u32), ("_x", u32)), "delta is at byte 8, 4 bytes here", "delta"),
+    "nested swapped": (flow("second", "second", ("second", SwappedPair)),
+                       "second.high is at byte 0, 2 bytes here, at byte 2, 2 bytes in BTF; second.low is", "second.high"),
+    "anonymous branch moved": (
+        flow("address", "address", ("ip6", u8 * 8), ("ip4", u32), ("_x", u32)), "ip6 is at byte 32, 8 bytes here", "ip4"),
+    "bits moved": (flow("mark", "rest", ("mark", u32, 5), ("rest", u32, 27)), "mark is at byte 48, :5 bytes here", "rest"),
+    "renamed": (flow("src", "src", ("source", u32), _btf_={"source": "src"}), None, None),
+    "renamed wrongly": (flow("src", "src", ("source", u32), _btf_={"source": "color"}),
+                        "source is at byte 0, 4 bytes here, at byte 68, 4 bytes in BTF", "source is at byte 0"),
+    "renamed to nothing": (flow(_btf_={"src": "sauce"}), "src has no member 'sauce' in BTF", "src is in BTF alone"),
+    "bound to nothing": (flow("port", "flags", ("flags", u16), ("port", u16), _btf_={"flags": None, "port": None}),
+                         None, None),
+    "no name in common": (OTHER_NAMES, None, "x has no member 'x' in BTF; y has no member 'y' in BTF; src is in BTF alone"),
+    "signedness": (flow("delta", "delta", ("delta", u64)), None, "delta is u64 here, s64 in BTF"),
+    "floating point": (flow("counts", "counts", ("counts", ctypes.c_float * 4)), None, "counts[] is f32 here"),
+    "array length": (flow("counts", "counts", ("counts", u16 * 8)), None, "counts is u16[8] here, u32 [4] in BTF"),
+    "array for a number": (flow("delta", "delta", ("delta", u32 * 2)), None, "delta is u32[2] here"),
+    "number for a record": (flow("first", "first", ("first", u32)), None, "first is u32 here, struct (anonymous) in BTF"),
+    "record for a number": (flow("src", "src", ("src", Pair)), None, "src is struct Pair here"),
+    "a member left out": (flow("second", "second", ("_x", u32)), None,
+                          "_x has no member '_x' in BTF; second is in BTF alone"),
+    "bytes match anything": (flow("label", "second", ("label", u8 * 8), ("first", u8 * 4), ("second", ctypes.c_char * 4)),
+                             None, None),
+    "bits as a whole": (flow("mark", "rest", ("bits", u32)), None,
+                        "bits has no member 'bits' in BTF; mark is in BTF alone; rest is in BTF alone"),
+    "signed enum": (flow("color", "color", ("color", ctypes.c_int32)), None, None),
+}
+
+
+@kernel
+@pytest.mark.parametrize("case", sorted(PROOFS))
+def test_btf_proves_a_callers_type(case, every):
+    ctype, wrong, wrong_if_strict = PROOFS[case]
+    for strict, expected in ((False, wrong), (True, wrong_if_strict)):
+        if expected is None:
+            with Map.from_pin(every("flow"), u32, ctype, mode="rw", strict=strict) as m:
+                m[1] = ctype()
+                assert bytes(m[1]) == bytes(80)
+            continue
+        with pytest.raises(bpf.LayoutError) as error:
+            Map.from_pin(every("flow"), u32, ctype, strict=strict)
+        text = str(error.value)
+        assert expected in text.split("\n")[0] and "value of map" in text and "(hash 'flow')" in text
+        table, source = text.split("\nwrite instead\n")
+        marked = [line for line in table.split("\n")[1:] if line.startswith(">")]
+        first = table.split(" in BTF")[0].split(": ", 2)[2].split(" ")[0].replace("[]", "").split(".")[-1]
+        assert len(marked) == 1 and " %s: " % first in marked[0] and table.count(" | ") >= 15, text
+        assert "delta: s64" in table and "flow in the map's BTF" in table
+        namespace = {"ctypes": ctypes}
+        exec(source, namespace)
+        with Map.from_pin(every("flow"), u32, namespace["flow"], strict=True) as m:
+            assert m.value_type is namespace["flow"]
+
+
+@kernel
+def test_btf_suggestions_work_for_every_type(every):
+    """What an error says to write instead passes the strictest proof, whatever the type, and reads alike."""
+    for name in every.names:
+        with Map.from_pin(every(name)) as m:
+            info, types = m.info, []
+            for type_id, ctype in ((info.btf_key_type_id, m.key_type), (info.btf_value_type_id, m.value_type)):
+                namespace = {}
+                if type_id:
+                    exec(m.btf.python_source(type_id), namespace)
+                made = [made for label, made in namespace.items() if isinstance(made, type)][-1:]
+                types.append(made[0] if made else ctype)
+            with Map.from_pin(every(name), *types, strict=True) as own:
+                assert own.key_type is types[0] and own.value_type is types[1]
+                read = lambda m: {raw(m.key_type, key): m.lookup_bytes(key) for key in m}
+                assert read(own) == read(m)
+    wrong = type("wrong", (ctypes.Structure,), {"_fields_": [("state", u8 * 40)]})
+    with pytest.raises(bpf.LayoutError, match="state is at byte 0, 40 bytes here, at byte"):
+        Map.from_pin(every("every_bss"), value=wrong)
+    with pytest.raises(bpf.LayoutError, match="(?s)key of map .*is u64 here, .* in BTF.*write instead.*ctypes.c_int64"):
+        Map.from_pin(every("moods"), key=u64, strict=True)
+    Map.from_pin(every("moods"), u64, ctypes.c_int32).close()
+    Map.from_pin(every("lru"), u8 * 4, u8 * 8, strict=True).close()
+
+
+@kernel
+def test_btf_on_demand(every, flows, bpffs):
+    with Map.from_pin(every("hash"), BTF, BTF) as m:
+        assert m.key_type is m.btf.ctype(m.info.btf_key_type_id) and m.key_type.__name__ == "key"
+        assert m.value_type is m.btf.ctype("struct every") and m.value_type.__name__ == "every"
+    with Map.from_pin(every("hash"), bytes, bytes) as m:
+        assert all(type(key) is type(value) is bytes for key, value in m.items()) and m.btf is not None
+    with Map.from_pin(every("every_data"), value=BTF) as m:
+        assert m.key_type is u32 and m.value_type.__name__ == ".data"
+        with pytest.raises(bpf.BTFError, match="key of map .* has no BTF type: its BTF has no type for it"):
+            Map.from_pin(every("every_data"), key=BTF)
+    for options in (dict(key=BTF), dict(value=BTF)):
+        with pytest.raises(bpf.BTFError, match="has no BTF type: the map has none"):
+            Map.from_id(flows.id, **options)
+    with Map.from_id(flows.id) as m:
+        assert m.btf is None and m.key_type is m.value_type is bytes
+
+
+@kernel
+def test_btf_that_may_not_be_had(every, bpffs):
+    """Nobody may read the map by its pin, but not its types: they are bytes, the caller's, or an error if demanded."""
+    for directory in (bpffs, os.path.join(bpffs, "maps")):
+        os.chmod(directory, 0o755)
+    for name in every.names:
+        os.chmod(every(name), 0o444)
+    hash_id, = {Map.from_pin(every("hash")).id}
+    text = as_nobody("""
+        m = bpf.Map.from_pin(pin("hash"))
+        print(m.btf, m.key_type, m.value_type, m.info.btf_id > 0, len(list(m.items())))
+        m = bpf.Map.from_pin(pin("every_data"))
+        print(m.btf, m.key_type is u32, m.value_type, m[0][0])
+        m = bpf.Map.from_pin(pin("rows"), value=own, strict=True)      # nothing to compare it with
+        print(m.btf, m[(2).to_bytes(8, "little")].last)
+        for what in ({"key": bpf.BTF}, {"value": bpf.BTF}):
+            try:
+                bpf.Map.from_pin(pin("hash"), **what)
+            except bpf.BTFError as error:
+                print(error)
+    """, pin=every, own=type("own", (ctypes.Structure,), {"_fields_": [("first", u32 * 7), ("last", u32), ("_", u32)]}))
+    lines = text.splitlines()
+    assert lines[:3] == ["None <class 'bytes'> <class 'bytes'> True 3", "None True <class 'bytes'> 12", "None 2"]
+    for what, line in zip(("key", "value"), lines[3:]):
+        assert line.startswith("%s of map %d (hash 'hash') has no BTF type: " % (what, hash_id))
+        assert "BPF_BTF_GET_FD_BY_ID" in line and "EPERM" in line and "CAP_SYS_ADMIN" in line
+
+
+@kernel
+def test_btf_types_are_written_scanned_and_batched(every):
+    with Map.from_pin(every("moods"), mode="rw") as m:             # numbers: s64 -> enum
+        assert dict(m) == {0: m[0], -1: 1, -2: 1} and set(m) == {0, -1, -2} and m[0] & 0xffffffff == 0xfffffffe
+        m[-5] = 7
+        m.update(-6, m.value_type(1), bpf.BPF_NOEXIST)
+        out = m.value_type()
+        assert m.lookup_into(-5, out) and out.value == 7 == m.get(-5) and -6 in m and m.get(-7) is None
+        with pytest.raises(bpf.LayoutError):
+            m[1 << 63] = 0
+    with Map.from_pin(every("rows"), mode="rw") as m:              # u64 -> struct inner[3]
+        row, inner = m[2], m.btf.ctype("inner")
+        assert type(row) is inner * 3 and (row[0].odd, row[2].u.number, row[2].u.bytes[0]) == (-2, 2, 2)
+        row[1].u.pair[1] = 77
+        m[9] = row
+        m[10] = m.value_type(inner(odd=5), inner(), row[2])
+        assert bpf.to_python(m[9])[1]["u"]["pair"] == [0, 77] and m[10][0] == inner(odd=5) and m[10][2] == row[2] != row[1]
+        assert m.lookup_bytes(9) == bytes(row) and m.lookup_into(10, row) and row[0].odd == 5
+        for foreign in (inner(), (u8 * 36)(), bytes(35), 5):
+            with pytest.raises(bpf.LayoutError):
+                m[1] = foreign
+        got = {key: bpf.to_python(value) for keys, values in m.lookup_batch(2) for key, value in zip(keys, values)}
+        assert got == {key: bpf.to_python(value) for key, value in m.items()} and set(got) == {0, 1, 2, 9, 10}
+        assert m.update_batch([20, 21], [row, bytes(36)]) == 2 and m[20][0].odd == 5 and bytes(m[21]) == bytes(36)
+        assert m.delete_batch([20, 21, 9]) == 3
+        drained = [list(keys) for keys, _ in m.lookup_and_delete_batch()]
+        assert sorted(sum(drained, [])) == [0, 1, 2, 10] and list(m) == []
+    with Map.from_pin(every("hash"), mode="rw") as m:              # struct key -> struct every
+        entries = dict(m)
+        assert set(m) == set(entries) == {m.key_type.from_buffer_copy(bytes(key)) for key in entries}
+        for keys, values in m.lookup_batch():
+            assert all(entries[key] == value == m[key] for key, value in zip(keys, values))
+        key = m.key_type(low=7)
+        value = next(iter(entries.values()))
+        value.crossing, value.five, value.wide, value.forty = -(1 << 32), 15, -(1 << 127), (1 << 40) - 1
+        m[key] = value
+        again, told = m[bytes(key)], dumped("pinned", every("hash"))[bytes(key)]["value"]
+        assert again == value and agree(bpf.to_python(again), told)
+        assert (again.crossing, again.five, again.wide, again.forty) == (-(1 << 32), 15, -(1 << 127), (1 << 40) - 1)
+        with pytest.raises(bpf.LayoutError):
+            value.five = 16
+        with pytest.raises(bpf.KeyNotFound, match="'low': 6|low=6|low"):
+            m[m.key_type(low=6)]
+    with Map.from_pin(every("percpu_hash"), mode="rw") as m:
+        m[3] = [m.value_type(odd=cpu) for cpu in range(len(bpf.possible_cpus()))]
+        assert [value.odd for value in m[3]] == list(range(len(bpf.possible_cpus())))
+    with Map.from_pin(every("lru"), mode="rw") as m:               # u16[2] -> s64
+        m[m.key_type(5, 6)] = -9
+        assert m[bytes(m.key_type(5, 6))] == -9 and sorted(bpf.to_python(list(m))) == [[0, 7], [1, 7], [2, 7], [5, 6]]
+
+
+@kernel
+def test_btf_global_variables_are_read_and_set_in_place(every):
+    with Map.from_pin(every("every_data"), mode="rw") as m, m.mmap() as mapped, m.mmap(writable=True) as live:
+        assert mapped[0].hits == m[0].hits == 12 and mapped[0].last == m[0].last and mapped[0].last.low == 7
+        every()
+        assert (mapped[0].hits, live[0].hits) == (19, 19)
+        live[0].hits = 100                         # the program sees what is stored here
+        live[0].last.mid = 3
+        assert m[0].hits == 100 and m[0].last.mid == 3 and m[0].last.low == 7
+        every()
+        assert mapped[0].hits == 107 and mapped[0].last.mid == 1000
+        value = m[0]
+        value.hits = 1
+        live[0] = value
+        assert mapped[0] == value == m[0]
+        with pytest.raises(TypeError):
+            mapped[0] = value
+        assert m.btf.offsetof(".data", "hits") == 0 and m.btf.offsetof(m.info.btf_value_type_id, "last.word") == 8
+    with Map.from_pin(every("every_rodata"), mode="rw") as m, m.mmap() as mapped:
+        assert mapped[0].greeting == b"hello" and mapped[0].limit == 7
+        with pytest.raises(bpf.PermissionDenied):
+            m[0] = m[0]
+    with Map.from_pin(every("every_bss"), mode="rw") as m, m.mmap() as mapped:
+        state = mapped[0].state[1]
+        assert (state.tag, state.text) == (1, b"h") and bpf.to_python(state)["mood"] == "BAD" and mapped[0].never == 0
+
+
+@pytest.mark.bench
+def test_bench_one_offset_cold_against_pahole_and_bpftool(vmlinux):
+    blob, ours = "/sys/kernel/btf/vmlinux", [sys.executable, "-c", textwrap.dedent("""
+        import bpflookup
+        print(bpflookup.BTF.from_vmlinux().offsetof("task_struct", "comm"))
+    """)]
+    rows = [("offsetof, this module", ours, 0.3), ("pahole -C task_struct", [program("pahole"), "-C", "task_struct", blob], None),
+            ("bpftool btf dump ... format c", [program("bpftool"), "btf", "dump", "file", blob, "format", "c"], None)]
+    env = dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
+    printed = [run(*words, env=env)[1] for _, words, _ in rows]
+    comment, = [line for line in printed[1].splitlines() if " comm[16];" in line]
+    assert int(printed[0]) == int(comment.split("/*")[1].split()[0])
+    times = best([lambda _, words=words: run(*words, env=env) for _, words, _ in rows], 5, 1)
+    print("\noffset of task_struct.comm, whole processes, Python %s" % sys.version.split()[0])
+    for (name, _, target), seconds in zip(rows, times):
+        print("  %-30s %5.0f ms  %5.2f x the first%s" % (
+            name, seconds * 1e3, seconds / times[0], "" if target is None else "  (to reach: %.0f ms)" % (target * 1e3)))
+    assert times[0] <= 0.3
 
 
 # ---- 9. Command line --------------------------------------------------------
