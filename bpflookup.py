@@ -8,7 +8,7 @@ Map                 open a map: from_pin, from_id, from_name, from_fd, create; t
                     update, delete, items, batches, push and pop, mmap; .btf and types from it
 open_map            a Map from "id 5", "name foo", "pinned PATH", 5, "/path" or "foo"
 maps, pins, users   MapInfo of every map; {map id: [pin, ...]}; the programs and processes that use a map
-BTF                 type information: from_vmlinux, from_id, from_file; offsetof, ctype, members, describe, source
+BTF                 type information: from_vmlinux, from_id, from_file; offsetof, ctype, members, describe
 check_layout        refuse a ctypes type that does not fit; describe_layout shows offsets and holes
 to_python, to_json  decode a key or value
 capture, Capture    write a map down; read it elsewhere
@@ -1037,6 +1037,7 @@ def _source_of(ctype, names, lines):
         return "ctypes.c_%s%s" % (name, ".__ctype_%s__" % order if _is_swapped(ctype) else "")
     if ctype not in names:
         name = _identifier(ctype.__name__)
+        name = name.lstrip("_") or "anonymous" if name[:2] == "__" else name     # class bodies mangle the others
         while name in names.values():
             name += "_"
         names[ctype] = name            # before those inside: the outermost keeps its name
@@ -1056,7 +1057,6 @@ def _identifier(text):
     import keyword
     name = "".join(char if char.isalnum() and char < "\x80" else "_" for char in text.lstrip(".")) or "anonymous"
     taken = ("ctypes", "setattr", "property", "int", "bytes")          # the source itself needs those
-    name = name.lstrip("_") or "anonymous" if name[:2] == "__" else name     # which class bodies mangle
     return "_" + name if name[0].isdigit() else name + "_" if keyword.iskeyword(name) or name in taken else name
 
 def _integer(given, low, high, what):
@@ -1626,8 +1626,8 @@ class BTF:
             elif t.kind == BTF_KIND_FUNC_PROTO:
                 return "function" + tail
             else:
-                kind = {BTF_KIND_STRUCT: "struct ", BTF_KIND_UNION: "union ",
-                        BTF_KIND_FWD: "union " if t.flag else "struct ", BTF_KIND_ENUM: "enum ", BTF_KIND_ENUM64: "enum "}.get(t.kind, "")
+                kind = {BTF_KIND_FWD: ("struct ", "union ")[t.flag], BTF_KIND_STRUCT: "struct ", BTF_KIND_ENUM: "enum ",
+                        BTF_KIND_UNION: "union ", BTF_KIND_ENUM64: "enum "}.get(t.kind, "")
                 return kind + (t.name or "(anonymous)") + tail
             t = t.type_id
         return "..." + tail
@@ -2120,8 +2120,8 @@ class Map:
             create.map_name = raw
             size = max(size, _end("map_create", "map_name"))
         about = "a new map (%s%s)" % (map_type_name(create.map_type), " '%s'" % name if name else "")
-        owner = _Fd(_bpf(BPF_MAP_CREATE, attr, about, size, map_type=create.map_type))
-        return cls._opened(owner, about, key, value, strict)
+        return cls._opened(_Fd(_bpf(BPF_MAP_CREATE, attr, about, size, map_type=create.map_type)), about, key, value,
+                           strict)
 
     @classmethod
     def _opened(cls, owner, about, key, value, strict, prove=False, keep=False):
@@ -3060,9 +3060,10 @@ def _default_type(source, what, size, numeric, demanded=False):
     btf, type_id = source.btf, source._btf_types.get(what)
     try:
         if not type_id:
-            raise BTFError("the %s has no BTF type: %s" % (what, source._no_btf))
+            raise BTFError("%s of %s has no BTF type: %s" % (what, source._about, source._no_btf))
         if btf.sizeof(type_id) != size:
-            raise BTFError("the %s has %d bytes, its BTF type %d" % (what, size, btf.sizeof(type_id)))
+            raise BTFError("%s of %s has %d bytes, its BTF type %d" % (
+                what, source._about, size, btf.sizeof(type_id)))
         return btf.ctype(type_id)
     except BTFError as failure:
         if demanded:
@@ -3435,7 +3436,7 @@ class Capture:
             self._btf_types, self.cpus, self._lines = self.header["types"], self.header["cpus"], lines[1:-2]
         except (ValueError, KeyError, TypeError, IndexError):
             raise ValueError("no capture, or one that was cut or changed") from None
-        self._no_btf, self.order, self._view = "the map had none", self.header["order"], None
+        self._about, self._no_btf, self.order = self.info._about, "the map had none", self.header["order"]
         self._view = View(self, key, value)
 
     @classmethod
@@ -3568,17 +3569,15 @@ class _Options:
     def view(self, mode="r", rest=0):
         """Take the words of a map, or the capture; return its View.  rest more words may follow, None: any number."""
         types = [text and parse_type(text) for text in (self.key_type, self.value_type)]
-        if self.file is not None and mode == "r":
-            source = Capture.load(self.file)
-        elif self.file is not None:
-            raise _UsageError("a capture can't be changed")
-        else:
-            spec = self.take("a map: id N, name S, pinned PATH")
-            if spec in ("id", "name", "pinned"):
-                spec += " " + self.take("what follows '%s'" % spec)
-            source = open_map(spec, bytes, bytes, mode=mode)
+        spec = self.take("a map: id N, name S, pinned PATH") if self.file is None else ""
+        if spec in ("id", "name", "pinned"):
+            spec += " " + self.take("what follows '%s'" % spec)
         self.end(rest)
-        return View(source, *types)
+        if spec:
+            return View(open_map(spec, bytes, bytes, mode=mode), *types)
+        if mode != "r":
+            raise _UsageError("a capture can't be changed")
+        return View(Capture.load(self.file), *types)
 
     def take(self, what, keyword=None):
         """Take the next word, which is what; keyword, if given, is that word and may be shortened."""
@@ -3871,10 +3870,12 @@ def _key(options, view):
 def _data(words, ctype, size, what, view):
     """Return the bytes that DATA stands for: bytes as bpftool takes them, or what the type makes of the text."""
     text = " ".join(words)
+    if not words:
+        raise _UsageError("a %s of %d bytes is needed" % (what, size))
     try:
         if words[:1] == ["hex"]:
             raw = bytes(int(word, 16) for word in words[1:])
-        elif len(words) == size > 1 and all(word[:1].isdigit() and word.isalnum() for word in words):
+        elif len(words) > 1 and all(word[:1].isdigit() and word.isalnum() for word in words):
             raw = bytes(map(_number, words))
         elif what == "key" and view.info.type == BPF_MAP_TYPE_LPM_TRIE and "=" not in text and set(text) & set(".:"):
             raw = lpm_key(text)
@@ -3885,7 +3886,7 @@ def _data(words, ctype, size, what, view):
             raw = _pack(ctype, size, _assignments(text) if "=" in text else text)
     except (ValueError, OverflowError, LayoutError, RecursionError) as error:
         raise _UsageError("%s: %s" % (what, error)) from None
-    if len(raw) != size or not words:
+    if len(raw) != size:
         raise _UsageError("the %s has %d bytes, not %d" % (what, size, len(raw)))
     return raw
 
@@ -3928,6 +3929,8 @@ def _pack(ctype, size, given, names=()):
         raw = _address(given, size)
         if raw is None and _is_array(ctype) and ctype._type_ is ctypes.c_char:
             raw = given.encode().ljust(size, b"\0")
+            if len(raw) > size:
+                raise ValueError("'%s' has %d bytes, more than %d" % (given, len(raw), size))
         if raw is not None:
             return raw
         numbers = dict({name: number for number, name in dict(names).items()}, **(
