@@ -3237,6 +3237,19 @@ class View:
         """Return an iterator over (key, value) as bytes; of a per-CPU map values are lists."""
         return self.source.items() if isinstance(self.source, Map) else self.source.entries()
 
+    def entries_told(self):
+        """Return the entries as bpftool dumps them: of some types those that are not there too, an error as value."""
+        if self.info.type not in _INDEX_TYPES - _BATCH_TYPES - {BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS}:
+            return self.entries()
+        def told(key):
+            try:
+                value = self.source.get(key)
+                return os.strerror(errno.ENOENT) if value is None else value
+            except SyscallError as error:
+                return os.strerror(error.errno)
+        keys = (index.to_bytes(self.info.key_size, sys.byteorder) for index in range(self.info.max_entries))
+        return ((key, told(key)) for key in keys) if isinstance(self.source, Map) else self.entries()
+
     def plain(self, raw, ctype):
         """Return the plain form of a key or value; of a list that of each CPU's."""
         if isinstance(raw, list):
@@ -3256,6 +3269,8 @@ class View:
             return {"key": each("key", key), "values": [
                 {"cpu": cpu, "value": each("value", one)} for cpu, one in zip(self.cpus, value)]}
         btf, types = self.source.btf, self.source._btf_types
+        if isinstance(value, str):
+            return {"key": ["0x%02x" % byte for byte in key], "value": {"error": value}}
         entry = form(lambda _, raw: ["0x%02x" % byte for byte in raw])
         if "value" in types and self.info.key_size:
             shown = form(lambda what, raw: what in types and _bpftool_form(btf, types[what], raw))
@@ -3324,6 +3339,10 @@ def _bpftool_form(btf, t, raw, offset=0, bits=0):
         return [_bpftool_form(btf, t.type_id, raw, offset + index * step) for index in range(t.count)]
     if bits or btf.sizeof(t) not in _UNSIGNED_INTS:
         return "0x%x" % _Bits(offset, bits or 8 * btf.sizeof(t), btf.order, False).of(raw)
+    if t.kind in _ENUMS:               # all of them signed, to bpftool
+        half = 1 << (31 if t.kind == BTF_KIND_ENUM else 63)
+        number = _Bits(offset, 8 * t.size, btf.order, True).of(raw)
+        return {(one + half) % (2 * half) - half: name for one, name in btf.enumerators(t).items()}.get(number, number)
     plain = btf._plain(t, raw, offset)
     return int(plain, 16) if t.kind == BTF_KIND_PTR else plain
 
@@ -3692,7 +3711,7 @@ def _info_json(info, pinned=None):
 
 def _dump(options):
     view = options.view()
-    entries, count = _progress(view.entries(), view.info), 0
+    entries, count = _progress(view.entries_told() if options.json else view.entries(), view.info), 0
     if options.ndjson or options.metrics:
         for line in (view.json_lines if options.ndjson else view.metrics)(entries):
             print(line)
@@ -4013,7 +4032,7 @@ def _samples(view):
 def _watch_lines(view, rows, before, seconds, live):
     """Return the lines of a screen: the entries by how fast they change, those that did marked."""
     import shutil
-    columns, height = shutil.get_terminal_size() if live else (1 << 16, len(rows) + 2)
+    columns, height = map(max, shutil.get_terminal_size(), (20, 3)) if live else (1 << 16, len(rows) + 2)
     bold, plain = ("\033[1m", "\033[0m") if live and not os.environ.get("NO_COLOR") else ("", "")
     sorted_rows = []
     for key, (shown, text, totals) in rows.items():
@@ -4024,7 +4043,7 @@ def _watch_lines(view, rows, before, seconds, live):
             "%s%+.6g/s" % (path and path + " ", rate) for path, rate in rates if rate)))
     sorted_rows.sort()
     width = min(max([len(row[2]) for row in sorted_rows] or [0]), columns // 2)
-    lines = ["%s: %d entries" % (view.info._about, len(rows))[:columns]]
+    lines = [("%s: %d entries" % (view.info._about, len(rows)))[:columns]]
     for _, same, shown, text, rates in sorted_rows[:height - 1]:
         line = ("%s %-*s  %s  %s" % (" " if same else "*", width, shown, text, rates)).rstrip()[:columns]
         lines.append(line if same else bold + line + plain)
