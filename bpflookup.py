@@ -4032,7 +4032,9 @@ def _samples(view):
 def _watch_lines(view, rows, before, seconds, live):
     """Return the lines of a screen: the entries by how fast they change, those that did marked."""
     import shutil
-    columns, height = map(max, shutil.get_terminal_size(), (20, 3)) if live else (1 << 16, len(rows) + 2)
+    columns, height = 1 << 16, len(rows) + 2
+    if live:                           # a size of 0 is none
+        columns, height = [told or usual for told, usual in zip(shutil.get_terminal_size(), (80, 24))]
     bold, plain = ("\033[1m", "\033[0m") if live and not os.environ.get("NO_COLOR") else ("", "")
     sorted_rows = []
     for key, (shown, text, totals) in rows.items():

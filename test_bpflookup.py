@@ -10,6 +10,7 @@ import ctypes
 import errno
 import functools
 import gc
+import io
 import json
 import keyword
 import os
@@ -4721,10 +4722,18 @@ def test_demo_without_any_right_explains():
     assert "CAP_BPF" in text and "sudo" in text and text.endswith("1\n") and "Traceback" not in text
 
 
+def inside(*words):
+    """Run the command line in this process; return (status, stdout, stderr) as command does, in a tenth of its time."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = bpf.main([str(word) for word in words])
+    return status, out.getvalue(), err.getvalue()
+
+
 def same_as_bpftool(*words):
     """Assert that both programs print equal JSON for the words, and return it."""
     words = [str(word) for word in words]
-    status, out, _ = command("-j", *words)
+    status, out, _ = inside("-j", *words)
     theirs = run(program("bpftool"), "-j", *words)
     if "floats" in " ".join(words):    # bpftool 7.1 knows none and prints what is no JSON
         return json.loads(out)
@@ -4768,7 +4777,7 @@ def test_json_is_bpftools_for_many_types(bpffs):
             where = ["id", m.id]
             theirs = bpftool("map", "show", *where)
             assert {name: theirs[name] for name in theirs if name not in ("pids",)} == json.loads(
-                command("-j", "map", "show", *[str(word) for word in where])[1])
+                inside("-j", "map", "show", *[str(word) for word in where])[1])
             if kind in ("queue", "stack"):
                 same_as_bpftool("map", "peek", *where)
                 same_as_bpftool("map", "pop", *where)
@@ -4783,7 +4792,7 @@ def test_json_is_bpftools_for_many_types(bpffs):
                 assert same_as_bpftool(*(["map", "lookup"] + where + ["key"] + data))["key"] == [
                     "0x%02x" % byte for byte in key]
             assert same_as_bpftool(*(["map", "lookup"] + where + ["key"] + absent)) is None
-            if "array" not in kind and kind != "stack_trace":      # whose errors are no misses
+            if "array" not in kind and kind not in ("stack_trace", "cpumap"):      # whose errors are no misses
                 assert "error" in same_as_bpftool(*(["map", "delete"] + where + ["key"] + absent))
     inner.close()
 
@@ -4793,11 +4802,11 @@ def test_json_is_bpftools_with_btf(every):
     for name in every.names:
         pin = every(name)
         entries = same_as_bpftool("map", "dump", "pinned", pin)
-        assert json.loads(command("-p", "map", "dump", "pinned", pin)[1]) == entries
+        assert json.loads(inside("-p", "map", "dump", "pinned", pin)[1]) == entries
         same_as_bpftool("map", "getnext", "pinned", pin)
         for entry in entries[:2]:
             same_as_bpftool(*(["map", "lookup", "pinned", pin, "key"] + entry["key"]))
-        ours = json.loads(command("-j", "-f", "map", "show", "pinned", pin)[1])
+        ours = json.loads(inside("-j", "-f", "map", "show", "pinned", pin)[1])
         theirs = bpftool("-f", "map", "show", "pinned", pin)
         theirs.pop("pids", None)
         assert ours.pop("pinned") == theirs.pop("pinned") and ours == theirs
@@ -4807,7 +4816,7 @@ def test_json_is_bpftools_with_btf(every):
 def test_bpftools_words_do_what_bpftool_does(bpffs):
     path, outer, moved = [os.path.join(bpffs, name) for name in ("hits", "outer", "moved")]
     silent = (0, "null\n", "")
-    assert command("-j", "map", "create", path, "type", "hash", "key", "4", "value", "8", "entries", "4", "name",
+    assert inside("-j", "map", "create", path, "type", "hash", "key", "4", "value", "8", "entries", "4", "name",
                    "hits", "flags", "1") == silent
     assert bpftool("map", "show", "pinned", path)["flags"] == 1
     for words in (
@@ -4834,10 +4843,10 @@ def test_bpftools_words_do_what_bpftool_does(bpffs):
         ],
         ["u", "pinned", path, "key", "010", "0", "0", "0", "value", "1", "0", "0", "0", "0", "0", "0", "0", "any"],
     ):
-        assert command("-j", "m", *words) == silent
+        assert inside("-j", "m", *words) == silent
     assert {entry["key"][0]: entry["value"][:2] for entry in bpftool("map", "dump", "pinned", path)} == {
         "0x0a": ["0x01", "0x02"], "0x08": ["0x01", "0x00"]}
-    status, out, err = command(
+    status, out, err = inside(
         "-j",
         "map",
         "update",
@@ -4860,12 +4869,12 @@ def test_bpftools_words_do_what_bpftool_does(bpffs):
         "noexist",
     )
     assert status == 1 and "EEXIST" in json.loads(out)["error"] and err.count("\n") == 1
-    assert command("map", "delete", "pinned", path, "key", "8", "0", "0", "0") == (0, "", "")
-    assert command("map", "delete", "pinned", path, "key", "8", "0", "0", "0")[0] == 1
-    assert command("map", "pin", "pinned", path, moved)[0] == 0
+    assert inside("map", "delete", "pinned", path, "key", "8", "0", "0", "0") == (0, "", "")
+    assert inside("map", "delete", "pinned", path, "key", "8", "0", "0", "0")[0] == 1
+    assert inside("map", "pin", "pinned", path, moved)[0] == 0
     assert bpftool("map", "show", "pinned", moved) == bpftool("map", "show", "pinned", path)
     assert (
-        command(
+        inside(
             "map",
             "create",
             outer,
@@ -4885,28 +4894,28 @@ def test_bpftools_words_do_what_bpftool_does(bpffs):
         )[0]
         == 0
     )
-    assert command("map", "update", "pinned", outer, "key", "1", "0", "0", "0", "value", "pinned", moved)[0] == 0
+    assert inside("map", "update", "pinned", outer, "key", "1", "0", "0", "0", "value", "pinned", moved)[0] == 0
     with Map.from_pin(path) as m, Map.from_pin(outer) as held:
         assert list(held.values()) == [m.id]
-    assert command("-j", "map", "freeze", "pinned", path) == silent
-    assert command("map", "update", "pinned", path, "key", "1", "value", "1")[0] == 1
+    assert inside("-j", "map", "freeze", "pinned", path) == silent
+    assert inside("map", "update", "pinned", path, "key", "1", "value", "1")[0] == 1
     with Map.create(QUEUE, None, bytes, 2, value_size=4, name="cliq") as queue:
         for word in ("push", "enqueue"):
-            assert command("map", word, "id", str(queue.id), "value", "7", "0", "0", "0")[0] == 0
-        assert command("map", "peek", "id", str(queue.id))[1] == "07 00 00 00\n"
-        assert command("map", "dequeue", "id", str(queue.id))[1] == "07 00 00 00\n" and len(
+            assert inside("map", word, "id", str(queue.id), "value", "7", "0", "0", "0")[0] == 0
+        assert inside("map", "peek", "id", str(queue.id))[1] == "07 00 00 00\n"
+        assert inside("map", "dequeue", "id", str(queue.id))[1] == "07 00 00 00\n" and len(
             bpftool("map", "pop", "id", queue.id)["value"]) == 4
-        assert command("map", "pop", "id", str(queue.id)) == (1, "", "bpflookup: the map is empty\n")
+        assert inside("map", "pop", "id", str(queue.id)) == (1, "", "bpflookup: the map is empty\n")
     programs = Map.create(bpf.BPF_MAP_TYPE_PROG_ARRAY, u32, u32, 2, name="cliprogs")
     loaded = bpf._load_program(bpf._insn(0xb7) + bpf._insn(0x95), "nothing")
     info = bpf.bpf_prog_info()
     bpf._info_by_fd(loaded.number, info, "it")
     with programs:
-        assert command(
+        assert inside(
             "map", "update", "id", str(programs.id), "key", "1", "0", "0", "0", "value", "id", str(info.id)
         ) == (0, "", "")
         assert programs[1] == info.id
-        assert json.loads(command("-j", "map", "show", "id", str(programs.id))
+        assert json.loads(inside("-j", "map", "show", "id", str(programs.id))
                           [1]) == bpftool("map", "show", "id", programs.id)
 
 
@@ -4922,12 +4931,12 @@ TYPED = "u32 src, be16 port, u8 mac[6], char name[8], s32 delta, u8 ip6[16]"
     ('{"src": 1, "mac": [1, 2, 3, 4, 5, 6], "name": "a b"}', {"src": 1, "mac": [1, 2, 3, 4, 5, 6], "name": "a b"})])
 def test_typed_values(text, told):
     with Map.create(ARRAY, u32, bpf.parse_type(TYPED), 1, name=CLI) as m:
-        status, out, err = command("--value-type", TYPED, "map", "update", "id", str(m.id), "key", "0", "value", text)
+        status, out, err = inside("--value-type", TYPED, "map", "update", "id", str(m.id), "key", "0", "value", text)
         assert (status, out, err) == (0, "", "")
         plain = bpf.to_python(m[0])
         assert {name: plain[name] for name in told} == told and not any(
             any(plain[name]) if isinstance(plain[name], list) else plain[name] for name in plain if name not in told)
-        line = command("--ndjson", "--value-type", TYPED, "map", "dump", "id", str(m.id))[1]
+        line = inside("--ndjson", "--value-type", TYPED, "map", "dump", "id", str(m.id))[1]
         assert json.loads(line) == {"key": 0, "value": plain}
 
 
@@ -4940,7 +4949,7 @@ def test_typed_values(text, told):
     ("mac=1", "does not say"), ("1", "does not say"), ("src=__import__('os')", "invalid literal"), ("=", "no field")])
 def test_values_that_do_not_fit_their_type(text, message):
     with Map.create(ARRAY, u32, bpf.parse_type(TYPED), 1, name=CLI) as m:
-        status, out, err = command("--value-type", TYPED, "map", "update", "id", str(m.id), "key", "0", "value", text)
+        status, out, err = inside("--value-type", TYPED, "map", "update", "id", str(m.id), "key", "0", "value", text)
         assert (status, out) == (2, "") and message in err and err.count("\n") == 1
         assert not any(bytes(m[0]))
 
@@ -4948,20 +4957,20 @@ def test_values_that_do_not_fit_their_type(text, message):
 @kernel
 def test_names_of_enumerators_bits_and_single_cpus(every, bpffs):
     pin = every("hash")
-    entry = json.loads(command("--ndjson", "map", "dump", "pinned", pin)[1].splitlines()[0])
+    entry = json.loads(inside("--ndjson", "map", "dump", "pinned", pin)[1].splitlines()[0])
     words = json.dumps(entry["key"])
-    status, out, err = command("--ndjson", "map", "lookup", "pinned", pin, "key", words)
+    status, out, err = inside("--ndjson", "map", "lookup", "pinned", pin, "key", words)
     assert status == 0 and json.loads(out) == entry, err
     with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name=CLI_CPU) as m:
         last = bpf.possible_cpus()[-1]
-        assert command("map", "update", "id", str(m.id), "key", "0", "value", "3")[0] == 0 and set(m[0]) == {3}
-        assert command("map", "update", "id", str(m.id), "key", "0", "value", "9", "cpu=%d" % last)[0] == 0
+        assert inside("map", "update", "id", str(m.id), "key", "0", "value", "3")[0] == 0 and set(m[0]) == {3}
+        assert inside("map", "update", "id", str(m.id), "key", "0", "value", "9", "cpu=%d" % last)[0] == 0
         assert m[0] == [3] * (len(m[0]) - 1) + [9]
-        assert command("map", "update", "id", str(m.id), "key", "0", "value", "9", "cpu=99999")[0] == 2
+        assert inside("map", "update", "id", str(m.id), "key", "0", "value", "9", "cpu=99999")[0] == 2
     with Map.create(bpf.BPF_MAP_TYPE_LPM_TRIE, bytes, u32, 4, key_size=8, flags=1, name=CLI) as m:
-        assert command("map", "update", "name", CLI, "key", "10.0.0.0/8", "value", "5")[0] == 0
+        assert inside("map", "update", "id", str(m.id), "key", "10.0.0.0/8", "value", "5")[0] == 0
         assert m[bpf.lpm_key("10.0.0.0/8")] == 5
-        assert command("map", "lookup", "name", CLI, "key", "10.1.2.3")[1].endswith(": 05 00 00 00\n") or (
+        assert inside("map", "lookup", "id", str(m.id), "key", "10.1.2.3")[1].endswith(": 05 00 00 00\n") or (
             sys.byteorder == "big")
 
 
@@ -5027,7 +5036,7 @@ def test_quick_lines_equal_slow_ones():
                 for _ in range(2000)
             ],
         )
-        lines = command(
+        lines = inside(
     "--ndjson",
     "--key-type",
     "u32",
@@ -5049,7 +5058,7 @@ def test_metrics_are_openmetrics():
     ) as m:
         m[m.key_type(hostile.encode(), 3)] = m.value_type(7, 0.5)
         m[m.key_type(b"plain", 4)] = m.value_type(8, 2.0)
-        text = command(
+        text = inside(
             "--metrics",
             "--key-type",
             "char name[32], u8 cpu",
@@ -5070,20 +5079,20 @@ def test_metrics_are_openmetrics():
 
 @kernel
 def test_human_output_hex_layout_and_probe(every, flows):
-    out = command("map", "dump", "pinned", every("hash"))[1]
+    out = inside("map", "dump", "pinned", every("hash"))[1]
     assert out.endswith("\n") and "Found" in out and "0x00 0x00" not in out
     pair = "u64 packets, u64 bytes"
     flows[Key(1, 2, 3)] = Value(5, 6)
-    assert command("--value-type", pair, "dump", FLOWS)[1].splitlines()[0].endswith(": packets=5 bytes=6")
-    line = command("--hex", "map", "dump", FLOWS)[1].splitlines()[0]
+    assert inside("--value-type", pair, "dump", FLOWS)[1].splitlines()[0].endswith(": packets=5 bytes=6")
+    line = inside("--hex", "map", "dump", FLOWS)[1].splitlines()[0]
     assert line.startswith("key: ") and "  value: " in line
-    assert "2  u64 a" not in command("--value-type", pair, "map", "layout", FLOWS)[1]
-    layout = command("map", "layout", "pinned", every("hash"))[1]
+    assert "2  u64 a" not in inside("--value-type", pair, "map", "layout", FLOWS)[1]
+    layout = inside("map", "layout", "pinned", every("hash"))[1]
     assert "offset  size  struct" in layout and "import ctypes" in layout
-    rows = {row["what"]: row for row in json.loads(command("-j", "probe")[1])}
+    rows = {row["what"]: row for row in json.loads(inside("-j", "probe")[1])}
     assert rows["map type hash"]["available"] and rows["the kernel's BTF"]["available"] and all(
         row["available"] or row["detail"] for row in rows.values() if not row["what"].startswith("CAP_"))
-    assert command("probe")[1].count("\n") == len(rows)
+    assert inside("probe")[1].count("\n") == len(rows)
     text = as_nobody("print(bpf.main(['probe']))")
     assert "no   maps" in text and "Traceback" not in text and text.endswith("0\n")
 
@@ -5091,16 +5100,16 @@ def test_human_output_hex_layout_and_probe(every, flows):
 @kernel
 def test_btf_on_the_command_line():
     btf = BTF.from_vmlinux()
-    assert command("btf", "offset", "task_struct.comm")[1] == "%d\n" % btf.offsetof("task_struct", "comm")
+    assert inside("btf", "offset", "task_struct.comm")[1] == "%d\n" % btf.offsetof("task_struct", "comm")
     first, then = btf.offsetof("task_struct", "signal.group_exit_code")
-    assert command("btf", "offset", "struct", "task_struct.signal.group_exit_code")[1] == "%d -> %d\n" % (first, then)
-    assert command("btf", "offset", "iphdr.version")[1].startswith("0 bits ")
-    told = json.loads(command("-j", "btf", "offset", "iphdr.version")[1])
+    assert inside("btf", "offset", "struct", "task_struct.signal.group_exit_code")[1] == "%d -> %d\n" % (first, then)
+    assert inside("btf", "offset", "iphdr.version")[1].startswith("0 bits ")
+    told = json.loads(inside("-j", "btf", "offset", "iphdr.version")[1])
     assert told[0]["bits"] == 4
-    assert command("btf", "layout", "iphdr")[1] == "%s\n\n%s\n" % (btf.describe("iphdr"), btf.python_source("iphdr"))
+    assert inside("btf", "layout", "iphdr")[1] == "%s\n\n%s\n" % (btf.describe("iphdr"), btf.python_source("iphdr"))
     for words, status in ((["offset", "nothing.x"], 1), (["offset"], 2),
                           (["size", "x"], 2), (["offset", "iphdr.nothing"], 1)):
-        done = command("btf", *words)
+        done = inside("btf", *words)
         assert done[0] == status and done[2].count("\n") == 1, words
 
 
@@ -5123,13 +5132,13 @@ def test_hist_sums_cpus_and_splits_by_prefix():
     with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.parse_type("u32 disk, u32 slot"), u64, 8, name=CLI) as m:
         for disk, slot, count in ((1, 2, 3), (1, 3, 1), (2, 2, 5)):
             m[m.key_type(disk, slot)] = count
-        words = ("--key-type", "u32 disk, u32 slot", "--value-type", "u64", "map", "hist", "name", CLI)
+        words = ("--key-type", "u32 disk, u32 slot", "--value-type", "u64", "map", "hist", "id", str(m.id))
         cpus = len(bpf.possible_cpus())
-        told = {group["key"]: group["slots"] for group in json.loads(command("-j", *words)[1])}
+        told = {group["key"]: group["slots"] for group in json.loads(inside("-j", *words)[1])}
         assert told == {"disk=1": {"2": 3 * cpus, "3": cpus}, "disk=2": {"2": 5 * cpus}}
-        out = command(*words)[1]
+        out = inside(*words)[1]
         assert out.count("distribution") == 2 and "disk=1\n" in out and ": %-10d|" % (3 * cpus) in out
-        assert command(*(words + ("linear",)))[0] == 0 and command("map", "hist", "name", CLI)[0] == 2
+        assert inside(*(words + ("linear",)))[0] == 0 and inside("map", "hist", "id", str(m.id))[0] == 2
 
 
 @kernel
@@ -5162,7 +5171,7 @@ def test_watch_shows_rates_and_gives_the_terminal_back():
         assert lines[2] == "  1  10"
         master, slave = pty.openpty()
         live = subprocess.Popen(
-            [sys.executable, MODULE, "--value-type", "u64", "map", "watch", "name", CLI, "interval", "0.2"],
+            [sys.executable, MODULE, "--value-type", "u64", "map", "watch", "id", str(m.id), "interval", "0.2"],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -5182,16 +5191,16 @@ def decoded(capture):
     """Return what the command line makes of a capture, in every form."""
     forms = [["-j", "map", "dump"], ["--ndjson", "map", "dump"],
         ["map", "dump"], ["map", "layout"], ["-j", "map", "show"]]
-    return [command("--from", capture, *words) for words in forms]
+    return [inside("--from", capture, *words) for words in forms]
 
 
 @kernel
 def test_captures_decode_like_the_map_and_notice_every_change(every, bpffs, tmp_path):
     for name in every.names:
         pin, path = every(name), str(tmp_path / name)
-        assert command("map", "save", "pinned", pin, path)[0] == 0
+        assert inside("map", "save", "pinned", pin, path)[0] == 0
         live = [
-            command(*words + ["pinned", pin])
+            inside(*words + ["pinned", pin])
             for words in (
                 ["-j", "map", "dump"],
                 ["--ndjson", "map", "dump"],
@@ -5216,15 +5225,15 @@ def test_captures_decode_like_the_map_and_notice_every_change(every, bpffs, tmp_
         for broken in (bytes(changed), data[:at], data + b"\n", b""):
             with pytest.raises(ValueError):
                 bpf.Capture(broken)
-    assert command("--from", path, "map", "update", "key", "1", "value", "1")[0] == 2
-    assert command("map", "save", "pinned", every("hash"), "/proc/nothing/x")[0] == 1
+    assert inside("--from", path, "map", "update", "key", "1", "value", "1")[0] == 2
+    assert inside("map", "save", "pinned", every("hash"), "/proc/nothing/x")[0] == 1
     assert sorted(os.listdir(str(tmp_path))) == sorted(every.names)
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
         os.chmod(file.name, 0o644)
         text = as_nobody("print(bpf.main(['--from', %r, '--ndjson', 'map', 'dump']))" % file.name)
-    assert text == command("--from", path, "--ndjson", "map", "dump")[1] + "0\n"
+    assert text == inside("--from", path, "--ndjson", "map", "dump")[1] + "0\n"
 
 
 @kernel
@@ -5265,23 +5274,23 @@ def test_captures_decode_like_the_map_and_notice_every_change(every, bpffs, tmp_
 )
 def test_bad_commands_are_one_line(words, status, message):
     with Map.create(HASH, u32, u64, 3) as m:
-        done = command(*[str(m.id) if word == "M" else word for word in words])
+        done = inside(*[str(m.id) if word == "M" else word for word in words])
     assert done[0] == status and done[1] == "" and message in done[2]
     assert done[2].startswith("bpflookup: ") and done[2].count("\n") == 1
 
 
 def test_every_command_has_help_with_an_example():
     for words in (["-h"], ["--help"], ["help"], ["map", "-h"], ["map", "help"]):
-        status, out, err = command(*words)
+        status, out, err = inside(*words)
         assert status == 0 and "usage: bpflookup.py" in out and err == "" and all(
             name in out for name in bpf._COMMANDS), words
     for name, (_, text, example) in bpf._COMMANDS.items():
         if name == "help":
             continue
-        out = command(name, "-h")[1]
+        out = inside(name, "-h")[1]
         assert out.startswith("usage: bpflookup.py [OPTION]... %s" % name) and text in out and example in out
         assert name in bpf._Options(example.split(" | ")[0].split()).words[:2]
-    assert command("--version")[1] == "bpflookup %s\n" % bpf.__version__
+    assert inside("--version")[1] == "bpflookup %s\n" % bpf.__version__
 
 
 @kernel
@@ -5351,8 +5360,8 @@ def test_no_arguments_whatever_make_a_traceback(monkeypatch, tmp_path):
 def test_through_a_pipe_into_python():
     with Map.create(HASH, u32, u64, 3, name=CLI) as m, open(MODULE) as file:
         m[1] = 5
-        status, out, err = run(sys.executable, "-", "-j", "map", "dump", "name", CLI, stdin=file)
-        assert status == 0 and json.loads(out) == bpftool("map", "dump", "name", CLI) and err == ""
+        status, out, err = run(sys.executable, "-", "-j", "map", "dump", "id", str(m.id), stdin=file)
+        assert status == 0 and json.loads(out) == bpftool("map", "dump", "id", str(m.id)) and err == ""
 
 
 @kernel
