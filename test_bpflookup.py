@@ -1495,9 +1495,7 @@ def test_elf_files_whole_and_broken(tmp_path):
 
     assert sizeof(whole) == 64 and bpf.BTF.from_file(path).data == bpf.BTF.from_file(str(path).encode()).data
     for data in [whole[:end] for end in range(len(whole))] + [
-        elf32(house("big").data(), b".BTF.ext"),
-        whole[:32] + b"\xff" * 20,
-        elf32(b""),
+        elf32(house("big").data(), b".BTF.ext"), whole[:32] + b"\xff" * 20, elf32(b""),
     ]:
         with pytest.raises(bpf.BTFError):
             sizeof(data)
@@ -1647,13 +1645,7 @@ def test_hostile_names_neither_break_nor_inject(name, capfd):
     twice = b.struct("twice", 12, (name, word, 0), (name, word, 32), ("other", odd, 64))
     inner = b.struct("", 8, (name, word, 32))
     outer = b.struct(
-        "outer",
-        40,
-        (name, byte, 0),
-        ("", inner, 32),
-        ("s", same, 96),
-        ("b", bits, 160),
-        ("t", twice, 192),
+        "outer", 40, (name, byte, 0), ("", inner, 32), ("s", same, 96), ("b", bits, 160), ("t", twice, 192),
         ("last", odd, 288),
     )
     b.enum(name + "_enum", 4, [(name, 1), (name, 2)])
@@ -4398,75 +4390,55 @@ PROOFS = {
     "all is right": (flow(), None, None),
     "fields swapped": (
         flow("port", "flags", ("proto", u8), ("flags", u8), ("port", u16)),
-        "proto is at byte 4, 1 bytes here, at byte 6, 1 bytes in BTF",
-        "port is at byte 6",
+        "proto is at byte 4, 1 bytes here, at byte 6, 1 bytes in BTF", "port is at byte 6",
     ),
     "fields of one size swapped": (
         flow("first", "second", ("second", Pair), ("first", Pair)),
-        "second is at byte 24, 4 bytes here, at byte 28, 4 bytes in BTF; first is at byte 28",
-        "first is at byte 28",
+        "second is at byte 24, 4 bytes here, at byte 28, 4 bytes in BTF; first is at byte 28", "first is at byte 28",
     ),
     "wider": (
-        flow("port", "flags", ("port", u32)),
-        "port is at byte 4, 4 bytes here, at byte 4, 2 bytes in BTF",
-        "port",
+        flow("port", "flags", ("port", u32)), "port is at byte 4, 4 bytes here, at byte 4, 2 bytes in BTF", "port",
     ),
     "narrower": (flow("delta", "delta", ("delta", u32), ("_x", u32)), "delta is at byte 8, 4 bytes here", "delta"),
     "nested swapped": (
         flow("second", "second", ("second", SwappedPair)),
-        "second.high is at byte 0, 2 bytes here, at byte 2, 2 bytes in BTF; second.low is",
-        "second.high",
+        "second.high is at byte 0, 2 bytes here, at byte 2, 2 bytes in BTF; second.low is", "second.high",
     ),
     "anonymous branch moved": (
-        flow("address", "address", ("ip6", u8 * 8), ("ip4", u32), ("_x", u32)),
-        "ip6 is at byte 32, 8 bytes here",
+        flow("address", "address", ("ip6", u8 * 8), ("ip4", u32), ("_x", u32)), "ip6 is at byte 32, 8 bytes here",
         "ip4",
     ),
     "bits moved": (
-        flow("mark", "rest", ("mark", u32, 5), ("rest", u32, 27)),
-        "mark is at byte 48, :5 bytes here",
-        "rest",
+        flow("mark", "rest", ("mark", u32, 5), ("rest", u32, 27)), "mark is at byte 48, :5 bytes here", "rest",
     ),
     "renamed": (flow("src", "src", ("source", u32), _btf_={"source": "src"}), None, None),
     "renamed wrongly": (
         flow("src", "src", ("source", u32), _btf_={"source": "color"}),
-        "source is at byte 0, 4 bytes here, at byte 68, 4 bytes in BTF",
-        "source is at byte 0",
+        "source is at byte 0, 4 bytes here, at byte 68, 4 bytes in BTF", "source is at byte 0",
     ),
     "renamed to nothing": (flow(_btf_={"src": "sauce"}), "src has no member 'sauce' in BTF", "src is in BTF alone"),
     "bound to nothing": (
-        flow("port", "flags", ("flags", u16), ("port", u16), _btf_={"flags": None, "port": None}),
-        None,
-        None,
+        flow("port", "flags", ("flags", u16), ("port", u16), _btf_={"flags": None, "port": None}), None, None,
     ),
     "no name in common": (
-        OTHER_NAMES,
-        None,
-        "x has no member 'x' in BTF; y has no member 'y' in BTF; src is in BTF alone",
+        OTHER_NAMES, None, "x has no member 'x' in BTF; y has no member 'y' in BTF; src is in BTF alone",
     ),
     "signedness": (flow("delta", "delta", ("delta", u64)), None, "delta is u64 here, s64 in BTF"),
     "floating point": (flow("counts", "counts", ("counts", ctypes.c_float * 4)), None, "counts[] is f32 here"),
     "array length": (flow("counts", "counts", ("counts", u16 * 8)), None, "counts is u16[8] here, u32 [4] in BTF"),
     "array for a number": (flow("delta", "delta", ("delta", u32 * 2)), None, "delta is u32[2] here"),
     "number for a record": (
-        flow("first", "first", ("first", u32)),
-        None,
-        "first is u32 here, struct (anonymous) in BTF",
+        flow("first", "first", ("first", u32)), None, "first is u32 here, struct (anonymous) in BTF",
     ),
     "record for a number": (flow("src", "src", ("src", Pair)), None, "src is struct Pair here"),
     "a member left out": (
-        flow("second", "second", ("_x", u32)),
-        None,
-        "_x has no member '_x' in BTF; second is in BTF alone",
+        flow("second", "second", ("_x", u32)), None, "_x has no member '_x' in BTF; second is in BTF alone",
     ),
     "bytes match anything": (
-        flow("label", "second", ("label", u8 * 8), ("first", u8 * 4), ("second", ctypes.c_char * 4)),
-        None,
-        None,
+        flow("label", "second", ("label", u8 * 8), ("first", u8 * 4), ("second", ctypes.c_char * 4)), None, None,
     ),
     "bits as a whole": (
-        flow("mark", "rest", ("bits", u32)),
-        None,
+        flow("mark", "rest", ("bits", u32)), None,
         "bits has no member 'bits' in BTF; mark is in BTF alone; rest is in BTF alone",
     ),
     "signed enum": (flow("color", "color", ("color", ctypes.c_int32)), None, None),
@@ -4671,9 +4643,7 @@ def test_bench_one_offset_cold_against_pahole_and_bpftool(vmlinux):
         print(
             "  %-30s %5.0f ms  %5.2f x the first%s"
             % (
-                name,
-                seconds * 1e3,
-                seconds / times[0],
+                name, seconds * 1e3, seconds / times[0],
                 "" if target is None else "  (to reach: %.0f ms)" % (target * 1e3),
             )
         )
@@ -4745,20 +4715,10 @@ def same_as_bpftool(*words):
 def test_json_is_bpftools_for_many_types(bpffs):
     inner = Map.create(ARRAY, u32, u32, 1)
     kinds = {
-        "hash": (4, 8, 0),
-        "array": (4, 8, 0),
-        "percpu_hash": (4, 5, 0),
-        "percpu_array": (4, 12, 0),
-        "lru_hash": (2, 1, 0),
-        "lru_percpu_hash": (4, 8, 0),
-        "lpm_trie": (8, 4, 1),
-        "array_of_maps": (4, 4, 0),
-        "hash_of_maps": (4, 4, 0),
-        "devmap_hash": (4, 4, 0),
-        "stack_trace": (4, 8, 0),
-        "queue": (0, 4, 0),
-        "stack": (0, 4, 0),
-        "cpumap": (4, 4, 0),
+        "hash": (4, 8, 0), "array": (4, 8, 0), "percpu_hash": (4, 5, 0), "percpu_array": (4, 12, 0),
+        "lru_hash": (2, 1, 0), "lru_percpu_hash": (4, 8, 0), "lpm_trie": (8, 4, 1), "array_of_maps": (4, 4, 0),
+        "hash_of_maps": (4, 4, 0), "devmap_hash": (4, 4, 0), "stack_trace": (4, 8, 0), "queue": (0, 4, 0),
+        "stack": (0, 4, 0), "cpumap": (4, 4, 0),
     }
     types = {name: number for number, name in bpf._MAP_TYPE_NAMES.items()}
     with contextlib.ExitStack() as stack:
@@ -4821,25 +4781,8 @@ def test_bpftools_words_do_what_bpftool_does(bpffs):
     assert bpftool("map", "show", "pinned", path)["flags"] == 1
     for words in (
         [
-            "update",
-            "pinned",
-            path,
-            "key",
-            "hex",
-            "0a",
-            "0",
-            "0",
-            "0",
-            "value",
-            "1",
-            "0x2",
-            "3",
-            "4",
-            "5",
-            "6",
-            "7",
-            "8",
-            "noexist",
+            "update", "pinned", path, "key", "hex", "0a", "0", "0", "0", "value", "1", "0x2", "3", "4", "5", "6", "7",
+            "8", "noexist",
         ],
         ["u", "pinned", path, "key", "010", "0", "0", "0", "value", "1", "0", "0", "0", "0", "0", "0", "0", "any"],
     ):
@@ -4847,26 +4790,8 @@ def test_bpftools_words_do_what_bpftool_does(bpffs):
     assert {entry["key"][0]: entry["value"][:2] for entry in bpftool("map", "dump", "pinned", path)} == {
         "0x0a": ["0x01", "0x02"], "0x08": ["0x01", "0x00"]}
     status, out, err = inside(
-        "-j",
-        "map",
-        "update",
-        "pinned",
-        path,
-        "key",
-        "10",
-        "0",
-        "0",
-        "0",
-        "value",
-        "0",
-        "0",
-        "0",
-        "0",
-        "0",
-        "0",
-        "0",
-        "0",
-        "noexist",
+        "-j", "map", "update", "pinned", path, "key", "10", "0", "0", "0", "value", "0", "0", "0", "0", "0", "0", "0",
+        "0", "noexist",
     )
     assert status == 1 and "EEXIST" in json.loads(out)["error"] and err.count("\n") == 1
     assert inside("map", "delete", "pinned", path, "key", "8", "0", "0", "0") == (0, "", "")
@@ -4875,22 +4800,8 @@ def test_bpftools_words_do_what_bpftool_does(bpffs):
     assert bpftool("map", "show", "pinned", moved) == bpftool("map", "show", "pinned", path)
     assert (
         inside(
-            "map",
-            "create",
-            outer,
-            "type",
-            "hash_of_maps",
-            "key",
-            "4",
-            "value",
-            "4",
-            "entries",
-            "2",
-            "name",
-            "outer",
-            "inner_map",
-            "pinned",
-            path,
+            "map", "create", outer, "type", "hash_of_maps", "key", "4", "value", "4", "entries", "2", "name", "outer",
+            "inner_map", "pinned", path,
         )[0]
         == 0
     )
@@ -4977,15 +4888,8 @@ def test_names_of_enumerators_bits_and_single_cpus(every, bpffs):
 @pytest.mark.parametrize(
     "text, size",
     [
-        ("u32", 4),
-        ("be16", 2),
-        ("char[16]", 16),
-        ("u8[2][3]", 6),
-        ("bool", 1),
-        ("double", 8),
-        ("u64 count, u32 last", 16),
-        ("char comm[16], u32 pid", 20),
-        ("u8 a,u64 b[2]", 24),
+        ("u32", 4), ("be16", 2), ("char[16]", 16), ("u8[2][3]", 6), ("bool", 1), ("double", 8),
+        ("u64 count, u32 last", 16), ("char comm[16], u32 pid", 20), ("u8 a,u64 b[2]", 24),
     ],
 )
 def test_types_from_descriptions(text, size):
@@ -4997,21 +4901,8 @@ def test_types_from_descriptions(text, size):
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "u31",
-        "u32 a, u32 a",
-        "u32 a b",
-        "u32, u64",
-        "int",
-        "u32[-1]",
-        "u32[x]",
-        "u8[99999999999]",
-        "u64[16777215][16777215]",
-        "__import__('os')",
-        "u32 a;",
-        "u32 1a",
-        "[4]",
-        "u32 ,",
+        "", "u31", "u32 a, u32 a", "u32 a b", "u32, u64", "int", "u32[-1]", "u32[x]", "u8[99999999999]",
+        "u64[16777215][16777215]", "__import__('os')", "u32 a;", "u32 1a", "[4]", "u32 ,",
     ],
 )
 def test_descriptions_that_are_none(text):
@@ -5028,9 +4919,7 @@ def test_quick_lines_equal_slow_ones():
             list(range(2000)),
             [
                 ctype(
-                    rng.getrandbits(32),
-                    rng.getrandbits(63) - (1 << 62),
-                    rng.getrandbits(8),
+                    rng.getrandbits(32), rng.getrandbits(63) - (1 << 62), rng.getrandbits(8),
                     rng.getrandbits(15) - (1 << 14),
                 )
                 for _ in range(2000)
@@ -5059,15 +4948,8 @@ def test_metrics_are_openmetrics():
         m[m.key_type(hostile.encode(), 3)] = m.value_type(7, 0.5)
         m[m.key_type(b"plain", 4)] = m.value_type(8, 2.0)
         text = inside(
-            "--metrics",
-            "--key-type",
-            "char name[32], u8 cpu",
-            "--value-type",
-            "u64 hits, double load",
-            "map",
-            "dump",
-            "name",
-            CLI,
+            "--metrics", "--key-type", "char name[32], u8 cpu", "--value-type", "u64 hits, double load", "map",
+            "dump", "id", str(m.id),
         )[1]
     assert text.endswith("# EOF\n") and text.count("# TYPE") == 2
     name = "bpf_map_%s_hits" % CLI
@@ -5148,19 +5030,8 @@ def test_watch_shows_rates_and_gives_the_terminal_back():
         m[1], m[2] = 10, 10
         watch = subprocess.Popen(
             [
-                sys.executable,
-                MODULE,
-                "--key-type",
-                "u32",
-                "--value-type",
-                "u64",
-                "map",
-                "watch",
-                "name",
-                CLI,
-                "once",
-                "interval",
-                "1.5",
+                sys.executable, MODULE, "--key-type", "u32", "--value-type", "u64", "map", "watch", "id", str(m.id),
+                "once", "interval", "1.5",
             ],
             stdout=subprocess.PIPE,
         )
@@ -5172,10 +5043,7 @@ def test_watch_shows_rates_and_gives_the_terminal_back():
         master, slave = pty.openpty()
         live = subprocess.Popen(
             [sys.executable, MODULE, "--value-type", "u64", "map", "watch", "id", str(m.id), "interval", "0.2"],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            close_fds=True,
+            stdin=slave, stdout=slave, stderr=slave, close_fds=True,
         )
         os.close(slave)
         time.sleep(1.5)
@@ -5202,10 +5070,7 @@ def test_captures_decode_like_the_map_and_notice_every_change(every, bpffs, tmp_
         live = [
             inside(*words + ["pinned", pin])
             for words in (
-                ["-j", "map", "dump"],
-                ["--ndjson", "map", "dump"],
-                ["map", "dump"],
-                ["map", "layout"],
+                ["-j", "map", "dump"], ["--ndjson", "map", "dump"], ["map", "dump"], ["map", "layout"],
                 ["-j", "map", "show"],
             )
         ]
@@ -5240,36 +5105,23 @@ def test_captures_decode_like_the_map_and_notice_every_change(every, bpffs, tmp_
 @pytest.mark.parametrize(
     "words, status, message",
     [
-        ([], 2, "a command is needed"),
-        (["nonsense"], 2, "unknown command"),
-        (["-x"], 2, "unknown option"),
-        (["map"], 2, "a command is needed"),
-        (["map", "dump"], 2, "a map: id N"),
-        (["dump", "--from"], 2, "wants a value"),
-        (["map", "dump", "id"], 2, "what follows 'id'"),
-        (["dump", "1", "x"], 2, "unexpected 'x'"),
-        (["lookup", "M"], 2, "'key' is needed"),
-        (["lookup", "M", "key"], 2, "4 bytes"),
-        (["lookup", "M", "key", "x"], 2, "invalid literal"),
+        ([], 2, "a command is needed"), (["nonsense"], 2, "unknown command"), (["-x"], 2, "unknown option"),
+        (["map"], 2, "a command is needed"), (["map", "dump"], 2, "a map: id N"),
+        (["dump", "--from"], 2, "wants a value"), (["map", "dump", "id"], 2, "what follows 'id'"),
+        (["dump", "1", "x"], 2, "unexpected 'x'"), (["lookup", "M"], 2, "'key' is needed"),
+        (["lookup", "M", "key"], 2, "4 bytes"), (["lookup", "M", "key", "x"], 2, "invalid literal"),
         (["lookup", "M", "key", "1", "2"], 2, "has 4 bytes, not 2"),
         (["lookup", "M", "key", "256", "0", "0", "0"], 2, "256"),
-        (["lookup", "M", "key", "4294967296"], 2, "outside"),
-        (["dump", "no_such_map"], 1, "no map is named"),
-        (["dump", "id", "2147483000"], 1, "no such map"),
-        (["dump", "/no/pin"], 1, "no such map"),
-        (["dump", "id", "x"], 1, "id N"),
-        (["demo", "x"], 2, "unexpected"),
+        (["lookup", "M", "key", "4294967296"], 2, "outside"), (["dump", "no_such_map"], 1, "no map is named"),
+        (["dump", "id", "2147483000"], 1, "no such map"), (["dump", "/no/pin"], 1, "no such map"),
+        (["dump", "id", "x"], 1, "id N"), (["demo", "x"], 2, "unexpected"),
         (["show", "id", "99999999999"], 1, "map id is 99999999999, outside"),
-        (["dump", "--from", "/etc/passwd"], 1, "capture"),
-        (["show", "name", ""], 2, "what follows 'name'"),
+        (["dump", "--from", "/etc/passwd"], 1, "capture"), (["show", "name", ""], 2, "what follows 'name'"),
         (["lookup", "M", "key", "09"], 2, "invalid literal"),
         (["--key-type", "nonsense", "dump", "M"], 1, "is no type"),
-        (["--key-type", "u64", "dump", "M"], 1, "has 4 bytes"),
-        (["update", "M", "key", "1"], 2, "'value' is needed"),
-        (["create", "/sys/fs/bpf/x", "type", "nothing"], 2, "a map needs"),
-        (["watch", "M", "twice"], 2, "interval"),
-        (["help", "nothing"], 2, "unknown command"),
-        (["pin", "M"], 2, "a path"),
+        (["--key-type", "u64", "dump", "M"], 1, "has 4 bytes"), (["update", "M", "key", "1"], 2, "'value' is needed"),
+        (["create", "/sys/fs/bpf/x", "type", "nothing"], 2, "a map needs"), (["watch", "M", "twice"], 2, "interval"),
+        (["help", "nothing"], 2, "unknown command"), (["pin", "M"], 2, "a path"),
     ],
 )
 def test_bad_commands_are_one_line(words, status, message):
@@ -5303,25 +5155,8 @@ def test_no_arguments_whatever_make_a_traceback(monkeypatch, tmp_path):
     with Map.create(HASH, u32, u64, 3, name=CLI) as m:
         m[1] = 1
         values = [
-            "id",
-            "name",
-            "pinned",
-            str(m.id),
-            CLI,
-            "/x",
-            "key",
-            "value",
-            "hex",
-            "0",
-            "1",
-            "-1",
-            "08",
-            "0x",
-            "any",
-            "a=1",
-            "a.b=1",
-            "{}",
-            "[1]",
+            "id", "name", "pinned", str(m.id), CLI, "/x", "key", "value", "hex", "0", "1", "-1", "08", "0x", "any",
+            "a=1", "a.b=1", "{}", "[1]",
             '{"a":',
             "10.0.0.1",
             "::1",
