@@ -574,6 +574,21 @@ def _bpf(cmd, attr, about="", size=None, **known):
         raise _error(get_errno(), cmd, about, **known)
     return result
 
+def _bpf_charged(cmd, attr, about="", size=None, **known):
+    """Do what _bpf does; where kernels before 5.11 answer EPERM for RLIMIT_MEMLOCK, raise that and try again."""
+    try:
+        return _bpf(cmd, attr, about, size, **known)
+    except PermissionDenied:
+        if _kernel_release() >= (5, 11):
+            raise
+        import resource
+        soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        try:
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        except (ValueError, OSError):  # no CAP_SYS_RESOURCE
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+    return _bpf(cmd, attr, about, size, **known)
+
 class _Fd:
     """A descriptor that is closed when nobody refers to it any more: calls under way keep it open."""
     __slots__ = ("number",)
@@ -726,7 +741,7 @@ def _count_cpus_by_lru():
     attr.map_create.map_type, attr.map_create.map_flags = BPF_MAP_TYPE_LRU_HASH, BPF_F_NO_COMMON_LRU      # 4.10
     attr.map_create.key_size = attr.map_create.value_size = 4
     attr.map_create.max_entries = 1
-    owner = _Fd(_bpf(BPF_MAP_CREATE, attr, about))
+    owner = _Fd(_bpf_charged(BPF_MAP_CREATE, attr, about))
     try:
         _info_by_fd(owner.number, info, about)
     finally:
@@ -1308,7 +1323,8 @@ class BTF:
             for kind in range(1, len(layout) // 4):
                 self._tails.setdefault(kind, (layout[4 * kind] // 4, layout[4 * kind + 1] // 4))
         self._offsets, self._cut = None, ""
-        self._proved, self._ctypes, self._enums, self._decl_tags, self._pointer_size = {}, {}, {}, None, 0
+        self._found, self._proved, self._ctypes, self._enums = {}, {}, {}, {}
+        self._decl_tags, self._pointer_size = None, 0
 
     def _section(self, what, start, size):
         if start + size > len(self.data):
@@ -1352,7 +1368,13 @@ class BTF:
     def from_id(cls, btf_id):
         """Return the BTF with an id, as of MapInfo.btf_id; it takes CAP_SYS_ADMIN.  BPF_BTF_GET_FD_BY_ID, 4.18"""
         info, name, data = _btf_info(btf_id)
-        return cls(data, cls.from_vmlinux() if info.kernel_btf and name != "vmlinux" else None)
+        btf = _kept_btf.get(btf_id)
+        if btf is None or btf.data != data:
+            btf = cls(data, cls.from_vmlinux() if info.kernel_btf and name != "vmlinux" else None)
+            if len(_kept_btf) > 15:
+                _kept_btf.clear()
+            _kept_btf[btf_id] = btf
+        return btf
 
     # -- records
 
@@ -1423,6 +1445,8 @@ class BTF:
         word, _, rest = name.partition(" ")
         if word in ("struct", "union", "enum") and rest:
             kind, name = word, rest.strip()
+        if (name, kind) in self._found:
+            return self._found[name, kind]
         wanted, ids, btf = name.encode(errors="backslashreplace") + b"\0", [], self
         kinds = [number for number, text in _KIND_NAMES.items() if kind in (None, text) or kind == text.rstrip("64")]
         while btf and name:
@@ -1438,7 +1462,8 @@ class BTF:
         if not ids:
             raise BTFError("no %s is named '%s'%s" % (kind or "type", name, "; " + self._cut if self._cut else ""))
         ranks = {number: rank for rank, number in enumerate(_NAME_ORDER)}
-        return min(ids, key=lambda type_id: (ranks.get(self.type(type_id).kind, 99), type_id))
+        self._found[name, kind] = min(ids, key=lambda type_id: (ranks.get(self.type(type_id).kind, 99), type_id))
+        return self._found[name, kind]
 
     def _resolve(self, t):
         """Return the BTFType behind typedefs, qualifiers and type tags."""
@@ -1585,8 +1610,8 @@ class BTF:
 
         Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the next.
         """
-        self._prove(t)
         steps, position, bits, type_id = [], 0, 0, self.type(t).id
+        self._prove(type_id)
         for word in path.replace("->", ".").replace("[", ".[").split("."):
             inner = self._resolve(type_id)
             if inner.kind == BTF_KIND_PTR and bits == 0:
@@ -1718,6 +1743,7 @@ class BTF:
             end = max(end, offset // 8 + self.sizeof(inner))
         if end < t.size:
             fields.append((free("_hole%d_%d" % (t.id, end)), u8 * (t.size if is_union else t.size - end)))
+        own["_btf_"] = {name: None for name, _ in fields if name.startswith("_hole")}
         return type(base)(t.name or "anonymous", (base,), own)
 
     def _plain(self, t, raw, offset=0, bits=0):
@@ -1772,6 +1798,8 @@ class BTF:
     def python_source(self, t):
         """Return Python that makes the ctypes type anew, with neither BTF nor this module; bitfields are read-only."""
         return python_source(self.ctype(t), self.type(t).name)
+
+_kept_btf = {}                         # type: dict  # those used last, by id: maps opened twice have the same types
 
 class Offset(int):
     """Where a member begins, in bytes; .bit_offset the same in bits, .bits the size of a bitfield, else 0."""
@@ -2120,8 +2148,8 @@ class Map:
             create.map_name = raw
             size = max(size, _end("map_create", "map_name"))
         about = "a new map (%s%s)" % (map_type_name(create.map_type), " '%s'" % name if name else "")
-        return cls._opened(_Fd(_bpf(BPF_MAP_CREATE, attr, about, size, map_type=create.map_type)), about, key, value,
-                           strict)
+        return cls._opened(_Fd(_bpf_charged(BPF_MAP_CREATE, attr, about, size, map_type=create.map_type)), about, key,
+                           value, strict)
 
     @classmethod
     def _opened(cls, owner, about, key, value, strict, prove=False, keep=False):
@@ -2144,7 +2172,7 @@ class Map:
         self.id, self.name, self.type, self.flags = info.id, info.name, info.type, info.map_flags
         self.key_size, self.value_size, self.max_entries = info.key_size, info.value_size, info.max_entries
         self._about = info._about
-        self.btf, self._btf_types, self._no_btf = _map_btf(info)
+        self._btf_info, self._btf, self._no_btf = info, None, ""       # fetched when it is needed
         self.key_type = self._checked_type(key, self.key_size, self.type in _INDEX_TYPES | _FD_KEY_TYPES, "key", strict)
         self.value_type = self._checked_type(value, self.value_size, self.type in _NUMBER_VALUE_TYPES, "value", strict)
         # An int key inside these bounds needs no further look; other key types have none.
@@ -2166,15 +2194,27 @@ class Map:
         self._has_batch = None         # whether the kernel has LOOKUP_BATCH for it; asked before the first scan
         self._calls = []               # idle _Calls; pop and append of a list are atomic
 
+    @property
+    def btf(self):
+        """The map's BTF; None where there is none, or no right to it (CAP_SYS_ADMIN)."""
+        if self._btf is None:
+            self._btf, self._types, self._no_btf = _map_btf(self._btf_info)
+        return self._btf or None
+
+    @property
+    def _btf_types(self):
+        return self._types if self.btf else {}
+
     def _checked_type(self, ctype, size, numeric, what, strict):
         """Return the type of keys or values: None where there are none; if none is given, BTF's, a number or bytes."""
-        about, type_id = "%s of %s" % (what, self._about), self._btf_types.get(what)
+        about = "%s of %s" % (what, self._about)
         if ctype is None or ctype is BTF:
             return _default_type(self, what, size, numeric, ctype is BTF)
         if size == 0 and ctype is not bytes:
             raise LayoutError("%s: the map has none, so that %s can't be its type" % (about, type_name(ctype)))
         check_layout(ctype, size, about)
-        if ctype is not bytes and type_id and self.btf.sizeof(type_id) == size:
+        type_id = None if ctype is bytes else self._btf_types.get(what)
+        if type_id and self.btf.sizeof(type_id) == size:
             _prove_layout(ctype, self.btf, type_id, strict, about)
         return ctype if size else None
 
@@ -3073,18 +3113,18 @@ def _default_type(source, what, size, numeric, demanded=False):
     return None if size == 0 else getattr(number, "__ctype_%se__" % source.order[0]) if number else bytes
 
 def _map_btf(info):
-    """Return (BTF, {"key": type id, "value": type id}, why not) of a map; (None, {}, why) where it can't be had."""
+    """Return (BTF, {"key": type id, "value": type id}, why not) of a map; (False, {}, why) where it can't be had."""
     key_id, value_id, btf_id = info.btf_key_type_id, info.btf_value_type_id, info.btf_id
     if info.btf_vmlinux_value_type_id:             # struct_ops: a type of the kernel's, or of a module's
         key_id, value_id, btf_id = 0, info.btf_vmlinux_value_type_id, info.btf_vmlinux_id
     try:
         if not btf_id and not value_id:
-            return None, {}, "the map has none"
+            return False, {}, "the map has none"
         btf = BTF.from_id(btf_id) if btf_id else BTF.from_vmlinux()
         return btf, {what: type_id for what, type_id in (("key", key_id), ("value", value_id)) if type_id}, \
             "its BTF has no type for it"
     except (SyscallError, BTFError) as failure:
-        return None, {}, str(failure)
+        return False, {}, str(failure)
 
 def _size_for(what, ctype, size, map_type, word_types, void_types):
     """Return the key_size or value_size to create a map with: 4 in word_types, 0 in void_types if none is given."""
@@ -4134,6 +4174,15 @@ def _probe_token():
 
 def _probe_map(map_type, check, flags=0):
     """Make the smallest map of a type and return what check makes of it."""
+    if map_type == BPF_MAP_TYPE_STRUCT_OPS:        # of the kernel's type 1, which is none for it: ENOTSUPP if known
+        attr = bpf_attr()
+        attr.map_create.map_type, attr.map_create.btf_vmlinux_value_type_id = map_type, 1
+        attr.map_create.key_size = attr.map_create.value_size = 4
+        attr.map_create.max_entries = 1
+        try:
+            _bpf(BPF_MAP_CREATE, attr, "", _end("map_create", "btf_vmlinux_value_type_id"))
+        except NotSupported:
+            return True
     key_size, value_size, entries, flags = {
         BPF_MAP_TYPE_LPM_TRIE: (8, 4, 1, BPF_F_NO_PREALLOC), BPF_MAP_TYPE_RHASH: (4, 4, 1, BPF_F_NO_PREALLOC),
         BPF_MAP_TYPE_STACK_TRACE: (4, 8, 1, 0), BPF_MAP_TYPE_INSN_ARRAY: (4, 16, 1, 0), BPF_MAP_TYPE_ARENA: (
@@ -4204,7 +4253,7 @@ def _load_program(instructions, name):
     load.prog_type, load.insn_cnt = BPF_PROG_TYPE_SOCKET_FILTER, len(instructions) // 8
     load.insns, load.license = addressof(code), addressof(licence)
     try:
-        return _Fd(_bpf(BPF_PROG_LOAD, attr, "program '%s'" % name))
+        return _Fd(_bpf_charged(BPF_PROG_LOAD, attr, "program '%s'" % name))
     except SyscallError as error:
         load.log_buf, load.log_size, load.log_level = addressof(log), sizeof(log), 1
         _syscall(_nr_bpf, BPF_PROG_LOAD, byref(attr), _ATTR_SIZES[BPF_PROG_LOAD])
