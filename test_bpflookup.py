@@ -26,6 +26,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import zipapp
 from unittest import mock
 
 import pytest
@@ -4616,6 +4617,139 @@ def test_bench_one_offset_cold_against_pahole_and_bpftool(vmlinux):
     for (name, _), seconds in zip(rows, times):
         print("  %-28s %5.0f ms  %5.2f x the first" % (name, seconds * 1e3, seconds / times[0]))
     assert times[0] <= 0.3
+
+
+# ---- Faults: every errno at every call of every operation -------------------
+
+
+def faulty(m, fd):
+    """Return {name: operation} of what can be done with a hash map of u32 keys that has the keys 0..9."""
+    return {
+        "lookup": lambda: m[3], "get": lambda: m.get(3), "contains": lambda: 3 in m,
+        "into": lambda: m.lookup_into(3, bytearray(8)), "bytes": lambda: m.lookup_bytes(3),
+        "update": lambda: m.update(3, 9), "delete": lambda: m.delete(3), "take": lambda: m.lookup_and_delete(4),
+        "next": lambda: m.next_key(3), "items": lambda: sorted(m.items()), "keys": lambda: sorted(m),
+        "batch": lambda: sum(len(keys) for keys, _ in m.lookup_batch(4)),
+        "drain": lambda: sum(len(keys) for keys, _ in m.lookup_and_delete_batch(4)),
+        "updates": lambda: m.update_batch([1, 2], [1, 2]), "deletes": lambda: m.delete_batch([5, 6]),
+        "info": lambda: m.info.id, "open": lambda: Map.from_fd(fd, u32, u64).close(),
+        "by id": lambda: Map.from_id(m.id).close(), "create": lambda: Map.create(ARRAY, u32, u32, 1).close(),
+        "maps": lambda: sum(1 for _ in bpf.maps()), "freeze": m.freeze,
+        "capture": lambda: bpf.capture(m, os.path.join(tempfile.gettempdir(), "capture-%d" % os.getpid())),
+        "dump": lambda: bpf.main(["-j", "dump", "id", str(m.id)]), "btf": lambda: BTF.from_id(1).count,
+    }
+
+
+ERRNOS = [
+    errno.EPERM,
+    errno.ENOENT,
+    errno.E2BIG,
+    errno.EBADF,
+    errno.EAGAIN,
+    errno.ENOMEM,
+    errno.EACCES,
+    errno.EFAULT,
+    errno.EBUSY,
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.ENOSPC,
+    errno.EINTR,
+    errno.ENOSYS,
+    524,
+    999,
+]
+
+
+@kernel
+@pytest.mark.parametrize("name", sorted(faulty(mock.MagicMock(), 0)))
+def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(name, monkeypatch, capsys):
+    real = bpf._syscall
+    for code in ERRNOS:
+        for at in range(6):
+            with Map.create(HASH, u32, u64, 64) as m:
+                m.update_batch(list(range(10)), list(range(10)))
+                operation, calls, before = faulty(m, m)[name], [], open_fds()
+
+                def inject(number, cmd, ref, size, code=code, at=at):
+                    calls.append(cmd)
+                    if len(calls) - 1 != at:
+                        return real(number, cmd, ref, size)
+                    ctypes.set_errno(code)
+                    return -1
+                monkeypatch.setattr(bpf, "_syscall", inject)
+                error = None
+                try:
+                    operation()
+                except bpf.IterationAborted as failure:
+                    error = failure
+                except bpf.SyscallError as failure:
+                    error = failure
+                    told = bpf._error_class(code, [number for number, label in bpf._CMD_NAMES.items()
+                                                   if label == failure.cmd][0], HASH)
+                    assert type(failure) is told and failure.errno == code, (code, at)
+                except bpf.BTFError as failure:        # the kernel's BTF is asked for in another way then
+                    error = failure
+                monkeypatch.setattr(bpf, "_syscall", real)
+                del error, operation
+                assert open_fds() == before, (code, at)
+                if name not in ("update", "delete", "take", "drain", "updates", "deletes", "freeze"):
+                    assert dict(m) == {key: key for key in range(10)}
+                elif name == "drain":                  # what is gone was handed out, or is still there
+                    assert set(m) <= set(range(10))
+            if len(calls) <= at:
+                break
+    capsys.readouterr()
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(tempfile.gettempdir(), "capture-%d" % os.getpid()))
+
+
+@kernel
+@pytest.mark.parametrize("name, when", [("EPERM", 1), ("ENOENT", 3), ("EINTR", 4), ("ENOMEM", 2), ("EBADF", 4)])
+def test_faults_that_strace_injects(name, when):
+    script = (
+        "import sys; sys.path.insert(0, %r)\nimport bpflookup as bpf\ntry:\n"
+        "    with bpf.Map.create(1, bpf.u32, bpf.u64, 8) as m:\n        m[1] = 1\n        print(m[1], list(m))\n"
+        "except bpf.SyscallError as error:\n    print(type(error).__name__, error.errno)" % os.path.dirname(MODULE)
+    )
+    status, out, err = run(program("strace"), "-f", "-o", os.devnull, "-e", "trace=bpf",
+                           "-e", "inject=bpf:error=%s:when=%d" % (name, when), sys.executable, "-S", "-c", script)
+    code = getattr(errno, name)
+    assert status == 0 and (out.split()[-1] == str(code) or out == "1 [1]\n"), (out, err)
+
+
+@kernel
+def test_a_zipapp_and_a_bare_environment(tmp_path):
+    directory = tmp_path / "app"
+    directory.mkdir()
+    shutil.copy(MODULE, str(directory / "__main__.py"))
+    zipapp.create_archive(str(directory), str(tmp_path / "app.pyz"))
+    bare = ["-S", "-E", "-I", str(tmp_path / "app.pyz"), "-j", "map", "show"]
+    assert run(sys.executable, *bare, env={}, cwd="/")[0] == 0
+    assert run("sh", "-c", "exec %s -I %s map show <&- >&- 2>&-" % (sys.executable, MODULE), env={})[0] == 0
+
+
+@kernel
+@pytest.mark.parametrize("flags, env", [(["-X", "dev"], {}), (["-W", "error"], {"PYTHONMALLOC": "debug"})])
+def test_development_mode_and_the_debugging_allocator_find_nothing(flags, env):
+    if sys.version_info < (3, 7) and flags == ["-X", "dev"]:
+        flags = ["-X", "faulthandler"]
+    script = """import sys; sys.path.insert(0, %r)
+import bpflookup as bpf
+with bpf.Map.create(5, bpf.u32, bpf.parse_type("u8 a, u32 b"), 100) as m:
+    for key in range(100):
+        m[key] = m.value_type(1, key)
+    assert sum(value[0].b for value in m.values()) == 4950
+    assert sum(len(keys) for keys, _ in m.lookup_and_delete_batch(7)) == 100
+try:
+    btf = bpf.BTF.from_vmlinux()
+    for type_id in range(1, btf.count, 50):
+        if btf.type(type_id).kind in (4, 5):
+            bpf.to_python(btf.ctype(type_id)())
+except bpf.BTFError as error:
+    assert "can't be had" in str(error), error
+print("fine")""" % os.path.dirname(MODULE)
+    status, out, err = run(sys.executable, *(flags + ["-c", script]), env=dict(os.environ, **env))
+    assert status == 0 and out == "fine\n" and err == ""
 
 
 # ---- 9. Command line --------------------------------------------------------
