@@ -1528,7 +1528,7 @@ class BTF:
                 if bits and self._resolve(type_id).kind not in _INTEGERS or offset and not bits and (
                         t.kind == BTF_KIND_UNION):
                     raise t._error("member '%s' can't lie at bit %d of it" % (name, offset))
-        elif t.kind not in _SIZED or t.kind != BTF_KIND_FLOAT and not 1 <= size <= 16:
+        elif t.kind not in _SIZED or not 1 <= size <= 16:
             raise t._error("it has no size" if size is None else "its size can't be %d" % size)
         if size > _MAX_BYTES or values > 16 * size + 4096 or members > self.count + 2048:
             raise t._error("%d bytes, %d values, %d members: too large" % (size, values, members))
@@ -3493,7 +3493,12 @@ class Capture:
             blob = lambda name: base64.b64decode(self.header[name]) if self.header[name] else None
             self.btf = blob("btf") and BTF(blob("btf"), blob("base") and BTF(blob("base")))
             self._btf_types, self.cpus, self._lines = self.header["types"], self.header["cpus"], lines[1:-2]
-        except (ValueError, KeyError, TypeError, IndexError):
+            numbers = [number for name, number in self.header["info"].items() if name != "name" and number is not None]
+            numbers += self.cpus + list(self._btf_types.values())
+            if self.header["order"] not in ("little", "big") or not isinstance(self.info.name or "", str) or not all(
+                    isinstance(number, int) and number >= 0 for number in numbers):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             raise ValueError("no capture, or one that was cut or changed") from None
         self._about, self._no_btf, self.order = self.info._about, "the map had none", self.header["order"]
         self._view = View(self, key, value)
@@ -3506,10 +3511,12 @@ class Capture:
 
     def entries(self):
         """Yield (key, value) as bytes; of a per-CPU map a list of each CPU's."""
+        wanted = [self.info.key_size] + [self.info.value_size] * max(len(self.cpus), 1)
         for line in self._lines:
-            key, value = (lambda first, *rest: (first, list(rest)))(*(
-                b"" if word == b"-" else bytes.fromhex(word.decode()) for word in line.split(b" ")))
-            yield key, value if self.info.type in _PERCPU_TYPES else value[0]
+            parts = [b"" if word == b"-" else bytes.fromhex(word.decode()) for word in line.split(b" ")]
+            if list(map(len, parts)) != wanted:
+                raise ValueError("a capture's entry of %s bytes, not %s" % (list(map(len, parts)), wanted))
+            yield parts[0], parts[1:] if self.cpus else parts[1]
 
     def items(self):
         """Yield (key, value) as Map.items does; of a per-CPU map a list of each CPU's."""
@@ -3960,7 +3967,7 @@ def _assignments(text):
         path, _, value = word.partition("=")
         branch, names = tree, path.split(".")
         for name in names[:-1]:
-            branch = branch.setdefault(name, {})
+            branch = branch.setdefault(name, {}) if isinstance(branch, dict) else None
         if not isinstance(branch, dict) or names[-1] in branch or "=" not in word:
             raise ValueError("'%s' is no NAME=VALUE, or a second one for the name" % word)
         branch[names[-1]] = value

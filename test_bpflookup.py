@@ -4959,7 +4959,7 @@ def test_typed_values(text, told):
      "outside"), ("nothing=1", "no field 'nothing'"), ("src=1 src=2", "second"),
     ("name=longer_than_8", "has 13 bytes, more than 8"), ("src=1.2.3.999",
      "is no address"), ("{", "value: "), ('{"src": [1]}', "must be u32"),
-    ("mac=1", "does not say"), ("1", "does not say"), ("src=__import__('os')", "invalid literal"), ("=", "no field")])
+    ("mac=1", "does not say"), ("1", "does not say"), ("src=__import__('os')", "invalid literal"), ("=", "no field"), ("src=1 src.x=2", "second one")])
 def test_values_that_do_not_fit_their_type(text, message):
     with Map.create(ARRAY, u32, bpf.parse_type(TYPED), 1, name=CLI) as m:
         status, out, err = inside("--value-type", TYPED, "map", "update", "id", str(m.id), "key", "0", "value", text)
