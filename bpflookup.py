@@ -4120,7 +4120,7 @@ def _hist(options):
     return None
 
 def histogram(counts, linear=False, width=40):
-    """Return the lines of a histogram of {slot: count}: slot n is 2^(n-1) .. 2^n - 1 or, if linear, n itself."""
+    """Return the lines of a histogram of {slot: count}: slot n is 2^(n-1) .. 2^n - 1 (1: 0 and 1) or, if linear, n."""
     used = [slot for slot, count in counts.items() if count]
     if not used:
         return ["no samples"]
@@ -4129,7 +4129,7 @@ def histogram(counts, linear=False, width=40):
             min(used), max(used), "" if linear else " for log2 (linear?)"))
     top, lines = max(counts[slot] for slot in used), ["%24s : %-10s %s" % ("value", "count", "distribution")]
     for slot in range(min(used), max(used) + 1):
-        low, high, count = (1 << slot >> 1) if slot != 1 else 1, (1 << slot) - 1, counts.get(slot, 0)
+        low, high, count = 1 << slot >> 1 if slot > 1 else 0, (1 << slot) - 1, counts.get(slot, 0)
         lines.append("%24s : %-10d|%-*s|" % (slot if linear else "%d -> %d" % (low, high), count, width,
                                              "*" * max(count * width // top, 0)))
     return lines

@@ -4959,7 +4959,8 @@ def test_typed_values(text, told):
      "outside"), ("nothing=1", "no field 'nothing'"), ("src=1 src=2", "second"),
     ("name=longer_than_8", "has 13 bytes, more than 8"), ("src=1.2.3.999",
      "is no address"), ("{", "value: "), ('{"src": [1]}', "must be u32"),
-    ("mac=1", "does not say"), ("1", "does not say"), ("src=__import__('os')", "invalid literal"), ("=", "no field"), ("src=1 src.x=2", "second one")])
+    ("mac=1", "does not say"), ("1", "does not say"), ("src=__import__('os')", "invalid literal"), ("=", "no field"),
+    ("src=1 src.x=2", "second one")])
 def test_values_that_do_not_fit_their_type(text, message):
     with Map.create(ARRAY, u32, bpf.parse_type(TYPED), 1, name=CLI) as m:
         status, out, err = inside("--value-type", TYPED, "map", "update", "id", str(m.id), "key", "0", "value", text)
@@ -5098,11 +5099,9 @@ def test_btf_on_the_command_line():
 
 
 def test_histograms_have_the_ranges_of_tracing_tools():
-    lines = bpf.histogram({0: 1, 1: 2, 3: 8})
-    assert [line.split(":")[0].split() for line in lines[1:]] == [["0", "->", "1"], ["2", "->", "3"], ["4", "->", "7"],
-                                                                  ["8", "->", "15"]] or [
-        line.split(":")[0].split() for line in lines[1:]] == [["0", "->", "0"], ["1", "->", "1"], ["2", "->", "3"],
-                                                              ["4", "->", "7"]]
+    lines = bpf.histogram({0: 1, 1: 2, 3: 8})          # as bcc's print_log2_hist has them
+    assert [line.split(":")[0].split() for line in lines[1:]] == [
+        ["0", "->", "0"], ["0", "->", "1"], ["2", "->", "3"], ["4", "->", "7"]]
     assert lines[-1].endswith("|" + "*" * 40 + "|") and lines[1].count("*") == 5 and lines[2].count("*") == 10
     linear = bpf.histogram({5: 1, 7: 4}, linear=True)
     assert [line.split()[0] for line in linear[1:]] == ["5", "6", "7"] and linear[2].count("*") == 0
