@@ -392,8 +392,10 @@ def test_without_proc_a_program_is_still_no_map(monkeypatch, flows):
         assert Map.from_fd(m).id == m.id
 
 
-def as_nobody(source, **names):
-    """Run a piece of Python in a child without capabilities; return what it prints."""
+def as_nobody(source, keeps=(), **names):
+    """Run a piece of Python in a child without capabilities but those it keeps; return what it prints."""
+    for module in ("array", "base64", "fcntl", "hashlib", "mmap", "resource", "socket", "traceback"):
+        __import__(module)             # the library may lie where nobody may not read
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -402,7 +404,11 @@ def as_nobody(source, **names):
             sys.stdout = sys.stderr = os.fdopen(writer, "w")
             os.setgroups([])
             os.setgid(65534)
+            libc, bits = ctypes.CDLL(None, use_errno=True), sum(1 << number for number in keeps)
+            assert libc.prctl(8, 1, 0, 0, 0) == 0                      # PR_SET_KEEPCAPS
             os.setuid(65534)
+            words = [word for half in (bits & 0xffffffff, bits >> 32) for word in (half, half, 0)]
+            assert libc.capset((u32 * 2)(0x20080522, 0), (u32 * 6)(*words)) == 0
             bpf._proven_cpus = None
             exec(textwrap.dedent(source), dict(names, bpf=bpf, os=os, u32=u32, u64=u64))
             status = 0
@@ -435,6 +441,29 @@ def test_without_capabilities_the_hint_names_them(flows, bpffs):
     assert "CAP_BPF" in text[0] and "CapEff 0" in text[0] and "unprivileged_bpf_disabled" in text[0]
     assert "CAP_SYS_ADMIN" in text[1] and "CAP_SYS_ADMIN" in text[2]
     assert "CAP_NET_ADMIN" in text[3] and "read permission" in text[4]
+
+
+@kernel
+def test_each_capability_opens_what_it_should(flows, bpffs):
+    script = """
+        for what in (lambda: bpf.Map.create(1, u32, u32)[5], lambda: bpf.Map.from_id(map_id), lambda: bpf.BTF.from_id(1),
+                     lambda: bpf.Map.create(bpf.BPF_MAP_TYPE_SOCKMAP), lambda: bpf.Map.from_fd(fd).info.id,
+                     lambda: bpf._load_program(bpf._insn(0xb7) + bpf._insn(0x95), "nothing")):
+            try:
+                what()
+                print("fine")
+            except bpf.BPFError as error:
+                print(type(error).__name__, error.hint)
+    """
+    names = dict(map_id=flows.id, fd=flows.fd)
+    for keeps in ((39,), (39, 38)):                        # CAP_BPF; and CAP_PERFMON
+        told = as_nobody(script, keeps, **names).splitlines()
+        assert told[0].startswith("KeyNotFound") and told[4:] == ["fine", "fine"], told
+        assert all("PermissionDenied needs CAP_SYS_ADMIN" in line for line in told[1:3]) and "CAP_NET_ADMIN" in told[3]
+    told = as_nobody(script, (21,), **names).splitlines()  # CAP_SYS_ADMIN is all of them
+    assert told[0].startswith("KeyNotFound") and told[1:3] == ["fine", "fine"]
+    told = as_nobody(script, **names).splitlines()
+    assert all(line.startswith("PermissionDenied needs CAP_") for line in told[:4]) and told[4] == "fine"
 
 
 def test_hints_on_old_kernels_and_in_containers(monkeypatch):
