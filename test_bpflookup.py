@@ -446,8 +446,8 @@ def test_without_capabilities_the_hint_names_them(flows, bpffs):
 @kernel
 def test_each_capability_opens_what_it_should(flows, bpffs):
     script = """
-        for what in (lambda: bpf.Map.create(1, u32, u32)[5], lambda: bpf.Map.from_id(map_id), lambda: bpf.BTF.from_id(1),
-                     lambda: bpf.Map.create(bpf.BPF_MAP_TYPE_SOCKMAP), lambda: bpf.Map.from_fd(fd).info.id,
+        for what in (lambda: bpf.Map.create(1, u32, u32)[5], lambda: bpf.Map.from_id(map_id),
+                     lambda: bpf.BTF.from_id(1), lambda: bpf.Map.create(bpf.BPF_MAP_TYPE_SOCKMAP), lambda: bpf.Map.from_fd(fd).info.id,
                      lambda: bpf._load_program(bpf._insn(0xb7) + bpf._insn(0x95), "nothing")):
             try:
                 what()
