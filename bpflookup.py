@@ -3263,54 +3263,50 @@ class View:
     """A source with the types of its keys and values: those given, or BTF's, or numbers, or bytes."""
 
     def __init__(self, source, key=None, value=None):
-        self.source, self.info, self.cpus = source, source.info, getattr(source, "cpus", ())
+        self.source, self.info, self.cpus, self.width = source, source.info, getattr(source, "cpus", ()), 0
         if self.info.type in _PERCPU_TYPES and not self.cpus:
             self.cpus = possible_cpus()
         numeric = {"key": _INDEX_TYPES | _FD_KEY_TYPES, "value": _NUMBER_VALUE_TYPES}
         self.key, self.value = (_default_type(source, what, size, self.info.type in numeric[what]) or bytes
                                 if ctype is None else ctype for ctype, what, size in (
                                     (key, "key", self.info.key_size), (value, "value", self.info.value_size)))
-        check_layout(self.key, self.info.key_size, "key of " + self.info._about)
-        check_layout(self.value, self.info.value_size, "value of " + self.info._about)
+        shown = {"key": key is None and self.key, "value": value is None and self.value}
+        self.ids = {what: type_id for what, type_id in source._btf_types.items() if shown[what] not in (False, bytes)}
 
     def entries(self):
         """Return an iterator over (key, value) as bytes; of a per-CPU map values are lists."""
         return self.source.items() if isinstance(self.source, Map) else self.source.entries()
 
-    def entries_told(self):
-        """Return the entries as bpftool dumps them: of some types those that are not there too, an error as value."""
-        if self.info.type not in _INDEX_TYPES - _BATCH_TYPES - {BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS}:
-            return self.entries()
-        def told(key):
-            try:
-                value = self.source.get(key)
-                return os.strerror(errno.ENOENT) if value is None else value
-            except SyscallError as error:
-                return os.strerror(error.errno)
-        keys = (index.to_bytes(self.info.key_size, sys.byteorder) for index in range(self.info.max_entries))
-        return ((key, told(key)) for key in keys) if isinstance(self.source, Map) else self.entries()
-
-    def plain(self, raw, ctype):
+    def plain(self, raw, what):
         """Return the plain form of a key or value; of a list that of each CPU's."""
         if isinstance(raw, list):
-            return [{"cpu": cpu, "value": self.plain(one, ctype)} for cpu, one in zip(self.cpus, raw)]
+            return [{"cpu": cpu, "value": self.plain(one, what)} for cpu, one in zip(self.cpus, raw)]
+        ctype = getattr(self, what)
+        if what in self.ids:
+            return self.source.btf._plain(self.ids[what], raw)
         return list(raw) if ctype is bytes else _decode(ctype, raw, 0)
+
+    def names(self, what):
+        """Return {number: name} where keys or values are of an enum, else {}; a pointer's is {None: ""}."""
+        t = what in self.ids and self.source.btf._resolve(self.ids[what])
+        if not t or t.kind not in _ENUMS:
+            return {None: ""} if t and t.kind == BTF_KIND_PTR else {}
+        return self.source.btf.enumerators(t)
 
     def pair(self, key, value):
         """Return an entry as a dict of plain data."""
-        plain = {"values" if isinstance(value, list) else "value": self.plain(value, self.value)}
-        return dict(key=self.plain(key, self.key), **plain) if self.info.key_size else plain
+        plain = {"values" if isinstance(value, list) else "value": self.plain(value, "value")}
+        return dict(key=self.plain(key, "key"), **plain) if self.info.key_size else plain
 
     def bpftool(self, key, value):
         """Return an entry as bpftool's JSON has it."""
         def form(each):
             if not isinstance(value, list):
-                return {"key": each("key", key), "value": each("value", value)}
+                there = {"error": os.strerror(errno.ENOENT)} if value is None else each("value", value)
+                return {"key": each("key", key), "value": there}
             return {"key": each("key", key), "values": [
                 {"cpu": cpu, "value": each("value", one)} for cpu, one in zip(self.cpus, value)]}
         btf, types = self.source.btf, self.source._btf_types
-        if isinstance(value, str):
-            return {"key": ["0x%02x" % byte for byte in key], "value": {"error": value}}
         entry = form(lambda _, raw: ["0x%02x" % byte for byte in raw])
         if "value" in types and self.info.key_size:
             shown = form(lambda what, raw: what in types and _bpftool_form(btf, types[what], raw))
@@ -3319,10 +3315,12 @@ class View:
 
     def human(self, key, value):
         """Return an entry as a line to read, of a per-CPU map one for each CPU."""
-        head = _words(self.plain(key, self.key), self.key) + ": " if self.info.key_size else ""
+        head = _words(self.plain(key, "key"), self.key) + ": " if self.info.key_size else ""
         per_cpu = [("[cpu %d] " % cpu, one) for cpu, one in zip(self.cpus, value)] if isinstance(value, list) else [
             ("", value)]
-        return "\n".join(head + cpu + _words(self.plain(one, self.value), self.value) for cpu, one in per_cpu)
+        self.width = max(self.width, min(len(head), 60))
+        head = head.ljust(self.width)
+        return "\n".join(head + cpu + _words(self.plain(one, "value"), self.value) for cpu, one in per_cpu)
 
     def hexadecimal(self, key, value):
         """Return an entry in hex, a line for each CPU's value, as bpftool prints it to people."""
@@ -3334,7 +3332,7 @@ class View:
     def json_lines(self, entries):
         """Yield lines of JSON, an entry each; many at a time where types of plain numbers allow the shorter way."""
         import json
-        quick = _line_format(self.key), _line_format(self.value)
+        quick = _line_format(self.key, self.names("key")), _line_format(self.value, self.names("value"))
         if all(quick) and isinstance(self.source, Map) and self.info.type not in _PERCPU_TYPES:
             (key, key_text), (value, value_text) = quick
             line = '{"key":%s,"value":%s}' % (key_text, value_text)
@@ -3347,14 +3345,21 @@ class View:
 
     def metrics(self, entries):
         """Yield OpenMetrics text: a gauge for every number in the values, with the key's fields as labels."""
+        if self.value is bytes:
+            raise ValueError("metrics need the type of the values: --value-type")
         base, samples = _identifier("bpf_map_" + (self.info.name or "id%d" % self.info.id)), {}
-        escape = lambda text: str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        text_of = lambda plain: _words(plain) if isinstance(plain, list) else str(plain)
+        escape = lambda plain: text_of(plain).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         for key, value in entries:
-            labels = [(path or "key", text) for path, text in _leaves(self.plain(key, self.key))]
             for cpu, one in zip(self.cpus, value) if isinstance(value, list) else [(None, value)]:
-                text = ",".join('%s="%s"' % (_identifier(name), escape(label)) for name, label in (
-                    labels if cpu is None else labels + [("cpu", cpu)]))
-                for path, number in _leaves(self.plain(one, self.value)):
+                labels = {} if cpu is None else {"cpu": cpu}
+                for path, label in _leaves(self.plain(key, "key"), words=True):
+                    name = _identifier("key_" + path if not path or path[0].isdigit() else path).rstrip("_")
+                    while name in labels:
+                        name += "_"
+                    labels[name] = label
+                text = ",".join('%s="%s"' % (name, escape(label)) for name, label in labels.items())
+                for path, number in _leaves(self.plain(one, "value")):
                     if isinstance(number, (int, float)):
                         samples.setdefault(_identifier((base + "_" + path).rstrip("_")), []).append(
                             "{%s} %s" % (text, float(number) if isinstance(number, float) else int(number)))
@@ -3399,20 +3404,20 @@ def _words(plain, ctype=None):
     bare = isinstance(plain, str) and plain.isprintable() and plain and not set(plain) & set(" ='\"{}[]")
     return plain if bare else repr(plain)
 
-def _leaves(plain, path=""):
-    """Yield (path, leaf) for what plain data holds: "addr_ip4", "hits_0"; the empty path is the whole."""
-    if not isinstance(plain, (dict, list)):
+def _leaves(plain, path="", words=False):
+    """Yield (path, leaf) of plain data: "addr_ip4", "hits_0"; the empty path is the whole; words: lists are leaves."""
+    if not isinstance(plain, dict if words else (dict, list)):
         yield path, plain
         return
     for name, member in plain.items() if isinstance(plain, dict) else enumerate(plain):
-        for leaf in _leaves(member, "%s_%s" % (path, name) if path else str(name)):
+        for leaf in _leaves(member, "%s_%s" % (path, name) if path else str(name), words):
             yield leaf
 
-def _line_format(ctype):
+def _line_format(ctype, enum):
     """Return (struct format, JSON with %d in it) for a type of plain numbers, None for any other."""
     import json
     known, fields = getattr(ctype, "_btf_type_", None), None
-    if _is_plain_int(ctype):
+    if _is_plain_int(ctype) and not enum:
         fields = [("%d", ctype, 0)]
     elif _is_record(ctype) and not issubclass(ctype, ctypes.Union) and not hasattr(ctype, "_json_"):
         fields = [(json.dumps(field.name).replace("%", "%%") + ":%d", field.type, field.offset)
@@ -3451,8 +3456,10 @@ def capture(m, path):
                   "host": system.nodename, "kernel": system.release, "machine": system.machine,
                   "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "exact": source.exact_scan}
         temporary, digest, count = "%s.%d.tmp" % (os.fspath(path), os.getpid()), hashlib.sha256(), 0
+        if os.path.islink(path) or os.path.exists(path) and not os.path.isfile(path):
+            raise OSError(errno.EINVAL, "a capture takes the place of a plain file only", path)
         try:
-            with open(temporary, "wb") as file:
+            with open(temporary, "xb") as file:
                 def put(text):
                     line = text.encode() + b"\n"
                     digest.update(line)
@@ -3529,7 +3536,7 @@ class Capture:
 def _progress(entries, info):
     """Yield the entries, and tell people on a terminal how far it is."""
     import time
-    shown, watched = time.time() + 1, sys.stderr is not None and sys.stderr.isatty()
+    shown, watched = time.time() + 1, sys.stderr.isatty() and not sys.stdout.isatty()
     for count, entry in enumerate(entries, 1):
         if watched and not count & 0x3ff and time.time() > shown:
             shown = time.time() + 0.5
@@ -3594,12 +3601,14 @@ class _Miss(Exception):
 class _Options:
     """A command line: its options as attributes, and .words, which commands take from the front."""
     FLAGS = {"-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty", "-f": "bpffs", "--bpffs": "bpffs",
-             "--hex": "hex", "--ndjson": "ndjson", "--metrics": "metrics", "--trace": "trace", "-h": "help",
-             "--help": "help", "-V": "version", "--version": "version"}
+             "--hex": "hex", "--ndjson": "ndjson", "--metrics": "metrics", "--trace": "trace", "--once": "once",
+             "-h": "help", "--help": "help", "-V": "version", "--version": "version",
+             "-n": "same", "--nomount": "same", "-d": "same", "--debug": "same", "-l": "same", "--legacy": "same"}
     VALUES = {"--key-type": "key_type", "--value-type": "value_type", "--from": "file", "--btf": "btf"}
 
     def __init__(self, words):
-        self.words, given = [], iter(words)
+        self.words, given = [], iter([one for word in words for one in (
+            ["-" + letter for letter in word[1:]] if word[:1] == "-" and word[1:].isalpha() else [word])])
         for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
             setattr(self, name, None)
         for word in given:
@@ -3632,18 +3641,18 @@ class _Options:
             print(text)
         return None
 
-    def view(self, mode="r", rest=0):
-        """Take the words of a map, or the capture; return its View.  rest more words may follow, None: any number."""
-        types = [text and parse_type(text) for text in (self.key_type, self.value_type)]
+    def view(self, mode=None, rest=0):
+        """Take the words of a map or, with no mode, the capture; return its View.  rest words may follow, None: any."""
+        types = [text if text is None else parse_type(text) for text in (self.key_type, self.value_type)]
         spec = self.take("a map: id N, name S, pinned PATH") if self.file is None else ""
-        if spec in ("id", "name", "pinned"):
-            spec += " " + self.take("what follows '%s'" % spec)
+        kind = next((kind for kind in ("id", "name", "pinned") if spec and kind.startswith(spec)), None)
+        if kind and (kind == spec or self.words and not self.words[0].startswith(("k", "v"))):
+            spec = kind + " " + self.take("what follows '%s'" % kind)
         self.end(rest)
-        if spec:
-            return View(open_map(spec, bytes, bytes, mode=mode), *types)
-        if mode != "r":
-            raise _UsageError("a capture can't be changed")
-        return View(Capture.load(self.file), *types)
+        if not spec and mode:
+            raise _UsageError("this takes a map, not a capture")
+        source = open_map(spec, bytes, bytes, mode=mode or "r") if spec else Capture.load(self.file)
+        return View(source, *types)
 
     def take(self, what, keyword=None):
         """Take the next word, which is what; keyword, if given, is that word and may be shortened."""
@@ -3658,20 +3667,19 @@ class _Options:
 
 def main(argv=None):
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
+    for name in ("stdout", "stderr"):          # closed by who started us
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
     if hasattr(sys.stdout, "reconfigure"):     # 3.7; a map's name may hold what LANG=C cannot print
         sys.stdout.reconfigure(errors="backslashreplace")
     options = None
     try:
         options = _Options(sys.argv[1:] if argv is None else argv)
         status = _run(options) or 0
-        if sys.stdout is not None:     # closed by who started us
-            sys.stdout.flush()
+        sys.stdout.flush()
         return status
     except _Miss as miss:
-        if not options.json:
-            return _complain(None, miss.args[0], 1)
-        options.put(miss.args[1])
-        return 1
+        return _complain(options, miss.args[0], 1, miss)
     except BrokenPipeError:            # the reader has gone: nothing is left to say, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -3679,14 +3687,18 @@ def main(argv=None):
         return 130
     except _UsageError as error:
         return _complain(options, "%s (see --help)" % error, 2)
-    except (BPFError, OSError, ValueError, ImportError) as error:      # a bare system may lack json
+    except (BPFError, OSError, ValueError, OverflowError, ImportError) as error:      # a bare system may lack json
         return _complain(options, error, 1)
 
-def _complain(options, message, status):
-    if options and options.json and not isinstance(message, ImportError):
-        options.put({"error": str(message)})
-    if sys.stderr is not None:
-        sys.stderr.write("bpflookup: %s\n" % message)
+def _complain(options, message, status, miss=None):
+    try:
+        if options and options.json and not isinstance(message, ImportError):
+            options.put(miss.args[1] if miss else {"error": str(message)})
+            sys.stdout.flush()
+        if not miss or not options.json:
+            sys.stderr.write("bpflookup: %s\n" % message)
+    except OSError:                    # nobody can be told
+        pass
     return status
 
 def _run(options):
@@ -3756,9 +3768,17 @@ def _info_json(info, pinned=None):
              "btf_id": info.btf_id or None, "pinned": pinned}
     return {name: value for name, value in known.items() if value is not None}
 
+# Those of whose indices bpftool says that there is no entry.
+_HOLED_TYPES = frozenset((
+    BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_SOCKMAP, BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY))
+
 def _dump(options):
     view = options.view()
-    entries, count = _progress(view.entries_told() if options.json else view.entries(), view.info), 0
+    entries, count = _progress(view.entries(), view.info), 0
+    if options.json and view.info.type in _HOLED_TYPES:
+        there = dict(entries)
+        entries = ((key, there.get(key)) for key in (index.to_bytes(4, view.source.order) for index in range(
+            view.info.max_entries)))
     if options.ndjson or options.metrics:
         for line in (view.json_lines if options.ndjson else view.metrics)(entries):
             print(line)
@@ -3776,22 +3796,24 @@ def _dump(options):
 
 def _lookup(options):
     view = options.view(rest=None)
+    if not view.info.key_size:
+        return _show_peeked(options, view, view.source.peek)
     key = _key(options, view)
     options.end()
-    value = view.source.get(key)
+    value = dict(view.entries()).get(key) if options.file else view.source.get(key)
     if value is None:
         raise _Miss("no such key: %s" % _hex(key), None)
     options.put_entry(view, key, value)
 
 def _getnext(options):
-    view = options.view(rest=None)
+    view = options.view("r", None)
     key = _key(options, view) if options.words else None
     options.end()
     following = view.source.next_key(key)
     if following is None:
         raise _Miss("no next key", {"error": "can't get next key: No such file or directory"})
     shown = lambda raw: raw and (["0x%02x" % byte for byte in raw] if options.json else
-                                 _hex(raw) if options.hex else _words(view.plain(raw, view.key), view.key))
+                                 _hex(raw) if options.hex else _words(view.plain(raw, "key"), view.key))
     if options.json:
         return options.put({"key": shown(key), "next_key": shown(following)})
     return print("key: %s\nnext key: %s" % (shown(key), shown(following)))
@@ -3801,7 +3823,8 @@ def _update(options):
     key = _key(options, view) if view.info.key_size else None
     options.take("'value'", "value")
     words, flags = options.words, {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
-    flag = flags[words.pop()] if words and words[-1] in flags else BPF_ANY
+    flag = [flags[name] for name in flags if words[1:] and name.startswith(words[-1])]
+    flag = flag[0] if flag and words.pop() else BPF_ANY
     cpu = words.pop()[4:] if words and words[-1].startswith("cpu=") else None
     if view.info.type in _FD_VALUE_TYPES and words and words[0] in ("id", "pinned", "name", "tag"):
         held = (_open_program if view.info.type == BPF_MAP_TYPE_PROG_ARRAY else open_map)(" ".join(words))
@@ -3829,18 +3852,23 @@ def _delete(options):
     except KeyNotFound:
         raise _Miss("no such key: %s" % _hex(key), {"error": "delete failed: No such file or directory"}) from None
 
-def _peek(options, mode="r"):
-    view = options.view(mode)
+def _show_peeked(options, view, take):
+    options.end()
     try:
-        options.put_entry(view, b"", view.source.peek() if mode == "r" else view.source.pop())
+        options.put_entry(view, b"", take())
     except KeyNotFound:
         raise _Miss("the map is empty", None) from None
 
+def _peek(options):
+    view = options.view("r")
+    _show_peeked(options, view, view.source.peek)
+
 def _pop(options):
-    _peek(options, "rw")
+    view = options.view("rw")
+    _show_peeked(options, view, view.source.pop)
 
 def _pin(options):
-    view = options.view(rest=1)
+    view = options.view("r", 1)
     view.source.pin(options.take("a path in a bpffs"))
 
 def _freeze(options):
@@ -3871,12 +3899,12 @@ def _layout(options):
     if options.json:
         return options.put({what: describe_layout(ctype).split("\n") for what, ctype in typed})
     for what, ctype in typed or [("", bytes)]:
-        print("%s: %s\n\n%s" % (what, describe_layout(ctype), python_source(ctype)) if typed else
+        print("%s:\n%s\n\n%s" % (what, describe_layout(ctype), python_source(ctype, what)) if typed else
               "keys of %d bytes, values of %d: %s" % (view.info.key_size, view.info.value_size, view.source._no_btf))
     return None
 
 def _save(options):
-    view = options.view(rest=1)
+    view = options.view("r", 1)
     count = capture(view.source, options.take("a file"))
     return options.put({"entries": count}) if options.json else print("%d entries" % count)
 
@@ -3908,28 +3936,28 @@ def parse_type(text):
 
     raises LayoutError for what is no type
     """
-    fields = [field.replace(" [", "[").split() for field in text.split(",")]
-    if len(fields) == 1 and len(fields[0]) == 1:
-        name, *lengths = fields[0][0].replace("]", "").split("[")
-        ctype = _NAMED_TYPES.get(name)
-        if not ctype or not all(length.isdecimal() and int(length) < 1 << 24 for length in lengths):
+    import re
+    members = {}
+    for field in text.split(","):
+        found = re.match(r"\s*(\w+)\s*((?:\[\d+\])*)(?:\s+([A-Za-z_]\w*(?<!_)))?\s*((?:\[\d+\])*)\s*\Z", field,
+                         re.ASCII)
+        base, near, name, far = found.groups("") if found else [""] * 4
+        ctype = _NAMED_TYPES.get(base)
+        if not ctype or name in members or not name and "," in text:
             raise LayoutError("'%s' is no type: %s, each with [N], or several with names: \"u32 src, u16 port\"" % (
                 text, " ".join(_NAMED_TYPES)))
-        for length in reversed(lengths):
-            if sizeof(ctype) * int(length) > _MAX_BYTES:
+        for length in reversed(re.findall(r"\d+", near + far)):
+            if max(sizeof(ctype), 1) * int(length) > _MAX_BYTES:
                 raise LayoutError("'%s' is too large" % text)
             ctype = ctype * int(length)
-        return ctype
-    members = [(field[1].partition("[")[0], parse_type(field[0] + "".join(field[1].partition("[")[1:])))
-               for field in fields if len(field) == 2 and field[1].partition("[")[0].isidentifier()]
-    if len(dict(members)) < len(fields):
-        raise LayoutError("'%s': each field takes a type and a name of its own: \"u32 src, u16 port\"" % text)
-    return type("struct", (_BTFStructure,), {"_fields_": members})
+        members[name] = ctype
+    return members.get("") or type("given", (_BTFStructure,), {"_fields_": list(members.items())})
 
 def _key(options, view):
     """Take "key DATA" and return the bytes."""
     options.take("'key'", "key")
-    words = options.words[:options.words.index("value")] if "value" in options.words else options.words[:]
+    ends = [at for at, word in enumerate(options.words) if "value".startswith(word)]
+    words = options.words[:ends[0] if ends else None]
     del options.words[:len(words)]
     return _data(words, view.key, view.info.key_size, "key", view)
 
@@ -3939,17 +3967,18 @@ def _data(words, ctype, size, what, view):
     if not words:
         raise _UsageError("a %s of %d bytes is needed" % (what, size))
     try:
-        if words[:1] == ["hex"]:
+        if words[1:] and "hex".startswith(words[0]):
             raw = bytes(int(word, 16) for word in words[1:])
-        elif len(words) > 1 and all(word[:1].isdigit() and word.isalnum() for word in words):
+        elif len(words) in (size, max(len(words), 2)) and all(word[:1].isdigit() and word.isalnum() for word in words):
             raw = bytes(map(_number, words))
-        elif what == "key" and view.info.type == BPF_MAP_TYPE_LPM_TRIE and "=" not in text and set(text) & set(".:"):
+        elif what == "key" and view.info.type == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:") and text[0] != "{" \
+                and "=" not in text:
             raw = lpm_key(text)
         elif text[:1] in ("{", "["):
             import json
             raw = _pack(ctype, size, json.loads(text))
         else:
-            raw = _pack(ctype, size, _assignments(text) if "=" in text else text)
+            raw = _pack(ctype, size, _assignments(text) if "=" in text else text, view.names(what))
     except (ValueError, OverflowError, LayoutError, RecursionError) as error:
         raise _UsageError("%s: %s" % (what, error)) from None
     if len(raw) != size:
@@ -3973,7 +4002,7 @@ def _assignments(text):
         branch[names[-1]] = value
     return tree
 
-def _pack(ctype, size, given, names=()):
+def _pack(ctype, size, given, names=(), what="it"):
     """Return the bytes of a type for plain data: numbers, text, dicts by field, lists; names are those of an enum."""
     if _is_record(ctype) and isinstance(given, dict):
         raw, places, btf = bytearray(size), _places(ctype), getattr(ctype, "_btf_type_", [None])[0]
@@ -3985,29 +4014,35 @@ def _pack(ctype, size, given, names=()):
                 number = one if isinstance(one, int) else _number(one)
                 _Bits(offset, bits, btf.order, number < 0).put(raw, number)
             else:
-                raw[offset // 8:offset // 8 + sizeof(inner)] = _pack(inner, sizeof(inner), one, enum)
+                raw[offset // 8:offset // 8 + sizeof(inner)] = _pack(inner, sizeof(inner), one, enum, name)
         return bytes(raw)
     if _is_array(ctype) and isinstance(given, list):
         if len(given) != ctype._length_:
-            raise ValueError("%d elements, not %d" % (ctype._length_, len(given)))
-        return b"".join(_pack(ctype._type_, sizeof(ctype._type_), one) for one in given)
+            raise ValueError(what + ": %d elements, not %d" % (ctype._length_, len(given)))
+        return b"".join(_pack(ctype._type_, sizeof(ctype._type_), one, what=what + "[]") for one in given)
     if isinstance(given, str):
         raw = _address(given, size)
+        if ctype is ctypes.c_char and len(given.encode()) == 1:
+            raw = given.encode()
         if raw is None and _is_array(ctype) and ctype._type_ is ctypes.c_char:
             raw = given.encode().ljust(size, b"\0")
             if len(raw) > size:
-                raise ValueError("'%s' has %d bytes, more than %d" % (given, len(raw), size))
+                raise ValueError("%s: %r has more than %d bytes" % (what, given, size))
         if raw is not None:
             return raw
         numbers = dict({name: number for number, name in dict(names).items()}, **(
             {"true": 1, "false": 0} if ctype is ctypes.c_bool else {}))
         is_float = _is_scalar(ctype) and ctype._type_ in _FLOAT_CODES
-        given = numbers[given] if given in numbers else float(given) if is_float else _number(given)
+        try:
+            given = numbers[given] if given in numbers else float(given) if is_float else _number(given)
+        except ValueError:
+            known = " and none of " + " ".join(map(str, numbers)) if numbers else ""
+            raise ValueError("%s: %r is no number%s" % (what, given, known)) from None
     if ctype is bytes and size in _UNSIGNED_INTS and isinstance(given, int):
         ctype = (_SIGNED_INTS if given < 0 else _UNSIGNED_INTS)[size]
     if not _is_scalar(ctype):
-        raise ValueError("%r does not say what its %d bytes are" % (given, size))
-    return bytes(_to_ctype(ctype, size, given, "it"))
+        raise ValueError("%s: %r does not say what its %d bytes are" % (what, given, size))
+    return bytes(_to_ctype(u8 if ctype is ctypes.c_char else ctype, size, given, what))
 
 def _places(ctype):
     """Return {field: (its ctype, bit offset, bits if it is none of a ctype, {number: name} of an enum)} of a record."""
@@ -4037,7 +4072,7 @@ def _address(text, size):
 
 def _watch(options):
     import time
-    view, once, interval, before, then = options.view(rest=None), False, 1.0, {}, 0.0
+    view, once, interval, before, then = options.view(rest=None), options.once, 1.0, {}, 0.0
     while options.words:
         word = options.words.pop(0)
         if word == "once":
@@ -4068,12 +4103,12 @@ def _samples(view):
     for key, value in view.entries():
         totals, per_cpu = {}, value if isinstance(value, list) else [value]
         for one in per_cpu if view.value is not bytes else ():
-            for path, leaf in _leaves(view.plain(one, view.value)):
+            for path, leaf in _leaves(view.plain(one, "value")):
                 if type(leaf) is int:
                     totals[path] = totals.get(path, 0) + leaf
         text = _words({path or "sum": number for path, number in totals.items()} if per_cpu is value and totals else
-                      view.plain(value, view.value), view.value)
-        rows[key] = _words(view.plain(key, view.key), view.key), text, totals
+                      view.plain(value, "value"), view.value)
+        rows[key] = _words(view.plain(key, "key"), view.key), text, totals
     return rows
 
 def _watch_lines(view, rows, before, seconds, live):
@@ -4105,9 +4140,9 @@ def _hist(options):
     linear = options.words[:1] == ["linear"]
     options.end(int(linear))
     for key, value in view.entries():
-        slots = list(_leaves(view.plain(key, view.key)))
+        slots = list(_leaves(view.plain(key, "key")))
         numbers = [leaf for one in (value if isinstance(value, list) else [value])
-                   for _, leaf in _leaves(view.plain(one, view.value)) if type(leaf) is int]
+                   for _, leaf in _leaves(view.plain(one, "value")) if type(leaf) is int]
         if len(numbers) != (len(value) if isinstance(value, list) else 1) or not slots or type(slots[-1][1]) is not int:
             raise _UsageError("a histogram needs a number as the key's last field and one number as the value; "
                               "--key-type and --value-type can say so")
@@ -4125,14 +4160,13 @@ def histogram(counts, linear=False, width=40):
     if not used:
         return ["no samples"]
     if min(used) < 0 or max(used) - min(used) > (1 << 12 if linear else 64) or max(used) > 64 and not linear:
-        raise ValueError("slots %d to %d are too many%s" % (
-            min(used), max(used), "" if linear else " for log2 (linear?)"))
-    top, lines = max(counts[slot] for slot in used), ["%24s : %-10s %s" % ("value", "count", "distribution")]
+        hint = "" if linear else " for log2 (linear?)"
+        raise ValueError("slots %d to %d are too many%s" % (min(used), max(used), hint))
+    top, rows = max(counts[slot] for slot in used), [("value", "count", "distribution")]
     for slot in range(min(used), max(used) + 1):
-        low, high, count = 1 << slot >> 1 if slot > 1 else 0, (1 << slot) - 1, counts.get(slot, 0)
-        lines.append("%24s : %-10d|%-*s|" % (slot if linear else "%d -> %d" % (low, high), count, width,
-                                             "*" * max(count * width // top, 0)))
-    return lines
+        label = str(slot) if linear else "%d -> %d" % (1 << slot >> 1 if slot > 1 else 0, (1 << slot) - 1)
+        rows.append((label, counts.get(slot, 0), "|%-*s|" % (width, "*" * (counts.get(slot, 0) * width // top))))
+    return ["%*s : %-*s %s" % (max(16, len(label)), row[0], max(8, len(str(top))), row[1], row[2]) for row in rows]
 
 def _probe(options):
     options.end()
