@@ -5056,21 +5056,21 @@ def test_show_tells_pins_programs_and_processes(pins):
     assert {info["id"] for info in bpftool("map", "show")} <= {info["id"] for info in listed}
 
 
-FLOW, IP = struct.Struct("=IHBx").pack, lambda text: int.from_bytes(socket.inet_aton(text), sys.byteorder)
+FLOW_FIELDS, IP = struct.Struct("=IHBx").pack, lambda text: int.from_bytes(socket.inet_aton(text), sys.byteorder)
 NUMBER = lambda number, size=8: number.to_bytes(size, sys.byteorder, signed=number < 0)
 CPUS = len(bpf.possible_cpus()) if os.path.exists("/sys/devices/system/cpu/possible") else 1
 
 # map, what is typed for key and value, the bytes that must be stored: key, and value or what is where in it
 TYPED = [
-    ("w_hash", "src=10.0.0.1,port=443,proto=6", "count=1,delta=-1", FLOW(IP("10.0.0.1"), 443, 6),
+    ("w_hash", "src=10.0.0.1,port=443,proto=6", "count=1,delta=-1", FLOW_FIELDS(IP("10.0.0.1"), 443, 6),
      {0: NUMBER(1), 8: NUMBER(-1)}),
-    ("w_hash", "src=0x0a,port=010,proto=255", "proto=TCP mood=BAD", FLOW(10, 8, 255),
+    ("w_hash", "src=0x0a,port=010,proto=255", "proto=TCP mood=BAD", FLOW_FIELDS(10, 8, 255),
      {16: NUMBER(6, 4), 20: NUMBER(-2, 4)}),
     ("w_hash", '{"src": 4294967295, "port": 0}', '{"comm": "ba sh", "mac": "02:00:00:00:00:0f"}',
-     FLOW((1 << 32) - 1, 0, 0), {40: b"\2\0\0\0\0\x0f", 46: b"ba sh"}),
-    ("w_hash", "port=1", "addr.ip4=1.2.3.4,comm=0123456789abcdef", FLOW(0, 1, 0),
+     FLOW_FIELDS((1 << 32) - 1, 0, 0), {40: b"\2\0\0\0\0\x0f", 46: b"ba sh"}),
+    ("w_hash", "port=1", "addr.ip4=1.2.3.4,comm=0123456789abcdef", FLOW_FIELDS(0, 1, 0),
      {24: b"\1\2\3\4", 46: b"0123456789abcdef"}),
-    ("w_hash", "port=2", "addr.ip6=fe80::1", FLOW(0, 2, 0), {24: b"\xfe\x80" + bytes(13) + b"\1"}),
+    ("w_hash", "port=2", "addr.ip6=fe80::1", FLOW_FIELDS(0, 2, 0), {24: b"\xfe\x80" + bytes(13) + b"\1"}),
     ("w_lru", "UDP", "65535", u32(17), u16(65535)), ("w_lru", "6", "0xffff", u32(6), u16(65535)),
     ("w_lpm", "10.2.0.0/16", "-7", NUMBER(16, 4) + b"\x0a\2\0\0", NUMBER(-7)),
     ("w_lpm", "10.2.3.4", "0x7fffffffffffffff", NUMBER(32, 4) + b"\x0a\2\3\4", NUMBER((1 << 63) - 1)),
@@ -5231,7 +5231,7 @@ def test_ndjson_is_an_entry_a_line_by_the_short_way_and_the_long(pins, tmp_path)
     assert line == {"key": {"pid": 1, "slot": 2}, "value": 9}
 
 
-HOSTILE = [
+HOSTILE_TEXT = [
     b'a"b', b"back\\slash", b"new\nline", b"{}=,", b"# EOF", b"", "caf\u00e9 \u2603".encode(), b"\xff\xfe\x80",
     b"tab\there", b"\\n", b"del\x7f"]
 
@@ -5261,13 +5261,13 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
     pin = os.path.join(bpffs, "hostile")
     with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, key_size=20, value=u64, max_entries=20) as m:
         m.pin(pin)
-        for number, text in enumerate(HOSTILE):
+        for number, text in enumerate(HOSTILE_TEXT):
             m[struct.pack("=16sI", text, 3)] = number
         types = ["--metrics", "--key-type", "char comm[16], u32 cpu", "--value-type", "u64"]
         samples = parsed(done(*(types + ["dump", pin])))
-        assert len(samples) == len(HOSTILE) * len(bpf.possible_cpus()) == len({str(sample) for sample in samples})
+        assert len(samples) == len(HOSTILE_TEXT) * len(bpf.possible_cpus()) == len({str(sample) for sample in samples})
         told = {int(value): labels["comm"] for _, labels, value in samples}
-        for number, text in enumerate(HOSTILE):
+        for number, text in enumerate(HOSTILE_TEXT):
             if all(byte >= 32 and byte != 127 or byte in b"\t\n" for byte in text) and b"\xff" not in text:
                 assert told[number] == text.decode()
         for text in ("u8[20]", "char[20]", "u8 a[4], u16 b[2], u32 class[3]", "u32 a_0[1], u32 a[4]"):
@@ -5593,7 +5593,7 @@ def test_everything_works_from_standard_input(pins):
     ([], 2, "command is needed"), (["nonsense"], 2, "unknown command"), (["-x"], 2, "-x"), (["--frm", "x"], 2, "--frm"),
     (["map"], 2, "command is needed"), (["map", "dump"], 2, "a map"), (["map", "dump", "id"], 2, "id"),
     (["dump", "M", "x"], 2, "'x'"), (["lookup", "M"], 2, "key"), (["lookup", "M", "key"], 2, "key"),
-    (["lookup", "M", "key", "x"], 2, "'x'"), (["lookup", "M", "key", "1", "2"], 2, "1 2"),
+    (["lookup", "M", "key", "x"], 2, "'x'"), (["lookup", "M", "key", "1", "2"], 2, "has 4 bytes, not 2"),
     (["lookup", "M", "key", "256", "0", "0", "0"], 2, "256"), (["lookup", "M", "key", "4294967296"], 2, "4294967296"),
     (["lookup", "M", "key", "1"], 1, "no such key"), (["lookup", "M", "key", "09"], 2, "09"),
     (["lookup", "M", "key", "hex"], 2, "hex"), (["lookup", "M", "key", "hex", "g0"], 2, "g0"),
