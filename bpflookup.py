@@ -3270,6 +3270,8 @@ class View:
         self.key, self.value = (_default_type(source, what, size, self.info.type in numeric[what]) or bytes
                                 if ctype is None else ctype for ctype, what, size in (
                                     (key, "key", self.info.key_size), (value, "value", self.info.value_size)))
+        check_layout(self.key, self.info.key_size, "key of " + self.info._about)
+        check_layout(self.value, self.info.value_size, "value of " + self.info._about)
         shown = {"key": key is None and self.key, "value": value is None and self.value}
         self.ids = {what: type_id for what, type_id in source._btf_types.items() if shown[what] not in (False, bytes)}
 
@@ -4185,7 +4187,9 @@ def _probe(options):
                                  ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN))]
     checks += [("map type " + name, lambda map_type=map_type: _probe_map(map_type, lambda m: None))
                for map_type, name in sorted(_MAP_TYPE_NAMES.items())]
+    checks.insert(3, ("RLIMIT_MEMLOCK", lambda: "%s bytes; charged before Linux 5.11" % _memlock()))
     rows = [(what,) + _outcome(check) for what, check in checks]
+    rows = [(what, there, text or ("" if there else "not held by this process")) for what, there, text in rows]
     setting = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip()
     mounts = [line.split()[1] for line in _read_text("/proc/self/mounts").splitlines() if line.split()[2:3] == ["bpf"]]
     rows[3:3] = [("unprivileged bpf(2)", setting == "0", "kernel.unprivileged_bpf_disabled: " + (setting or "unknown")),
@@ -4195,6 +4199,11 @@ def _probe(options):
     for what, there, text in rows:
         print(("%-3s  %-32s %s" % ("yes" if there else "no", what, text)).rstrip())
     return None
+
+def _memlock():
+    import resource
+    soft = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    return "unlimited" if soft == resource.RLIM_INFINITY else soft
 
 def _outcome(check):
     """Return (whether, detail) of a check, which returns one of the two or fails."""

@@ -4705,7 +4705,7 @@ def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(name, 
         for at in range(6):
             with Map.create(HASH, u32, u64, 64) as m:
                 m.update_batch(list(range(10)), list(range(10)))
-                operation, calls, before = faulty(m, m)[name], [], open_fds()
+                operation, calls, before = faulty(m, m)[name], [], os.listdir("/proc/self/fd")
 
                 def inject(number, cmd, ref, size, code=code, at=at):
                     calls.append(cmd)
@@ -4728,7 +4728,9 @@ def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(name, 
                     error = failure
                 monkeypatch.setattr(bpf, "_syscall", real)
                 del error, operation
-                assert open_fds() == before, (code, at)
+                if os.listdir("/proc/self/fd") != before:
+                    gc.collect()           # slow with all the kernel's types about
+                assert os.listdir("/proc/self/fd") == before, (code, at)
                 if name not in ("update", "delete", "take", "drain", "updates", "deletes", "freeze"):
                     assert dict(m) == {key: key for key in range(10)}
                 elif name == "drain":                  # what is gone was handed out, or is still there
@@ -5148,7 +5150,8 @@ def test_what_is_printed_can_be_typed_again(pins):
                 for one in entry.get("values", [entry]):
                     done("update", pin, "key", text(entry["key"]), "value", text(one["value"]),
                          *(["cpu=%d" % one["cpu"]] if "cpu" in one else []))
-        assert done("--ndjson", "dump", pin).splitlines() == lines and raw_entries(pin) == before
+        assert sorted(done("--ndjson", "dump", pin).splitlines()) == sorted(lines)     # an update moves an entry
+        assert raw_entries(pin) == before
 
 
 @pytest.mark.parametrize("text, size, name", [
