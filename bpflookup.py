@@ -1091,7 +1091,9 @@ def _to_ctype(ctype, size, given, what):
     # The class alone proves nothing: an object's __class__ can be assigned a larger one.
     if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
         return given
-    if isinstance(given, (bytes, bytearray, memoryview)):
+    # An array class made by BTF is not the one that ctypes caches for ever.
+    same = _is_array(ctype) and isinstance(given, ctypes.Array) and type(given)._type_ is ctype._type_
+    if same or isinstance(given, (bytes, bytearray, memoryview)):
         try:
             raw = memoryview(given).tobytes()      # a copy: nobody can resize what is measured here
         except ValueError as error:                # a memoryview that was released
@@ -1292,6 +1294,7 @@ class BTF:
 
     def __init__(self, data, base=None):
         import array
+        import weakref
         self.data, self.base = data, base
         self.order = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}.get(data[:2], "")
         if not self.order or len(data) < 24:
@@ -1323,7 +1326,8 @@ class BTF:
             for kind in range(1, len(layout) // 4):
                 self._tails.setdefault(kind, (layout[4 * kind] // 4, layout[4 * kind + 1] // 4))
         self._offsets, self._cut = None, ""
-        self._found, self._proved, self._ctypes, self._enums = {}, {}, {}, {}
+        self._found, self._proved, self._enums = {}, {}, {}
+        self._ctypes = weakref.WeakValueDictionary()       # they hold this, in cycles that gc may not see before 3.13
         self._decl_tags, self._pointer_size = None, 0
 
     def _section(self, what, start, size):
@@ -1671,12 +1675,14 @@ class BTF:
 
     def _ctype(self, t):
         if t.kind in _RECORDS:
-            if t.id not in self._ctypes:
-                self._ctypes.setdefault(t.id, self._record(t))
-            return self._ctypes[t.id]
+            return self._ctypes.get(t.id) or self._ctypes.setdefault(t.id, self._record(t))
         if t.kind == BTF_KIND_ARRAY:
             element = self._resolve(t.type_id)
-            return (ctypes.c_char if self._is_char(element) else self._ctype(element)) * t.count
+            inner = ctypes.c_char if self._is_char(element) else self._ctype(element)
+            if _is_scalar(inner):
+                return inner * t.count
+            return self._ctypes.get(t.id) or self._ctypes.setdefault(t.id, type(ctypes.Array)(
+                "%s_Array_%d" % (inner.__name__, t.count), (ctypes.Array,), {"_type_": inner, "_length_": t.count}))
         size = self.sizeof(t)
         if t.kind == BTF_KIND_INT and size == 1 and self._encoding(t) & _INT_BOOL:
             return ctypes.c_bool

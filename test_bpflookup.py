@@ -1999,6 +1999,22 @@ def test_no_mutation_gets_anything_but_a_btf_error_out():
         within(0.1, exercise, *arguments)
 
 
+def test_nothing_is_kept_once_it_is_dropped():
+    def use():
+        btf = house().btf()
+        bpf.to_python(btf.ctype("house")()), btf.describe("house"), btf.python_source("house")
+
+    def kept():
+        for _ in range(3):             # what the collector frees can free more
+            gc.collect()
+        return sum(isinstance(thing, bpf.BTF) for thing in gc.get_objects())
+
+    before = kept()
+    for _ in range(5):
+        use()
+    assert kept() <= before
+
+
 # ---- 6. Map -----------------------------------------------------------------
 
 
