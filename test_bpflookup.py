@@ -4586,7 +4586,7 @@ def test_btf_types_are_written_scanned_and_batched(every):
             m[1 << 63] = 0
     with Map.from_pin(every("rows"), mode="rw") as m:              # u64 -> struct inner[3]
         row, inner = m[2], m.btf.ctype("inner")
-        assert type(row) is inner * 3 and (row[0].odd, row[2].u.number, row[2].u.bytes[0]) == (-2, 2, 2)
+        assert row._type_ is inner and len(row) == 3 and (row[0].odd, row[2].u.number, row[2].u.bytes[0]) == (-2, 2, 2)
         row[1].u.pair[1] = 77
         m[9] = row
         m[10] = m.value_type(inner(odd=5), inner(), row[2])
