@@ -3321,27 +3321,30 @@ class View:
             entry["formatted"] = {name: part for name, part in shown.items() if name != "key" or "key" in types}
         return entry
 
+    def per_cpu(self, value):
+        """Return [(CPU, its value)], or [(None, value)] where there is one for all."""
+        return list(zip(self.cpus, value)) if isinstance(value, list) else [(None, value)]
+
     def human(self, key, value):
         """Return an entry as a line to read, of a per-CPU map one for each CPU."""
         head = _words(self.plain(key, "key"), self.key) + ": " if self.info.key_size else ""
-        per_cpu = [("[cpu %d] " % cpu, one) for cpu, one in zip(self.cpus, value)] if isinstance(value, list) else [
-            ("", value)]
         self.width = max(self.width, min(len(head), 60))
         head = head.ljust(self.width)
-        return "\n".join(head + cpu + _words(self.plain(one, "value"), self.value) for cpu, one in per_cpu)
+        cpu_text = lambda cpu: "" if cpu is None else "[cpu %d] " % cpu
+        return "\n".join(head + cpu_text(cpu) + _words(self.plain(one, "value"), self.value)
+                         for cpu, one in self.per_cpu(value))
 
     def hexadecimal(self, key, value):
         """Return an entry in hex, a line for each CPU's value, as bpftool prints it to people."""
-        per_cpu = [("  cpu %d" % cpu, one) for cpu, one in zip(self.cpus, value)] if isinstance(value, list) else [
-            ("", value)]
-        return "\n".join(("key: %s%s  " % (_hex(key), cpu) if self.info.key_size else "") + "value: " + _hex(one)
-                         for cpu, one in per_cpu)
+        cpu_text = lambda cpu: "" if cpu is None else "  cpu %d" % cpu
+        head = "key: %s%%s  " % _hex(key) if self.info.key_size else "%s"
+        return "\n".join(head % cpu_text(cpu) + "value: " + _hex(one) for cpu, one in self.per_cpu(value))
 
-    def json_lines(self, entries):
-        """Yield lines of JSON, an entry each; many at a time where types of plain numbers allow the shorter way."""
+    def json_lines(self, entries, whole=False):
+        """Yield lines of JSON, an entry each; of a whole map of plain numbers many at a time, in a shorter way."""
         import json
         quick = _line_format(self.key, self.names("key")), _line_format(self.value, self.names("value"))
-        if all(quick) and isinstance(self.source, Map) and self.info.type not in _PERCPU_TYPES:
+        if whole and all(quick) and isinstance(self.source, Map) and self.info.type not in _PERCPU_TYPES:
             (key, key_text), (value, value_text) = quick
             line = '{"key":%s,"value":%s}' % (key_text, value_text)
             for keys, values in self.source.lookup_batch():
@@ -3359,7 +3362,7 @@ class View:
         text_of = lambda plain: _words(plain) if isinstance(plain, list) else str(plain)
         escape = lambda plain: text_of(plain).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         for key, value in entries:
-            for cpu, one in zip(self.cpus, value) if isinstance(value, list) else [(None, value)]:
+            for cpu, one in self.per_cpu(value):
                 labels = {} if cpu is None else {"cpu": cpu}
                 for path, label in _leaves(self.plain(key, "key"), words=True):
                     name = _identifier("key_" + path if not path or path[0].isdigit() else path).rstrip("_")
@@ -3788,7 +3791,7 @@ def _dump(options):
         entries = ((key, there.get(key)) for key in (index.to_bytes(4, view.source.order) for index in range(
             view.info.max_entries)))
     if options.ndjson or options.metrics:
-        for line in (view.json_lines if options.ndjson else view.metrics)(entries):
+        for line in view.json_lines(entries, whole=True) if options.ndjson else view.metrics(entries):
             print(line)
         return
     for count, (key, value) in enumerate(entries, 1):
@@ -4188,7 +4191,7 @@ def _probe(options):
         ("freeze", lambda: _probe_map(BPF_MAP_TYPE_ARRAY, lambda m: m.freeze())),
         ("mapped arrays", lambda: _probe_map(BPF_MAP_TYPE_ARRAY, lambda m: m.mmap().close(), flags=BPF_F_MMAPABLE)),
         ("BPF tokens", _probe_token)]
-    checks += [(name, lambda bit=bit: bool(int(_colon_file("/proc/self/status")["CapEff"], 16) >> bit & 1))
+    checks += [(name, lambda bit=bit: _capability(bit))
                for name, bit in (("CAP_BPF", _CAP_BPF), ("CAP_PERFMON", 38), ("CAP_NET_ADMIN", _CAP_NET_ADMIN),
                                  ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN))]
     checks += [("map type " + name, lambda map_type=map_type: _probe_map(map_type, lambda m: None))

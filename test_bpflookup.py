@@ -5265,6 +5265,16 @@ def parsed(text):
 
 
 @kernel
+def test_ndjson_of_one_entry_is_that_entry_alone():
+    with Map.create(HASH, u32, u64, 4) as m, Map.create(QUEUE, None, u32, 4) as queue:
+        m.update_batch([1, 2, 3], [10, 20, 30])
+        queue.push(7)
+        types = ["--ndjson", "--key-type=u32", "--value-type=u64"]
+        assert json.loads(done(*(types + ["lookup", "id", str(m.id), "key", "2"]))) == {"key": 2, "value": 20}
+        assert json.loads(done("--ndjson", "--value-type=u32", "peek", "id", str(queue.id))) == {"value": 7}
+
+
+@kernel
 def test_metrics_are_what_prometheus_reads(pins, bpffs):
     samples = parsed(done("--metrics", "dump", pins + "/w_hash"))
     find = lambda end, **labels: [value for name, told, value in samples if name.endswith(end) and all(
