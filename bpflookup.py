@@ -632,6 +632,17 @@ def _ids(cmd):
             raise
         yield attr.get_id.next_id
 
+def _each(cmd, read):
+    """Yield (id, read(id)) of the ids that a BPF_*_GET_NEXT_ID tells; what goes away meanwhile is left out."""
+    for number in _ids(cmd):
+        try:
+            found = read(number)
+        except SyscallError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        else:
+            yield number, found
+
 class trace:
     """Print every bpf(2) call made inside the with block, decoded, with result and duration: with trace(): ...
 
@@ -1360,8 +1371,7 @@ class BTF:
         except OSError as failure:
             reason = failure
         try:
-            for btf_id in _ids(BPF_BTF_GET_NEXT_ID):
-                info, name, data = _btf_info(btf_id)
+            for _, (info, name, data) in _each(BPF_BTF_GET_NEXT_ID, _btf_info):
                 if info.kernel_btf and name == "vmlinux":
                     return cls(data)
         except SyscallError as failure:
@@ -3190,14 +3200,13 @@ def open_map(spec, key=None, value=None, *, mode="r", strict=False):
 
 def maps():
     """Yield the MapInfo of every map in the kernel, by id; it takes CAP_SYS_ADMIN.  BPF_MAP_GET_NEXT_ID, 4.13"""
-    for map_id in _ids(BPF_MAP_GET_NEXT_ID):
+    def read(map_id):
+        owner = _fd_by_id(map_id, BPF_F_RDONLY)
         try:
-            owner = _fd_by_id(map_id, BPF_F_RDONLY)
-            info = MapInfo(owner.number, "map %d" % map_id)
-        except MapNotFound:            # gone since
-            continue
+            return MapInfo(owner.number, "map %d" % map_id)
         finally:
-            owner = None               # closed before the yield, and not kept by a traceback
+            del owner                  # and not kept by a traceback
+    for _, info in _each(BPF_MAP_GET_NEXT_ID, read):
         yield info
 
 def pins(root="/sys/fs/bpf"):
@@ -3217,14 +3226,13 @@ def users(map_id):
     """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as one may see (4.13, /proc)."""
     found = {"progs": [], "pids": []}
     try:
-        for prog_id in _ids(BPF_PROG_GET_NEXT_ID):
-            info, map_ids = _prog_info(prog_id)
+        for prog_id, (info, map_ids) in _each(BPF_PROG_GET_NEXT_ID, _prog_info):
             if map_id in map_ids:
                 found["progs"].append(("%d %s" % (prog_id, info.name.decode("latin-1"))).strip())
     except SyscallError:
         pass
     for pid in sorted(filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ()), key=int):
-        try:
+        try:                           # a descriptor closed meanwhile is an empty file
             if any(_colon_file("/proc/%s/fdinfo/%s" % (pid, fd)).get("map_id") == str(map_id)
                    for fd in os.listdir("/proc/%s/fdinfo" % pid)):
                 found["pids"].append("%s(%s)" % (_read_text("/proc/%s/comm" % pid).strip(), pid))
@@ -3254,8 +3262,7 @@ def _open_program(spec):
     kind, _, which = spec.partition(" ")
     if kind == "pinned":
         return _Fd(_obj_cmd(BPF_OBJ_GET, which))
-    infos = [(prog_id, _prog_info(prog_id)[0]) for prog_id in _ids(BPF_PROG_GET_NEXT_ID)]
-    found = [prog_id for prog_id, info in infos if which == (
+    found = [prog_id for prog_id, (info, _) in _each(BPF_PROG_GET_NEXT_ID, _prog_info) if which == (
         str(prog_id) if kind == "id" else bytes(info.tag).hex() if kind == "tag" else info.name.decode("latin-1"))]
     if len(found) != 1:
         raise ValueError("%d programs are '%s'" % (len(found), spec))
