@@ -3518,10 +3518,12 @@ class Capture:
             blob = lambda name: base64.b64decode(self.header[name]) if self.header[name] else None
             self.btf = blob("btf") and BTF(blob("btf"), blob("base") and BTF(blob("base")))
             self._btf_types, self.cpus, self._lines = self.header["types"], self.header["cpus"], lines[1:-2]
-            numbers = [number for name, number in self.header["info"].items() if name != "name" and number is not None]
+            numbers = [number for name, number in self.header["info"].items() if name != "name" and (
+                number is not None or name in ("id", "type", "key_size", "value_size", "max_entries", "map_flags"))]
             numbers += self.cpus + list(self._btf_types.values())
-            if self.header["order"] not in ("little", "big") or not isinstance(self.info.name or "", str) or not all(
-                    isinstance(number, int) and number >= 0 for number in numbers):
+            if (self.header["order"] not in ("little", "big") or not isinstance(self.info.name or "", str)
+                    or not self.info.key_size or set(self._btf_types) - ({"key", "value"} if self.btf else set())
+                    or not all(isinstance(number, int) and 0 <= number < 1 << 64 for number in numbers)):
                 raise ValueError
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             raise ValueError("no capture, or one that was cut or changed") from None
@@ -3944,7 +3946,8 @@ def _btf(options):
 
 # What people write for a type, a key, a value.
 
-_NAMED_TYPES = {"char": ctypes.c_char, "bool": ctypes.c_bool, "float": ctypes.c_float, "double": ctypes.c_double}
+_NAMED_TYPES = {"char": ctypes.c_char, "bool": ctypes.c_bool, "float": ctypes.c_float, "double": ctypes.c_double,
+                "f32": ctypes.c_float, "f64": ctypes.c_double}
 _NAMED_TYPES.update({"%s%d" % (letter, 8 * size): getattr(ctype, "__ctype_%s__" % letter, ctype) for letter, ints in (
     ("u", _UNSIGNED_INTS), ("s", _SIGNED_INTS), ("i", _SIGNED_INTS), ("be", _UNSIGNED_INTS), ("le", _UNSIGNED_INTS))
     for size, ctype in ints.items()})

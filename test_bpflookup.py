@@ -17,6 +17,7 @@ import ctypes
 import errno
 import functools
 import gc
+import hashlib
 import io
 import json
 import keyword
@@ -5077,6 +5078,24 @@ def test_show_tells_pins_programs_and_processes(pins):
     assert lasting <= {info["id"] for info in listed}
 
 
+@kernel
+def test_what_goes_away_while_it_is_listed_is_left_out(pins, witness, monkeypatch):
+    bpftool("prog", "load", witness / "w.o", pins + "/later", "pinmaps", pins + "/of_later")
+    real, first = bpf._syscall, [bpf.BPF_PROG_GET_FD_BY_ID, bpf.BPF_MAP_GET_FD_BY_ID]
+
+    def inject(number, cmd, ref, size):
+        if cmd in first:                       # the first of each is gone
+            first.remove(cmd)
+            ctypes.set_errno(errno.ENOENT)
+            return -1
+        return real(number, cmd, ref, size)
+    with Map.create(ARRAY, u32, u32, 1), Map.from_pin(pins + "/of_later/w_hash") as m:
+        lowest = next(bpf.maps()).id
+        monkeypatch.setattr(bpf, "_syscall", inject)
+        assert lowest not in [info.id for info in bpf.maps()]
+        assert any(text.endswith(" fill") for text in bpf.users(m.id)["progs"]) and not first
+
+
 FLOW_FIELDS, IP = struct.Struct("=IHBx").pack, lambda text: int.from_bytes(socket.inet_aton(text), sys.byteorder)
 NUMBER = lambda number, size=8: number.to_bytes(size, sys.byteorder, signed=number < 0)
 CPUS = len(bpf.possible_cpus()) if os.path.exists("/sys/devices/system/cpu/possible") else 1
@@ -5176,7 +5195,7 @@ def test_what_is_printed_can_be_typed_again(pins):
 @pytest.mark.parametrize("text, size, name", [
     ("u32", 4, "u32"), ("be16", 2, "be16"), ("le64", 8, "u64"), ("char[16]", 16, "char[16]"),
     ("u8[2][3]", 6, "u8[2][3]"), ("s64", 8, "s64"), ("i8", 1, "s8"), ("bool", 1, "bool"), ("double", 8, "f64"),
-    (" u64 ", 8, "u64"), ("u8 [5]", 5, "u8[5]")])
+    ("f32", 4, "f32"), (" u64 ", 8, "u64"), ("u8 [5]", 5, "u8[5]")])
 def test_types_in_words(text, size, name):
     ctype = bpf.parse_type(text)
     assert ctypes.sizeof(ctype) == size and bpf.type_name(ctype) == (name if sys.byteorder == "little" else mock.ANY)
@@ -5573,6 +5592,23 @@ def test_whatever_is_cut_or_altered_is_noticed(captures, tmp_path, name):
     (tmp_path / "cut").write_bytes(whole[:-9])
     status, out, err = main("--from", tmp_path / "cut", "dump")
     assert (status, out) == (1, "") and err.count("\n") == 1 and "cut" in err
+
+
+@kernel
+def test_a_forged_capture_with_a_true_checksum_is_an_error(captures, tmp_path):
+    with open(os.path.join(captures, "w_hash")) as file:
+        first, *entries, _ = file.read().splitlines()
+    odd = [None, [], {}, "", "x", -1, 1 << 64, 1.5, True, [1], {"key": []}, {"sole": 1}]
+    paths = [(name,) for name in json.loads(first)] + [("info", name) for name in bpf.MapInfo.__slots__]
+    for path, value in itertools.product(paths, odd):
+        header = json.loads(first)
+        functools.reduce(lambda part, name: part[name], path[:-1], header)[path[-1]] = value
+        body = "\n".join([json.dumps(header)] + entries) + "\n"
+        end = {"entries": len(entries), "sha256": hashlib.sha256(body.encode()).hexdigest()}
+        (tmp_path / "forged").write_text(body + json.dumps(end) + "\n")
+        for words in ("show", "dump", "--metrics dump", "lookup key 1", "layout"):
+            status, out, err = main("--from", tmp_path / "forged", *words.split())
+            assert (status in (1, 2) and err.count("\n") == 1) or (status, err) == (0, ""), (path, value, words)
 
 
 @kernel
