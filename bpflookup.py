@@ -582,11 +582,12 @@ def _bpf_charged(cmd, attr, about="", size=None, **known):
         if _kernel_release() >= (5, 11):
             raise
         import resource
-        soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-        try:
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        except (ValueError, OSError):  # no CAP_SYS_RESOURCE
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+        for limit in (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]):
+            try:
+                resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+                break
+            except (ValueError, OSError):          # no CAP_SYS_RESOURCE, or a sandbox
+                pass
     return _bpf(cmd, attr, about, size, **known)
 
 class _Fd:
@@ -3332,14 +3333,16 @@ class View:
         """Return [(CPU, its value)], or [(None, value)] where there is one for all."""
         return list(zip(self.cpus, value)) if isinstance(value, list) else [(None, value)]
 
+    def words(self, value):
+        """Return [the value in words], of a per-CPU map those of each CPU."""
+        return [("" if cpu is None else "[cpu %d] " % cpu) + _words(self.plain(one, "value"), self.value)
+                for cpu, one in self.per_cpu(value)]
+
     def human(self, key, value):
         """Return an entry as a line to read, of a per-CPU map one for each CPU."""
         head = _words(self.plain(key, "key"), self.key) + ": " if self.info.key_size else ""
         self.width = max(self.width, min(len(head), 60))
-        head = head.ljust(self.width)
-        cpu_text = lambda cpu: "" if cpu is None else "[cpu %d] " % cpu
-        return "\n".join(head + cpu_text(cpu) + _words(self.plain(one, "value"), self.value)
-                         for cpu, one in self.per_cpu(value))
+        return "\n".join(head.ljust(self.width) + text for text in self.words(value))
 
     def hexadecimal(self, key, value):
         """Return an entry in hex, a line for each CPU's value, as bpftool prints it to people."""
@@ -3854,6 +3857,10 @@ def _update(options):
     if cpu is not None:
         if not cpu.isdecimal() or int(cpu) not in view.cpus:
             raise _UsageError("cpu=%s is none of this map's: %s" % (cpu, " ".join(map(str, view.cpus))))
+        try:                           # 7.0; before, what other CPUs add meanwhile is lost
+            return view.source.update(key, value, flag | BPF_F_CPU | int(cpu) << 32)
+        except SyscallError:
+            pass
         values = view.source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
         values[view.cpus.index(int(cpu))], value = value, values
     view.source.push(value, flag) if key is None else view.source.update(key, value, flag)
@@ -4127,8 +4134,8 @@ def _samples(view):
             for path, leaf in _leaves(view.plain(one, "value")):
                 if type(leaf) is int:
                     totals[path] = totals.get(path, 0) + leaf
-        text = _words({path or "sum": number for path, number in totals.items()} if per_cpu is value and totals else
-                      view.plain(value, "value"), view.value)
+        text = _words({path or "sum": number for path, number in totals.items()}) if per_cpu is value and totals \
+            else " ".join(view.words(value))
         rows[key] = _words(view.plain(key, "key"), view.key), text, totals
     return rows
 
