@@ -295,7 +295,7 @@ class OutOfMemory(SyscallError, MemoryError):
     """ENOMEM: the kernel could not allocate the map or element."""
 
 class AmbiguousName(BPFError, LookupError):
-    """Several maps have the name; the message lists their ids."""
+    """Several maps have the name; the message lists their ids, as does .ids."""
 
 class LayoutError(BPFError, TypeError):
     """A ctypes type that does not fit the map, or a key or value that does not fit its type."""
@@ -2121,8 +2121,10 @@ class Map:
         """
         found = [info.id for info in maps() if info.name == name]
         if len(found) > 1:
-            raise AmbiguousName("%d maps are named '%s': ids %s; open one by its id" % (
+            several = AmbiguousName("%d maps are named '%s': ids %s; open one by its id" % (
                 len(found), name, ", ".join(map(str, found))))
+            several.ids = found
+            raise several
         if not found:
             error = _error(errno.ENOENT, BPF_MAP_GET_FD_BY_ID, "'%s'" % name, detail="no map is named so")
             if len(name) > 15:
@@ -3649,11 +3651,14 @@ class _Options:
                 self.words.append(word)
         self.json = self.json or self.pretty
 
-    def put(self, thing, end="\n"):
-        """Print a thing as JSON."""
+    def text(self, thing):
         import json
         how = {"indent": 4} if self.pretty else {"separators": (",", ":")}
-        sys.stdout.write(json.dumps(_finite(thing), **how) + end)
+        return json.dumps(_finite(thing), **how)
+
+    def put(self, thing, end="\n"):
+        """Print a thing as JSON."""
+        sys.stdout.write(self.text(thing) + end)
 
     def put_entry(self, view, key, value):
         """Print an entry in the form asked for."""
@@ -3676,6 +3681,19 @@ class _Options:
             raise _UsageError("this takes a map, not a capture")
         source = open_map(spec, bytes, bytes, mode=mode or "r") if spec else Capture.load(self.file)
         return View(source, *types)
+
+    def views(self):
+        """Take the words of a map; return a View of each map that has the name."""
+        try:
+            return [self.view()]
+        except AmbiguousName as several:
+            if self.ndjson or self.metrics:
+                raise
+            found = []
+            for map_id in several.ids:
+                self.words[:] = ["id", str(map_id)]
+                found.append(self.view())
+            return found
 
     def take(self, what, keyword=None):
         """Take the next word, which is what; keyword, if given, is that word and may be shortened."""
@@ -3762,17 +3780,16 @@ def _help(options):
         (name,) + _COMMANDS[name] + (_OPTIONS_HELP,)))
 
 def _show(options):
-    one = options.view().info if options.words or options.file else None
-    infos = [one] if one else list(maps())
+    views = options.views() if options.words or options.file else []
+    infos = [view.info for view in views] or list(maps())
     pinned = pins() if not options.file and (options.bpffs or not options.json) else {}
     if options.json:
         shown = [_info_json(info, pinned.get(info.id)) for info in infos]
-        return options.put(shown[0] if one else shown)
+        return options.put(shown[0] if len(views) == 1 else shown)
     for info in infos:
         known = _info_json(info)
-        used = users(one.id) if one and not options.file else {}
-        name = "  name " + info.name if info.name else ""
-        print("%d: %s%s  flags 0x%x" % (info.id, known["type"], name, info.map_flags))
+        used = users(info.id) if views and not options.file else {}
+        print(_headline(info))
         words = ("bytes_key", "bytes_value", "max_entries", "bytes_memlock", "owner_prog_type", "btf_id", "frozen")
         print("\t" + "  ".join("%s %s" % (word.replace("bytes_", ""), known[word]) for word in words if word in known))
         for what, things in (("pinned", pinned.get(info.id)), ("programs", used.get("progs")),
@@ -3780,6 +3797,10 @@ def _show(options):
             if things:
                 print("\t%s %s" % (what, ", ".join(things)))
     return None
+
+def _headline(info):
+    name = "  name " + info.name if info.name else ""
+    return "%d: %s%s  flags 0x%x" % (info.id, map_type_name(info.type), name, info.map_flags)
 
 def _info_json(info, pinned=None):
     """Return a map's info as bpftool names it, without what the kernel does not tell."""
@@ -3796,7 +3817,18 @@ _HOLED_TYPES = frozenset((
     BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_SOCKMAP, BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY))
 
 def _dump(options):
-    view = options.view()
+    views = options.views()
+    for view in views:
+        if views[1:]:                  # each with a head, then
+            known, first = _info_json(view.info), view is views[0]
+            head = {name: known[name] for name in ("id", "type", "name", "flags")}
+            print(("[" if first else ",") + options.text(head).rstrip("}\n ") + ',"elements":' if options.json else
+                  "\n" * (not first) + _headline(view.info))
+        _dump_one(options, view)
+        if views[1:] and options.json:
+            print("}]" if view is views[-1] else "}")
+
+def _dump_one(options, view):
     entries, count = _progress(view.entries(), view.info), 0
     if options.json and view.info.type in _HOLED_TYPES:
         there = dict(entries)
@@ -3942,7 +3974,9 @@ def _btf(options):
     btf, name = BTF.from_file(options.btf) if options.btf else BTF.from_vmlinux(), options.take("a type")
     name += "".join(" " + word for word in options.words)  # "struct task_struct"
     if what == "layout":
-        return print("%s\n\n%s" % (btf.describe(name), btf.python_source(name)))
+        table, source = btf.describe(name), btf.python_source(name)
+        return options.put({"layout": table.split("\n"), "python": source.split("\n")}) if options.json else print(
+            "%s\n\n%s" % (table, source))
     name, _, path = name.partition(".")
     steps = btf.offsetof(name, path)
     steps = steps if isinstance(steps, tuple) else (steps,)

@@ -1749,11 +1749,11 @@ def ask_everything(btf, t, path="x"):
 
 
 def within(seconds, function, *arguments):
-    """Return what a function does in that time, in the best of three tries: machines have other work too."""
+    """Return what a function does in that time of the CPU, in the best of three tries: machines have other work too."""
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         result = function(*arguments)
-        took = time.perf_counter() - start
+        took = time.process_time() - start
         if took < seconds:
             return result
     pytest.fail("it took %.2f s" % took)
@@ -5112,6 +5112,22 @@ def test_show_tells_pins_programs_and_processes(pins):
 
 
 @kernel
+def test_maps_of_one_name_are_shown_and_dumped_all(pins):
+    name = "w_%d" % os.getpid()
+    with Map.create(HASH, u32, u64, 4, name=name) as m, Map.create(ARRAY, u32, u32, 2, name=name) as n:
+        m[1], n[1] = 2, 3
+        assert [info["id"] for info in equal_json("show", "name", name)] == [m.id, n.id]
+        dumped = equal_json("dump", "name", name)
+        assert [entry["name"] for entry in dumped] == [name] * 2
+        assert dumped == equal_json("dump", "name", name, option="-p")
+        out = done("dump", "name", name)
+        assert [out.count("%d: " % one.id) for one in (m, n)] == [1, 1] and out.count("Found") == 2 and "\n1: 03 00" in out
+        for words in (["lookup", "name", name, "key", "1"], ["--ndjson", "dump", name], ["--metrics", "dump", name]):
+            status, out, err = main(*words)
+            assert (status, out) == (1, "") and "ids %d, %d" % (m.id, n.id) in err
+
+
+@kernel
 def test_what_goes_away_while_it_is_listed_is_left_out(pins, witness, monkeypatch):
     bpftool("prog", "load", witness / "w.o", pins + "/later", "pinmaps", pins + "/of_later")
     real, first = bpf._syscall, [bpf.BPF_PROG_GET_FD_BY_ID, bpf.BPF_MAP_GET_FD_BY_ID]
@@ -5417,7 +5433,7 @@ def test_watch_into_a_pipe_is_plain(pins):
     assert err == b"" and watching.returncode == 130 and shown[0] == shown[2] and b"\033" not in b"".join(shown) + out
     for words in (["interval"], ["interval", "x"], ["interval", "-1"], ["twice"]):
         refused("watch", pin, *words)
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, None, bytes, 1, value_size=12) as m:      # nothing in it is known to be a number
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, None, bytes, 1, value_size=12) as m:      # no numbers known
         text = " ".join("[cpu %d]" % cpu + 12 * " 00" for cpu in bpf.possible_cpus())
         assert done("watch", "id", m.id, "once").splitlines()[1].split(None, 1) == ["0", text]
     status, out, err = main("watch", pin, "interval", "9" * 30)
@@ -5512,6 +5528,8 @@ def test_btf_questions(pins, tmp_path):
     assert done(*words) == "%d -> %d\n" % steps
     assert tuple(step["offset"] for step in json.loads(done("-j", *words))) == steps
     out = done("btf", "layout", "struct list_head")
+    told = json.loads(done("-j", "btf", "layout", "struct list_head"))
+    assert "\n".join(told["layout"]) + "\n\n" + "\n".join(told["python"]) + "\n" == out
     assert "16 bytes" in out and "class list_head(ctypes.Structure):" in out
     (tmp_path / "w.c").write_text("struct s { char a; int b:3; } s;")
     status, _, err = run(program("clang"), "-g", "-target", "bpf", "-c", tmp_path / "w.c", "-o", tmp_path / "w.o")
