@@ -3127,7 +3127,7 @@ def _default_type(source, what, size, numeric, demanded=False):
     except BTFError as failure:
         if demanded:
             raise
-        source._no_btf = str(failure)
+        source._no_btf = str(failure) if type_id else source._no_btf
     number = _UNSIGNED_INTS.get(size) if numeric and size in (4, 8) else None
     return None if size == 0 else getattr(number, "__ctype_%se__" % source.order[0]) if number else bytes
 
@@ -3874,7 +3874,7 @@ def _getnext(options):
     return print("key: %s\nnext key: %s" % (shown(key), shown(following)))
 
 def _update(options):
-    view = options.view("rw", None)
+    view = options.view("rw" if any(word.startswith("cpu=") for word in options.words) else "w", None)
     key = _key(options, view) if view.info.key_size else None
     options.take("'value'", "value")
     words, flags = options.words, {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
@@ -3898,12 +3898,12 @@ def _update(options):
     view.source.push(value, flag) if key is None else view.source.update(key, value, flag)
 
 def _push(options):
-    view = options.view("rw", None)
+    view = options.view("w", None)
     options.take("'value'", "value")
     view.source.push(_data(options.words, view.value, view.info.value_size, "value", view))
 
 def _delete(options):
-    view = options.view("rw", None)
+    view = options.view("w", None)
     key = _key(options, view)
     options.end()
     try:
@@ -3931,7 +3931,7 @@ def _pin(options):
     view.source.pin(options.take("a path in a bpffs"))
 
 def _freeze(options):
-    options.view("rw").source.freeze()
+    options.view("w").source.freeze()
 
 def _create(options):
     path, settings, types = options.take("a path in a bpffs"), {}, {name: one for one, name in _MAP_TYPE_NAMES.items()}
@@ -3959,7 +3959,8 @@ def _layout(options):
         return options.put({what: describe_layout(ctype).split("\n") for what, ctype in typed})
     for what, ctype in typed or [("", bytes)]:
         print("%s:\n%s\n\n%s" % (what, describe_layout(ctype), python_source(ctype, what)) if typed else
-              "keys of %d bytes, values of %d: %s" % (view.info.key_size, view.info.value_size, view.source._no_btf))
+              "keys of %d bytes, values of %d; no BTF: %s" % (
+                  view.info.key_size, view.info.value_size, view.source._no_btf))
     return None
 
 def _save(options):

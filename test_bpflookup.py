@@ -5556,6 +5556,42 @@ def test_probe_tells_what_there_is(pins):
     assert not rows["CAP_SYS_ADMIN"]["available"] and rows["the kernel's BTF"]["available"]
 
 
+@kernel
+def test_layout_says_once_why_there_are_no_types(pins):
+    os.chmod(pins, 0o755)
+    os.chmod(pins + "/w_pairs", 0o444)
+    told = as_nobody("print(bpf.main(['layout', pin]))", pin=pins + "/w_pairs")
+    wanted = r"keys of \d+ bytes, values of \d+; no BTF: BPF_BTF_GET_FD_BY_ID on BTF \d+: .*CAP_SYS_ADMIN.*\n0\n\Z"
+    assert re.match(wanted, told), told
+    with Map.create(HASH, u32, u32) as m:
+        assert done("layout", "id", m.id) == "keys of 4 bytes, values of 4; no BTF: the map has none\n"
+
+
+@kernel
+def test_commands_open_maps_for_no_more_than_they_do(pins, tmp_path):
+    """Watched from outside: what reads opens read-only, what writes write-only; both only where both are done."""
+    with Map.from_pin(pins + "/w_plain") as m:
+        named, key = ["id %d" % m.id, "pinned %s/w_plain" % pins], " ".join(map(str, next(m.keys())))
+    reads = [words % spec for spec in named for words in (
+        "show %s", "list %s", "-j show %s", "dump %s", "-j dump %s", "--hex dump %s", "--ndjson dump %s",
+        "watch %s once", "lookup %s key " + key, "getnext %s", "layout %s", "save %s " + str(tmp_path / "c"))]
+    reads += ["show", "-jf show", "probe", "hist %s/w_pairs" % pins, "peek %s/w_queue" % pins,
+              "--metrics dump %s/w_pc_array" % pins, "pin %s %s/again" % (named[0], pins)]
+    writes = ["update %s key %s value %s" % (named[1], key, "1 " * m.value_size), "delete %s key %s" % (named[1], key),
+              "push %s/w_queue value " % pins + "1 " * 8, "freeze " + named[1]]
+    both = ["update %s/w_pc_array key 0 0 0 0 value 1 0 0 0 0 0 0 0 cpu=%d" % (pins, bpf.possible_cpus()[0]),
+            "pop %s/w_queue" % pins]
+    for commands, least, flags in ((reads, 30, "BPF_F_RDONLY"), (writes, 4, "BPF_F_WRONLY"), (both, 2, "0")):
+        code = "import sys, bpflookup\nfor words in sys.argv[1:]:\n    assert bpflookup.main(words.split()) == 0, words"
+        status, out, err = run(program("strace"), "-f", "-e", "trace=bpf", "-o", tmp_path / "calls", sys.executable,
+                               "-c", code, *commands, env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)))
+        assert status == 0, (err, out)
+        calls = (tmp_path / "calls").read_text()
+        opened = re.findall(r"bpf\(BPF_(?:OBJ_GET|MAP_GET_FD_BY_ID), {.*(?:file|open)_flags=(\w+)", calls)
+        assert len(opened) >= least and set(opened) == {flags}, calls
+        assert len(opened) == len(re.findall(r"BPF_(?:OBJ_GET|MAP_GET_FD_BY_ID),", calls)), "flags that were not shown"
+
+
 # -- captures
 
 
