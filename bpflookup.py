@@ -359,10 +359,11 @@ def errno_name(code):
     kernel_names = {ENOTSUPP: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}      # Python's for the latter is ENOTSUP
     return kernel_names.get(code) or errno.errorcode.get(code, "errno %d" % code)
 
-def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None):
+def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None, flags=0):
     """Return the exception for an errno: the class from the tables, the hint from a look around.
 
-    about is what the command was used on, in words; fd and path explain refusals; detail replaces the class's words.
+    about is what the command was used on, in words; fd, path and its flags explain refusals; detail replaces the
+    class's words.
     """
     cls = _error_class(code, cmd, map_type)
     name = cmd_name(cmd)
@@ -370,7 +371,7 @@ def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None):
     error = cls(code, "%s%s: %s (%s)" % (name, " on " + about if about else "", meaning, errno_name(code)))
     error.cmd, error.map = name, about
     try:
-        error.hint = _diagnose(code, cmd, map_type, fd, path)
+        error.hint = _diagnose(code, cmd, map_type, fd, path, flags)
     except Exception:                  # a hint must never hide the error it explains
         pass
     return error
@@ -379,6 +380,7 @@ _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39
 _NET_ADMIN_TYPES = frozenset((BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_SOCKMAP,
                               BPF_MAP_TYPE_SOCKHASH, BPF_MAP_TYPE_XSKMAP))
 _BY_ID_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] == "get_id")
+_MAKING_CMDS = frozenset((BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_BTF_LOAD, BPF_TOKEN_CREATE))
 
 _HINTS = {                             # where errno and command tell enough
     (errno.EINVAL, "mmap"): "an arena can be mapped again only at the address of its first mapping",
@@ -388,9 +390,9 @@ _HINTS = {                             # where errno and command tell enough
                                    "kernel lacks",
 }
 
-def _diagnose(code, cmd, map_type, fd, path):
+def _diagnose(code, cmd, map_type, fd, path, flags):
     """Return the likely cause of an errno in a clause, or None.  Runs after a failure only."""
-    hint = None if path is None else _why_not_this_path(code, cmd, path)
+    hint = None if path is None else _why_not_this_path(code, cmd, path, flags)
     if hint:
         return hint
     if code in (errno.EPERM, errno.EACCES):
@@ -404,9 +406,14 @@ def _diagnose(code, cmd, map_type, fd, path):
         return "the CPU number in the flags is none of a possible CPU"
     return _HINTS.get((code, cmd))
 
-def _why_not_this_path(code, cmd, path):
+def _why_not_this_path(code, cmd, path, flags):
     """Say what is wrong with the path of a pin, None if nothing shows."""
-    directory = os.path.dirname(path) or "."
+    directory = os.path.dirname(os.path.abspath(path))
+    if code == errno.EACCES:           # from the deepest directory that shows
+        while not os.path.isdir(directory):
+            directory = os.path.dirname(directory)
+        if not os.access(directory, os.X_OK):
+            return "the directory %s is not open to this user (no x permission)" % directory
     if not os.path.isdir(directory):
         return "there is no directory %s (is bpffs mounted? mount -t bpf bpf /sys/fs/bpf)" % directory
     if cmd == BPF_OBJ_PIN:
@@ -415,14 +422,27 @@ def _why_not_this_path(code, cmd, path):
         if code == errno.EACCES:
             return "the directory is not open to this user for writing"
         old = _kernel_release() < (5, 19) and not _capability(_CAP_BPF)
-        return None if old or code not in (errno.EPERM, errno.ENOENT) else (
+        return None if old or code not in (errno.EPERM, errno.ENOENT) or _in_bpffs(directory) else (
             "%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory)
     if code == errno.ENOENT:
         return "it exists, but is no pin" if os.path.exists(path) else None
     if code != errno.EACCES:           # EPERM is a matter of privilege, before 6.1
         return None
-    return "it is a directory" if os.path.isdir(path) else "an ordinary file is no pin, and a pin's mode (this has " \
-        "%03o) must allow it: \"r\" needs read permission, \"w\" write, \"rw\" both" % (os.stat(path).st_mode & 0o777)
+    if os.path.isdir(path):
+        return "it is a directory"
+    what, bits = {BPF_F_RDONLY: ("read", os.R_OK), BPF_F_WRONLY: ("write", os.W_OK)}.get(flags, (
+        "read and write", os.R_OK | os.W_OK))
+    if os.access(path, bits):
+        return "an LSM may forbid it" if _in_bpffs(path) else "it is no pin: an ordinary file"
+    status = os.stat(path)
+    return "this takes permission to %s the file, whose mode is %03o, owner %d, group %d; this process has uid %d" % (
+        what, status.st_mode & 0o777, status.st_uid, status.st_gid, os.geteuid())
+
+def _bpffs_mounts():
+    return [line.split()[1] for line in _read_text("/proc/self/mounts").splitlines() if line.split()[2:3] == ["bpf"]]
+
+def _in_bpffs(path):
+    return os.stat(path).st_dev in [os.stat(mount).st_dev for mount in _bpffs_mounts()]
 
 def _why_fd_refuses(cmd, fd):
     """Say why a command on an open map was refused, None if it is not for what the descriptor or the map is."""
@@ -439,23 +459,37 @@ def _why_fd_refuses(cmd, fd):
 
 def _why_not_privileged(cmd, map_type):
     """Say which privilege the command wanted, and what this process has."""
-    wanted = "CAP_SYS_ADMIN" if cmd in _BY_ID_CMDS else "CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN)"
-    held = _capability(_CAP_SYS_ADMIN) or cmd not in _BY_ID_CMDS and _capability(_CAP_BPF)
+    wanted = {}
+    if cmd in _BY_ID_CMDS:
+        wanted["CAP_SYS_ADMIN"] = _CAP_SYS_ADMIN
+    elif cmd in _MAKING_CMDS or _kernel_release() < (5, 19):
+        wanted["CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN)"] = _CAP_BPF
     if cmd == BPF_MAP_CREATE and map_type in _NET_ADMIN_TYPES:
-        wanted, held = wanted + " and CAP_NET_ADMIN", held and _capability(_CAP_NET_ADMIN)
-    if not held:
-        return "needs %s, which this process lacks (CapEff %s, kernel.unprivileged_bpf_disabled %s)" % (
-            wanted, _colon_file("/proc/self/status")["CapEff"].lstrip("0") or "0",
-            _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip() or "unknown")
-    if _read_text("/proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"]):
-        return "its capabilities count only inside its user namespace, and bpf(2) wants them outside"
+        wanted["CAP_NET_ADMIN"] = _CAP_NET_ADMIN
+    instead = "; with a pin, file permission is enough" if cmd in (BPF_MAP_GET_NEXT_ID, BPF_MAP_GET_FD_BY_ID) else ""
+    if wanted and cmd != BPF_TOKEN_CREATE and _in_user_namespace():
+        return "capabilities of its user namespace do not count: bpf(2) wants %s outside of it%s" % (
+            " and ".join(wanted), ", or in it and a BPF token that allows this"
+            if cmd in _MAKING_CMDS | {BPF_BTF_GET_FD_BY_ID} else instead)
+    lacked = [name for name, number in wanted.items() if not _capability(number) and not _capability(_CAP_SYS_ADMIN)]
+    if lacked:
+        return "needs %s, which this process lacks (CapEff %s, kernel.unprivileged_bpf_disabled %s)%s" % (
+            " and ".join(lacked), _colon_file("/proc/self/status")["CapEff"].lstrip("0") or "0",
+            _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip() or "unknown", instead)
+    if cmd == BPF_TOKEN_CREATE:
+        return "this bpffs was not mounted for this process's user namespace"
     if _kernel_release() < (5, 11) and cmd in (BPF_MAP_CREATE, BPF_PROG_LOAD):
         import resource
         return "kernels before 5.11 charge RLIMIT_MEMLOCK, here %d bytes: raise it (ulimit -l unlimited)" % (
             resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
     filtered = _colon_file("/proc/self/status").get("Seccomp", "0") != "0"
-    return "the capabilities are there: %s" % ("a seccomp filter (of the container?) or an LSM forbids it" if filtered
-                                               else "an LSM or kernel lockdown may forbid it")
+    return "%s: %s" % ("the capabilities are there" if wanted else "this needs no capability", (
+        "a seccomp filter (of the container?) or an LSM forbids it" if filtered else
+        "an LSM or kernel lockdown may forbid it"))
+
+def _in_user_namespace():
+    """Whether this process is in another user namespace than the initial one, as far as /proc tells."""
+    return _read_text("/proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"])
 
 def _capability(number):
     """Whether this process has a capability; KeyError without /proc."""
@@ -3175,7 +3209,7 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
     pathname = ctypes.create_string_buffer(raw)
     attr = bpf_attr()
     attr.obj.pathname, attr.obj.bpf_fd, attr.obj.file_flags = addressof(pathname), bpf_fd, file_flags
-    return _bpf(cmd, attr, os.fsdecode(path), path=os.fsdecode(path))
+    return _bpf(cmd, attr, os.fsdecode(path), path=os.fsdecode(path), flags=file_flags)
 
 def open_map(spec, key=None, value=None, *, mode="r", strict=False):
     """Return the Map that spec names, as bpftool does: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
@@ -4252,8 +4286,9 @@ def _probe(options):
     rows = [(what,) + _outcome(check) for what, check in checks]
     rows = [(what, there, text or ("" if there else "not held by this process")) for what, there, text in rows]
     setting = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip()
-    mounts = [line.split()[1] for line in _read_text("/proc/self/mounts").splitlines() if line.split()[2:3] == ["bpf"]]
-    rows[3:3] = [("unprivileged bpf(2)", setting == "0", "kernel.unprivileged_bpf_disabled: " + (setting or "unknown")),
+    mounts = _bpffs_mounts()
+    rows[3:3] = [("initial user namespace", not _in_user_namespace(), "capabilities count only there"),
+                 ("unprivileged bpf(2)", setting == "0", "kernel.unprivileged_bpf_disabled: " + (setting or "unknown")),
                  ("bpffs", bool(mounts), " ".join(mounts) or "none is mounted (mount -t bpf bpf /sys/fs/bpf)")]
     if options.json:
         return options.put([{"what": what, "available": there, "detail": text} for what, there, text in rows])
@@ -4271,7 +4306,7 @@ def _outcome(check):
     try:
         found = check()
         return (found, "") if isinstance(found, bool) else (True, str(found or ""))
-    except (BPFError, OSError, ValueError, KeyError) as failure:
+    except (BPFError, OSError, ValueError, KeyError, ImportError) as failure:
         return False, str(failure)
 
 def _probe_token():
@@ -4378,7 +4413,7 @@ def _demo(options):
     try:
         flows = Map.create(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows")
     except PermissionDenied as error:
-        return _complain(None, "the demo makes a map of its own, and may not: %s\nrun it as root (sudo python3 "
+        return _complain(None, "the demo makes a map of its own, and may not: %s; run it as root (sudo python3 "
                          "bpflookup.py demo), or in a container started with --cap-add BPF" % error, 1)
     with flows, \
             Map.create(BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total") as total, \

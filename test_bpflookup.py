@@ -401,9 +401,9 @@ def test_without_proc_a_program_is_still_no_map(monkeypatch, flows):
         assert Map.from_fd(m).id == m.id
 
 
-def as_nobody(source, keeps=(), **names):
-    """Run a piece of Python in a child without capabilities but those it keeps; return what it prints."""
-    for module in ("array", "base64", "fcntl", "hashlib", "mmap", "resource", "socket", "traceback"):
+def in_a_child(become, source, names):
+    """Run a piece of Python in a child that first calls become; return what it prints."""
+    for module in ("array", "base64", "fcntl", "hashlib", "json", "mmap", "resource", "socket", "traceback", "weakref"):
         __import__(module)             # the library may lie where nobody may not read
     reader, writer = os.pipe()
     pid = os.fork()
@@ -411,13 +411,7 @@ def as_nobody(source, keeps=(), **names):
         status = 1
         try:
             sys.stdout = sys.stderr = os.fdopen(writer, "w")
-            os.setgroups([])
-            os.setgid(65534)
-            libc, bits = ctypes.CDLL(None, use_errno=True), sum(1 << number for number in keeps)
-            assert libc.prctl(8, 1, 0, 0, 0) == 0                      # PR_SET_KEEPCAPS
-            os.setuid(65534)
-            words = [word for half in (bits & 0xffffffff, bits >> 32) for word in (half, half, 0)]
-            assert libc.capset((u32 * 2)(0x20080522, 0), (u32 * 6)(*words)) == 0
+            become()
             bpf._proven_cpus = None
             exec(textwrap.dedent(source), dict(names, bpf=bpf, os=os, u32=u32, u64=u64))
             status = 0
@@ -432,6 +426,19 @@ def as_nobody(source, keeps=(), **names):
         text = pipe.read()
     assert os.waitpid(pid, 0)[1] == 0, text
     return text
+
+
+def as_nobody(source, keeps=(), **names):
+    """Run a piece of Python in a child without capabilities but those it keeps; return what it prints."""
+    def become():
+        os.setgroups([])
+        os.setgid(65534)
+        libc, bits = ctypes.CDLL(None, use_errno=True), sum(1 << number for number in keeps)
+        assert libc.prctl(8, 1, 0, 0, 0) == 0                          # PR_SET_KEEPCAPS
+        os.setuid(65534)
+        words = [word for half in (bits & 0xffffffff, bits >> 32) for word in (half, half, 0)]
+        assert libc.capset((u32 * 2)(0x20080522, 0), (u32 * 6)(*words)) == 0
+    return in_a_child(become, source, names)
 
 
 @kernel
@@ -449,7 +456,7 @@ def test_without_capabilities_the_hint_names_them(flows, bpffs):
     assert len(text) == 5, text
     assert "CAP_BPF" in text[0] and "CapEff 0" in text[0] and "unprivileged_bpf_disabled" in text[0]
     assert "CAP_SYS_ADMIN" in text[1] and "CAP_SYS_ADMIN" in text[2]
-    assert "CAP_NET_ADMIN" in text[3] and "read permission" in text[4]
+    assert "CAP_NET_ADMIN" in text[3] and "permission to read the file" in text[4]
 
 
 @kernel
@@ -474,6 +481,77 @@ def test_each_capability_opens_what_it_should(flows, bpffs):
     assert told[0].startswith("KeyNotFound") and told[1:3] == ["fine", "fine"]
     told = as_nobody(script, **names).splitlines()
     assert all(line.startswith("PermissionDenied needs CAP_") for line in told[:4]) and told[4] == "fine"
+    told = as_nobody(script, (39,), **names).splitlines()
+    assert told[3].startswith("PermissionDenied needs CAP_NET_ADMIN, which")       # and not what is held
+
+
+@kernel
+def test_what_file_permission_lacks_is_said(flows, bpffs):
+    """Which of the pin's mode, a directory above it, or what it is stood in the way."""
+    os.chmod(bpffs, 0o755)
+    for mode in (0o444, 0o440, 0o400, 0o200, 0o222):
+        flows.pin("%s/m%03o" % (bpffs, mode))
+        os.chmod("%s/m%03o" % (bpffs, mode), mode)
+    for directory, mode in (("closed", 0o744), ("hidden", 0o711)):
+        os.mkdir(os.path.join(bpffs, directory))
+        flows.pin(os.path.join(bpffs, directory, "m"))
+        os.chmod(os.path.join(bpffs, directory, "m"), 0o444)
+        os.chmod(os.path.join(bpffs, directory), mode)
+    ordinary, private = tempfile.mkstemp()[1], tempfile.mkdtemp()              # 0600, 0700
+    reads = {"m444": "no such key", "hidden/m": "no such key", "none": "no such map", "/etc/passwd": "no pin",
+             ordinary: "to read the file", private + "/x/y": "the directory %s is not open" % private}
+    reads.update((name, "the directory %s/closed is not open" % bpffs) for name in ("closed/m", "closed/none"))
+    for mode in ("440", "400", "200", "222"):
+        reads["m" + mode] = "permission to read the file, whose mode is %s, owner 0" % mode
+    writes = {"m444": "permission to write the file, whose mode is 444", "hidden/m": "permission to write", "m222": "0"}
+    for words, expected in ((["lookup", None, "key", "hex"] + ["00"] * 8, reads), (["freeze", None], writes)):
+        for name, wanted in expected.items():
+            told = as_nobody("print(bpf.main(words))", words=[word or os.path.join(bpffs, name) for word in words])
+            assert told == "0\n" if wanted == "0" else wanted in told and told.splitlines()[1:] == ["1"], (name, told)
+    os.unlink(ordinary)
+    os.rmdir(private)
+
+
+@kernel
+def test_a_seccomp_filter_is_named(flows, bpffs):
+    """Docker's makes bpf(2) EPERM, also what takes no capability."""
+    os.chmod(bpffs, 0o755)
+    flows.pin(os.path.join(bpffs, "m"))
+    os.chmod(os.path.join(bpffs, "m"), 0o444)
+    code = b"".join(struct.pack("=HBBI", *insn) for insn in (
+        (0x20, 0, 0, 0), (0x15, 0, 1, bpf.syscall_number()), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7fff0000)))
+    told = {}
+    for keeps in ((), (21,)):
+        told[keeps] = as_nobody("""
+            import ctypes
+            libc, program = ctypes.CDLL(None), ctypes.create_string_buffer(code, len(code))
+            class Filter(ctypes.Structure):
+                _fields_ = [("length", ctypes.c_ushort), ("program", ctypes.c_void_p)]
+            assert libc.prctl(38, 1, 0, 0, 0) == 0             # PR_SET_NO_NEW_PRIVS
+            assert libc.prctl(22, 2, ctypes.byref(Filter(4, ctypes.addressof(program))), 0, 0) == 0
+            for what in (lambda: m.get(bytes(8)), lambda: bpf.Map.from_pin(pin), lambda: m.pin(pin + "2"),
+                         lambda: bpf.Map.create(1, u32, u32), lambda: bpf.Map.from_id(m.id)):
+                try:
+                    what()
+                except bpf.PermissionDenied as error:
+                    print(error.hint)
+        """, keeps, code=code, pin=os.path.join(bpffs, "m"), m=Map.from_fd(flows)).splitlines()
+    assert len(told[()]) == len(told[21,]) == 5, told
+    assert all("needs no capability: a seccomp filter" in line for line in told[()][:3] + told[21,][:3]), told
+    assert all("needs CAP_" in line for line in told[()][3:])
+    assert all("the capabilities are there: a seccomp filter" in line for line in told[21,][3:])
+
+
+@kernel
+def test_a_read_only_bpffs(flows):
+    path = tempfile.mkdtemp()
+    status, out, err = run("unshare", "-m", "sh", "-c", textwrap.dedent("""
+        mount -t bpf -o nosuid,nodev,noexec bpf {path} && {python} {module} pin id {id} {path}/m &&
+        mount -o remount,ro {path} && {python} {module} -j lookup {path}/m key {key} &&
+        {python} {module} pin {path}/m {path}/n""").format(
+            path=path, python=sys.executable, module=MODULE, id=flows.id, key="0 " * 8))
+    os.rmdir(path)
+    assert status == 1 and out == "null\n", err
 
 
 @pytest.mark.parametrize("raised, wanted", [(True, resource.RLIM_INFINITY), (False, 99), (None, None)])
@@ -521,6 +599,9 @@ def test_hints_on_old_kernels_and_in_containers(monkeypatch):
     assert "seccomp" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
     files["/proc/self/uid_map"] = "0 1000 1"
     assert "user namespace" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
+    files["/proc/self/status"] = "CapEff:\t0\nSeccomp:\t2\n"              # where more of them would not help
+    told = bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=bpf.BPF_MAP_TYPE_XSKMAP).hint
+    assert "CAP_BPF" in told and "CAP_NET_ADMIN outside of it, or in it and a BPF token" in told
     files.clear()                      # no /proc: no hint, and the error all the same
     assert bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint is None
 
