@@ -7,6 +7,7 @@
 Map                 open a map: from_pin, from_id, from_name, from_fd, create; then lookup, [], in, get, lookup_into,
                     update, delete, items, batches, push and pop, mmap; .btf and types from it
 open_map            a Map from "id 5", "name foo", "pinned PATH", 5, "/path" or "foo"
+create_token        a BPF token, which lets a user namespace make maps and read their BTF
 maps, pins, users   MapInfo of every map; {map id: [pin, ...]}; the programs and processes that use a map
 BTF                 type information: from_vmlinux, from_id, from_file; offsetof, ctype, members, describe
 check_layout        refuse a ctypes type that does not fit; describe_layout shows offsets and holes
@@ -177,12 +178,17 @@ class bpf_attr_btf_load(ctypes.Structure):
     _fields_ = [("btf", u64), ("btf_log_buf", u64), ("btf_size", u32), ("btf_log_size", u32), ("btf_log_level", u32),
                 ("btf_log_true_size", u32), ("btf_flags", u32), ("btf_token_fd", s32)]
 
+class bpf_attr_token_create(ctypes.Structure):
+    """BPF_TOKEN_CREATE."""
+    _fields_ = [("flags", u32), ("bpffs_fd", u32)]
+
 class bpf_attr(ctypes.Union):
     """The argument of bpf(2).  Always allocated whole: the kernel writes outputs beyond a short size."""
     _fields_ = [
         ("map_create", bpf_attr_map_create), ("elem", bpf_attr_elem), ("batch", bpf_attr_batch),
         ("prog_load", bpf_attr_prog_load), ("obj", bpf_attr_obj), ("prog_attach", bpf_attr_prog_attach),
-        ("get_id", bpf_attr_get_id), ("info", bpf_attr_info), ("btf_load", bpf_attr_btf_load)]
+        ("get_id", bpf_attr_get_id), ("info", bpf_attr_info), ("btf_load", bpf_attr_btf_load),
+        ("token_create", bpf_attr_token_create)]
 
 # Arm, the last field that must be passed, and the commands: a kernel refuses bytes it does not know, so no more
 # than that is passed unless a caller says so.  MAP_CREATE passes what is set.
@@ -201,6 +207,7 @@ _ARMS = {cmd: (arm, last) for arm, last, cmds in (
                               BPF_LINK_GET_FD_BY_ID)),
     ("info", "info", (BPF_OBJ_GET_INFO_BY_FD,)),
     ("btf_load", "btf_log_level", (BPF_BTF_LOAD,)),
+    ("token_create", "bpffs_fd", (BPF_TOKEN_CREATE,)),
 ) for cmd in cmds}
 
 def _end(arm, field):
@@ -386,6 +393,10 @@ _HINTS = {                             # where errno and command tell enough
     (errno.EINVAL, "mmap"): "an arena can be mapped again only at the address of its first mapping",
     (errno.EINVAL, BPF_MAP_CREATE): "a size, flag, max_entries or name that this map type refuses, or a type this "
                                     "kernel lacks",
+    (errno.EINVAL, BPF_BTF_GET_FD_BY_ID): "no BPF token, or a kernel that takes none for this (6.15 does)",
+    (errno.EINVAL, BPF_TOKEN_CREATE): "not the root of a bpffs, or a kernel without tokens (before 6.9)",
+    (errno.ENOENT, BPF_TOKEN_CREATE): "this bpffs delegates nothing: mount it with delegate_cmds=, delegate_maps=",
+    (errno.EOPNOTSUPP, BPF_TOKEN_CREATE): "tokens are for user namespaces; outside of one, capabilities are held",
     (errno.E2BIG, BPF_MAP_CREATE): "a size or max_entries beyond this map type's limit, or an attribute that this "
                                    "kernel lacks",
 }
@@ -1414,9 +1425,12 @@ class BTF:
         raise BTFError("the kernel's BTF can't be had: %s" % reason)
 
     @classmethod
-    def from_id(cls, btf_id):
-        """Return the BTF with an id, as of MapInfo.btf_id; it takes CAP_SYS_ADMIN.  BPF_BTF_GET_FD_BY_ID, 4.18"""
-        info, name, data = _btf_info(btf_id)
+    def from_id(cls, btf_id, token=None):
+        """Return the BTF with an id, as of MapInfo.btf_id; it takes CAP_SYS_ADMIN or a BPF token (6.15).
+
+        BPF_BTF_GET_FD_BY_ID, 4.18
+        """
+        info, name, data = _btf_info(btf_id, token)
         btf = _kept_btf.get(btf_id)
         if btf is None or btf.data != data:
             btf = cls(data, cls.from_vmlinux() if info.kernel_btf and name != "vmlinux" else None)
@@ -1904,11 +1918,14 @@ def _elf_section(data, wanted):
         raise BTFError("a broken ELF file: %s" % failure) from None
     raise BTFError("this ELF file has no section %s" % wanted.decode())
 
-def _btf_info(btf_id):
+def _btf_info(btf_id, token=None):
     """Return (bpf_btf_info, name, bytes) of the BTF that the kernel holds under an id."""
-    attr, about = bpf_attr(), "BTF %d" % btf_id
+    attr, about, size = bpf_attr(), "BTF %d" % btf_id, None
     attr.get_id.start_id = _integer(btf_id, 0, (1 << 32) - 1, "BTF id")
-    owner = _Fd(_bpf(BPF_BTF_GET_FD_BY_ID, attr, about))
+    if token is not None:
+        attr.get_id.open_flags, size = BPF_F_TOKEN_FD, sizeof(attr.get_id)
+        attr.get_id.fd_by_id_token_fd = _integer(_fd_number(token), -1 << 31, (1 << 31) - 1, "token")
+    owner = _Fd(_bpf(BPF_BTF_GET_FD_BY_ID, attr, about, size))
     try:
         info = bpf_btf_info()
         known = _info_by_fd(owner.number, info, about)
@@ -2108,21 +2125,21 @@ class Map:
     # -- opening
 
     @classmethod
-    def from_fd(cls, fd, key=None, value=None, *, dup=True, strict=False):
+    def from_fd(cls, fd, key=None, value=None, *, dup=True, strict=False, token=None):
         """Return a Map on a duplicate of a descriptor, an int or an object with fileno(); dup=False: on the int itself.
 
-        raises InvalidArgument if it is no map's, LayoutError if a type does not fit, SyscallError.
+        token as in from_pin.  raises InvalidArgument if it is no map's, LayoutError if a type does not fit.
         BPF_OBJ_GET_INFO_BY_FD, 4.13
         """
         number = fd.fileno() if dup and hasattr(fd, "fileno") else fd
         number = _integer(number, -1 << 31, (1 << 31) - 1, "descriptor")
         about = "descriptor %d" % number
         if not dup:
-            return cls._opened(_Fd(number), about, key, value, strict, prove=True, keep=True)
+            return cls._opened(_Fd(number), about, key, value, strict, token, prove=True, keep=True)
         import fcntl
         try:
             return cls._opened(_Fd(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0)), about, key, value, strict,
-                               prove=True)
+                               token, prove=True)
         except (OSError, ValueError) as failure:
             if isinstance(failure, BPFError):
                 raise
@@ -2138,14 +2155,14 @@ class Map:
         return cls._opened(_fd_by_id(map_id, _mode_flags(mode)), "map %d" % map_id, key, value, strict)
 
     @classmethod
-    def from_pin(cls, path, key=None, value=None, *, mode="r", strict=False):
+    def from_pin(cls, path, key=None, value=None, *, mode="r", strict=False, token=None):
         """Return a Map on a map pinned in a bpffs; file permission is all it takes.
 
-        raises MapNotFound, PermissionDenied, InvalidArgument for a pinned program, LayoutError, SyscallError.
-        BPF_OBJ_GET, 4.4
+        token: a BPF token's descriptor (create_token), if it takes one to have the map's BTF.  raises MapNotFound,
+        PermissionDenied, InvalidArgument for a pinned program, LayoutError, SyscallError.  BPF_OBJ_GET, 4.4
         """
         return cls._opened(_Fd(_obj_cmd(BPF_OBJ_GET, path, file_flags=_mode_flags(mode))), os.fsdecode(path),
-                           key, value, strict, prove=True)
+                           key, value, strict, token, prove=True)
 
     @classmethod
     def from_name(cls, name, key=None, value=None, *, mode="r", strict=False):
@@ -2202,13 +2219,13 @@ class Map:
             size = max(size, _end("map_create", "map_name"))
         about = "a new map (%s%s)" % (map_type_name(create.map_type), " '%s'" % name if name else "")
         return cls._opened(_Fd(_bpf_charged(BPF_MAP_CREATE, attr, about, size, map_type=create.map_type)), about, key,
-                           value, strict)
+                           value, strict, token)
 
     @classmethod
-    def _opened(cls, owner, about, key, value, strict, prove=False, keep=False):
+    def _opened(cls, owner, about, key, value, strict, token=None, prove=False, keep=False):
         """Return the Map on an _Fd.  keep: a failure leaves the descriptor open, it is the caller's."""
         opened = cls.__new__(cls)
-        opened._fd = owner
+        opened._fd, opened._token = owner, token
         try:
             if prove:
                 _prove_map(owner.number, about)
@@ -2249,9 +2266,9 @@ class Map:
 
     @property
     def btf(self):
-        """The map's BTF; None where there is none, or no right to it (CAP_SYS_ADMIN)."""
+        """The map's BTF; None where there is none, or no right to it (CAP_SYS_ADMIN, or a token)."""
         if self._btf is None:
-            self._btf, self._types, self._no_btf = _map_btf(self._btf_info)
+            self._btf, self._types, self._no_btf = _map_btf(self._btf_info, self._token)
         return self._btf or None
 
     @property
@@ -3165,7 +3182,7 @@ def _default_type(source, what, size, numeric, demanded=False):
     number = _UNSIGNED_INTS.get(size) if numeric and size in (4, 8) else None
     return None if size == 0 else getattr(number, "__ctype_%se__" % source.order[0]) if number else bytes
 
-def _map_btf(info):
+def _map_btf(info, token):
     """Return (BTF, {"key": type id, "value": type id}, why not) of a map; (False, {}, why) where it can't be had."""
     key_id, value_id, btf_id = info.btf_key_type_id, info.btf_value_type_id, info.btf_id
     if info.btf_vmlinux_value_type_id:             # struct_ops: a type of the kernel's, or of a module's
@@ -3173,7 +3190,7 @@ def _map_btf(info):
     try:
         if not btf_id and not value_id:
             return False, {}, "the map has none"
-        btf = BTF.from_id(btf_id) if btf_id else BTF.from_vmlinux()
+        btf = BTF.from_id(btf_id, token) if btf_id else BTF.from_vmlinux()
         return btf, {what: type_id for what, type_id in (("key", key_id), ("value", value_id)) if type_id}, \
             "its BTF has no type for it"
     except (SyscallError, BTFError) as failure:
@@ -3211,15 +3228,15 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
     attr.obj.pathname, attr.obj.bpf_fd, attr.obj.file_flags = addressof(pathname), bpf_fd, file_flags
     return _bpf(cmd, attr, os.fsdecode(path), path=os.fsdecode(path), flags=file_flags)
 
-def open_map(spec, key=None, value=None, *, mode="r", strict=False):
+def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
     """Return the Map that spec names, as bpftool does: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
 
-    raises ValueError for a spec of no such form; else as Map.from_id, from_name, from_pin
+    token is for pins.  raises ValueError for a spec of no such form; else as Map.from_id, from_name, from_pin
     """
     if isinstance(spec, int):
         return Map.from_id(spec, key, value, mode=mode, strict=strict)
     if not isinstance(spec, str):
-        return Map.from_pin(os.fspath(spec), key, value, mode=mode, strict=strict)
+        return Map.from_pin(os.fspath(spec), key, value, mode=mode, strict=strict, token=token)
     kind, _, which = spec.strip().partition(" ")
     which = which.strip()
     if kind not in ("id", "name", "pinned"):
@@ -3228,10 +3245,20 @@ def open_map(spec, key=None, value=None, *, mode="r", strict=False):
     if kind == "id" and which.isdecimal():
         return Map.from_id(int(which), key, value, mode=mode, strict=strict)
     if kind == "pinned" and which:
-        return Map.from_pin(which, key, value, mode=mode, strict=strict)
+        return Map.from_pin(which, key, value, mode=mode, strict=strict, token=token)
     if kind == "name" and len(which.split()) == 1:
         return Map.from_name(which, key, value, mode=mode, strict=strict)
     raise ValueError("a map is given as \"id N\", \"name S\", \"pinned PATH\", N, S or /PATH, not %r" % spec)
+
+def create_token(path="/sys/fs/bpf"):
+    """Return a BPF token's descriptor (fileno()), with the rights that a bpffs delegates to this user namespace.
+
+    Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the same.  raises
+    PermissionDenied, NotSupported outside of user namespaces, SyscallError.  BPF_TOKEN_CREATE, 6.9
+    """
+    bpffs, attr = _Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY)), bpf_attr()
+    attr.token_create.bpffs_fd = bpffs.number
+    return _Fd(_bpf(BPF_TOKEN_CREATE, attr, os.fsdecode(path)))
 
 # ---- 7. Inspection ----------------------------------------------------------
 
@@ -3647,6 +3674,7 @@ _OPTIONS_HELP = """\
   --hex          bytes, not decoded            --ndjson      decoded, one a line    --metrics    OpenMetrics text
   --key-type T, --value-type T    for maps without BTF: u32, be16, char[16], "u64 count, u64 last_seen"
   --from FILE    a capture instead of a map    --btf FILE    instead of the running kernel's
+  --token DIR    in a user namespace: the rights that the bpffs at DIR delegates
   --trace        print every bpf(2) call       -h, --help    -V, --version
 
 exit status: 0 done, 1 failed or not found, 2 usage"""
@@ -3663,7 +3691,8 @@ class _Options:
              "--hex": "hex", "--ndjson": "ndjson", "--metrics": "metrics", "--trace": "trace", "--once": "once",
              "-h": "help", "--help": "help", "-V": "version", "--version": "version",
              "-n": "same", "--nomount": "same", "-d": "same", "--debug": "same", "-l": "same", "--legacy": "same"}
-    VALUES = {"--key-type": "key_type", "--value-type": "value_type", "--from": "file", "--btf": "btf"}
+    VALUES = {"--key-type": "key_type", "--value-type": "value_type", "--from": "file", "--btf": "btf",
+              "--token": "token"}
 
     def __init__(self, words):
         self.words, given = [], iter([one for word in words for one in (
@@ -3713,8 +3742,8 @@ class _Options:
         self.end(rest)
         if not spec and mode:
             raise _UsageError("this takes a map, not a capture")
-        source = open_map(spec, bytes, bytes, mode=mode or "r") if spec else Capture.load(self.file)
-        return View(source, *types)
+        return View(open_map(spec, bytes, bytes, mode=mode or "r", token=self.token) if spec else
+                    Capture.load(self.file), *types)
 
     def views(self):
         """Take the words of a map; return a View of each map that has the name."""
@@ -3790,6 +3819,7 @@ def _run(options):
         words[:], name = [name], "help"
     command = globals()["_" + _SAME.get(name, name)]
     with trace() if options.trace else _Nothing():
+        options.token = options.token and create_token(options.token)
         status = command(options)
     if name in _SILENT and options.json:
         options.put(None)
@@ -3979,7 +4009,8 @@ def _create(options):
         map_type = settings.pop("type", "")
         sizes = dict(key_size=number("key"), value_size=number("value"), max_entries=number("entries"))
         made = Map.create(types[map_type] if map_type in types else int(map_type, 0), flags=number("flags"),
-                          inner=settings.pop("inner_map", None), name=settings.pop("name", ""), **sizes)
+                          inner=settings.pop("inner_map", None), name=settings.pop("name", ""), token=options.token,
+                          **sizes)
     except ValueError as error:
         raise _UsageError("a map needs a type, sizes and a number of entries: %s" % error) from None
     if settings:
@@ -4267,20 +4298,21 @@ def histogram(counts, linear=False, width=40):
 
 def _probe(options):
     options.end()
+    token = options.token
     checks = [
         ("Linux", lambda: "%s on %s, Python %s" % (os.uname().release, os.uname().machine, sys.version.split()[0])),
         ("bpf(2)", lambda: "number %d" % syscall_number()),
         ("possible CPUs", lambda: " ".join(map(str, possible_cpus()))),
         ("maps and programs by id", lambda: "%d maps" % sum(1 for _ in maps())),
         ("the kernel's BTF", lambda: "%d types" % BTF.from_vmlinux().count),
-        ("batches, exact scans", lambda: _probe_map(BPF_MAP_TYPE_HASH, lambda m: m.exact_scan)),
-        ("freeze", lambda: _probe_map(BPF_MAP_TYPE_ARRAY, lambda m: m.freeze())),
-        ("mapped arrays", lambda: _probe_map(BPF_MAP_TYPE_ARRAY, lambda m: m.mmap().close(), flags=BPF_F_MMAPABLE)),
+        ("batches, exact scans", lambda: _probe_map(token, BPF_MAP_TYPE_HASH, lambda m: m.exact_scan)),
+        ("freeze", lambda: _probe_map(token, BPF_MAP_TYPE_ARRAY, lambda m: m.freeze())),
+        ("mapped arrays", lambda: _probe_map(token, BPF_MAP_TYPE_ARRAY, lambda m: m.mmap().close(), BPF_F_MMAPABLE)),
         ("BPF tokens", _probe_token)]
     checks += [(name, lambda bit=bit: _capability(bit))
                for name, bit in (("CAP_BPF", _CAP_BPF), ("CAP_PERFMON", 38), ("CAP_NET_ADMIN", _CAP_NET_ADMIN),
                                  ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN))]
-    checks += [("map type " + name, lambda map_type=map_type: _probe_map(map_type, lambda m: None))
+    checks += [("map type " + name, lambda map_type=map_type: _probe_map(token, map_type, lambda m: None))
                for map_type, name in sorted(_MAP_TYPE_NAMES.items())]
     checks.insert(3, ("RLIMIT_MEMLOCK", lambda: "%s bytes; charged before Linux 5.11" % _memlock()))
     rows = [(what,) + _outcome(check) for what, check in checks]
@@ -4312,13 +4344,13 @@ def _outcome(check):
 def _probe_token():
     """Ask for a token of no bpffs, which is EBADF where the command is known (6.9)."""
     attr = bpf_attr()
-    attr.get_id.next_id = 0xffffffff   # bpffs_fd
+    attr.token_create.bpffs_fd = 0xffffffff
     try:
-        _bpf(BPF_TOKEN_CREATE, attr, size=8)
+        _bpf(BPF_TOKEN_CREATE, attr)
     except BadFileDescriptor:
         return True
 
-def _probe_map(map_type, check, flags=0):
+def _probe_map(token, map_type, check, flags=0):
     """Make the smallest map of a type and return what check makes of it."""
     if map_type == BPF_MAP_TYPE_STRUCT_OPS:        # of the kernel's type 1, which is none for it: ENOTSUPP if known
         attr = bpf_attr()
@@ -4337,19 +4369,21 @@ def _probe_map(map_type, check, flags=0):
     }.get(map_type, (0 if map_type in _KEYLESS_TYPES else 4, 4, 0 if map_type in _FD_KEY_TYPES else 1,
                      flags | (BPF_F_NO_PREALLOC if map_type in _FD_KEY_TYPES else 0)))
     of_maps = map_type in (BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS)
-    inner = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32) if of_maps else None
-    btf = _int_btf() if map_type in _FD_KEY_TYPES else None
+    inner = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32, token=token) if of_maps else None
+    btf = _int_btf(token) if map_type in _FD_KEY_TYPES else None
     with Map.create(map_type, None, None, entries, key_size=key_size, value_size=value_size, flags=flags,
-                    inner=inner, btf=btf and btf.number, btf_key=btf and 1, btf_value=btf and 1) as m:
+                    inner=inner, btf=btf, btf_key=btf and 1, btf_value=btf and 1, token=token) as m:
         return check(m)
 
-def _int_btf():
+def _int_btf(token):
     """Load the BTF of one signed int; return its _Fd."""
     words = (24, 0, 16, 16, 5, 1, BTF_KIND_INT << 24, 4, _INT_SIGNED << 24 | 32)
     blob = struct.pack("=HBB9I", 0xeb9f, 1, 0, *words) + b"\0int\0"
     data, attr = ctypes.create_string_buffer(blob, len(blob)), bpf_attr()
     attr.btf_load.btf, attr.btf_load.btf_size = addressof(data), len(blob)
-    return _Fd(_bpf(BPF_BTF_LOAD, attr, "BTF of an int"))
+    if token is not None:
+        attr.btf_load.btf_flags, attr.btf_load.btf_token_fd = BPF_F_TOKEN_FD, token.number
+    return _Fd(_bpf(BPF_BTF_LOAD, attr, "BTF of an int", None if token is None else sizeof(attr.btf_load)))
 
 # The demo: a socket filter that counts the datagrams a socket gets, by the ports in the UDP header.
 
@@ -4411,12 +4445,12 @@ def _demo(options):
     import socket
     options.end()
     try:
-        flows = Map.create(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows")
+        flows = Map.create(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows", token=options.token)
     except PermissionDenied as error:
         return _complain(None, "the demo makes a map of its own, and may not: %s; run it as root (sudo python3 "
                          "bpflookup.py demo), or in a container started with --cap-add BPF" % error, 1)
     with flows, \
-            Map.create(BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total") as total, \
+            Map.create(BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total", token=options.token) as total, \
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, \
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         print("created  %r\n         %r" % (flows, total))

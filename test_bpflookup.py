@@ -161,6 +161,7 @@ GOLDEN = {
     "info": "bpf_fd@0 info_len@4 info@8 =16",
     "btf_load": "btf@0 btf_log_buf@8 btf_size@16 btf_log_size@20 btf_log_level@24 btf_log_true_size@28 btf_flags@32 "
                 "btf_token_fd@36 =40",
+    "token_create": "flags@0 bpffs_fd@4 =8",
     "bpf_map_info": "type@0 id@4 key_size@8 value_size@12 max_entries@16 map_flags@20 name@24 ifindex@40 "
                     "btf_vmlinux_value_type_id@44 netns_dev@48 netns_ino@56 btf_id@64 btf_key_type_id@68 "
                     "btf_value_type_id@72 btf_vmlinux_id@76 map_extra@80 hash@88 hash_size@96 =104",
@@ -207,7 +208,7 @@ def test_offsets_sizes_and_numbers_are_those_of_compiled_c(tmp_path, vmlinux_h):
         for field in arm._fields_:
             if field[0] == "_pad":
                 continue
-            prefix = {"info": "info.", "batch": "batch."}.get(name, "")
+            prefix = name + "." if name in ("info", "batch", "token_create") else ""
             if (name, field[0]) == ("obj", "bpf_fd"):
                 prefix = "/* not info.bpf_fd */ "
             member = prefix + field[0]
@@ -439,6 +440,165 @@ def as_nobody(source, keeps=(), **names):
         words = [word for half in (bits & 0xffffffff, bits >> 32) for word in (half, half, 0)]
         assert libc.capset((u32 * 2)(0x20080522, 0), (u32 * 6)(*words)) == 0
     return in_a_child(become, source, names)
+
+
+def syscall(*arguments):
+    """Make a system call, of a number that all architectures share."""
+    result = ctypes.CDLL(None, use_errno=True).syscall(*arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+FSOPEN, FSCONFIG, FSMOUNT, MOVE_MOUNT = 430, 431, 432, 429
+MAKE_AND_ASK = 1 << bpf.BPF_MAP_CREATE | 1 << bpf.BPF_BTF_LOAD | 1 << bpf.BPF_BTF_GET_FD_BY_ID
+
+
+def in_user_namespace(source, cmds=MAKE_AND_ASK, map_types=1 << HASH, **names):
+    """Run a piece of Python as root of a user namespace, with path, a bpffs that delegates to it; return its output.
+
+    As container managers do it: the namespace opens the filesystem, root outside sets what is delegated (6.9).
+    """
+    import array
+    path = tempfile.mkdtemp()
+    os.chmod(path, 0o755)
+    inside, outside = socket.socketpair(socket.AF_UNIX)
+
+    def delegate(pid):
+        assert outside.recv(1) == b"u"
+        for name in ("uid_map", "gid_map"):
+            with open("/proc/%d/%s" % (pid, name), "w") as file:
+                file.write("0 65534 1")
+        outside.send(b"m")
+        fs, = array.array("i", outside.recvmsg(1, socket.CMSG_SPACE(4))[1][0][2][:4])
+        for option, bits in (("cmds", cmds), ("maps", map_types)):
+            if bits:
+                syscall(FSCONFIG, fs, 1, b"delegate_" + option.encode(), b"0x%x" % bits, 0)
+        syscall(FSCONFIG, fs, 6, None, None, 0)            # FSCONFIG_CMD_CREATE
+        outside.send(b"c")
+
+    def become():
+        pid = os.getpid()
+        helper = os.fork()
+        if helper == 0:
+            inside.close()
+            try:
+                delegate(pid)
+            finally:
+                os._exit(0)
+        outside.close()                # so that a helper that failed is noticed
+        assert ctypes.CDLL(None, use_errno=True).unshare(0x10020000) == 0, "CLONE_NEWUSER, CLONE_NEWNS"
+        inside.send(b"u")
+        assert inside.recv(1) == b"m"
+        os.setgroups([])
+        os.setgid(0)
+        os.setuid(0)
+        fs = syscall(FSOPEN, b"bpf", 0)
+        inside.sendmsg([b"f"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fs]))])
+        assert inside.recv(1) == b"c"
+        syscall(MOVE_MOUNT, syscall(FSMOUNT, fs, 0, 0), b"", -100, path.encode(), 4)
+        os.waitpid(helper, 0)
+    try:
+        return in_a_child(become, source, dict(names, path=path))
+    finally:
+        inside.close()
+        outside.close()
+        os.rmdir(path)
+
+
+@pytest.fixture
+def tokens():
+    if bpf._kernel_release() < (6, 9):
+        lacking("a kernel with BPF tokens (6.9)")
+
+
+@kernel
+def test_a_token_makes_maps_and_reads_their_types_in_a_user_namespace(tokens):
+    told = in_user_namespace("""
+        def refused(what):
+            try:
+                print("NOT REFUSED", what())
+            except bpf.SyscallError as error:
+                print(type(error).__name__, error)
+        pin, token = os.path.join(path, "m"), bpf.create_token(path)
+        with bpf.Map.create(1, u32, u64, 4, token=token, name="tok") as m:
+            m[1] = 2
+            print(m[1], m.info.btf_id)
+        refused(lambda: bpf.Map.create(1, u32, u64))
+        refused(lambda: bpf.Map.create(2, u32, u64, token=token))      # an array is not delegated
+        refused(lambda: bpf.Map.from_id(m.id))
+        refused(lambda: list(bpf.maps()))
+        refused(lambda: bpf.create_token("/tmp"))
+        refused(lambda: bpf.create_token("/sys/fs/bpf"))
+        typed = bpf.Map.create(1, key_size=4, value_size=4, max_entries=2, btf=bpf._int_btf(token), btf_key=1,
+                               btf_value=1, token=token)
+        typed.pin(pin)
+        typed.update(5, -5)
+        for opened in (bpf.Map.from_pin(pin), bpf.Map.from_pin(pin, token=token), typed,
+                       bpf.open_map(pin, token=token.fileno()), bpf.Map.from_fd(typed, token=token)):
+            print(opened.btf is not None, opened.key_type.__name__, list(opened.items()))
+        refused(lambda: bpf.BTF.from_id(typed.info.btf_id))
+        refused(lambda: bpf.BTF.from_id(typed.info.btf_id, token=typed.fd))
+        print(bpf.BTF.from_id(typed.info.btf_id, token).count)
+        for value in (1 << 32, "x"):
+            try:
+                bpf.BTF.from_id(typed.info.btf_id, value)
+            except TypeError:
+                print("refused")
+    """).splitlines()
+    assert told[0] == "2 0", told
+    assert told[1].startswith("PermissionDenied BPF_MAP_CREATE") and "CAP_BPF" in told[1]
+    assert "a BPF token that allows this" in told[1]
+    assert told[2].startswith("PermissionDenied BPF_MAP_CREATE") and "(array)" in told[2] and "BPF token" in told[2]
+    for line in told[3:5]:             # the kernel takes no token for them
+        assert line.startswith("PermissionDenied BPF_MAP_GET_") and "user namespace" in line and "pin" in line
+        assert "token" not in line
+    assert told[5].startswith("InvalidArgument BPF_TOKEN_CREATE on /tmp") and "not the root of a bpffs" in told[5]
+    assert told[6].startswith("PermissionDenied BPF_TOKEN_CREATE on /sys/fs/bpf") and "user namespace" in told[6]
+    assert told[7] == "False bytes [(%r, %r)]" % (bytes(ctypes.c_int32(5)), bytes(ctypes.c_int32(-5)))
+    if bpf._kernel_release() >= (6, 15):
+        assert told[8:12] == ["True %s [(5, -5)]" % ctypes.c_int32.__name__] * 4
+        assert told[12].startswith("PermissionDenied BPF_BTF_GET_FD_BY_ID") and "BPF token" in told[12]
+        assert told[13].startswith("InvalidArgument BPF_BTF_GET_FD_BY_ID") and "no BPF token" in told[13]
+        assert told[14:] == ["1", "refused", "refused"]
+
+
+@kernel
+def test_a_token_on_the_command_line(tokens):
+    told = in_user_namespace("""
+        for words in ("create DIR/m type hash key 4 value 4 entries 2 name m",
+                      "--token DIR create DIR/m type hash key 4 value 4 entries 2 name m",
+                      "update DIR/m key 1 0 0 0 value 2 0 0 0", "--token=DIR -j dump DIR/m", "--token DIR demo", "show",
+                      "--token /sys/fs/bpf dump DIR/m", "--token /nowhere dump DIR/m"):
+            print(bpf.main(words.replace("DIR", path).split()))
+        bpf.main(["--token", path, "probe"])
+    """, map_types=1 << HASH | 1 << bpf.BPF_MAP_TYPE_PERCPU_ARRAY).splitlines()
+    assert "BPF token" in told[0] and told[1:4] == ["1", "0", "0"], told
+    assert '"value":["0x02","0x00","0x00","0x00"]' in told[4] and told[5] == "0"
+    at = told.index("the counts are right")
+    assert told[at + 1] == "0" and "user namespace" in told[at + 2] and told[at + 3] == "1"
+    assert "BPF_TOKEN_CREATE" in told[at + 4] and told[at + 5] == "1" and told[at + 7] == "1"
+    probed = {line[5:38].strip(): line.split()[0] for line in told[at + 8:]}
+    assert probed["map type hash"] == "yes" == probed["map type percpu_array"] and probed["map type array"] == "no"
+    assert probed["initial user namespace"] == "no" and probed["BPF tokens"] == "yes"
+
+
+@kernel
+def test_a_bpffs_that_delegates_nothing_and_a_process_outside_say_so(tokens):
+    source = """
+        try:
+            bpf.create_token(path)
+        except bpf.SyscallError as error:
+            print(type(error).__name__, error.errno, error.hint)
+    """
+    assert "delegates nothing" in in_user_namespace(source, cmds=0, map_types=0)
+    with pytest.raises(bpf.NotSupported, match="tokens are for user namespaces"):
+        bpf.create_token(BPFFS)
+    assert "needs CAP_BPF" in as_nobody(source, path=BPFFS)
+    assert main("--token", BPFFS, "probe")[0] == 1
+    for path in (os.path.join(BPFFS, "none"), __file__):
+        with pytest.raises(OSError):
+            bpf.create_token(path)
 
 
 @kernel
