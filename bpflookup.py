@@ -4199,6 +4199,8 @@ def _address(text, size):
 # Live views.
 
 def _watch(options):
+    import signal
+    import threading
     import time
     view, once, interval, before, then = options.view(rest=None), options.once, 1.0, {}, 0.0
     while options.words:
@@ -4210,7 +4212,20 @@ def _watch(options):
         else:
             raise _UsageError("once, or interval SECONDS, not '%s'" % word)
     live = sys.stdout.isatty() and not once
+    leave = "\033[?25h\033[?1049l" if live else ""
+
+    def killed(number, _):
+        signal.signal(number, signal.SIG_DFL)
+        try:
+            os.write(sys.stdout.fileno(), leave.encode())
+        finally:                       # the terminal may be gone
+            os.kill(os.getpid(), number)
+
+    caught = [number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT) if live and
+              signal.getsignal(number) == signal.SIG_DFL and get_ident() == threading.main_thread().ident]
     try:
+        for number in caught:
+            signal.signal(number, killed)
         sys.stdout.write("\033[?1049h\033[?25l" if live else "")       # a screen of its own, no cursor
         while True:
             now, rows = time.time(), _samples(view)
@@ -4223,7 +4238,10 @@ def _watch(options):
             before, then = rows, now
             time.sleep(interval)
     finally:
-        sys.stdout.write("\033[?25h\033[?1049l" if live else "")
+        sys.stdout.write(leave)
+        sys.stdout.flush()
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
 
 def _samples(view):
     """Return {key: (its text, the value's text, {path: number})}, a value's CPUs added up."""

@@ -5620,7 +5620,7 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
 
 
 def in_a_terminal(words, until=b"$.", keys=b"", meanwhile=lambda: None, **environment):
-    """Run it in a terminal of 8 x 50 until a pattern appears, type keys; return (status, output)."""
+    """Run it in a terminal of 8 x 50 until a pattern appears, type keys or send a signal; return (status, output)."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(sys.executable, [sys.executable, MODULE] + list(map(str, words)), dict(os.environ, **environment))
@@ -5635,7 +5635,10 @@ def in_a_terminal(words, until=b"$.", keys=b"", meanwhile=lambda: None, **enviro
                 break
         if keys and re.search(until, bytes(text), re.S):
             assert termios.tcgetattr(terminal) == before
-            os.write(terminal, keys)
+            if isinstance(keys, int):
+                os.kill(pid, keys)
+            else:
+                os.write(terminal, keys)
             keys = b""
     os.close(terminal)
     return os.waitpid(pid, 0)[1], text.decode().replace("\r\n", "\n")
@@ -5658,6 +5661,14 @@ def test_watch_on_a_terminal_is_one_screen_and_leaves_no_trace(pins):
         assert lines[1].startswith("* 7") and "/s" in lines[1]
     assert "\033[1m" in text and "\033[1m" not in plain and screens
     assert all(20 * cpus < float(rate) < 2000 * cpus for rate in re.findall(r"\+([0-9.]+)/s", text))
+
+
+@kernel
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_watch_that_is_killed_leaves_the_terminal_as_it_was(pins, number):
+    status, text = in_a_terminal(["watch", pins + "/w_lru", "interval", "0.1"], rb"1 entries", number)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == number
+    assert text.endswith("\033[?25h\033[?1049l") and "Traceback" not in text
 
 
 @kernel
