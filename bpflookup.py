@@ -1383,7 +1383,7 @@ class BTF:
             for kind in range(1, len(layout) // 4):
                 self._tails.setdefault(kind, (layout[4 * kind] // 4, layout[4 * kind + 1] // 4))
         self._offsets, self._cut = None, ""
-        self._found, self._proved, self._enums = {}, {}, {}
+        self._found, self._proved, self._enums, self._made = {}, {}, {}, {}
         self._ctypes = weakref.WeakValueDictionary()       # they hold this, in cycles that gc may not see before 3.13
         self._decl_tags, self._pointer_size = None, 0
 
@@ -1431,12 +1431,12 @@ class BTF:
         BPF_BTF_GET_FD_BY_ID, 4.18
         """
         info, name, data = _btf_info(btf_id, token)
-        btf = _kept_btf.get(btf_id)
-        if btf is None or btf.data != data:
+        btf = _kept_btf.get(data)
+        if btf is None:
             btf = cls(data, cls.from_vmlinux() if info.kernel_btf and name != "vmlinux" else None)
             if len(_kept_btf) > 15:
                 _kept_btf.clear()
-            _kept_btf[btf_id] = btf
+            btf = _kept_btf.setdefault(data, btf)      # another thread's, if that came first
         return btf
 
     # -- records
@@ -1734,13 +1734,13 @@ class BTF:
 
     def _ctype(self, t):
         if t.kind in _RECORDS:
-            return self._ctypes.get(t.id) or self._ctypes.setdefault(t.id, self._record(t))
+            return self._ctypes.get(t.id) or self._keep(t.id, self._record(t))
         if t.kind == BTF_KIND_ARRAY:
             element = self._resolve(t.type_id)
             inner = ctypes.c_char if self._is_char(element) else self._ctype(element)
             if _is_scalar(inner):
                 return inner * t.count
-            return self._ctypes.get(t.id) or self._ctypes.setdefault(t.id, type(ctypes.Array)(
+            return self._ctypes.get(t.id) or self._keep(t.id, type(ctypes.Array)(
                 "%s_Array_%d" % (inner.__name__, t.count), (ctypes.Array,), {"_type_": inner, "_length_": t.count}))
         size = self.sizeof(t)
         if t.kind == BTF_KIND_INT and size == 1 and self._encoding(t) & _INT_BOOL:
@@ -1750,6 +1750,13 @@ class BTF:
         if size not in scalar:
             return u8 * size
         return getattr(scalar[size], "__ctype_%se__" % self.order[0])
+
+    def _keep(self, type_id, made):
+        """Return the class for a type: made, or that of a thread that was faster (_ctypes.setdefault is many steps)."""
+        made = self._made.setdefault(type_id, made)
+        self._ctypes[type_id] = made = self._ctypes.get(type_id) or made
+        self._made.pop(type_id, None)
+        return made
 
     def _encoding(self, t):
         return t._words[t._at + 3] >> 24 & 0xf if t.kind == BTF_KIND_INT else 0
@@ -1864,7 +1871,7 @@ class BTF:
         """Return Python that makes the ctypes type anew, with neither BTF nor this module; bitfields are read-only."""
         return python_source(self.ctype(t), self.type(t).name)
 
-_kept_btf = {}                         # type: dict  # those used last, by id: maps opened twice have the same types
+_kept_btf = {}                         # type: dict  # those used last, by their bytes: maps opened twice have the same types
 
 class Offset(int):
     """Where a member begins, in bytes; .bit_offset the same in bits, .bits the size of a bitfield, else 0."""
@@ -2268,7 +2275,7 @@ class Map:
     def btf(self):
         """The map's BTF; None where there is none, or no right to it (CAP_SYS_ADMIN, or a token)."""
         if self._btf is None:
-            self._btf, self._types, self._no_btf = _map_btf(self._btf_info, self._token)
+            self._types, self._no_btf, self._btf = _map_btf(self._btf_info, self._token)   # _btf last: threads look at it
         return self._btf or None
 
     @property
@@ -3189,12 +3196,12 @@ def _map_btf(info, token):
         key_id, value_id, btf_id = 0, info.btf_vmlinux_value_type_id, info.btf_vmlinux_id
     try:
         if not btf_id and not value_id:
-            return False, {}, "the map has none"
+            return {}, "the map has none", False
         btf = BTF.from_id(btf_id, token) if btf_id else BTF.from_vmlinux()
-        return btf, {what: type_id for what, type_id in (("key", key_id), ("value", value_id)) if type_id}, \
-            "its BTF has no type for it"
+        return {what: type_id for what, type_id in (("key", key_id), ("value", value_id)) if type_id}, \
+            "its BTF has no type for it", btf
     except (SyscallError, BTFError) as failure:
-        return False, {}, str(failure)
+        return {}, str(failure), False
 
 def _size_for(what, ctype, size, map_type, word_types, void_types):
     """Return the key_size or value_size to create a map with: 4 in word_types, 0 in void_types if none is given."""

@@ -1551,6 +1551,22 @@ def test_records_in_records_arrays_of_arrays_and_characters(order):
     assert ctypes.sizeof(btf.ctype("house")) == 64 and btf.ctype("house").line.size == 8
 
 
+def test_threads_that_ask_for_a_type_at_once_get_one_class():
+    btf, results = house().btf(), []
+
+    class Slow(dict):
+        def __setitem__(self, *words):
+            time.sleep(0.1)
+            super().__setitem__(*words)
+    btf._ctypes.data = Slow()
+    threads = [threading.Thread(target=lambda: results.append(btf.ctype("point"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4 and len(set(results)) == 1 and not btf._made
+
+
 def test_objects_compare_hash_and_print():
     point = house().btf().ctype("point")
     one, other = point(1, 2), point(x=1, y=2)
