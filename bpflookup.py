@@ -614,10 +614,14 @@ _syscall = _first_syscall              # every call goes through this one; trace
 
 def _bpf(cmd, attr, about="", size=None, **known):
     """Call bpf(2); return its result or raise _error of what is known.  The caller keeps alive what attr points to."""
-    result = _syscall(_nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd] if size is None else size)
-    if result == -1:                   # errno is stale after a success
-        raise _error(get_errno(), cmd, about, **known)
-    return result
+    while True:
+        result = _syscall(_nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd] if size is None else size)
+        if result != -1:
+            return result
+        # Whoever reads errno leaves 0: found 0, a signal handler came before us and failed in a call of its own.
+        code = set_errno(0)
+        if code:
+            raise _error(code, cmd, about, **known)
 
 def _bpf_charged(cmd, attr, about="", size=None, **known):
     """Do what _bpf does; where kernels before 5.11 answer EPERM for RLIMIT_MEMLOCK, raise that and try again."""
@@ -718,11 +722,16 @@ def _traced_syscall(number, cmd, ref, size):
     before = _format_attr(cmd, attr, size)
     start = time.perf_counter()
     result = _libc_syscall(_nr_bpf, cmd, ref, size)   # known by now, if number is not
-    duration_ns, code = (time.perf_counter() - start) * 1e9, get_errno()
+    duration_ns, code = (time.perf_counter() - start) * 1e9, set_errno(0)
     outcome = "-1 %s" % errno_name(code) if result == -1 else "%d%s" % (result, _format_outputs(cmd, attr))
-    for write in tuple(_tracers):
-        write("bpf(%s, {%s}, %d) = %s <%d ns>\n" % (cmd_name(cmd), before, size, outcome, duration_ns))
-    ctypes.set_errno(code)             # formatting made calls of its own
+    try:
+        for write in tuple(_tracers):
+            write("bpf(%s, {%s}, %d) = %s <%d ns>\n" % (cmd_name(cmd), before, size, outcome, duration_ns))
+    except BaseException:
+        if result > 0:                 # a descriptor that nobody will ever hear of
+            os.close(result)
+        raise
+    set_errno(code)                    # formatting made calls of its own
     return result
 
 def _format_attr(cmd, attr, size):
@@ -2090,7 +2099,7 @@ def _prove_map(fd, about):
         attr = bpf_attr()
         attr.elem.map_fd = fd
         for cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY):
-            if _syscall(_nr_bpf, cmd, byref(attr), _ELEM_SIZE) != -1 or get_errno() != errno.EINVAL:
+            if _syscall(_nr_bpf, cmd, byref(attr), _ELEM_SIZE) != -1 or set_errno(0) != errno.EINVAL:
                 return
     kinds = {"anon_inode:bpf-prog": "a BPF program", "anon_inode:btf": "a BTF object",
              "anon_inode:bpf_link": "a BPF link", None: "something else"}
@@ -2366,10 +2375,11 @@ class Map:
         else:
             cell.value = key
         call.value.value = addressof(out)
-        if _syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, call.ref, _ELEM_SIZE) == -1:
-            code = get_errno()
-            del calls, call            # a traceback that is kept must not keep the descriptor open
-            raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
+        while _syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, call.ref, _ELEM_SIZE) == -1:
+            code = set_errno(0)
+            if code:
+                del calls, call        # a traceback that is kept must not keep the descriptor open
+                raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
         calls.append(call)
         return out if self._finish is None else self._finish(out)
 
@@ -2404,12 +2414,13 @@ class Map:
         else:
             cell.value = key
         call.value.value = addressof(out)
-        if _syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, call.ref, _ELEM_SIZE) == -1:
-            code = get_errno()
-            del calls, call
+        while _syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, call.ref, _ELEM_SIZE) == -1:
+            code = set_errno(0)
             if code == errno.ENOENT:
                 return False
-            raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
+            if code:
+                del calls, call
+                raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
         calls.append(call)
         return True
 
@@ -2429,7 +2440,9 @@ class Map:
         else:
             call.key.value = 0 if key is None else addressof(key)
         call.value.value = 0 if value is None else addressof(value)
-        code = get_errno() if _syscall(_nr_bpf, cmd, call.ref, _ELEM_SIZE) == -1 else 0
+        code = 0
+        while not code and _syscall(_nr_bpf, cmd, call.ref, _ELEM_SIZE) == -1:
+            code = set_errno(0)
         if not flags and key is not None:
             calls.append(call)
         return code
@@ -2732,9 +2745,9 @@ class Map:
             owner, attr = self._live(), bpf_attr()
             attr.batch.map_fd = owner.number
             code = 0
-            if self.type in _BATCH_TYPES and _syscall(
+            while not code and self.type in _BATCH_TYPES and _syscall(
                     _nr_bpf, BPF_MAP_LOOKUP_BATCH, byref(attr), _ATTR_SIZES[BPF_MAP_LOOKUP_BATCH]) == -1:
-                code = get_errno()
+                code = set_errno(0)
             del owner
             if code not in (0, errno.EINVAL, ENOTSUPP):
                 raise self._error(BPF_MAP_LOOKUP_BATCH, code)
@@ -2915,14 +2928,15 @@ class Map:
         batch.keys, batch.values = addressof(keys), 0 if values is None else addressof(values)
         if not total or _syscall(_nr_bpf, batch_cmd, byref(attr), _ATTR_SIZES[batch_cmd]) != -1:
             return total
-        code = get_errno()
+        code = set_errno(0)            # 0: a signal handler took it; what is left tells it once more
         del owner
         done = batch.count if batch.count < total else 0       # as it was: refused as a whole
         raw, step = bytes(keys), self.key_size
         key_at = lambda index: self._key_in(raw[index * step:(index + 1) * step])
-        if code in (ENOTSUPP, errno.EINVAL) and not done:
+        if code in (ENOTSUPP, errno.EINVAL) and not done or not code:
             batch_cmd = cmd
-            for done in range(total):
+            first = done
+            for done in range(first, total):
                 value = None if values is None else u8.from_buffer(values, done * sizeof(values._type_))
                 code = self._element(cmd, key_at(done), value, flags)
                 if code:
@@ -2942,10 +2956,11 @@ class Map:
         """
         owner, attr = self._live(), bpf_attr()
         attr.elem.map_fd = owner.number
-        if _syscall(_nr_bpf, BPF_MAP_FREEZE, byref(attr), _ATTR_SIZES[BPF_MAP_FREEZE]) == -1:
-            code = get_errno()
-            del owner
-            raise self._error(BPF_MAP_FREEZE, code)
+        while _syscall(_nr_bpf, BPF_MAP_FREEZE, byref(attr), _ATTR_SIZES[BPF_MAP_FREEZE]) == -1:
+            code = set_errno(0)
+            if code:
+                del owner
+                raise self._error(BPF_MAP_FREEZE, code)
 
     def pin(self, path):
         """Give the map a name in a bpffs, which keeps it alive.
@@ -3060,7 +3075,9 @@ class _Batches:
             batch.keys, batch.values = addressof(keys), addressof(values)
             batch.map_fd, batch.count = owner.number, sizeof(keys) // m.key_size
             self._under_way = True
-            code = get_errno() if _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd]) == -1 else 0
+            code = 0
+            if _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd]) == -1:
+                code = set_errno(0) or None
             del owner
         keys, values = self._arrays
         room, step = sizeof(keys) // m.key_size, m.key_size

@@ -2738,6 +2738,48 @@ def test_close_may_race_with_lookups():
 
 
 @kernel
+def test_signal_handlers_that_use_the_map_change_no_answer(monkeypatch, numbers):
+    """The handler runs, as it does when the signal comes during the call, before errno is looked at."""
+    real, other, handled = bpf._libc_syscall, Map.create(HASH, u32, u32, 1), []
+    other[1] = 1
+
+    def interrupted(*words):
+        result = real(*words)
+        if len(handled) < 10:
+            monkeypatch.setattr(bpf, "_syscall", real)
+            handled.append(words)
+            with pytest.raises(bpf.KeyExists):
+                other.update(1, 1, bpf.BPF_NOEXIST)
+            monkeypatch.setattr(bpf, "_syscall", real if len(handled) % 2 == 0 else interrupted)
+        return result
+
+    def answer(action):
+        del handled[:]
+        monkeypatch.setattr(bpf, "_syscall", interrupted)
+        try:
+            return action()
+        except bpf.BPFError as error:
+            return type(error), error.errno, getattr(error, "count", None)
+        finally:
+            assert handled
+            monkeypatch.setattr(bpf, "_syscall", real)
+    numbers[1] = 1
+    missing = bpf.KeyNotFound, errno.ENOENT, None
+    assert answer(lambda: numbers[77]) == answer(lambda: numbers.delete(77)) == missing
+    assert answer(lambda: numbers.get(77)) is answer(lambda: numbers.next_key(1)) is None
+    assert answer(lambda: numbers.lookup_into(77, u64())) is answer(lambda: 77 in numbers) is False
+    assert answer(lambda: Map.from_id(0xffffffff)) == (bpf.MapNotFound, errno.ENOENT, None)
+    assert answer(lambda: numbers.delete_batch([1, 77])) == (bpf.KeyNotFound, errno.ENOENT, 1)
+    numbers[1] = 1
+    numbers._has_batch = None
+    assert answer(lambda: list(numbers.items())) == answer(lambda: list(numbers.items())) == [(1, 1)]
+    assert answer(lambda: list(numbers.lookup_and_delete_batch())) and len(list(numbers)) == 0
+    with Map.from_id(numbers.id, u32, u64) as m:
+        numbers[1] = 1
+        assert answer(m.freeze)[0] is bpf.PermissionDenied
+
+
+@kernel
 def test_fork_and_threads_leave_the_parent_alone(numbers):
     numbers[1] = 5
     pid = os.fork()
