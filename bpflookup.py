@@ -2154,13 +2154,10 @@ class Map:
             return cls._opened(_Fd(number), about, key, value, strict, token, prove=True, keep=True)
         import fcntl
         try:
-            return cls._opened(_Fd(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0)), about, key, value, strict,
-                               token, prove=True)
+            number = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0)
         except (OSError, ValueError) as failure:
-            if isinstance(failure, BPFError):
-                raise
-            code = getattr(failure, "errno", errno.EBADF)
-        raise _error(code, BPF_OBJ_GET_INFO_BY_FD, about)
+            raise _error(getattr(failure, "errno", errno.EBADF), BPF_OBJ_GET_INFO_BY_FD, about) from None
+        return cls._opened(_Fd(number), about, key, value, strict, token, prove=True)
 
     @classmethod
     def from_id(cls, map_id, key=None, value=None, *, mode="r", strict=False):
@@ -3132,6 +3129,7 @@ class MemoryMap:
             raise ValueError("this mapping is closed")
         if not 0 <= index < self._count:
             raise IndexError("index %r is not in 0..%d" % (index, self._count - 1))
+        index = range(self._count)[index]          # numpy's integers would overflow below
         return memory, index * self._stride, index * self._stride + self._size
 
     def __getitem__(self, index):

@@ -2310,6 +2310,7 @@ def test_nothing_is_kept_once_it_is_dropped():
 
 @kernel
 def test_every_way_in_sees_the_same_map(flows, bpffs):
+    gc.collect()                       # maps of that name that earlier tests left behind
     pin = os.path.join(bpffs, "flows")
     flows.pin(pin)
     flows[Key(1)] = Value(2, 3)
@@ -2645,6 +2646,10 @@ def test_descriptors_are_closed_when_nothing_refers_to_them(numbers):
         except bpf.BPFError as error:
             kept.append(error)
     assert len(kept) == 11 and open_fds() == before            # errors that are kept do not keep it open
+    for action in (lambda: Map.from_fd(numbers), lambda: Map.from_id(numbers.id), lambda: Map.create(HASH, u32, u32)):
+        with pytest.raises(BrokenPipeError), bpf.trace(mock.Mock(side_effect=BrokenPipeError)):
+            action()
+    assert open_fds() == before
     for twin in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError):
             twin(numbers)
