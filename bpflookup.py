@@ -29,8 +29,9 @@ import errno
 import os
 import struct
 import sys
+from _functools import partial         # type: ignore  # functools reads many files more
 from _thread import get_ident
-from ctypes import addressof, byref, get_errno, sizeof
+from ctypes import addressof, byref, set_errno, sizeof
 from itertools import islice
 
 # ---- 1. ABI -----------------------------------------------------------------
@@ -842,11 +843,8 @@ def _base(ctype):
     return next(base for base in _BASES if issubclass(ctype, base))
 
 def _maker(ctype):
-    """Return what makes a zeroed object of ctype: the class itself, the fastest, if it defines nothing of its own."""
-    base = _base(ctype)
-    if type(ctype) is type(base) and ctype.__new__ is base.__new__ and ctype.__init__ is base.__init__:
-        return ctype
-    return lambda: base.__new__(ctype)
+    """Return what makes a zeroed object of ctype, whatever __new__ and __init__ the class has or will be given."""
+    return ctype if _is_plain(ctype) else partial(_base(ctype).__new__, ctype)
 
 def _copier(ctype):
     """Return f(buffer, offset=0), which makes a ctype of the bytes there."""
@@ -855,6 +853,10 @@ def _copier(ctype):
 def _overlay(ctype):
     """Return f(buffer, offset=0), which makes a ctype that lives in those bytes."""
     return type(_base(ctype)).from_buffer.__get__(ctype, type(ctype))
+
+def _raw(obj):
+    """Return the bytes of an object, not what its class's __bytes__ says."""
+    return ctypes.string_at(addressof(obj), sizeof(obj))
 
 def _is_scalar(ctype):
     return isinstance(ctype, type) and issubclass(ctype, ctypes._SimpleCData) and hasattr(ctype, "_type_")
@@ -870,7 +872,7 @@ def _is_int(ctype):
 
 def _is_plain(ctype):
     """Whether it is a scalar class of ctypes itself, whose value attribute and array elements are plain numbers."""
-    return _is_scalar(ctype) and ctype.__mro__[1] is ctypes._SimpleCData
+    return _is_scalar(ctype) and ctype.__mro__[1] is ctypes._SimpleCData and ctype.__module__ == "ctypes"
 
 def _is_plain_int(ctype):
     return _is_plain(ctype) and _is_int(ctype)
@@ -941,27 +943,32 @@ def check_layout(ctype, size, what="value"):
     raise LayoutError(message)
 
 def _check_plain(ctype, what, depth=0):
-    """Raise LayoutError unless the type holds its data itself, in a form and in places that C has too."""
+    """Return how many values the type holds; LayoutError unless it does so itself, in a form and in places as C's."""
     if depth > MAX_DEPTH:
         raise LayoutError("%s: more than %d levels of types inside types" % (what, MAX_DEPTH))
+    values = 1
     if _is_array(ctype):
-        return _check_plain(ctype._type_, what + "[]", depth + 1)
-    if _is_scalar(ctype):
-        if ctype._type_ in _INT_CODES + _FLOAT_CODES + "?c":
-            return None
-        raise LayoutError("%s is %s: a pointer, object or wide character of this process means nothing in a map"
-                          % (what, ctype.__name__))
-    if not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
+        values += ctype._length_ * _check_plain(ctype._type_, what + "[]", depth + 1)
+    elif _is_scalar(ctype):            # by what _type_ says now, and what it said when ctypes made the class
+        codes = _INT_CODES + _FLOAT_CODES + "?c"
+        if ctype._type_ not in codes or memoryview(_base(ctype).__new__(ctype)).format[-1] not in codes:
+            raise LayoutError("%s is %s: a pointer, object or wide character of this process means nothing in a map"
+                              % (what, ctype.__name__))
+    elif not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
         raise LayoutError("%s must be a ctypes scalar, Structure, Union or array, or bytes, not %r" % (what, ctype))
-    names = [field.name for field in _fields(ctype)]
-    if len(set(names)) < len(names):
-        raise LayoutError("%s: %s has two fields of one name" % (what, type_name(ctype)))
-    for field in _fields(ctype):
-        _check_plain(field.type, "%s.%s" % (what, field.name), depth + 1)
-    for cls in ctype.__mro__:
-        if any(field.bits for field in _own_fields(cls)):
-            _check_bitfields(cls, what)
-    return None
+    else:
+        _base(ctype).__new__(ctype)    # from the first object on its _fields_ are final
+        names = [field.name for field in _fields(ctype)]
+        if len(set(names)) < len(names):
+            raise LayoutError("%s: %s has two fields of one name" % (what, type_name(ctype)))
+        for field in _fields(ctype):
+            values += _check_plain(field.type, "%s.%s" % (what, field.name), depth + 1)
+        for cls in ctype.__mro__:
+            if any(field.bits for field in _own_fields(cls)):
+                _check_bitfields(cls, what)
+    if values > 16 * sizeof(ctype) + 4096:
+        raise LayoutError("%s: %d values in %d bytes are too many" % (what, values, sizeof(ctype)))
+    return values
 
 def _c_layout(ctype, pack):
     """Return ([bit offset of each own field], bytes) as C on Linux lays them out; pack is n of #pragma pack(n), or 0.
@@ -1143,11 +1150,13 @@ def _identifier(text):
 def _integer(given, low, high, what):
     """Return given as an int; LayoutError unless it is one (or has __index__) from low to high."""
     number = given.__index__() if hasattr(type(given), "__index__") else given
-    if not isinstance(number, int):
+    if issubclass(type(number), int):
+        number = int.__index__(number)             # a subclass may compare as it likes
+    else:
         raise LayoutError("%s must be an int, not %s" % (what, type(given).__name__))
     if not low <= number <= high:
         raise LayoutError("%s is %d, outside %d..%d" % (what, number, low, high))
-    return int(number)
+    return number
 
 def _to_ctype(ctype, size, given, what):
     """Return a ctypes object that holds given as the kernel wants it, given itself where it is one already.
@@ -1897,10 +1906,10 @@ class _ByBytes:
     """What the types made from BTF have in common."""
 
     def __eq__(self, other):
-        return bytes(self) == bytes(other) if type(other) is type(self) else NotImplemented
+        return _raw(self) == _raw(other) if type(other) is type(self) else NotImplemented
 
     def __hash__(self):
-        return hash(bytes(self))       # of what it holds now: a key that is changed is another key
+        return hash(_raw(self))        # of what it holds now: a key that is changed is another key
 
     def __repr__(self):
         return "%s(%s)" % (type(self).__name__, ", ".join("%s=%r" % pair for pair in to_python(self).items()))
@@ -2635,7 +2644,7 @@ class Map:
 
     def lookup_bytes(self, key, flags=0):
         """Return the value under key as bytes; of a per-CPU map every CPU's slot of 8 * n bytes.  Else as lookup."""
-        return bytes(self._found(key, self._find(key, flags)))
+        return _raw(self._found(key, self._find(key, flags)))
 
     def lookup_and_delete(self, key, flags=0):
         """Remove key and return its value, in one step; else as lookup.
@@ -2804,7 +2813,7 @@ class Map:
         if self.type in _INDEX_TYPES:  # what is there stays where it is: count
             for index in range(self.max_entries):
                 key = copy(index.to_bytes(self.key_size, sys.byteorder))
-                out = self._find(bytes(key))
+                out = self._find(_raw(key))
                 if out is not None:
                     yield key, out
             return
@@ -2815,7 +2824,7 @@ class Map:
             steps += 1
             if steps > 20 * (self.max_entries or len(seen)) + 1000:
                 raise IterationAborted("%s: deletions keep sending the scan back to its start" % self._about)
-            raw = bytes(cursor)
+            raw = _raw(cursor)
             following = self._next(self._key_in(raw))  # before the current key may be deleted
             out = None
             if raw not in seen:
@@ -2914,7 +2923,7 @@ class Map:
         """Have the possible CPUs counted, by key (bytes) or any key there is, before per-CPU values move in bulk."""
         if self._proved_type(self._key_in(key)) is None:
             first = self._next(None)
-            if first is None or self._proved_type(self._key_in(bytes(first))) is None:
+            if first is None or self._proved_type(self._key_in(_raw(first))) is None:
                 raise self._no(BPF_MAP_LOOKUP_BATCH, "entry by which the possible CPUs could be counted")
 
     def _write_batch(self, batch_cmd, cmd, keys, values, flags):
@@ -3059,7 +3068,7 @@ class _Batches:
                 if first is None:
                     self._end = StopIteration
                     return
-                m._prove_some(bytes(first))
+                m._prove_some(_raw(first))
             keys = self._arrays and self._arrays[0]
             if self._cmd != BPF_MAP_LOOKUP_BATCH or not keys or sizeof(keys) != self._room * m.key_size:
                 self._arrays = (m._raw_key_type * self._room)(), (m._out_type * self._room)()
@@ -3151,7 +3160,7 @@ class MemoryMap:
         if words is not None:
             words[index] = _get_value(obj)
         else:
-            memory[start:end] = bytes(obj)
+            memory[start:end] = _raw(obj)
 
     def close(self):
         """Let go of the memory; it is unmapped with the last view or object in it."""
@@ -3205,7 +3214,7 @@ def _default_type(source, what, size, numeric, demanded=False):
     return None if size == 0 else getattr(number, "__ctype_%se__" % source.order[0]) if number else bytes
 
 def _map_btf(info, token):
-    """Return (BTF, {"key": type id, "value": type id}, why not) of a map; (False, {}, why) where it can't be had."""
+    """Return ({"key": type id, "value": type id}, why not, BTF) of a map; ({}, why, False) where it can't be had."""
     key_id, value_id, btf_id = info.btf_key_type_id, info.btf_value_type_id, info.btf_id
     if info.btf_vmlinux_value_type_id:             # struct_ops: a type of the kernel's, or of a module's
         key_id, value_id, btf_id = 0, info.btf_vmlinux_value_type_id, info.btf_vmlinux_id

@@ -3232,10 +3232,67 @@ def test_what_a_class_defines_stays_out_of_the_way():
     class Bytes(bytes):
         def __bytes__(self):
             return b"x"
+
+    class Liar(ctypes.Structure):
+        _fields_ = [("a", u32)]
+        __bytes__ = Bytes.__bytes__
+    with Map.create(HASH, Liar, Liar, 4) as m:
+        m[Liar(1)], m[Liar(2)], m._has_batch = Liar(3), Liar(4), False
+        assert m.lookup_bytes(Liar(1)) == bytes(u32(3)) and sorted((k.a, v.a) for k, v in m.items()) == [(1, 3), (2, 4)]
+    with Map.create(bpf.BPF_MAP_TYPE_ARRAY, u32, Liar, 2, flags=bpf.BPF_F_MMAPABLE) as m, m.mmap(True) as mapped:
+        mapped[1] = Liar(5)
+        assert m[1].a == 5
+
+    class Stuck(ctypes._SimpleCData):
+        _type_ = "I"
+        value = property(lambda self: 7, lambda self, number: None)
+    with Map.create(HASH, Stuck, Stuck, 4) as m:
+        m[1] = 2
+        assert m[1] == 2 and list(m.items()) == [(1, 2)]
+
+    class Larger(int):
+        __le__ = __ge__ = lambda self, other: True
+    with Map.create(HASH, u32, u32, 4) as m:
+        for action in (lambda: m.update(1, Larger(1 << 32)), lambda: m.update(Larger(1 << 32), 1)):
+            with pytest.raises(bpf.LayoutError):
+                action()
     with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64 * 8, 1) as m:
         cpus = len(bpf.possible_cpus())
         m[0] = Bytes(b"y" * 64 * cpus)
         assert m.lookup_bytes(0) == b"y" * 64 * cpus
+
+
+@kernel
+def test_what_becomes_of_a_class_later_moves_no_bytes():
+    class Base(ctypes.Structure):
+        _fields_ = [("a", u32)]
+
+    class Value(Base):
+        pass
+
+    class Pointer(ctypes._SimpleCData):
+        _type_ = "z"
+    Pointer._type_ = "Q"
+    with Map.create(HASH, Value, Value, 8) as m:
+        m[Value(1)] = Value(2)
+        with pytest.raises(AttributeError):                    # or batches would be sized by it
+            Value._fields_ = [("more", u8 * 400)]
+        Value.__new__ = lambda cls: u8()
+        Value.__init__ = None
+        key = bytes(u32(1))
+        assert type(m[key]) is type(m.get(key)) is Value and m[key].a == 2 and [k.a for k in m] == [1]
+    for ctype in (Pointer, Pointer * 2, ctypes.py_object):
+        with pytest.raises(bpf.LayoutError, match="means nothing"):
+            bpf.check_layout(ctype, ctypes.sizeof(ctype))
+
+
+def test_types_of_more_values_than_bytes_are_refused_at_once():
+    inner = type("inner", (ctypes.Structure,), {"_fields_": []})
+    for _ in range(15):
+        inner = type("inner", (ctypes.Structure,), {"_fields_": [("a", inner), ("b", inner)]})
+    for many in (inner, (u8 * 0) * 10**9):
+        with pytest.raises(bpf.LayoutError, match="too many"):
+            bpf.check_layout(type("outer", (ctypes.Structure,), {"_fields_": [("a", u32), ("b", many)]}), 4)
 
 
 @kernel
