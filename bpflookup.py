@@ -641,11 +641,12 @@ def _bpf_charged(cmd, attr, about="", size=None, **known):
     return _bpf(cmd, attr, about, size, **known)
 
 class _Fd:
-    """A descriptor that is closed when nobody refers to it any more: calls under way keep it open."""
+    """The descriptor that make(...) returns, closed when nobody refers to it any more: calls under way keep it open."""
     __slots__ = ("number",)
 
-    def __init__(self, number):
-        self.number = number
+    def __init__(self, make, *words, **options):
+        self.number = -1
+        self.number = make(*words, **options)      # in here: with the descriptor made, no memory must be wanting
 
     def __del__(self, close=os.close):
         try:
@@ -808,7 +809,7 @@ def _count_cpus_by_lru():
     attr.map_create.map_type, attr.map_create.map_flags = BPF_MAP_TYPE_LRU_HASH, BPF_F_NO_COMMON_LRU      # 4.10
     attr.map_create.key_size = attr.map_create.value_size = 4
     attr.map_create.max_entries = 1
-    owner = _Fd(_bpf_charged(BPF_MAP_CREATE, attr, about))
+    owner = _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about)
     try:
         _info_by_fd(owner.number, info, about)
     finally:
@@ -1950,7 +1951,7 @@ def _btf_info(btf_id, token=None):
     if token is not None:
         attr.get_id.open_flags, size = BPF_F_TOKEN_FD, sizeof(attr.get_id)
         attr.get_id.fd_by_id_token_fd = _integer(_fd_number(token), -1 << 31, (1 << 31) - 1, "token")
-    owner = _Fd(_bpf(BPF_BTF_GET_FD_BY_ID, attr, about, size))
+    owner = _Fd(_bpf, BPF_BTF_GET_FD_BY_ID, attr, about, size)
     try:
         info = bpf_btf_info()
         known = _info_by_fd(owner.number, info, about)
@@ -2160,13 +2161,16 @@ class Map:
         number = _integer(number, -1 << 31, (1 << 31) - 1, "descriptor")
         about = "descriptor %d" % number
         if not dup:
-            return cls._opened(_Fd(number), about, key, value, strict, token, prove=True, keep=True)
+            return cls._opened(_Fd(int, number), about, key, value, strict, token, prove=True, keep=True)
         import fcntl
         try:
-            number = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 0)
+            owner = _Fd(fcntl.fcntl, number, fcntl.F_DUPFD_CLOEXEC, 0)
         except (OSError, ValueError) as failure:
             raise _error(getattr(failure, "errno", errno.EBADF), BPF_OBJ_GET_INFO_BY_FD, about) from None
-        return cls._opened(_Fd(number), about, key, value, strict, token, prove=True)
+        try:
+            return cls._opened(owner, about, key, value, strict, token, prove=True)
+        finally:
+            del owner
 
     @classmethod
     def from_id(cls, map_id, key=None, value=None, *, mode="r", strict=False):
@@ -2183,7 +2187,7 @@ class Map:
         token: a BPF token's descriptor (create_token), if it takes one to have the map's BTF.  raises MapNotFound,
         PermissionDenied, InvalidArgument for a pinned program, LayoutError, SyscallError.  BPF_OBJ_GET, 4.4
         """
-        return cls._opened(_Fd(_obj_cmd(BPF_OBJ_GET, path, file_flags=_mode_flags(mode))), os.fsdecode(path),
+        return cls._opened(_Fd(_obj_cmd, BPF_OBJ_GET, path, file_flags=_mode_flags(mode)), os.fsdecode(path),
                            key, value, strict, token, prove=True)
 
     @classmethod
@@ -2240,7 +2244,7 @@ class Map:
             create.map_name = raw
             size = max(size, _end("map_create", "map_name"))
         about = "a new map (%s%s)" % (map_type_name(create.map_type), " '%s'" % name if name else "")
-        return cls._opened(_Fd(_bpf_charged(BPF_MAP_CREATE, attr, about, size, map_type=create.map_type)), about, key,
+        return cls._opened(_Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=create.map_type), about, key,
                            value, strict, token)
 
     @classmethod
@@ -3247,7 +3251,7 @@ def _fd_by_id(map_id, open_flags):
     attr = bpf_attr()
     attr.get_id.start_id = _integer(map_id, 0, (1 << 32) - 1, "map id")
     attr.get_id.open_flags = open_flags
-    return _Fd(_bpf(BPF_MAP_GET_FD_BY_ID, attr, "map %d" % map_id))
+    return _Fd(_bpf, BPF_MAP_GET_FD_BY_ID, attr, "map %d" % map_id)
 
 def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
     """Run BPF_OBJ_PIN or BPF_OBJ_GET on a path; return its result."""
@@ -3338,7 +3342,7 @@ def users(map_id):
 def _prog_fd(prog_id):
     attr = bpf_attr()
     attr.get_id.start_id = prog_id
-    return _Fd(_bpf(BPF_PROG_GET_FD_BY_ID, attr, "program %d" % prog_id))
+    return _Fd(_bpf, BPF_PROG_GET_FD_BY_ID, attr, "program %d" % prog_id)
 
 def _prog_info(prog_id):
     """Return (bpf_prog_info, its map ids) of a program."""
@@ -3356,7 +3360,7 @@ def _open_program(spec):
     """Return the descriptor (fileno()) of the program that "id N", "pinned PATH", "tag T" or "name S" says."""
     kind, _, which = spec.partition(" ")
     if kind == "pinned":
-        return _Fd(_obj_cmd(BPF_OBJ_GET, which))
+        return _Fd(_obj_cmd, BPF_OBJ_GET, which)
     found = [prog_id for prog_id, (info, _) in _each(BPF_PROG_GET_NEXT_ID, _prog_info) if which == (
         str(prog_id) if kind == "id" else bytes(info.tag).hex() if kind == "tag" else info.name.decode("latin-1"))]
     if len(found) != 1:
@@ -4432,7 +4436,7 @@ def _int_btf(token):
     attr.btf_load.btf, attr.btf_load.btf_size = addressof(data), len(blob)
     if token is not None:
         attr.btf_load.btf_flags, attr.btf_load.btf_token_fd = BPF_F_TOKEN_FD, token.number
-    return _Fd(_bpf(BPF_BTF_LOAD, attr, "BTF of an int", None if token is None else sizeof(attr.btf_load)))
+    return _Fd(_bpf, BPF_BTF_LOAD, attr, "BTF of an int", None if token is None else sizeof(attr.btf_load))
 
 # The demo: a socket filter that counts the datagrams a socket gets, by the ports in the UDP header.
 
@@ -4482,7 +4486,7 @@ def _load_program(instructions, name):
     load.prog_type, load.insn_cnt = BPF_PROG_TYPE_SOCKET_FILTER, len(instructions) // 8
     load.insns, load.license = addressof(code), addressof(licence)
     try:
-        return _Fd(_bpf_charged(BPF_PROG_LOAD, attr, "program '%s'" % name))
+        return _Fd(_bpf_charged, BPF_PROG_LOAD, attr, "program '%s'" % name)
     except SyscallError as error:
         load.log_buf, load.log_size, load.log_level = addressof(log), sizeof(log), 1
         _syscall(_nr_bpf, BPF_PROG_LOAD, byref(attr), _ATTR_SIZES[BPF_PROG_LOAD])

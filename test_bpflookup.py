@@ -2658,6 +2658,36 @@ def test_descriptors_are_closed_when_nothing_refers_to_them(numbers):
 
 
 @kernel
+def test_a_want_of_memory_anywhere_leaks_nothing():
+    testcapi = pytest.importorskip("_testcapi")
+    if not hasattr(testcapi, "set_nomemory"):
+        pytest.skip("this Python has no set_nomemory")         # 3.7
+    status, out, err = python("""
+        import _testcapi, bpflookup as bpf, ctypes, gc, os
+        m = bpf.Map.create(bpf.BPF_MAP_TYPE_HASH, ctypes.c_uint32, ctypes.c_uint64, 8)
+        m[1] = 2
+        actions = [lambda: bpf.Map.from_fd(m), lambda: bpf.Map.create(bpf.BPF_MAP_TYPE_HASH, key_size=4, value_size=4),
+                   lambda: m[1], lambda: m.update(1, 2), lambda: list(m.items()),
+                   lambda: m.lookup_into(1, bytearray(8))]
+        for action in actions:
+            action()
+            gc.collect()
+            before = len(os.listdir("/proc/self/fd"))
+            for number in range(300):
+                _testcapi.set_nomemory(number, number + 1)
+                try:
+                    action()
+                except Exception:
+                    pass
+                finally:
+                    _testcapi.remove_mem_hooks()
+            gc.collect()
+            assert len(os.listdir("/proc/self/fd")) == before and m[1] == 2, action
+    """)
+    assert (status, out) == (0, ""), err
+
+
+@kernel
 def test_interpreter_shutdown_with_open_maps_is_quiet():
     status, out, err = python("""
         import bpflookup as bpf, ctypes
@@ -3597,6 +3627,7 @@ def test_mapped_structures_are_copies_or_live():
         assert (copied.a, copied.b, copied.c) == (live.a, live.b, live.c) == (1, 2, 3)
         live.b = 77
         assert m[2].b == 77 == mapped[2].b and copied.b == 2
+        assert mapped[type("Narrow", (int,), {"__mul__": lambda *_: 0})(2)].b == 77        # as numpy's uint8 overflows
         copied.b = 99
         assert m[2].b == 77
         assert mapped.view.readonly and not writable.view.readonly and mapped.view.nbytes == 3 * 16
