@@ -1890,7 +1890,7 @@ class BTF:
         """Return Python that makes the ctypes type anew, with neither BTF nor this module; bitfields are read-only."""
         return python_source(self.ctype(t), self.type(t).name)
 
-_kept_btf = {}                         # type: dict  # those used last, by their bytes: maps opened twice have the same types
+_kept_btf = {}                         # type: dict  # those used last, by bytes: maps opened twice have the same types
 
 class Offset(int):
     """Where a member begins, in bytes; .bit_offset the same in bits, .bits the size of a bitfield, else 0."""
