@@ -3291,9 +3291,9 @@ def create_token(path="/sys/fs/bpf"):
     Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the same.  raises
     PermissionDenied, NotSupported outside of user namespaces, SyscallError.  BPF_TOKEN_CREATE, 6.9
     """
-    bpffs, attr = _Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY)), bpf_attr()
+    bpffs, attr = _Fd(os.open, path, os.O_RDONLY | os.O_DIRECTORY), bpf_attr()
     attr.token_create.bpffs_fd = bpffs.number
-    return _Fd(_bpf(BPF_TOKEN_CREATE, attr, os.fsdecode(path)))
+    return _Fd(_bpf, BPF_TOKEN_CREATE, attr, os.fsdecode(path))
 
 # ---- 7. Inspection ----------------------------------------------------------
 
