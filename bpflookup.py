@@ -410,6 +410,8 @@ def _diagnose(code, cmd, map_type, fd, path, flags):
     if code in (errno.EPERM, errno.EACCES):
         on_map = fd is not None and (cmd in _ELEMENT_CMDS or cmd == "mmap")
         return on_map and _why_fd_refuses(cmd, fd) or _why_not_privileged(cmd, map_type)
+    if code == errno.EBUSY and cmd == BPF_MAP_FREEZE:              # before 6.5 also what is EPERM now
+        return "the map is frozen already" if _fdinfo(fd).get("frozen") == "1" else "it is mapped for writing"
     if code == errno.EMFILE:
         return "this process has too many open descriptors (ulimit -n)"
     if code == errno.ENOSYS:
@@ -2962,7 +2964,8 @@ class Map:
     def freeze(self):
         """Forbid user space to change the map, for good and through every descriptor; programs still may.
 
-        raises PermissionDenied (frozen already, read-only), Busy (mapped writable), NotSupported.  BPF_MAP_FREEZE, 5.2
+        raises PermissionDenied (frozen already, read-only), Busy (mapped writable; before 6.5 also frozen already),
+        NotSupported.  BPF_MAP_FREEZE, 5.2
         """
         owner, attr = self._live(), bpf_attr()
         attr.elem.map_fd = owner.number
