@@ -3949,7 +3949,7 @@ def kernel_struct(name):
     header, types, length, strings = struct.unpack_from("=4I", raw, 4)
     place, end, strings = header + types, header + types + length, header + strings
     text = lambda offset: raw[strings + offset:raw.index(b"\0", strings + offset)].decode()
-    wanted, type_id = raw.index(b"\0" + name.encode() + b"\0", strings) + 1 - strings, 0
+    wanted, type_id = raw.find(b"\0" + name.encode() + b"\0", strings) + 1 - strings, 0
     fixed, each = {1: 4, 3: 12, 14: 4, 17: 4}, {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
     while place < end:
         type_id += 1
@@ -3959,7 +3959,7 @@ def kernel_struct(name):
             members = [struct.unpack_from("=3I", raw, place + 12 + 12 * i) for i in range(count)]
             return type_id, size, {text(member): (bits & 0xffffff) // 8 for member, _, bits in members}
         place += 12 + fixed.get(kind, 0) + each.get(kind, 0) * count
-    raise LookupError(name)
+    return lacking("a kernel that has struct %s" % name)
 
 
 @pytest.fixture
@@ -5369,6 +5369,8 @@ def alike(words, ours, theirs):
     assert ours[0] in (0, 1, 2) and (ours[0] == 0) == (theirs[0] == 0), (words, ours, theirs)
     if isinstance(told, dict):
         told.pop("pids", None)         # of a bpftool built with skeletons
+    for entry in told if isinstance(told, list) and "dump" in words else ():
+        entry.pop("inner_map_id", None)            # from bpftool 7.5 on; the value says it too
     if ours[0] and "error" in (found or ()):           # the words of errors are its own; half a dump is one too
         assert told in (None, []) or "error" in told, (words, ours, theirs)
     else:
