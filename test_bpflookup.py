@@ -4652,9 +4652,9 @@ def raw_key(ctype, given):
 def test_btf_values_are_what_the_source_of_the_program_says(every, every_object):
     with Map.from_pin(every("hash")) as m:
         first, second, third = sorted(m, key=bytes)
-        assert bpf.to_python(first) == {
-            "a": 0, "b": 3, "c": 2, "d": 1, "word": 0x01020300, "ends": [{"port": 80}, {"port": 65535}],
-            "color": "GREEN", "low": 5, "mid": 1000, "high": 0x70000}
+        assert bpf.to_python(first) == dict(
+            zip("abcd", struct.pack("=I", 0x01020300)), word=0x01020300, ends=[{"port": 80}, {"port": 65535}],
+            color="GREEN", low=5, mid=1000, high=0x70000)
         for key in (first, second):
             plain = bpf.to_python(m[key])
             assert json.loads(bpf.to_json(m[key])) == plain
@@ -5063,6 +5063,8 @@ def test_btf_on_demand(every, flows, bpffs):
 @kernel
 def test_btf_that_may_not_be_had(every, bpffs):
     """Nobody may read the map by its pin, but not its types: they are bytes, the caller's, or an error if demanded."""
+    if bpf_is_for_the_privileged():
+        lacking("a kernel that lets everybody use a pin")
     for directory in (bpffs, os.path.join(bpffs, "maps")):
         os.chmod(directory, 0o755)
     for name in every.names:
@@ -5071,7 +5073,7 @@ def test_btf_that_may_not_be_had(every, bpffs):
         m = bpf.Map.from_pin(pin("hash"))
         print(m.btf, m.key_type, m.value_type, m.info.btf_id > 0, len(list(m.items())))
         m = bpf.Map.from_pin(pin("every_data"))
-        print(m.btf, m.key_type is u32, m.value_type, m[0][0])
+        print(m.btf, m.key_type is u32, m.value_type, 12 in m[0][:8])
         m = bpf.Map.from_pin(pin("rows"), value=own, strict=True)      # nothing to compare it with
         print(m.btf, m[bytes(u64(2))].last)
         for what in ({"key": bpf.BTF}, {"value": bpf.BTF}):
@@ -5081,7 +5083,7 @@ def test_btf_that_may_not_be_had(every, bpffs):
                 print(error)
     """, pin=every, own=type("own", (ctypes.Structure,), {"_fields_": [("first", u32 * 7), ("last", u32), ("_", u32)]}))
     lines = text.splitlines()
-    assert lines[:3] == ["None <class 'bytes'> <class 'bytes'> True 3", "None True <class 'bytes'> 12", "None 2"]
+    assert lines[:3] == ["None <class 'bytes'> <class 'bytes'> True 3", "None True <class 'bytes'> True", "None 2"]
     for what, line in zip(("key", "value"), lines[3:]):
         assert line.startswith(what + " of map ") and "(hash 'hash') has no BTF type: " in line
         assert "BPF_BTF_GET_FD_BY_ID" in line and "EPERM" in line and "CAP_SYS_ADMIN" in line
@@ -5099,7 +5101,8 @@ def test_btf_types_are_written_scanned_and_batched(every):
             m[1 << 63] = 0
     with Map.from_pin(every("rows"), mode="rw") as m:              # u64 -> struct inner[3]
         row, inner = m[2], m.btf.ctype("inner")
-        assert row._type_ is inner and len(row) == 3 and (row[0].odd, row[2].u.number, row[2].u.bytes[0]) == (-2, 2, 2)
+        assert row._type_ is inner and len(row) == 3 and (row[0].odd, row[2].u.number) == (-2, 2)
+        assert list(row[2].u.bytes) == list(struct.pack("=I", 2))
         row[1].u.pair[1] = 77
         m[9] = row
         m[10] = m.value_type(inner(odd=5), inner(), row[2])
@@ -5370,8 +5373,9 @@ def alike(words, ours, theirs):
     assert ours[0] in (0, 1, 2) and (ours[0] == 0) == (theirs[0] == 0), (words, ours, theirs)
     if isinstance(told, dict):
         told.pop("pids", None)         # of a bpftool built with skeletons
-    for entry in told if isinstance(told, list) and "dump" in words else ():
-        entry.pop("inner_map_id", None)            # from bpftool 7.5 on; the value says it too
+    for entry in told if isinstance(told, list) else [told]:
+        if isinstance(entry, dict):
+            entry.pop("inner_map_id", None)        # from bpftool 7.5 on; the value says it too
     if ours[0] and "error" in (found or ()):           # the words of errors are its own; half a dump is one too
         assert told in (None, []) or "error" in told, (words, ours, theirs)
     else:
