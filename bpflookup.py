@@ -2296,7 +2296,7 @@ class Map:
     def btf(self):
         """The map's BTF; None where there is none, or no right to it (CAP_SYS_ADMIN, or a token)."""
         if self._btf is None:
-            self._types, self._no_btf, self._btf = _map_btf(self._btf_info, self._token)   # _btf last: threads look at it
+            self._types, self._no_btf, self._btf = _map_btf(self._btf_info, self._token)  # _btf last: threads look
         return self._btf or None
 
     @property
