@@ -52,6 +52,9 @@ PAGE = os.sysconf("SC_PAGESIZE")       # 64 KiB on some ppc64le and arm64
 # Map names are one space for the whole machine, where other tests may run.
 FLOWS, NUMS, CLI, CLI_CPU, LONG = ["%s_%d" % (name, os.getpid()) for name in ("flow", "nums", "cli", "cpu", "long")]
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:      # a shell's background job, as would be every child
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def lacking(what):
     """Skip the test for want of something, or fail it where nothing may be wanting."""
