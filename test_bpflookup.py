@@ -6143,7 +6143,7 @@ def test_a_capture_says_what_the_live_map_says(pins, captures):
     for words in ("update key port=1 value count=1", "delete key port=1", "pop", "freeze", "peek", "pin /x", "save /x",
                   "push value 1", "getnext"):
         assert main("--from", file, *words.split())[0] in (1, 2)
-    key = "src=127.0.0.1,port=443,proto=6"
+    key = "src=%s,port=443,proto=6" % socket.inet_ntoa(struct.pack("=I", 0x0100007f))
     assert done("-j", "--from", file, "lookup", "key", key) == done("-j", "lookup", pins + "/w_hash", "key", key)
     assert main("--from", file, "lookup", "key", "port=1")[0] == 1
 
