@@ -130,6 +130,8 @@ def python(source, *arguments, **options):
 def bpftool(*words):
     """Return what bpftool answers in JSON."""
     status, out, err = run(program("bpftool"), "-j", *words)
+    if "BTF is required, but is missing or corrupted" in err:
+        lacking("a bpftool as new as clang's types (%s)" % err.strip())
     assert status == 0, out + err
     return json.loads(out) if out else None
 
@@ -2430,7 +2432,8 @@ def test_info_agrees_with_bpftool(flows):
             info.max_entries, info.memlock, int(info.frozen)) == (
         told["id"], told["type"], told["name"], told["flags"], told["bytes_key"], told["bytes_value"],
         told["max_entries"], told["bytes_memlock"], told["frozen"])
-    assert "name=%r" % FLOWS in repr(info) and info.btf_id == 0 and info.map_extra == 0
+    assert "name=%r" % FLOWS in repr(info) and info.btf_id == 0
+    assert info.map_extra == (0 if KERNEL >= (5, 16) else None)
     flows.freeze()
     assert flows.info.frozen is True
 
@@ -5459,10 +5462,8 @@ def witness(tmp_path_factory):
 @pytest.fixture
 def pins(_kernel, bpffs, witness):
     """A directory of pinned maps, most with BTF, that a program has filled in the kernel."""
-    for words in (["load", witness / "w.o", bpffs + "/fill", "pinmaps", bpffs],
-                  ["run", "pinned", bpffs + "/fill", "data_in", witness / "packet"]):
-        status, out, err = run(program("bpftool"), "prog", *words)
-        assert status == 0, out + err
+    bpftool("prog", "load", witness / "w.o", bpffs + "/fill", "pinmaps", bpffs)
+    bpftool("prog", "run", "pinned", bpffs + "/fill", "data_in", witness / "packet")
     return bpffs
 
 
