@@ -136,6 +136,14 @@ def bpftool(*words):
     return json.loads(out) if out else None
 
 
+def ipv6():
+    """Skip the test on a Python built without IPv6, whose inet_pton has none."""
+    try:
+        socket.inet_pton(socket.AF_INET6, "::")
+    except OSError:
+        lacking("a Python with IPv6")
+
+
 def loopback():
     """Skip the test where datagrams do not come back: a new network namespace, a machine that has not set it up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -3591,7 +3599,6 @@ def test_index_maps_scan_what_is_there():
 def test_lpm_tries():
     assert bpf.lpm_key("10.0.0.0/8") == (8).to_bytes(4, sys.byteorder) + bytes([10, 0, 0, 0])
     assert bpf.lpm_key("10.1.2.3") == (32).to_bytes(4, sys.byteorder) + bytes([10, 1, 2, 3])
-    assert bpf.lpm_key("2001:db8::/32") == (32).to_bytes(4, sys.byteorder) + bytes.fromhex("20010db8") + bytes(12)
     for text in ("", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "10.0.0.0/-1", "x/8", "10.0.0.0/8/8"):
         with pytest.raises(ValueError):
             bpf.lpm_key(text)
@@ -3601,6 +3608,8 @@ def test_lpm_tries():
         assert bpf.lpm_key("11.0.0.0") not in m and m.exact_scan is False
         assert dict(m.items()) == {bpf.lpm_key("10.0.0.0/8"): 8, bpf.lpm_key("10.1.0.0/16"): 16}
         assert sum(len(keys) for keys, _ in m.lookup_batch()) == 2
+    ipv6()
+    assert bpf.lpm_key("2001:db8::/32") == (32).to_bytes(4, sys.byteorder) + bytes.fromhex("20010db8") + bytes(12)
 
 
 @kernel
@@ -4335,6 +4344,8 @@ def test_oracle_bloom_filters_know_what_they_hold():
      {"2001:db8::1": 0, "2001:db8:1::1": 1, "::ffff:10.9.9.9": 2, "2001:db9::": None}),
 ])
 def test_oracle_lpm_tries_find_the_longest_match(size, prefixes, matches):
+    if size == 20:
+        ipv6()
     with Map.create(LPM, key_size=size, value=u32, max_entries=8, flags=bpf.BPF_F_NO_PREALLOC) as m:
         for number, prefix in enumerate(prefixes):
             m[bpf.lpm_key(prefix)] = number
@@ -5375,6 +5386,8 @@ def equal_json(*words, **more):
 
 def alike(words, ours, theirs):
     """Check that two answers, (status, stdout, stderr), are the same to a script; return ours, decoded."""
+    if theirs[0] < 0:
+        lacking("a bpftool that survives %s" % " ".join(words))
     found, told = [json.loads(answer[1]) if answer[1].strip() else None for answer in (ours, theirs)]
     assert ours[0] in (0, 1, 2) and (ours[0] == 0) == (theirs[0] == 0), (words, ours, theirs)
     if isinstance(told, dict):
@@ -5507,7 +5520,8 @@ def test_json_of_every_type_is_bpftools(label, state, cgroup):
         m = ["id", scene.m.id]
         if label not in ("arena", "cgrp_storage"):     # newer than bpftool 7.1, which says 33
             equal_json("show", *m)
-        if label not in ("perf_event_array", "cgroup_array", "xskmap"):        # nothing to read
+        surplus = label.endswith("cgroup_storage") and state == "one" and KERNEL < (6, 1)      # a key of no entry
+        if label not in ("perf_event_array", "cgroup_array", "xskmap") and not surplus:        # nothing to read
             equal_json("dump", *m)
         equal_json("getnext", *m)
         if label != "bloom_filter":    # there bpftool looks up what its own buffer holds
