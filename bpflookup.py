@@ -653,7 +653,7 @@ class _Fd:
     def __del__(self, close=os.close):
         try:
             close(self.number)
-        except OSError:
+        except (OSError, AttributeError):          # the latter: there was no memory to call __init__
             pass
 
     def fileno(self):

@@ -587,13 +587,13 @@ def test_a_token_makes_maps_and_reads_their_types_in_a_user_namespace(tokens):
         typed = bpf.Map.create(1, key_size=4, value_size=4, max_entries=2, btf=bpf._int_btf(token), btf_key=1,
                                btf_value=1, token=token)
         typed.pin(pin)
-        typed.update(5, -5)
+        typed.update(bytes(u32(5)), bytes(u32(-5)))                    # before 6.15 the types may not be had
         for opened in (bpf.Map.from_pin(pin), bpf.Map.from_pin(pin, token=token), typed,
                        bpf.open_map(pin, token=token.fileno()), bpf.Map.from_fd(typed, token=token)):
             print(opened.btf is not None, opened.key_type.__name__, list(opened.items()))
         refused(lambda: bpf.BTF.from_id(typed.info.btf_id))
         refused(lambda: bpf.BTF.from_id(typed.info.btf_id, token=typed.fd))
-        print(bpf.BTF.from_id(typed.info.btf_id, token).count)
+        refused(lambda: bpf.BTF.from_id(typed.info.btf_id, token).count)
         for value in (1 << 32, "x"):
             try:
                 bpf.BTF.from_id(typed.info.btf_id, value)
@@ -614,7 +614,8 @@ def test_a_token_makes_maps_and_reads_their_types_in_a_user_namespace(tokens):
         assert told[8:12] == ["True %s [(5, -5)]" % ctypes.c_int32.__name__] * 4
         assert told[12].startswith("PermissionDenied BPF_BTF_GET_FD_BY_ID") and "BPF token" in told[12]
         assert told[13].startswith("InvalidArgument BPF_BTF_GET_FD_BY_ID") and "no BPF token" in told[13]
-        assert told[14:] == ["1", "refused", "refused"]
+        assert told[14] == "NOT REFUSED 1"
+    assert told[15:] == ["refused", "refused"], told
 
 
 @kernel
@@ -2762,6 +2763,9 @@ def test_a_want_of_memory_anywhere_leaks_nothing():
             gc.collect()
             assert len(os.listdir("/proc/self/fd")) == before and m[1] == 2, action
     """)
+    assert "__del__" not in err
+    if status == -signal.SIGSEGV and sys.version_info >= (3, 12):
+        pytest.skip("this Python itself crashes for want of memory")           # 3.12 and 3.13, reading /proc as text
     assert (status, out) == (0, ""), err
 
 
