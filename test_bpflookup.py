@@ -127,11 +127,18 @@ def python(source, *arguments, **options):
     return run(sys.executable, "-W", "error", "-c", textwrap.dedent(source), *arguments, **options)
 
 
+def bpftool_can(err):
+    """Skip the test where bpftool's own words tell that it lacks something."""
+    for words, what in (("BTF is required, but is missing or corrupted", "a bpftool as new as clang's types"),
+                        ("cpu mask file", "/sys for bpftool")):
+        if words in err:
+            lacking("%s (%s)" % (what, err.strip()))
+
+
 def bpftool(*words):
     """Return what bpftool answers in JSON."""
     status, out, err = run(program("bpftool"), "-j", *words)
-    if "BTF is required, but is missing or corrupted" in err:
-        lacking("a bpftool as new as clang's types (%s)" % err.strip())
+    bpftool_can(err)
     assert status == 0, out + err
     return json.loads(out) if out else None
 
@@ -1015,6 +1022,8 @@ def test_cpus_are_counted_right(monkeypatch):
     fake_sys(monkeypatch, "")
     counted = len(bpf.possible_cpus())
     monkeypatch.undo()
+    if not os.path.exists("/sys/devices/system/cpu/possible"):
+        lacking("/sys")
     assert counted == len(bpf._sysfs_cpus())
 
 
@@ -2893,7 +2902,8 @@ def test_signal_handlers_that_use_the_map_change_no_answer(monkeypatch, numbers)
     assert answer(lambda: list(numbers.lookup_and_delete_batch())) and len(list(numbers)) == 0
     with Map.from_id(numbers.id, u32, u64) as m:
         numbers[1] = 1
-        assert answer(m.freeze)[0] is bpf.PermissionDenied
+        if KERNEL >= (6, 5):           # before, a read-only descriptor freezes the map
+            assert answer(m.freeze)[0] is bpf.PermissionDenied
 
 
 @kernel
@@ -5400,6 +5410,7 @@ def alike(words, ours, theirs):
     """Check that two answers, (status, stdout, stderr), are the same to a script; return ours, decoded."""
     if theirs[0] < 0:
         lacking("a bpftool that survives %s" % " ".join(words))
+    bpftool_can(theirs[2])
     found, told = [json.loads(answer[1]) if answer[1].strip() else None for answer in (ours, theirs)]
     assert ours[0] in (0, 1, 2) and (ours[0] == 0) == (theirs[0] == 0), (words, ours, theirs)
     if isinstance(told, dict):
