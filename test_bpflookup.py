@@ -4505,6 +4505,7 @@ def test_values_that_a_program_of_ours_wrote():
 
 
 EVERY_C = r"""
+#define HIGH (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)     // which half of 128 bits
 #define SEC(name) __attribute__((section(name), used))
 #define MAP(name, kind, k, v, n) \
     struct { int (*type)[kind]; k *key; v *value; int (*max_entries)[n]; } name SEC(".maps")
@@ -4571,7 +4572,7 @@ static void fill_every(struct every *v)
     v->whole = 0xfedcba98; v->forty = 0x123456789aull; v->color = GREEN; v->colors[1] = 6; v->mood = BAD;
     v->big = LARGE; v->inner.odd = -1; v->inner.u.number = 0x01020304; v->x = 41; v->y = -1;
     v->deep = 0x0807060504030201ull; *(u32 *)&v->qualified = 9; *(u64 *)&v->call = 0xffff888000001234ull;
-    ((u64 *)&v->wide)[0] = -7; ((u64 *)&v->wide)[1] = -1; ((u64 *)&v->uwide)[1] = 1;
+    ((u64 *)&v->wide)[!HIGH] = -7; ((u64 *)&v->wide)[HIGH] = -1; ((u64 *)&v->uwide)[HIGH] = 1;
 }
 SEC("tc") int fill(void *ctx)
 {
@@ -4608,15 +4609,17 @@ char _license[] SEC("license") = "GPL";
 """
 # What it stores under the first two keys, as one reads there (on little-endian machines); but for "big", whose
 # enumerators compilers before enum64 cut.
+FOUR, EIGHT = struct.pack("=I", 0x01020304), struct.pack("=Q", 0x0807060504030201)
 EVERY = {
     "name": "hello", "text": [-1, 1] + [0] * 6, "code": 99, "yes": True, "tiny": "SOME", "signs": [[0] * 3, [0, 0, -3]],
     "packed": [dict.fromkeys(("tag", "wide", "odd"), 0), {"tag": 1, "wide": 0x12345678, "odd": -2}],
     "grid": [[[0] * 3, [0] * 3], [[0, 0, 65535], [0] * 3]], "five": -5, "seven": 33, "crossing": -0x76543210, "one": 1,
     "three": 5, "flag": True, "hue": "BLUE", "whole": 0xfedcba98, "forty": 0x123456789a, "color": "GREEN",
     "colors": ["RED", 6], "mood": "BAD", "inner": {"odd": -1, "u": {
-        "number": 0x01020304, "bytes": [4, 3, 2, 1], "lower": 0x0304, "pair": [0x0102, 0]}},
-    "next": "0x0", "x": 41, "y": -1, "deep": 0x0807060504030201, "deeper": [[1, 2, 3, 4], [5, 6, 7, 8]],
-    "raw": [41, 0, 0, 0, 255, 255, 255, 255, 1, 2, 3, 4, 5, 6, 7, 8], "qualified": 9, "call": "0xffff888000001234",
+        "number": 0x01020304, "bytes": list(FOUR), "lower": struct.unpack("=H", FOUR[:2])[0],
+        "pair": [struct.unpack("=H", FOUR[2:])[0], 0]}},
+    "next": "0x0", "x": 41, "y": -1, "deep": 0x0807060504030201, "deeper": [list(EIGHT[:4]), list(EIGHT[4:])],
+    "raw": list(struct.pack("=2i", 41, -1) + EIGHT), "qualified": 9, "call": "0xffff888000001234",
     "opaque": "0x0", "wide": -7, "uwide": 1 << 64, "tail": []}
 ENUMS = dict(RED=0, GREEN=5, BLUE=7, BAD=-2, GOOD=1, SMALL=1, LARGE=0x500000002, NONE=0, SOME=100)
 ENUM_BITS = dict(tiny=8, big=64, color=32, colors=32, mood=32)
