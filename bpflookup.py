@@ -494,8 +494,9 @@ def _why_not_privileged(cmd, map_type):
         return "this bpffs was not mounted for this process's user namespace"
     if _kernel_release() < (5, 11) and cmd in (BPF_MAP_CREATE, BPF_PROG_LOAD):
         import resource
-        return "kernels before 5.11 charge RLIMIT_MEMLOCK, here %d bytes: raise it (ulimit -l unlimited)" % (
-            resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
+        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+        if limit != resource.RLIM_INFINITY:
+            return "kernels before 5.11 charge RLIMIT_MEMLOCK, here %d bytes: raise it (ulimit -l unlimited)" % limit
     filtered = _colon_file("/proc/self/status").get("Seccomp", "0") != "0"
     return "%s: %s" % ("the capabilities are there" if wanted else "this needs no capability", (
         "a seccomp filter (of the container?) or an LSM forbids it" if filtered else
