@@ -476,7 +476,7 @@ def _why_not_privileged(cmd, map_type):
     wanted = {}
     if cmd in _BY_ID_CMDS:
         wanted["CAP_SYS_ADMIN"] = _CAP_SYS_ADMIN
-    elif cmd in _MAKING_CMDS or _kernel_release() < (5, 19):
+    elif cmd in _MAKING_CMDS or _kernel_release() < ((6, 5) if cmd == BPF_MAP_FREEZE else (5, 19)):
         wanted["CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN)"] = _CAP_BPF
     if cmd == BPF_MAP_CREATE and map_type in _NET_ADMIN_TYPES:
         wanted["CAP_NET_ADMIN"] = _CAP_NET_ADMIN
