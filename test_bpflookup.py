@@ -53,8 +53,10 @@ PAGE = os.sysconf("SC_PAGESIZE")       # 64 KiB on some ppc64le and arm64
 # Map names are one space for the whole machine, where other tests may run.
 FLOWS, NUMS, CLI, CLI_CPU, LONG = ["%s_%d" % (name, os.getpid()) for name in ("flow", "nums", "cli", "cpu", "long")]
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:      # a shell's background job, as would be every child
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL),
+                        (signal.SIGHUP, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:        # a shell's background job, nohup: as would be every child
+        signal.signal(_number, _usual)
 
 
 def lacking(what):
