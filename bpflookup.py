@@ -109,6 +109,7 @@ _INDEX_TYPES = frozenset((             # the key is an index below max_entries
     BPF_MAP_TYPE_CGROUP_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_SOCKMAP,
     BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, BPF_MAP_TYPE_STRUCT_OPS,
     BPF_MAP_TYPE_INSN_ARRAY))
+_OF_MAPS_TYPES = frozenset((BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS))
 _FD_VALUE_TYPES = frozenset((          # written as a descriptor, read, if at all, as an id or cookie
     BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_CGROUP_ARRAY,
     BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_SOCKMAP,
@@ -858,6 +859,8 @@ def _overlay(ctype):
     """Return f(buffer, offset=0), which makes a ctype that lives in those bytes."""
     return type(_base(ctype)).from_buffer.__get__(ctype, type(ctype))
 
+_ZERO = u8()
+
 def _raw(obj):
     """Return the bytes of an object, not what its class's __bytes__ says."""
     return ctypes.string_at(addressof(obj), sizeof(obj))
@@ -961,7 +964,8 @@ def _check_plain(ctype, what, depth=0):
     elif not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
         raise LayoutError("%s must be a ctypes scalar, Structure, Union or array, or bytes, not %r" % (what, ctype))
     else:
-        _base(ctype).__new__(ctype)    # from the first object on its _fields_ are final
+        # From the first object on its _fields_ are final; this one takes no memory, and none is looked at.
+        type(_base(ctype)).from_address.__get__(ctype, type(ctype))(addressof(_ZERO))
         names = [field.name for field in _fields(ctype)]
         if len(set(names)) < len(names):
             raise LayoutError("%s: %s has two fields of one name" % (what, type_name(ctype)))
@@ -3426,6 +3430,8 @@ class View:
                 {"cpu": cpu, "value": each("value", one)} for cpu, one in zip(self.cpus, value)]}
         btf, types = self.source.btf, self.source._btf_types
         entry = form(lambda _, raw: ["0x%02x" % byte for byte in raw])
+        if self.info.type in _OF_MAPS_TYPES and value is not None:         # from bpftool 7.5 on
+            entry["inner_map_id"] = int.from_bytes(value, self.source.order)
         if "value" in types and self.info.key_size:
             shown = form(lambda what, raw: what in types and _bpftool_form(btf, types[what], raw))
             entry["formatted"] = {name: part for name, part in shown.items() if name != "key" or "key" in types}
@@ -4425,7 +4431,7 @@ def _probe_map(token, map_type, check, flags=0):
             16, 4, 0, 0), BPF_MAP_TYPE_RINGBUF: (0, 0, 4096, 0), BPF_MAP_TYPE_USER_RINGBUF: (0, 0, 4096, 0),
     }.get(map_type, (0 if map_type in _KEYLESS_TYPES else 4, 4, 0 if map_type in _FD_KEY_TYPES else 1,
                      flags | (BPF_F_NO_PREALLOC if map_type in _FD_KEY_TYPES else 0)))
-    of_maps = map_type in (BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS)
+    of_maps = map_type in _OF_MAPS_TYPES
     inner = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32, token=token) if of_maps else None
     btf = _int_btf(token) if map_type in _FD_KEY_TYPES else None
     with Map.create(map_type, None, None, entries, key_size=key_size, value_size=value_size, flags=flags,
