@@ -2364,6 +2364,33 @@ def exercise_object(ctype, source, rng):
         bpf.to_json(obj), exec(source, {})
 
 
+def test_refusals_that_are_seldom_met():
+    twice = type("twice", (ctypes.Structure,), {"_fields_": [("a", u32), ("a", u32)]})
+    with pytest.raises(bpf.LayoutError, match="two fields of one name"):
+        bpf.check_layout(twice, 8)
+    nested = []
+    for _ in range(40):
+        nested = [nested]
+    with pytest.raises(bpf.LayoutError, match="32 levels of lists"):
+        bpf.to_python(nested)
+    union = type("union", (ctypes.Union,), {"_fields_": [("x", u32), ("y", u32)]})
+    fields = [("u", union), ("kind", u32)]
+    for spec in (5, ("kind",), ("none", {1: "x"}), ("kind", 5), ("kind", {1: "x"})):
+        tagged = type("tagged", (ctypes.Structure,), {"_fields_": fields, "_union_": {"u": spec}})
+        with pytest.raises(bpf.LayoutError, match="_union_|no branch"):
+            bpf.to_python(tagged())
+    released = memoryview(bytes(4))
+    released.release()
+    with pytest.raises(bpf.LayoutError, match="released"):
+        bpf._to_ctype(u32, 4, released, "key")
+    with pytest.raises(bpf.LayoutError):
+        bpf._to_ctype(ctypes.c_double, 8, 10 ** 400, "value")
+    for counts, linear, hint in (({99: 1}, False, "linear"), ({0: 1, 9999: 1}, True, "many"), ({-1: 1}, True, "-1")):
+        with pytest.raises(ValueError, match=hint):
+            bpf.histogram(counts, linear)
+    assert bpf._data(["x"], ctypes.c_char, 1, "key", mock.Mock(info=mock.Mock(type=1), names=lambda what: {})) == b"x"
+
+
 def test_questions_about_a_type_take_none_of_its_memory():
     b = Blob()
     huge = b.struct("huge", 1 << 30, ("all", b.array(b.int("char", 1, 1), 1 << 30), 0))
