@@ -22,6 +22,7 @@ main                the command line: python3 bpflookup.py --help
 Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  5 BTF  6 Map  7 Inspection  8 Output formats
 9 Command line
 """
+
 __version__ = "0.1.0"
 
 import ctypes
@@ -29,7 +30,7 @@ import errno
 import os
 import struct
 import sys
-from _functools import partial         # type: ignore  # functools reads many files more
+from _functools import partial  # type: ignore  # functools reads many files more
 from _thread import get_ident
 from ctypes import addressof, byref, set_errno, sizeof
 from itertools import islice
@@ -37,8 +38,15 @@ from itertools import islice
 # ---- 1. ABI -----------------------------------------------------------------
 # Names and numbers of linux/bpf.h; the kernel version that brought each stands beside it.
 
-u8, u16, u32, u64, s32 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int32
+u8, u16, u32, u64, s32 = (
+    ctypes.c_uint8,
+    ctypes.c_uint16,
+    ctypes.c_uint32,
+    ctypes.c_uint64,
+    ctypes.c_int32,
+)
 
+# fmt: off
 # enum bpf_cmd; append only
 (BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY,       # 3.18
  BPF_PROG_LOAD, BPF_OBJ_PIN, BPF_OBJ_GET, BPF_PROG_ATTACH, BPF_PROG_DETACH,         # 3.18, 4.4, 4.4, 4.10, 4.10
@@ -92,164 +100,395 @@ _PROG_TYPES = (                        # enum bpf_prog_type, as bpftool names th
     "sk_reuseport flow_dissector cgroup_sysctl raw_tracepoint_writable cgroup_sockopt tracing struct_ops ext lsm "
     "sk_lookup syscall netfilter").split()
 
+# fmt: on
+
+
 def map_type_name(map_type):
     """Return "percpu_array" for 6, "type_99" for a type newer than this file."""
     return _MAP_TYPE_NAMES.get(map_type, "type_%d" % map_type)
+
 
 def cmd_name(cmd):
     """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for a command newer than this file, "mmap" as it is."""
     return _CMD_NAMES.get(cmd) or (cmd if isinstance(cmd, str) else "cmd_%d" % cmd)
 
+
 # What the kernel makes of a map's key and value, by type.
-_PERCPU_TYPES = frozenset((
-    BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_LRU_PERCPU_HASH,
-    BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE))
-_INDEX_TYPES = frozenset((             # the key is an index below max_entries
-    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY,
-    BPF_MAP_TYPE_CGROUP_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_SOCKMAP,
-    BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, BPF_MAP_TYPE_STRUCT_OPS,
-    BPF_MAP_TYPE_INSN_ARRAY))
+_PERCPU_TYPES = frozenset(
+    (
+        BPF_MAP_TYPE_PERCPU_HASH,
+        BPF_MAP_TYPE_PERCPU_ARRAY,
+        BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,
+    )
+)
+_INDEX_TYPES = frozenset(
+    (  # the key is an index below max_entries
+        BPF_MAP_TYPE_ARRAY,
+        BPF_MAP_TYPE_PROG_ARRAY,
+        BPF_MAP_TYPE_PERF_EVENT_ARRAY,
+        BPF_MAP_TYPE_PERCPU_ARRAY,
+        BPF_MAP_TYPE_CGROUP_ARRAY,
+        BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        BPF_MAP_TYPE_DEVMAP,
+        BPF_MAP_TYPE_SOCKMAP,
+        BPF_MAP_TYPE_CPUMAP,
+        BPF_MAP_TYPE_XSKMAP,
+        BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
+        BPF_MAP_TYPE_STRUCT_OPS,
+        BPF_MAP_TYPE_INSN_ARRAY,
+    )
+)
 _OF_MAPS_TYPES = frozenset((BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS))
-_FD_VALUE_TYPES = frozenset((          # written as a descriptor, read, if at all, as an id or cookie
-    BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_CGROUP_ARRAY,
-    BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_SOCKMAP,
-    BPF_MAP_TYPE_SOCKHASH, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY))
-_NUMBER_VALUE_TYPES = _FD_VALUE_TYPES | {      # the others: an ifindex, a queue size
-    BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_CPUMAP}
-_FD_KEY_TYPES = frozenset((
-    BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_INODE_STORAGE, BPF_MAP_TYPE_TASK_STORAGE, BPF_MAP_TYPE_CGRP_STORAGE))
-_BATCH_TYPES = frozenset((             # LOOKUP_BATCH reads whole buckets, or an array in order: exact scans
-    BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH,
-    BPF_MAP_TYPE_HASH_OF_MAPS, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY))
+_FD_VALUE_TYPES = frozenset(
+    (  # written as a descriptor, read, if at all, as an id or cookie
+        BPF_MAP_TYPE_PROG_ARRAY,
+        BPF_MAP_TYPE_PERF_EVENT_ARRAY,
+        BPF_MAP_TYPE_CGROUP_ARRAY,
+        BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        BPF_MAP_TYPE_HASH_OF_MAPS,
+        BPF_MAP_TYPE_XSKMAP,
+        BPF_MAP_TYPE_SOCKMAP,
+        BPF_MAP_TYPE_SOCKHASH,
+        BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
+    )
+)
+_NUMBER_VALUE_TYPES = _FD_VALUE_TYPES | {  # the others: an ifindex, a queue size
+    BPF_MAP_TYPE_DEVMAP,
+    BPF_MAP_TYPE_DEVMAP_HASH,
+    BPF_MAP_TYPE_CPUMAP,
+}
+_FD_KEY_TYPES = frozenset(
+    (
+        BPF_MAP_TYPE_SK_STORAGE,
+        BPF_MAP_TYPE_INODE_STORAGE,
+        BPF_MAP_TYPE_TASK_STORAGE,
+        BPF_MAP_TYPE_CGRP_STORAGE,
+    )
+)
+_BATCH_TYPES = frozenset(
+    (  # LOOKUP_BATCH reads whole buckets, or an array in order: exact scans
+        BPF_MAP_TYPE_HASH,
+        BPF_MAP_TYPE_LRU_HASH,
+        BPF_MAP_TYPE_PERCPU_HASH,
+        BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        BPF_MAP_TYPE_HASH_OF_MAPS,
+        BPF_MAP_TYPE_ARRAY,
+        BPF_MAP_TYPE_PERCPU_ARRAY,
+    )
+)
 _VALUELESS_TYPES = frozenset((BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_USER_RINGBUF, BPF_MAP_TYPE_ARENA))
-_KEYLESS_TYPES = _VALUELESS_TYPES | {BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK, BPF_MAP_TYPE_BLOOM_FILTER}
+_KEYLESS_TYPES = _VALUELESS_TYPES | {
+    BPF_MAP_TYPE_QUEUE,
+    BPF_MAP_TYPE_STACK,
+    BPF_MAP_TYPE_BLOOM_FILTER,
+}
 
 # union bpf_attr, an arm per group of commands.  64-bit fields are __aligned_u64 in C: what i386
 # would not pad by itself is spelled out, so that there is one layout for every ABI.
 
+
 class bpf_attr_map_create(ctypes.Structure):
     """BPF_MAP_CREATE."""
+
     _fields_ = [
-        ("map_type", u32), ("key_size", u32), ("value_size", u32), ("max_entries", u32),
-        ("map_flags", u32), ("inner_map_fd", u32), ("numa_node", u32),                  # 4.6, 4.12, 4.14
-        ("map_name", ctypes.c_char * 16), ("map_ifindex", u32),                         # 4.15, 4.16
-        ("btf_fd", u32), ("btf_key_type_id", u32), ("btf_value_type_id", u32),          # 4.18
-        ("btf_vmlinux_value_type_id", u32), ("map_extra", u64),                         # 5.6, 5.16
-        ("value_type_btf_obj_fd", s32), ("map_token_fd", s32),                          # 6.9
-        ("excl_prog_hash", u64), ("excl_prog_hash_size", u32), ("_pad", u32)]           # 6.18; an address
+        ("map_type", u32),
+        ("key_size", u32),
+        ("value_size", u32),
+        ("max_entries", u32),
+        ("map_flags", u32),
+        ("inner_map_fd", u32),
+        ("numa_node", u32),  # 4.6, 4.12, 4.14
+        ("map_name", ctypes.c_char * 16),
+        ("map_ifindex", u32),  # 4.15, 4.16
+        ("btf_fd", u32),
+        ("btf_key_type_id", u32),
+        ("btf_value_type_id", u32),  # 4.18
+        ("btf_vmlinux_value_type_id", u32),
+        ("map_extra", u64),  # 5.6, 5.16
+        ("value_type_btf_obj_fd", s32),
+        ("map_token_fd", s32),  # 6.9
+        ("excl_prog_hash", u64),
+        ("excl_prog_hash_size", u32),
+        ("_pad", u32),
+    ]  # 6.18; an address
+
 
 class bpf_attr_elem(ctypes.Structure):
     """BPF_MAP_*_ELEM, BPF_MAP_GET_NEXT_KEY (value is the next key) and BPF_MAP_FREEZE; key and value are addresses."""
+
     _fields_ = [("map_fd", u32), ("_pad", u32), ("key", u64), ("value", u64), ("flags", u64)]
+
 
 class bpf_attr_batch(ctypes.Structure):
     """BPF_MAP_*_BATCH: four addresses, in_batch 0 to begin; count is the room, then the elements done."""
-    _fields_ = [("in_batch", u64), ("out_batch", u64), ("keys", u64), ("values", u64), ("count", u32),
-                ("map_fd", u32), ("elem_flags", u64), ("flags", u64)]
+
+    _fields_ = [
+        ("in_batch", u64),
+        ("out_batch", u64),
+        ("keys", u64),
+        ("values", u64),
+        ("count", u32),
+        ("map_fd", u32),
+        ("elem_flags", u64),
+        ("flags", u64),
+    ]
+
 
 class bpf_attr_prog_load(ctypes.Structure):
     """BPF_PROG_LOAD; 4.4 ends at kern_version, prog_token_fd is of 6.9."""
+
     _fields_ = [
-        ("prog_type", u32), ("insn_cnt", u32), ("insns", u64), ("license", u64),
-        ("log_level", u32), ("log_size", u32), ("log_buf", u64), ("kern_version", u32), ("prog_flags", u32),
-        ("prog_name", ctypes.c_char * 16), ("prog_ifindex", u32), ("expected_attach_type", u32),
-        ("prog_btf_fd", u32), ("func_info_rec_size", u32), ("func_info", u64), ("func_info_cnt", u32),
-        ("line_info_rec_size", u32), ("line_info", u64), ("line_info_cnt", u32), ("attach_btf_id", u32),
-        ("attach_prog_fd", u32), ("core_relo_cnt", u32), ("fd_array", u64), ("core_relos", u64),
-        ("core_relo_rec_size", u32), ("log_true_size", u32), ("prog_token_fd", s32), ("fd_array_cnt", u32),
-        ("signature", u64), ("signature_size", u32), ("keyring_id", s32)]
+        ("prog_type", u32),
+        ("insn_cnt", u32),
+        ("insns", u64),
+        ("license", u64),
+        ("log_level", u32),
+        ("log_size", u32),
+        ("log_buf", u64),
+        ("kern_version", u32),
+        ("prog_flags", u32),
+        ("prog_name", ctypes.c_char * 16),
+        ("prog_ifindex", u32),
+        ("expected_attach_type", u32),
+        ("prog_btf_fd", u32),
+        ("func_info_rec_size", u32),
+        ("func_info", u64),
+        ("func_info_cnt", u32),
+        ("line_info_rec_size", u32),
+        ("line_info", u64),
+        ("line_info_cnt", u32),
+        ("attach_btf_id", u32),
+        ("attach_prog_fd", u32),
+        ("core_relo_cnt", u32),
+        ("fd_array", u64),
+        ("core_relos", u64),
+        ("core_relo_rec_size", u32),
+        ("log_true_size", u32),
+        ("prog_token_fd", s32),
+        ("fd_array_cnt", u32),
+        ("signature", u64),
+        ("signature_size", u32),
+        ("keyring_id", s32),
+    ]
+
 
 class bpf_attr_obj(ctypes.Structure):
     """BPF_OBJ_PIN and BPF_OBJ_GET: pathname is an address, file_flags of 4.15, path_fd of 6.5."""
-    _fields_ = [("pathname", u64), ("bpf_fd", u32), ("file_flags", u32), ("path_fd", s32), ("_pad", u32)]
+
+    _fields_ = [
+        ("pathname", u64),
+        ("bpf_fd", u32),
+        ("file_flags", u32),
+        ("path_fd", s32),
+        ("_pad", u32),
+    ]
+
 
 class bpf_attr_prog_attach(ctypes.Structure):
     """BPF_PROG_ATTACH and BPF_PROG_DETACH, as far as cgroups need it."""
-    _fields_ = [("target_fd", u32), ("attach_bpf_fd", u32), ("attach_type", u32), ("attach_flags", u32)]
+
+    _fields_ = [
+        ("target_fd", u32),
+        ("attach_bpf_fd", u32),
+        ("attach_type", u32),
+        ("attach_flags", u32),
+    ]
+
 
 class bpf_attr_get_id(ctypes.Structure):
     """BPF_*_GET_NEXT_ID and BPF_*_GET_FD_BY_ID; start_id is also map_id, prog_id ...; next_id is always written."""
-    _fields_ = [("start_id", u32), ("next_id", u32), ("open_flags", u32), ("fd_by_id_token_fd", s32)]   # 4.15, 6.15
+
+    _fields_ = [
+        ("start_id", u32),
+        ("next_id", u32),
+        ("open_flags", u32),
+        ("fd_by_id_token_fd", s32),
+    ]  # 4.15, 6.15
+
 
 class bpf_attr_info(ctypes.Structure):
     """BPF_OBJ_GET_INFO_BY_FD: info is an address, info_len the room there and then the bytes written."""
+
     _fields_ = [("bpf_fd", u32), ("info_len", u32), ("info", u64)]
+
 
 class bpf_attr_btf_load(ctypes.Structure):
     """BPF_BTF_LOAD; btf_log_true_size is of 6.4, what follows of 6.9."""
-    _fields_ = [("btf", u64), ("btf_log_buf", u64), ("btf_size", u32), ("btf_log_size", u32), ("btf_log_level", u32),
-                ("btf_log_true_size", u32), ("btf_flags", u32), ("btf_token_fd", s32)]
+
+    _fields_ = [
+        ("btf", u64),
+        ("btf_log_buf", u64),
+        ("btf_size", u32),
+        ("btf_log_size", u32),
+        ("btf_log_level", u32),
+        ("btf_log_true_size", u32),
+        ("btf_flags", u32),
+        ("btf_token_fd", s32),
+    ]
+
 
 class bpf_attr_token_create(ctypes.Structure):
     """BPF_TOKEN_CREATE."""
+
     _fields_ = [("flags", u32), ("bpffs_fd", u32)]
+
 
 class bpf_attr(ctypes.Union):
     """The argument of bpf(2).  Always allocated whole: the kernel writes outputs beyond a short size."""
+
     _fields_ = [
-        ("map_create", bpf_attr_map_create), ("elem", bpf_attr_elem), ("batch", bpf_attr_batch),
-        ("prog_load", bpf_attr_prog_load), ("obj", bpf_attr_obj), ("prog_attach", bpf_attr_prog_attach),
-        ("get_id", bpf_attr_get_id), ("info", bpf_attr_info), ("btf_load", bpf_attr_btf_load),
-        ("token_create", bpf_attr_token_create)]
+        ("map_create", bpf_attr_map_create),
+        ("elem", bpf_attr_elem),
+        ("batch", bpf_attr_batch),
+        ("prog_load", bpf_attr_prog_load),
+        ("obj", bpf_attr_obj),
+        ("prog_attach", bpf_attr_prog_attach),
+        ("get_id", bpf_attr_get_id),
+        ("info", bpf_attr_info),
+        ("btf_load", bpf_attr_btf_load),
+        ("token_create", bpf_attr_token_create),
+    ]
+
 
 # Arm, the last field that must be passed, and the commands: a kernel refuses bytes it does not know, so no more
 # than that is passed unless a caller says so.  MAP_CREATE passes what is set.
-_ARMS = {cmd: (arm, last) for arm, last, cmds in (
-    ("map_create", "map_flags", (BPF_MAP_CREATE,)),
-    ("elem", "flags", (BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY,
-                       BPF_MAP_LOOKUP_AND_DELETE_ELEM)),
-    ("elem", "map_fd", (BPF_MAP_FREEZE,)),
-    ("batch", "flags", (BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH, BPF_MAP_UPDATE_BATCH,
-                        BPF_MAP_DELETE_BATCH)),
-    ("prog_load", "prog_flags", (BPF_PROG_LOAD,)),
-    ("obj", "file_flags", (BPF_OBJ_PIN, BPF_OBJ_GET)),
-    ("prog_attach", "attach_flags", (BPF_PROG_ATTACH, BPF_PROG_DETACH)),
-    ("get_id", "next_id", (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_BTF_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID)),
-    ("get_id", "open_flags", (BPF_PROG_GET_FD_BY_ID, BPF_MAP_GET_FD_BY_ID, BPF_BTF_GET_FD_BY_ID,
-                              BPF_LINK_GET_FD_BY_ID)),
-    ("info", "info", (BPF_OBJ_GET_INFO_BY_FD,)),
-    ("btf_load", "btf_log_level", (BPF_BTF_LOAD,)),
-    ("token_create", "bpffs_fd", (BPF_TOKEN_CREATE,)),
-) for cmd in cmds}
+_ARMS = {
+    cmd: (arm, last)
+    for arm, last, cmds in (
+        ("map_create", "map_flags", (BPF_MAP_CREATE,)),
+        (
+            "elem",
+            "flags",
+            (
+                BPF_MAP_LOOKUP_ELEM,
+                BPF_MAP_UPDATE_ELEM,
+                BPF_MAP_DELETE_ELEM,
+                BPF_MAP_GET_NEXT_KEY,
+                BPF_MAP_LOOKUP_AND_DELETE_ELEM,
+            ),
+        ),
+        ("elem", "map_fd", (BPF_MAP_FREEZE,)),
+        (
+            "batch",
+            "flags",
+            (
+                BPF_MAP_LOOKUP_BATCH,
+                BPF_MAP_LOOKUP_AND_DELETE_BATCH,
+                BPF_MAP_UPDATE_BATCH,
+                BPF_MAP_DELETE_BATCH,
+            ),
+        ),
+        ("prog_load", "prog_flags", (BPF_PROG_LOAD,)),
+        ("obj", "file_flags", (BPF_OBJ_PIN, BPF_OBJ_GET)),
+        ("prog_attach", "attach_flags", (BPF_PROG_ATTACH, BPF_PROG_DETACH)),
+        (
+            "get_id",
+            "next_id",
+            (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_BTF_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID),
+        ),
+        (
+            "get_id",
+            "open_flags",
+            (
+                BPF_PROG_GET_FD_BY_ID,
+                BPF_MAP_GET_FD_BY_ID,
+                BPF_BTF_GET_FD_BY_ID,
+                BPF_LINK_GET_FD_BY_ID,
+            ),
+        ),
+        ("info", "info", (BPF_OBJ_GET_INFO_BY_FD,)),
+        ("btf_load", "btf_log_level", (BPF_BTF_LOAD,)),
+        ("token_create", "bpffs_fd", (BPF_TOKEN_CREATE,)),
+    )
+    for cmd in cmds
+}
+
 
 def _end(arm, field):
     """Return the offset behind field in the named arm of bpf_attr."""
     descriptor = getattr(dict(bpf_attr._fields_)[arm], field)
     return descriptor.offset + descriptor.size
 
+
 _ATTR_SIZES = {cmd: _end(arm, field) for cmd, (arm, field) in _ARMS.items()}
 _ELEM_SIZE = _ATTR_SIZES[BPF_MAP_LOOKUP_ELEM]
 
+
 class bpf_map_info(ctypes.Structure):
     """What BPF_OBJ_GET_INFO_BY_FD tells of a map.  Also input since 6.18 (hash): must be zeroed."""
-    _fields_ = [        # ifindex, btf_vmlinux_value_type_id, netns 4.16, 5.6, 4.16; btf 4.18; map_extra 5.16; hash 6.18
-        ("type", u32), ("id", u32), ("key_size", u32), ("value_size", u32), ("max_entries", u32), ("map_flags", u32),
-        ("name", ctypes.c_char * 16), ("ifindex", u32), ("btf_vmlinux_value_type_id", u32),
-        ("netns_dev", u64), ("netns_ino", u64), ("btf_id", u32), ("btf_key_type_id", u32), ("btf_value_type_id", u32),
-        ("btf_vmlinux_id", u32), ("map_extra", u64), ("hash", u64), ("hash_size", u32), ("_pad", u32)]
+
+    _fields_ = [  # ifindex, btf_vmlinux_value_type_id, netns 4.16, 5.6, 4.16; btf 4.18; map_extra 5.16; hash 6.18
+        ("type", u32),
+        ("id", u32),
+        ("key_size", u32),
+        ("value_size", u32),
+        ("max_entries", u32),
+        ("map_flags", u32),
+        ("name", ctypes.c_char * 16),
+        ("ifindex", u32),
+        ("btf_vmlinux_value_type_id", u32),
+        ("netns_dev", u64),
+        ("netns_ino", u64),
+        ("btf_id", u32),
+        ("btf_key_type_id", u32),
+        ("btf_value_type_id", u32),
+        ("btf_vmlinux_id", u32),
+        ("map_extra", u64),
+        ("hash", u64),
+        ("hash_size", u32),
+        ("_pad", u32),
+    ]
+
 
 class bpf_btf_info(ctypes.Structure):
     """What BPF_OBJ_GET_INFO_BY_FD tells of a BTF object: btf and name are addresses; name and on are of 5.11."""
-    _fields_ = [("btf", u64), ("btf_size", u32), ("id", u32), ("name", u64), ("name_len", u32), ("kernel_btf", u32)]
+
+    _fields_ = [
+        ("btf", u64),
+        ("btf_size", u32),
+        ("id", u32),
+        ("name", u64),
+        ("name_len", u32),
+        ("kernel_btf", u32),
+    ]
+
 
 class bpf_prog_info(ctypes.Structure):
     """What BPF_OBJ_GET_INFO_BY_FD tells of a program, up to what tells its maps (4.15)."""
+
     _fields_ = [
-        ("type", u32), ("id", u32), ("tag", u8 * 8), ("jited_prog_len", u32), ("xlated_prog_len", u32),
-        ("jited_prog_insns", u64), ("xlated_prog_insns", u64), ("load_time", u64), ("created_by_uid", u32),
-        ("nr_map_ids", u32), ("map_ids", u64), ("name", ctypes.c_char * 16)]
+        ("type", u32),
+        ("id", u32),
+        ("tag", u8 * 8),
+        ("jited_prog_len", u32),
+        ("xlated_prog_len", u32),
+        ("jited_prog_insns", u64),
+        ("xlated_prog_insns", u64),
+        ("load_time", u64),
+        ("created_by_uid", u32),
+        ("nr_map_ids", u32),
+        ("map_ids", u64),
+        ("name", ctypes.c_char * 16),
+    ]
+
 
 # ---- 2. Errors --------------------------------------------------------------
 
-ENOTSUPP = 524                         # kernel-internal, yet it reaches user space; libc has no name for it
-EBADFD = getattr(errno, "EBADFD", 77)  # errno is a Linux one wherever an error comes from the kernel
+ENOTSUPP = 524  # kernel-internal, yet it reaches user space; libc has no name for it
+EBADFD = getattr(
+    errno, "EBADFD", 77
+)  # errno is a Linux one wherever an error comes from the kernel
+
 
 class BPFError(Exception):
     """Root of every error this module raises on purpose, but for ValueError from a closed map."""
 
+
 class SyscallError(OSError, BPFError):
     """A command that the kernel refused: .errno, .cmd ("BPF_MAP_LOOKUP_ELEM"), .map in words, .hint (the likely cause,
     found after the failure, or None), .count of a batch command (elements done before).  args is (errno, message)."""
+
     cmd = map = _meaning = ""
     hint = count = None
 
@@ -257,75 +496,114 @@ class SyscallError(OSError, BPFError):
         message = self.args[1] if len(self.args) > 1 else OSError.__str__(self)
         return "%s; %s" % (message, self.hint) if self.hint else str(message)
 
+
 class KeyNotFound(SyscallError, KeyError):
     """ENOENT from an element command: the map has no such key (.key).  Not a failure of the call."""
+
     key = None
     _meaning = "no such key"
 
+
 class KeyExists(SyscallError):
     """EEXIST from an element command: the key is in the map already."""
+
     _meaning = "the key is in the map already"
+
 
 class PinExists(SyscallError, FileExistsError):
     """EEXIST from BPF_OBJ_PIN: the path is taken."""
 
+
 class MapFull(SyscallError):
     """E2BIG or ENOSPC from an update: no room for another element."""
+
     _meaning = "the map is full"
+
 
 class KeyOutOfRange(SyscallError, IndexError):
     """E2BIG from an update of an array: the index is not below max_entries."""
+
     _meaning = "the index is past the end of the map"
+
 
 class MapNotFound(SyscallError, FileNotFoundError):
     """ENOENT when a map was to be opened by pin, id or name."""
+
     _meaning = "no such map"
+
 
 class PermissionDenied(SyscallError, PermissionError):
     """EPERM, EACCES: .hint says which of descriptor mode, frozen map, capability or limit it was."""
 
+
 class NotSupported(SyscallError):
     """The kernel has no such command, or the map type has no such operation."""
+
     _meaning = "not supported"
+
 
 class BadFileDescriptor(SyscallError):
     """EBADF, EBADFD: a descriptor that is not open, or not of the kind wanted as a key or value."""
 
+
 class BadAddress(SyscallError):
     """EFAULT: the kernel could not reach a buffer."""
+
 
 class InvalidArgument(SyscallError):
     """EINVAL, E2BIG: a size, flag or number that the kernel refuses."""
 
+
 class Busy(SyscallError):
     """EBUSY, EAGAIN: in use just now."""
+
 
 class OutOfMemory(SyscallError, MemoryError):
     """ENOMEM: the kernel could not allocate the map or element."""
 
+
 class AmbiguousName(BPFError, LookupError):
     """Several maps have the name; the message lists their ids, as does .ids."""
+
 
 class LayoutError(BPFError, TypeError):
     """A ctypes type that does not fit the map, or a key or value that does not fit its type."""
 
+
 class BTFError(BPFError, ValueError):
     """Type information that is malformed, or not to be had."""
+
 
 class IterationAborted(BPFError, RuntimeError):
     """A scan that could not be finished without the risk of a gap."""
 
+
 # errno -> class, where the command does not matter
 _BY_ERRNO = {
-    errno.EPERM: PermissionDenied, errno.EACCES: PermissionDenied,
-    ENOTSUPP: NotSupported, errno.EOPNOTSUPP: NotSupported, errno.ENOSYS: NotSupported,
-    errno.EBADF: BadFileDescriptor, EBADFD: BadFileDescriptor,
-    errno.EFAULT: BadAddress, errno.EINVAL: InvalidArgument, errno.E2BIG: InvalidArgument,
-    errno.EBUSY: Busy, errno.EAGAIN: Busy, errno.ENOMEM: OutOfMemory,
+    errno.EPERM: PermissionDenied,
+    errno.EACCES: PermissionDenied,
+    ENOTSUPP: NotSupported,
+    errno.EOPNOTSUPP: NotSupported,
+    errno.ENOSYS: NotSupported,
+    errno.EBADF: BadFileDescriptor,
+    EBADFD: BadFileDescriptor,
+    errno.EFAULT: BadAddress,
+    errno.EINVAL: InvalidArgument,
+    errno.E2BIG: InvalidArgument,
+    errno.EBUSY: Busy,
+    errno.EAGAIN: Busy,
+    errno.ENOMEM: OutOfMemory,
 }
 _ELEMENT_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] in ("elem", "batch"))
-_READ_CMDS = frozenset((BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_LOOKUP_BATCH,
-                        BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_LOOKUP_AND_DELETE_BATCH))
+_READ_CMDS = frozenset(
+    (
+        BPF_MAP_LOOKUP_ELEM,
+        BPF_MAP_GET_NEXT_KEY,
+        BPF_MAP_LOOKUP_BATCH,
+        BPF_MAP_LOOKUP_AND_DELETE_ELEM,
+        BPF_MAP_LOOKUP_AND_DELETE_BATCH,
+    )
+)
 _WRITE_CMDS = _ELEMENT_CMDS - {BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_LOOKUP_BATCH}
 _UPDATE_CMDS = frozenset((BPF_MAP_UPDATE_ELEM, BPF_MAP_UPDATE_BATCH))
 _OPEN_CMDS = frozenset((BPF_OBJ_GET, BPF_MAP_GET_FD_BY_ID))
@@ -339,7 +617,11 @@ _BY_CMD = (
     (errno.E2BIG, _UPDATE_CMDS, MapFull),
     (errno.ENOSPC, _UPDATE_CMDS, MapFull),
     # Nothing that these refuse is ever passed to them, so that it is the kernel that lacks them.
-    (errno.EINVAL, {BPF_MAP_FREEZE, BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH}, NotSupported),
+    (
+        errno.EINVAL,
+        {BPF_MAP_FREEZE, BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH},
+        NotSupported,
+    ),
 )
 
 # command -> map types without it that answer EINVAL instead of ENOTSUPP
@@ -348,9 +630,16 @@ _EINVAL_MEANS_NO = {
     BPF_MAP_UPDATE_ELEM: {BPF_MAP_TYPE_STACK_TRACE},
     BPF_MAP_GET_NEXT_KEY: {BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK},
     BPF_MAP_DELETE_ELEM: {
-        BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_CGROUP_STORAGE,
-        BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK, BPF_MAP_TYPE_INSN_ARRAY},
+        BPF_MAP_TYPE_ARRAY,
+        BPF_MAP_TYPE_PERCPU_ARRAY,
+        BPF_MAP_TYPE_CGROUP_STORAGE,
+        BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,
+        BPF_MAP_TYPE_QUEUE,
+        BPF_MAP_TYPE_STACK,
+        BPF_MAP_TYPE_INSN_ARRAY,
+    },
 }
+
 
 def _error_class(code, cmd, map_type=None):
     """Return the class for an errno: a function of errno, command and map type alone."""
@@ -363,10 +652,15 @@ def _error_class(code, cmd, map_type=None):
             return cls
     return _BY_ERRNO.get(code, SyscallError)
 
+
 def errno_name(code):
     """Return "ENOENT" for 2, "ENOTSUPP" for 524, "errno 999" for what has no name."""
-    kernel_names = {ENOTSUPP: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}      # Python's for the latter is ENOTSUP
+    kernel_names = {
+        ENOTSUPP: "ENOTSUPP",
+        errno.EOPNOTSUPP: "EOPNOTSUPP",
+    }  # Python's for the latter is ENOTSUP
     return kernel_names.get(code) or errno.errorcode.get(code, "errno %d" % code)
+
 
 def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None, flags=0):
     """Return the exception for an errno: the class from the tables, the hint from a look around.
@@ -377,31 +671,58 @@ def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None, 
     cls = _error_class(code, cmd, map_type)
     name = cmd_name(cmd)
     meaning = detail or cls._meaning or os.strerror(code)
-    error = cls(code, "%s%s: %s (%s)" % (name, " on " + about if about else "", meaning, errno_name(code)))
+    error = cls(
+        code, "%s%s: %s (%s)" % (name, " on " + about if about else "", meaning, errno_name(code))
+    )
     error.cmd, error.map = name, about
     try:
         error.hint = _diagnose(code, cmd, map_type, fd, path, flags)
-    except Exception:                  # a hint must never hide the error it explains
+    except Exception:  # a hint must never hide the error it explains
         pass
     return error
 
+
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39
-_NET_ADMIN_TYPES = frozenset((BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_SOCKMAP,
-                              BPF_MAP_TYPE_SOCKHASH, BPF_MAP_TYPE_XSKMAP))
+_NET_ADMIN_TYPES = frozenset(
+    (
+        BPF_MAP_TYPE_DEVMAP,
+        BPF_MAP_TYPE_DEVMAP_HASH,
+        BPF_MAP_TYPE_SOCKMAP,
+        BPF_MAP_TYPE_SOCKHASH,
+        BPF_MAP_TYPE_XSKMAP,
+    )
+)
 _BY_ID_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] == "get_id")
 _MAKING_CMDS = frozenset((BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_BTF_LOAD, BPF_TOKEN_CREATE))
 
-_HINTS = {                             # where errno and command tell enough
+_HINTS = {  # where errno and command tell enough
     (errno.EINVAL, "mmap"): "an arena can be mapped again only at the address of its first mapping",
-    (errno.EINVAL, BPF_MAP_CREATE): "a size, flag, max_entries or name that this map type refuses, or a type this "
-                                    "kernel lacks",
-    (errno.EINVAL, BPF_BTF_GET_FD_BY_ID): "no BPF token, or a kernel that takes none for this (6.15 does)",
-    (errno.EINVAL, BPF_TOKEN_CREATE): "not the root of a bpffs, or a kernel without tokens (before 6.9)",
-    (errno.ENOENT, BPF_TOKEN_CREATE): "this bpffs delegates nothing: mount it with delegate_cmds=, delegate_maps=",
-    (errno.EOPNOTSUPP, BPF_TOKEN_CREATE): "tokens are for user namespaces; outside of one, capabilities are held",
-    (errno.E2BIG, BPF_MAP_CREATE): "a size or max_entries beyond this map type's limit, or an attribute that this "
-                                   "kernel lacks",
+    (
+        errno.EINVAL,
+        BPF_MAP_CREATE,
+    ): "a size, flag, max_entries or name that this map type refuses, or a type this kernel lacks",
+    (
+        errno.EINVAL,
+        BPF_BTF_GET_FD_BY_ID,
+    ): "no BPF token, or a kernel that takes none for this (6.15 does)",
+    (
+        errno.EINVAL,
+        BPF_TOKEN_CREATE,
+    ): "not the root of a bpffs, or a kernel without tokens (before 6.9)",
+    (
+        errno.ENOENT,
+        BPF_TOKEN_CREATE,
+    ): "this bpffs delegates nothing: mount it with delegate_cmds=, delegate_maps=",
+    (
+        errno.EOPNOTSUPP,
+        BPF_TOKEN_CREATE,
+    ): "tokens are for user namespaces; outside of one, capabilities are held",
+    (
+        errno.E2BIG,
+        BPF_MAP_CREATE,
+    ): "a size or max_entries beyond this map type's limit, or an attribute that this kernel lacks",
 }
+
 
 def _diagnose(code, cmd, map_type, fd, path, flags):
     """Return the likely cause of an errno in a clause, or None.  Runs after a failure only."""
@@ -411,66 +732,104 @@ def _diagnose(code, cmd, map_type, fd, path, flags):
     if code in (errno.EPERM, errno.EACCES):
         on_map = fd is not None and (cmd in _ELEMENT_CMDS or cmd == "mmap")
         return on_map and _why_fd_refuses(cmd, fd) or _why_not_privileged(cmd, map_type)
-    if code == errno.EBUSY and cmd == BPF_MAP_FREEZE:              # before 6.5 also what is EPERM now
-        return "the map is frozen already" if _fdinfo(fd).get("frozen") == "1" else "it is mapped for writing"
+    if code == errno.EBUSY and cmd == BPF_MAP_FREEZE:  # before 6.5 also what is EPERM now
+        return (
+            "the map is frozen already"
+            if _fdinfo(fd).get("frozen") == "1"
+            else "it is mapped for writing"
+        )
     if code == errno.EMFILE:
         return "this process has too many open descriptors (ulimit -n)"
     if code == errno.ENOSYS:
-        return "this kernel has no bpf(2), or a sandbox hides it; the number used was %r" % (_nr_bpf,)
+        return "this kernel has no bpf(2), or a sandbox hides it; the number used was %r" % (
+            _nr_bpf,
+        )
     if code == errno.ERANGE and cmd in _ELEMENT_CMDS:
         return "the CPU number in the flags is none of a possible CPU"
     return _HINTS.get((code, cmd))
 
+
 def _why_not_this_path(code, cmd, path, flags):
     """Say what is wrong with the path of a pin, None if nothing shows."""
     directory = os.path.dirname(os.path.abspath(path))
-    if code == errno.EACCES:           # from the deepest directory that shows
+    if code == errno.EACCES:  # from the deepest directory that shows
         while not os.path.isdir(directory):
             directory = os.path.dirname(directory)
         if not os.access(directory, os.X_OK):
             return "the directory %s is not open to this user (no x permission)" % directory
     if not os.path.isdir(directory):
-        return "there is no directory %s (is bpffs mounted? mount -t bpf bpf /sys/fs/bpf)" % directory
+        return (
+            "there is no directory %s (is bpffs mounted? mount -t bpf bpf /sys/fs/bpf)" % directory
+        )
     if cmd == BPF_OBJ_PIN:
         if "." in os.path.basename(path):
             return "the name of a pin has no dot"
         if code == errno.EACCES:
             return "the directory is not open to this user for writing"
         old = _kernel_release() < (5, 19) and not _capability(_CAP_BPF)
-        return None if old or code not in (errno.EPERM, errno.ENOENT) or _in_bpffs(directory) else (
-            "%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory)
+        return (
+            None
+            if old or code not in (errno.EPERM, errno.ENOENT) or _in_bpffs(directory)
+            else ("%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory)
+        )
     if code == errno.ENOENT:
         return "it exists, but is no pin" if os.path.exists(path) else None
-    if code != errno.EACCES:           # EPERM is a matter of privilege, before 6.1
+    if code != errno.EACCES:  # EPERM is a matter of privilege, before 6.1
         return None
     if os.path.isdir(path):
         return "it is a directory"
-    what, bits = {BPF_F_RDONLY: ("read", os.R_OK), BPF_F_WRONLY: ("write", os.W_OK)}.get(flags, (
-        "read and write", os.R_OK | os.W_OK))
+    what, bits = {BPF_F_RDONLY: ("read", os.R_OK), BPF_F_WRONLY: ("write", os.W_OK)}.get(
+        flags, ("read and write", os.R_OK | os.W_OK)
+    )
     if os.access(path, bits):
         return "an LSM may forbid it" if _in_bpffs(path) else "it is no pin: an ordinary file"
     status = os.stat(path)
-    return "this takes permission to %s the file, whose mode is %03o, owner %d, group %d; this process has uid %d" % (
-        what, status.st_mode & 0o777, status.st_uid, status.st_gid, os.geteuid())
+    return (
+        "this takes permission to %s the file, whose mode is %03o, owner %d, group %d; this process has uid %d"
+        % (what, status.st_mode & 0o777, status.st_uid, status.st_gid, os.geteuid())
+    )
+
 
 def _bpffs_mounts():
-    return [line.split()[1] for line in _read_text("/proc/self/mounts").splitlines() if line.split()[2:3] == ["bpf"]]
+    return [
+        line.split()[1]
+        for line in _read_text("/proc/self/mounts").splitlines()
+        if line.split()[2:3] == ["bpf"]
+    ]
+
 
 def _in_bpffs(path):
     return os.stat(path).st_dev in [os.stat(mount).st_dev for mount in _bpffs_mounts()]
 
+
 def _why_fd_refuses(cmd, fd):
     """Say why a command on an open map was refused, None if it is not for what the descriptor or the map is."""
     import fcntl
-    mode, info, writes = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, _fdinfo(fd), cmd in _WRITE_CMDS | {"mmap"}
-    if mode == os.O_RDONLY and writes or mode == os.O_WRONLY and cmd not in _WRITE_CMDS - _READ_CMDS:
-        return "this descriptor is %s-only: open the map with mode=\"rw\"" % (
-            "read" if mode == os.O_RDONLY else "write")
+
+    mode, info, writes = (
+        fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE,
+        _fdinfo(fd),
+        cmd in _WRITE_CMDS | {"mmap"},
+    )
+    if (
+        mode == os.O_RDONLY
+        and writes
+        or mode == os.O_WRONLY
+        and cmd not in _WRITE_CMDS - _READ_CMDS
+    ):
+        return 'this descriptor is %s-only: open the map with mode="rw"' % (
+            "read" if mode == os.O_RDONLY else "write"
+        )
     if info.get("frozen") == "1" and writes:
         return "the map is frozen: user space can no longer write to it"
     ring = info.get("map_type") in (str(BPF_MAP_TYPE_RINGBUF), str(BPF_MAP_TYPE_USER_RINGBUF))
-    return None if cmd != "mmap" else "%s can be mapped for reading only" % (
-        "a whole ring buffer" if ring else "a map created with BPF_F_RDONLY_PROG")
+    return (
+        None
+        if cmd != "mmap"
+        else "%s can be mapped for reading only"
+        % ("a whole ring buffer" if ring else "a map created with BPF_F_RDONLY_PROG")
+    )
+
 
 def _why_not_privileged(cmd, map_type):
     """Say which privilege the command wanted, and what this process has."""
@@ -481,35 +840,67 @@ def _why_not_privileged(cmd, map_type):
         wanted["CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN)"] = _CAP_BPF
     if cmd == BPF_MAP_CREATE and map_type in _NET_ADMIN_TYPES:
         wanted["CAP_NET_ADMIN"] = _CAP_NET_ADMIN
-    instead = "; with a pin, file permission is enough" if cmd in (BPF_MAP_GET_NEXT_ID, BPF_MAP_GET_FD_BY_ID) else ""
+    instead = (
+        "; with a pin, file permission is enough"
+        if cmd in (BPF_MAP_GET_NEXT_ID, BPF_MAP_GET_FD_BY_ID)
+        else ""
+    )
     if wanted and cmd != BPF_TOKEN_CREATE and _in_user_namespace():
-        return "capabilities of its user namespace do not count: bpf(2) wants %s outside of it%s" % (
-            " and ".join(wanted), ", or in it and a BPF token that allows this"
-            if cmd in _MAKING_CMDS | {BPF_BTF_GET_FD_BY_ID} else instead)
-    lacked = [name for name, number in wanted.items() if not _capability(number) and not _capability(_CAP_SYS_ADMIN)]
+        return (
+            "capabilities of its user namespace do not count: bpf(2) wants %s outside of it%s"
+            % (
+                " and ".join(wanted),
+                ", or in it and a BPF token that allows this"
+                if cmd in _MAKING_CMDS | {BPF_BTF_GET_FD_BY_ID}
+                else instead,
+            )
+        )
+    lacked = [
+        name
+        for name, number in wanted.items()
+        if not _capability(number) and not _capability(_CAP_SYS_ADMIN)
+    ]
     if lacked:
-        return "needs %s, which this process lacks (CapEff %s, kernel.unprivileged_bpf_disabled %s)%s" % (
-            " and ".join(lacked), _colon_file("/proc/self/status")["CapEff"].lstrip("0") or "0",
-            _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip() or "unknown", instead)
+        return (
+            "needs %s, which this process lacks (CapEff %s, kernel.unprivileged_bpf_disabled %s)%s"
+            % (
+                " and ".join(lacked),
+                _colon_file("/proc/self/status")["CapEff"].lstrip("0") or "0",
+                _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip() or "unknown",
+                instead,
+            )
+        )
     if cmd == BPF_TOKEN_CREATE:
         return "this bpffs was not mounted for this process's user namespace"
     if _kernel_release() < (5, 11) and cmd in (BPF_MAP_CREATE, BPF_PROG_LOAD):
         import resource
+
         limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
         if limit != resource.RLIM_INFINITY:
-            return "kernels before 5.11 charge RLIMIT_MEMLOCK, here %d bytes: raise it (ulimit -l unlimited)" % limit
+            return (
+                "kernels before 5.11 charge RLIMIT_MEMLOCK, here %d bytes: raise it (ulimit -l unlimited)"
+                % limit
+            )
     filtered = _colon_file("/proc/self/status").get("Seccomp", "0") != "0"
-    return "%s: %s" % ("the capabilities are there" if wanted else "this needs no capability", (
-        "a seccomp filter (of the container?) or an LSM forbids it" if filtered else
-        "an LSM or kernel lockdown may forbid it"))
+    return "%s: %s" % (
+        "the capabilities are there" if wanted else "this needs no capability",
+        (
+            "a seccomp filter (of the container?) or an LSM forbids it"
+            if filtered
+            else "an LSM or kernel lockdown may forbid it"
+        ),
+    )
+
 
 def _in_user_namespace():
     """Whether this process is in another user namespace than the initial one, as far as /proc tells."""
     return _read_text("/proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"])
 
+
 def _capability(number):
     """Whether this process has a capability; KeyError without /proc."""
     return bool(int(_colon_file("/proc/self/status")["CapEff"], 16) >> number & 1)
+
 
 def _read_text(path):
     """Return what is in a small file of the kernel's, "" where it can't be read."""
@@ -519,22 +910,29 @@ def _read_text(path):
     except OSError:
         return ""
 
+
 def _colon_file(path):
     """Return the "name: value" lines of a file in /proc as a dict, {} where it can't be read."""
-    return dict((name.strip(), value.strip()) for name, colon, value in
-                (line.partition(":") for line in _read_text(path).splitlines()) if colon)
+    return dict(
+        (name.strip(), value.strip())
+        for name, colon, value in (line.partition(":") for line in _read_text(path).splitlines())
+        if colon
+    )
+
 
 def _fdinfo(fd):
     """Return what /proc says of a descriptor, {} without /proc.  Needs no privilege; alone shows "frozen"."""
     return _colon_file("/proc/self/fdinfo/%d" % fd)
 
+
 def _kernel_release():
     """Return (6, 18) on Linux 6.18.44."""
     return tuple(int(part) for part in os.uname().release.replace("-", ".").split(".")[:2])
 
+
 # ---- 3. System call ---------------------------------------------------------
 
-SYSCALL_NUMBER = None                  # set this where the table lacks your architecture
+SYSCALL_NUMBER = None  # set this where the table lacks your architecture
 
 # uname -m begins with; e_machine of ELF; number of bpf(2) for 32-bit and for 64-bit programs
 _SYSCALL_TABLE = (
@@ -555,8 +953,9 @@ _SYSCALL_TABLE = (
     (("microblaze",), (189,), 387, None),
     (("arc", "csky", "hexagon", "nios2", "openrisc"), (93, 195, 252, 164, 113, 92), 280, None),
 )
-_NR_X32 = 0x40000000 + 321             # 32-bit ELF for x86-64
-_NR_MIPS_N32 = 6319                    # 32-bit ELF for MIPS with EF_MIPS_ABI2
+_NR_X32 = 0x40000000 + 321  # 32-bit ELF for x86-64
+_NR_MIPS_N32 = 6319  # 32-bit ELF for MIPS with EF_MIPS_ABI2
+
 
 def syscall_number(machine=None, pointer_size=None):
     """Return the number of bpf(2), 321 on x86-64; raise NotSupported where it is not known.
@@ -577,11 +976,15 @@ def syscall_number(machine=None, pointer_size=None):
             return number
     raise _unknown_machine("%s, %d-bit" % (machine, 64 if wide else 32))
 
+
 def _unknown_machine(text):
     """Return the error for an architecture without a row in the table."""
     error = NotSupported(errno.ENOSYS, "bpf(2) has no known number here (%s)" % text)
-    error.hint = "if this is Linux, set bpflookup.SYSCALL_NUMBER to the number from its asm/unistd.h"
+    error.hint = (
+        "if this is Linux, set bpflookup.SYSCALL_NUMBER to the number from its asm/unistd.h"
+    )
     return error
+
 
 def _elf_syscall_number(path="/proc/self/exe"):
     """Return the number for the ABI in an executable's ELF header, None if the table does not tell."""
@@ -596,8 +999,15 @@ def _elf_syscall_number(path="/proc/self/exe"):
     e_machine, e_flags = int.from_bytes(head[18:20], order), int.from_bytes(head[36:40], order)
     if not wide and (e_machine == 62 or e_machine == 8 and e_flags & 0x20):
         return _NR_X32 if e_machine == 62 else _NR_MIPS_N32
-    return next((number64 if wide else number32 for _, e_machines, number32, number64 in _SYSCALL_TABLE
-                 if e_machine in e_machines), None)
+    return next(
+        (
+            number64 if wide else number32
+            for _, e_machines, number32, number64 in _SYSCALL_TABLE
+            if e_machine in e_machines
+        ),
+        None,
+    )
+
 
 def _first_syscall(_, *args):
     """Stand in for libc's syscall(2) until the first use: importing does no I/O and fails nowhere."""
@@ -613,9 +1023,11 @@ def _first_syscall(_, *args):
         _syscall = function
     return function(number, *args)
 
+
 _nr_bpf = None
 _libc_syscall = _first_syscall
-_syscall = _first_syscall              # every call goes through this one; trace() puts itself here
+_syscall = _first_syscall  # every call goes through this one; trace() puts itself here
+
 
 def _bpf(cmd, attr, about="", size=None, **known):
     """Call bpf(2); return its result or raise _error of what is known.  The caller keeps alive what attr points to."""
@@ -628,6 +1040,7 @@ def _bpf(cmd, attr, about="", size=None, **known):
         if code:
             raise _error(code, cmd, about, **known)
 
+
 def _bpf_charged(cmd, attr, about="", size=None, **known):
     """Do what _bpf does; where kernels before 5.11 answer EPERM for RLIMIT_MEMLOCK, raise that and try again."""
     try:
@@ -636,26 +1049,31 @@ def _bpf_charged(cmd, attr, about="", size=None, **known):
         if _kernel_release() >= (5, 11):
             raise
         import resource
+
         for limit in (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]):
             try:
                 resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
                 break
-            except (ValueError, OSError):          # no CAP_SYS_RESOURCE, or a sandbox
+            except (ValueError, OSError):  # no CAP_SYS_RESOURCE, or a sandbox
                 pass
     return _bpf(cmd, attr, about, size, **known)
 
+
 class _Fd:
     """The descriptor that make(...) returns, closed when nobody refers to it any more: calls under way keep it open."""
+
     __slots__ = ("number",)
 
     def __init__(self, make, *words, **options):
         self.number = -1
-        self.number = make(*words, **options)      # in here: with the descriptor made, no memory must be wanting
+        self.number = make(
+            *words, **options
+        )  # in here: with the descriptor made, no memory must be wanting
 
     def __del__(self, close=os.close):
         try:
             close(self.number)
-        except (OSError, AttributeError):          # the latter: there was no memory to call __init__
+        except (OSError, AttributeError):  # the latter: there was no memory to call __init__
             pass
 
     def fileno(self):
@@ -664,16 +1082,19 @@ class _Fd:
     def __reduce__(self):
         raise TypeError("a descriptor means nothing in another process")
 
+
 def _info_by_fd(fd, info, about):
     """Fill info, a zeroed structure, from BPF_OBJ_GET_INFO_BY_FD; return how many bytes the kernel knows."""
     attr = _info_attr(fd, info)
     _bpf(BPF_OBJ_GET_INFO_BY_FD, attr, about)
     return attr.info.info_len
 
+
 def _info_attr(fd, info):
     attr = bpf_attr()
     attr.info.bpf_fd, attr.info.info_len, attr.info.info = fd, sizeof(info), addressof(info)
     return attr
+
 
 def _ids(cmd):
     """Yield the ids that a BPF_*_GET_NEXT_ID tells."""
@@ -688,6 +1109,7 @@ def _ids(cmd):
             raise
         yield attr.get_id.next_id
 
+
 def _each(cmd, read):
     """Yield (id, read(id)) of the ids that a BPF_*_GET_NEXT_ID tells; what goes away meanwhile is left out."""
     for number in _ids(cmd):
@@ -698,6 +1120,7 @@ def _each(cmd, read):
                 raise
         else:
             yield number, found
+
 
 class trace:
     """Print every bpf(2) call made inside the with block, decoded, with result and duration: with trace(): ...
@@ -719,40 +1142,56 @@ class trace:
         _tracers.remove(self._write)
         _syscall = _syscall if _tracers else _libc_syscall
 
-_tracers = []                          # type: list
+
+_tracers = []  # type: list
+
 
 def _traced_syscall(number, cmd, ref, size):
     """Do what libc's syscall(2) does and tell the tracers."""
-    import time                        # it reads a file in older Pythons: not at import
+    import time  # it reads a file in older Pythons: not at import
+
     attr = ref._obj
     before = _format_attr(cmd, attr, size)
     start = time.perf_counter()
-    result = _libc_syscall(_nr_bpf, cmd, ref, size)   # known by now, if number is not
+    result = _libc_syscall(_nr_bpf, cmd, ref, size)  # known by now, if number is not
     duration_ns, code = (time.perf_counter() - start) * 1e9, set_errno(0)
-    outcome = "-1 %s" % errno_name(code) if result == -1 else "%d%s" % (result, _format_outputs(cmd, attr))
+    outcome = (
+        "-1 %s" % errno_name(code)
+        if result == -1
+        else "%d%s" % (result, _format_outputs(cmd, attr))
+    )
     try:
         for write in tuple(_tracers):
-            write("bpf(%s, {%s}, %d) = %s <%d ns>\n" % (cmd_name(cmd), before, size, outcome, duration_ns))
+            write(
+                "bpf(%s, {%s}, %d) = %s <%d ns>\n"
+                % (cmd_name(cmd), before, size, outcome, duration_ns)
+            )
     except BaseException:
-        if result > 0:                 # a descriptor that nobody will ever hear of
+        if result > 0:  # a descriptor that nobody will ever hear of
             os.close(result)
         raise
-    set_errno(code)                    # formatting made calls of its own
+    set_errno(code)  # formatting made calls of its own
     return result
+
 
 def _format_attr(cmd, attr, size):
     """Return the fields of a command's arm of bpf_attr, as far as size reaches."""
     name, _ = _ARMS.get(cmd, ("get_id", ""))
     arm, words = getattr(attr, name), []
     # What may be shown as bytes: inputs of a size that is known
-    sizes = dict(zip(("key", "value") if cmd == BPF_MAP_UPDATE_ELEM else ("key",), _traced_sizes(arm))
-                 ) if name == "elem" else {}
+    sizes = (
+        dict(zip(("key", "value") if cmd == BPF_MAP_UPDATE_ELEM else ("key",), _traced_sizes(arm)))
+        if name == "elem"
+        else {}
+    )
     for field, ctype in arm._fields_:
         value = getattr(arm, field)
         if field == "_pad" or getattr(type(arm), field).offset >= size:
             continue
         if isinstance(value, bytes) or field == "pathname":
-            text = '"%s"' % os.fsdecode(value if isinstance(value, bytes) else ctypes.string_at(value))
+            text = '"%s"' % os.fsdecode(
+                value if isinstance(value, bytes) else ctypes.string_at(value)
+            )
         elif value and sizes.get(field):
             text = ctypes.string_at(value, sizes[field]).hex()
         else:
@@ -760,29 +1199,51 @@ def _format_attr(cmd, attr, size):
         words.append("%s=%s" % (field, text))
     return ", ".join(words)
 
+
 def _format_outputs(cmd, attr):
     """Return what a successful command wrote, as " -> ..."."""
     arm = _ARMS.get(cmd, ("", ""))
     if cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY):
-        return " -> " + ctypes.string_at(attr.elem.value, _traced_sizes(attr.elem)[cmd != BPF_MAP_GET_NEXT_KEY]).hex()
-    return (" -> count=%d" % attr.batch.count if arm[0] == "batch" else
-            " -> next_id=%d" % attr.get_id.next_id if arm == ("get_id", "next_id") else "")
+        return (
+            " -> "
+            + ctypes.string_at(
+                attr.elem.value, _traced_sizes(attr.elem)[cmd != BPF_MAP_GET_NEXT_KEY]
+            ).hex()
+        )
+    return (
+        " -> count=%d" % attr.batch.count
+        if arm[0] == "batch"
+        else " -> next_id=%d" % attr.get_id.next_id
+        if arm == ("get_id", "next_id")
+        else ""
+    )
+
 
 def _traced_sizes(elem):
     """Return (key, value) bytes as an element command moves them; zeros where the kernel does not tell."""
     info = bpf_map_info()
     attr = _info_attr(elem.map_fd, info)
-    if _libc_syscall(_nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), _ATTR_SIZES[BPF_OBJ_GET_INFO_BY_FD]) == -1:
+    if (
+        _libc_syscall(
+            _nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), _ATTR_SIZES[BPF_OBJ_GET_INFO_BY_FD]
+        )
+        == -1
+    ):
         return 0, 0
     slots = info.type in _PERCPU_TYPES and not elem.flags & (BPF_F_CPU | BPF_F_ALL_CPUS)
-    return info.key_size, percpu_stride(info.value_size) * len(_proven_cpus or ()) if slots else info.value_size
+    return info.key_size, percpu_stride(info.value_size) * len(
+        _proven_cpus or ()
+    ) if slots else info.value_size
+
 
 def percpu_stride(value_size):
     """Bytes from one CPU's value to the next's, as the kernel copies them (bpf_map_value_size)."""
     return (value_size + 7) & ~7
 
-_proven_cpus = None                    # once per process: the possible CPUs, their number told by the kernel
-_MAX_CPUS = 8192                       # the largest NR_CPUS that any architecture can be built with
+
+_proven_cpus = None  # once per process: the possible CPUs, their number told by the kernel
+_MAX_CPUS = 8192  # the largest NR_CPUS that any architecture can be built with
+
 
 def possible_cpus():
     """Return the ids of the possible CPUs; values of per-CPU maps lie in this order.
@@ -800,6 +1261,7 @@ def possible_cpus():
             raise
         return hint
 
+
 def _prove_cpus(count):
     """Keep count, which the kernel gave, as the number of possible CPUs; return their ids."""
     global _proven_cpus
@@ -807,10 +1269,14 @@ def _prove_cpus(count):
     _proven_cpus = hint if len(hint) == count else tuple(range(count))
     return _proven_cpus
 
+
 def _count_cpus_by_lru():
     """Ask the kernel: it rounds max_entries of a BPF_F_NO_COMMON_LRU map up to a multiple of the CPUs."""
     attr, about, info = bpf_attr(), "a map that counts the possible CPUs", bpf_map_info()
-    attr.map_create.map_type, attr.map_create.map_flags = BPF_MAP_TYPE_LRU_HASH, BPF_F_NO_COMMON_LRU      # 4.10
+    attr.map_create.map_type, attr.map_create.map_flags = (
+        BPF_MAP_TYPE_LRU_HASH,
+        BPF_F_NO_COMMON_LRU,
+    )  # 4.10
     attr.map_create.key_size = attr.map_create.value_size = 4
     attr.map_create.max_entries = 1
     owner = _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about)
@@ -819,6 +1285,7 @@ def _count_cpus_by_lru():
     finally:
         del owner
     return info.max_entries
+
 
 def _sysfs_cpus():
     """Return the possible CPUs as /sys has them ("0-3,8"), () where it can't be read."""
@@ -829,70 +1296,104 @@ def _sysfs_cpus():
         return ()
     return tuple(cpu for ends in ranges for cpu in range(ends[0], min(ends[-1], _MAX_CPUS) + 1))
 
+
 # ---- 4. Layout --------------------------------------------------------------
 # ctypes types on one side, the kernel's bytes on the other; nothing here needs a kernel.
 
-MAX_DEPTH = 32                         # of types inside types, for checks and decoding
+MAX_DEPTH = 32  # of types inside types, for checks and decoding
 
 _INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fd"
 _SIGNED_INTS = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
 _UNSIGNED_INTS = {1: u8, 2: u16, 4: u32, 8: u64}
 _BASES = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._SimpleCData)
-_CDATA = ctypes._SimpleCData.__mro__[1]   # the base of every ctypes object
+_CDATA = ctypes._SimpleCData.__mro__[1]  # the base of every ctypes object
 
 # What a caller's class defines (__new__, a field named from_buffer, a property named value) must not come
 # between us and the bytes, so objects are made, copied and read through the classes of ctypes itself.
 _get_value = ctypes._SimpleCData.__dict__["value"].__get__
 
+
 def _base(ctype):
     return next(base for base in _BASES if issubclass(ctype, base))
+
 
 def _maker(ctype):
     """Return what makes a zeroed object of ctype, whatever __new__ and __init__ the class has or will be given."""
     return ctype if _is_plain(ctype) else partial(_base(ctype).__new__, ctype)
 
+
 def _copier(ctype):
     """Return f(buffer, offset=0), which makes a ctype of the bytes there."""
-    return type(_base(ctype)).from_buffer_copy.__get__(ctype, type(ctype))     # without: a crash in 3.13
+    return type(_base(ctype)).from_buffer_copy.__get__(
+        ctype, type(ctype)
+    )  # without: a crash in 3.13
+
 
 def _overlay(ctype):
     """Return f(buffer, offset=0), which makes a ctype that lives in those bytes."""
     return type(_base(ctype)).from_buffer.__get__(ctype, type(ctype))
 
+
 _ZERO = u8()
+
 
 def _raw(obj):
     """Return the bytes of an object, not what its class's __bytes__ says."""
     return ctypes.string_at(addressof(obj), sizeof(obj))
 
+
 def _is_scalar(ctype):
-    return isinstance(ctype, type) and issubclass(ctype, ctypes._SimpleCData) and hasattr(ctype, "_type_")
+    return (
+        isinstance(ctype, type)
+        and issubclass(ctype, ctypes._SimpleCData)
+        and hasattr(ctype, "_type_")
+    )
+
 
 def _is_record(ctype):
     return isinstance(ctype, type) and issubclass(ctype, (ctypes.Structure, ctypes.Union))
 
+
 def _is_array(ctype):
     return isinstance(ctype, type) and issubclass(ctype, ctypes.Array)
+
 
 def _is_int(ctype):
     return _is_scalar(ctype) and ctype._type_ in _INT_CODES
 
+
 def _is_plain(ctype):
     """Whether it is a scalar class of ctypes itself, whose value attribute and array elements are plain numbers."""
-    return _is_scalar(ctype) and ctype.__mro__[1] is ctypes._SimpleCData and ctype.__module__ == "ctypes"
+    return (
+        _is_scalar(ctype)
+        and ctype.__mro__[1] is ctypes._SimpleCData
+        and ctype.__module__ == "ctypes"
+    )
+
 
 def _is_plain_int(ctype):
     return _is_plain(ctype) and _is_int(ctype)
 
+
 def _int_range(ctype):
     """Return (lowest, highest) of an integer type."""
     bits = 8 * sizeof(ctype)
-    return (-1 << bits - 1, (1 << bits - 1) - 1) if ctype._type_ in _SIGNED_CODES else (0, (1 << bits) - 1)
+    return (
+        (-1 << bits - 1, (1 << bits - 1) - 1)
+        if ctype._type_ in _SIGNED_CODES
+        else (0, (1 << bits) - 1)
+    )
+
 
 def _is_swapped(ctype):
     """Whether the type keeps its bytes in the order that this machine does not."""
     native = "__ctype_le__" if sys.byteorder == "little" else "__ctype_be__"
-    return hasattr(ctype, "_swappedbytes_") or _is_scalar(ctype) and getattr(ctype, native, ctype) is not ctype
+    return (
+        hasattr(ctype, "_swappedbytes_")
+        or _is_scalar(ctype)
+        and getattr(ctype, native, ctype) is not ctype
+    )
+
 
 def type_name(ctype):
     """Return a ctypes type in C's terms: "u32", "be16", "char[16]", "struct FlowKey"."""
@@ -900,7 +1401,9 @@ def type_name(ctype):
     while _is_array(ctype):
         ctype, brackets = ctype._type_, brackets + "[%d]" % ctype._length_
     if _is_record(ctype):
-        return ("union " if issubclass(ctype, ctypes.Union) else "struct ") + ctype.__name__ + brackets
+        return (
+            ("union " if issubclass(ctype, ctypes.Union) else "struct ") + ctype.__name__ + brackets
+        )
     if not _is_scalar(ctype) or ctype._type_ not in _INT_CODES + _FLOAT_CODES + "?c":
         return getattr(ctype, "__name__", repr(ctype)) + brackets
     if ctype._type_ in "?c":
@@ -910,8 +1413,10 @@ def type_name(ctype):
         letter = ("be" if sys.byteorder == "little" else "le") + letter.replace("u", "")
     return "%s%d%s" % (letter, 8 * sizeof(ctype), brackets)
 
+
 class _Field:
     """A field of a Structure or Union: .name .type .bits (None: no bitfield) .descriptor .offset"""
+
     __slots__ = ("name", "type", "bits", "descriptor", "offset")
 
     def __init__(self, owner, spec):
@@ -920,14 +1425,19 @@ class _Field:
         self.descriptor = owner.__dict__.get(self.name)
         self.offset = getattr(self.descriptor, "offset", None)
         if not isinstance(self.offset, int):
-            raise LayoutError("%s.%s is no longer the field that ctypes made" % (owner.__name__, self.name))
+            raise LayoutError(
+                "%s.%s is no longer the field that ctypes made" % (owner.__name__, self.name)
+            )
+
 
 def _own_fields(ctype):
     return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
 
+
 def _fields(ctype):
     """Return the fields of a Structure or Union, those of its base classes first."""
     return [field for cls in reversed(ctype.__mro__) for field in _own_fields(cls)]
+
 
 def check_layout(ctype, size, what="value"):
     """Raise LayoutError unless ctype is plain data of exactly size bytes, its bits where C has them.
@@ -940,14 +1450,24 @@ def check_layout(ctype, size, what="value"):
     _check_plain(ctype, what)
     if sizeof(ctype) == size:
         return
-    message = "%s has %d bytes in the map, %s has %d" % (what, size, type_name(ctype), sizeof(ctype))
+    message = "%s has %d bytes in the map, %s has %d" % (
+        what,
+        size,
+        type_name(ctype),
+        sizeof(ctype),
+    )
     if _is_record(ctype):
         for pack, words in ((1, "with _pack_ = 1"), (0, "without _pack_")):
             other = _c_layout(ctype, pack)[1]
             if other != sizeof(ctype):
-                message += "; %s it would have %d%s" % (words, other, ", which fits" if other == size else "")
+                message += "; %s it would have %d%s" % (
+                    words,
+                    other,
+                    ", which fits" if other == size else "",
+                )
         message += "\n" + describe_layout(ctype)
     raise LayoutError(message)
+
 
 def _check_plain(ctype, what, depth=0):
     """Return how many values the type holds; LayoutError unless it does so itself, in a form and in places as C's."""
@@ -956,13 +1476,21 @@ def _check_plain(ctype, what, depth=0):
     values = 1
     if _is_array(ctype):
         values += ctype._length_ * _check_plain(ctype._type_, what + "[]", depth + 1)
-    elif _is_scalar(ctype):            # by what _type_ says now, and what it said when ctypes made the class
+    elif _is_scalar(ctype):  # by what _type_ says now, and what it said when ctypes made the class
         codes = _INT_CODES + _FLOAT_CODES + "?c"
-        if ctype._type_ not in codes or memoryview(_base(ctype).__new__(ctype)).format[-1] not in codes:
-            raise LayoutError("%s is %s: a pointer, object or wide character of this process means nothing in a map"
-                              % (what, ctype.__name__))
+        if (
+            ctype._type_ not in codes
+            or memoryview(_base(ctype).__new__(ctype)).format[-1] not in codes
+        ):
+            raise LayoutError(
+                "%s is %s: a pointer, object or wide character of this process means nothing in a map"
+                % (what, ctype.__name__)
+            )
     elif not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
-        raise LayoutError("%s must be a ctypes scalar, Structure, Union or array, or bytes, not %r" % (what, ctype))
+        raise LayoutError(
+            "%s must be a ctypes scalar, Structure, Union or array, or bytes, not %r"
+            % (what, ctype)
+        )
     else:
         # From the first object on its _fields_ are final; this one takes no memory, and none is looked at.
         type(_base(ctype)).from_address.__get__(ctype, type(ctype))(addressof(_ZERO))
@@ -977,6 +1505,7 @@ def _check_plain(ctype, what, depth=0):
     if values > 16 * sizeof(ctype) + 4096:
         raise LayoutError("%s: %d values in %d bytes are too many" % (what, values, sizeof(ctype)))
     return values
+
 
 def _c_layout(ctype, pack):
     """Return ([bit offset of each own field], bytes) as C on Linux lays them out; pack is n of #pragma pack(n), or 0.
@@ -996,7 +1525,8 @@ def _c_layout(ctype, pack):
             position = 0
         width = 8 * sizeof(field.type) if field.bits is None else field.bits
         crosses = not pack and (position % unit_bits + width + unit_bits - 1) // unit_bits > (
-            8 * sizeof(field.type) // unit_bits)
+            8 * sizeof(field.type) // unit_bits
+        )
         if field.bits is None or crosses:
             position = -(-position // unit_bits) * unit_bits
         offsets.append(position)
@@ -1005,28 +1535,48 @@ def _c_layout(ctype, pack):
     size = -(-end // 8)
     return offsets, -(-size // align) * align
 
+
 def _check_bitfields(ctype, what):
     """Raise LayoutError if this Python (before 3.14) keeps a field in other bits than C: each is set to ones."""
     expected, size = _c_layout(ctype, getattr(ctype, "_pack_", 0))
-    order = sys.byteorder if not _is_swapped(ctype) else "big" if sys.byteorder == "little" else "little"
+    order = (
+        sys.byteorder
+        if not _is_swapped(ctype)
+        else "big"
+        if sys.byteorder == "little"
+        else "little"
+    )
     over = _overlay(ctype)
-    wrong = ["it has %d bytes here and %d in C" % (sizeof(ctype), size)] if size != sizeof(ctype) else []
+    wrong = (
+        ["it has %d bytes here and %d in C" % (sizeof(ctype), size)]
+        if size != sizeof(ctype)
+        else []
+    )
     for field, position in zip(_own_fields(ctype), expected):
         if field.bits is None:
             if 8 * field.offset != position:
-                wrong.append("%s: byte %d here, %d in C" % (field.name, field.offset, position // 8))
+                wrong.append(
+                    "%s: byte %d here, %d in C" % (field.name, field.offset, position // 8)
+                )
             continue
         raw = bytearray(sizeof(ctype))
-        if 0 <= field.offset <= sizeof(ctype) - sizeof(field.type):    # else setting it would write elsewhere
+        if (
+            0 <= field.offset <= sizeof(ctype) - sizeof(field.type)
+        ):  # else setting it would write elsewhere
             field.descriptor.__set__(over(raw), -1)
         shift = position if order == "little" else 8 * sizeof(ctype) - position - field.bits
         if shift < 0 or int.from_bytes(raw, order) != (1 << field.bits) - 1 << shift:
-            wrong.append("%s: C has it in %d bits from bit %d on, Python %s elsewhere" % (
-                field.name, field.bits, position, sys.version.split()[0]))
+            wrong.append(
+                "%s: C has it in %d bits from bit %d on, Python %s elsewhere"
+                % (field.name, field.bits, position, sys.version.split()[0])
+            )
     if wrong:
-        raise LayoutError("%s: the bitfields of %s do not lie where C puts them (%s); declare whole integers "
-                          "and shift, or order the fields by the size of their types" % (
-                              what, type_name(ctype), "; ".join(wrong)))
+        raise LayoutError(
+            "%s: the bitfields of %s do not lie where C puts them (%s); declare whole integers "
+            "and shift, or order the fields by the size of their types"
+            % (what, type_name(ctype), "; ".join(wrong))
+        )
+
 
 def describe_layout(ctype):
     """Return a table of a type's fields: offset, size, name, C type; holes are shown, bits as ":5".
@@ -1038,46 +1588,82 @@ def describe_layout(ctype):
     if known:
         return known[0].describe(known[1])
     rows = _rows(ctype) if _is_record(ctype) else []
-    return _table(type_name(ctype), sizeof(ctype), rows, _is_record(ctype) and issubclass(ctype, ctypes.Union))
+    return _table(
+        type_name(ctype), sizeof(ctype), rows, _is_record(ctype) and issubclass(ctype, ctypes.Union)
+    )
+
 
 def _placed(ctype):
     """Return [(field, bit offset, bits)] of a record whose bitfields have been checked."""
-    return [(field, position if field.bits is not None else 8 * field.offset,
-             8 * sizeof(field.type) if field.bits is None else field.bits)
-            for cls in reversed(ctype.__mro__) if "_fields_" in cls.__dict__
-            for field, position in zip(_own_fields(cls), _c_layout(cls, getattr(cls, "_pack_", 0))[0])]
+    return [
+        (
+            field,
+            position if field.bits is not None else 8 * field.offset,
+            8 * sizeof(field.type) if field.bits is None else field.bits,
+        )
+        for cls in reversed(ctype.__mro__)
+        if "_fields_" in cls.__dict__
+        for field, position in zip(_own_fields(cls), _c_layout(cls, getattr(cls, "_pack_", 0))[0])
+    ]
+
 
 def _rows(ctype):
     """Return a record's rows for _table."""
-    return [("%s: %s%s" % (field.name, type_name(field.type), "" if field.bits is None else ":%d" % field.bits),
-             offset, bits, (_rows(field.type), sizeof(field.type), issubclass(field.type, ctypes.Union))
-             if _is_record(field.type) else None)
-            for field, offset, bits in _placed(ctype)]
+    return [
+        (
+            "%s: %s%s"
+            % (field.name, type_name(field.type), "" if field.bits is None else ":%d" % field.bits),
+            offset,
+            bits,
+            (_rows(field.type), sizeof(field.type), issubclass(field.type, ctypes.Union))
+            if _is_record(field.type)
+            else None,
+        )
+        for field, offset, bits in _placed(ctype)
+    ]
+
 
 def _table(title, size, rows, is_union):
     """Return a layout as text.  A row: (text, bit offset, bits, None or (rows, bytes, is_union) of a record inside)."""
     lines = ["%6s %5s  %s" % ("offset", "size", title)]
     holes = _table_rows(lines, rows, size, is_union, 0, "  ") if rows else 0
-    lines.append("%d bytes%s" % (size, ", %s of them padding (must match in a key, best zero)" % (
-        holes // 8 if holes % 8 == 0 else "%d bits" % holes) if holes else ""))
+    lines.append(
+        "%d bytes%s"
+        % (
+            size,
+            ", %s of them padding (must match in a key, best zero)"
+            % (holes // 8 if holes % 8 == 0 else "%d bits" % holes)
+            if holes
+            else "",
+        )
+    )
     return "\n".join(lines)
+
 
 def _table_rows(lines, rows, size, is_union, start, indent):
     """Append a line per row of what begins at bit start; return how many bits are holes."""
     end = holes = 0
     for text, offset, bits, inside in rows + [("", 8 * size, 0, None)]:
         if offset > end and not is_union:
-            lines.append("%6s %5s  %s(hole)" % (_bytes_text(start + end), _bytes_text(offset - end), indent))
+            lines.append(
+                "%6s %5s  %s(hole)" % (_bytes_text(start + end), _bytes_text(offset - end), indent)
+            )
             holes += offset - end
         if text:
-            lines.append("%6s %5s  %s%s" % (_bytes_text(start + offset), _bytes_text(bits), indent, text))
+            lines.append(
+                "%6s %5s  %s%s" % (_bytes_text(start + offset), _bytes_text(bits), indent, text)
+            )
         if inside:
-            holes += _table_rows(lines, inside[0], inside[1], inside[2], start + offset, indent + "  ")
+            holes += _table_rows(
+                lines, inside[0], inside[1], inside[2], start + offset, indent + "  "
+            )
         end = max(end, offset + bits)
     return holes
 
+
 def _bytes_text(bits):
     return "%d" % (bits // 8) if bits % 8 == 0 else "%s:%d" % (bits // 8 or "", bits % 8)
+
 
 class _Bits:
     """Descriptor of an integer that lies in bits, or bytes, where ctypes has no field.
@@ -1088,17 +1674,27 @@ class _Bits:
     def __init__(self, offset, bits, order, signed):
         self.first, self.last = offset // 8, (offset + bits + 7) // 8
         self.shift = offset - 8 * self.first if order == "little" else 8 * self.last - offset - bits
-        self.bits, self.mask, self.order, self.sign = bits, (1 << bits) - 1, order, signed and 1 << bits - 1
+        self.bits, self.mask, self.order, self.sign = (
+            bits,
+            (1 << bits) - 1,
+            order,
+            signed and 1 << bits - 1,
+        )
 
     def of(self, raw):
         """Return the number in raw bytes."""
-        number = int.from_bytes(raw[self.first:self.last], self.order) >> self.shift & self.mask
+        number = int.from_bytes(raw[self.first : self.last], self.order) >> self.shift & self.mask
         return (number ^ self.sign) - self.sign
 
     def source(self):
         """Return Python that does that with self."""
         number = "int.from_bytes(bytes(self)[%d:%d], %r) >> %d & %#x" % (
-            self.first, self.last, self.order, self.shift, self.mask)
+            self.first,
+            self.last,
+            self.order,
+            self.shift,
+            self.mask,
+        )
         return "((%s) ^ %#x) - %#x" % (number, self.sign, self.sign) if self.sign else number
 
     def __get__(self, obj, owner=None):
@@ -1106,65 +1702,107 @@ class _Bits:
 
     def put(self, buffer, number):
         """Store a number in a buffer of bytes; LayoutError if it does not fit."""
-        number = _integer(number, -self.sign, self.mask - self.sign, "a field of %d bits" % self.bits) & self.mask
-        whole = int.from_bytes(bytes(buffer[self.first:self.last]), self.order) & ~(self.mask << self.shift)
-        buffer[self.first:self.last] = (whole | number << self.shift).to_bytes(self.last - self.first, self.order)
+        number = (
+            _integer(number, -self.sign, self.mask - self.sign, "a field of %d bits" % self.bits)
+            & self.mask
+        )
+        whole = int.from_bytes(bytes(buffer[self.first : self.last]), self.order) & ~(
+            self.mask << self.shift
+        )
+        buffer[self.first : self.last] = (whole | number << self.shift).to_bytes(
+            self.last - self.first, self.order
+        )
 
     def __set__(self, obj, number):
         self.put((u8 * sizeof(obj)).from_buffer(obj), number)
+
 
 def python_source(ctype, name=""):
     """Return Python that makes a ctypes type anew, with neither BTF nor this module, and calls it name."""
     lines = ["import ctypes"]
     expression = _source_of(ctype, {}, lines)
     wanted = _identifier(name or (expression if _is_record(ctype) else "value"))
-    if wanted != expression:           # of a typedef, a scalar, an array
+    if wanted != expression:  # of a typedef, a scalar, an array
         lines += ["", "%s = %s" % (wanted, expression)]
     return "\n".join(lines) + "\n"
+
 
 def _source_of(ctype, names, lines):
     """Return the expression for a ctypes type; append to lines the classes that it needs, named in names."""
     if _is_array(ctype):
         return "(%s * %d)" % (_source_of(ctype._type_, names, lines), ctype._length_)
     if _is_scalar(ctype):
-        name = {"?": "bool", "c": "char", "f": "float", "d": "double"}.get(ctype._type_) or "%sint%d" % (
-            "" if ctype._type_ in _SIGNED_CODES else "u", 8 * sizeof(ctype))
+        name = {"?": "bool", "c": "char", "f": "float", "d": "double"}.get(
+            ctype._type_
+        ) or "%sint%d" % ("" if ctype._type_ in _SIGNED_CODES else "u", 8 * sizeof(ctype))
         order = "be" if sys.byteorder == "little" else "le"
         return "ctypes.c_%s%s" % (name, ".__ctype_%s__" % order if _is_swapped(ctype) else "")
     if ctype not in names:
         name = _identifier(ctype.__name__)
-        name = name.lstrip("_") or "anonymous" if name[:2] == "__" else name     # class bodies mangle the others
+        name = (
+            name.lstrip("_") or "anonymous" if name[:2] == "__" else name
+        )  # class bodies mangle the others
         while name in names.values():
             name += "_"
-        names[ctype] = name            # before those inside: the outermost keeps its name
+        names[ctype] = name  # before those inside: the outermost keeps its name
         fields = [(field.name, _source_of(field.type, names, lines)) for field in _fields(ctype)]
-        lines += ["", "", "class %s(ctypes.%s):" % (name, _base(ctype).__name__), "    _pack_ = 1",
-                  "    _layout_ = 'ms'"]
-        lines += ["    _anonymous_ = %a" % ctype._anonymous_] if ctype.__dict__.get("_anonymous_") else []
-        lines += ["    _fields_ = ["] + ["        (%a, %s)," % field for field in fields] + ["    ]"]
+        lines += [
+            "",
+            "",
+            "class %s(ctypes.%s):" % (name, _base(ctype).__name__),
+            "    _pack_ = 1",
+            "    _layout_ = 'ms'",
+        ]
+        lines += (
+            ["    _anonymous_ = %a" % ctype._anonymous_]
+            if ctype.__dict__.get("_anonymous_")
+            else []
+        )
+        lines += (
+            ["    _fields_ = ["] + ["        (%a, %s)," % field for field in fields] + ["    ]"]
+        )
         holes = {field: None for field, _ in fields if field.startswith("_hole")}
         lines += ["    _btf_ = _json_ = %a" % holes] if holes else []
-        own = [(name, label, one.source()) for label, one in sorted(ctype.__dict__.items()) if isinstance(one, _Bits)]
-        lines += ["", ""][:2 * len(own)] + ["setattr(%s, %a, property(lambda self: %s))" % spec for spec in own]
+        own = [
+            (name, label, one.source())
+            for label, one in sorted(ctype.__dict__.items())
+            if isinstance(one, _Bits)
+        ]
+        lines += ["", ""][: 2 * len(own)] + [
+            "setattr(%s, %a, property(lambda self: %s))" % spec for spec in own
+        ]
     return names[ctype]
+
 
 def _identifier(text):
     """Return a name that Python takes: what compilers write is one but for keywords and the dot of ".bss"."""
     import keyword
-    name = "".join(char if char.isalnum() and char < "\x80" else "_" for char in text.lstrip(".")) or "anonymous"
-    taken = ("ctypes", "setattr", "property", "int", "bytes")          # the source itself needs those
-    return "_" + name if name[0].isdigit() else name + "_" if keyword.iskeyword(name) or name in taken else name
+
+    name = (
+        "".join(char if char.isalnum() and char < "\x80" else "_" for char in text.lstrip("."))
+        or "anonymous"
+    )
+    taken = ("ctypes", "setattr", "property", "int", "bytes")  # the source itself needs those
+    return (
+        "_" + name
+        if name[0].isdigit()
+        else name + "_"
+        if keyword.iskeyword(name) or name in taken
+        else name
+    )
+
 
 def _integer(given, low, high, what):
     """Return given as an int; LayoutError unless it is one (or has __index__) from low to high."""
     number = given.__index__() if hasattr(type(given), "__index__") else given
     if issubclass(type(number), int):
-        number = int.__index__(number)             # a subclass may compare as it likes
+        number = int.__index__(number)  # a subclass may compare as it likes
     else:
         raise LayoutError("%s must be an int, not %s" % (what, type(given).__name__))
     if not low <= number <= high:
         raise LayoutError("%s is %d, outside %d..%d" % (what, number, low, high))
     return number
+
 
 def _to_ctype(ctype, size, given, what):
     """Return a ctypes object that holds given as the kernel wants it, given itself where it is one already.
@@ -1175,17 +1813,21 @@ def _to_ctype(ctype, size, given, what):
     if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
         return given
     # An array class made by BTF is not the one that ctypes caches for ever.
-    same = _is_array(ctype) and isinstance(given, ctypes.Array) and type(given)._type_ is ctype._type_
+    same = (
+        _is_array(ctype) and isinstance(given, ctypes.Array) and type(given)._type_ is ctype._type_
+    )
     if same or isinstance(given, (bytes, bytearray, memoryview)):
         try:
-            raw = memoryview(given).tobytes()      # a copy: nobody can resize what is measured here
-        except ValueError as error:                # a memoryview that was released
+            raw = memoryview(given).tobytes()  # a copy: nobody can resize what is measured here
+        except ValueError as error:  # a memoryview that was released
             raise LayoutError("%s: %s" % (what, error)) from None
         if len(raw) != size:
             raise LayoutError("%s takes exactly %d bytes, not %d" % (what, size, len(raw)))
         return _copier(u8 * size if ctype is bytes else ctype)(raw)
     if _is_int(ctype) and hasattr(type(given), "__index__"):
-        return _set(ctype, _integer(given, *_int_range(ctype), what="%s (%s)" % (what, type_name(ctype))))
+        return _set(
+            ctype, _integer(given, *_int_range(ctype), what="%s (%s)" % (what, type_name(ctype)))
+        )
     if _is_scalar(ctype) and isinstance(given, (int, float)):
         if ctype._type_ == "?" and given in (0, 1) and isinstance(given, int):
             return _set(ctype, given)
@@ -1196,7 +1838,11 @@ def _to_ctype(ctype, size, given, what):
             except OverflowError:
                 number = None
             # A float may be rounded, that is its nature; an int may not, and neither may become infinite.
-            if number == given or isinstance(given, float) and number not in (float("inf"), float("-inf"), None):
+            if (
+                number == given
+                or isinstance(given, float)
+                and number not in (float("inf"), float("-inf"), None)
+            ):
                 return obj
             raise LayoutError("%s is %s, which does not hold %r" % (what, type_name(ctype), given))
     accepted = "%d bytes" % size
@@ -1204,11 +1850,13 @@ def _to_ctype(ctype, size, given, what):
         accepted = "%s%s or %s" % (type_name(ctype), ", an int" if _is_int(ctype) else "", accepted)
     raise LayoutError("%s must be %s, not %s" % (what, accepted, type(given).__name__))
 
+
 def _set(ctype, number):
     """Return a new scalar of that value."""
     obj = _maker(ctype)()
     ctypes._SimpleCData.__dict__["value"].__set__(obj, number)
     return obj
+
 
 def to_python(obj):
     """Return a key or value as plain dict, list, int, float, bool and str.
@@ -1219,10 +1867,13 @@ def to_python(obj):
     """
     return _plain(obj, 0)
 
+
 def to_json(obj):
     """Return to_python(obj) as JSON text; numbers that JSON lacks become "NaN", "Infinity", "-Infinity"."""
     import json
+
     return json.dumps(_finite(to_python(obj)), allow_nan=False)
+
 
 def _finite(plain):
     """Replace the floats that JSON does not have by their names."""
@@ -1232,13 +1883,14 @@ def _finite(plain):
         return {name: _finite(member) for name, member in plain.items()}
     return [_finite(member) for member in plain] if isinstance(plain, list) else plain
 
+
 def _plain(obj, depth):
     """Decode what a caller hands in: plain Python data, and ctypes objects once their type is checked."""
     if depth > MAX_DEPTH:
         raise LayoutError("more than %d levels of lists inside lists" % MAX_DEPTH)
     if isinstance(obj, _CDATA):
         _check_plain(type(obj), type_name(type(obj)))
-        if sizeof(obj) < sizeof(type(obj)):        # its __class__ was assigned
+        if sizeof(obj) < sizeof(type(obj)):  # its __class__ was assigned
             raise LayoutError("this %s has only %d bytes" % (type_name(type(obj)), sizeof(obj)))
         return _decode(type(obj), memoryview(obj).tobytes(), 0)
     if isinstance(obj, (list, tuple)):
@@ -1249,19 +1901,27 @@ def _plain(obj, depth):
         return obj
     raise LayoutError("%s is no plain data" % type(obj).__name__)
 
+
 def _decode(ctype, raw, offset):
     """Return the plain form of the ctype at a byte offset of raw; the type has been checked."""
     if _is_scalar(ctype):
         number = _get_value(_copier(ctype)(raw, offset))
-        return number if ctype._type_ != "c" else number[0] if _text(number) is None else _text(number)
+        return (
+            number if ctype._type_ != "c" else number[0] if _text(number) is None else _text(number)
+        )
     if _is_record(ctype):
         known = getattr(ctype, "_btf_type_", None)
-        return known[0]._plain(known[1], raw, 8 * offset) if known else _decode_record(ctype, raw, offset, None)
+        return (
+            known[0]._plain(known[1], raw, 8 * offset)
+            if known
+            else _decode_record(ctype, raw, offset, None)
+        )
     if ctype._type_ is ctypes.c_char:
-        chars = raw[offset:offset + sizeof(ctype)]
+        chars = raw[offset : offset + sizeof(ctype)]
         return list(chars) if _text(chars) is None else _text(chars)
     step = sizeof(ctype._type_)
     return [_decode(ctype._type_, raw, offset + index * step) for index in range(ctype._length_)]
+
 
 def _text(raw):
     """Return what a C string in a char array says, None where it is not text."""
@@ -1270,6 +1930,7 @@ def _text(raw):
     except UnicodeDecodeError:
         return None
     return text if all(char.isprintable() or char in "\t\n\r" for char in text) else None
+
 
 def _decode_record(ctype, raw, offset, branch):
     """Return a record's fields as a dict; of a union with a discriminator only the branch."""
@@ -1289,8 +1950,11 @@ def _decode_record(ctype, raw, offset, branch):
             continue
         if label in plain:
             raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
-        plain[label] = member(field, _branch(ctype, field, unions[name], fields, member) if name in unions else None)
+        plain[label] = member(
+            field, _branch(ctype, field, unions[name], fields, member) if name in unions else None
+        )
     return plain
+
 
 def _branch(ctype, field, spec, fields, member):
     """Return the name of the branch of a union that its _union_ entry, (field, {value: branch}), selects."""
@@ -1299,12 +1963,19 @@ def _branch(ctype, field, spec, fields, member):
         tag = member(fields[tag_name])
         known = tag in branches
     except (TypeError, ValueError, KeyError):
-        raise LayoutError("%s._union_: %r is not (field, {value: branch})" % (ctype.__name__, spec)) from None
+        raise LayoutError(
+            "%s._union_: %r is not (field, {value: branch})" % (ctype.__name__, spec)
+        ) from None
     if not known:
-        raise LayoutError("%s.%s: no branch for %s = %r" % (ctype.__name__, field.name, tag_name, tag))
-    if not _is_record(field.type) or branches[tag] not in [inner.name for inner in _fields(field.type)]:
+        raise LayoutError(
+            "%s.%s: no branch for %s = %r" % (ctype.__name__, field.name, tag_name, tag)
+        )
+    if not _is_record(field.type) or branches[tag] not in [
+        inner.name for inner in _fields(field.type)
+    ]:
         raise LayoutError("%s.%s has no branch %r" % (ctype.__name__, field.name, branches[tag]))
     return branches[tag]
+
 
 def _tag(ctype, tag, fields):
     """Return a class's tag dict, those of its base classes in it; a name that is no field is an error."""
@@ -1316,11 +1987,14 @@ def _tag(ctype, tag, fields):
             raise LayoutError("%s.%s names %r, which is no field" % (ctype.__name__, tag, name))
     return entries
 
+
 # ---- 5. BTF -----------------------------------------------------------------
 # Types as compilers describe them and the kernel keeps them (linux/btf.h).  A blob may be hostile: nothing is
 # built or decoded from a type before _prove has found it finite and each member inside of what holds it.
 
-_MODIFIERS = frozenset((BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_TYPE_TAG))
+_MODIFIERS = frozenset(
+    (BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_TYPE_TAG)
+)
 _RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))
 _ENUMS = frozenset((BTF_KIND_ENUM, BTF_KIND_ENUM64))
 _INTEGERS = _ENUMS | {BTF_KIND_INT}
@@ -1329,19 +2003,31 @@ _SIZED = _RECORDS | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
 _NAME_ORDER = (BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_ENUM64, BTF_KIND_TYPEDEF)
 # kind -> words behind the three that every record has: always, for each of vlen
 _TAIL_WORDS = dict.fromkeys(_KIND_NAMES, (0, 0))
-_TAIL_WORDS.update({
-    BTF_KIND_INT: (1, 0), BTF_KIND_ARRAY: (3, 0), BTF_KIND_STRUCT: (0, 3), BTF_KIND_UNION: (0, 3),
-    BTF_KIND_ENUM: (0, 2), BTF_KIND_FUNC_PROTO: (0, 2), BTF_KIND_VAR: (1, 0), BTF_KIND_DATASEC: (0, 3),
-    BTF_KIND_DECL_TAG: (1, 0), BTF_KIND_ENUM64: (0, 3)})
+_TAIL_WORDS.update(
+    {
+        BTF_KIND_INT: (1, 0),
+        BTF_KIND_ARRAY: (3, 0),
+        BTF_KIND_STRUCT: (0, 3),
+        BTF_KIND_UNION: (0, 3),
+        BTF_KIND_ENUM: (0, 2),
+        BTF_KIND_FUNC_PROTO: (0, 2),
+        BTF_KIND_VAR: (1, 0),
+        BTF_KIND_DATASEC: (0, 3),
+        BTF_KIND_DECL_TAG: (1, 0),
+        BTF_KIND_ENUM64: (0, 3),
+    }
+)
 _INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4
-_MAX_BYTES = min(0xffffffff, sys.maxsize)      # of a type: no key or value is larger
-_MAX_NAME = 4096                       # eight times what the kernel takes: many members can share one long name
+_MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is larger
+_MAX_NAME = 4096  # eight times what the kernel takes: many members can share one long name
+
 
 class BTFType:
     """A type as BTF records it: .id .kind (BTF_KIND_*, 0 for void) .name ("" where it has none) .size (bytes, or None)
     .type_id (what it points to, stands for, or has as elements) .count (of members, enumerators, parameters, elements)
     .flag (the record's kind_flag)
     """
+
     __slots__ = ("id", "kind", "name", "size", "type_id", "count", "flag", "_words", "_at", "_byte")
 
     def __repr__(self):
@@ -1349,12 +2035,21 @@ class BTFType:
 
     @property
     def _label(self):
-        return "%s %s" % (_KIND_NAMES.get(self.kind, "kind %d" % self.kind), self.name or "(anonymous)") if (
-            self.kind) else "void"
+        return (
+            "%s %s"
+            % (_KIND_NAMES.get(self.kind, "kind %d" % self.kind), self.name or "(anonymous)")
+            if (self.kind)
+            else "void"
+        )
 
     def _error(self, text):
-        where = "type %d (%s)%s" % (self.id, self._label, " at byte %d" % self._byte if self.id else "")
+        where = "type %d (%s)%s" % (
+            self.id,
+            self._label,
+            " at byte %d" % self._byte if self.id else "",
+        )
         return BTFError("%s: %s" % (where, text))
+
 
 class _Steps(dict):
     """The info word of a record -> how many words the record takes; worked out once for each info word there is."""
@@ -1363,9 +2058,12 @@ class _Steps(dict):
         self.tails = tails
 
     def __missing__(self, info):
-        always, each = self.tails[info >> 24 & 0x7f]       # 5 bits before 2026, the two above them zero
-        self[info] = words = 3 + always + each * (info & 0xffffff)     # 16 before, the eight above them zero
+        always, each = self.tails[info >> 24 & 0x7F]  # 5 bits before 2026, the two above them zero
+        self[info] = words = (
+            3 + always + each * (info & 0xFFFFFF)
+        )  # 16 before, the eight above them zero
         return words
+
 
 class BTF:
     """Type information: what the types of a BPF object, a program or the kernel are called and how they lie.
@@ -1378,24 +2076,38 @@ class BTF:
     def __init__(self, data, base=None):
         import array
         import weakref
+
         self.data, self.base = data, base
         self.order = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}.get(data[:2], "")
         if not self.order or len(data) < 24:
-            raise BTFError("no BTF: %d bytes that begin with %s, not with 9feb or eb9f" % (len(data), data[:4].hex()))
-        word = lambda at: int.from_bytes(data[at:at + 4], self.order)
+            raise BTFError(
+                "no BTF: %d bytes that begin with %s, not with 9feb or eb9f"
+                % (len(data), data[:4].hex())
+            )
+        word = lambda at: int.from_bytes(data[at : at + 4], self.order)
         header_len, type_off, type_len, str_off, str_len = (word(at) for at in range(4, 24, 4))
         if data[2] != 1 or data[3]:
-            raise BTFError("BTF of version %d with flags %#x at byte 2: only version 1 is known" % (data[2], data[3]))
+            raise BTFError(
+                "BTF of version %d with flags %#x at byte 2: only version 1 is known"
+                % (data[2], data[3])
+            )
         if header_len < 24:
             raise BTFError("a header of %d bytes, at byte 4" % header_len)
         self._type_byte = header_len + type_off
-        types, strings = self._section("types", self._type_byte, type_len), self._section(
-            "strings", header_len + str_off, str_len)
+        types, strings = (
+            self._section("types", self._type_byte, type_len),
+            self._section("strings", header_len + str_off, str_len),
+        )
         if type_len % 4:
             raise BTFError("the types take %d bytes at byte 12, no multiple of 4" % type_len)
         if strings[-1:] != b"\0" and strings or base is None and strings[:1] != b"\0":
-            raise BTFError("the strings at byte %d do not begin and end with NUL%s" % (
-                header_len + str_off, "" if strings[-1:] != b"\0" else ": split BTF? It needs its base"))
+            raise BTFError(
+                "the strings at byte %d do not begin and end with NUL%s"
+                % (
+                    header_len + str_off,
+                    "" if strings[-1:] != b"\0" else ": split BTF? It needs its base",
+                )
+            )
         self._strings, self._str_base = strings, base._str_base + len(base._strings) if base else 0
         self._first = base._first + base.count if base else 1
         if base and base._cut:
@@ -1404,19 +2116,21 @@ class BTF:
         if self.order != sys.byteorder:
             self._words.byteswap()
         self._tails = dict(_TAIL_WORDS)
-        if header_len >= 32:           # the layout section says how long the records of each kind are
+        if header_len >= 32:  # the layout section says how long the records of each kind are
             layout = self._section("layout", header_len + word(24), word(28))
             for kind in range(1, len(layout) // 4):
                 self._tails.setdefault(kind, (layout[4 * kind] // 4, layout[4 * kind + 1] // 4))
         self._offsets, self._cut = None, ""
         self._found, self._proved, self._enums, self._made = {}, {}, {}, {}
-        self._ctypes = weakref.WeakValueDictionary()       # they hold this, in cycles that gc may not see before 3.13
+        self._ctypes = (
+            weakref.WeakValueDictionary()
+        )  # they hold this, in cycles that gc may not see before 3.13
         self._decl_tags, self._pointer_size = None, 0
 
     def _section(self, what, start, size):
         if start + size > len(self.data):
             raise BTFError("the %s end at byte %d of %d" % (what, start + size, len(self.data)))
-        return self.data[start:start + size]
+        return self.data[start : start + size]
 
     @classmethod
     def from_bytes(cls, data, base=None):
@@ -1462,7 +2176,7 @@ class BTF:
             btf = cls(data, cls.from_vmlinux() if info.kernel_btf and name != "vmlinux" else None)
             if len(_kept_btf) > 15:
                 _kept_btf.clear()
-            btf = _kept_btf.setdefault(data, btf)      # another thread's, if that came first
+            btf = _kept_btf.setdefault(data, btf)  # another thread's, if that came first
         return btf
 
     # -- records
@@ -1472,12 +2186,17 @@ class BTF:
         return len(self._index())
 
     def __repr__(self):
-        return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), ", split" if self.base else "")
+        return "<BTF: %d types in %d bytes%s>" % (
+            self.count,
+            len(self.data),
+            ", split" if self.base else "",
+        )
 
     def _index(self):
         """Return where in _words each type begins: one pass over all of them, on the first question."""
         if self._offsets is None:
             import array
+
             words, steps, offsets, at = self._words, _Steps(self._tails), array.array("I"), 0
             total, append = len(words), offsets.append
             try:
@@ -1486,11 +2205,13 @@ class BTF:
                     at += steps[words[at + 1]]
             except (KeyError, IndexError):
                 at = total + 1
-            if at > total:             # the last one is cut, or of a kind whose length nobody tells
+            if at > total:  # the last one is cut, or of a kind whose length nobody tells
                 start = offsets.pop()
-                kind = words[start + 1] >> 24 & 0x7f if start + 1 < total else 0
+                kind = words[start + 1] >> 24 & 0x7F if start + 1 < total else 0
                 self._cut = "the record at byte %d is %s" % (
-                    self._type_byte + 4 * start, "cut" if kind in self._tails else "of unknown kind %d" % kind)
+                    self._type_byte + 4 * start,
+                    "cut" if kind in self._tails else "of unknown kind %d" % kind,
+                )
             self._offsets = offsets
         return self._offsets
 
@@ -1503,18 +2224,25 @@ class BTF:
         index, found = self._index(), BTFType()
         found.id, words = t, self._words
         if t == 0:
-            found.kind, found.name, found.size, found.type_id, found.count, found.flag = 0, "void", None, 0, 0, False
+            found.kind, found.name, found.size, found.type_id, found.count, found.flag = (
+                0,
+                "void",
+                None,
+                0,
+                0,
+                False,
+            )
             return found
         if not 0 <= t - self._first < len(index):
             raise BTFError("there is no type %d%s" % (t, ": " + self._cut if self._cut else ""))
         found._words, found._at = words, index[t - self._first]
         found._byte = self._type_byte + 4 * found._at
-        name_off, info, number = words[found._at:found._at + 3]
-        found.kind, found.flag, found.count = info >> 24 & 0x7f, bool(info >> 31), info & 0xffffff
+        name_off, info, number = words[found._at : found._at + 3]
+        found.kind, found.flag, found.count = info >> 24 & 0x7F, bool(info >> 31), info & 0xFFFFFF
         found.name = self._string(name_off)
         found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
         if found.kind == BTF_KIND_ARRAY:
-            found.type_id, _, found.count = words[found._at + 3:found._at + 6]
+            found.type_id, _, found.count = words[found._at + 3 : found._at + 6]
         return found
 
     def _string(self, offset):
@@ -1523,7 +2251,9 @@ class BTF:
         start = offset - self._str_base
         end = self._strings.find(b"\0", start, start + _MAX_NAME)
         if end < 0 and offset:
-            raise BTFError("a name at byte %d of the strings, which end at %d" % (start, len(self._strings)))
+            raise BTFError(
+                "a name at byte %d of the strings, which end at %d" % (start, len(self._strings))
+            )
         return self._strings[start:end].decode("utf-8", "backslashreplace")
 
     def find(self, name, kind=None):
@@ -1537,21 +2267,37 @@ class BTF:
         if (name, kind) in self._found:
             return self._found[name, kind]
         wanted, ids, btf = name.encode(errors="backslashreplace") + b"\0", [], self
-        kinds = [number for number, text in _KIND_NAMES.items() if kind in (None, text) or kind == text.rstrip("64")]
+        kinds = [
+            number
+            for number, text in _KIND_NAMES.items()
+            if kind in (None, text) or kind == text.rstrip("64")
+        ]
         while btf and name:
             strings, layers = btf, []
-            while strings:             # a split name may stand in its base
+            while strings:  # a split name may stand in its base
                 layers.append(strings)
                 strings = strings.base
-            offsets = {layer._str_base + at for layer in layers for at in _occurrences(layer._strings, wanted)}
+            offsets = {
+                layer._str_base + at
+                for layer in layers
+                for at in _occurrences(layer._strings, wanted)
+            }
             words = btf._words
-            ids += [btf._first + index for index, at in enumerate(btf._index())
-                    if words[at] in offsets and words[at + 1] >> 24 & 0x7f in kinds]
+            ids += [
+                btf._first + index
+                for index, at in enumerate(btf._index())
+                if words[at] in offsets and words[at + 1] >> 24 & 0x7F in kinds
+            ]
             btf = btf.base
         if not ids:
-            raise BTFError("no %s is named '%s'%s" % (kind or "type", name, "; " + self._cut if self._cut else ""))
+            raise BTFError(
+                "no %s is named '%s'%s"
+                % (kind or "type", name, "; " + self._cut if self._cut else "")
+            )
         ranks = {number: rank for rank, number in enumerate(_NAME_ORDER)}
-        self._found[name, kind] = min(ids, key=lambda type_id: (ranks.get(self.type(type_id).kind, 99), type_id))
+        self._found[name, kind] = min(
+            ids, key=lambda type_id: (ranks.get(self.type(type_id).kind, 99), type_id)
+        )
         return self._found[name, kind]
 
     def _resolve(self, t):
@@ -1567,7 +2313,7 @@ class BTF:
         """Yield (name, type id, bit offset, bits) of a record's own members; bits is 0 but for bitfields."""
         words = t._words
         for at in range(t._at + 3, t._at + 3 + 3 * t.count, 3):
-            name_off, type_id, offset = words[at:at + 3]
+            name_off, type_id, offset = words[at : at + 3]
             if t.kind == BTF_KIND_DATASEC:
                 variable = self.type(name_off)
                 if variable.kind != BTF_KIND_VAR:
@@ -1575,13 +2321,17 @@ class BTF:
                 yield variable.name, variable.type_id, 8 * type_id, 0
                 continue
             bits = offset >> 24 if t.flag else 0
-            offset = offset & 0xffffff if t.flag else offset
+            offset = offset & 0xFFFFFF if t.flag else offset
             if not bits:
                 inner = self._resolve(type_id)
-                if inner.kind == BTF_KIND_INT:     # before kind_flag the int itself told of bits
+                if inner.kind == BTF_KIND_INT:  # before kind_flag the int itself told of bits
                     encoding = inner._words[inner._at + 3]
-                    if encoding & 0xff != 8 * inner.size & 0xff or encoding >> 16 & 0xff or offset % 8:
-                        offset, bits = offset + (encoding >> 16 & 0xff), encoding & 0xff
+                    if (
+                        encoding & 0xFF != 8 * inner.size & 0xFF
+                        or encoding >> 16 & 0xFF
+                        or offset % 8
+                    ):
+                        offset, bits = offset + (encoding >> 16 & 0xFF), encoding & 0xFF
             yield self._string(name_off), type_id, offset, bits
 
     def _parts(self, t, start=0):
@@ -1611,11 +2361,25 @@ class BTF:
         elif t.kind in _RECORDS:
             for name, type_id, offset, bits in self._members(t):
                 inner = self._prove(type_id, depth + 1)
-                values, members, levels = values + inner[1], members + 1 + inner[2], max(levels, inner[3] + 1)
-                if offset + (bits or 8 * inner[0]) > 8 * size or bits > 8 * inner[0] or not bits and offset % 8:
+                values, members, levels = (
+                    values + inner[1],
+                    members + 1 + inner[2],
+                    max(levels, inner[3] + 1),
+                )
+                if (
+                    offset + (bits or 8 * inner[0]) > 8 * size
+                    or bits > 8 * inner[0]
+                    or not bits
+                    and offset % 8
+                ):
                     raise t._error("member '%s' does not lie inside of it" % name)
-                if bits and self._resolve(type_id).kind not in _INTEGERS or offset and not bits and (
-                        t.kind == BTF_KIND_UNION):
+                if (
+                    bits
+                    and self._resolve(type_id).kind not in _INTEGERS
+                    or offset
+                    and not bits
+                    and (t.kind == BTF_KIND_UNION)
+                ):
                     raise t._error("member '%s' can't lie at bit %d of it" % (name, offset))
         elif t.kind not in _SIZED or not 1 <= size <= 16:
             raise t._error("it has no size" if size is None else "its size can't be %d" % size)
@@ -1660,12 +2424,14 @@ class BTF:
         if self._decl_tags is None:
             found = {}
             for index, at in enumerate(self._index()):
-                if self._words[at + 1] >> 24 & 0x7f == BTF_KIND_DECL_TAG:
+                if self._words[at + 1] >> 24 & 0x7F == BTF_KIND_DECL_TAG:
                     tag = self.type(self._first + index)
                     found.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
             self._decl_tags = found
-        own = tuple(self._decl_tags.get((self.type(t).id, component & 0xffffffff), ()))
-        return own + (self.base.tags(t, component) if self.base and self.type(t).id < self._first else ())
+        own = tuple(self._decl_tags.get((self.type(t).id, component & 0xFFFFFFFF), ()))
+        return own + (
+            self.base.tags(t, component) if self.base and self.type(t).id < self._first else ()
+        )
 
     def _type_tags(self, type_id):
         """Return the type tags between a member and what it is or points to."""
@@ -1687,7 +2453,9 @@ class BTF:
         if t.id not in self._enums:
             names, step = {}, 2 if t.kind == BTF_KIND_ENUM else 3
             for at in range(t._at + 3, t._at + 3 + step * t.count, step):
-                number = sum(word << 32 * place for place, word in enumerate(t._words[at + 1:at + step]))
+                number = sum(
+                    word << 32 * place for place, word in enumerate(t._words[at + 1 : at + step])
+                )
                 if t.flag and number >> 32 * (step - 1) - 1:
                     number -= 1 << 32 * (step - 1)
                 names.setdefault(number, self._string(t._words[at]))
@@ -1707,10 +2475,17 @@ class BTF:
                 steps.append(Offset(position, 0))
                 position, inner = 0, self._resolve(inner.type_id)
                 self._prove(inner)
-            if inner.kind == BTF_KIND_ARRAY and word[:1] == "[" and word[-1:] == "]" and word[1:-1].isdecimal():
+            if (
+                inner.kind == BTF_KIND_ARRAY
+                and word[:1] == "["
+                and word[-1:] == "]"
+                and word[1:-1].isdecimal()
+            ):
                 index = int(word[1:-1][:99])
                 if inner.count and index >= inner.count:
-                    raise BTFError("%s: %s has %d elements" % (path, self.c_type(inner.id), inner.count))
+                    raise BTFError(
+                        "%s: %s has %d elements" % (path, self.c_type(inner.id), inner.count)
+                    )
                 position, type_id = position + 8 * index * self.sizeof(inner.type_id), inner.type_id
                 continue
             for name, type_id, offset, bits in self._parts(inner) if inner.kind in _RECORDS else ():
@@ -1740,8 +2515,13 @@ class BTF:
             elif t.kind == BTF_KIND_FUNC_PROTO:
                 return "function" + tail
             else:
-                kind = {BTF_KIND_FWD: ("struct ", "union ")[t.flag], BTF_KIND_STRUCT: "struct ", BTF_KIND_ENUM: "enum ",
-                        BTF_KIND_UNION: "union ", BTF_KIND_ENUM64: "enum "}.get(t.kind, "")
+                kind = {
+                    BTF_KIND_FWD: ("struct ", "union ")[t.flag],
+                    BTF_KIND_STRUCT: "struct ",
+                    BTF_KIND_ENUM: "enum ",
+                    BTF_KIND_UNION: "union ",
+                    BTF_KIND_ENUM64: "enum ",
+                }.get(t.kind, "")
                 return kind + (t.name or "(anonymous)") + tail
             t = t.type_id
         return "..." + tail
@@ -1766,13 +2546,24 @@ class BTF:
             inner = ctypes.c_char if self._is_char(element) else self._ctype(element)
             if _is_scalar(inner):
                 return inner * t.count
-            return self._ctypes.get(t.id) or self._keep(t.id, type(ctypes.Array)(
-                "%s_Array_%d" % (inner.__name__, t.count), (ctypes.Array,), {"_type_": inner, "_length_": t.count}))
+            return self._ctypes.get(t.id) or self._keep(
+                t.id,
+                type(ctypes.Array)(
+                    "%s_Array_%d" % (inner.__name__, t.count),
+                    (ctypes.Array,),
+                    {"_type_": inner, "_length_": t.count},
+                ),
+            )
         size = self.sizeof(t)
         if t.kind == BTF_KIND_INT and size == 1 and self._encoding(t) & _INT_BOOL:
             return ctypes.c_bool
-        scalar = {4: ctypes.c_float, 8: ctypes.c_double} if t.kind == BTF_KIND_FLOAT else _SIGNED_INTS if (
-            self._is_signed(t)) else _UNSIGNED_INTS
+        scalar = (
+            {4: ctypes.c_float, 8: ctypes.c_double}
+            if t.kind == BTF_KIND_FLOAT
+            else _SIGNED_INTS
+            if (self._is_signed(t))
+            else _UNSIGNED_INTS
+        )
         if size not in scalar:
             return u8 * size
         return getattr(scalar[size], "__ctype_%se__" % self.order[0])
@@ -1785,13 +2576,17 @@ class BTF:
         return made
 
     def _encoding(self, t):
-        return t._words[t._at + 3] >> 24 & 0xf if t.kind == BTF_KIND_INT else 0
+        return t._words[t._at + 3] >> 24 & 0xF if t.kind == BTF_KIND_INT else 0
 
     def _is_signed(self, t):
         return bool(t.flag if t.kind in _ENUMS else self._encoding(t) & _INT_SIGNED)
 
     def _is_char(self, t):
-        return t.kind == BTF_KIND_INT and t.size == 1 and (t.name == "char" or bool(self._encoding(t) & _INT_CHAR))
+        return (
+            t.kind == BTF_KIND_INT
+            and t.size == 1
+            and (t.name == "char" or bool(self._encoding(t) & _INT_CHAR))
+        )
 
     def _bits(self, type_id, offset, bits):
         """Return the descriptor of a member that ctypes has no field for, None where it has one."""
@@ -1804,12 +2599,20 @@ class BTF:
         """Return a new Structure or Union.  It is packed and every hole a field, so that no ABI has a say."""
         is_union, end, fields, anonymous = t.kind == BTF_KIND_UNION, 0, [], []
         base = _BTFUnion if is_union else _BTFStructure
-        own = {"_pack_": 1, "_layout_": "ms", "_btf_type_": (self, t.id), "_anonymous_": anonymous, "_fields_": fields}
-        reserved = set(dir(base)) | set(own) | {"_swappedbytes_", "_align_", "_json_", "_union_", "_btf_"}
+        own = {
+            "_pack_": 1,
+            "_layout_": "ms",
+            "_btf_type_": (self, t.id),
+            "_anonymous_": anonymous,
+            "_fields_": fields,
+        }
+        reserved = (
+            set(dir(base)) | set(own) | {"_swappedbytes_", "_align_", "_json_", "_union_", "_btf_"}
+        )
         taken = set(reserved)
 
         def free(name):
-            if name in reserved or name[:2] == name[-2:] == "__":      # Python and ctypes look for such
+            if name in reserved or name[:2] == name[-2:] == "__":  # Python and ctypes look for such
                 name += "_"
             while name in taken:
                 name += "_%d" % len(taken)
@@ -1818,7 +2621,9 @@ class BTF:
 
         members = list(self._members(t))
         named = {index: free(member[0]) for index, member in enumerate(members) if member[0]}
-        for index, (name, type_id, offset, bits) in sorted(enumerate(members), key=lambda pair: pair[1][2]):
+        for index, (name, type_id, offset, bits) in sorted(
+            enumerate(members), key=lambda pair: pair[1][2]
+        ):
             inner = self._resolve(type_id)
             if not name and not bits and inner.kind in _RECORDS:
                 for part, part_type, part_offset, part_bits in self._parts(inner, offset):
@@ -1840,7 +2645,9 @@ class BTF:
             fields.append((name, self._ctype(inner)))
             end = max(end, offset // 8 + self.sizeof(inner))
         if end < t.size:
-            fields.append((free("_hole%d_%d" % (t.id, end)), u8 * (t.size if is_union else t.size - end)))
+            fields.append(
+                (free("_hole%d_%d" % (t.id, end)), u8 * (t.size if is_union else t.size - end))
+            )
         own["_btf_"] = {name: None for name, _ in fields if name.startswith("_hole")}
         return type(base)(t.name or "anonymous", (base,), own)
 
@@ -1855,15 +2662,28 @@ class BTF:
                 plain[name] = self._plain(type_id, raw, part_offset, part_bits)
             return plain
         if t.kind == BTF_KIND_ARRAY:
-            text = _text(raw[start:start + t.count]) if self._is_char(self._resolve(t.type_id)) else None
+            text = (
+                _text(raw[start : start + t.count])
+                if self._is_char(self._resolve(t.type_id))
+                else None
+            )
             step = 8 * self.sizeof(t.type_id)
-            return text if text is not None else [
-                self._plain(t.type_id, raw, offset + index * step) for index in range(t.count)]
+            return (
+                text
+                if text is not None
+                else [
+                    self._plain(t.type_id, raw, offset + index * step) for index in range(t.count)
+                ]
+            )
         size = self.sizeof(t)
         if t.kind == BTF_KIND_FLOAT:
             code = {2: "e", 4: "f", 8: "d"}.get(size)
             mark = "<" if self.order == "little" else ">"
-            return struct.unpack_from(mark + code, raw, start)[0] if code else list(raw[start:start + size])
+            return (
+                struct.unpack_from(mark + code, raw, start)[0]
+                if code
+                else list(raw[start : start + size])
+            )
         number = _Bits(offset, bits or 8 * size, self.order, self._is_signed(t)).of(raw)
         if t.kind == BTF_KIND_PTR:
             return hex(number)
@@ -1880,10 +2700,17 @@ class BTF:
             inner = self._resolve(type_id)
             text = (name and name + ": ") + self.c_type(type_id) + (":%d" % bits if bits else "")
             if inner.kind in _ENUMS:
-                names = ["%s=%d" % (label, number) for number, label in islice(self.enumerators(inner).items(), 17)]
+                names = [
+                    "%s=%d" % (label, number)
+                    for number, label in islice(self.enumerators(inner).items(), 17)
+                ]
                 text += " {%s%s}" % (", ".join(names[:16]), ", ..." if len(names) > 16 else "")
             text += "".join(" [%s]" % tag for tag in self.tags(t, index))
-            nested = (self._rows(inner), inner.size, inner.kind == BTF_KIND_UNION) if inner.kind in _RECORDS else None
+            nested = (
+                (self._rows(inner), inner.size, inner.kind == BTF_KIND_UNION)
+                if inner.kind in _RECORDS
+                else None
+            )
             rows.append((text, offset, bits or 8 * self.sizeof(inner), nested))
         return rows
 
@@ -1897,7 +2724,9 @@ class BTF:
         """Return Python that makes the ctypes type anew, with neither BTF nor this module; bitfields are read-only."""
         return python_source(self.ctype(t), self.type(t).name)
 
-_kept_btf = {}                         # type: dict  # those used last, by bytes: maps opened twice have the same types
+
+_kept_btf = {}  # type: dict  # those used last, by bytes: maps opened twice have the same types
+
 
 class Offset(int):
     """Where a member begins, in bytes; .bit_offset the same in bits, .bits the size of a bitfield, else 0."""
@@ -1910,6 +2739,7 @@ class Offset(int):
     def __getnewargs__(self):
         return self.bit_offset, self.bits
 
+
 class _ByBytes:
     """What the types made from BTF have in common."""
 
@@ -1917,16 +2747,22 @@ class _ByBytes:
         return _raw(self) == _raw(other) if type(other) is type(self) else NotImplemented
 
     def __hash__(self):
-        return hash(_raw(self))        # of what it holds now: a key that is changed is another key
+        return hash(_raw(self))  # of what it holds now: a key that is changed is another key
 
     def __repr__(self):
-        return "%s(%s)" % (type(self).__name__, ", ".join("%s=%r" % pair for pair in to_python(self).items()))
+        return "%s(%s)" % (
+            type(self).__name__,
+            ", ".join("%s=%r" % pair for pair in to_python(self).items()),
+        )
+
 
 class _BTFStructure(_ByBytes, ctypes.Structure):
     pass
 
+
 class _BTFUnion(_ByBytes, ctypes.Union):
     pass
+
 
 def _occurrences(haystack, needle):
     at = haystack.find(needle)
@@ -1934,22 +2770,26 @@ def _occurrences(haystack, needle):
         yield at
         at = haystack.find(needle, at + 1)
 
+
 def _elf_section(data, wanted):
     """Return the bytes of an ELF file's section."""
     wide, mark = data[4:5] == b"\2", ">" if data[5:6] == b"\2" else "<"
     try:
-        start, = struct.unpack_from(mark + ("Q" if wide else "I"), data, 40 if wide else 32)
+        (start,) = struct.unpack_from(mark + ("Q" if wide else "I"), data, 40 if wide else 32)
         entry_size, count, names = struct.unpack_from(mark + "3H", data, 58 if wide else 46)
         name_at = lambda header: names_start + struct.unpack_from(mark + "I", data, header)[0]
-        span = lambda header: struct.unpack_from(mark + ("2Q" if wide else "2I"), data, header + (24 if wide else 16))
+        span = lambda header: struct.unpack_from(
+            mark + ("2Q" if wide else "2I"), data, header + (24 if wide else 16)
+        )
         names_start = span(start + names * entry_size)[0]
         for header in range(start, start + count * entry_size, entry_size or 1):
             if data.startswith(wanted + b"\0", name_at(header)):
                 offset, size = span(header)
-                return data[offset:offset + size]
+                return data[offset : offset + size]
     except (struct.error, OverflowError) as failure:
         raise BTFError("a broken ELF file: %s" % failure) from None
     raise BTFError("this ELF file has no section %s" % wanted.decode())
+
 
 def _btf_info(btf_id, token=None):
     """Return (bpf_btf_info, name, bytes) of the BTF that the kernel holds under an id."""
@@ -1957,19 +2797,25 @@ def _btf_info(btf_id, token=None):
     attr.get_id.start_id = _integer(btf_id, 0, (1 << 32) - 1, "BTF id")
     if token is not None:
         attr.get_id.open_flags, size = BPF_F_TOKEN_FD, sizeof(attr.get_id)
-        attr.get_id.fd_by_id_token_fd = _integer(_fd_number(token), -1 << 31, (1 << 31) - 1, "token")
+        attr.get_id.fd_by_id_token_fd = _integer(
+            _fd_number(token), -1 << 31, (1 << 31) - 1, "token"
+        )
     owner = _Fd(_bpf, BPF_BTF_GET_FD_BY_ID, attr, about, size)
     try:
         info = bpf_btf_info()
         known = _info_by_fd(owner.number, info, about)
-        data, name = ctypes.create_string_buffer(info.btf_size or 1), ctypes.create_string_buffer(64)
+        data, name = (
+            ctypes.create_string_buffer(info.btf_size or 1),
+            ctypes.create_string_buffer(64),
+        )
         info = bpf_btf_info(addressof(data), info.btf_size)
-        if known == sizeof(info):      # 5.11; kernels before take no name
+        if known == sizeof(info):  # 5.11; kernels before take no name
             info.name, info.name_len = addressof(name), sizeof(name)
         _info_by_fd(owner.number, info, about)
-        return info, name.value.decode("latin-1"), data.raw[:info.btf_size]
+        return info, name.value.decode("latin-1"), data.raw[: info.btf_size]
     finally:
         del owner
+
 
 def _prove_layout(ctype, btf, type_id, strict, what):
     """Raise LayoutError where a caller's type and the map's BTF disagree, with both side by side and what to write."""
@@ -1980,12 +2826,22 @@ def _prove_layout(ctype, btf, type_id, strict, what):
     right[0] += " in the map's BTF"
     where = max(_shown_in(table, found[0][0]) for table in (left, right))[1]
     width = max(map(len, left))
-    table = ["%s %-*s | %s" % (">" if number == where else " ", width, mine, theirs)
-             for number, (mine, theirs) in enumerate(_zip_longest(left, right))]
+    table = [
+        "%s %-*s | %s" % (">" if number == where else " ", width, mine, theirs)
+        for number, (mine, theirs) in enumerate(_zip_longest(left, right))
+    ]
     source = btf.python_source(type_id).split("\n")
-    raise LayoutError("%s: %s is not what the map's BTF says: %s\n%s%s" % (
-        what, type_name(ctype), "; ".join("%s %s" % pair if pair[0] else pair[1] for pair in found[:8]),
-        "\n".join(table), "\nwrite instead\n" + "\n".join(source[1:]).lstrip() if len(source) < 60 else ""))
+    raise LayoutError(
+        "%s: %s is not what the map's BTF says: %s\n%s%s"
+        % (
+            what,
+            type_name(ctype),
+            "; ".join("%s %s" % pair if pair[0] else pair[1] for pair in found[:8]),
+            "\n".join(table),
+            "\nwrite instead\n" + "\n".join(source[1:]).lstrip() if len(source) < 60 else "",
+        )
+    )
+
 
 def _shown_in(table, path):
     """Return (how much of a field's path, the number of the line) where a table shows it, or what holds it."""
@@ -1999,8 +2855,10 @@ def _shown_in(table, path):
             best = len(known), number
     return best
 
+
 def _zip_longest(left, right):
     return zip(left + [""] * (len(right) - len(left)), right + [""] * (len(left) - len(right)))
+
 
 def _differences(ctype, btf, type_id, strict, path=""):
     """Yield (field, what is wrong with it); only strict looks at more than where things are and how large."""
@@ -2009,24 +2867,37 @@ def _differences(ctype, btf, type_id, strict, path=""):
         for difference in _record_differences(ctype, btf, t, strict, path and path + "."):
             yield difference
         return
-    bytewise = lambda one: _is_array(one) and sizeof(one._type_) == 1 or _is_scalar(one) and one._type_ == "c"
+    bytewise = lambda one: (
+        _is_array(one) and sizeof(one._type_) == 1 or _is_scalar(one) and one._type_ == "c"
+    )
     theirs = btf._ctype(t)
     if bytewise(ctype) or bytewise(theirs):
         return
     if _is_array(ctype) and _is_array(theirs) and len(ctype()) == t.count:
         for difference in _differences(ctype._type_, btf, t.type_id, strict, path + "[]"):
             yield difference
-    elif strict and not (_is_scalar(ctype) and _is_scalar(theirs) and (
-            t.kind in _ENUMS and _is_int(ctype) or _family(ctype) == _family(theirs))):
+    elif strict and not (
+        _is_scalar(ctype)
+        and _is_scalar(theirs)
+        and (t.kind in _ENUMS and _is_int(ctype) or _family(ctype) == _family(theirs))
+    ):
         yield path, "is %s here, %s in BTF" % (type_name(ctype), btf.c_type(type_id))
+
 
 def _family(scalar):
     """Return what strict tells apart: floating point, signed, unsigned."""
-    return next(index for index, codes in enumerate((_FLOAT_CODES, _SIGNED_CODES, _INT_CODES + "?")) if
-                scalar._type_ in codes)
+    return next(
+        index
+        for index, codes in enumerate((_FLOAT_CODES, _SIGNED_CODES, _INT_CODES + "?"))
+        if scalar._type_ in codes
+    )
+
 
 def _record_differences(ctype, btf, t, strict, path):
-    parts = {name: (type_id, offset, bits or 8 * btf.sizeof(type_id)) for name, type_id, offset, bits in btf._parts(t)}
+    parts = {
+        name: (type_id, offset, bits or 8 * btf.sizeof(type_id))
+        for name, type_id, offset, bits in btf._parts(t)
+    }
     rest, span = dict(parts), "byte %s, %s bytes"
     for field, name, offset, bits in _bound(ctype):
         where = path + field.name
@@ -2034,21 +2905,31 @@ def _record_differences(ctype, btf, t, strict, path):
             rest.pop(name, None)
             type_id, other_offset, other_bits = parts[name]
             if (offset, bits) != (other_offset, other_bits):
-                yield where, "is at %s here, at %s in BTF" % tuple(
-                    span % (_bytes_text(at), _bytes_text(size)) for at, size in (
-                        (offset, bits), (other_offset, other_bits)))
+                yield (
+                    where,
+                    "is at %s here, at %s in BTF"
+                    % tuple(
+                        span % (_bytes_text(at), _bytes_text(size))
+                        for at, size in ((offset, bits), (other_offset, other_bits))
+                    ),
+                )
             elif field.bits is None:
                 for difference in _differences(field.type, btf, type_id, strict, where):
                     yield difference
             continue
-        over = [other for other, (_, at, size) in parts.items() if at < offset + bits and offset < at + size]
-        if name is None:               # bound to nothing: what lies there needs no field of its own
+        over = [
+            other
+            for other, (_, at, size) in parts.items()
+            if at < offset + bits and offset < at + size
+        ]
+        if name is None:  # bound to nothing: what lies there needs no field of its own
             rest = {other: part for other, part in rest.items() if other not in over}
         elif name != field.name or strict and over:
             yield where, "has no member '%s' in BTF" % name
     for name, (_, _, bits) in rest.items() if strict else ():
         if bits:
             yield path + name, "is in BTF alone"
+
 
 def _bound(ctype, start=0):
     """Yield (field, name of its BTF member or None, bit offset, bits); fields of anonymous records in their place."""
@@ -2061,23 +2942,43 @@ def _bound(ctype, start=0):
         else:
             yield field, tags.get(field.name, field.name), start + offset, bits
 
+
 # ---- 6. Map -----------------------------------------------------------------
 
 _MODES = {"r": BPF_F_RDONLY, "w": BPF_F_WRONLY, "rw": 0}
 
+
 def _mode_flags(mode):
     if mode not in _MODES:
-        raise ValueError("mode must be \"r\", \"w\" or \"rw\", not %r" % (mode,))
+        raise ValueError('mode must be "r", "w" or "rw", not %r' % (mode,))
     return _MODES[mode]
+
 
 class MapInfo:
     """What the kernel tells of a map, as in struct bpf_map_info; None stands for what it does not tell.
 
     frozen, memlock (bytes) and, of a prog_array, owner_prog_type and owner_jited are from /proc.
     """
-    __slots__ = ("id", "type", "name", "key_size", "value_size", "max_entries", "map_flags", "map_extra",
-                 "btf_id", "btf_key_type_id", "btf_value_type_id", "btf_vmlinux_value_type_id", "btf_vmlinux_id",
-                 "frozen", "memlock", "owner_prog_type", "owner_jited")
+
+    __slots__ = (
+        "id",
+        "type",
+        "name",
+        "key_size",
+        "value_size",
+        "max_entries",
+        "map_flags",
+        "map_extra",
+        "btf_id",
+        "btf_key_type_id",
+        "btf_value_type_id",
+        "btf_vmlinux_value_type_id",
+        "btf_vmlinux_id",
+        "frozen",
+        "memlock",
+        "owner_prog_type",
+        "owner_jited",
+    )
 
     def __init__(self, fd, about):
         info = bpf_map_info()
@@ -2086,7 +2987,7 @@ class MapInfo:
             descriptor = getattr(bpf_map_info, name)
             told = descriptor.offset + descriptor.size <= known
             setattr(self, name, getattr(info, name) if told else None)
-        if self.name is not None:      # the kernel's isalnum() lets Latin-1 letters in
+        if self.name is not None:  # the kernel's isalnum() lets Latin-1 letters in
             self.name = self.name.decode("latin-1")
         proc = _fdinfo(fd)
         self.frozen = proc["frozen"] == "1" if "frozen" in proc else None
@@ -2095,12 +2996,19 @@ class MapInfo:
         self.owner_jited = proc["owner_jited"] == "1" if "owner_jited" in proc else None
 
     def __repr__(self):
-        return "MapInfo(%s)" % ", ".join("%s=%r" % (name, getattr(self, name)) for name in self.__slots__)
+        return "MapInfo(%s)" % ", ".join(
+            "%s=%r" % (name, getattr(self, name)) for name in self.__slots__
+        )
 
     @property
     def _about(self):
         """The map in words: "map 5 (hash 'flows')"."""
-        return "map %s (%s%s)" % (self.id, map_type_name(self.type), " '%s'" % self.name if self.name else "")
+        return "map %s (%s%s)" % (
+            self.id,
+            map_type_name(self.type),
+            " '%s'" % self.name if self.name else "",
+        )
+
 
 def _prove_map(fd, about):
     """Raise unless the descriptor is a map's: the info of a program or BTF object reads like one's."""
@@ -2116,21 +3024,35 @@ def _prove_map(fd, about):
         attr = bpf_attr()
         attr.elem.map_fd = fd
         for cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY):
-            if _syscall(_nr_bpf, cmd, byref(attr), _ELEM_SIZE) != -1 or set_errno(0) != errno.EINVAL:
+            if (
+                _syscall(_nr_bpf, cmd, byref(attr), _ELEM_SIZE) != -1
+                or set_errno(0) != errno.EINVAL
+            ):
                 return
-    kinds = {"anon_inode:bpf-prog": "a BPF program", "anon_inode:btf": "a BTF object",
-             "anon_inode:bpf_link": "a BPF link", None: "something else"}
-    raise _error(errno.EINVAL, BPF_OBJ_GET_INFO_BY_FD, about, detail="no BPF map but " + kinds.get(kind, str(kind)))
+    kinds = {
+        "anon_inode:bpf-prog": "a BPF program",
+        "anon_inode:btf": "a BTF object",
+        "anon_inode:bpf_link": "a BPF link",
+        None: "something else",
+    }
+    raise _error(
+        errno.EINVAL,
+        BPF_OBJ_GET_INFO_BY_FD,
+        about,
+        detail="no BPF map but " + kinds.get(kind, str(kind)),
+    )
+
 
 class _Call:
     """A prepared element command, used by one call at a time.
 
     key and value are the addresses in attr, as objects that are set faster than fields; cell is where an int key goes.
     """
+
     __slots__ = ("fd", "attr", "ref", "key", "value", "cell")
 
     def __init__(self, fd, key_type, flags):
-        self.fd = fd                   # keeps the descriptor open, whatever close() does meanwhile
+        self.fd = fd  # keeps the descriptor open, whatever close() does meanwhile
         self.attr = attr = bpf_attr()
         self.ref = byref(attr)
         self.key = u64.from_buffer(attr, bpf_attr_elem.key.offset)
@@ -2140,6 +3062,7 @@ class _Call:
         if _is_plain_int(key_type):
             self.cell = key_type()
             self.key.value = addressof(self.cell)
+
 
 class Map:
     """A live BPF map.  Open one with from_fd, from_id, from_pin, from_name or create.
@@ -2168,12 +3091,17 @@ class Map:
         number = _integer(number, -1 << 31, (1 << 31) - 1, "descriptor")
         about = "descriptor %d" % number
         if not dup:
-            return cls._opened(_Fd(int, number), about, key, value, strict, token, prove=True, keep=True)
+            return cls._opened(
+                _Fd(int, number), about, key, value, strict, token, prove=True, keep=True
+            )
         import fcntl
+
         try:
             owner = _Fd(fcntl.fcntl, number, fcntl.F_DUPFD_CLOEXEC, 0)
         except (OSError, ValueError) as failure:
-            raise _error(getattr(failure, "errno", errno.EBADF), BPF_OBJ_GET_INFO_BY_FD, about) from None
+            raise _error(
+                getattr(failure, "errno", errno.EBADF), BPF_OBJ_GET_INFO_BY_FD, about
+            ) from None
         try:
             return cls._opened(owner, about, key, value, strict, token, prove=True)
         finally:
@@ -2185,7 +3113,9 @@ class Map:
 
         raises MapNotFound, PermissionDenied, LayoutError, SyscallError.  BPF_MAP_GET_FD_BY_ID, 4.13
         """
-        return cls._opened(_fd_by_id(map_id, _mode_flags(mode)), "map %d" % map_id, key, value, strict)
+        return cls._opened(
+            _fd_by_id(map_id, _mode_flags(mode)), "map %d" % map_id, key, value, strict
+        )
 
     @classmethod
     def from_pin(cls, path, key=None, value=None, *, mode="r", strict=False, token=None):
@@ -2194,8 +3124,15 @@ class Map:
         token: a BPF token's descriptor (create_token), if it takes one to have the map's BTF.  raises MapNotFound,
         PermissionDenied, InvalidArgument for a pinned program, LayoutError, SyscallError.  BPF_OBJ_GET, 4.4
         """
-        return cls._opened(_Fd(_obj_cmd, BPF_OBJ_GET, path, file_flags=_mode_flags(mode)), os.fsdecode(path),
-                           key, value, strict, token, prove=True)
+        return cls._opened(
+            _Fd(_obj_cmd, BPF_OBJ_GET, path, file_flags=_mode_flags(mode)),
+            os.fsdecode(path),
+            key,
+            value,
+            strict,
+            token,
+            prove=True,
+        )
 
     @classmethod
     def from_name(cls, name, key=None, value=None, *, mode="r", strict=False):
@@ -2205,21 +3142,42 @@ class Map:
         """
         found = [info.id for info in maps() if info.name == name]
         if len(found) > 1:
-            several = AmbiguousName("%d maps are named '%s': ids %s; open one by its id" % (
-                len(found), name, ", ".join(map(str, found))))
+            several = AmbiguousName(
+                "%d maps are named '%s': ids %s; open one by its id"
+                % (len(found), name, ", ".join(map(str, found)))
+            )
             several.ids = found
             raise several
         if not found:
-            error = _error(errno.ENOENT, BPF_MAP_GET_FD_BY_ID, "'%s'" % name, detail="no map is named so")
+            error = _error(
+                errno.ENOENT, BPF_MAP_GET_FD_BY_ID, "'%s'" % name, detail="no map is named so"
+            )
             if len(name) > 15:
                 error.hint = "the kernel keeps 15 characters of a name: try '%s'" % name[:15]
             raise error
         return cls.from_id(found[0], key, value, mode=mode, strict=strict)
 
     @classmethod
-    def create(cls, map_type, key=None, value=None, max_entries=1, *, key_size=None, value_size=None, name="",
-               flags=0, inner=None, map_extra=0, numa_node=None, btf=None, btf_key=None, btf_value=None, token=None,
-               strict=False):
+    def create(
+        cls,
+        map_type,
+        key=None,
+        value=None,
+        max_entries=1,
+        *,
+        key_size=None,
+        value_size=None,
+        name="",
+        flags=0,
+        inner=None,
+        map_extra=0,
+        numa_node=None,
+        btf=None,
+        btf_key=None,
+        btf_value=None,
+        token=None,
+        strict=False,
+    ):
         """Create a map and return it, open for reading and writing.  BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8
 
         key_size, value_size default to those of the types; name has at most 15 of A-Z a-z 0-9 _ .; inner is the Map or
@@ -2228,18 +3186,30 @@ class Map:
         """
         attr = bpf_attr()
         create = attr.map_create
-        extra_flags = (0 if numa_node is None else BPF_F_NUMA_NODE) | (0 if token is None else BPF_F_TOKEN_FD)
+        extra_flags = (0 if numa_node is None else BPF_F_NUMA_NODE) | (
+            0 if token is None else BPF_F_TOKEN_FD
+        )
         settings = {
             "map_type": map_type,
-            "key_size": _size_for("key", key, key_size, map_type, _INDEX_TYPES | _FD_KEY_TYPES, _KEYLESS_TYPES),
-            "value_size": _size_for("value", value, value_size, map_type, _NUMBER_VALUE_TYPES, _VALUELESS_TYPES),
-            "max_entries": max_entries, "map_flags": flags, "inner_map_fd": _fd_number(inner),
-            "numa_node": numa_node or 0, "map_extra": map_extra, "btf_fd": _fd_number(btf),
-            "btf_key_type_id": btf_key or 0, "btf_value_type_id": btf_value or 0, "map_token_fd": _fd_number(token),
+            "key_size": _size_for(
+                "key", key, key_size, map_type, _INDEX_TYPES | _FD_KEY_TYPES, _KEYLESS_TYPES
+            ),
+            "value_size": _size_for(
+                "value", value, value_size, map_type, _NUMBER_VALUE_TYPES, _VALUELESS_TYPES
+            ),
+            "max_entries": max_entries,
+            "map_flags": flags,
+            "inner_map_fd": _fd_number(inner),
+            "numa_node": numa_node or 0,
+            "map_extra": map_extra,
+            "btf_fd": _fd_number(btf),
+            "btf_key_type_id": btf_key or 0,
+            "btf_value_type_id": btf_value or 0,
+            "map_token_fd": _fd_number(token),
         }
         size = _ATTR_SIZES[BPF_MAP_CREATE]
         types = dict(create._fields_)
-        for field, number in settings.items():         # ctypes would cut a number that is too large
+        for field, number in settings.items():  # ctypes would cut a number that is too large
             number = _integer(number, *_int_range(types[field]), what=field)
             setattr(create, field, number | extra_flags if field == "map_flags" else number)
             if number:
@@ -2247,12 +3217,23 @@ class Map:
         if name:
             raw = name.encode("latin-1")
             if len(raw) > 15 or b"\0" in raw:
-                raise ValueError("a map's name has at most 15 characters, no NUL among them: %r" % name)
+                raise ValueError(
+                    "a map's name has at most 15 characters, no NUL among them: %r" % name
+                )
             create.map_name = raw
             size = max(size, _end("map_create", "map_name"))
-        about = "a new map (%s%s)" % (map_type_name(create.map_type), " '%s'" % name if name else "")
-        return cls._opened(_Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=create.map_type), about, key,
-                           value, strict, token)
+        about = "a new map (%s%s)" % (
+            map_type_name(create.map_type),
+            " '%s'" % name if name else "",
+        )
+        return cls._opened(
+            _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=create.map_type),
+            about,
+            key,
+            value,
+            strict,
+            token,
+        )
 
     @classmethod
     def _opened(cls, owner, about, key, value, strict, token=None, prove=False, keep=False):
@@ -2273,17 +3254,29 @@ class Map:
     def _adopt(self, info, key, value, strict):
         """Take in what the map is, and check the types against it."""
         self.id, self.name, self.type, self.flags = info.id, info.name, info.type, info.map_flags
-        self.key_size, self.value_size, self.max_entries = info.key_size, info.value_size, info.max_entries
+        self.key_size, self.value_size, self.max_entries = (
+            info.key_size,
+            info.value_size,
+            info.max_entries,
+        )
         self._about = info._about
-        self._btf_info, self._btf, self._no_btf = info, None, ""       # fetched when it is needed
-        self.key_type = self._checked_type(key, self.key_size, self.type in _INDEX_TYPES | _FD_KEY_TYPES, "key", strict)
-        self.value_type = self._checked_type(value, self.value_size, self.type in _NUMBER_VALUE_TYPES, "value", strict)
+        self._btf_info, self._btf, self._no_btf = info, None, ""  # fetched when it is needed
+        self.key_type = self._checked_type(
+            key, self.key_size, self.type in _INDEX_TYPES | _FD_KEY_TYPES, "key", strict
+        )
+        self.value_type = self._checked_type(
+            value, self.value_size, self.type in _NUMBER_VALUE_TYPES, "value", strict
+        )
         # An int key inside these bounds needs no further look; other key types have none.
-        self._key_min, self._key_max = _int_range(self.key_type) if _is_plain_int(self.key_type) else (1, 0)
+        self._key_min, self._key_max = (
+            _int_range(self.key_type) if _is_plain_int(self.key_type) else (1, 0)
+        )
         self._raw_key_type = u8 * self.key_size if self.key_type in (bytes, None) else self.key_type
-        self._raw_value_type = u8 * self.value_size if self.value_type in (bytes, None) else self.value_type
+        self._raw_value_type = (
+            u8 * self.value_size if self.value_type in (bytes, None) else self.value_type
+        )
         self._is_percpu = self.type in _PERCPU_TYPES
-        self._percpu_types = {}        # number of slots -> array type
+        self._percpu_types = {}  # number of slots -> array type
         # What LOOKUP writes into, and how to make one; per-CPU: known once the number of CPUs is proved.
         self._out_type = self._new_out = None
         self._out_size = self.value_size
@@ -2291,17 +3284,26 @@ class Map:
         if not self._is_percpu:
             self._out_type, self._new_out = self._raw_value_type, _maker(self._raw_value_type)
         # What turns that into what the caller gets (None: it is that already)
-        self._finish_one = (bytes if self.value_type is bytes else _get_value if _is_scalar(self.value_type)
-                            else None)
+        self._finish_one = (
+            bytes
+            if self.value_type is bytes
+            else _get_value
+            if _is_scalar(self.value_type)
+            else None
+        )
         self._finish = self._percpu_values if self._is_percpu else self._finish_one
-        self._has_batch = None         # whether the kernel has LOOKUP_BATCH for it; asked before the first scan
-        self._calls = []               # idle _Calls; pop and append of a list are atomic
+        self._has_batch = (
+            None  # whether the kernel has LOOKUP_BATCH for it; asked before the first scan
+        )
+        self._calls = []  # idle _Calls; pop and append of a list are atomic
 
     @property
     def btf(self):
         """The map's BTF; None where there is none, or no right to it (CAP_SYS_ADMIN, or a token)."""
         if self._btf is None:
-            self._types, self._no_btf, self._btf = _map_btf(self._btf_info, self._token)  # _btf last: threads look
+            self._types, self._no_btf, self._btf = _map_btf(
+                self._btf_info, self._token
+            )  # _btf last: threads look
         return self._btf or None
 
     @property
@@ -2314,7 +3316,9 @@ class Map:
         if ctype is None or ctype is BTF:
             return _default_type(self, what, size, numeric, ctype is BTF)
         if size == 0 and ctype is not bytes:
-            raise LayoutError("%s: the map has none, so that %s can't be its type" % (about, type_name(ctype)))
+            raise LayoutError(
+                "%s: the map has none, so that %s can't be its type" % (about, type_name(ctype))
+            )
         check_layout(ctype, size, about)
         type_id = None if ctype is bytes else self._btf_types.get(what)
         if type_id and self.btf.sizeof(type_id) == size:
@@ -2323,7 +3327,7 @@ class Map:
 
     def close(self):
         """Close the map: calls under way finish, later ones raise ValueError.  Closing twice is fine."""
-        self._fd = None                # first, so that no new call is made from it
+        self._fd = None  # first, so that no new call is made from it
         self._calls = []
 
     def __enter__(self):
@@ -2337,8 +3341,13 @@ class Map:
         if self._fd is None:
             return "<Map %s, closed>" % self._about[4:]
         return "<Map %s: key %s (%d bytes), value %s (%d bytes), %d entries at most>" % (
-            self._about[4:], self.key_type and type_name(self.key_type), self.key_size,
-            self.value_type and type_name(self.value_type), self.value_size, self.max_entries)
+            self._about[4:],
+            self.key_type and type_name(self.key_type),
+            self.key_size,
+            self.value_type and type_name(self.value_type),
+            self.value_size,
+            self.max_entries,
+        )
 
     def __reduce__(self):
         raise TypeError("a Map cannot be pickled or copied: open it again")
@@ -2359,7 +3368,7 @@ class Map:
     @property
     def info(self):
         """A fresh MapInfo."""
-        owner = self._live()           # held: its number must not become another's meanwhile
+        owner = self._live()  # held: its number must not become another's meanwhile
         try:
             return MapInfo(owner.number, self._about)
         finally:
@@ -2395,7 +3404,7 @@ class Map:
         while _syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, call.ref, _ELEM_SIZE) == -1:
             code = set_errno(0)
             if code:
-                del calls, call        # a traceback that is kept must not keep the descriptor open
+                del calls, call  # a traceback that is kept must not keep the descriptor open
                 raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
         calls.append(call)
         return out if self._finish is None else self._finish(out)
@@ -2412,7 +3421,10 @@ class Map:
             flags = _flag_bits(flags)  # before out is looked at: __index__ could move it
             key = self._key_in(key)
             out_type = self._flagged_type(flags) or self._proved_type(key)
-            return out_type is not None and self._find(key, flags, self._buffer(out, out_type)) is not None
+            return (
+                out_type is not None
+                and self._find(key, flags, self._buffer(out, out_type)) is not None
+            )
         if type(key) is not int or not self._key_min <= key <= self._key_max:
             key = self._key_in(key)
         if type(out) is not self._out_type or sizeof(out) < self._out_size:
@@ -2494,13 +3506,19 @@ class Map:
 
     def _flagged_type(self, flags):
         """Return the type of the one value that flags select of a per-CPU map, None if they select none."""
-        return self._raw_value_type if self._is_percpu and flags & (BPF_F_CPU | BPF_F_ALL_CPUS) else None
+        return (
+            self._raw_value_type
+            if self._is_percpu and flags & (BPF_F_CPU | BPF_F_ALL_CPUS)
+            else None
+        )
 
     def _error(self, cmd, code, key=None):
         owner = self._fd
         if isinstance(key, _CDATA):
             key = self._key_out(key)
-        detail = "no such key: %s" % _shown(key) if code == errno.ENOENT and key is not None else None
+        detail = (
+            "no such key: %s" % _shown(key) if code == errno.ENOENT and key is not None else None
+        )
         error = _error(code, cmd, self._about, self.type, owner and owner.number, detail)
         if isinstance(error, KeyNotFound):
             error.key = key
@@ -2514,8 +3532,14 @@ class Map:
         """Raise ValueError if the map is closed, NotSupported if it has no keys."""
         self._live()
         if self.key_type is None:
-            use = "asked for with in" if self.type == BPF_MAP_TYPE_BLOOM_FILTER else "peeked at and popped"
-            raise self._no(cmd, "keys; values are pushed, " + use if self.value_size else "keys and values")
+            use = (
+                "asked for with in"
+                if self.type == BPF_MAP_TYPE_BLOOM_FILTER
+                else "peeked at and popped"
+            )
+            raise self._no(
+                cmd, "keys; values are pushed, " + use if self.value_size else "keys and values"
+            )
 
     def _key_in(self, key, cmd=BPF_MAP_LOOKUP_ELEM):
         """Return key as an int within bounds (int key types) or a ctypes object of key_size bytes."""
@@ -2527,7 +3551,13 @@ class Map:
 
     def _key_out(self, obj):
         """Return a key that the kernel wrote in the form that callers get."""
-        return bytes(obj) if self.key_type is bytes else _get_value(obj) if _is_scalar(self.key_type) else obj
+        return (
+            bytes(obj)
+            if self.key_type is bytes
+            else _get_value(obj)
+            if _is_scalar(self.key_type)
+            else obj
+        )
 
     def _value_in(self, key, value, flags=0):
         """Return value as a ctypes object that UPDATE may read; key is where it goes."""
@@ -2539,19 +3569,28 @@ class Map:
         try:
             room = (self._new_out or self._prove_out(key))()
             cpus = len(room)
-        except SyscallError:           # nothing to count the CPUs by: believe /sys, but have room for any number
+        except (
+            SyscallError
+        ):  # nothing to count the CPUs by: believe /sys, but have room for any number
             room, cpus = self._slots(_MAX_CPUS)(), len(_sysfs_cpus())
         stride = sizeof(room._type_)
-        if cpus and (type(value) is self._percpu_types.get(cpus) or isinstance(value, (bytes, bytearray, memoryview))):
+        if cpus and (
+            type(value) is self._percpu_types.get(cpus)
+            or isinstance(value, (bytes, bytearray, memoryview))
+        ):
             raw = memoryview(value).tobytes()  # a copy: nobody can resize what is measured here
             if len(raw) == cpus * stride:
                 ctypes.memmove(room, raw, len(raw))
                 return room
         listed = isinstance(value, (list, tuple))
-        values = tuple(value) if listed else (value,) * len(room)      # ours: an __index__ could append to a list
+        values = (
+            tuple(value) if listed else (value,) * len(room)
+        )  # ours: an __index__ could append to a list
         if listed and (len(values) != cpus or not cpus):
-            raise LayoutError("%s takes one value, or one for each of %s possible CPUs, not %d" % (
-                what, cpus or "the unknown number of", len(values)))
+            raise LayoutError(
+                "%s takes one value, or one for each of %s possible CPUs, not %d"
+                % (what, cpus or "the unknown number of", len(values))
+            )
         for index, one in enumerate(values):
             obj = _to_ctype(self.value_type, self.value_size, one, what)
             ctypes.memmove(addressof(room) + index * stride, addressof(obj), self.value_size)
@@ -2561,15 +3600,21 @@ class Map:
         """Return a ctypes object over the caller's writable memory, which must have out_type's size."""
         size = sizeof(out_type)
         try:
-            foreign = isinstance(out, _CDATA) and type(out) is not out_type and self.value_type is not bytes and not (
-                isinstance(out, ctypes.Array) and sizeof(out._type_) == 1)
+            foreign = (
+                isinstance(out, _CDATA)
+                and type(out) is not out_type
+                and self.value_type is not bytes
+                and not (isinstance(out, ctypes.Array) and sizeof(out._type_) == 1)
+            )
             view = memoryview(out).cast("B")
             if foreign or view.nbytes != size:
                 raise TypeError("%s of %d bytes" % (type(out).__name__, view.nbytes))
             return (u8 * size).from_buffer(view)
-        except (TypeError, ValueError) as failure:     # no buffer, read-only, not contiguous
-            raise LayoutError("out must be %s or a writable buffer of %d bytes: %s" % (
-                type_name(out_type), size, failure)) from None
+        except (TypeError, ValueError) as failure:  # no buffer, read-only, not contiguous
+            raise LayoutError(
+                "out must be %s or a writable buffer of %d bytes: %s"
+                % (type_name(out_type), size, failure)
+            ) from None
 
     # -- per-CPU values
 
@@ -2583,8 +3628,15 @@ class Map:
         """Return the array type of count slots of percpu_stride bytes."""
         if count not in self._percpu_types:
             padding = percpu_stride(self.value_size) - self.value_size
-            slot = type("slot", (ctypes.Structure,), {"_fields_": [
-                ("value", self._raw_value_type), ("_pad", u8 * padding)][:2 if padding else 1]})
+            slot = type(
+                "slot",
+                (ctypes.Structure,),
+                {
+                    "_fields_": [("value", self._raw_value_type), ("_pad", u8 * padding)][
+                        : 2 if padding else 1
+                    ]
+                },
+            )
             self._percpu_types.setdefault(count, slot * count)
         return self._percpu_types[count]
 
@@ -2614,20 +3666,21 @@ class Map:
         For who may not create a map.  raises KeyNotFound where key is absent: nothing is proved then
         """
         import mmap
+
         stride = percpu_stride(self.value_size)
         with mmap.mmap(-1, stride * _MAX_CPUS, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-            mark = os.urandom(8)       # no value looks like it
+            mark = os.urandom(8)  # no value looks like it
             for offset in range(0, len(memory), stride):
-                memory[offset:offset + 8] = mark
+                memory[offset : offset + 8] = mark
             room = u8.from_buffer(memory)
             try:
                 code = self._element(BPF_MAP_LOOKUP_ELEM, key, room)
             finally:
-                del room               # or the memory could not be unmapped
+                del room  # or the memory could not be unmapped
             if code:
                 raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
             count = 0
-            while count < _MAX_CPUS and memory[count * stride:count * stride + 8] != mark:
+            while count < _MAX_CPUS and memory[count * stride : count * stride + 8] != mark:
                 count += 1
             return count
 
@@ -2734,13 +3787,18 @@ class Map:
         pushing = cmd == BPF_MAP_UPDATE_ELEM
         # LOOKUP in a bloom filter reads the buffer: there is nothing to peek at.
         if self.key_type is not None or not pushing and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
-            raise self._no(cmd, "order of values" if pushing or self.key_type is not None else "values to read")
+            raise self._no(
+                cmd, "order of values" if pushing or self.key_type is not None else "values to read"
+            )
         obj = self._value_in(None, given[0]) if pushing and self.value_size else self._new_out()
         code = self._element(cmd, None, obj, given[1] if given else 0)
         if code:
             error = self._error(cmd, code)
             if code == errno.ENOENT:
-                error.args = (code, "%s on %s: the map is empty (ENOENT)" % (error.cmd, self._about))
+                error.args = (
+                    code,
+                    "%s on %s: the map is empty (ENOENT)" % (error.cmd, self._about),
+                )
             raise error
         return None if pushing else self._finished(obj)
 
@@ -2762,8 +3820,14 @@ class Map:
             owner, attr = self._live(), bpf_attr()
             attr.batch.map_fd = owner.number
             code = 0
-            while not code and self.type in _BATCH_TYPES and _syscall(
-                    _nr_bpf, BPF_MAP_LOOKUP_BATCH, byref(attr), _ATTR_SIZES[BPF_MAP_LOOKUP_BATCH]) == -1:
+            while (
+                not code
+                and self.type in _BATCH_TYPES
+                and _syscall(
+                    _nr_bpf, BPF_MAP_LOOKUP_BATCH, byref(attr), _ATTR_SIZES[BPF_MAP_LOOKUP_BATCH]
+                )
+                == -1
+            ):
                 code = set_errno(0)
             del owner
             if code not in (0, errno.EINVAL, ENOTSUPP):
@@ -2798,7 +3862,7 @@ class Map:
 
     def _scan_batches(self, with_values):
         parts = _Batches(self, BPF_MAP_LOOKUP_BATCH, None)
-        parts._owner = None            # a generator lets in one thread at a time, whichever
+        parts._owner = None  # a generator lets in one thread at a time, whichever
         for keys, values in parts:
             values = self._each(values, self.value_type) if with_values else [None] * len(keys)
             for entry in zip(self._each(keys, self.key_type), values):
@@ -2811,7 +3875,7 @@ class Map:
             copy = _copier(self._out_type)
             return [self._percpu_values(copy(raw, offset)) for offset in range(0, len(raw), step)]
         if ctype is bytes:
-            return [raw[offset:offset + step] for offset in range(0, len(raw), step)]
+            return [raw[offset : offset + step] for offset in range(0, len(raw), step)]
         if _is_plain(ctype) and ctype._type_ != "c":
             return array[:]
         copy = _copier(ctype)
@@ -2834,7 +3898,9 @@ class Map:
         while cursor is not None:
             steps += 1
             if steps > 20 * (self.max_entries or len(seen)) + 1000:
-                raise IterationAborted("%s: deletions keep sending the scan back to its start" % self._about)
+                raise IterationAborted(
+                    "%s: deletions keep sending the scan back to its start" % self._about
+                )
             raw = _raw(cursor)
             following = self._next(self._key_in(raw))  # before the current key may be deleted
             out = None
@@ -2845,7 +3911,10 @@ class Map:
                 news += 1
                 yield cursor, out
             elif following is None and news and self._find(raw) is None:
-                news, following = 0, self._next(None)  # vanished just then: once more, until nothing new comes
+                news, following = (
+                    0,
+                    self._next(None),
+                )  # vanished just then: once more, until nothing new comes
             cursor = following
 
     def lookup_batch(self, size=None):
@@ -2882,7 +3951,9 @@ class Map:
         """Return how many entries a batch is to hold: size, or as many as fit into about a MiB."""
         if size is not None:
             return min(_integer(size, 1, (1 << 32) - 1, "size"), self.max_entries or 1 << 12)
-        cpus = len(_proven_cpus or range(64)) if self._is_percpu else 1        # no more than a guess at the memory
+        cpus = (
+            len(_proven_cpus or range(64)) if self._is_percpu else 1
+        )  # no more than a guess at the memory
         entry = self.key_size + cpus * percpu_stride(self.value_size)
         return max(1, min(self.max_entries or 1 << 12, 1 << 16, (1 << 20) // entry))
 
@@ -2895,9 +3966,11 @@ class Map:
         flags = _flag_bits(flags)
         keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
         if self._is_percpu and not self._flagged_type(flags) and len(keys):
-            self._prove_some(bytes(keys)[:self.key_size])
+            self._prove_some(bytes(keys)[: self.key_size])
         value_type = self._flagged_type(flags) or self._out_type or self._raw_value_type
-        values = self._batch_in(value_type, values, lambda value: self._value_in(None, value, flags), "values")
+        values = self._batch_in(
+            value_type, values, lambda value: self._value_in(None, value, flags), "values"
+        )
         if len(keys) != len(values):
             raise LayoutError("%d keys and %d values do not go together" % (len(keys), len(values)))
         return self._write_batch(BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM, keys, values, flags)
@@ -2914,20 +3987,27 @@ class Map:
         """Return a new array of ctype with the elements given: one that nobody else can resize or redefine."""
         self._keyed(BPF_MAP_UPDATE_BATCH)
         try:
-            if isinstance(given, (str, _CDATA)) and getattr(type(given), "_type_", None) is not ctype:
+            if (
+                isinstance(given, (str, _CDATA))
+                and getattr(type(given), "_type_", None) is not ctype
+            ):
                 raise TypeError("not " + type(given).__name__)
             if not isinstance(given, (list, tuple)):
                 try:
                     raw = memoryview(given).tobytes()
-                except TypeError:      # no buffer
+                except TypeError:  # no buffer
                     given = list(given)
                 else:
                     if len(raw) % sizeof(ctype):
-                        raise ValueError("%d bytes are not a multiple of %d" % (len(raw), sizeof(ctype)))
+                        raise ValueError(
+                            "%d bytes are not a multiple of %d" % (len(raw), sizeof(ctype))
+                        )
                     return _copier(ctype * (len(raw) // sizeof(ctype)))(raw)
         except (TypeError, ValueError) as failure:
-            raise LayoutError("%s must be an array of %s, a buffer of whole ones or a sequence: %s" % (
-                what, type_name(ctype), failure)) from None
+            raise LayoutError(
+                "%s must be an array of %s, a buffer of whole ones or a sequence: %s"
+                % (what, type_name(ctype), failure)
+            ) from None
         return _array_of(ctype, [convert(one) for one in given])
 
     def _prove_some(self, key):
@@ -2935,7 +4015,9 @@ class Map:
         if self._proved_type(self._key_in(key)) is None:
             first = self._next(None)
             if first is None or self._proved_type(self._key_in(_raw(first))) is None:
-                raise self._no(BPF_MAP_LOOKUP_BATCH, "entry by which the possible CPUs could be counted")
+                raise self._no(
+                    BPF_MAP_LOOKUP_BATCH, "entry by which the possible CPUs could be counted"
+                )
 
     def _write_batch(self, batch_cmd, cmd, keys, values, flags):
         """Run UPDATE_BATCH or DELETE_BATCH on arrays; where there is no batch, cmd on each."""
@@ -2945,16 +4027,18 @@ class Map:
         batch.keys, batch.values = addressof(keys), 0 if values is None else addressof(values)
         if not total or _syscall(_nr_bpf, batch_cmd, byref(attr), _ATTR_SIZES[batch_cmd]) != -1:
             return total
-        code = set_errno(0)            # 0: a signal handler took it; what is left tells it once more
+        code = set_errno(0)  # 0: a signal handler took it; what is left tells it once more
         del owner
-        done = batch.count if batch.count < total else 0       # as it was: refused as a whole
+        done = batch.count if batch.count < total else 0  # as it was: refused as a whole
         raw, step = bytes(keys), self.key_size
-        key_at = lambda index: self._key_in(raw[index * step:(index + 1) * step])
+        key_at = lambda index: self._key_in(raw[index * step : (index + 1) * step])
         if code in (ENOTSUPP, errno.EINVAL) and not done or not code:
             batch_cmd = cmd
             first = done
             for done in range(first, total):
-                value = None if values is None else u8.from_buffer(values, done * sizeof(values._type_))
+                value = (
+                    None if values is None else u8.from_buffer(values, done * sizeof(values._type_))
+                )
                 code = self._element(cmd, key_at(done), value, flags)
                 if code:
                     break
@@ -2996,7 +4080,9 @@ class Map:
         self._live()
         with Map.from_pin(path) as pinned:
             if pinned.id != self.id:
-                raise BPFError("%s is a pin of %s, not of %s" % (os.fsdecode(path), pinned._about, self._about))
+                raise BPFError(
+                    "%s is a pin of %s, not of %s" % (os.fsdecode(path), pinned._about, self._about)
+                )
         os.unlink(path)
 
     def mmap(self, writable=False):
@@ -3008,26 +4094,39 @@ class Map:
         """
         import fcntl
         import mmap
+
         owner = self._live()
         try:
             if self.type == BPF_MAP_TYPE_ARRAY and self.flags & BPF_F_MMAPABLE:
                 length = percpu_stride(self.value_size) * self.max_entries
             elif self.type in _VALUELESS_TYPES:
                 ring = 2 * mmap.PAGESIZE + 2 * self.max_entries
-                length = self.max_entries * mmap.PAGESIZE if self.type == BPF_MAP_TYPE_ARENA else ring
+                length = (
+                    self.max_entries * mmap.PAGESIZE if self.type == BPF_MAP_TYPE_ARENA else ring
+                )
             else:
-                raise _error(ENOTSUPP, "mmap", self._about, detail="not an array created with BPF_F_MMAPABLE, a ring "
-                             "buffer or an arena")
+                raise _error(
+                    ENOTSUPP,
+                    "mmap",
+                    self._about,
+                    detail="not an array created with BPF_F_MMAPABLE, a ring buffer or an arena",
+                )
             if fcntl.fcntl(owner.number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
                 raise _error(errno.EACCES, "mmap", self._about, self.type, owner.number)
             try:
-                memory = mmap.mmap(owner.number, length, mmap.MAP_SHARED,
-                                   mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0))
+                memory = mmap.mmap(
+                    owner.number,
+                    length,
+                    mmap.MAP_SHARED,
+                    mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0),
+                )
             except OSError as failure:
                 raise _error(failure.errno, "mmap", self._about, self.type, owner.number) from None
         finally:
             del owner
         return MemoryMap(self, memory, writable)
+
+
 def _array_of(ctype, objects):
     """Return an array of ctype holding objects: ctypes objects of its size, or ints."""
     array = (ctype * len(objects))()
@@ -3036,6 +4135,7 @@ def _array_of(ctype, objects):
         obj = _set(ctype, obj) if isinstance(obj, int) else obj
         ctypes.memmove(addressof(array) + index * step, addressof(obj), step)
     return array
+
 
 class _Batches:
     """Iterator over a map's entries in parts, by LOOKUP_BATCH or LOOKUP_AND_DELETE_BATCH, for one thread.
@@ -3047,9 +4147,11 @@ class _Batches:
     def __init__(self, m, cmd, size):
         self._map, self._cmd, self._room = m, cmd, m._batch_room(size)
         self._attr, self._out_batch = bpf_attr(), (u8 * max(4, m.key_size))()
-        self._arrays = self._cursor = None         # (keys, values) of one length; bytes, or None: from the start
-        self._part = self.last = None              # the same: it has been handed out
-        self._under_way = False                    # a call was begun whose outcome has not been taken
+        self._arrays = self._cursor = (
+            None  # (keys, values) of one length; bytes, or None: from the start
+        )
+        self._part = self.last = None  # the same: it has been handed out
+        self._under_way = False  # a call was begun whose outcome has not been taken
         self._end, self._idle, self._owner = None, 0, {}
 
     def __iter__(self):
@@ -3066,14 +4168,16 @@ class _Batches:
         try:
             self.last = self._part
             return self.last
-        except BaseException:                      # the caller never saw it
+        except BaseException:  # the caller never saw it
             self.last = last
             raise
 
     def _step(self):
         """Make a call, or take the outcome of one that an exception cut short; taken twice, it is the same."""
         m, batch, code = self._map, self._attr.batch, None
-        restarts = m.type == BPF_MAP_TYPE_RHASH    # its cursor is a key, and may be gone: drain from the start
+        restarts = (
+            m.type == BPF_MAP_TYPE_RHASH
+        )  # its cursor is a key, and may be gone: drain from the start
         if not self._under_way:
             if m._is_percpu and m._out_type is None:
                 first = m._next(None)
@@ -3082,10 +4186,14 @@ class _Batches:
                     return
                 m._prove_some(_raw(first))
             keys = self._arrays and self._arrays[0]
-            if self._cmd != BPF_MAP_LOOKUP_BATCH or not keys or sizeof(keys) != self._room * m.key_size:
+            if (
+                self._cmd != BPF_MAP_LOOKUP_BATCH
+                or not keys
+                or sizeof(keys) != self._room * m.key_size
+            ):
                 self._arrays = (m._raw_key_type * self._room)(), (m._out_type * self._room)()
-            keys, values = self._arrays            # the room is theirs: no other count goes with them
-            ctypes.memset(self._out_batch, 0xff, sizeof(self._out_batch))
+            keys, values = self._arrays  # the room is theirs: no other count goes with them
+            ctypes.memset(self._out_batch, 0xFF, sizeof(self._out_batch))
             in_batch = ctypes.create_string_buffer(self._cursor or b"")
             owner = m._live()
             batch.in_batch = addressof(in_batch) if self._cursor else 0
@@ -3103,23 +4211,31 @@ class _Batches:
         moved = cursor.strip(b"\xff") != b""
         filled = restarts and room > 1 and bytes(keys)[:step] != bytes(keys)[-step:]
         if not (code == 0 or moved or count != room or filled):
-            count = 0                              # it did not run
+            count = 0  # it did not run
         if count:
-            self._part = (keys._type_ * count).from_buffer(keys), (values._type_ * count).from_buffer(values)
+            self._part = (
+                (keys._type_ * count).from_buffer(keys),
+                (values._type_ * count).from_buffer(values),
+            )
         self._idle = 0 if count else self._idle + 1
         if code == errno.ENOENT and not (restarts and count):
             self._end = StopIteration
-        elif code == errno.ENOSPC and not count:   # one bucket holds more
+        elif code == errno.ENOSPC and not count:  # one bucket holds more
             if room >= m.max_entries:
-                self._end = IterationAborted("%s: a bucket of more than all %d entries" % (m._about, room))
+                self._end = IterationAborted(
+                    "%s: a bucket of more than all %d entries" % (m._about, room)
+                )
             self._room = min(2 * room, m.max_entries)
         elif code in (0, None, errno.ENOENT, errno.EINTR, errno.EAGAIN):
             self._cursor = None if restarts else cursor if moved else self._cursor
             if self._idle > 1000:
-                self._end = IterationAborted("%s: the kernel keeps interrupting the scan" % m._about)
+                self._end = IterationAborted(
+                    "%s: the kernel keeps interrupting the scan" % m._about
+                )
         else:
             self._end = m._error(self._cmd, code)
         self._under_way = False
+
 
 class MemoryMap:
     """The memory of a map: an array created with BPF_F_MMAPABLE, a ring buffer or an arena.  Made by Map.mmap.
@@ -3132,13 +4248,21 @@ class MemoryMap:
 
     def __init__(self, m, memory, writable):
         self._memory, self._writable, self._type = memory, writable, m.value_type
-        self._size, self._stride, self._about = m.value_size, percpu_stride(m.value_size), "value of " + m._about
+        self._size, self._stride, self._about = (
+            m.value_size,
+            percpu_stride(m.value_size),
+            "value of " + m._about,
+        )
         self._count = m.max_entries if m.value_size else 0
         self.view, self._words = memoryview(memory), None
-        if _is_plain(self._type) and self._type._type_ in _INT_CODES + "fd" and not _is_swapped(self._type):
+        if (
+            _is_plain(self._type)
+            and self._type._type_ in _INT_CODES + "fd"
+            and not _is_swapped(self._type)
+        ):
             # One load an element, and the fastest that Python has.
-            words = self.view[:self._stride * self._count].cast(self._type._type_)
-            self._words = words[::self._stride // self._size]
+            words = self.view[: self._stride * self._count].cast(self._type._type_)
+            self._words = words[:: self._stride // self._size]
 
     def __len__(self):
         return self._count
@@ -3150,7 +4274,7 @@ class MemoryMap:
             raise ValueError("this mapping is closed")
         if not 0 <= index < self._count:
             raise IndexError("index %r is not in 0..%d" % (index, self._count - 1))
-        index = range(self._count)[index]          # numpy's integers would overflow below
+        index = range(self._count)[index]  # numpy's integers would overflow below
         return memory, index * self._stride, index * self._stride + self._size
 
     def __getitem__(self, index):
@@ -3185,9 +4309,11 @@ class MemoryMap:
     def __exit__(self, *_):
         self.close()
 
+
 def lpm_key(text):
     """Return the key of an LPM trie, as bytes, for "10.0.0.0/8" or an IPv6 prefix; the whole address without a /."""
     import socket
+
     address, slash, length = text.partition("/")
     try:
         raw = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
@@ -3197,16 +4323,27 @@ def lpm_key(text):
         raise ValueError("%r: the prefix length must be 0..%d" % (text, 8 * len(raw)))
     return (int(length) if slash else 8 * len(raw)).to_bytes(4, sys.byteorder) + raw
 
+
 def _flag_bits(flags):
-    return flags if type(flags) is int and 0 <= flags < 1 << 64 else _integer(flags, 0, (1 << 64) - 1, "flags")
+    return (
+        flags
+        if type(flags) is int and 0 <= flags < 1 << 64
+        else _integer(flags, 0, (1 << 64) - 1, "flags")
+    )
+
 
 def _shown(key):
     """Return a key in few characters, for a message."""
     try:
-        text = bytes(key).hex() if isinstance(key, (bytes, bytearray, memoryview)) else repr(to_python(key))
-    except LayoutError:                # the class has a _union_ without a branch for it
+        text = (
+            bytes(key).hex()
+            if isinstance(key, (bytes, bytearray, memoryview))
+            else repr(to_python(key))
+        )
+    except LayoutError:  # the class has a _union_ without a branch for it
         text = bytes(key).hex()
     return text if len(text) <= 200 else text[:200] + "..."
+
 
 def _default_type(source, what, size, numeric, demanded=False):
     """Return the type of a source's keys or values: BTF's (or BTFError if demanded), a number, bytes, or None."""
@@ -3215,29 +4352,42 @@ def _default_type(source, what, size, numeric, demanded=False):
         if not type_id:
             raise BTFError("%s of %s has no BTF type: %s" % (what, source._about, source._no_btf))
         if btf.sizeof(type_id) != size:
-            raise BTFError("%s of %s has %d bytes, its BTF type %d" % (
-                what, source._about, size, btf.sizeof(type_id)))
+            raise BTFError(
+                "%s of %s has %d bytes, its BTF type %d"
+                % (what, source._about, size, btf.sizeof(type_id))
+            )
         return btf.ctype(type_id)
     except BTFError as failure:
         if demanded:
             raise
         source._no_btf = str(failure) if type_id else source._no_btf
     number = _UNSIGNED_INTS.get(size) if numeric and size in (4, 8) else None
-    return None if size == 0 else getattr(number, "__ctype_%se__" % source.order[0]) if number else bytes
+    return (
+        None
+        if size == 0
+        else getattr(number, "__ctype_%se__" % source.order[0])
+        if number
+        else bytes
+    )
+
 
 def _map_btf(info, token):
     """Return ({"key": type id, "value": type id}, why not, BTF) of a map; ({}, why, False) where it can't be had."""
     key_id, value_id, btf_id = info.btf_key_type_id, info.btf_value_type_id, info.btf_id
-    if info.btf_vmlinux_value_type_id:             # struct_ops: a type of the kernel's, or of a module's
+    if info.btf_vmlinux_value_type_id:  # struct_ops: a type of the kernel's, or of a module's
         key_id, value_id, btf_id = 0, info.btf_vmlinux_value_type_id, info.btf_vmlinux_id
     try:
         if not btf_id and not value_id:
             return {}, "the map has none", False
         btf = BTF.from_id(btf_id, token) if btf_id else BTF.from_vmlinux()
-        return {what: type_id for what, type_id in (("key", key_id), ("value", value_id)) if type_id}, \
-            "its BTF has no type for it", btf
+        return (
+            {what: type_id for what, type_id in (("key", key_id), ("value", value_id)) if type_id},
+            "its BTF has no type for it",
+            btf,
+        )
     except (SyscallError, BTFError) as failure:
         return {}, str(failure), False
+
 
 def _size_for(what, ctype, size, map_type, word_types, void_types):
     """Return the key_size or value_size to create a map with: 4 in word_types, 0 in void_types if none is given."""
@@ -3250,9 +4400,11 @@ def _size_for(what, ctype, size, map_type, word_types, void_types):
         return 4 if map_type in word_types else 0
     raise LayoutError("give %s= a ctypes type, or %s_size=" % (what, what))
 
+
 def _fd_number(source):
     """Return the descriptor number of an int, an object with fileno(), or None (0)."""
     return 0 if source is None else source.fileno() if hasattr(source, "fileno") else source
+
 
 def _fd_by_id(map_id, open_flags):
     """Return the _Fd of the map with an id."""
@@ -3261,6 +4413,7 @@ def _fd_by_id(map_id, open_flags):
     attr.get_id.open_flags = open_flags
     return _Fd(_bpf, BPF_MAP_GET_FD_BY_ID, attr, "map %d" % map_id)
 
+
 def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
     """Run BPF_OBJ_PIN or BPF_OBJ_GET on a path; return its result."""
     raw = os.fsencode(path)
@@ -3268,8 +4421,13 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
         raise ValueError("a path cannot contain a NUL byte")
     pathname = ctypes.create_string_buffer(raw)
     attr = bpf_attr()
-    attr.obj.pathname, attr.obj.bpf_fd, attr.obj.file_flags = addressof(pathname), bpf_fd, file_flags
+    attr.obj.pathname, attr.obj.bpf_fd, attr.obj.file_flags = (
+        addressof(pathname),
+        bpf_fd,
+        file_flags,
+    )
     return _bpf(cmd, attr, os.fsdecode(path), path=os.fsdecode(path), flags=file_flags)
+
 
 def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
     """Return the Map that spec names, as bpftool does: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
@@ -3291,7 +4449,10 @@ def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
         return Map.from_pin(which, key, value, mode=mode, strict=strict, token=token)
     if kind == "name" and len(which.split()) == 1:
         return Map.from_name(which, key, value, mode=mode, strict=strict)
-    raise ValueError("a map is given as \"id N\", \"name S\", \"pinned PATH\", N, S or /PATH, not %r" % spec)
+    raise ValueError(
+        'a map is given as "id N", "name S", "pinned PATH", N, S or /PATH, not %r' % spec
+    )
+
 
 def create_token(path="/sys/fs/bpf"):
     """Return a BPF token's descriptor (fileno()), with the rights that a bpffs delegates to this user namespace.
@@ -3303,18 +4464,23 @@ def create_token(path="/sys/fs/bpf"):
     attr.token_create.bpffs_fd = bpffs.number
     return _Fd(_bpf, BPF_TOKEN_CREATE, attr, os.fsdecode(path))
 
+
 # ---- 7. Inspection ----------------------------------------------------------
+
 
 def maps():
     """Yield the MapInfo of every map in the kernel, by id; it takes CAP_SYS_ADMIN.  BPF_MAP_GET_NEXT_ID, 4.13"""
+
     def read(map_id):
         owner = _fd_by_id(map_id, BPF_F_RDONLY)
         try:
             return MapInfo(owner.number, "map %d" % map_id)
         finally:
-            del owner                  # and not kept by a traceback
+            del owner  # and not kept by a traceback
+
     for _, info in _each(BPF_MAP_GET_NEXT_ID, read):
         yield info
+
 
 def pins(root="/sys/fs/bpf"):
     """Return {map id: [path, ...]} of the maps pinned below root; what may not be read is left out."""
@@ -3325,9 +4491,10 @@ def pins(root="/sys/fs/bpf"):
             try:
                 with Map.from_pin(path) as pinned:
                     found.setdefault(pinned.id, []).append(path)
-            except SyscallError:       # a program's pin, a link's, no pin at all, or not for us
+            except SyscallError:  # a program's pin, a link's, no pin at all, or not for us
                 continue
     return found
+
 
 def users(map_id):
     """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as one may see (4.13, /proc)."""
@@ -3338,19 +4505,25 @@ def users(map_id):
                 found["progs"].append(("%d %s" % (prog_id, info.name.decode("latin-1"))).strip())
     except SyscallError:
         pass
-    for pid in sorted(filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ()), key=int):
-        try:                           # a descriptor closed meanwhile is an empty file
-            if any(_colon_file("/proc/%s/fdinfo/%s" % (pid, fd)).get("map_id") == str(map_id)
-                   for fd in os.listdir("/proc/%s/fdinfo" % pid)):
+    for pid in sorted(
+        filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ()), key=int
+    ):
+        try:  # a descriptor closed meanwhile is an empty file
+            if any(
+                _colon_file("/proc/%s/fdinfo/%s" % (pid, fd)).get("map_id") == str(map_id)
+                for fd in os.listdir("/proc/%s/fdinfo" % pid)
+            ):
                 found["pids"].append("%s(%s)" % (_read_text("/proc/%s/comm" % pid).strip(), pid))
-        except OSError:                # gone, or not ours to see
+        except OSError:  # gone, or not ours to see
             continue
     return found
+
 
 def _prog_fd(prog_id):
     attr = bpf_attr()
     attr.get_id.start_id = prog_id
     return _Fd(_bpf, BPF_PROG_GET_FD_BY_ID, attr, "program %d" % prog_id)
+
 
 def _prog_info(prog_id):
     """Return (bpf_prog_info, its map ids) of a program."""
@@ -3364,36 +4537,64 @@ def _prog_info(prog_id):
     finally:
         del owner
 
+
 def _open_program(spec):
     """Return the descriptor (fileno()) of the program that "id N", "pinned PATH", "tag T" or "name S" says."""
     kind, _, which = spec.partition(" ")
     if kind == "pinned":
         return _Fd(_obj_cmd, BPF_OBJ_GET, which)
-    found = [prog_id for prog_id, (info, _) in _each(BPF_PROG_GET_NEXT_ID, _prog_info) if which == (
-        str(prog_id) if kind == "id" else bytes(info.tag).hex() if kind == "tag" else info.name.decode("latin-1"))]
+    found = [
+        prog_id
+        for prog_id, (info, _) in _each(BPF_PROG_GET_NEXT_ID, _prog_info)
+        if which
+        == (
+            str(prog_id)
+            if kind == "id"
+            else bytes(info.tag).hex()
+            if kind == "tag"
+            else info.name.decode("latin-1")
+        )
+    ]
     if len(found) != 1:
         raise ValueError("%d programs are '%s'" % (len(found), spec))
     return _prog_fd(found[0])
+
 
 # ---- 8. Output formats ------------------------------------------------------
 # A source is a Map opened with bytes as key and value, or a Capture; an entry of it is (key, value), the value of a
 # per-CPU map a list.
 
+
 class View:
     """A source with the types of its keys and values: those given, or BTF's, or numbers, or bytes."""
 
     def __init__(self, source, key=None, value=None):
-        self.source, self.info, self.cpus, self.width = source, source.info, getattr(source, "cpus", ()), 0
+        self.source, self.info, self.cpus, self.width = (
+            source,
+            source.info,
+            getattr(source, "cpus", ()),
+            0,
+        )
         if self.info.type in _PERCPU_TYPES and not self.cpus:
             self.cpus = possible_cpus()
         numeric = {"key": _INDEX_TYPES | _FD_KEY_TYPES, "value": _NUMBER_VALUE_TYPES}
-        self.key, self.value = (_default_type(source, what, size, self.info.type in numeric[what]) or bytes
-                                if ctype is None else ctype for ctype, what, size in (
-                                    (key, "key", self.info.key_size), (value, "value", self.info.value_size)))
+        self.key, self.value = (
+            _default_type(source, what, size, self.info.type in numeric[what]) or bytes
+            if ctype is None
+            else ctype
+            for ctype, what, size in (
+                (key, "key", self.info.key_size),
+                (value, "value", self.info.value_size),
+            )
+        )
         check_layout(self.key, self.info.key_size, "key of " + self.info._about)
         check_layout(self.value, self.info.value_size, "value of " + self.info._about)
         shown = {"key": key is None and self.key, "value": value is None and self.value}
-        self.ids = {what: type_id for what, type_id in source._btf_types.items() if shown[what] not in (False, bytes)}
+        self.ids = {
+            what: type_id
+            for what, type_id in source._btf_types.items()
+            if shown[what] not in (False, bytes)
+        }
 
     def entries(self):
         """Return an iterator over (key, value) as bytes; of a per-CPU map values are lists."""
@@ -3402,7 +4603,9 @@ class View:
     def plain(self, raw, what):
         """Return the plain form of a key or value; of a list that of each CPU's."""
         if isinstance(raw, list):
-            return [{"cpu": cpu, "value": self.plain(one, what)} for cpu, one in zip(self.cpus, raw)]
+            return [
+                {"cpu": cpu, "value": self.plain(one, what)} for cpu, one in zip(self.cpus, raw)
+            ]
         ctype = getattr(self, what)
         if what in self.ids:
             return self.source.btf._plain(self.ids[what], raw)
@@ -3422,19 +4625,29 @@ class View:
 
     def bpftool(self, key, value):
         """Return an entry as bpftool's JSON has it."""
+
         def form(each):
             if not isinstance(value, list):
-                there = {"error": os.strerror(errno.ENOENT)} if value is None else each("value", value)
+                there = (
+                    {"error": os.strerror(errno.ENOENT)} if value is None else each("value", value)
+                )
                 return {"key": each("key", key), "value": there}
-            return {"key": each("key", key), "values": [
-                {"cpu": cpu, "value": each("value", one)} for cpu, one in zip(self.cpus, value)]}
+            return {
+                "key": each("key", key),
+                "values": [
+                    {"cpu": cpu, "value": each("value", one)} for cpu, one in zip(self.cpus, value)
+                ],
+            }
+
         btf, types = self.source.btf, self.source._btf_types
         entry = form(lambda _, raw: ["0x%02x" % byte for byte in raw])
-        if self.info.type in _OF_MAPS_TYPES and value is not None:         # from bpftool 7.5 on
+        if self.info.type in _OF_MAPS_TYPES and value is not None:  # from bpftool 7.5 on
             entry["inner_map_id"] = int.from_bytes(value, self.source.order)
         if "value" in types and self.info.key_size:
             shown = form(lambda what, raw: what in types and _bpftool_form(btf, types[what], raw))
-            entry["formatted"] = {name: part for name, part in shown.items() if name != "key" or "key" in types}
+            entry["formatted"] = {
+                name: part for name, part in shown.items() if name != "key" or "key" in types
+            }
         return entry
 
     def per_cpu(self, value):
@@ -3443,8 +4656,11 @@ class View:
 
     def words(self, value):
         """Return [the value in words], of a per-CPU map those of each CPU."""
-        return [("" if cpu is None else "[cpu %d] " % cpu) + _words(self.plain(one, "value"), self.value)
-                for cpu, one in self.per_cpu(value)]
+        return [
+            ("" if cpu is None else "[cpu %d] " % cpu)
+            + _words(self.plain(one, "value"), self.value)
+            for cpu, one in self.per_cpu(value)
+        ]
 
     def human(self, key, value):
         """Return an entry as a line to read, of a per-CPU map one for each CPU."""
@@ -3456,17 +4672,30 @@ class View:
         """Return an entry in hex, a line for each CPU's value, as bpftool prints it to people."""
         cpu_text = lambda cpu: "" if cpu is None else "  cpu %d" % cpu
         head = "key: %s%%s  " % _hex(key) if self.info.key_size else "%s"
-        return "\n".join(head % cpu_text(cpu) + "value: " + _hex(one) for cpu, one in self.per_cpu(value))
+        return "\n".join(
+            head % cpu_text(cpu) + "value: " + _hex(one) for cpu, one in self.per_cpu(value)
+        )
 
     def json_lines(self, entries, whole=False):
         """Yield lines of JSON, an entry each; of a whole map of plain numbers many at a time, in a shorter way."""
         import json
-        quick = _line_format(self.key, self.names("key")), _line_format(self.value, self.names("value"))
-        if whole and all(quick) and isinstance(self.source, Map) and self.info.type not in _PERCPU_TYPES:
+
+        quick = (
+            _line_format(self.key, self.names("key")),
+            _line_format(self.value, self.names("value")),
+        )
+        if (
+            whole
+            and all(quick)
+            and isinstance(self.source, Map)
+            and self.info.type not in _PERCPU_TYPES
+        ):
             (key, key_text), (value, value_text) = quick
             line = '{"key":%s,"value":%s}' % (key_text, value_text)
             for keys, values in self.source.lookup_batch():
-                both = zip(struct.iter_unpack(key, bytes(keys)), struct.iter_unpack(value, bytes(values)))
+                both = zip(
+                    struct.iter_unpack(key, bytes(keys)), struct.iter_unpack(value, bytes(values))
+                )
                 yield "\n".join([line % (one + other) for one, other in both])
             return
         for key, value in entries:
@@ -3478,12 +4707,16 @@ class View:
             raise ValueError("metrics need the type of the values: --value-type")
         base, samples = _identifier("bpf_map_" + (self.info.name or "id%d" % self.info.id)), {}
         text_of = lambda plain: _words(plain) if isinstance(plain, list) else str(plain)
-        escape = lambda plain: text_of(plain).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        escape = lambda plain: (
+            text_of(plain).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        )
         for key, value in entries:
             for cpu, one in self.per_cpu(value):
                 labels = {} if cpu is None else {"cpu": cpu}
                 for path, label in _leaves(self.plain(key, "key"), words=True):
-                    name = _identifier("key_" + path if not path or path[0].isdigit() else path).rstrip("_")
+                    name = _identifier(
+                        "key_" + path if not path or path[0].isdigit() else path
+                    ).rstrip("_")
                     while name in labels:
                         name += "_"
                     labels[name] = label
@@ -3491,37 +4724,56 @@ class View:
                 for path, number in _leaves(self.plain(one, "value")):
                     if isinstance(number, (int, float)):
                         samples.setdefault(_identifier((base + "_" + path).rstrip("_")), []).append(
-                            "{%s} %s" % (text, float(number) if isinstance(number, float) else int(number)))
+                            "{%s} %s"
+                            % (text, float(number) if isinstance(number, float) else int(number))
+                        )
         for name, lines in samples.items():
             yield "# TYPE %s gauge" % name
             for line in lines:
                 yield name + line
         yield "# EOF"
 
+
 def _bpftool_form(btf, t, raw, offset=0, bits=0):
     """Return what bpftool's JSON says of a type at a bit offset of raw."""
     t = btf._resolve(t)
     if t.kind in _RECORDS:
-        members = [(name, _bpftool_form(btf, type_id, raw, offset + at, width))
-                   for name, type_id, at, width in btf._members(t)]
-        return {t.name: [dict([pair]) for pair in members]} if t.kind == BTF_KIND_DATASEC else dict(members)
+        members = [
+            (name, _bpftool_form(btf, type_id, raw, offset + at, width))
+            for name, type_id, at, width in btf._members(t)
+        ]
+        return (
+            {t.name: [dict([pair]) for pair in members]}
+            if t.kind == BTF_KIND_DATASEC
+            else dict(members)
+        )
     if t.kind == BTF_KIND_ARRAY:
-        chars = raw[offset // 8:offset // 8 + t.count].split(b"\0")
-        if btf._is_char(btf._resolve(t.type_id)) and len(chars) > 1 and all(0x1f < char < 0x7f for char in chars[0]):
+        chars = raw[offset // 8 : offset // 8 + t.count].split(b"\0")
+        if (
+            btf._is_char(btf._resolve(t.type_id))
+            and len(chars) > 1
+            and all(0x1F < char < 0x7F for char in chars[0])
+        ):
             return chars[0].decode()
         step = 8 * btf.sizeof(t.type_id)
-        return [_bpftool_form(btf, t.type_id, raw, offset + index * step) for index in range(t.count)]
+        return [
+            _bpftool_form(btf, t.type_id, raw, offset + index * step) for index in range(t.count)
+        ]
     if bits or btf.sizeof(t) not in _UNSIGNED_INTS:
         return "0x%x" % _Bits(offset, bits or 8 * btf.sizeof(t), btf.order, False).of(raw)
-    if t.kind in _ENUMS:               # all of them signed, to bpftool
+    if t.kind in _ENUMS:  # all of them signed, to bpftool
         half = 1 << (31 if t.kind == BTF_KIND_ENUM else 63)
         number = _Bits(offset, 8 * t.size, btf.order, True).of(raw)
-        return {(one + half) % (2 * half) - half: name for one, name in btf.enumerators(t).items()}.get(number, number)
+        return {
+            (one + half) % (2 * half) - half: name for one, name in btf.enumerators(t).items()
+        }.get(number, number)
     plain = btf._plain(t, raw, offset)
     return int(plain, 16) if t.kind == BTF_KIND_PTR else plain
 
+
 def _hex(raw):
     return " ".join("%02x" % byte for byte in raw)
+
 
 def _words(plain, ctype=None):
     """Return plain data in few words: "src=10 port=443", what is inside in braces, bytes in hex."""
@@ -3530,8 +4782,14 @@ def _words(plain, ctype=None):
         return " ".join("%s=%s" % (name, inner(one)) for name, one in plain.items())
     if isinstance(plain, list):
         return _hex(plain) if ctype is bytes else "[%s]" % " ".join(map(inner, plain))
-    bare = isinstance(plain, str) and plain.isprintable() and plain and not set(plain) & set(" ='\"{}[]")
+    bare = (
+        isinstance(plain, str)
+        and plain.isprintable()
+        and plain
+        and not set(plain) & set(" ='\"{}[]")
+    )
     return plain if bare else repr(plain)
+
 
 def _leaves(plain, path="", words=False):
     """Yield (path, leaf) of plain data: "addr_ip4", "hits_0"; the empty path is the whole; words: lists are leaves."""
@@ -3542,18 +4800,27 @@ def _leaves(plain, path="", words=False):
         for leaf in _leaves(member, "%s_%s" % (path, name) if path else str(name), words):
             yield leaf
 
+
 def _line_format(ctype, enum):
     """Return (struct format, JSON with %d in it) for a type of plain numbers, None for any other."""
     import json
+
     known, fields = getattr(ctype, "_btf_type_", None), None
     if _is_plain_int(ctype) and not enum:
         fields = [("%d", ctype, 0)]
     elif _is_record(ctype) and not issubclass(ctype, ctypes.Union) and not hasattr(ctype, "_json_"):
-        fields = [(json.dumps(field.name).replace("%", "%%") + ":%d", field.type, field.offset)
-                  for field in _fields(ctype) if not field.name.startswith("_hole")]
+        fields = [
+            (json.dumps(field.name).replace("%", "%%") + ":%d", field.type, field.offset)
+            for field in _fields(ctype)
+            if not field.name.startswith("_hole")
+        ]
         members = known[0]._members(known[0].type(known[1])) if known else ()
-        if any(bits or known[0]._encoding(known[0]._resolve(type_id)) not in (0, _INT_SIGNED)
-               or known[0]._resolve(type_id).kind != BTF_KIND_INT for _, type_id, _, bits in members):
+        if any(
+            bits
+            or known[0]._encoding(known[0]._resolve(type_id)) not in (0, _INT_SIGNED)
+            or known[0]._resolve(type_id).kind != BTF_KIND_INT
+            for _, type_id, _, bits in members
+        ):
             return None
     codes, end = "=", 0
     for _, scalar, offset in fields or ():
@@ -3567,8 +4834,10 @@ def _line_format(ctype, enum):
     text = ",".join(label for label, _, _ in fields)
     return codes + "%dx" % (sizeof(ctype) - end), text if _is_scalar(ctype) else "{%s}" % text
 
+
 # A capture is text: a line of JSON about the map, a line of hex for each entry, and a line with the number of
 # entries and the SHA-256 of all before it, so that whatever is cut off or changed is noticed.
+
 
 def capture(m, path):
     """Write a map's info, BTF and entries to a file, which appears when it is whole; return the number of entries."""
@@ -3576,26 +4845,44 @@ def capture(m, path):
     import hashlib
     import json
     import time
+
     with Map.from_fd(m, bytes, bytes) as source:
         info, system = source.info, os.uname()
-        header = {"bpflookup_capture": 1, "info": {name: getattr(info, name) for name in info.__slots__},
-                  "btf": source.btf and base64.b64encode(source.btf.data).decode(), "types": source._btf_types,
-                  "base": source.btf and source.btf.base and base64.b64encode(source.btf.base.data).decode(),
-                  "order": sys.byteorder, "cpus": possible_cpus() if info.type in _PERCPU_TYPES else [],
-                  "host": system.nodename, "kernel": system.release, "machine": system.machine,
-                  "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "exact": source.exact_scan}
+        header = {
+            "bpflookup_capture": 1,
+            "info": {name: getattr(info, name) for name in info.__slots__},
+            "btf": source.btf and base64.b64encode(source.btf.data).decode(),
+            "types": source._btf_types,
+            "base": source.btf
+            and source.btf.base
+            and base64.b64encode(source.btf.base.data).decode(),
+            "order": sys.byteorder,
+            "cpus": possible_cpus() if info.type in _PERCPU_TYPES else [],
+            "host": system.nodename,
+            "kernel": system.release,
+            "machine": system.machine,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "exact": source.exact_scan,
+        }
         temporary, digest, count = "%s.%d.tmp" % (os.fspath(path), os.getpid()), hashlib.sha256(), 0
         if os.path.islink(path) or os.path.exists(path) and not os.path.isfile(path):
             raise OSError(errno.EINVAL, "a capture takes the place of a plain file only", path)
         try:
             with open(temporary, "xb") as file:
+
                 def put(text):
                     line = text.encode() + b"\n"
                     digest.update(line)
                     file.write(line)
+
                 put(json.dumps(header))
                 for count, (key, value) in enumerate(_progress(source.items(), info), 1):
-                    put(" ".join(raw.hex() or "-" for raw in [key] + (value if isinstance(value, list) else [value])))
+                    put(
+                        " ".join(
+                            raw.hex() or "-"
+                            for raw in [key] + (value if isinstance(value, list) else [value])
+                        )
+                    )
                 put(json.dumps({"entries": count, "sha256": digest.hexdigest()}))
                 file.flush()
                 os.fsync(file.fileno())
@@ -3605,6 +4892,7 @@ def capture(m, path):
                 os.unlink(temporary)
             raise
     return count
+
 
 class Capture:
     """A map as capture wrote it down: .info, .btf, .header (host, kernel, time ...), items() as of the map.
@@ -3616,11 +4904,18 @@ class Capture:
         import base64
         import hashlib
         import json
+
         lines = data.split(b"\n")
         try:
             self.header, end = json.loads(lines[0].decode()), json.loads(lines[-2].decode())
-            whole = end == {"entries": len(lines) - 3, "sha256": hashlib.sha256(
-                data[:len(data) - len(lines[-2]) - 1]).hexdigest()} and not lines[-1]
+            whole = (
+                end
+                == {
+                    "entries": len(lines) - 3,
+                    "sha256": hashlib.sha256(data[: len(data) - len(lines[-2]) - 1]).hexdigest(),
+                }
+                and not lines[-1]
+            )
             if not whole or self.header["bpflookup_capture"] != 1:
                 raise ValueError
             self.info = MapInfo.__new__(MapInfo)
@@ -3628,17 +4923,36 @@ class Capture:
                 setattr(self.info, name, self.header["info"][name])
             blob = lambda name: base64.b64decode(self.header[name]) if self.header[name] else None
             self.btf = blob("btf") and BTF(blob("btf"), blob("base") and BTF(blob("base")))
-            self._btf_types, self.cpus, self._lines = self.header["types"], self.header["cpus"], lines[1:-2]
-            numbers = [number for name, number in self.header["info"].items() if name != "name" and (
-                number is not None or name in ("id", "type", "key_size", "value_size", "max_entries", "map_flags"))]
+            self._btf_types, self.cpus, self._lines = (
+                self.header["types"],
+                self.header["cpus"],
+                lines[1:-2],
+            )
+            numbers = [
+                number
+                for name, number in self.header["info"].items()
+                if name != "name"
+                and (
+                    number is not None
+                    or name in ("id", "type", "key_size", "value_size", "max_entries", "map_flags")
+                )
+            ]
             numbers += self.cpus + list(self._btf_types.values())
-            if (self.header["order"] not in ("little", "big") or not isinstance(self.info.name or "", str)
-                    or not self.info.key_size or set(self._btf_types) - ({"key", "value"} if self.btf else set())
-                    or not all(isinstance(number, int) and 0 <= number < 1 << 64 for number in numbers)):
+            if (
+                self.header["order"] not in ("little", "big")
+                or not isinstance(self.info.name or "", str)
+                or not self.info.key_size
+                or set(self._btf_types) - ({"key", "value"} if self.btf else set())
+                or not all(isinstance(number, int) and 0 <= number < 1 << 64 for number in numbers)
+            ):
                 raise ValueError
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             raise ValueError("no capture, or one that was cut or changed") from None
-        self._about, self._no_btf, self.order = self.info._about, "the map had none", self.header["order"]
+        self._about, self._no_btf, self.order = (
+            self.info._about,
+            "the map had none",
+            self.header["order"],
+        )
         self._view = View(self, key, value)
 
     @classmethod
@@ -3651,25 +4965,40 @@ class Capture:
         """Yield (key, value) as bytes; of a per-CPU map a list of each CPU's."""
         wanted = [self.info.key_size] + [self.info.value_size] * max(len(self.cpus), 1)
         for line in self._lines:
-            parts = [b"" if word == b"-" else bytes.fromhex(word.decode()) for word in line.split(b" ")]
+            parts = [
+                b"" if word == b"-" else bytes.fromhex(word.decode()) for word in line.split(b" ")
+            ]
             if list(map(len, parts)) != wanted:
-                raise ValueError("a capture's entry of %s bytes, not %s" % (list(map(len, parts)), wanted))
+                raise ValueError(
+                    "a capture's entry of %s bytes, not %s" % (list(map(len, parts)), wanted)
+                )
             yield parts[0], parts[1:] if self.cpus else parts[1]
 
     def items(self):
         """Yield (key, value) as Map.items does; of a per-CPU map a list of each CPU's."""
-        one = lambda raw, ctype: raw if ctype is bytes else _get_value(_copier(ctype)(raw)) if _is_scalar(
-            ctype) else _copier(ctype)(raw)
+        one = lambda raw, ctype: (
+            raw
+            if ctype is bytes
+            else _get_value(_copier(ctype)(raw))
+            if _is_scalar(ctype)
+            else _copier(ctype)(raw)
+        )
         for key, value in self.entries():
-            yield one(key, self._view.key), [one(raw, self._view.value) for raw in value] if isinstance(
-                value, list) else one(value, self._view.value)
+            yield (
+                one(key, self._view.key),
+                [one(raw, self._view.value) for raw in value]
+                if isinstance(value, list)
+                else one(value, self._view.value),
+            )
+
 
 def _progress(entries, info):
     """Yield the entries, and tell people on a terminal how far it is."""
     import time
+
     shown, watched = time.time() + 1, sys.stderr.isatty() and not sys.stdout.isatty()
     for count, entry in enumerate(entries, 1):
-        if watched and not count & 0x3ff and time.time() > shown:
+        if watched and not count & 0x3FF and time.time() > shown:
             shown = time.time() + 0.5
             sys.stderr.write("\r%d of at most %d entries\033[K" % (count, info.max_entries))
             sys.stderr.flush()
@@ -3677,38 +5006,88 @@ def _progress(entries, info):
     if watched and shown:
         sys.stderr.write("\r\033[K")
 
+
 # ---- 9. Command line --------------------------------------------------------
 
 # command -> usage, what it does, an example.  The order is bpftool's: a prefix stands for the first that it fits.
 _COMMANDS = {
-    "show": ("[MAP]", "list the maps, or one with its pins, programs and processes", "map show name flows"),
+    "show": (
+        "[MAP]",
+        "list the maps, or one with its pins, programs and processes",
+        "map show name flows",
+    ),
     "list": ("[MAP]", "as show", "map list"),
     "help": ("[COMMAND]", "this text, or a command's", "help dump"),
     "dump": ("MAP", "print every entry", "--ndjson map dump name flows | jq .value.packets"),
-    "update": ("MAP [key DATA] value VALUE [cpu=N] [any|exist|noexist]", "store an entry; VALUE: DATA, or of a map of "
-               "maps or programs id N, name S, pinned PATH, tag T", "map update name limits key 10.0.0.1 value 100"),
-    "lookup": ("MAP key DATA", "print an entry; exit status 1 if there is none", "map lookup name flows key 10 0 0 1"),
-    "getnext": ("MAP [key DATA]", "print the key after a key, or the first", "map getnext name flows"),
-    "delete": ("MAP key DATA", "remove an entry", "map delete name flows key src=10.0.0.1,port=443"),
+    "update": (
+        "MAP [key DATA] value VALUE [cpu=N] [any|exist|noexist]",
+        "store an entry; VALUE: DATA, or of a map of "
+        "maps or programs id N, name S, pinned PATH, tag T",
+        "map update name limits key 10.0.0.1 value 100",
+    ),
+    "lookup": (
+        "MAP key DATA",
+        "print an entry; exit status 1 if there is none",
+        "map lookup name flows key 10 0 0 1",
+    ),
+    "getnext": (
+        "MAP [key DATA]",
+        "print the key after a key, or the first",
+        "map getnext name flows",
+    ),
+    "delete": (
+        "MAP key DATA",
+        "remove an entry",
+        "map delete name flows key src=10.0.0.1,port=443",
+    ),
     "pin": ("MAP PATH", "give the map a name in a bpffs", "map pin id 5 /sys/fs/bpf/flows"),
     "peek": ("MAP", "print the value that pop would", "map peek name queue"),
-    "push": ("MAP value DATA", "add a value to a queue, stack or bloom filter", "map push id 5 value 7"),
+    "push": (
+        "MAP value DATA",
+        "add a value to a queue, stack or bloom filter",
+        "map push id 5 value 7",
+    ),
     "enqueue": ("MAP value DATA", "as push", "map enqueue id 5 value 7"),
     "pop": ("MAP", "remove a value from a queue or stack and print it", "map pop id 5"),
     "dequeue": ("MAP", "as pop", "map dequeue id 5"),
     "freeze": ("MAP", "forbid user space to change it, for good", "map freeze id 5"),
-    "create": ("PATH type TYPE key SIZE value SIZE entries N name NAME [flags N] [inner_map MAP]", "make a map, pin it",
-               "map create /sys/fs/bpf/hits type hash key 4 value 8 entries 1024 name hits"),
-    "layout": ("MAP", "show key and value: offsets, holes, Python that declares them", "map layout name flows"),
-    "watch": ("MAP [once] [interval SECONDS]", "show the entries live, those that change most first", "map watch id 5"),
-    "hist": ("MAP [linear]", "draw a histogram; slots, log2 unless linear, are the key's last field", "map hist id 5"),
-    "save": ("MAP FILE", "write a capture, to be read with --from", "map save name flows flows.capture"),
-    "btf": ("offset TYPE.MEMBER | layout TYPE", "ask the kernel's BTF", "btf offset task_struct.comm"),
+    "create": (
+        "PATH type TYPE key SIZE value SIZE entries N name NAME [flags N] [inner_map MAP]",
+        "make a map, pin it",
+        "map create /sys/fs/bpf/hits type hash key 4 value 8 entries 1024 name hits",
+    ),
+    "layout": (
+        "MAP",
+        "show key and value: offsets, holes, Python that declares them",
+        "map layout name flows",
+    ),
+    "watch": (
+        "MAP [once] [interval SECONDS]",
+        "show the entries live, those that change most first",
+        "map watch id 5",
+    ),
+    "hist": (
+        "MAP [linear]",
+        "draw a histogram; slots, log2 unless linear, are the key's last field",
+        "map hist id 5",
+    ),
+    "save": (
+        "MAP FILE",
+        "write a capture, to be read with --from",
+        "map save name flows flows.capture",
+    ),
+    "btf": (
+        "offset TYPE.MEMBER | layout TYPE",
+        "ask the kernel's BTF",
+        "btf offset task_struct.comm",
+    ),
     "probe": ("", "tell what this kernel and these privileges allow", "-j probe"),
     "demo": ("", "have the kernel fill a map and look it up", "demo"),
 }
 _SAME = {"list": "show", "enqueue": "push", "dequeue": "pop"}
-_SILENT = frozenset(("update", "delete", "pin", "push", "freeze", "create"))       # null in bpftool's JSON
+_SILENT = frozenset(
+    ("update", "delete", "pin", "push", "freeze", "create")
+)  # null in bpftool's JSON
 _OPTIONS_HELP = """\
   MAP   id N | name S | pinned PATH, or just N, S, /PATH
   DATA  [hex] BYTE...   a word per byte: 10 0x0a, after hex: 0a
@@ -3724,24 +5103,64 @@ _OPTIONS_HELP = """\
 
 exit status: 0 done, 1 failed or not found, 2 usage"""
 
+
 class _UsageError(Exception):
     """A command line that makes no sense; the message says why."""
+
 
 class _Miss(Exception):
     """What was asked for is not there: what to tell people, what bpftool's JSON says."""
 
+
 class _Options:
     """A command line: its options as attributes, and .words, which commands take from the front."""
-    FLAGS = {"-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty", "-f": "bpffs", "--bpffs": "bpffs",
-             "--hex": "hex", "--ndjson": "ndjson", "--metrics": "metrics", "--trace": "trace", "--once": "once",
-             "-h": "help", "--help": "help", "-V": "version", "--version": "version",
-             "-n": "same", "--nomount": "same", "-d": "same", "--debug": "same", "-l": "same", "--legacy": "same"}
-    VALUES = {"--key-type": "key_type", "--value-type": "value_type", "--from": "file", "--btf": "btf",
-              "--token": "token"}
+
+    FLAGS = {
+        "-j": "json",
+        "--json": "json",
+        "-p": "pretty",
+        "--pretty": "pretty",
+        "-f": "bpffs",
+        "--bpffs": "bpffs",
+        "--hex": "hex",
+        "--ndjson": "ndjson",
+        "--metrics": "metrics",
+        "--trace": "trace",
+        "--once": "once",
+        "-h": "help",
+        "--help": "help",
+        "-V": "version",
+        "--version": "version",
+        "-n": "same",
+        "--nomount": "same",
+        "-d": "same",
+        "--debug": "same",
+        "-l": "same",
+        "--legacy": "same",
+    }
+    VALUES = {
+        "--key-type": "key_type",
+        "--value-type": "value_type",
+        "--from": "file",
+        "--btf": "btf",
+        "--token": "token",
+    }
 
     def __init__(self, words):
-        self.words, given = [], iter([one for word in words for one in (
-            ["-" + letter for letter in word[1:]] if word[:1] == "-" and word[1:].isalpha() else [word])])
+        self.words, given = (
+            [],
+            iter(
+                [
+                    one
+                    for word in words
+                    for one in (
+                        ["-" + letter for letter in word[1:]]
+                        if word[:1] == "-" and word[1:].isalpha()
+                        else [word]
+                    )
+                ]
+            ),
+        )
         for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
             setattr(self, name, None)
         for word in given:
@@ -3761,6 +5180,7 @@ class _Options:
 
     def text(self, thing):
         import json
+
         how = {"indent": 4} if self.pretty else {"separators": (",", ":")}
         return json.dumps(_finite(thing), **how)
 
@@ -3773,22 +5193,34 @@ class _Options:
         if self.json:
             return self.put(view.bpftool(key, value))
         form = view.json_lines if self.ndjson else view.metrics if self.metrics else None
-        for text in form([(key, value)]) if form else [(view.hexadecimal if self.hex else view.human)(key, value)]:
+        for text in (
+            form([(key, value)])
+            if form
+            else [(view.hexadecimal if self.hex else view.human)(key, value)]
+        ):
             print(text)
         return None
 
     def view(self, mode=None, rest=0):
         """Take the words of a map or, with no mode, the capture; return its View.  rest words may follow, None: any."""
-        types = [text if text is None else parse_type(text) for text in (self.key_type, self.value_type)]
+        types = [
+            text if text is None else parse_type(text) for text in (self.key_type, self.value_type)
+        ]
         spec = self.take("a map: id N, name S, pinned PATH") if self.file is None else ""
-        kind = next((kind for kind in ("id", "name", "pinned") if spec and kind.startswith(spec)), None)
+        kind = next(
+            (kind for kind in ("id", "name", "pinned") if spec and kind.startswith(spec)), None
+        )
         if kind and (kind == spec or self.words and not self.words[0].startswith(("k", "v"))):
             spec = kind + " " + self.take("what follows '%s'" % kind)
         self.end(rest)
         if not spec and mode:
             raise _UsageError("this takes a map, not a capture")
-        return View(open_map(spec, bytes, bytes, mode=mode or "r", token=self.token) if spec else
-                    Capture.load(self.file), *types)
+        return View(
+            open_map(spec, bytes, bytes, mode=mode or "r", token=self.token)
+            if spec
+            else Capture.load(self.file),
+            *types,
+        )
 
     def views(self):
         """Take the words of a map; return a View of each map that has the name."""
@@ -3814,12 +5246,13 @@ class _Options:
         if rest is not None and len(self.words) > rest:
             raise _UsageError("unexpected '%s'" % self.words[rest])
 
+
 def main(argv=None):
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
-    for name in ("stdout", "stderr"):          # closed by who started us
+    for name in ("stdout", "stderr"):  # closed by who started us
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))
-    if hasattr(sys.stdout, "reconfigure"):     # 3.7; a map's name may hold what LANG=C cannot print
+    if hasattr(sys.stdout, "reconfigure"):  # 3.7; a map's name may hold what LANG=C cannot print
         sys.stdout.reconfigure(errors="backslashreplace")
     options = None
     try:
@@ -3829,15 +5262,22 @@ def main(argv=None):
         return status
     except _Miss as miss:
         return _complain(options, miss.args[0], 1, miss)
-    except BrokenPipeError:            # the reader has gone: nothing is left to say, not even at exit
+    except BrokenPipeError:  # the reader has gone: nothing is left to say, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
     except _UsageError as error:
         return _complain(options, "%s (see --help)" % error, 2)
-    except (BPFError, OSError, ValueError, OverflowError, ImportError) as error:      # a bare system may lack json
+    except (
+        BPFError,
+        OSError,
+        ValueError,
+        OverflowError,
+        ImportError,
+    ) as error:  # a bare system may lack json
         return _complain(options, error, 1)
+
 
 def _complain(options, message, status, miss=None):
     try:
@@ -3846,9 +5286,10 @@ def _complain(options, message, status, miss=None):
             sys.stdout.flush()
         if not miss or not options.json:
             sys.stderr.write("bpflookup: %s\n" % message)
-    except OSError:                    # nobody can be told
+    except OSError:  # nobody can be told
         pass
     return status
+
 
 def _run(options):
     words = options.words
@@ -3857,7 +5298,11 @@ def _run(options):
     if words and words[0] and words[0] not in _COMMANDS and "map".startswith(words[0]):
         words.pop(0)
     word = words.pop(0) if words else "help" if options.help else ""
-    name = word if word in _COMMANDS else next((name for name in _COMMANDS if word and name.startswith(word)), None)
+    name = (
+        word
+        if word in _COMMANDS
+        else next((name for name in _COMMANDS if word and name.startswith(word)), None)
+    )
     if name is None:
         raise _UsageError("unknown command '%s'" % word if word else "a command is needed")
     if options.help and name != "help":
@@ -3870,6 +5315,7 @@ def _run(options):
         options.put(None)
     return status
 
+
 class _Nothing:
     def __enter__(self):
         return self
@@ -3877,16 +5323,22 @@ class _Nothing:
     def __exit__(self, *_):
         pass
 
+
 def _help(options):
     if not options.words:
         lines = ["  %-12s %s" % (name, text) for name, (_, text, _) in _COMMANDS.items()]
-        return print("usage: bpflookup.py [OPTION]... [map] COMMAND ...    (COMMAND -h: its usage)\n\n%s\n\n%s" % (
-            "\n".join(lines), _OPTIONS_HELP))
+        return print(
+            "usage: bpflookup.py [OPTION]... [map] COMMAND ...    (COMMAND -h: its usage)\n\n%s\n\n%s"
+            % ("\n".join(lines), _OPTIONS_HELP)
+        )
     name = options.words[0]
     if name not in _COMMANDS:
         raise _UsageError("unknown command '%s'" % name)
-    return print("usage: bpflookup.py [OPTION]... %s %s\n%s\nfor example: bpflookup.py %s\n\n%s" % (
-        (name,) + _COMMANDS[name] + (_OPTIONS_HELP,)))
+    return print(
+        "usage: bpflookup.py [OPTION]... %s %s\n%s\nfor example: bpflookup.py %s\n\n%s"
+        % ((name,) + _COMMANDS[name] + (_OPTIONS_HELP,))
+    )
+
 
 def _show(options):
     views = options.views() if options.words or options.file else []
@@ -3899,52 +5351,100 @@ def _show(options):
         known = _info_json(info)
         used = users(info.id) if views and not options.file else {}
         print(_headline(info))
-        words = ("bytes_key", "bytes_value", "max_entries", "bytes_memlock", "owner_prog_type", "btf_id", "frozen")
-        print("\t" + "  ".join("%s %s" % (word.replace("bytes_", ""), known[word]) for word in words if word in known))
-        for what, things in (("pinned", pinned.get(info.id)), ("programs", used.get("progs")),
-                             ("processes", used.get("pids"))):
+        words = (
+            "bytes_key",
+            "bytes_value",
+            "max_entries",
+            "bytes_memlock",
+            "owner_prog_type",
+            "btf_id",
+            "frozen",
+        )
+        print(
+            "\t"
+            + "  ".join(
+                "%s %s" % (word.replace("bytes_", ""), known[word])
+                for word in words
+                if word in known
+            )
+        )
+        for what, things in (
+            ("pinned", pinned.get(info.id)),
+            ("programs", used.get("progs")),
+            ("processes", used.get("pids")),
+        ):
             if things:
                 print("\t%s %s" % (what, ", ".join(things)))
     return None
+
 
 def _headline(info):
     name = "  name " + info.name if info.name else ""
     return "%d: %s%s  flags 0x%x" % (info.id, map_type_name(info.type), name, info.map_flags)
 
+
 def _info_json(info, pinned=None):
     """Return a map's info as bpftool names it, without what the kernel does not tell."""
     owner = info.owner_prog_type
-    known = {"id": info.id, "type": map_type_name(info.type), "name": info.name or None, "flags": info.map_flags,
-             "bytes_key": info.key_size, "bytes_value": info.value_size, "max_entries": info.max_entries,
-             "bytes_memlock": info.memlock, "owner_prog_type": owner and dict(enumerate(_PROG_TYPES)).get(owner, owner),
-             "owner_jited": info.owner_jited, "frozen": None if info.frozen is None else int(info.frozen),
-             "btf_id": info.btf_id or None, "pinned": pinned}
+    known = {
+        "id": info.id,
+        "type": map_type_name(info.type),
+        "name": info.name or None,
+        "flags": info.map_flags,
+        "bytes_key": info.key_size,
+        "bytes_value": info.value_size,
+        "max_entries": info.max_entries,
+        "bytes_memlock": info.memlock,
+        "owner_prog_type": owner and dict(enumerate(_PROG_TYPES)).get(owner, owner),
+        "owner_jited": info.owner_jited,
+        "frozen": None if info.frozen is None else int(info.frozen),
+        "btf_id": info.btf_id or None,
+        "pinned": pinned,
+    }
     return {name: value for name, value in known.items() if value is not None}
 
+
 # Those of whose indices bpftool says that there is no entry.
-_HOLED_TYPES = frozenset((
-    BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_SOCKMAP, BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY))
+_HOLED_TYPES = frozenset(
+    (
+        BPF_MAP_TYPE_DEVMAP,
+        BPF_MAP_TYPE_SOCKMAP,
+        BPF_MAP_TYPE_CPUMAP,
+        BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
+    )
+)
+
 
 def _dump(options):
     views = options.views()
     for view in views:
-        if views[1:]:                  # each with a head, then
+        if views[1:]:  # each with a head, then
             known, first = _info_json(view.info), view is views[0]
             head = {name: known[name] for name in ("id", "type", "name", "flags")}
-            print(("[" if first else ",") + options.text(head).rstrip("}\n ") + ',"elements":' if options.json else
-                  "\n" * (not first) + _headline(view.info))
+            print(
+                ("[" if first else ",") + options.text(head).rstrip("}\n ") + ',"elements":'
+                if options.json
+                else "\n" * (not first) + _headline(view.info)
+            )
         _dump_one(options, view)
         if views[1:] and options.json:
             print("}]" if view is views[-1] else "}")
+
 
 def _dump_one(options, view):
     entries, count = _progress(view.entries(), view.info), 0
     if options.json and view.info.type in _HOLED_TYPES:
         there = dict(entries)
-        entries = ((key, there.get(key)) for key in (index.to_bytes(4, view.source.order) for index in range(
-            view.info.max_entries)))
+        entries = (
+            (key, there.get(key))
+            for key in (
+                index.to_bytes(4, view.source.order) for index in range(view.info.max_entries)
+            )
+        )
     if options.ndjson or options.metrics:
-        for line in view.json_lines(entries, whole=True) if options.ndjson else view.metrics(entries):
+        for line in (
+            view.json_lines(entries, whole=True) if options.ndjson else view.metrics(entries)
+        ):
             print(line)
         return
     for count, (key, value) in enumerate(entries, 1):
@@ -3958,6 +5458,7 @@ def _dump_one(options, view):
     else:
         print("Found %d element%s" % (count, "" if count == 1 else "s"))
 
+
 def _lookup(options):
     view = options.view(rest=None)
     if not view.info.key_size:
@@ -3969,6 +5470,7 @@ def _lookup(options):
         raise _Miss("no such key: %s" % _hex(key), None)
     options.put_entry(view, key, value)
 
+
 def _getnext(options):
     view = options.view("r", None)
     key = _key(options, view) if options.words else None
@@ -3976,14 +5478,25 @@ def _getnext(options):
     following = view.source.next_key(key)
     if following is None:
         raise _Miss("no next key", {"error": "can't get next key: No such file or directory"})
-    shown = lambda raw: raw and (["0x%02x" % byte for byte in raw] if options.json else
-                                 _hex(raw) if options.hex else _words(view.plain(raw, "key"), view.key))
+    shown = lambda raw: (
+        raw
+        and (
+            ["0x%02x" % byte for byte in raw]
+            if options.json
+            else _hex(raw)
+            if options.hex
+            else _words(view.plain(raw, "key"), view.key)
+        )
+    )
     if options.json:
         return options.put({"key": shown(key), "next_key": shown(following)})
     return print("key: %s\nnext key: %s" % (shown(key), shown(following)))
 
+
 def _update(options):
-    view = options.view("rw" if any(word.startswith("cpu=") for word in options.words) else "w", None)
+    view = options.view(
+        "rw" if any(word.startswith("cpu=") for word in options.words) else "w", None
+    )
     key = _key(options, view) if view.info.key_size else None
     options.take("'value'", "value")
     words, flags = options.words, {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
@@ -3991,14 +5504,18 @@ def _update(options):
     flag = flag[0] if flag and words.pop() else BPF_ANY
     cpu = words.pop()[4:] if words and words[-1].startswith("cpu=") else None
     if view.info.type in _FD_VALUE_TYPES and words and words[0] in ("id", "pinned", "name", "tag"):
-        held = (_open_program if view.info.type == BPF_MAP_TYPE_PROG_ARRAY else open_map)(" ".join(words))
+        held = (_open_program if view.info.type == BPF_MAP_TYPE_PROG_ARRAY else open_map)(
+            " ".join(words)
+        )
         value = held.fileno().to_bytes(view.info.value_size, sys.byteorder)
     else:
         value = _data(words, view.value, view.info.value_size, "value", view)
     if cpu is not None:
         if not cpu.isdecimal() or int(cpu) not in view.cpus:
-            raise _UsageError("cpu=%s is none of this map's: %s" % (cpu, " ".join(map(str, view.cpus))))
-        try:                           # 7.0; before, what other CPUs add meanwhile is lost
+            raise _UsageError(
+                "cpu=%s is none of this map's: %s" % (cpu, " ".join(map(str, view.cpus)))
+            )
+        try:  # 7.0; before, what other CPUs add meanwhile is lost
             return view.source.update(key, value, flag | BPF_F_CPU | int(cpu) << 32)
         except SyscallError:
             pass
@@ -4006,10 +5523,12 @@ def _update(options):
         values[view.cpus.index(int(cpu))], value = value, values
     view.source.push(value, flag) if key is None else view.source.update(key, value, flag)
 
+
 def _push(options):
     view = options.view("w", None)
     options.take("'value'", "value")
     view.source.push(_data(options.words, view.value, view.info.value_size, "value", view))
+
 
 def _delete(options):
     view = options.view("w", None)
@@ -4018,7 +5537,10 @@ def _delete(options):
     try:
         view.source.delete(key)
     except KeyNotFound:
-        raise _Miss("no such key: %s" % _hex(key), {"error": "delete failed: No such file or directory"}) from None
+        raise _Miss(
+            "no such key: %s" % _hex(key), {"error": "delete failed: No such file or directory"}
+        ) from None
+
 
 def _show_peeked(options, view, take):
     options.end()
@@ -4027,82 +5549,153 @@ def _show_peeked(options, view, take):
     except KeyNotFound:
         raise _Miss("the map is empty", None) from None
 
+
 def _peek(options):
     view = options.view("r")
     _show_peeked(options, view, view.source.peek)
+
 
 def _pop(options):
     view = options.view("rw")
     _show_peeked(options, view, view.source.pop)
 
+
 def _pin(options):
     view = options.view("r", 1)
     view.source.pin(options.take("a path in a bpffs"))
 
+
 def _freeze(options):
     options.view("w").source.freeze()
 
+
 def _create(options):
-    path, settings, types = options.take("a path in a bpffs"), {}, {name: one for one, name in _MAP_TYPE_NAMES.items()}
+    path, settings, types = (
+        options.take("a path in a bpffs"),
+        {},
+        {name: one for one, name in _MAP_TYPE_NAMES.items()},
+    )
     while options.words:
         word = options.words.pop(0)
-        name = next((name for name in ("type", "key", "value", "entries", "name", "flags", "inner_map")
-                     if name.startswith(word)), word)
-        settings[name] = options.view(rest=None).source if name == "inner_map" else options.take("what follows " + word)
+        name = next(
+            (
+                name
+                for name in ("type", "key", "value", "entries", "name", "flags", "inner_map")
+                if name.startswith(word)
+            ),
+            word,
+        )
+        settings[name] = (
+            options.view(rest=None).source
+            if name == "inner_map"
+            else options.take("what follows " + word)
+        )
     try:
         number = lambda name: int(settings.pop(name, "0"), 0)
         map_type = settings.pop("type", "")
-        sizes = dict(key_size=number("key"), value_size=number("value"), max_entries=number("entries"))
-        made = Map.create(types[map_type] if map_type in types else int(map_type, 0), flags=number("flags"),
-                          inner=settings.pop("inner_map", None), name=settings.pop("name", ""), token=options.token,
-                          **sizes)
+        sizes = dict(
+            key_size=number("key"), value_size=number("value"), max_entries=number("entries")
+        )
+        made = Map.create(
+            types[map_type] if map_type in types else int(map_type, 0),
+            flags=number("flags"),
+            inner=settings.pop("inner_map", None),
+            name=settings.pop("name", ""),
+            token=options.token,
+            **sizes,
+        )
     except ValueError as error:
         raise _UsageError("a map needs a type, sizes and a number of entries: %s" % error) from None
     if settings:
         raise _UsageError("unexpected '%s'" % min(settings))
     made.pin(path)
 
+
 def _layout(options):
     view = options.view()
-    typed = [(what, ctype) for what, ctype in (("key", view.key), ("value", view.value)) if ctype is not bytes]
+    typed = [
+        (what, ctype)
+        for what, ctype in (("key", view.key), ("value", view.value))
+        if ctype is not bytes
+    ]
     if options.json:
         return options.put({what: describe_layout(ctype).split("\n") for what, ctype in typed})
     for what, ctype in typed or [("", bytes)]:
-        print("%s:\n%s\n\n%s" % (what, describe_layout(ctype), python_source(ctype, what)) if typed else
-              "keys of %d bytes, values of %d; no BTF: %s" % (
-                  view.info.key_size, view.info.value_size, view.source._no_btf))
+        print(
+            "%s:\n%s\n\n%s" % (what, describe_layout(ctype), python_source(ctype, what))
+            if typed
+            else "keys of %d bytes, values of %d; no BTF: %s"
+            % (view.info.key_size, view.info.value_size, view.source._no_btf)
+        )
     return None
+
 
 def _save(options):
     view = options.view("r", 1)
     count = capture(view.source, options.take("a file"))
     return options.put({"entries": count}) if options.json else print("%d entries" % count)
 
+
 def _btf(options):
     what = options.take("offset or layout")
     if what not in ("offset", "layout"):
         raise _UsageError("offset or layout is needed, not '%s'" % what)
-    btf, name = BTF.from_file(options.btf) if options.btf else BTF.from_vmlinux(), options.take("a type")
+    btf, name = (
+        BTF.from_file(options.btf) if options.btf else BTF.from_vmlinux(),
+        options.take("a type"),
+    )
     name += "".join(" " + word for word in options.words)  # "struct task_struct"
     if what == "layout":
         table, source = btf.describe(name), btf.python_source(name)
-        return options.put({"layout": table.split("\n"), "python": source.split("\n")}) if options.json else print(
-            "%s\n\n%s" % (table, source))
+        return (
+            options.put({"layout": table.split("\n"), "python": source.split("\n")})
+            if options.json
+            else print("%s\n\n%s" % (table, source))
+        )
     name, _, path = name.partition(".")
     steps = btf.offsetof(name, path)
     steps = steps if isinstance(steps, tuple) else (steps,)
     if options.json:
-        return options.put([{"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps])
-    return print(" -> ".join("%d" % step + (" bits %d..%d" % (step.bit_offset % 8, step.bit_offset % 8 + step.bits - 1)
-                                            if step.bits else "") for step in steps))
+        return options.put(
+            [{"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps]
+        )
+    return print(
+        " -> ".join(
+            "%d" % step
+            + (
+                " bits %d..%d" % (step.bit_offset % 8, step.bit_offset % 8 + step.bits - 1)
+                if step.bits
+                else ""
+            )
+            for step in steps
+        )
+    )
+
 
 # What people write for a type, a key, a value.
 
-_NAMED_TYPES = {"char": ctypes.c_char, "bool": ctypes.c_bool, "float": ctypes.c_float, "double": ctypes.c_double,
-                "f32": ctypes.c_float, "f64": ctypes.c_double}
-_NAMED_TYPES.update({"%s%d" % (letter, 8 * size): getattr(ctype, "__ctype_%s__" % letter, ctype) for letter, ints in (
-    ("u", _UNSIGNED_INTS), ("s", _SIGNED_INTS), ("i", _SIGNED_INTS), ("be", _UNSIGNED_INTS), ("le", _UNSIGNED_INTS))
-    for size, ctype in ints.items()})
+_NAMED_TYPES = {
+    "char": ctypes.c_char,
+    "bool": ctypes.c_bool,
+    "float": ctypes.c_float,
+    "double": ctypes.c_double,
+    "f32": ctypes.c_float,
+    "f64": ctypes.c_double,
+}
+_NAMED_TYPES.update(
+    {
+        "%s%d" % (letter, 8 * size): getattr(ctype, "__ctype_%s__" % letter, ctype)
+        for letter, ints in (
+            ("u", _UNSIGNED_INTS),
+            ("s", _SIGNED_INTS),
+            ("i", _SIGNED_INTS),
+            ("be", _UNSIGNED_INTS),
+            ("le", _UNSIGNED_INTS),
+        )
+        for size, ctype in ints.items()
+    }
+)
+
 
 def parse_type(text):
     """Return the ctypes type for "u32", "be16", "char[16]" or "u64 count, u64 last_seen", laid out as in C.
@@ -4110,15 +5703,21 @@ def parse_type(text):
     raises LayoutError for what is no type
     """
     import re
+
     members = {}
     for field in text.split(","):
-        found = re.match(r"\s*(\w+)\s*((?:\[\d+\])*)(?:\s+([A-Za-z_]\w*(?<!_)))?\s*((?:\[\d+\])*)\s*\Z", field,
-                         re.ASCII)
+        found = re.match(
+            r"\s*(\w+)\s*((?:\[\d+\])*)(?:\s+([A-Za-z_]\w*(?<!_)))?\s*((?:\[\d+\])*)\s*\Z",
+            field,
+            re.ASCII,
+        )
         base, near, name, far = found.groups("") if found else [""] * 4
         ctype = _NAMED_TYPES.get(base)
         if not ctype or name in members or not name and "," in text:
-            raise LayoutError("'%s' is no type: %s, each with [N], or several with names: \"u32 src, u16 port\"" % (
-                text, " ".join(_NAMED_TYPES)))
+            raise LayoutError(
+                "'%s' is no type: %s, each with [N], or several with names: \"u32 src, u16 port\""
+                % (text, " ".join(_NAMED_TYPES))
+            )
         for length in reversed(re.findall(r"\d+", near + far)):
             if max(sizeof(ctype), 1) * int(length) > _MAX_BYTES:
                 raise LayoutError("'%s' is too large" % text)
@@ -4126,13 +5725,15 @@ def parse_type(text):
         members[name] = ctype
     return members.get("") or type("given", (_BTFStructure,), {"_fields_": list(members.items())})
 
+
 def _key(options, view):
     """Take "key DATA" and return the bytes."""
     options.take("'key'", "key")
     ends = [at for at, word in enumerate(options.words) if "value".startswith(word)]
-    words = options.words[:ends[0] if ends else None]
-    del options.words[:len(words)]
+    words = options.words[: ends[0] if ends else None]
+    del options.words[: len(words)]
     return _data(words, view.key, view.info.key_size, "key", view)
+
 
 def _data(words, ctype, size, what, view):
     """Return the bytes that DATA stands for: bytes as bpftool takes them, or what the type makes of the text."""
@@ -4142,13 +5743,21 @@ def _data(words, ctype, size, what, view):
     try:
         if words[1:] and "hex".startswith(words[0]):
             raw = bytes(int(word, 16) for word in words[1:])
-        elif len(words) in (size, max(len(words), 2)) and all(word[:1].isdigit() and word.isalnum() for word in words):
+        elif len(words) in (size, max(len(words), 2)) and all(
+            word[:1].isdigit() and word.isalnum() for word in words
+        ):
             raw = bytes(map(_number, words))
-        elif what == "key" and view.info.type == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:") and text[0] != "{" \
-                and "=" not in text:
+        elif (
+            what == "key"
+            and view.info.type == BPF_MAP_TYPE_LPM_TRIE
+            and set(text) & set(".:")
+            and text[0] != "{"
+            and "=" not in text
+        ):
             raw = lpm_key(text)
         elif text[:1] in ("{", "["):
             import json
+
             raw = _pack(ctype, size, json.loads(text))
         else:
             raw = _pack(ctype, size, _assignments(text) if "=" in text else text, view.names(what))
@@ -4158,9 +5767,11 @@ def _data(words, ctype, size, what, view):
         raise _UsageError("the %s has %d bytes, not %d" % (what, size, len(raw)))
     return raw
 
+
 def _number(word):
     """Return the integer that a word is: 010 is octal, as bpftool's strtoul has it."""
     return int(word, 8 if word.isdecimal() and word[0] == "0" else 0)
+
 
 def _assignments(text):
     """Return {"addr": {"ip4": "10.0.0.1"}} for "addr.ip4=10.0.0.1"."""
@@ -4175,6 +5786,7 @@ def _assignments(text):
         branch[names[-1]] = value
     return tree
 
+
 def _pack(ctype, size, given, names=(), what="it"):
     """Return the bytes of a type for plain data: numbers, text, dicts by field, lists; names are those of an enum."""
     if _is_record(ctype) and isinstance(given, dict):
@@ -4187,12 +5799,16 @@ def _pack(ctype, size, given, names=(), what="it"):
                 number = one if isinstance(one, int) else _number(one)
                 _Bits(offset, bits, btf.order, number < 0).put(raw, number)
             else:
-                raw[offset // 8:offset // 8 + sizeof(inner)] = _pack(inner, sizeof(inner), one, enum, name)
+                raw[offset // 8 : offset // 8 + sizeof(inner)] = _pack(
+                    inner, sizeof(inner), one, enum, name
+                )
         return bytes(raw)
     if _is_array(ctype) and isinstance(given, list):
         if len(given) != ctype._length_:
             raise ValueError(what + ": %d elements, not %d" % (ctype._length_, len(given)))
-        return b"".join(_pack(ctype._type_, sizeof(ctype._type_), one, what=what + "[]") for one in given)
+        return b"".join(
+            _pack(ctype._type_, sizeof(ctype._type_), one, what=what + "[]") for one in given
+        )
     if isinstance(given, str):
         raw = _address(given, size)
         if ctype is ctypes.c_char and len(given.encode()) == 1:
@@ -4203,11 +5819,15 @@ def _pack(ctype, size, given, names=(), what="it"):
                 raise ValueError("%s: %r has more than %d bytes" % (what, given, size))
         if raw is not None:
             return raw
-        numbers = dict({name: number for number, name in dict(names).items()}, **(
-            {"true": 1, "false": 0} if ctype is ctypes.c_bool else {}))
+        numbers = dict(
+            {name: number for number, name in dict(names).items()},
+            **({"true": 1, "false": 0} if ctype is ctypes.c_bool else {}),
+        )
         is_float = _is_scalar(ctype) and ctype._type_ in _FLOAT_CODES
         try:
-            given = numbers[given] if given in numbers else float(given) if is_float else _number(given)
+            given = (
+                numbers[given] if given in numbers else float(given) if is_float else _number(given)
+            )
         except ValueError:
             known = " and none of " + " ".join(map(str, numbers)) if numbers else ""
             raise ValueError("%s: %r is no number%s" % (what, given, known)) from None
@@ -4217,6 +5837,7 @@ def _pack(ctype, size, given, names=(), what="it"):
         raise ValueError("%s: %r does not say what its %d bytes are" % (what, given, size))
     return bytes(_to_ctype(u8 if ctype is ctypes.c_char else ctype, size, given, what))
 
+
 def _places(ctype):
     """Return {field: (its ctype, bit offset, bits if it is none of a ctype, {number: name} of an enum)} of a record."""
     btf, type_id = getattr(ctype, "_btf_type_", (None, None))
@@ -4225,13 +5846,22 @@ def _places(ctype):
     places = {}
     for name, member, offset, bits in btf._parts(btf._resolve(type_id)):
         inner = btf._resolve(member)
-        odd = bits or (8 * inner.size if inner.kind == BTF_KIND_INT and inner.size not in _UNSIGNED_INTS else 0)
-        places[name] = btf._ctype(inner), offset, odd, btf.enumerators(inner) if inner.kind in _ENUMS else ()
+        odd = bits or (
+            8 * inner.size if inner.kind == BTF_KIND_INT and inner.size not in _UNSIGNED_INTS else 0
+        )
+        places[name] = (
+            btf._ctype(inner),
+            offset,
+            odd,
+            btf.enumerators(inner) if inner.kind in _ENUMS else (),
+        )
     return places
+
 
 def _address(text, size):
     """Return the bytes of an IPv4, IPv6 or MAC address that has this size, None if text is none."""
     import socket
+
     if size == 6 and text.count(":") == 5:
         return bytes(int(part, 16) for part in text.split(":"))
     if not (size == 4 and text.count(".") == 3 or size == 16 and text.count(":") > 1):
@@ -4241,18 +5871,25 @@ def _address(text, size):
     except OSError:
         raise ValueError("'%s' is no address" % text) from None
 
+
 # Live views.
+
 
 def _watch(options):
     import signal
     import threading
     import time
+
     view, once, interval, before, then = options.view(rest=None), options.once, 1.0, {}, 0.0
     while options.words:
         word = options.words.pop(0)
         if word == "once":
             once = True
-        elif word == "interval" and options.words and options.words[0].replace(".", "", 1).isdecimal():
+        elif (
+            word == "interval"
+            and options.words
+            and options.words[0].replace(".", "", 1).isdecimal()
+        ):
             interval = float(options.words.pop(0))
         else:
             raise _UsageError("once, or interval SECONDS, not '%s'" % word)
@@ -4263,20 +5900,27 @@ def _watch(options):
         signal.signal(number, signal.SIG_DFL)
         try:
             os.write(sys.stdout.fileno(), leave.encode())
-        finally:                       # the terminal may be gone
+        finally:  # the terminal may be gone
             os.kill(os.getpid(), number)
 
-    caught = [number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT) if live and
-              signal.getsignal(number) == signal.SIG_DFL and get_ident() == threading.main_thread().ident]
+    caught = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+        if live
+        and signal.getsignal(number) == signal.SIG_DFL
+        and get_ident() == threading.main_thread().ident
+    ]
     try:
         for number in caught:
             signal.signal(number, killed)
-        sys.stdout.write("\033[?1049h\033[?25l" if live else "")       # a screen of its own, no cursor
+        sys.stdout.write("\033[?1049h\033[?25l" if live else "")  # a screen of its own, no cursor
         while True:
             now, rows = time.time(), _samples(view)
             if then or live:
                 lines = _watch_lines(view, rows, before, now - then, live)
-                sys.stdout.write("\033[H%s\033[J" % "\033[K\n".join(lines) if live else "\n".join(lines) + "\n")
+                sys.stdout.write(
+                    "\033[H%s\033[J" % "\033[K\n".join(lines) if live else "\n".join(lines) + "\n"
+                )
                 sys.stdout.flush()
                 if once:
                     return
@@ -4288,6 +5932,7 @@ def _watch(options):
         for number in caught:
             signal.signal(number, signal.SIG_DFL)
 
+
 def _samples(view):
     """Return {key: (its text, the value's text, {path: number})}, a value's CPUs added up."""
     rows = {}
@@ -4297,34 +5942,55 @@ def _samples(view):
             for path, leaf in _leaves(view.plain(one, "value")):
                 if type(leaf) is int:
                     totals[path] = totals.get(path, 0) + leaf
-        text = _words({path or "sum": number for path, number in totals.items()}) if per_cpu is value and totals \
+        text = (
+            _words({path or "sum": number for path, number in totals.items()})
+            if per_cpu is value and totals
             else " ".join(view.words(value))
+        )
         rows[key] = _words(view.plain(key, "key"), view.key), text, totals
     return rows
+
 
 def _watch_lines(view, rows, before, seconds, live):
     """Return the lines of a screen: the entries by how fast they change, those that did marked."""
     import shutil
+
     columns, height = 1 << 16, len(rows) + 2
-    if live:                           # a size of 0 is none
-        columns, height = [told or usual for told, usual in zip(shutil.get_terminal_size(), (80, 24))]
+    if live:  # a size of 0 is none
+        columns, height = [
+            told or usual for told, usual in zip(shutil.get_terminal_size(), (80, 24))
+        ]
     bold, plain = ("\033[1m", "\033[0m") if live and not os.environ.get("NO_COLOR") else ("", "")
     sorted_rows = []
     for key, (shown, text, totals) in rows.items():
         old = before[key][2] if key in before else {}
-        rates = [(path, (number - old[path]) / seconds) for path, number in totals.items() if path in old]
+        rates = [
+            (path, (number - old[path]) / seconds) for path, number in totals.items() if path in old
+        ]
         same = key in before and before[key][1] == text or not before
-        sorted_rows.append((-sum(abs(rate) for _, rate in rates), same, shown, text, "  ".join(
-            "%s%+.6g/s" % (path and path + " ", rate) for path, rate in rates if rate)))
+        sorted_rows.append(
+            (
+                -sum(abs(rate) for _, rate in rates),
+                same,
+                shown,
+                text,
+                "  ".join(
+                    "%s%+.6g/s" % (path and path + " ", rate) for path, rate in rates if rate
+                ),
+            )
+        )
     sorted_rows.sort()
     width = min(max([len(row[2]) for row in sorted_rows] or [0]), columns // 2)
     lines = [("%s: %d entries" % (view.info._about, len(rows)))[:columns]]
-    for _, same, shown, text, rates in sorted_rows[:height - 1]:
-        line = ("%s %-*s  %s  %s" % (" " if same else "*", width, shown, text, rates)).rstrip()[:columns]
+    for _, same, shown, text, rates in sorted_rows[: height - 1]:
+        line = ("%s %-*s  %s  %s" % (" " if same else "*", width, shown, text, rates)).rstrip()[
+            :columns
+        ]
         lines.append(line if same else bold + line + plain)
     if len(sorted_rows) > height - 1:
         lines[-1] = "... %d more" % (len(sorted_rows) - height + 2)
     return lines
+
 
 def _hist(options):
     view, groups = options.view(rest=None), {}
@@ -4332,12 +5998,24 @@ def _hist(options):
     options.end(int(linear))
     for key, value in view.entries():
         slots = list(_leaves(view.plain(key, "key")))
-        numbers = [leaf for one in (value if isinstance(value, list) else [value])
-                   for _, leaf in _leaves(view.plain(one, "value")) if type(leaf) is int]
-        if len(numbers) != (len(value) if isinstance(value, list) else 1) or not slots or type(slots[-1][1]) is not int:
-            raise _UsageError("a histogram needs a number as the key's last field and one number as the value; "
-                              "--key-type and --value-type can say so")
-        counts = groups.setdefault(" ".join("%s=%s" % (path, _words(leaf)) for path, leaf in slots[:-1]), {})
+        numbers = [
+            leaf
+            for one in (value if isinstance(value, list) else [value])
+            for _, leaf in _leaves(view.plain(one, "value"))
+            if type(leaf) is int
+        ]
+        if (
+            len(numbers) != (len(value) if isinstance(value, list) else 1)
+            or not slots
+            or type(slots[-1][1]) is not int
+        ):
+            raise _UsageError(
+                "a histogram needs a number as the key's last field and one number as the value; "
+                "--key-type and --value-type can say so"
+            )
+        counts = groups.setdefault(
+            " ".join("%s=%s" % (path, _words(leaf)) for path, leaf in slots[:-1]), {}
+        )
         counts[slots[-1][1]] = counts.get(slots[-1][1], 0) + sum(numbers)
     if options.json:
         return options.put([{"key": prefix, "slots": counts} for prefix, counts in groups.items()])
@@ -4345,56 +6023,117 @@ def _hist(options):
         print("\n".join(([prefix] if prefix else []) + histogram(counts, linear)))
     return None
 
+
 def histogram(counts, linear=False, width=40):
     """Return the lines of a histogram of {slot: count}: slot n is 2^(n-1) .. 2^n - 1 (1: 0 and 1) or, if linear, n."""
     used = [slot for slot, count in counts.items() if count]
     if not used:
         return ["no samples"]
-    if min(used) < 0 or max(used) - min(used) > (1 << 12 if linear else 64) or max(used) > 64 and not linear:
+    if (
+        min(used) < 0
+        or max(used) - min(used) > (1 << 12 if linear else 64)
+        or max(used) > 64
+        and not linear
+    ):
         hint = "" if linear else " for log2 (linear?)"
         raise ValueError("slots %d to %d are too many%s" % (min(used), max(used), hint))
     top, rows = max(counts[slot] for slot in used), [("value", "count", "distribution")]
     for slot in range(min(used), max(used) + 1):
-        label = str(slot) if linear else "%d -> %d" % (1 << slot >> 1 if slot > 1 else 0, (1 << slot) - 1)
-        rows.append((label, counts.get(slot, 0), "|%-*s|" % (width, "*" * (counts.get(slot, 0) * width // top))))
-    return ["%*s : %-*s %s" % (max(16, len(label)), row[0], max(8, len(str(top))), row[1], row[2]) for row in rows]
+        label = (
+            str(slot)
+            if linear
+            else "%d -> %d" % (1 << slot >> 1 if slot > 1 else 0, (1 << slot) - 1)
+        )
+        rows.append(
+            (
+                label,
+                counts.get(slot, 0),
+                "|%-*s|" % (width, "*" * (counts.get(slot, 0) * width // top)),
+            )
+        )
+    return [
+        "%*s : %-*s %s" % (max(16, len(label)), row[0], max(8, len(str(top))), row[1], row[2])
+        for row in rows
+    ]
+
 
 def _probe(options):
     options.end()
     token = options.token
     checks = [
-        ("Linux", lambda: "%s on %s, Python %s" % (os.uname().release, os.uname().machine, sys.version.split()[0])),
+        (
+            "Linux",
+            lambda: (
+                "%s on %s, Python %s"
+                % (os.uname().release, os.uname().machine, sys.version.split()[0])
+            ),
+        ),
         ("bpf(2)", lambda: "number %d" % syscall_number()),
         ("possible CPUs", lambda: " ".join(map(str, possible_cpus()))),
         ("maps and programs by id", lambda: "%d maps" % sum(1 for _ in maps())),
         ("the kernel's BTF", lambda: "%d types" % BTF.from_vmlinux().count),
-        ("batches, exact scans", lambda: _probe_map(token, BPF_MAP_TYPE_HASH, lambda m: m.exact_scan)),
+        (
+            "batches, exact scans",
+            lambda: _probe_map(token, BPF_MAP_TYPE_HASH, lambda m: m.exact_scan),
+        ),
         ("freeze", lambda: _probe_map(token, BPF_MAP_TYPE_ARRAY, lambda m: m.freeze())),
-        ("mapped arrays", lambda: _probe_map(token, BPF_MAP_TYPE_ARRAY, lambda m: m.mmap().close(), BPF_F_MMAPABLE)),
-        ("BPF tokens", _probe_token)]
-    checks += [(name, lambda bit=bit: _capability(bit))
-               for name, bit in (("CAP_BPF", _CAP_BPF), ("CAP_PERFMON", 38), ("CAP_NET_ADMIN", _CAP_NET_ADMIN),
-                                 ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN))]
-    checks += [("map type " + name, lambda map_type=map_type: _probe_map(token, map_type, lambda m: None))
-               for map_type, name in sorted(_MAP_TYPE_NAMES.items())]
+        (
+            "mapped arrays",
+            lambda: _probe_map(
+                token, BPF_MAP_TYPE_ARRAY, lambda m: m.mmap().close(), BPF_F_MMAPABLE
+            ),
+        ),
+        ("BPF tokens", _probe_token),
+    ]
+    checks += [
+        (name, lambda bit=bit: _capability(bit))
+        for name, bit in (
+            ("CAP_BPF", _CAP_BPF),
+            ("CAP_PERFMON", 38),
+            ("CAP_NET_ADMIN", _CAP_NET_ADMIN),
+            ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN),
+        )
+    ]
+    checks += [
+        ("map type " + name, lambda map_type=map_type: _probe_map(token, map_type, lambda m: None))
+        for map_type, name in sorted(_MAP_TYPE_NAMES.items())
+    ]
     checks.insert(3, ("RLIMIT_MEMLOCK", lambda: "%s bytes; charged before Linux 5.11" % _memlock()))
     rows = [(what,) + _outcome(check) for what, check in checks]
-    rows = [(what, there, text or ("" if there else "not held by this process")) for what, there, text in rows]
+    rows = [
+        (what, there, text or ("" if there else "not held by this process"))
+        for what, there, text in rows
+    ]
     setting = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip()
     mounts = _bpffs_mounts()
-    rows[3:3] = [("initial user namespace", not _in_user_namespace(), "capabilities count only there"),
-                 ("unprivileged bpf(2)", setting == "0", "kernel.unprivileged_bpf_disabled: " + (setting or "unknown")),
-                 ("bpffs", bool(mounts), " ".join(mounts) or "none is mounted (mount -t bpf bpf /sys/fs/bpf)")]
+    rows[3:3] = [
+        ("initial user namespace", not _in_user_namespace(), "capabilities count only there"),
+        (
+            "unprivileged bpf(2)",
+            setting == "0",
+            "kernel.unprivileged_bpf_disabled: " + (setting or "unknown"),
+        ),
+        (
+            "bpffs",
+            bool(mounts),
+            " ".join(mounts) or "none is mounted (mount -t bpf bpf /sys/fs/bpf)",
+        ),
+    ]
     if options.json:
-        return options.put([{"what": what, "available": there, "detail": text} for what, there, text in rows])
+        return options.put(
+            [{"what": what, "available": there, "detail": text} for what, there, text in rows]
+        )
     for what, there, text in rows:
         print(("%-3s  %-32s %s" % ("yes" if there else "no", what, text)).rstrip())
     return None
 
+
 def _memlock():
     import resource
+
     soft = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     return "unlimited" if soft == resource.RLIM_INFINITY else soft
+
 
 def _outcome(check):
     """Return (whether, detail) of a check, which returns one of the two or fails."""
@@ -4404,18 +6143,22 @@ def _outcome(check):
     except (BPFError, OSError, ValueError, KeyError, ImportError) as failure:
         return False, str(failure)
 
+
 def _probe_token():
     """Ask for a token of no bpffs, which is EBADF where the command is known (6.9)."""
     attr = bpf_attr()
-    attr.token_create.bpffs_fd = 0xffffffff
+    attr.token_create.bpffs_fd = 0xFFFFFFFF
     try:
         _bpf(BPF_TOKEN_CREATE, attr)
     except BadFileDescriptor:
         return True
 
+
 def _probe_map(token, map_type, check, flags=0):
     """Make the smallest map of a type and return what check makes of it."""
-    if map_type == BPF_MAP_TYPE_STRUCT_OPS:        # of the kernel's type 1, which is none for it: ENOTSUPP if known
+    if (
+        map_type == BPF_MAP_TYPE_STRUCT_OPS
+    ):  # of the kernel's type 1, which is none for it: ENOTSUPP if known
         attr = bpf_attr()
         attr.map_create.map_type, attr.map_create.btf_vmlinux_value_type_id = map_type, 1
         attr.map_create.key_size = attr.map_create.value_size = 4
@@ -4425,72 +6168,131 @@ def _probe_map(token, map_type, check, flags=0):
         except NotSupported:
             return True
     key_size, value_size, entries, flags = {
-        BPF_MAP_TYPE_LPM_TRIE: (8, 4, 1, BPF_F_NO_PREALLOC), BPF_MAP_TYPE_RHASH: (4, 4, 1, BPF_F_NO_PREALLOC),
-        BPF_MAP_TYPE_STACK_TRACE: (4, 8, 1, 0), BPF_MAP_TYPE_INSN_ARRAY: (4, 16, 1, 0), BPF_MAP_TYPE_ARENA: (
-            0, 0, 1, BPF_F_MMAPABLE), BPF_MAP_TYPE_CGROUP_STORAGE: (16, 4, 0, 0), BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE: (
-            16, 4, 0, 0), BPF_MAP_TYPE_RINGBUF: (0, 0, 4096, 0), BPF_MAP_TYPE_USER_RINGBUF: (0, 0, 4096, 0),
-    }.get(map_type, (0 if map_type in _KEYLESS_TYPES else 4, 4, 0 if map_type in _FD_KEY_TYPES else 1,
-                     flags | (BPF_F_NO_PREALLOC if map_type in _FD_KEY_TYPES else 0)))
+        BPF_MAP_TYPE_LPM_TRIE: (8, 4, 1, BPF_F_NO_PREALLOC),
+        BPF_MAP_TYPE_RHASH: (4, 4, 1, BPF_F_NO_PREALLOC),
+        BPF_MAP_TYPE_STACK_TRACE: (4, 8, 1, 0),
+        BPF_MAP_TYPE_INSN_ARRAY: (4, 16, 1, 0),
+        BPF_MAP_TYPE_ARENA: (0, 0, 1, BPF_F_MMAPABLE),
+        BPF_MAP_TYPE_CGROUP_STORAGE: (16, 4, 0, 0),
+        BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE: (16, 4, 0, 0),
+        BPF_MAP_TYPE_RINGBUF: (0, 0, 4096, 0),
+        BPF_MAP_TYPE_USER_RINGBUF: (0, 0, 4096, 0),
+    }.get(
+        map_type,
+        (
+            0 if map_type in _KEYLESS_TYPES else 4,
+            4,
+            0 if map_type in _FD_KEY_TYPES else 1,
+            flags | (BPF_F_NO_PREALLOC if map_type in _FD_KEY_TYPES else 0),
+        ),
+    )
     of_maps = map_type in _OF_MAPS_TYPES
     inner = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32, token=token) if of_maps else None
     btf = _int_btf(token) if map_type in _FD_KEY_TYPES else None
-    with Map.create(map_type, None, None, entries, key_size=key_size, value_size=value_size, flags=flags,
-                    inner=inner, btf=btf, btf_key=btf and 1, btf_value=btf and 1, token=token) as m:
+    with Map.create(
+        map_type,
+        None,
+        None,
+        entries,
+        key_size=key_size,
+        value_size=value_size,
+        flags=flags,
+        inner=inner,
+        btf=btf,
+        btf_key=btf and 1,
+        btf_value=btf and 1,
+        token=token,
+    ) as m:
         return check(m)
+
 
 def _int_btf(token):
     """Load the BTF of one signed int; return its _Fd."""
     words = (24, 0, 16, 16, 5, 1, BTF_KIND_INT << 24, 4, _INT_SIGNED << 24 | 32)
-    blob = struct.pack("=HBB9I", 0xeb9f, 1, 0, *words) + b"\0int\0"
+    blob = struct.pack("=HBB9I", 0xEB9F, 1, 0, *words) + b"\0int\0"
     data, attr = ctypes.create_string_buffer(blob, len(blob)), bpf_attr()
     attr.btf_load.btf, attr.btf_load.btf_size = addressof(data), len(blob)
     if token is not None:
         attr.btf_load.btf_flags, attr.btf_load.btf_token_fd = BPF_F_TOKEN_FD, token.number
-    return _Fd(_bpf, BPF_BTF_LOAD, attr, "BTF of an int", None if token is None else sizeof(attr.btf_load))
+    return _Fd(
+        _bpf, BPF_BTF_LOAD, attr, "BTF of an int", None if token is None else sizeof(attr.btf_load)
+    )
+
 
 # The demo: a socket filter that counts the datagrams a socket gets, by the ports in the UDP header.
+
 
 class _Ports(ctypes.BigEndianStructure):
     _fields_ = [("source", u16), ("destination", u16)]
 
+
 class _Traffic(ctypes.Structure):
     _fields_ = [("packets", u64), ("bytes", u64)]
+
 
 def _insn(opcode, dst=0, src=0, offset=0, immediate=0):
     """Return the 8 bytes of a struct bpf_insn."""
     import struct
+
     registers = dst | src << 4 if sys.byteorder == "little" else dst << 4 | src
     return struct.pack("=BBhi", opcode, registers, offset, immediate)
+
 
 def _load_map_fd(dst, fd):
     """Return the two instructions that load a map's address (BPF_PSEUDO_MAP_FD)."""
     return _insn(0x18, dst, 1, 0, fd) + _insn(0)
 
+
 def _counting_program(flows_fd, total_fd):
     """Return a socket filter that adds each packet to flows[ports] and to total[0], and lets it pass."""
     fp = 10
-    ports, zeros = _insn(0xbf, 2, fp) + _insn(0x07, 2, 0, 0, -4), _insn(0xbf, 3, fp) + _insn(0x07, 3, 0, 0, -24)
-    return b"".join([
-        _insn(0xbf, 6, 1), _insn(0x61, 7, 6, 0),                      # r6 = skb; r7 = skb->len
-        _insn(0xb7, 2), _insn(0xbf, 3, fp), _insn(0x07, 3, 0, 0, -4), _insn(0xb7, 4, 0, 0, 4),
-        _insn(0x85, 0, 0, 0, 26),                                     # bpf_skb_load_bytes(skb, 0, fp - 4, 4)
-        _insn(0x55, 0, 0, 28),                                        # if r0 goto out
-        _insn(0x7a, fp, 0, -24), _insn(0x7a, fp, 0, -16),             # 16 zeros at fp - 24
-        _load_map_fd(1, flows_fd), ports, zeros, _insn(0xb7, 4, 0, 0, BPF_NOEXIST),
-        _insn(0x85, 0, 0, 0, 2),                                      # bpf_map_update_elem(flows, ports, zeros, ..)
-        _load_map_fd(1, flows_fd), ports, _insn(0x85, 0, 0, 0, 1),    # r0 = bpf_map_lookup_elem(flows, ports)
-        _insn(0x15, 0, 0, 12),                                        # if not r0 goto out
-        _insn(0xb7, 1, 0, 0, 1),
-        _insn(0xdb, 0, 1, 0), _insn(0xdb, 0, 7, 8),                   # lock packets += 1; lock bytes += r7
-        _insn(0x62, fp, 0, -4),                                       # *(u32 *)(fp - 4) = 0
-        _load_map_fd(1, total_fd), ports, _insn(0x85, 0, 0, 0, 1),    # r0 = bpf_map_lookup_elem(total, 0)
-        _insn(0x15, 0, 0, 2), _insn(0xb7, 1, 0, 0, 1), _insn(0xdb, 0, 1, 0),
-        _insn(0xb7, 0, 0, 0, 0x7fffffff), _insn(0x95),                # out: keep all of the packet
-    ])
+    ports, zeros = (
+        _insn(0xBF, 2, fp) + _insn(0x07, 2, 0, 0, -4),
+        _insn(0xBF, 3, fp) + _insn(0x07, 3, 0, 0, -24),
+    )
+    return b"".join(
+        [
+            _insn(0xBF, 6, 1),
+            _insn(0x61, 7, 6, 0),  # r6 = skb; r7 = skb->len
+            _insn(0xB7, 2),
+            _insn(0xBF, 3, fp),
+            _insn(0x07, 3, 0, 0, -4),
+            _insn(0xB7, 4, 0, 0, 4),
+            _insn(0x85, 0, 0, 0, 26),  # bpf_skb_load_bytes(skb, 0, fp - 4, 4)
+            _insn(0x55, 0, 0, 28),  # if r0 goto out
+            _insn(0x7A, fp, 0, -24),
+            _insn(0x7A, fp, 0, -16),  # 16 zeros at fp - 24
+            _load_map_fd(1, flows_fd),
+            ports,
+            zeros,
+            _insn(0xB7, 4, 0, 0, BPF_NOEXIST),
+            _insn(0x85, 0, 0, 0, 2),  # bpf_map_update_elem(flows, ports, zeros, ..)
+            _load_map_fd(1, flows_fd),
+            ports,
+            _insn(0x85, 0, 0, 0, 1),  # r0 = bpf_map_lookup_elem(flows, ports)
+            _insn(0x15, 0, 0, 12),  # if not r0 goto out
+            _insn(0xB7, 1, 0, 0, 1),
+            _insn(0xDB, 0, 1, 0),
+            _insn(0xDB, 0, 7, 8),  # lock packets += 1; lock bytes += r7
+            _insn(0x62, fp, 0, -4),  # *(u32 *)(fp - 4) = 0
+            _load_map_fd(1, total_fd),
+            ports,
+            _insn(0x85, 0, 0, 0, 1),  # r0 = bpf_map_lookup_elem(total, 0)
+            _insn(0x15, 0, 0, 2),
+            _insn(0xB7, 1, 0, 0, 1),
+            _insn(0xDB, 0, 1, 0),
+            _insn(0xB7, 0, 0, 0, 0x7FFFFFFF),
+            _insn(0x95),  # out: keep all of the packet
+        ]
+    )
+
 
 def _load_program(instructions, name):
     """Load a socket filter; return its _Fd.  What the verifier says, if it refuses, is the error's hint."""
-    code, licence = ctypes.create_string_buffer(instructions, len(instructions)), ctypes.create_string_buffer(b"MIT")
+    code, licence = (
+        ctypes.create_string_buffer(instructions, len(instructions)),
+        ctypes.create_string_buffer(b"MIT"),
+    )
     log, attr = ctypes.create_string_buffer(1 << 16), bpf_attr()
     load = attr.prog_load
     load.prog_type, load.insn_cnt = BPF_PROG_TYPE_SOCKET_FILTER, len(instructions) // 8
@@ -4503,19 +6305,28 @@ def _load_program(instructions, name):
         error.hint = log.value.decode("latin-1").strip() or error.hint
         raise
 
+
 def _demo(options):
     """Have the kernel fill a map of ours and look it up; leave nothing behind."""
     import socket
+
     options.end()
     try:
-        flows = Map.create(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows", token=options.token)
+        flows = Map.create(
+            BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows", token=options.token
+        )
     except PermissionDenied as error:
-        return _complain(None, "the demo makes a map of its own, and may not: %s; run it as root (sudo python3 "
-                         "bpflookup.py demo), or in a container started with --cap-add BPF" % error, 1)
-    with flows, \
-            Map.create(BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total", token=options.token) as total, \
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, \
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        return _complain(
+            None,
+            "the demo makes a map of its own, and may not: %s; run it as root (sudo python3 "
+            "bpflookup.py demo), or in a container started with --cap-add BPF" % error,
+            1,
+        )
+    with flows, Map.create(
+        BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total", token=options.token
+    ) as total, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, socket.socket(
+        socket.AF_INET, socket.SOCK_DGRAM
+    ) as sender:
         print("created  %r\n         %r" % (flows, total))
         receiver.bind(("127.0.0.1", 0))
         sender.bind(("127.0.0.1", 0))
@@ -4523,13 +6334,15 @@ def _demo(options):
         sizes = [10, 20, 30]
         try:
             program = _load_program(_counting_program(flows.fd, total.fd), "demo")
-            receiver.setsockopt(socket.SOL_SOCKET, 50, program.number)       # SO_ATTACH_BPF
+            receiver.setsockopt(socket.SOL_SOCKET, 50, program.number)  # SO_ATTACH_BPF
             for size in sizes:
                 sender.sendto(bytes(size), receiver.getsockname())
                 receiver.settimeout(5)
                 receiver.recv(100)
-            print("kernel   a socket filter counted %d datagrams from port %d to %d" % (
-                len(sizes), ports.source, ports.destination))
+            print(
+                "kernel   a socket filter counted %d datagrams from port %d to %d"
+                % (len(sizes), ports.source, ports.destination)
+            )
         except OSError as error:
             print("no kernel program here: %s\nso the values are written from user space" % error)
             flows[ports] = _Traffic(len(sizes), sum(sizes) + 8 * len(sizes))
@@ -4541,15 +6354,23 @@ def _demo(options):
         except KeyNotFound as error:
             print("miss     %s" % error)
         try:
-            Map.from_fd(flows, _Ports, type("TooSmall", (ctypes.Structure,), {"_fields_": [("packets", u64)]}))
+            Map.from_fd(
+                flows,
+                _Ports,
+                type("TooSmall", (ctypes.Structure,), {"_fields_": [("packets", u64)]}),
+            )
         except LayoutError as error:
             print("misfit   %s" % str(error).replace("\n", "\n         "))
         per_cpu = total[0]
-        print("per CPU  total[0] -> %s" % ", ".join("cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu)))
+        print(
+            "per CPU  total[0] -> %s"
+            % ", ".join("cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu))
+        )
         # 8 bytes of UDP header before each datagram's own
         right = (found.packets, found.bytes, sum(per_cpu)) == (3, sum(sizes) + 24, 3)
         print("the counts are right" if right else "the counts are wrong")
         return 0 if right else 1
+
 
 if __name__ == "__main__":
     sys.exit(main())

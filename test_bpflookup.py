@@ -3,6 +3,7 @@
 Those marked @kernel use the real bpf(2): without the right to create maps they skip, and with
 BPFLOOKUP_KERNEL=1 such a skip is a failure, as is one for a program that is missing.
 """
+
 import contextlib
 import collections
 import termios
@@ -49,13 +50,21 @@ MODULE = os.path.abspath(bpf.__file__)
 BPFFS = "/sys/fs/bpf"
 STRICT = os.environ.get("BPFLOOKUP_KERNEL") == "1"
 KERNEL = bpf._kernel_release()
-PAGE = os.sysconf("SC_PAGESIZE")       # 64 KiB on some ppc64le and arm64
+PAGE = os.sysconf("SC_PAGESIZE")  # 64 KiB on some ppc64le and arm64
 # Map names are one space for the whole machine, where other tests may run.
-FLOWS, NUMS, CLI, CLI_CPU, LONG = ["%s_%d" % (name, os.getpid()) for name in ("flow", "nums", "cli", "cpu", "long")]
+FLOWS, NUMS, CLI, CLI_CPU, LONG = [
+    "%s_%d" % (name, os.getpid()) for name in ("flow", "nums", "cli", "cpu", "long")
+]
 
-for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL),
-                        (signal.SIGHUP, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_DFL)):
-    if signal.getsignal(_number) == signal.SIG_IGN:        # a shell's background job, nohup: as would be every child
+for _number, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGTERM, signal.SIG_DFL),
+):
+    if (
+        signal.getsignal(_number) == signal.SIG_IGN
+    ):  # a shell's background job, nohup: as would be every child
         signal.signal(_number, _usual)
 
 
@@ -89,8 +98,13 @@ def since(*release):
 
 
 # types that came after 5.10, and those that a kernel may be built without, or without a JIT for
-SINCE = {"bloom_filter": (5, 16), "user_ringbuf": (6, 1), "cgrp_storage": (6, 2), "arena": (6, 9),
-         "task_storage": (5, 11)}
+SINCE = {
+    "bloom_filter": (5, 16),
+    "user_ringbuf": (6, 1),
+    "cgrp_storage": (6, 2),
+    "arena": (6, 9),
+    "task_storage": (5, 11),
+}
 OPTIONAL = ("arena", "inode_storage", "task_storage", "struct_ops", "xskmap")
 
 
@@ -98,7 +112,11 @@ def created(map_type, *arguments, **options):
     """Create a map; skip the test where the kernel has no such maps."""
     try:
         return Map.create(map_type, *arguments, **options)
-    except (bpf.InvalidArgument, bpf.NotSupported, bpf.OutOfMemory):           # no memory: as with storages, see fill
+    except (
+        bpf.InvalidArgument,
+        bpf.NotSupported,
+        bpf.OutOfMemory,
+    ):  # no memory: as with storages, see fill
         name = bpf.map_type_name(map_type)
         if name not in OPTIONAL and KERNEL >= SINCE.get(name, (0,)):
             raise
@@ -107,7 +125,10 @@ def created(map_type, *arguments, **options):
 
 def bpf_is_for_the_privileged():
     """Return whether nothing of bpf(2), not even a lookup, is left to processes without CAP_BPF."""
-    return KERNEL < (5, 19) and bpf._read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip() != "0"
+    return (
+        KERNEL < (5, 19)
+        and bpf._read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip() != "0"
+    )
 
 
 def program(name):
@@ -119,8 +140,14 @@ def program(name):
 def run(*words, **options):
     """Run a program; return (status, stdout, stderr)."""
     options.setdefault("timeout", 60)
-    done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          universal_newlines=True, errors="surrogateescape", **options)
+    done = subprocess.run(
+        [str(word) for word in words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        errors="surrogateescape",
+        **options,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -132,8 +159,10 @@ def python(source, *arguments, **options):
 
 def bpftool_can(err):
     """Skip the test where bpftool's own words tell that it lacks something."""
-    for words, what in (("BTF is required, but is missing or corrupted", "a bpftool as new as clang's types"),
-                        ("cpu mask file", "/sys for bpftool")):
+    for words, what in (
+        ("BTF is required, but is missing or corrupted", "a bpftool as new as clang's types"),
+        ("cpu mask file", "/sys for bpftool"),
+    ):
         if words in err:
             lacking("%s (%s)" % (what, err.strip()))
 
@@ -206,47 +235,57 @@ def numbers():
 # offset of every field of union bpf_attr and the info structs: linux/bpf.h compiled for ten ABIs agrees on them
 GOLDEN = {
     "map_create": "map_type@0 key_size@4 value_size@8 max_entries@12 map_flags@16 inner_map_fd@20 numa_node@24 "
-                  "map_name@28 map_ifindex@44 btf_fd@48 btf_key_type_id@52 btf_value_type_id@56 "
-                  "btf_vmlinux_value_type_id@60 map_extra@64 value_type_btf_obj_fd@72 map_token_fd@76 "
-                  "excl_prog_hash@80 excl_prog_hash_size@88 =96",
+    "map_name@28 map_ifindex@44 btf_fd@48 btf_key_type_id@52 btf_value_type_id@56 "
+    "btf_vmlinux_value_type_id@60 map_extra@64 value_type_btf_obj_fd@72 map_token_fd@76 "
+    "excl_prog_hash@80 excl_prog_hash_size@88 =96",
     "elem": "map_fd@0 key@8 value@16 flags@24 =32",
     "batch": "in_batch@0 out_batch@8 keys@16 values@24 count@32 map_fd@36 elem_flags@40 flags@48 =56",
     "prog_load": "prog_type@0 insn_cnt@4 insns@8 license@16 log_level@24 log_size@28 log_buf@32 kern_version@40 "
-                 "prog_flags@44 prog_name@48 prog_ifindex@64 expected_attach_type@68 prog_btf_fd@72 "
-                 "func_info_rec_size@76 func_info@80 func_info_cnt@88 line_info_rec_size@92 line_info@96 "
-                 "line_info_cnt@104 attach_btf_id@108 attach_prog_fd@112 core_relo_cnt@116 fd_array@120 "
-                 "core_relos@128 core_relo_rec_size@136 log_true_size@140 prog_token_fd@144 fd_array_cnt@148 "
-                 "signature@152 signature_size@160 keyring_id@164 =168",
+    "prog_flags@44 prog_name@48 prog_ifindex@64 expected_attach_type@68 prog_btf_fd@72 "
+    "func_info_rec_size@76 func_info@80 func_info_cnt@88 line_info_rec_size@92 line_info@96 "
+    "line_info_cnt@104 attach_btf_id@108 attach_prog_fd@112 core_relo_cnt@116 fd_array@120 "
+    "core_relos@128 core_relo_rec_size@136 log_true_size@140 prog_token_fd@144 fd_array_cnt@148 "
+    "signature@152 signature_size@160 keyring_id@164 =168",
     "obj": "pathname@0 bpf_fd@8 file_flags@12 path_fd@16 =24",
     "prog_attach": "target_fd@0 attach_bpf_fd@4 attach_type@8 attach_flags@12 =16",
     "get_id": "start_id@0 next_id@4 open_flags@8 fd_by_id_token_fd@12 =16",
     "info": "bpf_fd@0 info_len@4 info@8 =16",
     "btf_load": "btf@0 btf_log_buf@8 btf_size@16 btf_log_size@20 btf_log_level@24 btf_log_true_size@28 btf_flags@32 "
-                "btf_token_fd@36 =40",
+    "btf_token_fd@36 =40",
     "token_create": "flags@0 bpffs_fd@4 =8",
     "bpf_map_info": "type@0 id@4 key_size@8 value_size@12 max_entries@16 map_flags@20 name@24 ifindex@40 "
-                    "btf_vmlinux_value_type_id@44 netns_dev@48 netns_ino@56 btf_id@64 btf_key_type_id@68 "
-                    "btf_value_type_id@72 btf_vmlinux_id@76 map_extra@80 hash@88 hash_size@96 =104",
+    "btf_vmlinux_value_type_id@44 netns_dev@48 netns_ino@56 btf_id@64 btf_key_type_id@68 "
+    "btf_value_type_id@72 btf_vmlinux_id@76 map_extra@80 hash@88 hash_size@96 =104",
     "bpf_btf_info": "btf@0 btf_size@8 id@12 name@16 name_len@24 kernel_btf@28 =32",
     "bpf_prog_info": "type@0 id@4 tag@8 jited_prog_len@16 xlated_prog_len@20 jited_prog_insns@24 "
-                     "xlated_prog_insns@32 load_time@40 created_by_uid@48 nr_map_ids@52 map_ids@56 name@64 =80",
+    "xlated_prog_insns@32 load_time@40 created_by_uid@48 nr_map_ids@52 map_ids@56 name@64 =80",
 }
-ARMS = dict(bpf.bpf_attr._fields_, bpf_map_info=bpf.bpf_map_info, bpf_btf_info=bpf.bpf_btf_info,
-            bpf_prog_info=bpf.bpf_prog_info)
+ARMS = dict(
+    bpf.bpf_attr._fields_,
+    bpf_map_info=bpf.bpf_map_info,
+    bpf_btf_info=bpf.bpf_btf_info,
+    bpf_prog_info=bpf.bpf_prog_info,
+)
 
 
 def test_every_arm_has_golden_offsets():
     assert set(GOLDEN) == set(ARMS)
     assert ctypes.sizeof(bpf.bpf_attr) == 168
     for name, arm in ARMS.items():
-        found = ["%s@%d" % (field[0], getattr(arm, field[0]).offset) for field in arm._fields_ if field[0] != "_pad"]
+        found = [
+            "%s@%d" % (field[0], getattr(arm, field[0]).offset)
+            for field in arm._fields_
+            if field[0] != "_pad"
+        ]
         assert " ".join(found + ["=%d" % ctypes.sizeof(arm)]) == GOLDEN[name]
 
 
 @pytest.fixture(scope="session")
 def vmlinux_h(tmp_path_factory):
     """The running kernel's own declarations, as bpftool writes them."""
-    status, out, err = run(program("bpftool"), "btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "c")
+    status, out, err = run(
+        program("bpftool"), "btf", "dump", "file", "/sys/kernel/btf/vmlinux", "format", "c"
+    )
     if status:
         lacking("BTF of the kernel (%s)" % err.strip())
     path = tmp_path_factory.mktemp("c") / "vmlinux.h"
@@ -275,15 +314,27 @@ def test_offsets_sizes_and_numbers_are_those_of_compiled_c(tmp_path, vmlinux_h):
                 prefix = "/* not info.bpf_fd */ "
             member = prefix + field[0]
             descriptor = getattr(arm, field[0])
-            lines.append('printf("%%d %%d\\n", (int)offsetof(%s, %s), (int)sizeof(((%s *)0)->%s));' % (
-                owner, member, owner, member))
+            lines.append(
+                'printf("%%d %%d\\n", (int)offsetof(%s, %s), (int)sizeof(((%s *)0)->%s));'
+                % (owner, member, owner, member)
+            )
             expected.append("%d %d" % (descriptor.offset, descriptor.size))
-    newest = {"BPF_PROG_ASSOC_STRUCT_OPS", "BPF_MAP_TYPE_INSN_ARRAY", "BPF_MAP_TYPE_RHASH", "BPF_F_RB_OVERWRITE",
-              "BPF_F_CPU", "BPF_F_ALL_CPUS"}
+    newest = {
+        "BPF_PROG_ASSOC_STRUCT_OPS",
+        "BPF_MAP_TYPE_INSN_ARRAY",
+        "BPF_MAP_TYPE_RHASH",
+        "BPF_F_RB_OVERWRITE",
+        "BPF_F_CPU",
+        "BPF_F_ALL_CPUS",
+    }
     with open(vmlinux_h) as file:
         text = file.read()
     for name, number in sorted(vars(bpf).items()):
-        if name.startswith("BPF_") and isinstance(number, int) and (name not in newest or name + " =" in text):
+        if (
+            name.startswith("BPF_")
+            and isinstance(number, int)
+            and (name not in newest or name + " =" in text)
+        ):
             lines.append('printf("%%d\\n", (int)%s);' % name)
             expected.append(str(number))
     lines.append('printf("%d\\n", (int)sizeof(union bpf_attr));')
@@ -297,22 +348,36 @@ def test_offsets_sizes_and_numbers_are_those_of_compiled_c(tmp_path, vmlinux_h):
 def test_names_of_numbers():
     assert bpf.map_type_name(6) == "percpu_array" and bpf.map_type_name(35) == "rhash"
     assert bpf.map_type_name(99) == "type_99"
-    assert bpf.cmd_name(1) == "BPF_MAP_LOOKUP_ELEM" and bpf.cmd_name(38) == "BPF_PROG_ASSOC_STRUCT_OPS"
+    assert (
+        bpf.cmd_name(1) == "BPF_MAP_LOOKUP_ELEM" and bpf.cmd_name(38) == "BPF_PROG_ASSOC_STRUCT_OPS"
+    )
     assert bpf.cmd_name(99) == "cmd_99"
-    assert sorted(bpf._MAP_TYPE_NAMES) == list(range(1, 36)) and sorted(bpf._CMD_NAMES) == list(range(39))
+    assert sorted(bpf._MAP_TYPE_NAMES) == list(range(1, 36)) and sorted(bpf._CMD_NAMES) == list(
+        range(39)
+    )
 
 
 # ---- 2. Errors --------------------------------------------------------------
 
 TREE = {
-    "SyscallError": (OSError, bpf.BPFError), "KeyNotFound": (bpf.SyscallError, KeyError),
-    "KeyExists": (bpf.SyscallError,), "PinExists": (bpf.SyscallError, FileExistsError),
-    "MapFull": (bpf.SyscallError,), "KeyOutOfRange": (bpf.SyscallError, IndexError),
-    "MapNotFound": (bpf.SyscallError, FileNotFoundError), "PermissionDenied": (bpf.SyscallError, PermissionError),
-    "NotSupported": (bpf.SyscallError,), "BadFileDescriptor": (bpf.SyscallError,), "BadAddress": (bpf.SyscallError,),
-    "InvalidArgument": (bpf.SyscallError,), "Busy": (bpf.SyscallError,), "OutOfMemory": (bpf.SyscallError, MemoryError),
-    "AmbiguousName": (bpf.BPFError, LookupError), "LayoutError": (bpf.BPFError, TypeError),
-    "BTFError": (bpf.BPFError, ValueError), "IterationAborted": (bpf.BPFError, RuntimeError),
+    "SyscallError": (OSError, bpf.BPFError),
+    "KeyNotFound": (bpf.SyscallError, KeyError),
+    "KeyExists": (bpf.SyscallError,),
+    "PinExists": (bpf.SyscallError, FileExistsError),
+    "MapFull": (bpf.SyscallError,),
+    "KeyOutOfRange": (bpf.SyscallError, IndexError),
+    "MapNotFound": (bpf.SyscallError, FileNotFoundError),
+    "PermissionDenied": (bpf.SyscallError, PermissionError),
+    "NotSupported": (bpf.SyscallError,),
+    "BadFileDescriptor": (bpf.SyscallError,),
+    "BadAddress": (bpf.SyscallError,),
+    "InvalidArgument": (bpf.SyscallError,),
+    "Busy": (bpf.SyscallError,),
+    "OutOfMemory": (bpf.SyscallError, MemoryError),
+    "AmbiguousName": (bpf.BPFError, LookupError),
+    "LayoutError": (bpf.BPFError, TypeError),
+    "BTFError": (bpf.BPFError, ValueError),
+    "IterationAborted": (bpf.BPFError, RuntimeError),
 }
 
 
@@ -322,8 +387,17 @@ def test_error_classes_survive_pickle_and_copy(name):
     assert issubclass(cls, TREE[name]) and issubclass(cls, bpf.BPFError)
     error = cls(errno.ENOENT, "a sentence")
     if issubclass(cls, OSError):
-        error.cmd, error.map, error.hint, error.key = "BPF_MAP_LOOKUP_ELEM", "map 5 (hash)", "try again", 7
-    for twin in (pickle.loads(pickle.dumps(error)), pickle.loads(pickle.dumps(error, 2)), copy.copy(error)):
+        error.cmd, error.map, error.hint, error.key = (
+            "BPF_MAP_LOOKUP_ELEM",
+            "map 5 (hash)",
+            "try again",
+            7,
+        )
+    for twin in (
+        pickle.loads(pickle.dumps(error)),
+        pickle.loads(pickle.dumps(error, 2)),
+        copy.copy(error),
+    ):
         assert type(twin) is cls and twin.args == (errno.ENOENT, "a sentence")
         assert twin.__dict__ == error.__dict__
         if issubclass(cls, OSError):
@@ -331,36 +405,69 @@ def test_error_classes_survive_pickle_and_copy(name):
             assert str(twin) == "a sentence; try again"
 
 
-LOOKUP, UPDATE, DELETE, NEXT = (bpf.BPF_MAP_LOOKUP_ELEM, bpf.BPF_MAP_UPDATE_ELEM, bpf.BPF_MAP_DELETE_ELEM,
-                                bpf.BPF_MAP_GET_NEXT_KEY)
-HASH, ARRAY, QUEUE, LPM = (bpf.BPF_MAP_TYPE_HASH, bpf.BPF_MAP_TYPE_ARRAY, bpf.BPF_MAP_TYPE_QUEUE,
-                           bpf.BPF_MAP_TYPE_LPM_TRIE)
+LOOKUP, UPDATE, DELETE, NEXT = (
+    bpf.BPF_MAP_LOOKUP_ELEM,
+    bpf.BPF_MAP_UPDATE_ELEM,
+    bpf.BPF_MAP_DELETE_ELEM,
+    bpf.BPF_MAP_GET_NEXT_KEY,
+)
+HASH, ARRAY, QUEUE, LPM = (
+    bpf.BPF_MAP_TYPE_HASH,
+    bpf.BPF_MAP_TYPE_ARRAY,
+    bpf.BPF_MAP_TYPE_QUEUE,
+    bpf.BPF_MAP_TYPE_LPM_TRIE,
+)
 
 
-@pytest.mark.parametrize("code, cmd, map_type, name", [
-    (errno.ENOENT, LOOKUP, HASH, "KeyNotFound"), (errno.ENOENT, UPDATE, HASH, "KeyNotFound"),
-    (errno.ENOENT, bpf.BPF_OBJ_GET, None, "MapNotFound"), (errno.ENOENT, bpf.BPF_OBJ_PIN, None, "SyscallError"),
-    (errno.ENOENT, bpf.BPF_MAP_GET_FD_BY_ID, None, "MapNotFound"),
-    (errno.EEXIST, UPDATE, HASH, "KeyExists"), (errno.EEXIST, bpf.BPF_OBJ_PIN, None, "PinExists"),
-    (errno.E2BIG, UPDATE, HASH, "MapFull"), (errno.E2BIG, UPDATE, QUEUE, "MapFull"),
-    (errno.ENOSPC, UPDATE, LPM, "MapFull"), (errno.ENOSPC, LOOKUP, bpf.BPF_MAP_TYPE_SOCKMAP, "SyscallError"),
-    (errno.E2BIG, UPDATE, ARRAY, "KeyOutOfRange"), (errno.E2BIG, DELETE, bpf.BPF_MAP_TYPE_PROG_ARRAY, "KeyOutOfRange"),
-    (errno.E2BIG, bpf.BPF_MAP_CREATE, ARRAY, "InvalidArgument"), (errno.EINVAL, LOOKUP, HASH, "InvalidArgument"),
-    (errno.EINVAL, DELETE, ARRAY, "NotSupported"), (errno.EINVAL, DELETE, HASH, "InvalidArgument"),
-    (errno.EINVAL, NEXT, QUEUE, "NotSupported"), (errno.EINVAL, bpf.BPF_MAP_FREEZE, HASH, "NotSupported"),
-    (524, LOOKUP, HASH, "NotSupported"), (errno.EOPNOTSUPP, LOOKUP, HASH, "NotSupported"),
-    (errno.ENOSYS, LOOKUP, HASH, "NotSupported"), (errno.EPERM, UPDATE, HASH, "PermissionDenied"),
-    (errno.EACCES, bpf.BPF_OBJ_GET, None, "PermissionDenied"), (errno.EBADF, LOOKUP, HASH, "BadFileDescriptor"),
-    (77, bpf.BPF_OBJ_GET_INFO_BY_FD, None, "BadFileDescriptor"), (errno.EFAULT, LOOKUP, HASH, "BadAddress"),
-    (errno.EBUSY, bpf.BPF_MAP_FREEZE, ARRAY, "Busy"), (errno.EAGAIN, LOOKUP, HASH, "Busy"),
-    (errno.ENOMEM, bpf.BPF_MAP_CREATE, ARRAY, "OutOfMemory"), (errno.EMFILE, bpf.BPF_OBJ_GET, None, "SyscallError"),
-    (errno.ENODEV, UPDATE, bpf.BPF_MAP_TYPE_CPUMAP, "SyscallError"), (999, LOOKUP, HASH, "SyscallError"),
-])
+@pytest.mark.parametrize(
+    "code, cmd, map_type, name",
+    [
+        (errno.ENOENT, LOOKUP, HASH, "KeyNotFound"),
+        (errno.ENOENT, UPDATE, HASH, "KeyNotFound"),
+        (errno.ENOENT, bpf.BPF_OBJ_GET, None, "MapNotFound"),
+        (errno.ENOENT, bpf.BPF_OBJ_PIN, None, "SyscallError"),
+        (errno.ENOENT, bpf.BPF_MAP_GET_FD_BY_ID, None, "MapNotFound"),
+        (errno.EEXIST, UPDATE, HASH, "KeyExists"),
+        (errno.EEXIST, bpf.BPF_OBJ_PIN, None, "PinExists"),
+        (errno.E2BIG, UPDATE, HASH, "MapFull"),
+        (errno.E2BIG, UPDATE, QUEUE, "MapFull"),
+        (errno.ENOSPC, UPDATE, LPM, "MapFull"),
+        (errno.ENOSPC, LOOKUP, bpf.BPF_MAP_TYPE_SOCKMAP, "SyscallError"),
+        (errno.E2BIG, UPDATE, ARRAY, "KeyOutOfRange"),
+        (errno.E2BIG, DELETE, bpf.BPF_MAP_TYPE_PROG_ARRAY, "KeyOutOfRange"),
+        (errno.E2BIG, bpf.BPF_MAP_CREATE, ARRAY, "InvalidArgument"),
+        (errno.EINVAL, LOOKUP, HASH, "InvalidArgument"),
+        (errno.EINVAL, DELETE, ARRAY, "NotSupported"),
+        (errno.EINVAL, DELETE, HASH, "InvalidArgument"),
+        (errno.EINVAL, NEXT, QUEUE, "NotSupported"),
+        (errno.EINVAL, bpf.BPF_MAP_FREEZE, HASH, "NotSupported"),
+        (524, LOOKUP, HASH, "NotSupported"),
+        (errno.EOPNOTSUPP, LOOKUP, HASH, "NotSupported"),
+        (errno.ENOSYS, LOOKUP, HASH, "NotSupported"),
+        (errno.EPERM, UPDATE, HASH, "PermissionDenied"),
+        (errno.EACCES, bpf.BPF_OBJ_GET, None, "PermissionDenied"),
+        (errno.EBADF, LOOKUP, HASH, "BadFileDescriptor"),
+        (77, bpf.BPF_OBJ_GET_INFO_BY_FD, None, "BadFileDescriptor"),
+        (errno.EFAULT, LOOKUP, HASH, "BadAddress"),
+        (errno.EBUSY, bpf.BPF_MAP_FREEZE, ARRAY, "Busy"),
+        (errno.EAGAIN, LOOKUP, HASH, "Busy"),
+        (errno.ENOMEM, bpf.BPF_MAP_CREATE, ARRAY, "OutOfMemory"),
+        (errno.EMFILE, bpf.BPF_OBJ_GET, None, "SyscallError"),
+        (errno.ENODEV, UPDATE, bpf.BPF_MAP_TYPE_CPUMAP, "SyscallError"),
+        (999, LOOKUP, HASH, "SyscallError"),
+    ],
+)
 def test_class_of_an_errno(code, cmd, map_type, name):
     error = bpf._error(code, cmd, "map 5 (x)", map_type)
     assert type(error) is getattr(bpf, name)
-    assert error.errno == code == error.args[0] and error.cmd == bpf.cmd_name(cmd) and error.map == "map 5 (x)"
-    assert bpf.errno_name(code) in str(error) and error.cmd in str(error) and "map 5 (x)" in str(error)
+    assert (
+        error.errno == code == error.args[0]
+        and error.cmd == bpf.cmd_name(cmd)
+        and error.map == "map 5 (x)"
+    )
+    assert (
+        bpf.errno_name(code) in str(error) and error.cmd in str(error) and "map 5 (x)" in str(error)
+    )
 
 
 @kernel
@@ -375,7 +482,10 @@ def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
     missing = raised(bpf.KeyNotFound, flows.lookup, key)
     assert missing.key is key and "'src': 1" in str(missing)
     assert missing.map == "map %d (hash '%s')" % (flows.id, FLOWS)
-    assert pickle.loads(pickle.dumps(raised(bpf.KeyNotFound, flows.lookup, bytes(8)))).map == missing.map
+    assert (
+        pickle.loads(pickle.dumps(raised(bpf.KeyNotFound, flows.lookup, bytes(8)))).map
+        == missing.map
+    )
     raised(bpf.KeyNotFound, flows.update, key, value, bpf.BPF_EXIST)
     raised(bpf.KeyNotFound, flows.delete, key)
     flows[key] = value
@@ -391,16 +501,18 @@ def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
     assert "ENOTSUPP" in str(raised(bpf.NotSupported, perf.lookup, 0))
     raised(bpf.BadFileDescriptor, perf.update, 0, 987654)
     raised(bpf.InvalidArgument, Map.create, 77, u32, u32)
-    if KERNEL >= (5, 11):              # before, RLIMIT_MEMLOCK can't be charged with 4 GiB: E2BIG
-        raised(bpf.OutOfMemory, Map.create, bpf.BPF_MAP_TYPE_ARRAY, u32, u64, 0xffffffff)
+    if KERNEL >= (5, 11):  # before, RLIMIT_MEMLOCK can't be charged with 4 GiB: E2BIG
+        raised(bpf.OutOfMemory, Map.create, bpf.BPF_MAP_TYPE_ARRAY, u32, u64, 0xFFFFFFFF)
     raised(bpf.BadFileDescriptor, Map.from_fd, 987654)
     raised(bpf.BadFileDescriptor, Map.from_fd, 987654, dup=False)
     flows.pin(pin)
     raised(bpf.PinExists, flows.pin, pin)
     raised(bpf.MapNotFound, Map.from_pin, pin + "x")
-    raised(bpf.MapNotFound, Map.from_id, 0x7ffffffe)
+    raised(bpf.MapNotFound, Map.from_id, 0x7FFFFFFE)
     raised(bpf.MapNotFound, Map.from_name, "no such name")
-    assert "try 'a_name_of_16_ch'" in str(raised(bpf.MapNotFound, Map.from_name, "a_name_of_16_chr"))
+    assert "try 'a_name_of_16_ch'" in str(
+        raised(bpf.MapNotFound, Map.from_name, "a_name_of_16_chr")
+    )
     assert "bpffs" in str(raised(bpf.PermissionDenied, flows.pin, str(tmp_path / "pin")))
     assert "dot" in str(raised(bpf.PermissionDenied, flows.pin, pin + ".d"))
     assert "bpffs" in str(raised(bpf.SyscallError, flows.pin, os.path.join(bpffs, "none", "pin")))
@@ -416,12 +528,18 @@ def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
     assert str(other.id) in str(raised(bpf.AmbiguousName, bpf.open_map, "name " + FLOWS))
     flows.freeze()
     assert "frozen" in raised(bpf.PermissionDenied, flows.update, key, value).hint
-    assert "frozen" in raised(bpf.PermissionDenied if KERNEL >= (6, 5) else bpf.Busy, flows.freeze).hint
+    assert (
+        "frozen"
+        in raised(bpf.PermissionDenied if KERNEL >= (6, 5) else bpf.Busy, flows.freeze).hint
+    )
     raised(bpf.LayoutError, Map.from_fd, flows, Key, u64)
     import mmap
+
     with mmap.mmap(array_fd(array_of_pages()), 4096):
         assert "mapped" in raised(bpf.Busy, PAGES[-1].freeze).hint
-    raised(bpf.BadAddress, lambda: bpf._bpf(bpf.BPF_MAP_CREATE, ctypes.c_char.from_address(8), size=16))
+    raised(
+        bpf.BadAddress, lambda: bpf._bpf(bpf.BPF_MAP_CREATE, ctypes.c_char.from_address(8), size=16)
+    )
 
 
 PAGES = []
@@ -438,7 +556,7 @@ def array_fd(m):
 
 @kernel
 def test_a_program_is_no_map():
-    fd = bpf._load_program(bpf._insn(0xb7) + bpf._insn(0x95), "test")
+    fd = bpf._load_program(bpf._insn(0xB7) + bpf._insn(0x95), "test")
     before = open_fds()
     for dup in (True, False):
         with pytest.raises(bpf.InvalidArgument, match="no BPF map but a BPF program"):
@@ -447,15 +565,16 @@ def test_a_program_is_no_map():
         with open(os.devnull) as null:
             Map.from_fd(null)
     assert open_fds() == before
-    os.fstat(fd.number)                # a refused dup=False leaves it open
+    os.fstat(fd.number)  # a refused dup=False leaves it open
 
 
 @kernel
 def test_without_proc_a_program_is_still_no_map(monkeypatch, flows):
     def no_proc(path):
         raise FileNotFoundError(path)
+
     monkeypatch.setattr(os, "readlink", no_proc)
-    fd = bpf._load_program(bpf._insn(0xb7) + bpf._insn(0x95), "test")
+    fd = bpf._load_program(bpf._insn(0xB7) + bpf._insn(0x95), "test")
     with pytest.raises(bpf.InvalidArgument, match="no BPF map but something else"):
         Map.from_fd(fd.number)
     queue = Map.create(bpf.BPF_MAP_TYPE_QUEUE, None, u64, 2)
@@ -468,8 +587,19 @@ def test_without_proc_a_program_is_still_no_map(monkeypatch, flows):
 
 def in_a_child(become, source, names):
     """Run a piece of Python in a child that first calls become; return what it prints."""
-    for module in ("array", "base64", "fcntl", "hashlib", "json", "mmap", "resource", "socket", "traceback", "weakref"):
-        __import__(module)             # the library may lie where nobody may not read
+    for module in (
+        "array",
+        "base64",
+        "fcntl",
+        "hashlib",
+        "json",
+        "mmap",
+        "resource",
+        "socket",
+        "traceback",
+        "weakref",
+    ):
+        __import__(module)  # the library may lie where nobody may not read
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -482,6 +612,7 @@ def in_a_child(become, source, names):
             status = 0
         except BaseException:
             import traceback
+
             traceback.print_exc()
         finally:
             sys.stdout.flush()
@@ -495,14 +626,16 @@ def in_a_child(become, source, names):
 
 def as_nobody(source, keeps=(), **names):
     """Run a piece of Python in a child without capabilities but those it keeps; return what it prints."""
+
     def become():
         os.setgroups([])
         os.setgid(65534)
         libc, bits = ctypes.CDLL(None, use_errno=True), sum(1 << number for number in keeps)
-        assert libc.prctl(8, 1, 0, 0, 0) == 0                          # PR_SET_KEEPCAPS
+        assert libc.prctl(8, 1, 0, 0, 0) == 0  # PR_SET_KEEPCAPS
         os.setuid(65534)
-        words = [word for half in (bits & 0xffffffff, bits >> 32) for word in (half, half, 0)]
+        words = [word for half in (bits & 0xFFFFFFFF, bits >> 32) for word in (half, half, 0)]
         assert libc.capset((u32 * 2)(0x20080522, 0), (u32 * 6)(*words)) == 0
+
     return in_a_child(become, source, names)
 
 
@@ -524,6 +657,7 @@ def in_user_namespace(source, cmds=MAKE_AND_ASK, map_types=1 << HASH, **names):
     As container managers do it: the namespace opens the filesystem, root outside sets what is delegated (6.9).
     """
     import array
+
     path = tempfile.mkdtemp()
     os.chmod(path, 0o755)
     inside, outside = socket.socketpair(socket.AF_UNIX)
@@ -534,11 +668,11 @@ def in_user_namespace(source, cmds=MAKE_AND_ASK, map_types=1 << HASH, **names):
             with open("/proc/%d/%s" % (pid, name), "w") as file:
                 file.write("0 65534 1")
         outside.send(b"m")
-        fs, = array.array("i", outside.recvmsg(1, socket.CMSG_SPACE(4))[1][0][2][:4])
+        (fs,) = array.array("i", outside.recvmsg(1, socket.CMSG_SPACE(4))[1][0][2][:4])
         for option, bits in (("cmds", cmds), ("maps", map_types)):
             if bits:
                 syscall(FSCONFIG, fs, 1, b"delegate_" + option.encode(), b"0x%x" % bits, 0)
-        syscall(FSCONFIG, fs, 6, None, None, 0)            # FSCONFIG_CMD_CREATE
+        syscall(FSCONFIG, fs, 6, None, None, 0)  # FSCONFIG_CMD_CREATE
         outside.send(b"c")
 
     def become():
@@ -550,8 +684,10 @@ def in_user_namespace(source, cmds=MAKE_AND_ASK, map_types=1 << HASH, **names):
                 delegate(pid)
             finally:
                 os._exit(0)
-        outside.close()                # so that a helper that failed is noticed
-        assert ctypes.CDLL(None, use_errno=True).unshare(0x10020000) == 0, "CLONE_NEWUSER, CLONE_NEWNS"
+        outside.close()  # so that a helper that failed is noticed
+        assert ctypes.CDLL(None, use_errno=True).unshare(0x10020000) == 0, (
+            "CLONE_NEWUSER, CLONE_NEWNS"
+        )
         inside.send(b"u")
         assert inside.recv(1) == b"m"
         os.setgroups([])
@@ -562,6 +698,7 @@ def in_user_namespace(source, cmds=MAKE_AND_ASK, map_types=1 << HASH, **names):
         assert inside.recv(1) == b"c"
         syscall(MOVE_MOUNT, syscall(FSMOUNT, fs, 0, 0), b"", -100, path.encode(), 4)
         os.waitpid(helper, 0)
+
     try:
         return in_a_child(become, source, dict(names, path=path))
     finally:
@@ -613,38 +750,66 @@ def test_a_token_makes_maps_and_reads_their_types_in_a_user_namespace(tokens):
     assert told[0] == "2 0", told
     assert told[1].startswith("PermissionDenied BPF_MAP_CREATE") and "CAP_BPF" in told[1]
     assert "a BPF token that allows this" in told[1]
-    assert told[2].startswith("PermissionDenied BPF_MAP_CREATE") and "(array)" in told[2] and "BPF token" in told[2]
-    for line in told[3:5]:             # the kernel takes no token for them
-        assert line.startswith("PermissionDenied BPF_MAP_GET_") and "user namespace" in line and "pin" in line
+    assert (
+        told[2].startswith("PermissionDenied BPF_MAP_CREATE")
+        and "(array)" in told[2]
+        and "BPF token" in told[2]
+    )
+    for line in told[3:5]:  # the kernel takes no token for them
+        assert (
+            line.startswith("PermissionDenied BPF_MAP_GET_")
+            and "user namespace" in line
+            and "pin" in line
+        )
         assert "token" not in line
-    assert told[5].startswith("InvalidArgument BPF_TOKEN_CREATE on /tmp") and "not the root of a bpffs" in told[5]
-    assert told[6].startswith("PermissionDenied BPF_TOKEN_CREATE on /sys/fs/bpf") and "user namespace" in told[6]
-    assert told[7] == "False bytes [(%r, %r)]" % (bytes(ctypes.c_int32(5)), bytes(ctypes.c_int32(-5)))
+    assert (
+        told[5].startswith("InvalidArgument BPF_TOKEN_CREATE on /tmp")
+        and "not the root of a bpffs" in told[5]
+    )
+    assert (
+        told[6].startswith("PermissionDenied BPF_TOKEN_CREATE on /sys/fs/bpf")
+        and "user namespace" in told[6]
+    )
+    assert told[7] == "False bytes [(%r, %r)]" % (
+        bytes(ctypes.c_int32(5)),
+        bytes(ctypes.c_int32(-5)),
+    )
     if bpf._kernel_release() >= (6, 15):
         assert told[8:12] == ["True %s [(5, -5)]" % ctypes.c_int32.__name__] * 4
-        assert told[12].startswith("PermissionDenied BPF_BTF_GET_FD_BY_ID") and "BPF token" in told[12]
-        assert told[13].startswith("InvalidArgument BPF_BTF_GET_FD_BY_ID") and "no BPF token" in told[13]
+        assert (
+            told[12].startswith("PermissionDenied BPF_BTF_GET_FD_BY_ID") and "BPF token" in told[12]
+        )
+        assert (
+            told[13].startswith("InvalidArgument BPF_BTF_GET_FD_BY_ID")
+            and "no BPF token" in told[13]
+        )
         assert told[14] == "NOT REFUSED 1"
     assert told[15:] == ["refused", "refused"], told
 
 
 @kernel
 def test_a_token_on_the_command_line(tokens):
-    told = in_user_namespace("""
+    told = in_user_namespace(
+        """
         for words in ("create DIR/m type hash key 4 value 4 entries 2 name m",
                       "--token DIR create DIR/m type hash key 4 value 4 entries 2 name m",
                       "update DIR/m key 1 0 0 0 value 2 0 0 0", "--token=DIR -j dump DIR/m", "--token DIR demo", "show",
                       "--token /sys/fs/bpf dump DIR/m", "--token /nowhere dump DIR/m"):
             print(bpf.main(words.replace("DIR", path).split()))
         bpf.main(["--token", path, "probe"])
-    """, map_types=1 << HASH | 1 << bpf.BPF_MAP_TYPE_PERCPU_ARRAY).splitlines()
+    """,
+        map_types=1 << HASH | 1 << bpf.BPF_MAP_TYPE_PERCPU_ARRAY,
+    ).splitlines()
     assert "BPF token" in told[0] and told[1:4] == ["1", "0", "0"], told
     assert '"value":["0x02","0x00","0x00","0x00"]' in told[4] and told[5] == "0"
     at = told.index("the counts are right")
     assert told[at + 1] == "0" and "user namespace" in told[at + 2] and told[at + 3] == "1"
     assert "BPF_TOKEN_CREATE" in told[at + 4] and told[at + 5] == "1" and told[at + 7] == "1"
-    probed = {line[5:38].strip(): line.split()[0] for line in told[at + 8:]}
-    assert probed["map type hash"] == "yes" == probed["map type percpu_array"] and probed["map type array"] == "no"
+    probed = {line[5:38].strip(): line.split()[0] for line in told[at + 8 :]}
+    assert (
+        probed["map type hash"] == "yes" == probed["map type percpu_array"]
+        and probed["map type array"] == "no"
+    )
     assert probed["initial user namespace"] == "no" and probed["BPF tokens"] == "yes"
 
 
@@ -670,14 +835,17 @@ def test_a_bpffs_that_delegates_nothing_and_a_process_outside_say_so(tokens):
 def test_without_capabilities_the_hint_names_them(flows, bpffs):
     os.chmod(bpffs, 0o755)
     flows.pin(os.path.join(bpffs, "flows"))
-    text = as_nobody("""
+    text = as_nobody(
+        """
         for what in (lambda: bpf.Map.create(1, u32, u32), lambda: bpf.Map.from_id(5), lambda: list(bpf.maps()),
                      lambda: bpf.Map.create(bpf.BPF_MAP_TYPE_SOCKMAP), lambda: bpf.Map.from_pin(pin)):
             try:
                 what()
             except bpf.PermissionDenied as error:
                 print(error.hint)
-    """, pin=os.path.join(bpffs, "flows")).splitlines()
+    """,
+        pin=os.path.join(bpffs, "flows"),
+    ).splitlines()
     assert len(text) == 5, text
     assert "CAP_BPF" in text[0] and "CapEff 0" in text[0] and "unprivileged_bpf_disabled" in text[0]
     assert "CAP_SYS_ADMIN" in text[1] and "CAP_SYS_ADMIN" in text[2]
@@ -700,17 +868,22 @@ def test_each_capability_opens_what_it_should(flows, bpffs):
     """
     types = load_btf()
     names = dict(map_id=flows.id, fd=flows.fd, btf_id=int(bpf._fdinfo(types.number)["btf_id"]))
-    for keeps in ((39,), (39, 38)):                        # CAP_BPF; and CAP_PERFMON
+    for keeps in ((39,), (39, 38)):  # CAP_BPF; and CAP_PERFMON
         told = as_nobody(script, keeps, **names).splitlines()
         assert told[0].startswith("KeyNotFound") and told[4:] == ["fine", "fine"], told
-        assert all("PermissionDenied needs CAP_SYS_ADMIN" in line for line in told[1:3]) and "CAP_NET_ADMIN" in told[3]
+        assert (
+            all("PermissionDenied needs CAP_SYS_ADMIN" in line for line in told[1:3])
+            and "CAP_NET_ADMIN" in told[3]
+        )
     told = as_nobody(script, (21,), **names).splitlines()  # CAP_SYS_ADMIN is all of them
     assert told[0].startswith("KeyNotFound") and told[1:3] == ["fine", "fine"]
     told = as_nobody(script, **names).splitlines()
     assert all(line.startswith("PermissionDenied needs CAP_") for line in told[:4])
-    assert told[4].startswith("PermissionDenied needs CAP_BPF" if bpf_is_for_the_privileged() else "fine")
+    assert told[4].startswith(
+        "PermissionDenied needs CAP_BPF" if bpf_is_for_the_privileged() else "fine"
+    )
     told = as_nobody(script, (39,), **names).splitlines()
-    assert told[3].startswith("PermissionDenied needs CAP_NET_ADMIN, which")       # and not what is held
+    assert told[3].startswith("PermissionDenied needs CAP_NET_ADMIN, which")  # and not what is held
 
 
 @kernel
@@ -727,19 +900,45 @@ def test_what_file_permission_lacks_is_said(flows, bpffs):
         flows.pin(os.path.join(bpffs, directory, "m"))
         os.chmod(os.path.join(bpffs, directory, "m"), 0o444)
         os.chmod(os.path.join(bpffs, directory), mode)
-    ordinary, private, public = tempfile.mkstemp()[1], tempfile.mkdtemp(), tempfile.mkstemp()[1]       # 0600, 0700
+    ordinary, private, public = (
+        tempfile.mkstemp()[1],
+        tempfile.mkdtemp(),
+        tempfile.mkstemp()[1],
+    )  # 0600, 0700
     os.chmod(public, 0o644)
-    reads = {"m444": "no such key", "hidden/m": "no such key", "none": "no such map", public: "no pin",
-             ordinary: "to read the file", private + "/x/y": "the directory %s is not open" % private}
-    reads.update((name, "the directory %s/closed is not open" % bpffs) for name in ("closed/m", "closed/none"))
+    reads = {
+        "m444": "no such key",
+        "hidden/m": "no such key",
+        "none": "no such map",
+        public: "no pin",
+        ordinary: "to read the file",
+        private + "/x/y": "the directory %s is not open" % private,
+    }
+    reads.update(
+        (name, "the directory %s/closed is not open" % bpffs)
+        for name in ("closed/m", "closed/none")
+    )
     for mode in ("440", "400", "200", "222"):
         reads["m" + mode] = "permission to read the file, whose mode is %s, owner 0" % mode
-    writes = {"m444": "permission to write the file, whose mode is 444", "hidden/m": "permission to write",
-              "m222": "0" if KERNEL >= (6, 5) else "needs CAP_BPF"}
-    for words, expected in ((["lookup", None, "key", "hex"] + ["00"] * 8, reads), (["freeze", None], writes)):
+    writes = {
+        "m444": "permission to write the file, whose mode is 444",
+        "hidden/m": "permission to write",
+        "m222": "0" if KERNEL >= (6, 5) else "needs CAP_BPF",
+    }
+    for words, expected in (
+        (["lookup", None, "key", "hex"] + ["00"] * 8, reads),
+        (["freeze", None], writes),
+    ):
         for name, wanted in expected.items():
-            told = as_nobody("print(bpf.main(words))", words=[word or os.path.join(bpffs, name) for word in words])
-            assert told == "0\n" if wanted == "0" else wanted in told and told.splitlines()[1:] == ["1"], (name, told)
+            told = as_nobody(
+                "print(bpf.main(words))",
+                words=[word or os.path.join(bpffs, name) for word in words],
+            )
+            assert (
+                told == "0\n"
+                if wanted == "0"
+                else wanted in told and told.splitlines()[1:] == ["1"]
+            ), (name, told)
     os.unlink(ordinary)
     os.unlink(public)
     os.rmdir(private)
@@ -753,11 +952,19 @@ def test_a_seccomp_filter_is_named(flows, bpffs):
     os.chmod(bpffs, 0o755)
     flows.pin(os.path.join(bpffs, "m"))
     os.chmod(os.path.join(bpffs, "m"), 0o444)
-    code = b"".join(struct.pack("=HBBI", *insn) for insn in (
-        (0x20, 0, 0, 0), (0x15, 0, 1, bpf.syscall_number()), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7fff0000)))
+    code = b"".join(
+        struct.pack("=HBBI", *insn)
+        for insn in (
+            (0x20, 0, 0, 0),
+            (0x15, 0, 1, bpf.syscall_number()),
+            (0x06, 0, 0, 0x50001),
+            (0x06, 0, 0, 0x7FFF0000),
+        )
+    )
     told = {}
     for keeps in ((), (21,)):
-        told[keeps] = as_nobody("""
+        told[keeps] = as_nobody(
+            """
             import ctypes
             libc, program = ctypes.CDLL(None), ctypes.create_string_buffer(code, len(code))
             class Filter(ctypes.Structure):
@@ -770,9 +977,16 @@ def test_a_seccomp_filter_is_named(flows, bpffs):
                     what()
                 except bpf.PermissionDenied as error:
                     print(error.hint)
-        """, keeps, code=code, pin=os.path.join(bpffs, "m"), m=Map.from_fd(flows)).splitlines()
+        """,
+            keeps,
+            code=code,
+            pin=os.path.join(bpffs, "m"),
+            m=Map.from_fd(flows),
+        ).splitlines()
     assert len(told[()]) == len(told[21,]) == 5, told
-    assert all("needs no capability: a seccomp filter" in line for line in told[()][:3] + told[21,][:3]), told
+    assert all(
+        "needs no capability: a seccomp filter" in line for line in told[()][:3] + told[21,][:3]
+    ), told
     assert all("needs CAP_" in line for line in told[()][3:])
     assert all("the capabilities are there: a seccomp filter" in line for line in told[21,][3:])
 
@@ -780,17 +994,28 @@ def test_a_seccomp_filter_is_named(flows, bpffs):
 @kernel
 def test_a_read_only_bpffs(flows):
     unshare, path = program("unshare"), tempfile.mkdtemp()
-    status, out, err = run(unshare, "-m", "sh", "-c", textwrap.dedent("""
+    status, out, err = run(
+        unshare,
+        "-m",
+        "sh",
+        "-c",
+        textwrap.dedent("""
         mount -t bpf -o nosuid,nodev,noexec bpf {path} && {python} {module} pin id {id} {path}/m &&
         mount -o remount,ro {path} && {python} {module} -j lookup {path}/m key {key} &&
         {python} {module} pin {path}/m {path}/n""").format(
-            path=path, python=sys.executable, module=MODULE, id=flows.id, key="0 " * 8))
+            path=path, python=sys.executable, module=MODULE, id=flows.id, key="0 " * 8
+        ),
+    )
     os.rmdir(path)
     assert status == 1 and out == "null\n", err
 
 
-@pytest.mark.parametrize("raised, wanted", [(True, resource.RLIM_INFINITY), (False, 99), (None, None)])
-def test_the_memlock_limit_of_old_kernels_is_raised_where_that_is_allowed(monkeypatch, raised, wanted):
+@pytest.mark.parametrize(
+    "raised, wanted", [(True, resource.RLIM_INFINITY), (False, 99), (None, None)]
+)
+def test_the_memlock_limit_of_old_kernels_is_raised_where_that_is_allowed(
+    monkeypatch, raised, wanted
+):
     calls, limits = [], [65536, 99]
 
     def fake(number, cmd, ref, size):
@@ -805,15 +1030,19 @@ def test_the_memlock_limit_of_old_kernels_is_raised_where_that_is_allowed(monkey
         if raised is None or not raised and new[1] == resource.RLIM_INFINITY:
             raise ValueError("not allowed to raise maximum limit")
         limits[:] = new
+
     monkeypatch.setattr(bpf, "_syscall", fake)
     monkeypatch.setattr(bpf, "_kernel_release", lambda: (5, 10))
     monkeypatch.setattr(resource, "getrlimit", lambda which: tuple(limits))
     monkeypatch.setattr(resource, "setrlimit", setrlimit)
-    if raised is None:                         # a sandbox refuses setrlimit altogether
+    if raised is None:  # a sandbox refuses setrlimit altogether
         with pytest.raises(bpf.PermissionDenied):
             bpf._bpf_charged(bpf.BPF_MAP_CREATE, bpf.bpf_attr())
         return
-    assert bpf._bpf_charged(bpf.BPF_MAP_CREATE, bpf.bpf_attr()) == 7 and calls == [bpf.BPF_MAP_CREATE] * 2
+    assert (
+        bpf._bpf_charged(bpf.BPF_MAP_CREATE, bpf.bpf_attr()) == 7
+        and calls == [bpf.BPF_MAP_CREATE] * 2
+    )
     monkeypatch.setattr(bpf, "_kernel_release", lambda: (5, 11))
     limits[0] = 65536
     with pytest.raises(bpf.PermissionDenied):
@@ -822,19 +1051,28 @@ def test_the_memlock_limit_of_old_kernels_is_raised_where_that_is_allowed(monkey
 
 
 def test_hints_on_old_kernels_and_in_containers(monkeypatch):
-    files = {"/proc/self/status": "CapEff:\t000001ffffffffff\nSeccomp:\t0\n",
-             "/proc/self/uid_map": "0 0 4294967295"}
+    files = {
+        "/proc/self/status": "CapEff:\t000001ffffffffff\nSeccomp:\t0\n",
+        "/proc/self/uid_map": "0 0 4294967295",
+    }
     monkeypatch.setattr(bpf, "_read_text", lambda path: files.get(path, ""))
     monkeypatch.setattr(bpf, "_kernel_release", lambda: (5, 4))
     monkeypatch.setattr(resource, "getrlimit", lambda which: (65536, 65536))
-    assert "RLIMIT_MEMLOCK, here 65536" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert (
+        "RLIMIT_MEMLOCK, here 65536"
+        in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
+    )
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    )
     assert "LSM" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
     files["/proc/self/status"] = "CapEff:\t0\nSeccomp:\t0\n"
     for release, wanted in (((5, 18), "CAP_BPF"), ((6, 4), "CAP_BPF"), ((6, 5), "no capability")):
         monkeypatch.setattr(bpf, "_kernel_release", lambda: release)
         assert wanted in bpf._error(errno.EPERM, bpf.BPF_MAP_FREEZE, map_type=HASH).hint
-        assert ("CAP_BPF" in bpf._error(errno.EPERM, LOOKUP, map_type=HASH).hint) == (release < (5, 19))
+        assert ("CAP_BPF" in bpf._error(errno.EPERM, LOOKUP, map_type=HASH).hint) == (
+            release < (5, 19)
+        )
     files["/proc/self/status"] = "CapEff:\t000001ffffffffff\nSeccomp:\t0\n"
     monkeypatch.setattr(bpf, "_kernel_release", lambda: (6, 1))
     assert "LSM" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
@@ -842,40 +1080,76 @@ def test_hints_on_old_kernels_and_in_containers(monkeypatch):
     assert "seccomp" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
     files["/proc/self/uid_map"] = "0 1000 1"
     assert "user namespace" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
-    files["/proc/self/status"] = "CapEff:\t0\nSeccomp:\t2\n"              # where more of them would not help
+    files["/proc/self/status"] = "CapEff:\t0\nSeccomp:\t2\n"  # where more of them would not help
     told = bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=bpf.BPF_MAP_TYPE_XSKMAP).hint
     assert "CAP_BPF" in told and "CAP_NET_ADMIN outside of it, or in it and a BPF token" in told
-    files.clear()                      # no /proc: no hint, and the error all the same
+    files.clear()  # no /proc: no hint, and the error all the same
     assert bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint is None
 
 
 # ---- 3. System call ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("machine, pointer_size, number", [
-    ("x86_64", 8, 321), ("x86_64", 4, 357), ("i686", 4, 357), ("i686", 8, 321), ("aarch64", 8, 280),
-    ("aarch64", 4, 386), ("armv7l", 4, 386), ("armv8l", 4, 386), ("riscv64", 8, 280), ("s390x", 8, 351),
-    ("s390x", 4, 351), ("ppc64le", 8, 361), ("ppc", 4, 361), ("mips", 4, 4355), ("mips64", 8, 5315),
-    ("loongarch64", 8, 280), ("sparc64", 8, 349), ("parisc", 4, 341), ("alpha", 8, 515), ("ia64", 8, 1341),
-    ("m68k", 4, 354), ("sh4", 4, 375), ("xtensa", 4, 340), ("microblaze", 4, 387), ("arc", 4, 280),
-])
+@pytest.mark.parametrize(
+    "machine, pointer_size, number",
+    [
+        ("x86_64", 8, 321),
+        ("x86_64", 4, 357),
+        ("i686", 4, 357),
+        ("i686", 8, 321),
+        ("aarch64", 8, 280),
+        ("aarch64", 4, 386),
+        ("armv7l", 4, 386),
+        ("armv8l", 4, 386),
+        ("riscv64", 8, 280),
+        ("s390x", 8, 351),
+        ("s390x", 4, 351),
+        ("ppc64le", 8, 361),
+        ("ppc", 4, 361),
+        ("mips", 4, 4355),
+        ("mips64", 8, 5315),
+        ("loongarch64", 8, 280),
+        ("sparc64", 8, 349),
+        ("parisc", 4, 341),
+        ("alpha", 8, 515),
+        ("ia64", 8, 1341),
+        ("m68k", 4, 354),
+        ("sh4", 4, 375),
+        ("xtensa", 4, 340),
+        ("microblaze", 4, 387),
+        ("arc", 4, 280),
+    ],
+)
 def test_number_by_uname(machine, pointer_size, number):
     assert bpf.syscall_number(machine, pointer_size) == number
 
 
-@pytest.mark.parametrize("bits, order, machine, flags, number", [
-    (64, "little", 62, 0, 321), (32, "little", 62, 0, 0x40000000 + 321), (32, "little", 3, 0, 357),
-    (64, "little", 183, 0, 280), (32, "little", 40, 0, 386), (64, "big", 22, 0, 351), (32, "big", 22, 0, 351),
-    (64, "little", 8, 0, 5315), (32, "little", 8, 0x20, 6319), (32, "big", 8, 0, 4355), (64, "big", 21, 0, 361),
-    (64, "little", 258, 0, 280), (64, "little", 0x9026, 0, 515), (64, "little", 9999, 0, None),
-])
+@pytest.mark.parametrize(
+    "bits, order, machine, flags, number",
+    [
+        (64, "little", 62, 0, 321),
+        (32, "little", 62, 0, 0x40000000 + 321),
+        (32, "little", 3, 0, 357),
+        (64, "little", 183, 0, 280),
+        (32, "little", 40, 0, 386),
+        (64, "big", 22, 0, 351),
+        (32, "big", 22, 0, 351),
+        (64, "little", 8, 0, 5315),
+        (32, "little", 8, 0x20, 6319),
+        (32, "big", 8, 0, 4355),
+        (64, "big", 21, 0, 361),
+        (64, "little", 258, 0, 280),
+        (64, "little", 0x9026, 0, 515),
+        (64, "little", 9999, 0, None),
+    ],
+)
 def test_number_by_elf_header(tmp_path, bits, order, machine, flags, number):
     head = bytearray(64)
     head[:6] = b"\x7fELF" + bytes([bits // 32, 1 if order == "little" else 2])
     head[18:20] = machine.to_bytes(2, order)
-    head[36 if bits == 32 else 48:][:4] = flags.to_bytes(4, order)
+    head[36 if bits == 32 else 48 :][:4] = flags.to_bytes(4, order)
     start = 36 if bits == 32 else 48
-    head[start:start + 4] = flags.to_bytes(4, order)
+    head[start : start + 4] = flags.to_bytes(4, order)
     (tmp_path / "exe").write_bytes(bytes(head))
     assert bpf._elf_syscall_number(str(tmp_path / "exe")) == number
 
@@ -886,7 +1160,9 @@ def test_number_of_this_process(monkeypatch, tmp_path):
     assert bpf._elf_syscall_number(str(tmp_path / "text")) is None
     assert bpf._elf_syscall_number(str(tmp_path / "none")) is None
     monkeypatch.setattr(bpf, "_elf_syscall_number", lambda: None)
-    assert bpf.syscall_number() == bpf.syscall_number(os.uname().machine, ctypes.sizeof(ctypes.c_void_p))
+    assert bpf.syscall_number() == bpf.syscall_number(
+        os.uname().machine, ctypes.sizeof(ctypes.c_void_p)
+    )
     with pytest.raises(bpf.NotSupported, match="SYSCALL_NUMBER"):
         bpf.syscall_number("vax", 4)
     monkeypatch.setattr(bpf, "SYSCALL_NUMBER", 4711)
@@ -894,9 +1170,14 @@ def test_number_of_this_process(monkeypatch, tmp_path):
 
 
 def test_uname_of_another_personality_does_not_mislead():
-    status, out, err = run(program("setarch"), "linux32", sys.executable, "-c",
-                           "import os, bpflookup; print(os.uname().machine, bpflookup.syscall_number())",
-                           env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)))
+    status, out, err = run(
+        program("setarch"),
+        "linux32",
+        sys.executable,
+        "-c",
+        "import os, bpflookup; print(os.uname().machine, bpflookup.syscall_number())",
+        env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+    )
     assert status == 0, err
     if ctypes.sizeof(ctypes.c_void_p) == 8 and os.uname().machine == "x86_64":
         assert out == "i686 321\n"
@@ -919,24 +1200,47 @@ def test_import_works_anywhere_and_use_says_so():
 
 def test_import_is_clean_under_every_flag():
     for flags in (["-W", "error"], ["-OO"], ["-S", "-E"], ["-I"], ["-bb"]):
-        status, out, err = run(sys.executable, *(flags + ["-c", "import sys; sys.path.insert(0, sys.argv[1]); "
-                                                         "import bpflookup", os.path.dirname(MODULE)]))
+        status, out, err = run(
+            sys.executable,
+            *(
+                flags
+                + [
+                    "-c",
+                    "import sys; sys.path.insert(0, sys.argv[1]); import bpflookup",
+                    os.path.dirname(MODULE),
+                ]
+            ),
+        )
         assert (status, out, err) == (0, "", "")
 
 
 def test_source_is_ascii_and_the_licence_travels():
     with open(MODULE, "rb") as file:
         text = file.read().decode("ascii")
-    assert "Permission is hereby granted" in text and text.startswith("# SPDX-License-Identifier: MIT")
+    assert "Permission is hereby granted" in text and text.startswith(
+        "# SPDX-License-Identifier: MIT"
+    )
     assert all(len(line) <= 120 for line in text.splitlines())
 
 
 def test_importing_makes_no_system_call_of_note():
-    status, _, err = run(program("strace"), "-f", "-e", "trace=bpf,openat,open", sys.executable, "-S", "-c",
-                         "import ctypes, os, sys, errno; os.write(2, b'MARK'); sys.path.insert(0, %r);"
-                         "import bpflookup; os.write(2, b'MARK')" % os.path.dirname(MODULE))
+    status, _, err = run(
+        program("strace"),
+        "-f",
+        "-e",
+        "trace=bpf,openat,open",
+        sys.executable,
+        "-S",
+        "-c",
+        "import ctypes, os, sys, errno; os.write(2, b'MARK'); sys.path.insert(0, %r);"
+        "import bpflookup; os.write(2, b'MARK')" % os.path.dirname(MODULE),
+    )
     assert status == 0
-    opened = [line for line in err.split("MARK")[1].splitlines() if "open" in line and "bpflookup" not in line]
+    opened = [
+        line
+        for line in err.split("MARK")[1].splitlines()
+        if "open" in line and "bpflookup" not in line
+    ]
     assert opened == [line for line in opened if "O_DIRECTORY" in line], opened
 
 
@@ -945,7 +1249,14 @@ def test_a_lookup_is_one_system_call(flows, bpffs):
     flows[Key(7)] = Value(1, 2)
     pin = os.path.join(bpffs, "flows")
     flows.pin(pin)
-    status, out, err = run(program("strace"), "-f", "-e", "trace=bpf", sys.executable, "-c", textwrap.dedent("""
+    status, out, err = run(
+        program("strace"),
+        "-f",
+        "-e",
+        "trace=bpf",
+        sys.executable,
+        "-c",
+        textwrap.dedent("""
         import ctypes, os, sys
         sys.path.insert(0, sys.argv[1])
         import bpflookup as bpf
@@ -958,11 +1269,16 @@ def test_a_lookup_is_one_system_call(flows, bpffs):
             os.write(2, b"MARK\\n")
             getattr(m, name)(key)
         os.write(2, b"MARK\\n")
-    """), os.path.dirname(MODULE), pin)
+    """),
+        os.path.dirname(MODULE),
+        pin,
+    )
     assert status == 0, err
     fd, address = map(int, out.split())
     opening, *lookups, end = err.split("MARK\n")
-    assert "BPF_OBJ_GET" in opening and "BPF_OBJ_GET_INFO_BY_FD" in opening and "ELEM" not in opening
+    assert (
+        "BPF_OBJ_GET" in opening and "BPF_OBJ_GET_INFO_BY_FD" in opening and "ELEM" not in opening
+    )
     assert len(lookups) == 4
     for text in lookups:
         lines = [line for line in text.splitlines() if "bpf(" in line]
@@ -989,10 +1305,22 @@ def test_trace_tells_calls_and_costs_nothing_when_off(flows):
     key, value = "0100000002000304", "05000000000000000600000000000000"
     if sys.byteorder == "little":
         assert len(outer) == 6 and len(inner) == 1
-        assert "UPDATE_ELEM, {map_fd=%d, key=%s, value=%s, flags=0}, 32) = 0 <" % (flows.fd, key, value) in outer[0]
-        assert inner[0] == outer[1] and "key=%s" % key in inner[0] and "= 0 -> %s <" % value in inner[0]
+        assert (
+            "UPDATE_ELEM, {map_fd=%d, key=%s, value=%s, flags=0}, 32) = 0 <"
+            % (flows.fd, key, value)
+            in outer[0]
+        )
+        assert (
+            inner[0] == outer[1]
+            and "key=%s" % key in inner[0]
+            and "= 0 -> %s <" % value in inner[0]
+        )
         assert "= -1 ENOENT <" in outer[2] and "-> %s <" % key in outer[3]
-    assert 'max_entries=3, map_flags=0, inner_map_fd=0, numa_node=0, map_name="traced"}, 44) = %d <' % m.fd in outer[4]
+    assert (
+        'max_entries=3, map_flags=0, inner_map_fd=0, numa_node=0, map_name="traced"}, 44) = %d <'
+        % m.fd
+        in outer[4]
+    )
     assert all(line.endswith(" ns>\n") for line in outer)
 
 
@@ -1001,7 +1329,7 @@ def test_trace_reads_no_more_than_a_flagged_value_has():
     lines = []
     with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u32, 1) as m, bpf.trace(lines.append):
         try:
-            m.update(0, 7, bpf.BPF_F_ALL_CPUS)         # EINVAL before 7.0
+            m.update(0, 7, bpf.BPF_F_ALL_CPUS)  # EINVAL before 7.0
         except bpf.InvalidArgument:
             pass
     assert "value=%s, flags=0x10}" % bytes(u32(7)).hex() in lines[0]
@@ -1009,20 +1337,39 @@ def test_trace_reads_no_more_than_a_flagged_value_has():
 
 def fake_sys(monkeypatch, text):
     real = bpf._read_text
-    monkeypatch.setattr(bpf, "_read_text", lambda path: text if path.endswith("cpu/possible") else real(path))
+    monkeypatch.setattr(
+        bpf, "_read_text", lambda path: text if path.endswith("cpu/possible") else real(path)
+    )
 
 
-@pytest.mark.parametrize("text, cpus", [
-    ("0-3\n", (0, 1, 2, 3)), ("0\n", (0,)), ("0,2-5\n", (0, 2, 3, 4, 5)), ("0-1,8-9,12\n", (0, 1, 8, 9, 12)),
-    ("", ()), ("\n", ()), ("0-\n", ()), ("all\n", ())])
+@pytest.mark.parametrize(
+    "text, cpus",
+    [
+        ("0-3\n", (0, 1, 2, 3)),
+        ("0\n", (0,)),
+        ("0,2-5\n", (0, 2, 3, 4, 5)),
+        ("0-1,8-9,12\n", (0, 1, 8, 9, 12)),
+        ("", ()),
+        ("\n", ()),
+        ("0-\n", ()),
+        ("all\n", ()),
+    ],
+)
 def test_cpu_lists(monkeypatch, text, cpus):
     fake_sys(monkeypatch, text)
     assert bpf._sysfs_cpus() == cpus
 
 
-@pytest.mark.parametrize("text, count, cpus", [
-    ("0-3", 4, (0, 1, 2, 3)), ("0,2-4", 4, (0, 2, 3, 4)),       # a hole: slots follow the mask
-    ("", 4, (0, 1, 2, 3)), ("0-1", 4, (0, 1, 2, 3)), ("0-7", 4, (0, 1, 2, 3))])     # the kernel's count wins
+@pytest.mark.parametrize(
+    "text, count, cpus",
+    [
+        ("0-3", 4, (0, 1, 2, 3)),
+        ("0,2-4", 4, (0, 2, 3, 4)),  # a hole: slots follow the mask
+        ("", 4, (0, 1, 2, 3)),
+        ("0-1", 4, (0, 1, 2, 3)),
+        ("0-7", 4, (0, 1, 2, 3)),
+    ],
+)  # the kernel's count wins
 def test_the_kernel_counts_and_sysfs_names(monkeypatch, text, count, cpus):
     fake_sys(monkeypatch, text)
     monkeypatch.setattr(bpf, "_proven_cpus", None)
@@ -1055,22 +1402,56 @@ class Natural(ctypes.Structure):
 
 
 class Nested(ctypes.Structure):
-    _fields_ = [("inner", Natural), ("list", u16 * 5), ("tail", u64)]      # also where u64 is aligned to 4 (i386)
+    _fields_ = [
+        ("inner", Natural),
+        ("list", u16 * 5),
+        ("tail", u64),
+    ]  # also where u64 is aligned to 4 (i386)
 
 
 def test_plain_types_of_the_right_size_pass():
-    for ctype, size in ((u8, 1), (ctypes.c_int64, 8), (ctypes.c_double, 8), (ctypes.c_bool, 1), (Packed, 8),
-                        (Natural, 12), (Nested, 32), (u32 * 4, 16), (ctypes.c_char * 16, 16), (bytes, 12345),
-                        (u32.__ctype_be__, 4), (Natural * 2 * 3, 72)):
+    for ctype, size in (
+        (u8, 1),
+        (ctypes.c_int64, 8),
+        (ctypes.c_double, 8),
+        (ctypes.c_bool, 1),
+        (Packed, 8),
+        (Natural, 12),
+        (Nested, 32),
+        (u32 * 4, 16),
+        (ctypes.c_char * 16, 16),
+        (bytes, 12345),
+        (u32.__ctype_be__, 4),
+        (Natural * 2 * 3, 72),
+    ):
         bpf.check_layout(ctype, size)
 
 
-@pytest.mark.parametrize("ctype", [
-    ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p, ctypes.c_wchar, ctypes.py_object, ctypes.POINTER(u32),
-    ctypes.CFUNCTYPE(None), ctypes.c_void_p * 2, ctypes.c_longdouble, ctypes.Structure, ctypes.Union,
-    ctypes._SimpleCData, int, str, None, 8,
-    "u32", u32(5), type("P", (ctypes.Structure,), {"_fields_": [("a", u32), ("p", ctypes.py_object)]}),
-    type("Q", (ctypes.Structure,), {"_fields_": [("a", ctypes.POINTER(u32) * 3)]})])
+@pytest.mark.parametrize(
+    "ctype",
+    [
+        ctypes.c_void_p,
+        ctypes.c_char_p,
+        ctypes.c_wchar_p,
+        ctypes.c_wchar,
+        ctypes.py_object,
+        ctypes.POINTER(u32),
+        ctypes.CFUNCTYPE(None),
+        ctypes.c_void_p * 2,
+        ctypes.c_longdouble,
+        ctypes.Structure,
+        ctypes.Union,
+        ctypes._SimpleCData,
+        int,
+        str,
+        None,
+        8,
+        "u32",
+        u32(5),
+        type("P", (ctypes.Structure,), {"_fields_": [("a", u32), ("p", ctypes.py_object)]}),
+        type("Q", (ctypes.Structure,), {"_fields_": [("a", ctypes.POINTER(u32) * 3)]}),
+    ],
+)
 def test_what_means_nothing_in_a_map_is_refused(ctype):
     with pytest.raises(bpf.LayoutError):
         bpf.check_layout(ctype, ctypes.sizeof(ctypes.c_void_p))
@@ -1082,8 +1463,10 @@ def test_a_wrong_size_is_explained():
     with pytest.raises(bpf.LayoutError) as info:
         bpf.check_layout(Natural, 8, "value of map 5")
     text = str(info.value)
-    assert text.startswith("value of map 5 has 8 bytes in the map, struct Natural has 12; "
-                           "with _pack_ = 1 it would have 8, which fits\n")
+    assert text.startswith(
+        "value of map 5 has 8 bytes in the map, struct Natural has 12; "
+        "with _pack_ = 1 it would have 8, which fits\n"
+    )
     assert bpf.describe_layout(Natural) in text
     with pytest.raises(bpf.LayoutError, match="without _pack_ it would have 12, which fits"):
         bpf.check_layout(Packed, 12)
@@ -1102,8 +1485,11 @@ def test_nesting_ends_somewhere():
     deep = u8
     for _ in range(40):
         deep = type("S", (ctypes.Structure,), {"_fields_": [("s", deep)]})
-    for function in (lambda: bpf.check_layout(deep, 1), lambda: bpf.to_python(deep()),
-                     lambda: bpf.describe_layout(deep)):
+    for function in (
+        lambda: bpf.check_layout(deep, 1),
+        lambda: bpf.to_python(deep()),
+        lambda: bpf.describe_layout(deep),
+    ):
         with pytest.raises(bpf.LayoutError, match="32 levels"):
             function()
 
@@ -1127,16 +1513,36 @@ def test_describe_layout_shows_offsets_and_holes():
     assert bpf.describe_layout(OTHER16).endswith("%s16\n2 bytes" % OTHER)
 
 
-@pytest.mark.parametrize("ctype, name", [
-    (u8, "u8"), (ctypes.c_int8, "s8"), (u16, "u16"), (ctypes.c_int32, "s32"), (u64, "u64"), (ctypes.c_float, "f32"),
-    (ctypes.c_double, "f64"), (ctypes.c_bool, "bool"), (ctypes.c_char, "char"), (ctypes.c_char * 16, "char[16]"),
-    (u16 * 3 * 2, "u16[2][3]"), (Natural, "struct Natural"), (bytes, "bytes"), (type("Mine", (u32,), {}), "u32"),
-    (OTHER16, OTHER + "16")])
+@pytest.mark.parametrize(
+    "ctype, name",
+    [
+        (u8, "u8"),
+        (ctypes.c_int8, "s8"),
+        (u16, "u16"),
+        (ctypes.c_int32, "s32"),
+        (u64, "u64"),
+        (ctypes.c_float, "f32"),
+        (ctypes.c_double, "f64"),
+        (ctypes.c_bool, "bool"),
+        (ctypes.c_char, "char"),
+        (ctypes.c_char * 16, "char[16]"),
+        (u16 * 3 * 2, "u16[2][3]"),
+        (Natural, "struct Natural"),
+        (bytes, "bytes"),
+        (type("Mine", (u32,), {}), "u32"),
+        (OTHER16, OTHER + "16"),
+    ],
+)
 def test_type_names(ctype, name):
     assert bpf.type_name(ctype) == name
 
 
-C_NAMES = {u8: "unsigned char", u16: "unsigned short", u32: "unsigned int", u64: "unsigned long long"}
+C_NAMES = {
+    u8: "unsigned char",
+    u16: "unsigned short",
+    u32: "unsigned int",
+    u64: "unsigned long long",
+}
 
 
 def random_record(rng, number):
@@ -1158,9 +1564,13 @@ def random_record(rng, number):
 def test_bitfields_lie_where_gcc_puts_them_or_are_refused(tmp_path):
     rng = random.Random(20260101)
     records = [random_record(rng, number) for number in range(300)]
-    source = ["#include <stdio.h>\n#include <string.h>"] + [declaration for _, declaration in records]
-    source.append("#define SHOW(t, f) { struct t x; memset(&x, 0, sizeof x); x.f = ~0ull; "
-                  "for (unsigned i = 0; i < sizeof x; i++) printf(\"%02x\", ((unsigned char *)&x)[i]); puts(\"\"); }")
+    source = ["#include <stdio.h>\n#include <string.h>"] + [
+        declaration for _, declaration in records
+    ]
+    source.append(
+        "#define SHOW(t, f) { struct t x; memset(&x, 0, sizeof x); x.f = ~0ull; "
+        'for (unsigned i = 0; i < sizeof x; i++) printf("%02x", ((unsigned char *)&x)[i]); puts(""); }'
+    )
     source.append("int main(void) {")
     for ctype, _ in records:
         source += ["SHOW(%s, %s)" % (ctype.__name__, field[0]) for field in ctype._fields_]
@@ -1170,9 +1580,9 @@ def test_bitfields_lie_where_gcc_puts_them_or_are_refused(tmp_path):
         in_c = [next(printed) for _ in ctype._fields_]
         here = []
         for field in ctype._fields_:
-            raw = bytearray(ctypes.sizeof(ctype) + 16)         # older Pythons may set bits beyond the end
+            raw = bytearray(ctypes.sizeof(ctype) + 16)  # older Pythons may set bits beyond the end
             setattr(ctype.from_buffer(raw), field[0], (1 << 64) - 1)
-            here.append(bytes(raw[:ctypes.sizeof(ctype)]).hex())
+            here.append(bytes(raw[: ctypes.sizeof(ctype)]).hex())
         try:
             bpf.check_layout(ctype, len(in_c[0]) // 2)
             assert here == in_c, declaration
@@ -1189,10 +1599,11 @@ def test_inherited_fields_count():
 
     class Derived(Base):
         _fields_ = [("c", u8), ("d", u32)]
+
     bpf.check_layout(Derived, ctypes.sizeof(Derived))
     assert bpf.to_python(Derived(1, 2, 3, 4)) == {"a": 1, "b": 2, "c": 3, "d": 4}
 
-    class Bad(ctypes.Structure):       # for CPython before 3.14
+    class Bad(ctypes.Structure):  # for CPython before 3.14
         _fields_ = [("a", u8), ("b", u32, 24), ("c", u32, 8)]
 
     class Heir(Bad):
@@ -1204,12 +1615,17 @@ def test_inherited_fields_count():
         except bpf.LayoutError as error:
             return "bitfields" if "bitfields" in str(error) else error
         return "fits"
+
     assert outcome(Bad) == outcome(Heir) == ("bitfields" if sys.version_info < (3, 14) else "fits")
 
 
-@pytest.mark.parametrize("fields", [
-    [("a", u32 * 4), ("b", ctypes.c_ulong, 28), ("c", u32, 4)],
-    [("a", u8, 8), ("b", ctypes.c_int32, 1), ("f", ctypes.c_float), ("z", u64 * 0)]])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("a", u32 * 4), ("b", ctypes.c_ulong, 28), ("c", u32, 4)],
+        [("a", u8, 8), ("b", ctypes.c_int32, 1), ("f", ctypes.c_float), ("z", u64 * 0)],
+    ],
+)
 def test_bitfields_before_the_object_are_never_touched(fields):
     """Older Pythons give bitfields of a union negative offsets."""
     union = type("U", (ctypes.Union,), {"_fields_": fields})
@@ -1222,12 +1638,24 @@ def test_bitfields_before_the_object_are_never_touched(fields):
             pass
 
 
-@pytest.mark.parametrize("ctype, given, raw", [
-    (u32, 7, b"\7\0\0\0"), (u32, True, b"\1\0\0\0"), (ctypes.c_int8, -1, b"\xff"), (u8, 255, b"\xff"),
-    (u16.__ctype_be__, 1, b"\0\1"), (u32, b"abcd", b"abcd"), (u32, memoryview(b"abcd"), b"abcd"),
-    (u32, memoryview(b"a.b.c.d.")[::2], b"abcd"), (bytes, bytearray(b"abcd"), b"abcd"),
-    (ctypes.c_bool, True, b"\1"), (ctypes.c_bool, 0, b"\0"), (ctypes.c_double, 0, bytes(8)),
-    (u32, u32(7), b"\7\0\0\0")])
+@pytest.mark.parametrize(
+    "ctype, given, raw",
+    [
+        (u32, 7, b"\7\0\0\0"),
+        (u32, True, b"\1\0\0\0"),
+        (ctypes.c_int8, -1, b"\xff"),
+        (u8, 255, b"\xff"),
+        (u16.__ctype_be__, 1, b"\0\1"),
+        (u32, b"abcd", b"abcd"),
+        (u32, memoryview(b"abcd"), b"abcd"),
+        (u32, memoryview(b"a.b.c.d.")[::2], b"abcd"),
+        (bytes, bytearray(b"abcd"), b"abcd"),
+        (ctypes.c_bool, True, b"\1"),
+        (ctypes.c_bool, 0, b"\0"),
+        (ctypes.c_double, 0, bytes(8)),
+        (u32, u32(7), b"\7\0\0\0"),
+    ],
+)
 def test_what_goes_in(ctype, given, raw):
     obj = bpf._to_ctype(ctype, len(raw), given, "key")
     if sys.byteorder == "little":
@@ -1239,12 +1667,35 @@ class Huge:
         return 1 << 64
 
 
-@pytest.mark.parametrize("ctype, given", [
-    (u32, -1), (u32, 1 << 32), (ctypes.c_int8, 128), (ctypes.c_int8, -129), (u32, 1.0), (u32, "7"), (u32, None),
-    (u32, b"abc"), (u32, b"abcde"), (u32, memoryview(b"abcdef")), (u32, ctypes.c_int32(1)), (u32, (u8 * 4)()),
-    (u32, Packed()), (u32, Huge()), (ctypes.c_bool, 2), (ctypes.c_bool, "x"), (ctypes.c_float, 1e300),
-    (ctypes.c_float, "1"), (Packed, Natural()), (Packed, 5), (Packed, Packed), (bytes, u32(1)), (bytes, 5),
-    (bytes, "abcd")])
+@pytest.mark.parametrize(
+    "ctype, given",
+    [
+        (u32, -1),
+        (u32, 1 << 32),
+        (ctypes.c_int8, 128),
+        (ctypes.c_int8, -129),
+        (u32, 1.0),
+        (u32, "7"),
+        (u32, None),
+        (u32, b"abc"),
+        (u32, b"abcde"),
+        (u32, memoryview(b"abcdef")),
+        (u32, ctypes.c_int32(1)),
+        (u32, (u8 * 4)()),
+        (u32, Packed()),
+        (u32, Huge()),
+        (ctypes.c_bool, 2),
+        (ctypes.c_bool, "x"),
+        (ctypes.c_float, 1e300),
+        (ctypes.c_float, "1"),
+        (Packed, Natural()),
+        (Packed, 5),
+        (Packed, Packed),
+        (bytes, u32(1)),
+        (bytes, 5),
+        (bytes, "abcd"),
+    ],
+)
 def test_what_does_not_fit_is_refused(ctype, given):
     size = 4 if ctype is bytes else ctypes.sizeof(ctype)
     with pytest.raises(bpf.LayoutError, match="key"):
@@ -1257,6 +1708,7 @@ def test_an_object_whose_class_was_replaced_is_no_buffer_overrun():
 
     class Small(ctypes.Structure):
         _fields_ = [("a", u8)]
+
     small = Small()
     try:
         small.__class__ = Big
@@ -1271,7 +1723,13 @@ class Address(ctypes.Union):
 
 
 class User(ctypes.Structure):
-    _fields_ = [("ID", u32), ("name", ctypes.c_char * 8), ("u", Address), ("kind", u8), ("secret", u8)]
+    _fields_ = [
+        ("ID", u32),
+        ("name", ctypes.c_char * 8),
+        ("u", Address),
+        ("kind", u8),
+        ("secret", u8),
+    ]
     _json_ = {"ID": "id", "secret": None}
     _union_ = {"u": ("kind", {4: "ip4", 6: "ip6"})}
 
@@ -1280,37 +1738,70 @@ def test_to_python_follows_tags():
     user = User(7, b"root", Address((10, 0, 0, 1)), 4, 99)
     assert bpf.to_python(user) == {"id": 7, "name": "root", "u": {"ip4": [10, 0, 0, 1]}, "kind": 4}
     user.kind = 6
-    assert bpf.to_python(user)["u"] == {"ip6": [10 if sys.byteorder == "little" else 2560, 256 if
-                                                sys.byteorder == "little" else 1, 0, 0, 0, 0, 0, 0]}
+    assert bpf.to_python(user)["u"] == {
+        "ip6": [
+            10 if sys.byteorder == "little" else 2560,
+            256 if sys.byteorder == "little" else 1,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ]
+    }
     user.kind = 5
     with pytest.raises(bpf.LayoutError, match="no branch for kind = 5"):
         bpf.to_python(user)
-    assert set(bpf.to_python(Address())) == {"ip4", "ip6"}     # without a tag every branch is shown
+    assert set(bpf.to_python(Address())) == {"ip4", "ip6"}  # without a tag every branch is shown
     assert json.loads(bpf.to_json([user.ID, User(kind=4)]))[1]["id"] == 0
 
 
-@pytest.mark.parametrize("tags", [{"_json_": {"a": "b"}}, {"_json_": {"x": "y"}}, {"_union_": {"x": ("a", {})}},
-                                  {"_union_": {"a": ("b", {0: "ip4"})}}])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"_json_": {"a": "b"}},
+        {"_json_": {"x": "y"}},
+        {"_union_": {"x": ("a", {})}},
+        {"_union_": {"a": ("b", {0: "ip4"})}},
+    ],
+)
 def test_tags_that_make_no_sense(tags):
     cls = type("T", (ctypes.Structure,), dict(_fields_=[("a", u8), ("b", u8)], **tags))
     with pytest.raises(bpf.LayoutError):
         bpf.to_python(cls())
 
 
-@pytest.mark.parametrize("raw, plain", [
-    (b"bash\0\0\0\0", "bash"), (b"bash\0old", "bash"), (b"12345678", "12345678"), (bytes(8), ""),
-    (b"\xc3\xa9\0\0\0\0\0\0", "\xe9"), (b"\xff\xfe\0\0\0\0\0\0", [255, 254, 0, 0, 0, 0, 0, 0]),
-    (b"\1\2\3\4\5\6\7\x08", [1, 2, 3, 4, 5, 6, 7, 8])])
+@pytest.mark.parametrize(
+    "raw, plain",
+    [
+        (b"bash\0\0\0\0", "bash"),
+        (b"bash\0old", "bash"),
+        (b"12345678", "12345678"),
+        (bytes(8), ""),
+        (b"\xc3\xa9\0\0\0\0\0\0", "\xe9"),
+        (b"\xff\xfe\0\0\0\0\0\0", [255, 254, 0, 0, 0, 0, 0, 0]),
+        (b"\1\2\3\4\5\6\7\x08", [1, 2, 3, 4, 5, 6, 7, 8]),
+    ],
+)
 def test_char_arrays_are_text_where_they_are_text(raw, plain):
     assert bpf.to_python((ctypes.c_char * 8).from_buffer_copy(raw)) == plain
-    assert bpf.to_python(type("S", (ctypes.Structure,), {"_fields_": [("c", ctypes.c_char * 8)]}).from_buffer_copy(
-        raw)) == {"c": plain}
+    assert bpf.to_python(
+        type("S", (ctypes.Structure,), {"_fields_": [("c", ctypes.c_char * 8)]}).from_buffer_copy(
+            raw
+        )
+    ) == {"c": plain}
 
 
 def test_json_has_no_nan():
-    assert bpf.to_json((ctypes.c_double * 3)(float("nan"), float("inf"), 0.5)) == '["NaN", "Infinity", 0.5]'
-    assert bpf.to_json(b"\1\2") == "[1, 2]" and bpf.to_json([True, None, "x", 1 << 64]) == \
-        "[true, null, \"x\", 18446744073709551616]"
+    assert (
+        bpf.to_json((ctypes.c_double * 3)(float("nan"), float("inf"), 0.5))
+        == '["NaN", "Infinity", 0.5]'
+    )
+    assert (
+        bpf.to_json(b"\1\2") == "[1, 2]"
+        and bpf.to_json([True, None, "x", 1 << 64]) == '[true, null, "x", 18446744073709551616]'
+    )
     for obj in (object(), ctypes.c_void_p(5), ctypes.pointer(u32(1))):
         with pytest.raises(bpf.LayoutError):
             bpf.to_json(obj)
@@ -1321,13 +1812,35 @@ def test_json_has_no_nan():
 
 class Blob:
     """BTF put together by hand.  Each method adds a type and returns its id; a name may be a number, of a byte."""
-    (INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FUNC_PROTO, VAR, DATASEC,
-     FLOAT, DECL_TAG, TYPE_TAG, ENUM64) = range(1, 20)
+
+    (
+        INT,
+        PTR,
+        ARRAY,
+        STRUCT,
+        UNION,
+        ENUM,
+        FWD,
+        TYPEDEF,
+        VOLATILE,
+        CONST,
+        RESTRICT,
+        FUNC,
+        FUNC_PROTO,
+        VAR,
+        DATASEC,
+        FLOAT,
+        DECL_TAG,
+        TYPE_TAG,
+        ENUM64,
+    ) = range(1, 20)
 
     def __init__(self, order="little", base=None):
         self.order, self.base, self.mark = order, base, "<" if order == "little" else ">"
         self.types, self.strings = [], bytearray(b"" if base else b"\0")
-        self.first, self.start = (base.first + len(base.types), base.start + len(base.strings)) if base else (1, 0)
+        self.first, self.start = (
+            (base.first + len(base.types), base.start + len(base.strings)) if base else (1, 0)
+        )
 
     def name(self, text):
         if not isinstance(text, str) or text == "":
@@ -1336,12 +1849,22 @@ class Blob:
         return self.start + len(self.strings) - len(text.encode()) - 1
 
     def add(self, kind, name="", vlen=0, number=0, words=(), flag=0):
-        words = [self.name(name), flag << 31 | kind << 24 | vlen, number] + [self.name(word) for word in words]
-        self.types.append(struct.pack("%s%dI" % (self.mark, len(words)), *[word & 0xffffffff for word in words]))
+        words = [self.name(name), flag << 31 | kind << 24 | vlen, number] + [
+            self.name(word) for word in words
+        ]
+        self.types.append(
+            struct.pack("%s%dI" % (self.mark, len(words)), *[word & 0xFFFFFFFF for word in words])
+        )
         return self.first + len(self.types) - 1
 
     def int(self, name, size, encoding=0, bits=None, offset=0):
-        return self.add(self.INT, name, 0, size, [encoding << 24 | offset << 16 | (8 * size if bits is None else bits)])
+        return self.add(
+            self.INT,
+            name,
+            0,
+            size,
+            [encoding << 24 | offset << 16 | (8 * size if bits is None else bits)],
+        )
 
     def of(self, kind, type_id, name=""):
         return self.add(kind, name, 0, type_id)
@@ -1352,16 +1875,26 @@ class Blob:
     def struct(self, name, size, *members, **kind):
         """Members are (name, type, bit offset) or (..., bits), which sets the kind_flag."""
         flag = any(len(member) > 3 for member in members)
-        words = [word for member in members for word in (
-            member[0], member[1], member[2] | (member[3] << 24 if len(member) > 3 else 0))]
+        words = [
+            word
+            for member in members
+            for word in (
+                member[0],
+                member[1],
+                member[2] | (member[3] << 24 if len(member) > 3 else 0),
+            )
+        ]
         return self.add(kind.get("kind", self.STRUCT), name, len(members), size, words, flag)
 
     def union(self, name, size, *members):
         return self.struct(name, size, *members, kind=self.UNION)
 
     def enum(self, name, size, names, signed=0, wide=False):
-        words = [word for label, number in names for word in (
-            [label, number, number >> 32] if wide else [label, number])]
+        words = [
+            word
+            for label, number in names
+            for word in ([label, number, number >> 32] if wide else [label, number])
+        ]
         return self.add(self.ENUM64 if wide else self.ENUM, name, len(names), size, words, signed)
 
     def data(self, header=24, layout=None, **changed):
@@ -1370,13 +1903,37 @@ class Blob:
         header = max(header, 32 if layout else 0)
         for kind in range(max(layout) + 1 if layout else 0):
             entries += struct.pack(self.mark + "BBH", *layout.get(kind, (0, 0)) + (0,))
-        fields = dict(magic=0xeb9f, version=1, flags=0, hdr_len=header, type_off=0, type_len=len(types),
-                      str_off=len(types) + len(entries), str_len=len(strings), layout_off=len(types),
-                      layout_len=len(entries))
+        fields = dict(
+            magic=0xEB9F,
+            version=1,
+            flags=0,
+            hdr_len=header,
+            type_off=0,
+            type_len=len(types),
+            str_off=len(types) + len(entries),
+            str_len=len(strings),
+            layout_off=len(types),
+            layout_len=len(entries),
+        )
         fields.update(changed)
-        head = struct.pack(self.mark + "HBB7I", *[fields[name] for name in (
-            "magic", "version", "flags", "hdr_len", "type_off", "type_len", "str_off", "str_len", "layout_off",
-            "layout_len")]) + bytes(8)
+        head = struct.pack(
+            self.mark + "HBB7I",
+            *[
+                fields[name]
+                for name in (
+                    "magic",
+                    "version",
+                    "flags",
+                    "hdr_len",
+                    "type_off",
+                    "type_len",
+                    "str_off",
+                    "str_len",
+                    "layout_off",
+                    "layout_len",
+                )
+            ],
+        ) + bytes(8)
         return head[:header] + types + entries + strings
 
     def btf(self, **header):
@@ -1384,7 +1941,7 @@ class Blob:
 
 
 ORDERS = pytest.mark.parametrize("order", ["little", "big"])
-FUZZ = int(os.environ.get("BPFLOOKUP_FUZZ", "3000"))           # blobs to try; CI sets 100000
+FUZZ = int(os.environ.get("BPFLOOKUP_FUZZ", "3000"))  # blobs to try; CI sets 100000
 
 
 def in_order(order, *numbers_of_bits):
@@ -1404,21 +1961,58 @@ def zoo(order="little"):
     b.enum("sign", 4, [("PLUS", 1), ("MINUS", -1)], signed=1)
     b.add(b.FWD, "later", flag=1), b.of(b.TYPEDEF, 1, "s32"), b.of(b.VOLATILE, 8), b.of(b.CONST, 9)
     b.of(b.RESTRICT, 2), b.of(b.FUNC, 13, "main"), b.add(b.FUNC_PROTO, "", 2, 1, ["argc", 1, 0, 0])
-    b.add(b.VAR, "counter", 0, 10, [1]), b.add(b.DATASEC, ".bss", 1, 8, [14, 4, 4]), b.add(b.FLOAT, "double", 0, 8)
+    (
+        b.add(b.VAR, "counter", 0, 10, [1]),
+        b.add(b.DATASEC, ".bss", 1, 8, [14, 4, 4]),
+        b.add(b.FLOAT, "double", 0, 8),
+    )
     b.add(b.DECL_TAG, "tag", 0, 4, [-1]), b.of(b.TYPE_TAG, 5, "user")
     b.enum("long_sign", 8, [("FAR", 1 << 40), ("BELOW", -5)], signed=1, wide=True)
     return b
 
 
-KINDS = [       # as zoo makes them: name, size, type_id, count, flag
-    ("int", 4, 0, 0, 0), ("", None, 5, 0, 0), ("", None, 1, 3, 0), ("pair", 8, 0, 2, 1), ("either", 8, 0, 2, 0),
-    ("sign", 4, 0, 2, 1), ("later", None, 0, 0, 1), ("s32", None, 1, 0, 0), ("", None, 8, 0, 0), ("", None, 9, 0, 0),
-    ("", None, 2, 0, 0), ("main", None, 13, 0, 0), ("", None, 1, 2, 0), ("counter", None, 10, 0, 0),
-    (".bss", 8, 0, 1, 0), ("double", 8, 0, 0, 0), ("tag", None, 4, 0, 0), ("user", None, 5, 0, 0),
-    ("long_sign", 8, 0, 2, 1)]
-C_TYPES = ["int", "union either *", "int [3]", "struct pair", "union either", "enum sign", "union later", "s32",
-           "s32 volatile", "s32 volatile const", "union either * restrict", "main", "function", "counter", ".bss",
-           "double", "tag", "union either __user", "enum long_sign"]
+KINDS = [  # as zoo makes them: name, size, type_id, count, flag
+    ("int", 4, 0, 0, 0),
+    ("", None, 5, 0, 0),
+    ("", None, 1, 3, 0),
+    ("pair", 8, 0, 2, 1),
+    ("either", 8, 0, 2, 0),
+    ("sign", 4, 0, 2, 1),
+    ("later", None, 0, 0, 1),
+    ("s32", None, 1, 0, 0),
+    ("", None, 8, 0, 0),
+    ("", None, 9, 0, 0),
+    ("", None, 2, 0, 0),
+    ("main", None, 13, 0, 0),
+    ("", None, 1, 2, 0),
+    ("counter", None, 10, 0, 0),
+    (".bss", 8, 0, 1, 0),
+    ("double", 8, 0, 0, 0),
+    ("tag", None, 4, 0, 0),
+    ("user", None, 5, 0, 0),
+    ("long_sign", 8, 0, 2, 1),
+]
+C_TYPES = [
+    "int",
+    "union either *",
+    "int [3]",
+    "struct pair",
+    "union either",
+    "enum sign",
+    "union later",
+    "s32",
+    "s32 volatile",
+    "s32 volatile const",
+    "union either * restrict",
+    "main",
+    "function",
+    "counter",
+    ".bss",
+    "double",
+    "tag",
+    "union either __user",
+    "enum long_sign",
+]
 
 
 @ORDERS
@@ -1428,15 +2022,25 @@ def test_every_kind_is_read(order, header):
     assert (btf.order, btf.base, btf.count) == (order, None, 19) and "19 types" in repr(btf)
     for number, (expected, c_type) in enumerate(zip(KINDS, C_TYPES), 1):
         t = btf.type(number)
-        assert (t.id, t.kind) == (number, number) and (t.name, t.size, t.type_id, t.count, t.flag) == expected
+        assert (t.id, t.kind) == (number, number) and (
+            t.name,
+            t.size,
+            t.type_id,
+            t.count,
+            t.flag,
+        ) == expected
         assert btf.c_type(number) == c_type and str(number) in repr(t)
         assert not t.name or btf.find(t.name) == number == btf.type(t.name).id == btf.type(t).id
     assert btf.type(0).kind == 0 and btf.c_type(0) == "void"
     assert list(btf.members("pair")) == [("low", 1, 0, 0, ()), ("high", 1, 32, 5, ())]
-    assert list(btf.members(".bss")) == [("counter", 10, 32, 0, ())] and btf.tags("pair") == ("tag",)
+    assert list(btf.members(".bss")) == [("counter", 10, 32, 0, ())] and btf.tags("pair") == (
+        "tag",
+    )
     assert btf.enumerators("sign") == {1: "PLUS", -1: "MINUS"}
     assert btf.enumerators("enum long_sign") == {1 << 40: "FAR", -5: "BELOW"}
-    assert bpf.to_python(btf.ctype(".bss").from_buffer_copy(in_order(order, (0, 32), (-7, 32)))) == {"counter": -7}
+    assert bpf.to_python(
+        btf.ctype(".bss").from_buffer_copy(in_order(order, (0, 32), (-7, 32)))
+    ) == {"counter": -7}
     with pytest.raises(bpf.BTFError, match="no type 20"):
         btf.type(20)
 
@@ -1444,28 +2048,50 @@ def test_every_kind_is_read(order, header):
 def assert_bpftool_agrees(btf, types):
     for theirs in types:
         t = btf.type(theirs["id"])
-        ours = {"kind": t.kind, "name": t.name or "(anon)", "size": t.size, "vlen": t.count, "nr_elems": t.count,
-                "type_id": t.type_id, "ret_type_id": t.type_id, "fwd_kind": "union" if t.flag else "struct"}
+        ours = {
+            "kind": t.kind,
+            "name": t.name or "(anon)",
+            "size": t.size,
+            "vlen": t.count,
+            "nr_elems": t.count,
+            "type_id": t.type_id,
+            "ret_type_id": t.type_id,
+            "fwd_kind": "union" if t.flag else "struct",
+        }
         theirs["kind"] = getattr(bpf, "BTF_KIND_" + theirs["kind"])
         if "members" in theirs:
-            ours["members"] = [dict({"name": name or "(anon)", "type_id": type_id, "bits_offset": offset},
-                                    **{"bitfield_size": bits} if bits else {})
-                               for name, type_id, offset, bits, _ in btf.members(t)]
+            ours["members"] = [
+                dict(
+                    {"name": name or "(anon)", "type_id": type_id, "bits_offset": offset},
+                    **{"bitfield_size": bits} if bits else {},
+                )
+                for name, type_id, offset, bits, _ in btf.members(t)
+            ]
         if "values" in theirs:
-            ours["values"] = [{"name": name, "val": number} for number, name in btf.enumerators(t).items()]
-            wrap = lambda number: number & 0xffffffff if t.kind == bpf.BTF_KIND_ENUM and not t.flag else number
-            seen = set()               # a number that two names have is told by the first alone
-            theirs["values"] = [dict(row, val=wrap(row["val"])) for row in theirs["values"]
-                                if not (row["val"] in seen or seen.add(row["val"]))]
+            ours["values"] = [
+                {"name": name, "val": number} for number, name in btf.enumerators(t).items()
+            ]
+            wrap = lambda number: (
+                number & 0xFFFFFFFF if t.kind == bpf.BTF_KIND_ENUM and not t.flag else number
+            )
+            seen = set()  # a number that two names have is told by the first alone
+            theirs["values"] = [
+                dict(row, val=wrap(row["val"]))
+                for row in theirs["values"]
+                if not (row["val"] in seen or seen.add(row["val"]))
+            ]
         assert {name: ours[name] for name in ours if name in theirs} == {
-            name: theirs[name] for name in ours if name in theirs}
+            name: theirs[name] for name in ours if name in theirs
+        }
 
 
 @ORDERS
 def test_bpftool_reads_the_same_in_made_up_types(order, tmp_path):
     path, split = tmp_path / "zoo", extension(zoo(order))
     path.write_bytes(zoo(order).data())
-    assert_bpftool_agrees(bpf.BTF.from_file(str(path)), bpftool("btf", "dump", "file", path)["types"])
+    assert_bpftool_agrees(
+        bpf.BTF.from_file(str(path)), bpftool("btf", "dump", "file", path)["types"]
+    )
     (tmp_path / "split").write_bytes(split.data())
     found = bpftool("-B", path, "btf", "dump", "file", tmp_path / "split")["types"]
     assert [t["id"] for t in found] == list(range(20, 20 + len(split.types)))
@@ -1475,7 +2101,10 @@ def test_bpftool_reads_the_same_in_made_up_types(order, tmp_path):
 def test_bpftool_reads_the_same_in_the_kernels_types():
     if not os.path.exists("/sys/kernel/btf/vmlinux"):
         lacking("the kernel's BTF")
-    btf, found = bpf.BTF.from_vmlinux(), bpftool("btf", "dump", "file", "/sys/kernel/btf/vmlinux")["types"]
+    btf, found = (
+        bpf.BTF.from_vmlinux(),
+        bpftool("btf", "dump", "file", "/sys/kernel/btf/vmlinux")["types"],
+    )
     assert btf.count == len(found) and btf.order == sys.byteorder
     assert_bpftool_agrees(btf, random.Random(5).sample(found, 4000))
 
@@ -1485,7 +2114,9 @@ def test_the_kernel_takes_the_zoo_and_gives_it_back():
     blob, attr = zoo(sys.byteorder).data(), bpf.bpf_attr()
     buffer = ctypes.create_string_buffer(blob, len(blob))
     attr.btf_load.btf, attr.btf_load.btf_size = ctypes.addressof(buffer), len(blob)
-    fd = ctypes.CDLL(None, use_errno=True).syscall(bpf.syscall_number(), bpf.BPF_BTF_LOAD, ctypes.byref(attr), 28)
+    fd = ctypes.CDLL(None, use_errno=True).syscall(
+        bpf.syscall_number(), bpf.BPF_BTF_LOAD, ctypes.byref(attr), 28
+    )
     if fd < 0 and KERNEL < (6, 15):
         lacking("a kernel that knows every kind of type (6.15 for tags that are attributes)")
     assert fd >= 0, os.strerror(ctypes.get_errno())
@@ -1500,25 +2131,33 @@ def test_the_kernel_takes_the_zoo_and_gives_it_back():
 @kernel
 def test_ids_of_btf():
     with pytest.raises(bpf.BPFError):
-        bpf.BTF.from_id(0xffffffff)
-    since(5, 11)                       # before, the kernel's types have no id
+        bpf.BTF.from_id(0xFFFFFFFF)
+    since(5, 11)  # before, the kernel's types have no id
     if not os.path.exists("/sys/kernel/btf/vmlinux"):
         lacking("BTF of the kernel")
     assert bpf.BTF.from_id(1).data == bpf.BTF.from_vmlinux().data
 
 
-SCALARS = [     # what adds the type, an example in big-endian bytes, what that means
-    (lambda b: b.int("u8", 1), "fe", 254), (lambda b: b.int("s8", 1, 1), "fe", -2),
-    (lambda b: b.int("u16", 2), "fffe", 65534), (lambda b: b.int("s16", 2, 1), "fffe", -2),
-    (lambda b: b.int("u24", 3), "010203", 0x010203), (lambda b: b.int("s24", 3, 1), "fffffe", -2),
-    (lambda b: b.int("u32", 4), "fffffffe", 0xfffffffe), (lambda b: b.int("s32", 4, 1), "fffffffe", -2),
-    (lambda b: b.int("u40", 5), "0102030405", 0x0102030405), (lambda b: b.int("s64", 8, 1), "ff" * 7 + "fe", -2),
-    (lambda b: b.int("u128", 16), "0102" * 8, int("0102" * 8, 16)), (lambda b: b.int("s128", 16, 1), "ff" * 16, -1),
-    (lambda b: b.int("bool", 1, 4), "01", True), (lambda b: b.int("bool32", 4, 4), "00000001", True),
-    (lambda b: b.add(b.FLOAT, "half", 0, 2), "3e00", 1.5), (lambda b: b.add(b.FLOAT, "float", 0, 4), "bfc00000", -1.5),
+SCALARS = [  # what adds the type, an example in big-endian bytes, what that means
+    (lambda b: b.int("u8", 1), "fe", 254),
+    (lambda b: b.int("s8", 1, 1), "fe", -2),
+    (lambda b: b.int("u16", 2), "fffe", 65534),
+    (lambda b: b.int("s16", 2, 1), "fffe", -2),
+    (lambda b: b.int("u24", 3), "010203", 0x010203),
+    (lambda b: b.int("s24", 3, 1), "fffffe", -2),
+    (lambda b: b.int("u32", 4), "fffffffe", 0xFFFFFFFE),
+    (lambda b: b.int("s32", 4, 1), "fffffffe", -2),
+    (lambda b: b.int("u40", 5), "0102030405", 0x0102030405),
+    (lambda b: b.int("s64", 8, 1), "ff" * 7 + "fe", -2),
+    (lambda b: b.int("u128", 16), "0102" * 8, int("0102" * 8, 16)),
+    (lambda b: b.int("s128", 16, 1), "ff" * 16, -1),
+    (lambda b: b.int("bool", 1, 4), "01", True),
+    (lambda b: b.int("bool32", 4, 4), "00000001", True),
+    (lambda b: b.add(b.FLOAT, "half", 0, 2), "3e00", 1.5),
+    (lambda b: b.add(b.FLOAT, "float", 0, 4), "bfc00000", -1.5),
     (lambda b: b.add(b.FLOAT, "double", 0, 8), "3ff8" + "00" * 6, 1.5),
     (lambda b: b.enum("e", 4, [("ONE", 1), ("TOP", -1)]), "ffffffff", "TOP"),
-    (lambda b: b.enum("e", 4, [("ONE", 1)]), "fffffffe", 0xfffffffe),
+    (lambda b: b.enum("e", 4, [("ONE", 1)]), "fffffffe", 0xFFFFFFFE),
     (lambda b: b.enum("e", 4, [("TOP", -1), ("AGAIN", -1)], signed=1), "ffffffff", "TOP"),
     (lambda b: b.enum("e", 1, [("TOP", -1)], signed=1), "ff", "TOP"),
     (lambda b: b.enum("e", 8, [("ONE", 1)], signed=1), "ff" * 7 + "fe", -2),
@@ -1526,22 +2165,35 @@ SCALARS = [     # what adds the type, an example in big-endian bytes, what that 
     (lambda b: b.enum("e", 8, [("LOW", -1 << 63)], 1, wide=True), "80" + "00" * 7, "LOW"),
     (lambda b: b.enum("e", 4, [("TOP", -1)], 1, wide=True), "ffffffff", "TOP"),
     (lambda b: b.of(b.PTR, 0), "ffff888012345678", "0xffff888012345678"),
-    (lambda b: b.of(b.TYPEDEF, b.of(b.CONST, b.of(b.TYPE_TAG, b.int("u16", 2), "tag")), "port"), "1f90", 8080)]
+    (
+        lambda b: b.of(b.TYPEDEF, b.of(b.CONST, b.of(b.TYPE_TAG, b.int("u16", 2), "tag")), "port"),
+        "1f90",
+        8080,
+    ),
+]
 
 
 @ORDERS
 def test_scalars_of_every_kind_and_size(order):
     blob, raw, members, expected = Blob(order), b"", [], {}
-    for index, (add, example, value) in enumerate(SCALARS):    # back to back, so most of them unaligned
+    for index, (add, example, value) in enumerate(
+        SCALARS
+    ):  # back to back, so most of them unaligned
         one = bytes.fromhex(example) if order == "big" else bytes.fromhex(example)[::-1]
         members.append(("f%d" % index, add(blob), 8 * len(raw)))
         raw, expected["f%d" % index] = raw + one, value
-    members.append(("quad", blob.add(blob.FLOAT, "long double", 0, 16), 8 * len(raw)))     # no Python number holds it
+    members.append(
+        ("quad", blob.add(blob.FLOAT, "long double", 0, 16), 8 * len(raw))
+    )  # no Python number holds it
     raw, expected["quad"] = raw + bytes(range(16)), list(range(16))
     blob.struct("all", len(raw), *members)
     btf = blob.btf()
     obj = btf.ctype("all").from_buffer_copy(raw)
-    assert bpf.to_python(obj) == expected and bytes(obj) == raw and json.loads(bpf.to_json(obj)) == expected
+    assert (
+        bpf.to_python(obj) == expected
+        and bytes(obj) == raw
+        and json.loads(bpf.to_json(obj)) == expected
+    )
     for name, type_id, offset, _, _ in btf.members("all"):
         assert btf.offsetof("all", name) == offset // 8 and btf.offsetof("all", name).bits == 0
         ctype, value = btf.ctype(type_id), expected[name]
@@ -1559,14 +2211,23 @@ def test_scalars_of_every_kind_and_size(order):
 def test_bitfields_lie_and_are_set_as_in_c(order, style):
     rng = random.Random(order)
     for _ in range(40):
-        widths = [rng.choice([1, 3, 5, 7, 8, 11, 24, 31, 32, 33, 63, 64]) for _ in range(rng.randrange(1, 9))]
+        widths = [
+            rng.choice([1, 3, 5, 7, 8, 11, 24, 31, 32, 33, 63, 64])
+            for _ in range(rng.randrange(1, 9))
+        ]
         widths.append(-sum(widths) % 8 or 8)
         blob, members, offset, numbers = Blob(order), [], 0, []
         for index, bits in enumerate(widths):
-            size, signed, within = rng.choice([size for size in (1, 2, 4, 8) if 8 * size >= bits]), rng.randrange(2), 0
+            size, signed, within = (
+                rng.choice([size for size in (1, 2, 4, 8) if 8 * size >= bits]),
+                rng.randrange(2),
+                0,
+            )
             if style == "int":
                 within = rng.randrange(min(offset, 255) + 1)
-                members.append(("f%d" % index, blob.int("int", size, signed, bits, within), offset - within))
+                members.append(
+                    ("f%d" % index, blob.int("int", size, signed, bits, within), offset - within)
+                )
             else:
                 members.append(("f%d" % index, blob.int("int", size, signed), offset, bits))
             numbers.append(rng.randrange(1 << bits) - (signed << bits - 1))
@@ -1574,13 +2235,17 @@ def test_bitfields_lie_and_are_set_as_in_c(order, style):
         btf = Blob.struct(blob, "bits", offset // 8, *members) and blob.btf()
         raw = in_order(order, *zip(numbers, widths))
         obj = btf.ctype("bits").from_buffer_copy(raw)
-        assert list(bpf.to_python(obj).values()) == [getattr(obj, member[0]) for member in members] == numbers
+        assert (
+            list(bpf.to_python(obj).values())
+            == [getattr(obj, member[0]) for member in members]
+            == numbers
+        )
         blank = btf.ctype("bits")()
         for (name, type_id, at, bits, _), number in zip(btf.members("bits"), numbers):
             setattr(blank, name, number)
             where = btf.offsetof("bits", name)
             assert (where, where.bit_offset, where.bits) == (at // 8, at, bits)
-            if bits:                   # an int may fill its bytes: that is a plain field
+            if bits:  # an int may fill its bytes: that is a plain field
                 for wrong in (1 << bits, -(1 << bits), 1.0, "1", None):
                     with pytest.raises(bpf.LayoutError):
                         setattr(blank, name, wrong)
@@ -1592,23 +2257,53 @@ def test_bitfields_as_measured_on_both_orders(order, raw):
     blob = Blob(order)
     number = blob.int("unsigned int", 4)
     blob.struct("bits", 4, ("a", number, 0, 3), ("b", number, 3, 5), ("c", number, 8, 24))
-    assert bpf.to_python(blob.btf().ctype("bits").from_buffer_copy(bytes.fromhex(raw))) == {"a": 1, "b": 2, "c": 3}
-    names = ["ihl", "version"] if order == "little" else ["version", "ihl"]      # of iphdr, as the kernels' BTF has it
+    assert bpf.to_python(blob.btf().ctype("bits").from_buffer_copy(bytes.fromhex(raw))) == {
+        "a": 1,
+        "b": 2,
+        "c": 3,
+    }
+    names = (
+        ["ihl", "version"] if order == "little" else ["version", "ihl"]
+    )  # of iphdr, as the kernels' BTF has it
     blob.struct("iphdr", 1, *[(name, number, 4 * index, 4) for index, name in enumerate(names)])
-    assert bpf.to_python(blob.btf().ctype("iphdr").from_buffer_copy(b"\x45")) == {"ihl": 5, "version": 4}
+    assert bpf.to_python(blob.btf().ctype("iphdr").from_buffer_copy(b"\x45")) == {
+        "ihl": 5,
+        "version": 4,
+    }
 
 
 def house(order="little"):
     """Return a Blob with struct house: packed, members in members with and without a name, arrays, itself."""
     b = Blob(order)
-    byte, char, half, word = b.int("u8", 1), b.int("char", 1, 1), b.int("s16", 2, 1), b.int("u32", 4)
+    byte, char, half, word = (
+        b.int("u8", 1),
+        b.int("char", 1, 1),
+        b.int("s16", 2, 1),
+        b.int("u32", 4),
+    )
     itself, letter = b.of(b.PTR, 16), b.of(b.CONST, char)
-    point, name, row = b.struct("point", 4, ("x", half, 0), ("y", half, 16)), b.array(letter, 8), b.array(half, 3)
+    point, name, row = (
+        b.struct("point", 4, ("x", half, 0), ("y", half, 16)),
+        b.array(letter, 8),
+        b.array(half, 3),
+    )
     inner = b.union("", 4, ("whole", word, 0), ("part", b.array(byte, 4), 0))
     inner = b.struct("", 6, ("door", half, 0), ("", inner, 16))
-    assert b.struct("house", 64, ("number", byte, 0), ("", inner, 8), ("line", b.array(point, 2), 64),
-                    ("grid", b.array(row, 2), 128), ("name", name, 224), ("next", itself, 288), ("mode", word, 352, 3),
-                    ("tail", b.array(point, 0), 512)) == 16
+    assert (
+        b.struct(
+            "house",
+            64,
+            ("number", byte, 0),
+            ("", inner, 8),
+            ("line", b.array(point, 2), 64),
+            ("grid", b.array(row, 2), 128),
+            ("name", name, 224),
+            ("next", itself, 288),
+            ("mode", word, 352, 3),
+            ("tail", b.array(point, 0), 512),
+        )
+        == 16
+    )
     return b
 
 
@@ -1616,14 +2311,19 @@ def extension(base):
     """Return a Blob of split BTF on zoo: struct more, with a name of the base's, an own one, and itself."""
     b = Blob(base.order, base)
     itself = b.of(b.PTR, 21)
-    b.struct("more", 24, (base.strings.index(b"low\0"), 4, 0), ("own", itself, 64), ("sign", 6, 128))
+    b.struct(
+        "more", 24, (base.strings.index(b"low\0"), 4, 0), ("own", itself, 64), ("sign", 6, 128)
+    )
     b.add(b.DECL_TAG, "late", 0, 4, [-1]), b.of(b.TYPEDEF, 4, "sign")
     return b
 
 
-HOUSE = [(1, 8), (-2, 16), (0x04030201, 32), (0, 8), (1, 16), (2, 16), (3, 16), (-4, 16)] + [
-    (number, 16) for number in range(6)] + [(ord(char), 8) for char in "Hill\0\0\0\0"] + [
-    (1 << 63, 64), (5, 3), (0, 29), (0, 128)]
+HOUSE = (
+    [(1, 8), (-2, 16), (0x04030201, 32), (0, 8), (1, 16), (2, 16), (3, 16), (-4, 16)]
+    + [(number, 16) for number in range(6)]
+    + [(ord(char), 8) for char in "Hill\0\0\0\0"]
+    + [(1 << 63, 64), (5, 3), (0, 29), (0, 128)]
+)
 
 
 @ORDERS
@@ -1632,18 +2332,39 @@ def test_records_in_records_arrays_of_arrays_and_characters(order):
     obj = btf.ctype("house").from_buffer_copy(raw)
     part = [1, 2, 3, 4] if order == "little" else [4, 3, 2, 1]
     assert bpf.to_python(obj) == {
-        "number": 1, "door": -2, "whole": 0x04030201, "part": part, "line": [{"x": 1, "y": 2}, {"x": 3, "y": -4}],
-        "grid": [[0, 1, 2], [3, 4, 5]], "name": "Hill", "next": hex(1 << 63), "mode": 5, "tail": []}
-    assert (obj.door, obj.whole, obj.part[1], obj.line[1].y, obj.grid[1][2], obj.name, obj.mode) == (
-        -2, 0x04030201, part[1], -4, 5, b"Hill", 5)
+        "number": 1,
+        "door": -2,
+        "whole": 0x04030201,
+        "part": part,
+        "line": [{"x": 1, "y": 2}, {"x": 3, "y": -4}],
+        "grid": [[0, 1, 2], [3, 4, 5]],
+        "name": "Hill",
+        "next": hex(1 << 63),
+        "mode": 5,
+        "tail": [],
+    }
+    assert (
+        obj.door,
+        obj.whole,
+        obj.part[1],
+        obj.line[1].y,
+        obj.grid[1][2],
+        obj.name,
+        obj.mode,
+    ) == (-2, 0x04030201, part[1], -4, 5, b"Hill", 5)
     obj.whole, obj.grid[0][1], obj.mode, obj.line[0].x = 0, 7, 1, 9
     assert obj.part[:] == [0, 0, 0, 0] and bpf.to_python(obj)["grid"] == [[0, 7, 2], [3, 4, 5]]
     assert (obj.mode, bpf.to_python(obj)["line"][0]) == (1, {"x": 9, "y": 2})
     assert bpf.to_python((btf.ctype("house") * 2)(obj, obj)) == [bpf.to_python(obj)] * 2
     obj.number = 255
     assert bytes(obj)[0] == 255 and bytes(obj)[1:3] == raw[1:3]
-    assert bpf.to_python(btf.ctype("point").from_buffer_copy(in_order(order, (-1, 16), (2, 16)))) == {"x": -1, "y": 2}
-    assert btf.ctype("house") is btf.ctype("struct house") is btf.ctype(16) and btf.sizeof("house") == 64
+    assert bpf.to_python(
+        btf.ctype("point").from_buffer_copy(in_order(order, (-1, 16), (2, 16)))
+    ) == {"x": -1, "y": 2}
+    assert (
+        btf.ctype("house") is btf.ctype("struct house") is btf.ctype(16)
+        and btf.sizeof("house") == 64
+    )
     assert ctypes.sizeof(btf.ctype("house")) == 64 and btf.ctype("house").line.size == 8
 
 
@@ -1654,8 +2375,11 @@ def test_threads_that_ask_for_a_type_at_once_get_one_class():
         def __setitem__(self, *words):
             time.sleep(0.1)
             super().__setitem__(*words)
+
     btf._ctypes.data = Slow()
-    threads = [threading.Thread(target=lambda: results.append(btf.ctype("point"))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: results.append(btf.ctype("point"))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -1667,30 +2391,75 @@ def test_objects_compare_hash_and_print():
     point = house().btf().ctype("point")
     one, other = point(1, 2), point(x=1, y=2)
     assert one == other and hash(one) == hash(other) and one is not other and one != point(2, 1)
-    assert one != house().btf().ctype("point")(1, 2) and one != (1, 2) and one != None     # noqa: E711
+    assert one != house().btf().ctype("point")(1, 2) and one != (1, 2) and one != None  # noqa: E711
     assert len({one, other, point(2, 1)}) == 2 and {one: "here"}[other] == "here"
-    assert repr(one) == "point(x=1, y=2)" and repr(
-    house().btf().ctype("house")()).startswith("house(number=0, door=0, ")
+    assert repr(one) == "point(x=1, y=2)" and repr(house().btf().ctype("house")()).startswith(
+        "house(number=0, door=0, "
+    )
     other.y = 3
     assert one != other and other in {point(1, 3)}
     assert copy.copy(one) == one and bytes(one) == struct.pack("<hh", 1, 2)
 
 
-@pytest.mark.parametrize("path, bits", [
-    ("number", 0), ("door", 8), ("whole", 24), ("part", 24), ("part[3]", 48), ("line", 64), ("line[1]", 96),
-    ("line[1].y", 112), ("grid[1][2]", 208), ("name[7]", 280), ("next", 288), ("mode", 352), ("tail[9].y", 816),
-    ("next.door", (288, 8)), ("next->next->line[0].y", (288, 288, 80)), ("next.mode", (288, 352))])
+@pytest.mark.parametrize(
+    "path, bits",
+    [
+        ("number", 0),
+        ("door", 8),
+        ("whole", 24),
+        ("part", 24),
+        ("part[3]", 48),
+        ("line", 64),
+        ("line[1]", 96),
+        ("line[1].y", 112),
+        ("grid[1][2]", 208),
+        ("name[7]", 280),
+        ("next", 288),
+        ("mode", 352),
+        ("tail[9].y", 816),
+        ("next.door", (288, 8)),
+        ("next->next->line[0].y", (288, 288, 80)),
+        ("next.mode", (288, 352)),
+    ],
+)
 def test_offsetof(path, bits):
     found = house().btf().offsetof("house", path)
     steps, wanted = (found, bits) if isinstance(found, tuple) else ((found,), (bits,))
     assert [(step, step.bit_offset) for step in steps] == [(bit // 8, bit) for bit in wanted]
-    assert [step.bits for step in steps] == [0] * (len(steps) - 1) + [3 if path.endswith("mode") else 0]
-    assert copy.copy(steps[0]) == steps[0] and pickle.loads(pickle.dumps(steps[0])).bit_offset == steps[0].bit_offset
+    assert [step.bits for step in steps] == [0] * (len(steps) - 1) + [
+        3 if path.endswith("mode") else 0
+    ]
+    assert (
+        copy.copy(steps[0]) == steps[0]
+        and pickle.loads(pickle.dumps(steps[0])).bit_offset == steps[0].bit_offset
+    )
 
 
-@pytest.mark.parametrize("path", [
-    "", ".", "nothing", "number.x", "number[0]", "line[2]", "line[-1]", "line[x]", "line[]", "line[0", "line[0]x",
-    "line.x", "grid[0][3]", "grid[2]", "mode.x", "next[0]", "door.whole", "->", "house", "line[%s]" % ("9" * 5000)])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        ".",
+        "nothing",
+        "number.x",
+        "number[0]",
+        "line[2]",
+        "line[-1]",
+        "line[x]",
+        "line[]",
+        "line[0",
+        "line[0]x",
+        "line.x",
+        "grid[0][3]",
+        "grid[2]",
+        "mode.x",
+        "next[0]",
+        "door.whole",
+        "->",
+        "house",
+        "line[%s]" % ("9" * 5000),
+    ],
+)
 def test_offsetof_refuses_what_is_not_there(path):
     with pytest.raises(bpf.BTFError):
         house().btf().offsetof("house", path)
@@ -1698,10 +2467,32 @@ def test_offsetof_refuses_what_is_not_there(path):
 
 def test_questions_about_what_has_no_answer():
     btf = zoo().btf()
-    for question in (btf.sizeof, btf.ctype, btf.describe, btf.python_source, lambda t: list(btf.members(t)),
-                     btf.enumerators, lambda t: btf.offsetof(t, "low")):
-        for t in (0, "later", "main", 13, "counter", "tag", 20, -1, 1 << 40, "nobody", "struct either", "", "struct ",
-                  "\udc80", "int\0bool"):
+    for question in (
+        btf.sizeof,
+        btf.ctype,
+        btf.describe,
+        btf.python_source,
+        lambda t: list(btf.members(t)),
+        btf.enumerators,
+        lambda t: btf.offsetof(t, "low"),
+    ):
+        for t in (
+            0,
+            "later",
+            "main",
+            13,
+            "counter",
+            "tag",
+            20,
+            -1,
+            1 << 40,
+            "nobody",
+            "struct either",
+            "",
+            "struct ",
+            "\udc80",
+            "int\0bool",
+        ):
             with pytest.raises(bpf.BTFError):
                 question(t)
     blank = Blob()
@@ -1713,17 +2504,48 @@ def test_questions_about_what_has_no_answer():
 
 def test_names_find_the_kind_meant():
     b = Blob()
-    b.int("x", 4), b.of(b.FUNC, b.add(b.FUNC_PROTO), "x"), b.of(b.TYPEDEF, 1, "x"), b.add(b.FWD, "x")
-    b.enum("x", 4, []), b.enum("y", 8, [], wide=True), b.struct("x", 0), b.struct("x", 4), b.union("z", 4)
+    (
+        b.int("x", 4),
+        b.of(b.FUNC, b.add(b.FUNC_PROTO), "x"),
+        b.of(b.TYPEDEF, 1, "x"),
+        b.add(b.FWD, "x"),
+    )
+    (
+        b.enum("x", 4, []),
+        b.enum("y", 8, [], wide=True),
+        b.struct("x", 0),
+        b.struct("x", 4),
+        b.union("z", 4),
+    )
     b.int("long unsigned int", 4), b.of(b.PTR, 0)
     btf = b.btf()
-    assert [btf.find(name) for name in ("x", "struct x", "enum x", "y", "enum y", "z", "union z", "union  z",
-                                        "long unsigned int")] == [8, 8, 6, 7, 7, 10, 10, 10, 11]
-    assert [btf.find("x", kind) for kind in ("int", "func", "typedef", "fwd", "enum", "struct")] == [1, 3, 4, 5, 6, 8]
-    for name, kind in (("x", "union"), ("union x", None), ("unsigned int", "struct"), ("y", "enum6"), ("x", "enums")):
+    assert [
+        btf.find(name)
+        for name in (
+            "x",
+            "struct x",
+            "enum x",
+            "y",
+            "enum y",
+            "z",
+            "union z",
+            "union  z",
+            "long unsigned int",
+        )
+    ] == [8, 8, 6, 7, 7, 10, 10, 10, 11]
+    assert [
+        btf.find("x", kind) for kind in ("int", "func", "typedef", "fwd", "enum", "struct")
+    ] == [1, 3, 4, 5, 6, 8]
+    for name, kind in (
+        ("x", "union"),
+        ("union x", None),
+        ("unsigned int", "struct"),
+        ("y", "enum6"),
+        ("x", "enums"),
+    ):
         with pytest.raises(bpf.BTFError):
             btf.find(name, kind)
-    assert btf.sizeof(12) == 4         # a pointer is as long as a long
+    assert btf.sizeof(12) == 4  # a pointer is as long as a long
 
 
 def test_tags_stand_with_members():
@@ -1736,11 +2558,18 @@ def test_tags_stand_with_members():
         b.add(b.DECL_TAG, text, 0, s, [member])
     btf = b.btf()
     assert [(name, tags) for name, _, _, _, tags in btf.members("s")] == [
-        ("task", ("rcu",)), ("t", ("outer", "inner")), ("n", ("one", "two"))]
-    assert btf.tags("s") == ("whole",) and btf.tags("s", 2) == ("one", "two") and btf.tags("s", 0) == ()
+        ("task", ("rcu",)),
+        ("t", ("outer", "inner")),
+        ("n", ("one", "two")),
+    ]
+    assert (
+        btf.tags("s") == ("whole",)
+        and btf.tags("s", 2) == ("one", "two")
+        and btf.tags("s", 0) == ()
+    )
     assert btf.c_type(task) == "struct task __rcu const *"
     assert bpf.to_python(btf.ctype("s")())["task"] == "0x0" and "[one] [two]" in btf.describe("s")
-    b.add(b.DECL_TAG, 9999, 0, s, [0])             # what can't be read stays unread, whoever asks again
+    b.add(b.DECL_TAG, 9999, 0, s, [0])  # what can't be read stays unread, whoever asks again
     btf = b.btf()
     for _ in range(2):
         with pytest.raises(bpf.BTFError):
@@ -1750,8 +2579,12 @@ def test_tags_stand_with_members():
 def test_describe_shows_offsets_bits_and_holes():
     b = Blob()
     word, sign = b.int("u32", 4), b.enum("sign", 4, [("PLUS", 1), ("MINUS", -1)], signed=1)
-    inner = b.struct("", 8, ("a", b.int("u8", 1), 0), ("", b.union("u", 4, ("b", word, 0), ("c", sign, 0)), 32))
-    b.struct("s", 20, ("mode", word, 3, 5), ("x", inner, 32), ("p", b.array(b.of(b.PTR, inner), 1), 96))
+    inner = b.struct(
+        "", 8, ("a", b.int("u8", 1), 0), ("", b.union("u", 4, ("b", word, 0), ("c", sign, 0)), 32)
+    )
+    b.struct(
+        "s", 20, ("mode", word, 3, 5), ("x", inner, 32), ("p", b.array(b.of(b.PTR, inner), 1), 96)
+    )
     text = b.btf().describe("s")
     assert text == textwrap.dedent("""\
         offset  size  struct s
@@ -1773,32 +2606,59 @@ def test_describe_shows_offsets_bits_and_holes():
 def test_split_btf_stands_on_its_base(order):
     base = zoo(order)
     split = extension(base).btf()
-    assert (split.count, split.find("more"), split.find("pair"), split.find("struct more")) == (4, 21, 4, 21)
+    assert (split.count, split.find("more"), split.find("pair"), split.find("struct more")) == (
+        4,
+        21,
+        4,
+        21,
+    )
     assert split.base.count == 19 and split.type(4).name == "pair" and split.type(20).type_id == 21
-    assert split.find("sign") == 6 and split.find("sign", "typedef") == 23 and "split" in repr(split)
-    assert [member[:3] for member in split.members("more")] == [("low", 4, 0), ("own", 20, 64), ("sign", 6, 128)]
+    assert (
+        split.find("sign") == 6 and split.find("sign", "typedef") == 23 and "split" in repr(split)
+    )
+    assert [member[:3] for member in split.members("more")] == [
+        ("low", 4, 0),
+        ("own", 20, 64),
+        ("sign", 6, 128),
+    ]
     raw = in_order(order, (7, 32), (3, 5), (0, 27), (1, 64), (-1, 32), (0, 32))
     assert bpf.to_python(split.ctype("more").from_buffer_copy(raw)) == {
-        "low": {"low": 7, "high": 3}, "own": "0x1", "sign": "MINUS"}
-    assert split.offsetof("more", "own.low.high") == (8, 4) and split.tags("pair") == ("late", "tag")
+        "low": {"low": 7, "high": 3},
+        "own": "0x1",
+        "sign": "MINUS",
+    }
+    assert split.offsetof("more", "own.low.high") == (8, 4) and split.tags("pair") == (
+        "late",
+        "tag",
+    )
     assert split.base.tags("pair") == ("tag",) and split.enumerators(6) == {1: "PLUS", -1: "MINUS"}
     with pytest.raises(bpf.BTFError, match="base"):
         bpf.BTF.from_bytes(extension(base).data())
-    base.add(99, "of the future")      # and what follows it has ids that nobody can tell
+    base.add(99, "of the future")  # and what follows it has ids that nobody can tell
     with pytest.raises(bpf.BTFError, match="base"):
         extension(base).btf()
 
 
 def test_layout_sections_and_wide_counts():
     b = Blob()
-    b.int("int", 4), b.add(25, "other", 2, 7, [1, 2, 3, 4, 5]), b.struct("s", 8, ("a", 1, 0), ("b", 2, 32))
+    (
+        b.int("int", 4),
+        b.add(25, "other", 2, 7, [1, 2, 3, 4, 5]),
+        b.struct("s", 8, ("a", 1, 0), ("b", 2, 32)),
+    )
     b.enum("many", 4, [("" if number else "FIRST", number) for number in range(70000)])
     btf = b.btf(layout={25: (4, 8), 1: (99, 99)})
-    assert btf.count == 4 and len(btf.enumerators("many")) == 70000 and btf.type("many").count == 70000
+    assert (
+        btf.count == 4 and len(btf.enumerators("many")) == 70000 and btf.type("many").count == 70000
+    )
     assert (btf.type(2).kind, btf.type(2).name) == (25, "other") and "25" in repr(btf.type(2))
     with pytest.raises(bpf.BTFError, match="no size"):
-        btf.sizeof("s")                # one of its members is of that kind
-    for header, cut in ((24, b.btf()), (32, b.btf(layout={24: (4, 8)})), (40, b.btf(header=40, layout_len=0))):
+        btf.sizeof("s")  # one of its members is of that kind
+    for header, cut in (
+        (24, b.btf()),
+        (32, b.btf(layout={24: (4, 8)})),
+        (40, b.btf(header=40, layout_len=0)),
+    ):
         assert cut.count == 1 and cut.sizeof("int") == 4
         for t in (2, 3, "s", "many"):  # what stands before the unknown kind can be used
             with pytest.raises(bpf.BTFError, match="byte %d is of unknown kind 25" % (header + 16)):
@@ -1832,8 +2692,17 @@ struct all value = {"BPFLOOK", 254, {{"hey", 1, 2, -3, 1}, {"", 7, 31, 8388607, 
 @pytest.mark.parametrize("target, order", [("bpfel", "little"), ("bpfeb", "big")])
 def test_objects_from_clang_decode_their_own_data(tmp_path, target, order):
     (tmp_path / "all.c").write_text(C_SOURCE)
-    status, _, err = run(program("clang"), "-g", "-target", target, "-O2",
-                         "-c", "-o", tmp_path / "all.o", tmp_path / "all.c")
+    status, _, err = run(
+        program("clang"),
+        "-g",
+        "-target",
+        target,
+        "-O2",
+        "-c",
+        "-o",
+        tmp_path / "all.o",
+        tmp_path / "all.c",
+    )
     if status and "unknown" in err:
         lacking("a clang with the target %s and its attributes" % target)
     assert status == 0, err
@@ -1862,7 +2731,10 @@ def test_objects_from_clang_decode_their_own_data(tmp_path, target, order):
     }
     tags = {name: tags for name, _, _, _, tags in btf.members("all")}
     assert (tags["there"], tags["last"], tags["one"]) == (("user",), ("mine",), ())
-    assert btf.offsetof("all", "inner[1].far").bits == 33 and btf.offsetof("all", "links.next.one")[1] == 8
+    assert (
+        btf.offsetof("all", "inner[1].far").bits == 33
+        and btf.offsetof("all", "links.next.one")[1] == 8
+    )
     assert_same_from_source(btf, "all")
     if order == sys.byteorder:
         assert_bpftool_agrees(btf, bpftool("btf", "dump", "file", tmp_path / "all.o")["types"])
@@ -1870,8 +2742,14 @@ def test_objects_from_clang_decode_their_own_data(tmp_path, target, order):
 
 def test_offsets_in_the_kernel_are_those_of_compiled_c(tmp_path, vmlinux_h):
     btf, rng, lines, expected = bpf.BTF.from_vmlinux(), random.Random(7), [], []
-    names = sorted(t.name for t in map(btf.type, range(1, btf.count + 1)) if t.kind == Blob.STRUCT and t.name)
-    unique = [name for before, name, behind in zip([""] + names, names, names[1:]) if before != name != behind]
+    names = sorted(
+        t.name for t in map(btf.type, range(1, btf.count + 1)) if t.kind == Blob.STRUCT and t.name
+    )
+    unique = [
+        name
+        for before, name, behind in zip([""] + names, names, names[1:])
+        if before != name != behind
+    ]
     for name in ["task_struct", "net_device", "sk_buff", "bpf_map"] + rng.sample(unique, 300):
         own, paths = btf.find("struct " + name), []
         todo = [(own, "")]
@@ -1883,8 +2761,10 @@ def test_offsets_in_the_kernel_are_those_of_compiled_c(tmp_path, vmlinux_h):
                     paths.append(before + member)
         for path in rng.sample(paths, min(20, len(paths))):
             # 0 where C's type is not the kernel's: bpftool forgets that some enums are packed
-            lines.append("sizeof(struct %s) == %d ? 1 + (int)__builtin_offsetof(struct %s, %s) : 0" % (
-                name, btf.sizeof(own), name, path))
+            lines.append(
+                "sizeof(struct %s) == %d ? 1 + (int)__builtin_offsetof(struct %s, %s) : 0"
+                % (name, btf.sizeof(own), name, path)
+            )
             expected.append(1 + btf.offsetof(own, path))
     found = map(
         int,
@@ -1904,10 +2784,25 @@ def test_offsets_in_the_kernel_are_those_of_compiled_c(tmp_path, vmlinux_h):
 def elf32(section, name=b".BTF"):
     """Return a big-endian 32-bit ELF file with that section."""
     names = b"\0" + name + b"\0.shstrtab\0"
-    header = b"\x7fELF\1\2\1" + bytes(9) + struct.pack(">HHIIIIIHHHHHH", 1, 247, 1, 0, 0, 52, 0, 52, 0, 0, 40, 3, 2)
-    places = [(0, 0, 0, 0), (1, 1, 172 + len(names), len(section)), (2 + len(name), 3, 172, len(names))]
-    return header + b"".join(struct.pack(">10I", label, kind, 0, 0, offset, size, 0, 0, 1, 0)
-                             for label, kind, offset, size in places) + names + section
+    header = (
+        b"\x7fELF\1\2\1"
+        + bytes(9)
+        + struct.pack(">HHIIIIIHHHHHH", 1, 247, 1, 0, 0, 52, 0, 52, 0, 0, 40, 3, 2)
+    )
+    places = [
+        (0, 0, 0, 0),
+        (1, 1, 172 + len(names), len(section)),
+        (2 + len(name), 3, 172, len(names)),
+    ]
+    return (
+        header
+        + b"".join(
+            struct.pack(">10I", label, kind, 0, 0, offset, size, 0, 0, 1, 0)
+            for label, kind, offset, size in places
+        )
+        + names
+        + section
+    )
 
 
 def test_elf_files_whole_and_broken(tmp_path):
@@ -1917,9 +2812,14 @@ def test_elf_files_whole_and_broken(tmp_path):
         path.write_bytes(data)
         return bpf.BTF.from_file(str(path)).sizeof("house")
 
-    assert sizeof(whole) == 64 and bpf.BTF.from_file(path).data == bpf.BTF.from_file(str(path).encode()).data
+    assert (
+        sizeof(whole) == 64
+        and bpf.BTF.from_file(path).data == bpf.BTF.from_file(str(path).encode()).data
+    )
     for data in [whole[:end] for end in range(len(whole))] + [
-        elf32(house("big").data(), b".BTF.ext"), whole[:32] + b"\xff" * 20, elf32(b""),
+        elf32(house("big").data(), b".BTF.ext"),
+        whole[:32] + b"\xff" * 20,
+        elf32(b""),
     ]:
         with pytest.raises(bpf.BTFError):
             sizeof(data)
@@ -1938,6 +2838,7 @@ def test_elf_files_whole_and_broken(tmp_path):
 
 # -- source
 
+
 def assert_same_from_source(btf, t, name=None):
     """Run python_source where there is nothing and compare what it makes with ctype."""
     source, names, ctype = btf.python_source(t), {}, btf.ctype(t)
@@ -1949,14 +2850,21 @@ def assert_same_from_source(btf, t, name=None):
         first, second = ctype.from_buffer_copy(raw), made.from_buffer_copy(raw)
         for label, _ in ctype._fields_:
             assert (getattr(made, label).offset, getattr(made, label).size) == (
-                getattr(ctype, label).offset, getattr(ctype, label).size)
+                getattr(ctype, label).offset,
+                getattr(ctype, label).size,
+            )
         numbers = {
-    label: getattr(
-        first, label) for label in vars(ctype) if isinstance(
-            getattr(
-                first, label), (int, float))}
-        assert all(number != number or getattr(second, label) == number for label, number in numbers.items())
-        assert {number for number in bpf.to_python(first).values() if type(number) is int} <= set(numbers.values())
+            label: getattr(first, label)
+            for label in vars(ctype)
+            if isinstance(getattr(first, label), (int, float))
+        }
+        assert all(
+            number != number or getattr(second, label) == number
+            for label, number in numbers.items()
+        )
+        assert {number for number in bpf.to_python(first).values() if type(number) is int} <= set(
+            numbers.values()
+        )
     return made
 
 
@@ -1964,15 +2872,40 @@ def assert_same_from_source(btf, t, name=None):
 def test_source_makes_the_same_types(order):
     btf = house(order).btf()
     made = assert_same_from_source(btf, "house", "house").from_buffer_copy(in_order(order, *HOUSE))
-    assert (made.door, made.mode, made.line[1].y, made.grid[1][2], made.name) == (-2, 5, -4, 5, b"Hill")
+    assert (made.door, made.mode, made.line[1].y, made.grid[1][2], made.name) == (
+        -2,
+        5,
+        -4,
+        5,
+        b"Hill",
+    )
     b = zoo(order)
     b.of(b.TYPEDEF, b.struct("", 4, ("n", 1, 0)), "named_t"), b.of(b.TYPEDEF, 3, "three")
-    b.struct("pair", 8, ("in", 4, 0)), b.struct("__pair", 16, ("a", 23, 0), ("b", 4, 64)), b.int("u24", 3)
-    for t, name in (("pair", "pair"), (".bss", None), (3, "value"), ("s32", "s32"), ("named_t", "named_t"), (24, None),
-                    ("either", "either"), ("three", "three"), (23, "pair"), ("sign", "sign"), ("double", "double"),
-                    ("u24", "u24"), (2, "value")):
+    (
+        b.struct("pair", 8, ("in", 4, 0)),
+        b.struct("__pair", 16, ("a", 23, 0), ("b", 4, 64)),
+        b.int("u24", 3),
+    )
+    for t, name in (
+        ("pair", "pair"),
+        (".bss", None),
+        (3, "value"),
+        ("s32", "s32"),
+        ("named_t", "named_t"),
+        (24, None),
+        ("either", "either"),
+        ("three", "three"),
+        (23, "pair"),
+        ("sign", "sign"),
+        ("double", "double"),
+        ("u24", "u24"),
+        (2, "value"),
+    ):
         assert_same_from_source(b.btf(), t, name)
-    assert "\nclass" not in b.btf().python_source("s32") and b.btf().python_source(4).count("class ") == 1
+    assert (
+        "\nclass" not in b.btf().python_source("s32")
+        and b.btf().python_source(4).count("class ") == 1
+    )
 
 
 HOSTILE_NAMES = [
@@ -2064,12 +2997,23 @@ def test_hostile_names_neither_break_nor_inject(name, capfd):
     b = Blob()
     byte, word, odd = b.int("u8", 1), b.int("u32", 4), b.int("u24", 3)
     same = b.struct(name, 8, (name, word, 0), ("other", byte, 56))
-    bits = b.struct(name, 4, (name, word, 0, 3), ("__" + name.strip("_"),
-                    word, 3, 5), (name.strip("_") or "x", word, 8, 7))
+    bits = b.struct(
+        name,
+        4,
+        (name, word, 0, 3),
+        ("__" + name.strip("_"), word, 3, 5),
+        (name.strip("_") or "x", word, 8, 7),
+    )
     twice = b.struct("twice", 12, (name, word, 0), (name, word, 32), ("other", odd, 64))
     inner = b.struct("", 8, (name, word, 32))
     outer = b.struct(
-        "outer", 40, (name, byte, 0), ("", inner, 32), ("s", same, 96), ("b", bits, 160), ("t", twice, 192),
+        "outer",
+        40,
+        (name, byte, 0),
+        ("", inner, 32),
+        ("s", same, 96),
+        ("b", bits, 160),
+        ("t", twice, 192),
         ("last", odd, 288),
     )
     b.enum(name + "_enum", 4, [(name, 1), (name, 2)])
@@ -2077,10 +3021,21 @@ def test_hostile_names_neither_break_nor_inject(name, capfd):
     for t in (same, bits, twice, outer, inner):
         ctype = btf.ctype(t)
         obj = ctype.from_buffer_copy(bytes(range(1, ctypes.sizeof(ctype) + 1)))
-        assert obj == ctype.from_buffer_copy(obj) and {obj: 1}[copy.copy(obj)] == 1 and bool(obj) and repr(obj)
-        assert len(bpf.to_python(obj)) == {same: 2, bits: 3, twice: 3, outer: 6, inner: 1}[t] and bpf.to_json(obj)
-        assert btf.describe(t) and bpf.describe_layout(ctype) and len(list(btf.members(t))) == btf.type(t).count
-        if t != outer:                 # which has the same name twice, once in an anonymous member
+        assert (
+            obj == ctype.from_buffer_copy(obj)
+            and {obj: 1}[copy.copy(obj)] == 1
+            and bool(obj)
+            and repr(obj)
+        )
+        assert len(bpf.to_python(obj)) == {same: 2, bits: 3, twice: 3, outer: 6, inner: 1}[
+            t
+        ] and bpf.to_json(obj)
+        assert (
+            btf.describe(t)
+            and bpf.describe_layout(ctype)
+            and len(list(btf.members(t))) == btf.type(t).count
+        )
+        if t != outer:  # which has the same name twice, once in an anonymous member
             assert_same_from_source(btf, t)
     assert btf.offsetof(twice, "other") == 8 and bpf.to_python(btf.ctype(name + "_enum")(1)) == 1
     del obj
@@ -2089,13 +3044,22 @@ def test_hostile_names_neither_break_nor_inject(name, capfd):
 
 # -- hostile blobs
 
+
 def ask_everything(btf, t, path="x"):
     """Put every question about a type that takes no object; let nothing but BTFError out; return the answers."""
     answers = {}
     for name, question in (
-            ("type", btf.type), ("c_type", btf.c_type), ("sizeof", btf.sizeof), ("tags", btf.tags),
-            ("members", lambda t: list(btf.members(t))), ("enumerators", btf.enumerators), ("describe", btf.describe),
-            ("offsetof", lambda t: btf.offsetof(t, path)), ("ctype", btf.ctype), ("source", btf.python_source)):
+        ("type", btf.type),
+        ("c_type", btf.c_type),
+        ("sizeof", btf.sizeof),
+        ("tags", btf.tags),
+        ("members", lambda t: list(btf.members(t))),
+        ("enumerators", btf.enumerators),
+        ("describe", btf.describe),
+        ("offsetof", lambda t: btf.offsetof(t, path)),
+        ("ctype", btf.ctype),
+        ("source", btf.python_source),
+    ):
         with contextlib.suppress(bpf.BTFError):
             answers[name] = question(t)
     return answers
@@ -2131,11 +3095,22 @@ HOSTILE = [  # each adds types behind 1 int, 2 struct { int x; }, 3 float, and g
     lambda b: chain(b, 40, lambda b, inner, _: b.array(inner, 1)),
     lambda b: chain(b, 2000, lambda b, inner, _: b.struct("", 4, ("", inner, 0))),
     lambda b: chain(b, 2000, lambda b, inner, number: b.struct("s", 4, ("x", inner, 0))),
-    lambda b: chain(b, 40, lambda b, inner, _: b.struct("", 0, ("", inner, 0), ("", inner, 0)), b.struct("", 0)),
-    lambda b: chain(b, 32, lambda b, inner, _: b.struct("s", 0, ("a", inner, 0), ("b", inner, 0)), b.struct("", 0)),
+    lambda b: chain(
+        b, 40, lambda b, inner, _: b.struct("", 0, ("", inner, 0), ("", inner, 0)), b.struct("", 0)
+    ),
+    lambda b: chain(
+        b,
+        32,
+        lambda b, inner, _: b.struct("s", 0, ("a", inner, 0), ("b", inner, 0)),
+        b.struct("", 0),
+    ),
     lambda b: chain(b, 32, lambda b, inner, _: b.union("", 4, ("", inner, 0), ("", inner, 0))),
-    lambda b: chain(b, 20, lambda b, inner, _: b.union("", 0xFFFFFFFF, ("", inner, 0), ("", inner, 0))),
-    lambda b: chain(b, 20, lambda b, inner, _: b.union("s", 0xFFFFFFFF, ("a", inner, 0), ("b", inner, 0))),
+    lambda b: chain(
+        b, 20, lambda b, inner, _: b.union("", 0xFFFFFFFF, ("", inner, 0), ("", inner, 0))
+    ),
+    lambda b: chain(
+        b, 20, lambda b, inner, _: b.union("s", 0xFFFFFFFF, ("a", inner, 0), ("b", inner, 0))
+    ),
     lambda b: chain(b, 4, lambda b, inner, _: b.array(inner, 60000), b.struct("", 0)),
     lambda b: chain(b, 5, lambda b, inner, _: b.array(inner, 0xFFFFFFFF)),
     lambda b: b.array(b.int("u64", 8), 0xFFFFFFFF),
@@ -2184,44 +3159,85 @@ def test_types_that_can_not_be_are_refused_quickly(order, number):
     b = Blob(order)
     b.int("int", 4, 1), b.struct("s", 4, ("x", 1, 0)), b.add(b.FLOAT, "double", 0, 8)
     bad = HOSTILE[number](b)
-    for ids in ([bad], range(1, bad + 1)):         # nor may it depend on what was asked before
+    for ids in ([bad], range(1, bad + 1)):  # nor may it depend on what was asked before
         btf = b.btf()
         for t in ids:
             within(0.5, ask_everything, btf, t)
-        assert not {
-    "sizeof", "ctype", "describe", "source", "offsetof"} & set(
-        ask_everything(
-            btf, bad)), repr(
-                btf.type(bad))
-        assert btf.sizeof(1) == 4 and btf.offsetof(2, "x") == 0        # the others are as good as ever
+        assert not {"sizeof", "ctype", "describe", "source", "offsetof"} & set(
+            ask_everything(btf, bad)
+        ), repr(btf.type(bad))
+        assert btf.sizeof(1) == 4 and btf.offsetof(2, "x") == 0  # the others are as good as ever
 
 
 def test_what_is_strange_but_sound_is_taken():
     b = Blob()
     word, byte, empty = b.int("u32", 4), b.int("u8", 1), b.struct("empty", 0)
-    most = min(0xffffffff, sys.maxsize)            # bytes that ctypes can take
+    most = min(0xFFFFFFFF, sys.maxsize)  # bytes that ctypes can take
     chars, huge = b.array(b.int("char", 1), 0), b.array(byte, most)
-    b.struct("s", 4, ("a", empty, 0), ("b", chars, 0), ("w", word, 0),
-             ("c", empty, 32), ("d", b.array(b.array(empty, 3), 2), 32))
-    b.struct("big", most, ("a", huge, 0)), b.of(b.TYPEDEF, chain(b, 29, lambda b, i, _: b.of(b.CONST, i)), "t")
+    b.struct(
+        "s",
+        4,
+        ("a", empty, 0),
+        ("b", chars, 0),
+        ("w", word, 0),
+        ("c", empty, 32),
+        ("d", b.array(b.array(empty, 3), 2), 32),
+    )
+    (
+        b.struct("big", most, ("a", huge, 0)),
+        b.of(b.TYPEDEF, chain(b, 29, lambda b, i, _: b.of(b.CONST, i)), "t"),
+    )
     btf = b.btf()
-    assert bpf.to_python(btf.ctype("s")(w=5)) == {"a": {}, "b": "", "w": 5, "c": {}, "d": [[{}] * 3] * 2}
-    assert btf.ctype("empty")() == btf.ctype("empty")() and bpf.to_python(btf.ctype("empty")()) == {}
+    assert bpf.to_python(btf.ctype("s")(w=5)) == {
+        "a": {},
+        "b": "",
+        "w": 5,
+        "c": {},
+        "d": [[{}] * 3] * 2,
+    }
+    assert (
+        btf.ctype("empty")() == btf.ctype("empty")() and bpf.to_python(btf.ctype("empty")()) == {}
+    )
     assert btf.sizeof("t") == 4 and btf.sizeof("big") == btf.sizeof(huge) == most
     if sys.maxsize > 1 << 32:
-        assert ctypes.sizeof(btf.ctype("big")) == ctypes.sizeof(btf.ctype(huge)) == 0xffffffff
+        assert ctypes.sizeof(btf.ctype("big")) == ctypes.sizeof(btf.ctype(huge)) == 0xFFFFFFFF
         assert btf.describe("big") and assert_same_from_source
     deep = chain(b, 31, lambda b, inner, _: b.struct("s", 4, ("x", inner, 0)))
     obj = b.btf().ctype(deep)()
-    assert bpf.to_python(obj)["x"]["x"] and bpf.describe_layout(type(obj)) and b.btf().python_source(deep)
+    assert (
+        bpf.to_python(obj)["x"]["x"]
+        and bpf.describe_layout(type(obj))
+        and b.btf().python_source(deep)
+    )
 
 
-@pytest.mark.parametrize("changed", [
-    {"magic": 0x9fea}, {"magic": 0}, {"version": 0}, {"version": 2}, {"flags": 1}, {"hdr_len": 0}, {"hdr_len": 23},
-    {"hdr_len": 0xffffffff}, {"hdr_len": 4000}, {"type_off": 4000}, {"type_off": 0xfffffff0}, {"type_len": 4000},
-    {"type_len": 0xffffffff}, {"type_len": 5}, {"str_off": 4000}, {"str_len": 4000}, {"str_len": 0}, {"str_len": 3},
-    {"str_off": 0xffffffff}, {"header": 32, "layout_off": 4000}, {"header": 32, "layout_len": 4000},
-    {"header": 40, "layout_off": 0xffffffff, "layout_len": 0xffffffff}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"magic": 0x9FEA},
+        {"magic": 0},
+        {"version": 0},
+        {"version": 2},
+        {"flags": 1},
+        {"hdr_len": 0},
+        {"hdr_len": 23},
+        {"hdr_len": 0xFFFFFFFF},
+        {"hdr_len": 4000},
+        {"type_off": 4000},
+        {"type_off": 0xFFFFFFF0},
+        {"type_len": 4000},
+        {"type_len": 0xFFFFFFFF},
+        {"type_len": 5},
+        {"str_off": 4000},
+        {"str_len": 4000},
+        {"str_len": 0},
+        {"str_len": 3},
+        {"str_off": 0xFFFFFFFF},
+        {"header": 32, "layout_off": 4000},
+        {"header": 32, "layout_len": 4000},
+        {"header": 40, "layout_off": 0xFFFFFFFF, "layout_len": 0xFFFFFFFF},
+    ],
+)
 @ORDERS
 def test_broken_headers_are_refused(order, changed):
     with pytest.raises(bpf.BTFError):
@@ -2276,28 +3292,82 @@ def resident(field="VmRSS"):
 
 # -- fuzz
 
+
 def strange(order):
     """Return Blobs for the fuzz test to begin with, besides zoo and house: small, each with its own dangers."""
     bits, odd, union, empty, deep = [Blob(order) for _ in range(5)]
-    bits.int("u32", 4), bits.int("s64", 8, 1), bits.int("b", 1, 4, 1, 3), bits.enum("e", 4, [("A", 1), ("B", 2)])
-    bits.struct("bits", 12, ("a", 1, 0, 3), ("b", 2, 3, 40), ("__class__", 1, 43, 9), ("e", 4, 64, 2), ("c", 1, 66, 30))
+    (
+        bits.int("u32", 4),
+        bits.int("s64", 8, 1),
+        bits.int("b", 1, 4, 1, 3),
+        bits.enum("e", 4, [("A", 1), ("B", 2)]),
+    )
+    bits.struct(
+        "bits",
+        12,
+        ("a", 1, 0, 3),
+        ("b", 2, 3, 40),
+        ("__class__", 1, 43, 9),
+        ("e", 4, 64, 2),
+        ("c", 1, 66, 30),
+    )
     bits.struct("old", 8, ("_fields_", 3, 0), ("y", 3, 5), ("z", 1, 32))
-    odd.int("u24", 3), odd.int("u128", 16), odd.add(odd.FLOAT, "half", 0, 2), odd.array(1, 2), odd.int("char", 1, 2)
-    odd.struct("odd", 32, ("__slots__", 1, 0), ("a", 2, 24),
-               ("_hole6_0", 3, 152), ("b", 4, 168), ("c", odd.array(5, 3), 216))
-    union.int("u32", 4), union.struct("", 4, ("a", 1, 0)), union.union("", 4, ("", 2, 0), ("b", 1, 0))
-    union.union("u", 8, ("", 3, 0), ("c", 3, 0), ("d", union.array(3, 2), 0)), union.of(union.TYPEDEF, 4, "u_t")
+    (
+        odd.int("u24", 3),
+        odd.int("u128", 16),
+        odd.add(odd.FLOAT, "half", 0, 2),
+        odd.array(1, 2),
+        odd.int("char", 1, 2),
+    )
+    odd.struct(
+        "odd",
+        32,
+        ("__slots__", 1, 0),
+        ("a", 2, 24),
+        ("_hole6_0", 3, 152),
+        ("b", 4, 168),
+        ("c", odd.array(5, 3), 216),
+    )
+    (
+        union.int("u32", 4),
+        union.struct("", 4, ("a", 1, 0)),
+        union.union("", 4, ("", 2, 0), ("b", 1, 0)),
+    )
+    (
+        union.union("u", 8, ("", 3, 0), ("c", 3, 0), ("d", union.array(3, 2), 0)),
+        union.of(union.TYPEDEF, 4, "u_t"),
+    )
     empty.struct("", 0), empty.int("u8", 1)
     for _ in range(12):
         last = empty.first + len(empty.types) - 1
-        empty.struct("", 4, ("", last if last > 2 else 1, 0), ("x", 1, 0), ("", last if last > 2 else 1, 0))
+        empty.struct(
+            "", 4, ("", last if last > 2 else 1, 0), ("x", 1, 0), ("", last if last > 2 else 1, 0)
+        )
     deep.int("u8", 1)
-    chain(deep, 30, lambda b, inner, number: b.struct("s", 1, ("x", inner, 0)) if number % 2 else b.array(inner, 1))
+    chain(
+        deep,
+        30,
+        lambda b, inner, number: (
+            b.struct("s", 1, ("x", inner, 0)) if number % 2 else b.array(inner, 1)
+        ),
+    )
     return [bits, odd, union, empty, deep]
 
 
-INTERESTING = list(range(34)) + [127, 128, 255, 256, 0xffff, 0x10000, 0xffffff, 0x1000000, 0x7fffffff, 0x80000000,
-                                 0xfffffffe, 0xffffffff]
+INTERESTING = list(range(34)) + [
+    127,
+    128,
+    255,
+    256,
+    0xFFFF,
+    0x10000,
+    0xFFFFFF,
+    0x1000000,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFE,
+    0xFFFFFFFF,
+]
 
 
 def mutated(rng, blob):
@@ -2309,20 +3379,26 @@ def mutated(rng, blob):
         if how < 0.3:
             number = rng.choice(INTERESTING)
         elif how < 0.5:
-            number = rng.randrange(2) << 31 | rng.randrange(1, 21) << 24 | rng.choice((0, 1, 2, 3, 0xffff, 0xffffff))
+            number = (
+                rng.randrange(2) << 31
+                | rng.randrange(1, 21) << 24
+                | rng.choice((0, 1, 2, 3, 0xFFFF, 0xFFFFFF))
+            )
         elif how < 0.6:
             number = rng.randrange(1 << 32)
-        else:                          # another word of it: ids, names, offsets and sizes change places
-            number, = struct.unpack_from(blob.mark + "I", types, rng.choice(words))
+        else:  # another word of it: ids, names, offsets and sizes change places
+            (number,) = struct.unpack_from(blob.mark + "I", types, rng.choice(words))
         if rng.random() < 0.2:
             types[at + rng.randrange(4)] = rng.randrange(256)
         else:
             struct.pack_into(blob.mark + "I", types, at, number)
-    header = struct.pack(blob.mark + "HBB5I", 0xeb9f, 1, 0, 24, 0, len(types), len(types), len(blob.strings))
+    header = struct.pack(
+        blob.mark + "HBB5I", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(blob.strings)
+    )
     data = bytearray(header + types + blob.strings)
     if rng.random() < 0.1:
         data[rng.randrange(len(data))] = rng.randrange(256)
-    return bytes(data[:rng.randrange(len(data))] if rng.random() < 0.01 else data)
+    return bytes(data[: rng.randrange(len(data))] if rng.random() < 0.01 else data)
 
 
 def exercise(data, base, seed):
@@ -2340,12 +3416,12 @@ def exercise(data, base, seed):
         names = ["x"]
         with contextlib.suppress(bpf.BTFError):
             names = [member[0] for member in btf.members(t)] or names
-        answers = ask_everything(btf, t, ".".join([rng.choice(names), "x"][:rng.randrange(1, 3)]))
+        answers = ask_everything(btf, t, ".".join([rng.choice(names), "x"][: rng.randrange(1, 3)]))
         with contextlib.suppress(bpf.BTFError):
             assert btf.type(btf.find(btf.type(t).name)).name == btf.type(t).name
         if "ctype" in answers:
             assert ctypes.sizeof(answers["ctype"]) == answers["sizeof"] and "source" in answers
-            with contextlib.suppress(bpf.BTFError):            # an enum's names are read when they are wanted
+            with contextlib.suppress(bpf.BTFError):  # an enum's names are read when they are wanted
                 exercise_object(answers["ctype"], answers["source"], rng)
 
 
@@ -2355,9 +3431,14 @@ def exercise_object(ctype, source, rng):
     obj = ctype.from_buffer_copy(bytes(rng.randrange(256) for _ in range(ctypes.sizeof(ctype))))
     plain = bpf.to_python(obj)
     if isinstance(plain, dict):
-        assert obj == ctype.from_buffer_copy(obj) and {obj: 1}[obj] and repr(obj) and bpf.describe_layout(ctype)
+        assert (
+            obj == ctype.from_buffer_copy(obj)
+            and {obj: 1}[obj]
+            and repr(obj)
+            and bpf.describe_layout(ctype)
+        )
         for name in plain:
-            with contextlib.suppress(bpf.LayoutError, TypeError):       # not the name of a number
+            with contextlib.suppress(bpf.LayoutError, TypeError):  # not the name of a number
                 setattr(obj, name, 1)
         assert len(bpf.to_python(obj)) == len(plain)
     if rng.random() < 0.2:
@@ -2384,11 +3465,20 @@ def test_refusals_that_are_seldom_met():
     with pytest.raises(bpf.LayoutError, match="released"):
         bpf._to_ctype(u32, 4, released, "key")
     with pytest.raises(bpf.LayoutError):
-        bpf._to_ctype(ctypes.c_double, 8, 10 ** 400, "value")
-    for counts, linear, hint in (({99: 1}, False, "linear"), ({0: 1, 9999: 1}, True, "many"), ({-1: 1}, True, "-1")):
+        bpf._to_ctype(ctypes.c_double, 8, 10**400, "value")
+    for counts, linear, hint in (
+        ({99: 1}, False, "linear"),
+        ({0: 1, 9999: 1}, True, "many"),
+        ({-1: 1}, True, "-1"),
+    ):
         with pytest.raises(ValueError, match=hint):
             bpf.histogram(counts, linear)
-    assert bpf._data(["x"], ctypes.c_char, 1, "key", mock.Mock(info=mock.Mock(type=1), names=lambda what: {})) == b"x"
+    assert (
+        bpf._data(
+            ["x"], ctypes.c_char, 1, "key", mock.Mock(info=mock.Mock(type=1), names=lambda what: {})
+        )
+        == b"x"
+    )
 
 
 def test_questions_about_a_type_take_none_of_its_memory():
@@ -2398,13 +3488,23 @@ def test_questions_about_a_type_take_none_of_its_memory():
     answers = ask_everything(btf, huge, "all[7]")
     ctype = answers["ctype"]
     bpf.check_layout(ctype, 1 << 30)
-    assert answers["offsetof"] == 7 and bpf.describe_layout(ctype) == answers["describe"] and bpf.python_source(ctype)
+    assert (
+        answers["offsetof"] == 7
+        and bpf.describe_layout(ctype) == answers["describe"]
+        and bpf.python_source(ctype)
+    )
     assert resident("VmHWM") - before < 64 << 20
 
 
 def test_no_mutation_gets_anything_but_a_btf_error_out():
-    seeds = [blob for order in ("little", "big") for blob in [zoo(order), house(order), zoo(order)] + strange(order)]
-    bases = {blob: (zoo(blob.order).btf()) for blob in [extension(zoo("little")), extension(zoo("big"))]}
+    seeds = [
+        blob
+        for order in ("little", "big")
+        for blob in [zoo(order), house(order), zoo(order)] + strange(order)
+    ]
+    bases = {
+        blob: (zoo(blob.order).btf()) for blob in [extension(zoo("little")), extension(zoo("big"))]
+    }
     seeds += list(bases)
     exercise(zoo().data(), None, 0)
     highest, slow = resident("VmHWM"), []
@@ -2424,15 +3524,17 @@ def test_no_mutation_gets_anything_but_a_btf_error_out():
         within(0.1, exercise, *arguments)
 
 
-@pytest.mark.skipif(sys.version_info[:2] == (3, 13) and sysconfig.get_config_var("Py_GIL_DISABLED"),
-                    reason="free-threaded 3.13 keeps every class once a thread has run")
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 13) and sysconfig.get_config_var("Py_GIL_DISABLED"),
+    reason="free-threaded 3.13 keeps every class once a thread has run",
+)
 def test_nothing_is_kept_once_it_is_dropped():
     def use():
         btf = house().btf()
         bpf.to_python(btf.ctype("house")()), btf.describe("house"), btf.python_source("house")
 
     def kept():
-        for _ in range(3):             # what the collector frees can free more
+        for _ in range(3):  # what the collector frees can free more
             gc.collect()
         return sum(isinstance(thing, bpf.BTF) for thing in gc.get_objects())
 
@@ -2447,19 +3549,42 @@ def test_nothing_is_kept_once_it_is_dropped():
 
 @kernel
 def test_every_way_in_sees_the_same_map(flows, bpffs):
-    gc.collect()                       # maps of that name that earlier tests left behind
+    gc.collect()  # maps of that name that earlier tests left behind
     pin = os.path.join(bpffs, "flows")
     flows.pin(pin)
     flows[Key(1)] = Value(2, 3)
     fd = os.dup(flows.fd)
-    opened = [Map.from_fd(flows.fd, Key, Value), Map.from_fd(flows, Key, Value), Map.from_fd(fd, Key, Value, dup=False),
-              Map.from_id(flows.id, Key, Value), Map.from_pin(pin, Key, Value), Map.from_pin(pin.encode(), Key, Value),
-              Map.from_name(FLOWS, Key, Value)]
-    opened += [bpf.open_map(spec, Key, Value) for spec in (
-        flows.id, str(flows.id), "id %d" % flows.id, "name " + FLOWS, FLOWS, "pinned " + pin, pin)]
+    opened = [
+        Map.from_fd(flows.fd, Key, Value),
+        Map.from_fd(flows, Key, Value),
+        Map.from_fd(fd, Key, Value, dup=False),
+        Map.from_id(flows.id, Key, Value),
+        Map.from_pin(pin, Key, Value),
+        Map.from_pin(pin.encode(), Key, Value),
+        Map.from_name(FLOWS, Key, Value),
+    ]
+    opened += [
+        bpf.open_map(spec, Key, Value)
+        for spec in (
+            flows.id,
+            str(flows.id),
+            "id %d" % flows.id,
+            "name " + FLOWS,
+            FLOWS,
+            "pinned " + pin,
+            pin,
+        )
+    ]
     for m in opened:
         assert (m.id, m.name, m.type, m.key_size, m.value_size, m.max_entries, m.flags) == (
-            flows.id, FLOWS, HASH, 8, 16, 4, 0)
+            flows.id,
+            FLOWS,
+            HASH,
+            8,
+            16,
+            4,
+            0,
+        )
         assert m[Key(1)].bytes == 3 and not os.get_inheritable(m.fd)
     assert opened[2].fd == fd and opened[0].fd != flows.fd
     assert bpf.pins(bpffs) == {flows.id: [pin]}
@@ -2504,10 +3629,27 @@ def test_modes_are_least_privilege(flows, bpffs):
 def test_info_agrees_with_bpftool(flows):
     told = bpftool("map", "show", "id", flows.id)
     info = flows.info
-    assert (info.id, bpf.map_type_name(info.type), info.name, info.map_flags, info.key_size, info.value_size,
-            info.max_entries, info.memlock, int(info.frozen)) == (
-        told["id"], told["type"], told["name"], told["flags"], told["bytes_key"], told["bytes_value"],
-        told["max_entries"], told["bytes_memlock"], told["frozen"])
+    assert (
+        info.id,
+        bpf.map_type_name(info.type),
+        info.name,
+        info.map_flags,
+        info.key_size,
+        info.value_size,
+        info.max_entries,
+        info.memlock,
+        int(info.frozen),
+    ) == (
+        told["id"],
+        told["type"],
+        told["name"],
+        told["flags"],
+        told["bytes_key"],
+        told["bytes_value"],
+        told["max_entries"],
+        told["bytes_memlock"],
+        told["frozen"],
+    )
     assert "name=%r" % FLOWS in repr(info) and info.btf_id == 0
     assert info.map_extra == (0 if KERNEL >= (5, 16) else None)
     flows.freeze()
@@ -2530,31 +3672,61 @@ def test_lookup_in_all_its_forms(flows):
     flows[key] = value
     found = flows[key]
     assert type(found) is Value and bytes(found) == bytes(value)
-    assert flows.lookup(key) is not found              # nobody else holds what a caller got
+    assert flows.lookup(key) is not found  # nobody else holds what a caller got
     found.packets = 99
     assert flows[key].packets == 10
     for same in (bytes(key), bytearray(bytes(key)), memoryview(bytes(key))):
-        assert flows[same].packets == 10 and same in flows and flows.lookup_bytes(same) == bytes(value)
+        assert (
+            flows[same].packets == 10 and same in flows and flows.lookup_bytes(same) == bytes(value)
+        )
     assert key in flows and Key(9) not in flows
     assert flows.get(key).bytes == 20 and flows.get(Key(9)) is None and flows.get(Key(9), 5) == 5
     out = Value(7, 7)
     assert flows.lookup_into(key, out) is True and out.bytes == 20
     assert flows.lookup_into(Key(9), out) is False and out.bytes == 20
-    for out in (bytearray(16), memoryview(bytearray(16)), (u8 * 16)(), ctypes.create_string_buffer(16)):
+    for out in (
+        bytearray(16),
+        memoryview(bytearray(16)),
+        (u8 * 16)(),
+        ctypes.create_string_buffer(16),
+    ):
         assert flows.lookup_into(key, out) and bytes(out) == bytes(value)
     raw = Map.from_fd(flows, bytes, bytes)
     assert raw[bytes(key)] == bytes(value) and list(raw.items()) == [(bytes(key), bytes(value))]
     out = Value()
-    assert raw.lookup_into(bytes(key), out) and out.packets == 10      # raw values fit any object of their size
-    assert list(flows.keys())[0].port == 2 and list(flows.values())[0].bytes == 20 and len(list(flows)) == 1
+    assert (
+        raw.lookup_into(bytes(key), out) and out.packets == 10
+    )  # raw values fit any object of their size
+    assert (
+        list(flows.keys())[0].port == 2
+        and list(flows.values())[0].bytes == 20
+        and len(list(flows)) == 1
+    )
 
 
 @kernel
-@pytest.mark.parametrize("out", [bytearray(15), bytearray(17), bytes(16), memoryview(bytes(16)), Key(), Natural(), None,
-                                 "x" * 16, memoryview(bytearray(32))[::2], (u16 * 8)(), 5, Value])
+@pytest.mark.parametrize(
+    "out",
+    [
+        bytearray(15),
+        bytearray(17),
+        bytes(16),
+        memoryview(bytes(16)),
+        Key(),
+        Natural(),
+        None,
+        "x" * 16,
+        memoryview(bytearray(32))[::2],
+        (u16 * 8)(),
+        5,
+        Value,
+    ],
+)
 def test_lookup_into_refuses_what_does_not_fit(flows, out):
     flows[Key(1)] = Value(1, 1)
-    with pytest.raises(bpf.LayoutError, match="out must be struct Value or a writable buffer of 16 bytes"):
+    with pytest.raises(
+        bpf.LayoutError, match="out must be struct Value or a writable buffer of 16 bytes"
+    ):
         flows.lookup_into(Key(1), out)
 
 
@@ -2568,6 +3740,7 @@ def test_lookup_into_a_replaced_class_never_overruns():
 
     class Liar(Small):
         __class__ = Big
+
     m = Map.create(ARRAY, u32, Big)
     small = Small()
     try:
@@ -2588,11 +3761,22 @@ def test_scalar_keys_and_values(numbers):
     assert numbers[1] == 5 and type(numbers[1]) is int
     numbers[u32(2)] = u64(6)
     assert numbers[b"\2\0\0\0" if sys.byteorder == "little" else b"\0\0\0\2"] == 6
-    assert numbers.lookup(2) == 6 and numbers.get(2) == 6 and sorted(numbers.items()) == [(1, 5), (2, 6)]
+    assert (
+        numbers.lookup(2) == 6
+        and numbers.get(2) == 6
+        and sorted(numbers.items()) == [(1, 5), (2, 6)]
+    )
     assert numbers.next_key() in (1, 2) and numbers.next_key(numbers.next_key()) in (1, 2)
     for key in (-1, 1 << 32, 1.0, "1", None, b"abc", u64(1), ctypes.c_int32(1), Key()):
-        for action in (numbers.lookup, numbers.get, numbers.delete, numbers.lookup_bytes, lambda k: k in numbers,
-                       lambda k: numbers.update(k, 1), lambda k: numbers.lookup_into(k, u64())):
+        for action in (
+            numbers.lookup,
+            numbers.get,
+            numbers.delete,
+            numbers.lookup_bytes,
+            lambda k: k in numbers,
+            lambda k: numbers.update(k, 1),
+            lambda k: numbers.lookup_into(k, u64()),
+        ):
             with pytest.raises(bpf.LayoutError, match="key of map"):
                 action(key)
         if key is not None:
@@ -2607,14 +3791,22 @@ def test_scalar_keys_and_values(numbers):
     for flags in (-1, 1 << 64, "1"):
         with pytest.raises(bpf.LayoutError, match="flags"):
             numbers.lookup(1, flags)
-    assert sorted(numbers.items()) == [(1, 5), (2, 6)]         # nothing of all that did anything
+    assert sorted(numbers.items()) == [(1, 5), (2, 6)]  # nothing of all that did anything
 
 
 @kernel
-@pytest.mark.parametrize("ctype, numbers", [
-    (ctypes.c_int8, [-128, 0, 127]), (ctypes.c_int64, [-1 << 63, -1]), (u16.__ctype_be__, [1, 0xff00]),
-    (ctypes.c_double, [0.5, -1e300]), (ctypes.c_bool, [True, False]), (type("Mine", (u32,), {}), [1, 2]),
-    (u64, [0, (1 << 64) - 1])])
+@pytest.mark.parametrize(
+    "ctype, numbers",
+    [
+        (ctypes.c_int8, [-128, 0, 127]),
+        (ctypes.c_int64, [-1 << 63, -1]),
+        (u16.__ctype_be__, [1, 0xFF00]),
+        (ctypes.c_double, [0.5, -1e300]),
+        (ctypes.c_bool, [True, False]),
+        (type("Mine", (u32,), {}), [1, 2]),
+        (u64, [0, (1 << 64) - 1]),
+    ],
+)
 def test_every_kind_of_number_comes_back(ctype, numbers):
     with Map.create(HASH, ctype, ctype, 10) as m:
         for number in numbers:
@@ -2655,8 +3847,16 @@ def test_slow_and_fast_keys_mix_on_one_map(numbers):
 
 @kernel
 def test_types_are_checked_when_the_map_is_opened(flows, numbers):
-    for key, value in ((Value, None), (None, Key), (u32, None), (Key, u64), (ctypes.c_void_p, None),
-                       (Key, ctypes.py_object), (Key, "u64"), (Key, 16)):
+    for key, value in (
+        (Value, None),
+        (None, Key),
+        (u32, None),
+        (Key, u64),
+        (ctypes.c_void_p, None),
+        (Key, ctypes.py_object),
+        (Key, "u64"),
+        (Key, 16),
+    ):
         with pytest.raises(bpf.LayoutError, match="of map %d" % flows.id):
             Map.from_fd(flows, key, value)
     before = open_fds()
@@ -2677,7 +3877,13 @@ def test_types_are_checked_when_the_map_is_opened(flows, numbers):
     assert queue.key_type is None and queue.value_type is u64
     with pytest.raises(bpf.LayoutError, match="has none"):
         Map.from_fd(queue, u32)
-    for action in (lambda: ring[0], lambda: 0 in queue, queue.next_key, lambda: list(queue), lambda: queue.get(1)):
+    for action in (
+        lambda: ring[0],
+        lambda: 0 in queue,
+        queue.next_key,
+        lambda: list(queue),
+        lambda: queue.get(1),
+    ):
         with pytest.raises(bpf.NotSupported, match="has no keys"):
             action()
 
@@ -2694,10 +3900,22 @@ def test_create_takes_every_setting_and_checks_them():
     outer = Map.create(bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, max_entries=2, inner=inner)
     outer[0] = inner.fd
     assert outer[0] == inner.id
-    near = Map.create(HASH, bytes, bytes, 3, key_size=3, value_size=5, numa_node=0, flags=bpf.BPF_F_NO_PREALLOC)
-    assert near.flags == bpf.BPF_F_NUMA_NODE | bpf.BPF_F_NO_PREALLOC and (near.key_size, near.value_size) == (3, 5)
-    for options in (dict(max_entries=-1), dict(max_entries=1 << 32), dict(flags=-1), dict(key_size=1 << 32),
-                    dict(map_extra=1 << 64), dict(max_entries=1.5), dict(max_entries="3")):
+    near = Map.create(
+        HASH, bytes, bytes, 3, key_size=3, value_size=5, numa_node=0, flags=bpf.BPF_F_NO_PREALLOC
+    )
+    assert near.flags == bpf.BPF_F_NUMA_NODE | bpf.BPF_F_NO_PREALLOC and (
+        near.key_size,
+        near.value_size,
+    ) == (3, 5)
+    for options in (
+        dict(max_entries=-1),
+        dict(max_entries=1 << 32),
+        dict(flags=-1),
+        dict(key_size=1 << 32),
+        dict(map_extra=1 << 64),
+        dict(max_entries=1.5),
+        dict(max_entries="3"),
+    ):
         with pytest.raises(bpf.LayoutError):
             Map.create(HASH, bytes, u32, **dict(dict(key_size=4), **options))
     with pytest.raises(ValueError, match="15 characters"):
@@ -2739,7 +3957,7 @@ def test_a_walk_survives_deletions():
 
 @kernel
 def test_a_walk_that_never_ends_is_ended(monkeypatch, numbers):
-    answers = iter(range(10 ** 9))
+    answers = iter(range(10**9))
     monkeypatch.setattr(numbers, "_has_batch", False)
     monkeypatch.setattr(Map, "_next", lambda self, key: u32(next(answers) % 7))
     with pytest.raises(bpf.IterationAborted):
@@ -2757,11 +3975,24 @@ def test_a_closed_map_says_so(flows):
     assert "closed" in repr(flows)
     with pytest.raises(OSError):
         os.fstat(number)
-    for action in (lambda: flows[Key(1)], lambda: flows.lookup_into(Key(1), Value()), lambda: flows.get(Key(1)),
-                   lambda: Key(1) in flows, lambda: flows.update(Key(1), Value()), lambda: flows.delete(Key(1)),
-                   flows.next_key, lambda: list(flows), flows.freeze, lambda: flows.pin("x"), lambda: flows.unpin("x"),
-                   lambda: flows.fd, flows.fileno, lambda: flows.info, flows.__enter__,
-                   lambda: flows.lookup(Key(1), bpf.BPF_F_LOCK)):
+    for action in (
+        lambda: flows[Key(1)],
+        lambda: flows.lookup_into(Key(1), Value()),
+        lambda: flows.get(Key(1)),
+        lambda: Key(1) in flows,
+        lambda: flows.update(Key(1), Value()),
+        lambda: flows.delete(Key(1)),
+        flows.next_key,
+        lambda: list(flows),
+        flows.freeze,
+        lambda: flows.pin("x"),
+        lambda: flows.unpin("x"),
+        lambda: flows.fd,
+        flows.fileno,
+        lambda: flows.info,
+        flows.__enter__,
+        lambda: flows.lookup(Key(1), bpf.BPF_F_LOCK),
+    ):
         with pytest.raises(ValueError, match="closed"):
             action()
 
@@ -2774,21 +4005,35 @@ def test_descriptors_are_closed_when_nothing_refers_to_them(numbers):
     assert open_fds() == before
     with Map.from_fd(numbers, u32, u64) as m:
         kept = []
-        for action in (lambda m: m[77], lambda m: m["x"], lambda m: m.lookup_into(77, bytes(8)), lambda m: m.delete(77),
-                       lambda m: m.update(1, 1, 99)):
+        for action in (
+            lambda m: m[77],
+            lambda m: m["x"],
+            lambda m: m.lookup_into(77, bytes(8)),
+            lambda m: m.delete(77),
+            lambda m: m.update(1, 1, 99),
+        ):
             try:
                 action(m)
             except bpf.BPFError as error:
                 kept.append(error)
-    for opening in (lambda: Map.from_id(numbers.id, u64), lambda: Map.from_name(NUMS, u64),
-                    lambda: Map.from_fd(numbers, u64), lambda: Map.create(HASH, u32, u32, key_size=8),
-                    lambda: Map.from_fd(2), lambda: numbers.pin("/dev/null/x")):
+    for opening in (
+        lambda: Map.from_id(numbers.id, u64),
+        lambda: Map.from_name(NUMS, u64),
+        lambda: Map.from_fd(numbers, u64),
+        lambda: Map.create(HASH, u32, u32, key_size=8),
+        lambda: Map.from_fd(2),
+        lambda: numbers.pin("/dev/null/x"),
+    ):
         try:
             opening()
         except bpf.BPFError as error:
             kept.append(error)
-    assert len(kept) == 11 and open_fds() == before            # errors that are kept do not keep it open
-    for action in (lambda: Map.from_fd(numbers), lambda: Map.from_id(numbers.id), lambda: Map.create(HASH, u32, u32)):
+    assert len(kept) == 11 and open_fds() == before  # errors that are kept do not keep it open
+    for action in (
+        lambda: Map.from_fd(numbers),
+        lambda: Map.from_id(numbers.id),
+        lambda: Map.create(HASH, u32, u32),
+    ):
         with pytest.raises(BrokenPipeError), bpf.trace(mock.Mock(side_effect=BrokenPipeError)):
             action()
     assert open_fds() == before
@@ -2803,7 +4048,7 @@ def test_descriptors_are_closed_when_nothing_refers_to_them(numbers):
 def test_a_want_of_memory_anywhere_leaks_nothing():
     testcapi = pytest.importorskip("_testcapi")
     if not hasattr(testcapi, "set_nomemory"):
-        pytest.skip("this Python has no set_nomemory")         # 3.7
+        pytest.skip("this Python has no set_nomemory")  # 3.7
     status, out, err = python("""
         import _testcapi, bpflookup as bpf, ctypes, gc, os
         m = bpf.Map.create(bpf.BPF_MAP_TYPE_HASH, ctypes.c_uint32, ctypes.c_uint64, 8)
@@ -2828,7 +4073,9 @@ def test_a_want_of_memory_anywhere_leaks_nothing():
     """)
     assert "__del__" not in err
     if status == -signal.SIGSEGV and sys.version_info >= (3, 12):
-        pytest.skip("this Python itself crashes for want of memory")           # 3.12 and 3.13, reading /proc as text
+        pytest.skip(
+            "this Python itself crashes for want of memory"
+        )  # 3.12 and 3.13, reading /proc as text
     assert (status, out) == (0, ""), err
 
 
@@ -2848,20 +4095,25 @@ def test_interpreter_shutdown_with_open_maps_is_quiet():
 def test_threads_share_a_map_without_a_lock():
     with Map.create(HASH, u32, Value, 256) as m:
         for key in range(256):
-            m[key] = Value(key, ~key & 0xffff)
+            m[key] = Value(key, ~key & 0xFFFF)
         wrong, stop = [], time.time() + 2
 
         def hammer(seed):
             rng, out = random.Random(seed), Value()
             while time.time() < stop:
                 key = rng.randrange(300)
-                found = m.get(key) if rng.random() < .5 else (m[key] if key < 256 else None)
-                if (found is None) != (key >= 256) or found and (found.packets, found.bytes) != (key, ~key & 0xffff):
+                found = m.get(key) if rng.random() < 0.5 else (m[key] if key < 256 else None)
+                if (
+                    (found is None) != (key >= 256)
+                    or found
+                    and (found.packets, found.bytes) != (key, ~key & 0xFFFF)
+                ):
                     wrong.append(key)
                 if m.lookup_into(key, out) != (key < 256) or key < 256 and out.packets != key:
                     wrong.append(key)
                 if key < 256:
-                    m[key] = Value(key, ~key & 0xffff)
+                    m[key] = Value(key, ~key & 0xFFFF)
+
         threads = [threading.Thread(target=hammer, args=(seed,)) for seed in range(8)]
         for thread in threads:
             thread.start()
@@ -2873,7 +4125,7 @@ def test_threads_share_a_map_without_a_lock():
 @kernel
 def test_close_may_race_with_lookups():
     """Eight threads look up while the map is closed under them and its number is reused by other maps."""
-    decoy = Map.create(HASH, u32, u64 * 64, 4)                 # values would not fit into the buffers used
+    decoy = Map.create(HASH, u32, u64 * 64, 4)  # values would not fit into the buffers used
     decoy[1] = (u64 * 64)(*([666] * 64))
     stop, problems, finished = time.time() + 3, [], []
     current = []
@@ -2882,6 +4134,7 @@ def test_close_may_race_with_lookups():
         m = Map.create(HASH, u32, u64, 4)
         m[1] = 42
         return m
+
     current.append(fresh())
 
     def reader():
@@ -2899,16 +4152,17 @@ def test_close_may_race_with_lookups():
                     problems.append(error)
             except Exception as error:
                 problems.append(error)
-            if set(guarded[:512] + guarded[520:]) != {0xa5}:
+            if set(guarded[:512] + guarded[520:]) != {0xA5}:
                 problems.append("a byte outside the buffer")
         finished.append(count)
+
     threads = [threading.Thread(target=reader) for _ in range(8)]
     for thread in threads:
         thread.start()
     while time.time() < stop:
         old, current[0] = current[0], fresh()
         old.close()
-        squatters = [os.dup(decoy.fd) for _ in range(4)]       # take the number at once
+        squatters = [os.dup(decoy.fd) for _ in range(4)]  # take the number at once
         for fd in squatters:
             os.close(fd)
     for thread in threads:
@@ -2943,20 +4197,23 @@ def test_signal_handlers_that_use_the_map_change_no_answer(monkeypatch, numbers)
         finally:
             assert handled
             monkeypatch.setattr(bpf, "_syscall", real)
+
     numbers[1] = 1
     missing = bpf.KeyNotFound, errno.ENOENT, None
     assert answer(lambda: numbers[77]) == answer(lambda: numbers.delete(77)) == missing
     assert answer(lambda: numbers.get(77)) is answer(lambda: numbers.next_key(1)) is None
     assert answer(lambda: numbers.lookup_into(77, u64())) is answer(lambda: 77 in numbers) is False
-    assert answer(lambda: Map.from_id(0xffffffff)) == (bpf.MapNotFound, errno.ENOENT, None)
+    assert answer(lambda: Map.from_id(0xFFFFFFFF)) == (bpf.MapNotFound, errno.ENOENT, None)
     assert answer(lambda: numbers.delete_batch([1, 77])) == (bpf.KeyNotFound, errno.ENOENT, 1)
     numbers[1] = 1
     numbers._has_batch = None
-    assert answer(lambda: list(numbers.items())) == answer(lambda: list(numbers.items())) == [(1, 1)]
+    assert (
+        answer(lambda: list(numbers.items())) == answer(lambda: list(numbers.items())) == [(1, 1)]
+    )
     assert answer(lambda: list(numbers.lookup_and_delete_batch())) and len(list(numbers)) == 0
     with Map.from_id(numbers.id, u32, u64) as m:
         numbers[1] = 1
-        if KERNEL >= (6, 5):           # before, a read-only descriptor freezes the map
+        if KERNEL >= (6, 5):  # before, a read-only descriptor freezes the map
             assert answer(m.freeze)[0] is bpf.PermissionDenied
 
 
@@ -2969,7 +4226,11 @@ def test_fork_and_threads_leave_the_parent_alone(numbers):
     assert os.waitpid(pid, 0)[1] == 0 and numbers[1] == 5
 
 
-PERCPU = [bpf.BPF_MAP_TYPE_PERCPU_ARRAY, bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH]
+PERCPU = [
+    bpf.BPF_MAP_TYPE_PERCPU_ARRAY,
+    bpf.BPF_MAP_TYPE_PERCPU_HASH,
+    bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH,
+]
 
 
 @kernel
@@ -2978,19 +4239,24 @@ PERCPU = [bpf.BPF_MAP_TYPE_PERCPU_ARRAY, bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_M
 def test_percpu_lookup_stays_inside_its_buffer(map_type, size):
     cpus, stride = len(bpf.possible_cpus()), (size + 7) // 8 * 8
     with Map.create(map_type, u32, bytes, 2, value_size=size) as m:
-        written = [bytes(random.Random(cpu).choice(range(1, 256)) for _ in range(size)) for cpu in range(cpus)]
+        written = [
+            bytes(random.Random(cpu).choice(range(1, 256)) for _ in range(size))
+            for cpu in range(cpus)
+        ]
         m[1] = written
         assert m[1] == written and m.get(1) == written
         guarded = bytearray(b"\xa5" * (stride * cpus + 8192))
-        out = memoryview(guarded)[4096:4096 + stride * cpus]
+        out = memoryview(guarded)[4096 : 4096 + stride * cpus]
         assert m.lookup_into(1, out)
-        assert set(guarded[:4096] + guarded[4096 + len(out):]) == {0xa5}
+        assert set(guarded[:4096] + guarded[4096 + len(out) :]) == {0xA5}
         padded = b"".join(value + bytes(stride - size) for value in written)
         assert bytes(out) == padded == m.lookup_bytes(1)
         slots = m.percpu_type()()
-        assert m.lookup_into(1, slots) and bytes(slots) == padded and ctypes.sizeof(slots[0]) == stride
+        assert (
+            m.lookup_into(1, slots) and bytes(slots) == padded and ctypes.sizeof(slots[0]) == stride
+        )
         m[1] = b"\7" * size
-        assert m[1] == [b"\7" * size] * cpus                   # one value for all
+        assert m[1] == [b"\7" * size] * cpus  # one value for all
         m[0] = slots
         assert m[0] == written
         m[0] = bytes(padded)
@@ -3014,13 +4280,19 @@ def test_percpu_structures_and_scalars():
     cpus = len(bpf.possible_cpus())
     with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, Odd, 1) as m:
         m[0] = [Odd(cpu, 1000 + cpu, 7) for cpu in range(cpus)]
-        assert [(odd.a, odd.b, odd.c) for odd in m[0]] == [(cpu, 1000 + cpu, 7) for cpu in range(cpus)]
+        assert [(odd.a, odd.b, odd.c) for odd in m[0]] == [
+            (cpu, 1000 + cpu, 7) for cpu in range(cpus)
+        ]
         assert all(type(odd) is Odd for odd in m[0])
         slots = m.percpu_type()()
         assert m.lookup_into(0, slots) and slots[cpus - 1].value.b == 999 + cpus
     with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 1) as m:
         m[5] = list(range(cpus))
-        assert m[5] == list(range(cpus)) and m.get(6) is None and dict(m.items()) == {5: list(range(cpus))}
+        assert (
+            m[5] == list(range(cpus))
+            and m.get(6) is None
+            and dict(m.items()) == {5: list(range(cpus))}
+        )
         m[5] = 9
         assert m[5] == [9] * cpus
         with pytest.raises(bpf.KeyNotFound):
@@ -3033,10 +4305,11 @@ def test_percpu_structures_and_scalars():
         def __index__(self):
             self.values.append(self)
             return 1
+
     values = []
     values += [Grows(values) for _ in range(cpus)]
     with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1) as m:
-        m[0] = values                  # as many as there were, and no slot beyond
+        m[0] = values  # as many as there were, and no slot beyond
         assert m[0] == [1] * cpus
     with pytest.raises(bpf.NotSupported, match="no value per CPU"):
         Map.create(HASH, u32, u32, 1).percpu_type()
@@ -3054,7 +4327,8 @@ def test_percpu_without_the_right_to_count(hint, bpffs):
         m[1] = list(range(100, 100 + cpus))
         m.pin(os.path.join(bpffs, "m"))
         os.chmod(os.path.join(bpffs, "m"), 0o666)
-        text = as_nobody("""
+        text = as_nobody(
+            """
             real = bpf._read_text
             bpf._read_text = lambda path: hint if path.endswith("cpu/possible") else real(path)
             m = bpf.Map.from_pin(path, u32, u64, mode="rw")
@@ -3064,7 +4338,10 @@ def test_percpu_without_the_right_to_count(hint, bpffs):
                 m[3]
             except bpf.KeyNotFound:
                 print(bpf._proven_cpus, m[1], m[2], bpf._proven_cpus)
-        """, path=os.path.join(bpffs, "m"), hint=hint)
+        """,
+            path=os.path.join(bpffs, "m"),
+            hint=hint,
+        )
         ids = tuple(range(cpus))
         assert text == "None %r %r %r\n" % (list(range(100, 100 + cpus)), [5] * cpus, ids)
 
@@ -3090,7 +4367,9 @@ def batch_only(m):
 
 @kernel
 @pytest.mark.parametrize("key_size", [1, 2, 3, 4, 5, 8, 260])
-@pytest.mark.parametrize("map_type", [HASH, bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_PERCPU_HASH])
+@pytest.mark.parametrize(
+    "map_type", [HASH, bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_PERCPU_HASH]
+)
 def test_scans_are_complete_for_every_key_size(map_type, key_size):
     count = 256 if key_size == 1 else 500
     with Map.create(map_type, bytes, u32, 1000, key_size=key_size) as m:
@@ -3098,11 +4377,15 @@ def test_scans_are_complete_for_every_key_size(map_type, key_size):
         for number in range(count):
             key = number.to_bytes(min(key_size, 2), "little").ljust(key_size, b"x")
             m[key] = number
-            expected[key] = [number] * len(bpf.possible_cpus()) if map_type == bpf.BPF_MAP_TYPE_PERCPU_HASH else number
+            expected[key] = (
+                [number] * len(bpf.possible_cpus())
+                if map_type == bpf.BPF_MAP_TYPE_PERCPU_HASH
+                else number
+            )
         assert m.exact_scan is True
         assert sorted(m) == sorted(m.keys()) == sorted(expected) and dict(m.items()) == expected
         assert sorted(m.values()) == sorted(expected.values())
-        for size in (1, 2, 7, 64, 1000, 5000):         # one is too small for buckets where keys collide
+        for size in (1, 2, 7, 64, 1000, 5000):  # one is too small for buckets where keys collide
             found = []
             for keys, values in m.lookup_batch(size):
                 assert len(keys) == len(values) > 0
@@ -3111,7 +4394,9 @@ def test_scans_are_complete_for_every_key_size(map_type, key_size):
         m._has_batch = False
         assert m.exact_scan is False
         assert dict(m.items()) == expected and sorted(m) == sorted(expected)
-        assert sorted(bytes(key) for keys, _ in m.lookup_batch(7) for key in keys) == sorted(expected)
+        assert sorted(bytes(key) for keys, _ in m.lookup_batch(7) for key in keys) == sorted(
+            expected
+        )
 
 
 @kernel
@@ -3141,7 +4426,10 @@ def test_scans_of_the_smallest_and_of_large_maps():
     count = 1000000
     for map_type in (ARRAY, HASH):
         with Map.create(map_type, u32, u64, count) as m:
-            assert m.update_batch((u32 * count)(*range(count)), (u64 * count)(*range(1, count + 1))) == count
+            assert (
+                m.update_batch((u32 * count)(*range(count)), (u64 * count)(*range(1, count + 1)))
+                == count
+            )
             seen = bytearray(count)
             for key, value in m.items():
                 assert value == key + 1 and not seen[key]
@@ -3167,6 +4455,7 @@ def in_child(function, *arguments):
             os._exit(0)
         except BaseException:
             import traceback
+
             traceback.print_exc()
         finally:
             os._exit(1)
@@ -3187,7 +4476,9 @@ def write_stable_and_other_keys(m, rng):
 
 
 @kernel
-@pytest.mark.parametrize("map_type", [HASH, bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_PERCPU_HASH])
+@pytest.mark.parametrize(
+    "map_type", [HASH, bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_PERCPU_HASH]
+)
 def test_two_thousand_scans_against_a_writer_miss_and_repeat_nothing(map_type, bpffs):
     path = os.path.join(bpffs, "m")
     with Map.create(map_type, u32, u64, 8192) as m:
@@ -3198,12 +4489,14 @@ def test_two_thousand_scans_against_a_writer_miss_and_repeat_nothing(map_type, b
         try:
             stable = set(range(1000))
             for turn in range(2000):
-                found = [key for keys, _ in m.lookup_batch([None, 64, 300][turn % 3]) for key in keys]
+                found = [
+                    key for keys, _ in m.lookup_batch([None, 64, 300][turn % 3]) for key in keys
+                ]
                 assert len(found) == len(set(found)) and stable <= set(found)
             for _ in range(20):
                 found = list(m)
                 assert len(found) == len(set(found)) and stable <= set(found)
-            assert os.waitpid(writer, os.WNOHANG) == (0, 0)            # it was at it all the time
+            assert os.waitpid(writer, os.WNOHANG) == (0, 0)  # it was at it all the time
         finally:
             os.kill(writer, signal.SIGKILL)
             os.waitpid(writer, 0)
@@ -3241,6 +4534,7 @@ def test_a_drain_against_an_inserter_loses_and_repeats_nothing(bpffs):
                         break
                     except bpf.MapFull:
                         time.sleep(0.001)
+
         child, seen, alive = in_child(insert), bytearray(count), True
         while alive or next(iter(m), None) is not None:
             alive = alive and os.waitpid(child, os.WNOHANG) == (0, 0)
@@ -3284,8 +4578,9 @@ def test_a_drain_interrupted_anywhere_still_hands_over_everything():
                     if line[0] == strike:
                         raise KeyboardInterrupt
                 return tracer
+
             while True:
-                before = sys.gettrace()                    # a debugger's, or that of coverage
+                before = sys.gettrace()  # a debugger's, or that of coverage
                 sys.settrace(tracer)
                 try:
                     keys, values = next(drain)
@@ -3312,10 +4607,11 @@ def test_a_drain_that_fails_midway_hands_over_what_was_removed(monkeypatch):
             result = real(number, cmd, ref, size)
             if cmd == bpf.BPF_MAP_LOOKUP_AND_DELETE_BATCH:
                 calls[0] += 1
-                if calls[0] == 2:      # done, but reported as an error
+                if calls[0] == 2:  # done, but reported as an error
                     ctypes.set_errno(errno.EFAULT)
                     return -1
             return result
+
         monkeypatch.setattr(bpf, "_syscall", failing)
         with pytest.raises(bpf.BadAddress):
             for keys, values in m.lookup_and_delete_batch(16):
@@ -3348,10 +4644,13 @@ def test_an_iterator_over_batches_belongs_to_one_thread():
         first = next(items)
 
         def elsewhere():
-            assert sorted([first] + list(items)) == [(key, key) for key in range(40)]  # a generator may move on
+            assert sorted([first] + list(items)) == [
+                (key, key) for key in range(40)
+            ]  # a generator may move on
             with pytest.raises(ValueError, match="belongs to the thread"):
                 next(parts)
             seen.append(1)
+
         thread = threading.Thread(target=elsewhere)
         thread.start()
         thread.join()
@@ -3363,6 +4662,7 @@ def test_arrays_that_lie_about_their_length_are_taken_by_their_bytes():
     class Liar(u32 * 4):
         def __len__(self):
             return 2000
+
     liar = Liar(1, 2, 3, 4)
     with Map.create(HASH, u32, u32, 5000) as m:
         assert m.update_batch(liar, liar) == 4 and dict(m.items()) == {1: 1, 2: 2, 3: 3, 4: 4}
@@ -3371,6 +4671,7 @@ def test_arrays_that_lie_about_their_length_are_taken_by_their_bytes():
 
 class Trap(ctypes.Structure):
     """A class whose own methods and fields stand where ctypes has some of its own."""
+
     _fields_ = [("a", u64 * 8), ("value", u32), ("from_buffer_copy", u32)]
 
     def __init__(self, required):
@@ -3391,14 +4692,21 @@ def test_what_a_class_defines_stays_out_of_the_way():
         m[raw] = raw
         found = m[raw]
         assert type(found) is Trap and bytes(found) == raw and m.get(raw).value == found.value
-        assert [bytes(key) for key in m] == [raw] and [bytes(part[0]) for part, _ in m.lookup_batch()] == [raw]
+        assert [bytes(key) for key in m] == [raw] and [
+            bytes(part[0]) for part, _ in m.lookup_batch()
+        ] == [raw]
         m._has_batch = False
         assert [(bytes(key), bytes(value)) for key, value in m.items()] == [(raw, raw)]
         assert bytes(m[found]) == raw and bpf.to_python(found)["value"] == found.value
     with Map.create(HASH, Seven, Seven, 4) as m:
         m[5] = 6
         m[Seven(8)] = Seven(9)
-        assert m[5] == 6 and sorted(m.items()) == [(5, 6), (8, 9)] and m.next_key() in (5, 8) and 7 not in m
+        assert (
+            m[5] == 6
+            and sorted(m.items()) == [(5, 6), (8, 9)]
+            and m.next_key() in (5, 8)
+            and 7 not in m
+        )
     with Map.create(HASH, u32, u32, 4) as m:
         m[7] = 1
         with pytest.raises(bpf.LayoutError):
@@ -3414,22 +4722,29 @@ def test_what_a_class_defines_stays_out_of_the_way():
     class Liar(ctypes.Structure):
         _fields_ = [("a", u32)]
         __bytes__ = Bytes.__bytes__
+
     with Map.create(HASH, Liar, Liar, 4) as m:
         m[Liar(1)], m[Liar(2)], m._has_batch = Liar(3), Liar(4), False
-        assert m.lookup_bytes(Liar(1)) == bytes(u32(3)) and sorted((k.a, v.a) for k, v in m.items()) == [(1, 3), (2, 4)]
-    with Map.create(bpf.BPF_MAP_TYPE_ARRAY, u32, Liar, 2, flags=bpf.BPF_F_MMAPABLE) as m, m.mmap(True) as mapped:
+        assert m.lookup_bytes(Liar(1)) == bytes(u32(3)) and sorted(
+            (k.a, v.a) for k, v in m.items()
+        ) == [(1, 3), (2, 4)]
+    with Map.create(bpf.BPF_MAP_TYPE_ARRAY, u32, Liar, 2, flags=bpf.BPF_F_MMAPABLE) as m, m.mmap(
+        True
+    ) as mapped:
         mapped[1] = Liar(5)
         assert m[1].a == 5
 
     class Stuck(ctypes._SimpleCData):
         _type_ = "I"
         value = property(lambda self: 7, lambda self, number: None)
+
     with Map.create(HASH, Stuck, Stuck, 4) as m:
         m[1] = 2
         assert m[1] == 2 and list(m.items()) == [(1, 2)]
 
     class Larger(int):
         __le__ = __ge__ = lambda self, other: True
+
     with Map.create(HASH, u32, u32, 4) as m:
         for action in (lambda: m.update(1, Larger(1 << 32)), lambda: m.update(Larger(1 << 32), 1)):
             with pytest.raises(bpf.LayoutError):
@@ -3450,15 +4765,18 @@ def test_what_becomes_of_a_class_later_moves_no_bytes():
 
     class Pointer(ctypes._SimpleCData):
         _type_ = "z"
+
     Pointer._type_ = "Q"
     with Map.create(HASH, Value, Value, 8) as m:
         m[Value(1)] = Value(2)
-        with pytest.raises(AttributeError):                    # or batches would be sized by it
+        with pytest.raises(AttributeError):  # or batches would be sized by it
             Value._fields_ = [("more", u8 * 400)]
         Value.__new__ = lambda cls: u8()
         Value.__init__ = None
         key = bytes(u32(1))
-        assert type(m[key]) is type(m.get(key)) is Value and m[key].a == 2 and [k.a for k in m] == [1]
+        assert (
+            type(m[key]) is type(m.get(key)) is Value and m[key].a == 2 and [k.a for k in m] == [1]
+        )
     for ctype in (Pointer, Pointer * 2, ctypes.py_object):
         with pytest.raises(bpf.LayoutError, match="means nothing"):
             bpf.check_layout(ctype, ctypes.sizeof(ctype))
@@ -3468,9 +4786,11 @@ def test_types_of_more_values_than_bytes_are_refused_at_once():
     inner = type("inner", (ctypes.Structure,), {"_fields_": []})
     for _ in range(15):
         inner = type("inner", (ctypes.Structure,), {"_fields_": [("a", inner), ("b", inner)]})
-    for many in (inner, (u8 * 0) * 10**6):             # of which ctypes keeps a list
+    for many in (inner, (u8 * 0) * 10**6):  # of which ctypes keeps a list
         with pytest.raises(bpf.LayoutError, match="too many"):
-            bpf.check_layout(type("outer", (ctypes.Structure,), {"_fields_": [("a", u32), ("b", many)]}), 4)
+            bpf.check_layout(
+                type("outer", (ctypes.Structure,), {"_fields_": [("a", u32), ("b", many)]}), 4
+            )
 
 
 @kernel
@@ -3490,7 +4810,10 @@ def test_percpu_scans_without_the_right_to_count(bpffs):
         """
         assert as_nobody(source, path=os.path.join(bpffs, "m")) == "[] 0 0\n"
         m[1], m[2] = 5, 6
-        assert as_nobody(source, path=os.path.join(bpffs, "m")) == "%r 2 0\n" % [(1, [5] * cpus), (2, [6] * cpus)]
+        assert as_nobody(source, path=os.path.join(bpffs, "m")) == "%r 2 0\n" % [
+            (1, [5] * cpus),
+            (2, [6] * cpus),
+        ]
 
 
 class FakeBatches:
@@ -3516,20 +4839,28 @@ class FakeBatches:
 
 
 @kernel
-@pytest.mark.parametrize("answers, keys, error", [
-    ([(0, [1, 2], 5), (0, [3], 6), (errno.ENOENT, [4], 7)], [1, 2, 3, 4], None),       # a short count is no end
-    ([(0, [], 5), (errno.ENOENT, [1], 7)], [1], None),
-    ([(errno.ENOENT, [], None)], [], None),
-    ([(errno.EINTR, [1], 5), (errno.EINTR, [], None), (errno.ENOENT, [2], 7)], [1, 2], None),
-    ([(errno.ENOSPC, [], None), (errno.ENOENT, [1, 2, 3], 7)], [1, 2, 3], None),
-    ([(errno.ENOSPC, [], None)], [], "IterationAborted"),      # for ever
-    ([(errno.EINTR, [], None)], [], "IterationAborted"),
-    ([(errno.EINTR, None, None)], [], "IterationAborted"),     # the count untouched
-    ([(errno.EAGAIN, None, None)], [], "IterationAborted"),
-    ([(0, [], 5)], [], "IterationAborted"),
-    ([(0, [1], 5), (errno.EPERM, None, None)], [1], "PermissionDenied"),
-    ([(0, [1], 5), (errno.EFAULT, [2], 6)], [1, 2], "BadAddress"),
-    ([(errno.ENOMEM, None, None)], [], "OutOfMemory")])
+@pytest.mark.parametrize(
+    "answers, keys, error",
+    [
+        (
+            [(0, [1, 2], 5), (0, [3], 6), (errno.ENOENT, [4], 7)],
+            [1, 2, 3, 4],
+            None,
+        ),  # a short count is no end
+        ([(0, [], 5), (errno.ENOENT, [1], 7)], [1], None),
+        ([(errno.ENOENT, [], None)], [], None),
+        ([(errno.EINTR, [1], 5), (errno.EINTR, [], None), (errno.ENOENT, [2], 7)], [1, 2], None),
+        ([(errno.ENOSPC, [], None), (errno.ENOENT, [1, 2, 3], 7)], [1, 2, 3], None),
+        ([(errno.ENOSPC, [], None)], [], "IterationAborted"),  # for ever
+        ([(errno.EINTR, [], None)], [], "IterationAborted"),
+        ([(errno.EINTR, None, None)], [], "IterationAborted"),  # the count untouched
+        ([(errno.EAGAIN, None, None)], [], "IterationAborted"),
+        ([(0, [], 5)], [], "IterationAborted"),
+        ([(0, [1], 5), (errno.EPERM, None, None)], [1], "PermissionDenied"),
+        ([(0, [1], 5), (errno.EFAULT, [2], 6)], [1, 2], "BadAddress"),
+        ([(errno.ENOMEM, None, None)], [], "OutOfMemory"),
+    ],
+)
 def test_answers_that_the_real_kernel_will_not_give(monkeypatch, numbers, answers, keys, error):
     assert numbers.exact_scan
     fake = FakeBatches(answers)
@@ -3540,12 +4871,13 @@ def test_answers_that_the_real_kernel_will_not_give(monkeypatch, numbers, answer
         for part, values in numbers.lookup_batch(2):
             assert list(part) == list(values)
             found.extend(part)
+
     if error:
         with pytest.raises(getattr(bpf, error)):
             scan()
     else:
         scan()
-    assert found == keys and fake.rooms[0] == 2 and max(fake.rooms) <= 4       # max_entries of the map
+    assert found == keys and fake.rooms[0] == 2 and max(fake.rooms) <= 4  # max_entries of the map
 
 
 @kernel
@@ -3556,7 +4888,9 @@ def test_batches_are_arrays_that_everything_reads_as_they_are():
             assert isinstance(keys, ctypes.Array) and keys._type_ is u32 and values._type_ is Value
             assert values[0].bytes == 2 * values[0].packets
             unpacked = list(struct.iter_unpack("=QQ", memoryview(values).cast("B")))
-            assert unpacked == [(key, 2 * key) for key in keys] and bytes(keys) == bytes(memoryview(keys))
+            assert unpacked == [(key, 2 * key) for key in keys] and bytes(keys) == bytes(
+                memoryview(keys)
+            )
 
 
 @kernel
@@ -3580,16 +4914,43 @@ def test_numpy_reads_batches_and_mappings_in_place():
 def test_what_update_batch_and_delete_batch_take():
     with Map.create(HASH, u32, u64, 10) as m:
         raw = b"".join(bytes(u32(key)) for key in (1, 2))
-        for keys in ((u32 * 2)(1, 2), [1, 2], (1, 2), raw, bytearray(raw), memoryview(raw), range(1, 3), iter([1, 2])):
+        for keys in (
+            (u32 * 2)(1, 2),
+            [1, 2],
+            (1, 2),
+            raw,
+            bytearray(raw),
+            memoryview(raw),
+            range(1, 3),
+            iter([1, 2]),
+        ):
             assert m.update_batch(keys, [5, 6]) == 2 and sorted(m.items()) == [(1, 5), (2, 6)]
-        assert m.delete_batch(raw) == 2 and list(m) == [] and m.update_batch([], []) == m.delete_batch([]) == 0
-        for keys, values in (([1], [1, 2]), ([1, -1], [1, 1]), ([1, "x"], [1, 1]), ([1], [1 << 64]), (b"abc", [1]),
-                             ((u64 * 1)(), [1]), ([1], (u32 * 2)()), ("ab", [1]), (5, [1]), (None, [1]), ([None], [1])):
+        assert (
+            m.delete_batch(raw) == 2
+            and list(m) == []
+            and m.update_batch([], []) == m.delete_batch([]) == 0
+        )
+        for keys, values in (
+            ([1], [1, 2]),
+            ([1, -1], [1, 1]),
+            ([1, "x"], [1, 1]),
+            ([1], [1 << 64]),
+            (b"abc", [1]),
+            ((u64 * 1)(), [1]),
+            ([1], (u32 * 2)()),
+            ("ab", [1]),
+            (5, [1]),
+            (None, [1]),
+            ([None], [1]),
+        ):
             with pytest.raises((bpf.LayoutError, TypeError)):
                 m.update_batch(keys, values)
-        assert list(m) == []                   # nothing of a bad call is stored
+        assert list(m) == []  # nothing of a bad call is stored
     with Map.create(HASH, Key, Value, 10) as m:
-        assert m.update_batch([Key(1), bytes(Key(2))], [Value(1), bytes(Value(2))]) == 2 and m[Key(2)].packets == 2
+        assert (
+            m.update_batch([Key(1), bytes(Key(2))], [Value(1), bytes(Value(2))]) == 2
+            and m[Key(2)].packets == 2
+        )
 
 
 @kernel
@@ -3603,6 +4964,7 @@ def test_partial_success_is_told(monkeypatch, has_batch):
                 ctypes.set_errno(errno.EINVAL)
                 return -1
             return real(number, cmd, ref, size)
+
         monkeypatch.setattr(bpf, "_syscall", without)
     with Map.create(HASH, u32, u64, 4) as m:
         with pytest.raises(bpf.MapFull) as info:
@@ -3635,8 +4997,12 @@ def test_partial_success_is_told(monkeypatch, has_batch):
 @pytest.mark.parametrize("size", [1, 5, 8, 12])
 def test_percpu_maps_in_bulk(map_type, size):
     cpus = len(bpf.possible_cpus())
-    with Map.create(map_type, u32, bytes, 50 if map_type == PERCPU[0] else 2000, value_size=size) as m:
-        rows = {key: [bytes([key + 1, cpu + 1] * 8)[:size] for cpu in range(cpus)] for key in range(50)}
+    with Map.create(
+        map_type, u32, bytes, 50 if map_type == PERCPU[0] else 2000, value_size=size
+    ) as m:
+        rows = {
+            key: [bytes([key + 1, cpu + 1] * 8)[:size] for cpu in range(cpus)] for key in range(50)
+        }
         assert m.update_batch(list(rows), list(rows.values())) == 50
         assert dict(m.items()) == rows and {key: m[key] for key in rows} == rows
         for keys, values in m.lookup_batch(7):
@@ -3648,8 +5014,11 @@ def test_percpu_maps_in_bulk(map_type, size):
             m.update_batch(keys, values)
         assert dict(m.items()) == rows
         if map_type != bpf.BPF_MAP_TYPE_PERCPU_ARRAY:
-            drained = {key: [bytes(slot)[:size] for slot in slots] for keys, values in m.lookup_and_delete_batch(7)
-                       for key, slots in zip(keys, values)}
+            drained = {
+                key: [bytes(slot)[:size] for slot in slots]
+                for keys, values in m.lookup_and_delete_batch(7)
+                for key, slots in zip(keys, values)
+            }
             assert drained == rows and list(m) == []
 
 
@@ -3658,7 +5027,11 @@ def test_index_maps_scan_what_is_there():
     inner = Map.create(ARRAY, u32, u32, 1)
     outer = Map.create(bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, max_entries=8, inner=inner)
     outer[3] = outer[5] = inner
-    assert outer.exact_scan and list(outer) == [3, 5] and list(outer.items()) == [(3, inner.id), (5, inner.id)]
+    assert (
+        outer.exact_scan
+        and list(outer) == [3, 5]
+        and list(outer.items()) == [(3, inner.id), (5, inner.id)]
+    )
     parts = [(list(keys), list(values)) for keys, values in outer.lookup_batch(1)]
     assert parts == [([3], [inner.id]), ([5], [inner.id])]
     perf = Map.create(bpf.BPF_MAP_TYPE_PERF_EVENT_ARRAY, max_entries=2)
@@ -3671,7 +5044,16 @@ def test_index_maps_scan_what_is_there():
 def test_lpm_tries():
     assert bpf.lpm_key("10.0.0.0/8") == (8).to_bytes(4, sys.byteorder) + bytes([10, 0, 0, 0])
     assert bpf.lpm_key("10.1.2.3") == (32).to_bytes(4, sys.byteorder) + bytes([10, 1, 2, 3])
-    for text in ("", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "10.0.0.0/-1", "x/8", "10.0.0.0/8/8"):
+    for text in (
+        "",
+        "10.0.0.0/33",
+        "10.0.0/8",
+        "::/129",
+        "10.0.0.0/",
+        "10.0.0.0/-1",
+        "x/8",
+        "10.0.0.0/8/8",
+    ):
         with pytest.raises(ValueError):
             bpf.lpm_key(text)
     with Map.create(LPM, bytes, u32, 10, key_size=8, flags=bpf.BPF_F_NO_PREALLOC) as m:
@@ -3681,12 +5063,16 @@ def test_lpm_tries():
         assert dict(m.items()) == {bpf.lpm_key("10.0.0.0/8"): 8, bpf.lpm_key("10.1.0.0/16"): 16}
         assert sum(len(keys) for keys, _ in m.lookup_batch()) == 2
     ipv6()
-    assert bpf.lpm_key("2001:db8::/32") == (32).to_bytes(4, sys.byteorder) + bytes.fromhex("20010db8") + bytes(12)
+    assert bpf.lpm_key("2001:db8::/32") == (32).to_bytes(4, sys.byteorder) + bytes.fromhex(
+        "20010db8"
+    ) + bytes(12)
 
 
 @kernel
 def test_queue_stack_and_bloom_filter():
-    queue, stack = [Map.create(map_type, None, u64, 3) for map_type in (QUEUE, bpf.BPF_MAP_TYPE_STACK)]
+    queue, stack = [
+        Map.create(map_type, None, u64, 3) for map_type in (QUEUE, bpf.BPF_MAP_TYPE_STACK)
+    ]
     for m, order in ((queue, [1, 2, 3]), (stack, [3, 2, 1])):
         for number in (1, 2, 3):
             m.push(number)
@@ -3698,9 +5084,16 @@ def test_queue_stack_and_bloom_filter():
                 action()
         m.push(1)
         for number in (2, 3, 4):
-            m.push(number, bpf.BPF_EXIST)              # the oldest makes room
+            m.push(number, bpf.BPF_EXIST)  # the oldest makes room
         assert sorted(m.pop() for _ in range(3)) == [2, 3, 4]
-        for action in (lambda: 1 in m, lambda: m[1], lambda: m.update(1, 1), m.next_key, m.lookup_batch, m.keys):
+        for action in (
+            lambda: 1 in m,
+            lambda: m[1],
+            lambda: m.update(1, 1),
+            m.next_key,
+            m.lookup_batch,
+            m.keys,
+        ):
             with pytest.raises(bpf.NotSupported, match="pushed, peeked at and popped"):
                 action()
         for value in (-1, "x", bytes(7)):
@@ -3748,10 +5141,20 @@ def pages(value=u64, entries=4, **options):
 
 
 @kernel
-@pytest.mark.parametrize("ctype, given", [
-    (u8, [1, 255]), (u16, [1, 2]), (u32, [1, 1 << 31]), (u64, [1, 1 << 63]), (ctypes.c_int64, [-1, 5]),
-    (ctypes.c_double, [0.5, -2.0]), (u32.__ctype_be__, [1, 2]), (ctypes.c_bool, [True, False]),
-    (type("Mine", (u16,), {}), [3, 4])])
+@pytest.mark.parametrize(
+    "ctype, given",
+    [
+        (u8, [1, 255]),
+        (u16, [1, 2]),
+        (u32, [1, 1 << 31]),
+        (u64, [1, 1 << 63]),
+        (ctypes.c_int64, [-1, 5]),
+        (ctypes.c_double, [0.5, -2.0]),
+        (u32.__ctype_be__, [1, 2]),
+        (ctypes.c_bool, [True, False]),
+        (type("Mine", (u16,), {}), [3, 4]),
+    ],
+)
 def test_mapped_numbers_are_those_of_lookup(ctype, given):
     with pages(ctype, 2) as m:
         mapped, writable = m.mmap(), m.mmap(writable=True)
@@ -3783,7 +5186,9 @@ def test_mapped_structures_are_copies_or_live():
         assert (copied.a, copied.b, copied.c) == (live.a, live.b, live.c) == (1, 2, 3)
         live.b = 77
         assert m[2].b == 77 == mapped[2].b and copied.b == 2
-        narrow = type("narrow", (), dict.fromkeys(("__ge__", "__lt__"), lambda *_: True))      # as numpy's are
+        narrow = type(
+            "narrow", (), dict.fromkeys(("__ge__", "__lt__"), lambda *_: True)
+        )  # as numpy's are
         narrow.__index__, narrow.__mul__ = lambda _: 2, lambda *_: 0
         assert mapped[narrow()].b == 77
         copied.b = 99
@@ -3829,7 +5234,7 @@ def test_mapped_memory_outlives_what_it_came_from():
     live.packets = 3
     assert live.packets == 3
     pid = in_child(lambda: (live.packets, setattr(live, "packets", 4)))
-    assert os.waitpid(pid, 0)[1] == 0 and live.packets == 4    # shared with the child
+    assert os.waitpid(pid, 0)[1] == 0 and live.packets == 4  # shared with the child
 
 
 @kernel
@@ -3859,11 +5264,14 @@ def test_mapping_what_cannot_be_mapped_says_why(bpffs):
 
 
 @kernel
-@pytest.mark.parametrize("map_type, size, pages, options", [
-    (bpf.BPF_MAP_TYPE_RINGBUF, PAGE, 4, {}),
-    (bpf.BPF_MAP_TYPE_USER_RINGBUF, PAGE, 4, {}),
-    (bpf.BPF_MAP_TYPE_ARENA, 2, 2, dict(flags=bpf.BPF_F_MMAPABLE)),
-])
+@pytest.mark.parametrize(
+    "map_type, size, pages, options",
+    [
+        (bpf.BPF_MAP_TYPE_RINGBUF, PAGE, 4, {}),
+        (bpf.BPF_MAP_TYPE_USER_RINGBUF, PAGE, 4, {}),
+        (bpf.BPF_MAP_TYPE_ARENA, 2, 2, dict(flags=bpf.BPF_F_MMAPABLE)),
+    ],
+)
 def test_mapped_bytes_of_what_has_no_entries(map_type, size, pages, options):
     with created(map_type, max_entries=size, **options) as m:
         mapped = m.mmap()
@@ -3882,13 +5290,35 @@ def test_global_variables_of_a_program_are_read_in_place(tmp_path, bpffs):
         SEC("socket") int count(void *ctx) { hits += limit; return 0; }
         char _license[] SEC("license") = "GPL";
     """)
-    status, _, err = run(program("clang"), "-O2", "-g", "-target", "bpf", "-c", tmp_path / "counter.c",
-                         "-o", tmp_path / "counter.o")
+    status, _, err = run(
+        program("clang"),
+        "-O2",
+        "-g",
+        "-target",
+        "bpf",
+        "-c",
+        tmp_path / "counter.c",
+        "-o",
+        tmp_path / "counter.o",
+    )
     assert status == 0, err
     pin = os.path.join(bpffs, "count")
-    bpftool("prog", "load", tmp_path / "counter.o", pin, "type", "socket", "pinmaps", os.path.join(bpffs, "maps"))
-    names = {name: os.path.join(bpffs, "maps", name) for name in os.listdir(os.path.join(bpffs, "maps"))}
-    data = next(path for name, path in names.items() if name.endswith("_data") or name.endswith(".data"))
+    bpftool(
+        "prog",
+        "load",
+        tmp_path / "counter.o",
+        pin,
+        "type",
+        "socket",
+        "pinmaps",
+        os.path.join(bpffs, "maps"),
+    )
+    names = {
+        name: os.path.join(bpffs, "maps", name) for name in os.listdir(os.path.join(bpffs, "maps"))
+    }
+    data = next(
+        path for name, path in names.items() if name.endswith("_data") or name.endswith(".data")
+    )
     with Map.from_pin(data, value=u64, mode="rw") as m, m.mmap() as mapped:
         assert mapped[0] == 5
         packet = tmp_path / "packet"
@@ -3900,13 +5330,27 @@ def test_global_variables_of_a_program_are_read_in_place(tmp_path, bpffs):
 
 # ---- Oracle: every map type, as Linux 6.18 was measured to answer -----------
 
-WORDS = {bpf.KeyNotFound: "none", bpf.KeyExists: "have", bpf.MapFull: "full", bpf.KeyOutOfRange: "past",
-         bpf.NotSupported: "no", bpf.InvalidArgument: "bad", bpf.PermissionDenied: "perm", bpf.Busy: "busy"}
+WORDS = {
+    bpf.KeyNotFound: "none",
+    bpf.KeyExists: "have",
+    bpf.MapFull: "full",
+    bpf.KeyOutOfRange: "past",
+    bpf.NotSupported: "no",
+    bpf.InvalidArgument: "bad",
+    bpf.PermissionDenied: "perm",
+    bpf.Busy: "busy",
+}
 
 # Operations, and the state of the map they find: nothing, one entry, no room (and they want one more), frozen.
-COLUMNS = (("empty", "get next del take put exist"), ("one", "get next put noexist del take"),
-           ("full", "get put del"), ("one", "batch take_batch put_batch del_batch"),
-           ("one", "freeze"), ("frozen", "get put freeze"), ("one", "mmap mmap_write"))
+COLUMNS = (
+    ("empty", "get next del take put exist"),
+    ("one", "get next put noexist del take"),
+    ("full", "get put del"),
+    ("one", "batch take_batch put_batch del_batch"),
+    ("one", "freeze"),
+    ("frozen", "get put freeze"),
+    ("one", "mmap mmap_write"),
+)
 
 # get is lookup, take is lookup_and_delete; without keys peek (bloom filters: in) and pop, and put is push.
 # Where the kernel has no batch, the module goes from entry to entry.  -: has no meaning, is not tried
@@ -3914,79 +5358,101 @@ ANSWERS = {
     #                         empty                       | one entry                   | full           | batch
     #                         get  next del  take put exi | get  next put  noe del take | get  put  del  | L  LD U  D
     #                         ... | freeze | get put freeze | mmap
-    "hash":                  "none none none none ok   none | ok ok ok   have ok  ok | none full none | ok ok ok   ok",
-    "array":                 "ok   ok   no   no   ok   ok   | ok ok ok   have no  no | none past no   | ok no ok   no",
-    "mmapable array":        "ok   ok   no   no   ok   ok   | ok ok ok   have no  no | none past no   | ok no ok   no"
-                             "| ok | ok perm perm | ok ok",
-    "prog_array":            "none ok   none no   ok   bad  | ok ok ok   bad  ok  no | none past past | ok no ok   ok",
-    "perf_event_array":      "no   ok   none no   ok   bad  | no ok ok   bad  ok  no | no   past past | no no ok   ok"
-                             "| ok | no perm perm | no no",
-    "percpu_hash":           "none none none none ok   none | ok ok ok   have ok  ok | none full none | ok ok ok   ok",
-    "percpu_array":          "ok   ok   no   no   ok   ok   | ok ok ok   have no  no | none past no   | ok no ok   no",
-    "stack_trace":           "none none none none no   no   | ok ok no   no   ok  ok | none no   bad  | ok no no   ok",
-    "cgroup_array":          "no   ok   none no   ok   bad  | no ok ok   bad  ok  no | no   past past | no no ok   ok"
-                             "| ok | no perm perm | no no",
-    "lru_hash":              "none none none none ok   none | ok ok ok   have ok  ok | none ok   none | ok ok ok   ok",
-    "lru_percpu_hash":       "none none none none ok   none | ok ok ok   have ok  ok | none ok   none | ok ok ok   ok",
-    "lpm_trie":              "none none none no   ok   none | ok ok ok   have ok  no | none full none | ok no ok   ok",
-    "array_of_maps":         "none ok   none no   ok   bad  | ok ok ok   bad  ok  no | none past past | ok no ok   ok",
-    "hash_of_maps":          "none none none no   ok   none | ok ok ok   have ok  no | none full none | ok ok ok   ok",
-    "devmap":                "none ok   ok   no   ok   ok   | ok ok ok   have ok  no | none past bad  | ok no ok   ok",
-    "sockmap":               "none ok   bad  no   ok   none | ok ok ok   have ok  no | none past bad  | ok no ok   ok",
-    "cpumap":                "none ok   ok   no   ok   ok   | ok ok ok   have ok  no | none past bad  | ok no ok   ok",
-    "xskmap":                "no   ok   ok   no   ok   none | no ok ok   have ok  no | no   past bad  | no no ok   ok"
-                             "| ok | no perm perm | no no",
-    "sockhash":              "none none none no   ok   none | ok ok ok   have ok  no | none full none | ok no ok   ok",
-    "cgroup_storage":        "none none no   no   none none | ok ok ok   bad  no  no | -    -    -    | ok no ok   no",
-    "reuseport_sockarray":   "none ok   none no   ok   none | ok ok ok   have ok  no | none past past | ok no ok   ok",
+    "hash": "none none none none ok   none | ok ok ok   have ok  ok | none full none | ok ok ok   ok",
+    "array": "ok   ok   no   no   ok   ok   | ok ok ok   have no  no | none past no   | ok no ok   no",
+    "mmapable array": "ok   ok   no   no   ok   ok   | ok ok ok   have no  no | none past no   | ok no ok   no"
+    "| ok | ok perm perm | ok ok",
+    "prog_array": "none ok   none no   ok   bad  | ok ok ok   bad  ok  no | none past past | ok no ok   ok",
+    "perf_event_array": "no   ok   none no   ok   bad  | no ok ok   bad  ok  no | no   past past | no no ok   ok"
+    "| ok | no perm perm | no no",
+    "percpu_hash": "none none none none ok   none | ok ok ok   have ok  ok | none full none | ok ok ok   ok",
+    "percpu_array": "ok   ok   no   no   ok   ok   | ok ok ok   have no  no | none past no   | ok no ok   no",
+    "stack_trace": "none none none none no   no   | ok ok no   no   ok  ok | none no   bad  | ok no no   ok",
+    "cgroup_array": "no   ok   none no   ok   bad  | no ok ok   bad  ok  no | no   past past | no no ok   ok"
+    "| ok | no perm perm | no no",
+    "lru_hash": "none none none none ok   none | ok ok ok   have ok  ok | none ok   none | ok ok ok   ok",
+    "lru_percpu_hash": "none none none none ok   none | ok ok ok   have ok  ok | none ok   none | ok ok ok   ok",
+    "lpm_trie": "none none none no   ok   none | ok ok ok   have ok  no | none full none | ok no ok   ok",
+    "array_of_maps": "none ok   none no   ok   bad  | ok ok ok   bad  ok  no | none past past | ok no ok   ok",
+    "hash_of_maps": "none none none no   ok   none | ok ok ok   have ok  no | none full none | ok ok ok   ok",
+    "devmap": "none ok   ok   no   ok   ok   | ok ok ok   have ok  no | none past bad  | ok no ok   ok",
+    "sockmap": "none ok   bad  no   ok   none | ok ok ok   have ok  no | none past bad  | ok no ok   ok",
+    "cpumap": "none ok   ok   no   ok   ok   | ok ok ok   have ok  no | none past bad  | ok no ok   ok",
+    "xskmap": "no   ok   ok   no   ok   none | no ok ok   have ok  no | no   past bad  | no no ok   ok"
+    "| ok | no perm perm | no no",
+    "sockhash": "none none none no   ok   none | ok ok ok   have ok  no | none full none | ok no ok   ok",
+    "cgroup_storage": "none none no   no   none none | ok ok ok   bad  no  no | -    -    -    | ok no ok   no",
+    "reuseport_sockarray": "none ok   none no   ok   none | ok ok ok   have ok  no | none past past | ok no ok   ok",
     "percpu_cgroup_storage": "none none no   no   none none | ok ok ok   bad  no  no | -    -    -    | ok no ok   no",
-    "queue":                 "none no   no   none ok   ok   | ok no ok   bad  no  ok | -    full no   | no no no   no",
-    "stack":                 "none no   no   none ok   ok   | ok no ok   bad  no  ok | -    full no   | no no no   no",
-    "sk_storage":            "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
-    "devmap_hash":           "none none none no   ok   ok   | ok ok ok   have ok  no | none full none | ok no ok   ok",
-    "struct_ops":            "ok   ok   none no   ok   bad  | ok ok busy bad  ok  no | none past ok   | ok no busy ok"
-                             "| no | ok busy no   | no no",
-    "ringbuf":               "no   no   no   no   no   no   | no no no   no   no  no | -    -    -    | no no no   no"
-                             "| ok | no perm perm | ok perm",  # the consumer's page alone can be mapped writable
-    "inode_storage":         "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
-    "task_storage":          "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
-    "bloom_filter":          "none no   no   no   ok   bad  | ok no ok   bad  no  no | -    ok   no   | no no no   no",
-    "user_ringbuf":          "no   no   no   no   no   no   | no no no   no   no  no | -    -    -    | no no no   no"
-                             "| ok | no perm perm | ok perm",
-    "cgrp_storage":          "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
-    "arena":                 "no   no   no   no   no   no   | no no no   no   no  no | -    no   no   | no no no   no"
-                             "| ok | no perm perm | ok ok",
+    "queue": "none no   no   none ok   ok   | ok no ok   bad  no  ok | -    full no   | no no no   no",
+    "stack": "none no   no   none ok   ok   | ok no ok   bad  no  ok | -    full no   | no no no   no",
+    "sk_storage": "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
+    "devmap_hash": "none none none no   ok   ok   | ok ok ok   have ok  no | none full none | ok no ok   ok",
+    "struct_ops": "ok   ok   none no   ok   bad  | ok ok busy bad  ok  no | none past ok   | ok no busy ok"
+    "| no | ok busy no   | no no",
+    "ringbuf": "no   no   no   no   no   no   | no no no   no   no  no | -    -    -    | no no no   no"
+    "| ok | no perm perm | ok perm",  # the consumer's page alone can be mapped writable
+    "inode_storage": "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
+    "task_storage": "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
+    "bloom_filter": "none no   no   no   ok   bad  | ok no ok   bad  no  no | -    ok   no   | no no no   no",
+    "user_ringbuf": "no   no   no   no   no   no   | no no no   no   no  no | -    -    -    | no no no   no"
+    "| ok | no perm perm | ok perm",
+    "cgrp_storage": "none no   none no   ok   none | ok no ok   have ok  no | -    -    -    | no no ok   ok",
+    "arena": "no   no   no   no   no   no   | no no no   no   no  no | -    no   no   | no no no   no"
+    "| ok | no perm perm | ok ok",
 }
-USUAL = "| ok | ok perm perm | no no"                          # of freeze and mmap
+USUAL = "| ok | ok perm perm | no no"  # of freeze and mmap
 
 # what Map.create is told (max_entries is 4 if not said), and what keys and values are made of: methods of Scene
-NUMBERS, STORAGE = dict(key=u32, value=u64), dict(value=u32, max_entries=0, flags=bpf.BPF_F_NO_PREALLOC)
+NUMBERS, STORAGE = (
+    dict(key=u32, value=u64),
+    dict(value=u32, max_entries=0, flags=bpf.BPF_F_NO_PREALLOC),
+)
 CGROUPS, QUEUES = dict(key_size=16, value=u64, max_entries=0), dict(value=u64)
 SHAPES = {
-    "hash": (NUMBERS, "index", "number"), "array": (NUMBERS, "index", "number"),
+    "hash": (NUMBERS, "index", "number"),
+    "array": (NUMBERS, "index", "number"),
     "mmapable array": (dict(NUMBERS, flags=bpf.BPF_F_MMAPABLE), "index", "number"),
-    "prog_array": ({}, "index", "program"), "perf_event_array": ({}, "index", "perf_event"),
-    "percpu_hash": (NUMBERS, "index", "number"), "percpu_array": (NUMBERS, "index", "number"),
-    "stack_trace": (dict(key=u32, value=u64 * 10), "index", "frames"), "cgroup_array": ({}, "index", "cgroup"),
-    "lru_hash": (NUMBERS, "index", "number"), "lru_percpu_hash": (NUMBERS, "index", "number"),
+    "prog_array": ({}, "index", "program"),
+    "perf_event_array": ({}, "index", "perf_event"),
+    "percpu_hash": (NUMBERS, "index", "number"),
+    "percpu_array": (NUMBERS, "index", "number"),
+    "stack_trace": (dict(key=u32, value=u64 * 10), "index", "frames"),
+    "cgroup_array": ({}, "index", "cgroup"),
+    "lru_hash": (NUMBERS, "index", "number"),
+    "lru_percpu_hash": (NUMBERS, "index", "number"),
     "lpm_trie": (dict(key_size=8, value=u64, flags=bpf.BPF_F_NO_PREALLOC), "prefix", "number"),
-    "array_of_maps": ({}, "index", "inner"), "hash_of_maps": (dict(key=u32), "index", "inner"),
-    "devmap": ({}, "index", "one"), "devmap_hash": (dict(key=u32), "index", "one"),    # the loopback device
-    "sockmap": (dict(value_size=8), "index", "tcp"), "sockhash": (dict(key=u32, value_size=8), "index", "tcp"),
-    "cpumap": (dict(max_entries=1), "index", "number"), "xskmap": ({}, "index", "xdp"),
-    "cgroup_storage": (CGROUPS, "attachment", "number"), "percpu_cgroup_storage": (CGROUPS, "attachment", "number"),
+    "array_of_maps": ({}, "index", "inner"),
+    "hash_of_maps": (dict(key=u32), "index", "inner"),
+    "devmap": ({}, "index", "one"),
+    "devmap_hash": (dict(key=u32), "index", "one"),  # the loopback device
+    "sockmap": (dict(value_size=8), "index", "tcp"),
+    "sockhash": (dict(key=u32, value_size=8), "index", "tcp"),
+    "cpumap": (dict(max_entries=1), "index", "number"),
+    "xskmap": ({}, "index", "xdp"),
+    "cgroup_storage": (CGROUPS, "attachment", "number"),
+    "percpu_cgroup_storage": (CGROUPS, "attachment", "number"),
     "reuseport_sockarray": (dict(value_size=8), "index", "udp"),
-    "queue": (QUEUES, "index", "number"), "stack": (QUEUES, "index", "number"),
+    "queue": (QUEUES, "index", "number"),
+    "stack": (QUEUES, "index", "number"),
     "bloom_filter": (QUEUES, "index", "one"),
-    "sk_storage": (STORAGE, "udp", "number"), "inode_storage": (STORAGE, "file", "number"),
-    "task_storage": (STORAGE, "pidfd", "number"), "cgrp_storage": (STORAGE, "cgroup", "number"),
-    "struct_ops": ({}, "index", "congestion_control"), "ringbuf": (dict(max_entries=PAGE), "index", "nothing"),
+    "sk_storage": (STORAGE, "udp", "number"),
+    "inode_storage": (STORAGE, "file", "number"),
+    "task_storage": (STORAGE, "pidfd", "number"),
+    "cgrp_storage": (STORAGE, "cgroup", "number"),
+    "struct_ops": ({}, "index", "congestion_control"),
+    "ringbuf": (dict(max_entries=PAGE), "index", "nothing"),
     "user_ringbuf": (dict(max_entries=PAGE), "index", "nothing"),
     "arena": (dict(flags=bpf.BPF_F_MMAPABLE), "index", "nothing"),
 }
 KEYLESS = ("queue", "stack", "bloom_filter", "ringbuf", "user_ringbuf", "arena")
-UNREADABLE = ("perf_event_array", "cgroup_array", "xskmap", "struct_ops")     # the last: not what was written
-FILLED = ("array", "mmapable array", "percpu_array")           # with every index, from the start
+UNREADABLE = (
+    "perf_event_array",
+    "cgroup_array",
+    "xskmap",
+    "struct_ops",
+)  # the last: not what was written
+FILLED = ("array", "mmapable array", "percpu_array")  # with every index, from the start
 
 
 class Held(bpf._Fd):
@@ -4004,7 +5470,11 @@ def held_syscall(number, *arguments):
 
 def load(prog_type, code, **fields):
     """Load a program of any type, under the GPL."""
-    buffer, licence, attr = ctypes.create_string_buffer(code, len(code)), ctypes.c_char_p(b"GPL"), bpf.bpf_attr()
+    buffer, licence, attr = (
+        ctypes.create_string_buffer(code, len(code)),
+        ctypes.c_char_p(b"GPL"),
+        bpf.bpf_attr(),
+    )
     prog = attr.prog_load
     prog.prog_type, prog.insn_cnt, prog.insns = prog_type, len(code) // 8, ctypes.addressof(buffer)
     prog.license = ctypes.cast(licence, ctypes.c_void_p).value
@@ -4017,11 +5487,33 @@ def load_btf():
     """Load the types 1 int, 2 struct bpf_spin_lock, 3 struct { struct bpf_spin_lock lock; int n; }."""
     names = b"\0int\0bpf_spin_lock\0val\0locked\0lock\0n\0"
     at = lambda name: names.index(b"\0" + name + b"\0") + 1
-    words = [at(b"int"), 1 << 24, 4, 1 << 24 | 32,
-             at(b"bpf_spin_lock"), 4 << 24 | 1, 4, at(b"val"), 1, 0,
-             at(b"locked"), 4 << 24 | 2, 8, at(b"lock"), 2, 0, at(b"n"), 1, 32]
+    words = [
+        at(b"int"),
+        1 << 24,
+        4,
+        1 << 24 | 32,
+        at(b"bpf_spin_lock"),
+        4 << 24 | 1,
+        4,
+        at(b"val"),
+        1,
+        0,
+        at(b"locked"),
+        4 << 24 | 2,
+        8,
+        at(b"lock"),
+        2,
+        0,
+        at(b"n"),
+        1,
+        32,
+    ]
     types = struct.pack("=%dI" % len(words), *words)
-    blob = struct.pack("=HBB5I", 0xeb9f, 1, 0, 24, 0, len(types), len(types), len(names)) + types + names
+    blob = (
+        struct.pack("=HBB5I", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names))
+        + types
+        + names
+    )
     buffer, attr = ctypes.create_string_buffer(blob, len(blob)), bpf.bpf_attr()
     attr.btf_load.btf, attr.btf_load.btf_size = ctypes.addressof(buffer), len(blob)
     return Held(int, bpf._bpf(bpf.BPF_BTF_LOAD, attr))
@@ -4036,16 +5528,20 @@ def kernel_struct(name):
         raw = file.read()
     header, types, length, strings = struct.unpack_from("=4I", raw, 4)
     place, end, strings = header + types, header + types + length, header + strings
-    text = lambda offset: raw[strings + offset:raw.index(b"\0", strings + offset)].decode()
+    text = lambda offset: raw[strings + offset : raw.index(b"\0", strings + offset)].decode()
     wanted, type_id = raw.find(b"\0" + name.encode() + b"\0", strings) + 1 - strings, 0
     fixed, each = {1: 4, 3: 12, 14: 4, 17: 4}, {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
     while place < end:
         type_id += 1
         named, info, size = struct.unpack_from("=3I", raw, place)
-        kind, count = info >> 24 & 31, info & 0xffff
+        kind, count = info >> 24 & 31, info & 0xFFFF
         if kind == 4 and named == wanted:
             members = [struct.unpack_from("=3I", raw, place + 12 + 12 * i) for i in range(count)]
-            return type_id, size, {text(member): (bits & 0xffffff) // 8 for member, _, bits in members}
+            return (
+                type_id,
+                size,
+                {text(member): (bits & 0xFFFFFF) // 8 for member, _, bits in members},
+            )
         place += 12 + fixed.get(kind, 0) + each.get(kind, 0) * count
     return lacking("a kernel that has struct %s" % name)
 
@@ -4068,11 +5564,12 @@ def cgroup(tmp_path):
             os.mkdir(path)
             made.append(path)
         return Held(int, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
     yield make
     for path in made:
         os.rmdir(path)
     if str(tmp_path) in mounted:
-        gc.collect()                   # descriptors in it
+        gc.collect()  # descriptors in it
         status, _, err = run("umount", tmp_path)
         assert status == 0, err
 
@@ -4098,8 +5595,15 @@ class Scene:
         if self.label == "struct_ops":
             types, attr = load_btf(), bpf.bpf_attr()
             create = attr.map_create
-            create.map_type, create.key_size, create.max_entries, create.btf_fd = map_type, 4, 1, types.number
-            create.btf_vmlinux_value_type_id, create.value_size, _ = kernel_struct("bpf_struct_ops_tcp_congestion_ops")
+            create.map_type, create.key_size, create.max_entries, create.btf_fd = (
+                map_type,
+                4,
+                1,
+                types.number,
+            )
+            create.btf_vmlinux_value_type_id, create.value_size, _ = kernel_struct(
+                "bpf_struct_ops_tcp_congestion_ops"
+            )
             size = type(create).map_extra.offset
             return Map.from_fd(bpf._bpf(bpf.BPF_MAP_CREATE, attr, size=size), dup=False)
         if self.label.endswith("_of_maps"):
@@ -4120,8 +5624,13 @@ class Scene:
                 if self.label != "inode_storage":
                     raise
                 lacking("the bpf LSM, which keeps room for storages in inodes")
-            except bpf.OutOfMemory as error:           # of every element, on ppc64le 7.2
-                if self.label not in ("sk_storage", "inode_storage", "task_storage", "cgrp_storage"):
+            except bpf.OutOfMemory as error:  # of every element, on ppc64le 7.2
+                if self.label not in (
+                    "sk_storage",
+                    "inode_storage",
+                    "task_storage",
+                    "cgrp_storage",
+                ):
                     raise
                 lacking("a kernel whose storages work on this CPU (%s)" % error)
         elif self.value_kind != "nothing":
@@ -4142,21 +5651,29 @@ class Scene:
         """Return what a lookup has to find where value i was stored."""
         value = self.value(i)
         if self.value_kind in ("tcp", "udp"):
-            return int.from_bytes(value.getsockopt(socket.SOL_SOCKET, 57, 8), sys.byteorder)   # SO_COOKIE
+            return int.from_bytes(
+                value.getsockopt(socket.SOL_SOCKET, 57, 8), sys.byteorder
+            )  # SO_COOKIE
         if self.value_kind == "program":
             return int(bpf._fdinfo(value.number)["prog_id"])
         if self.value_kind == "frames":
-            return mock.ANY            # the kernel's own
+            return mock.ANY  # the kernel's own
         value = value.id if self.value_kind == "inner" else value
         return [value] * len(bpf.possible_cpus()) if "percpu" in self.label else value
 
-    index, number, one = [staticmethod(make) for make in (lambda i: i, lambda i: 7 + i, lambda i: 1)]
+    index, number, one = [
+        staticmethod(make) for make in (lambda i: i, lambda i: 7 + i, lambda i: 1)
+    ]
     nothing, frames = staticmethod(lambda i: b""), staticmethod(lambda i: bytes(80))
     prefix = staticmethod(lambda i: bpf.lpm_key("10.0.%d.0/24" % i))
-    program = staticmethod(lambda i: load(bpf.BPF_PROG_TYPE_SOCKET_FILTER, bpf._insn(0xb7) + bpf._insn(0x95)))
+    program = staticmethod(
+        lambda i: load(bpf.BPF_PROG_TYPE_SOCKET_FILTER, bpf._insn(0xB7) + bpf._insn(0x95))
+    )
     inner = staticmethod(lambda i: Map.create(ARRAY, u32, u32, 1))
 
-    def attachment(self, i):           # struct bpf_cgroup_storage_key: cgroup, attach type (0 is ingress), padding
+    def attachment(
+        self, i
+    ):  # struct bpf_cgroup_storage_key: cgroup, attach type (0 is ingress), padding
         return struct.pack("=QII", os.fstat(self.thing("cgroup", i).number).st_ino, 0, 0)
 
     def file(self, i):
@@ -4181,27 +5698,50 @@ class Scene:
         return bound
 
     def xdp(self, i):
-        ringed = self.socket(44, socket.SOCK_RAW)                                                  # AF_XDP
-        ringed.setsockopt(283, 2, 64)                                                              # XDP_RX_RING
+        ringed = self.socket(44, socket.SOCK_RAW)  # AF_XDP
+        ringed.setsockopt(283, 2, 64)  # XDP_RX_RING
         return ringed
 
     def pidfd(self, i):
-        child = subprocess.Popen([shutil.which("cat") or sys.executable], stdin=subprocess.PIPE)  # ends with its input
+        child = subprocess.Popen(
+            [shutil.which("cat") or sys.executable], stdin=subprocess.PIPE
+        )  # ends with its input
         self.open.callback(child.communicate)
-        return held_syscall({4355: 4434, 5315: 5434}.get(bpf.syscall_number(), 434), child.pid, 0)    # MIPS counts on
+        return held_syscall(
+            {4355: 4434, 5315: 5434}.get(bpf.syscall_number(), 434), child.pid, 0
+        )  # MIPS counts on
 
     def perf_event(self, i):
-        numbers = {321: 298, 357: 336, 386: 364, 280: 241, 361: 319, 351: 331, 4355: 4333, 5315: 5292}
-        if bpf.syscall_number() not in numbers:        # that tells the ABI
+        numbers = {
+            321: 298,
+            357: 336,
+            386: 364,
+            280: 241,
+            361: 319,
+            351: 331,
+            4355: 4333,
+            5315: 5292,
+        }
+        if bpf.syscall_number() not in numbers:  # that tells the ABI
             pytest.skip("the number of perf_event_open(2) is not known here")
         bpf_output = struct.pack("=IIQQQ80x", 1, 112, 10, 1, 1 << 10)
-        return held_syscall(numbers[bpf.syscall_number()], bpf_output, ctypes.c_long(-1), ctypes.c_long(0),
-                            ctypes.c_long(-1), ctypes.c_long(8))
+        return held_syscall(
+            numbers[bpf.syscall_number()],
+            bpf_output,
+            ctypes.c_long(-1),
+            ctypes.c_long(0),
+            ctypes.c_long(-1),
+            ctypes.c_long(8),
+        )
 
     def run_for_a_stack(self):
         """Have the kernel store a stack, by a test run of a raw_tracepoint program; return its id."""
-        code = bpf._load_map_fd(2, self.m.fd) + bpf._insn(0xb7, 3, 0, 0, 1 << 10) + \
-            bpf._insn(0x85, 0, 0, 0, 27) + bpf._insn(0x95)
+        code = (
+            bpf._load_map_fd(2, self.m.fd)
+            + bpf._insn(0xB7, 3, 0, 0, 1 << 10)
+            + bpf._insn(0x85, 0, 0, 0, 27)
+            + bpf._insn(0x95)
+        )
         stacker, attr = load(17, code), (u32 * 20)()
         attr[0] = stacker.number
         bpf._bpf(bpf.BPF_PROG_TEST_RUN, attr, size=ctypes.sizeof(attr))
@@ -4209,10 +5749,18 @@ class Scene:
 
     def attach(self, i):
         """Attach a cgroup_skb program that uses the map: that makes the storage."""
-        code = [bpf._load_map_fd(1, self.m.fd), bpf._insn(0xb7, 2), bpf._insn(0x85, 0, 0, 0, 81),
-                bpf._insn(0xb7, 0, 0, 0, 1), bpf._insn(0x95)]
+        code = [
+            bpf._load_map_fd(1, self.m.fd),
+            bpf._insn(0xB7, 2),
+            bpf._insn(0x85, 0, 0, 0, 81),
+            bpf._insn(0xB7, 0, 0, 0, 1),
+            bpf._insn(0x95),
+        ]
         user, attr = load(8, b"".join(code)), bpf.bpf_attr()
-        attr.prog_attach.target_fd, attr.prog_attach.attach_bpf_fd = self.thing("cgroup", i).number, user.number
+        attr.prog_attach.target_fd, attr.prog_attach.attach_bpf_fd = (
+            self.thing("cgroup", i).number,
+            user.number,
+        )
         bpf._bpf(bpf.BPF_PROG_ATTACH, attr)
         self.open.callback(lambda: (bpf._bpf(bpf.BPF_PROG_DETACH, attr), user))
 
@@ -4222,8 +5770,12 @@ class Scene:
         _, size, common = kernel_struct("bpf_struct_ops_tcp_congestion_ops")
         value, start = bytearray(size), common["data"]
         for name in ("ssthresh", "cong_avoid", "undo_cwnd"):
-            self.made[name, i] = load(27, bpf._insn(0xb7) + bpf._insn(0x95), attach_btf_id=type_id,
-                                      expected_attach_type=list(members).index(name))
+            self.made[name, i] = load(
+                27,
+                bpf._insn(0xB7) + bpf._insn(0x95),
+                attach_btf_id=type_id,
+                expected_attach_type=list(members).index(name),
+            )
             struct.pack_into("=Q", value, start + members[name], self.made[name, i].number)
         struct.pack_into("15s", value, start + members["name"], b"bpft_%d" % os.getpid())
         self.open.callback(self.unregister)
@@ -4232,7 +5784,7 @@ class Scene:
     def unregister(self):
         try:
             self.m.delete(0)
-        except bpf.SyscallError:       # never registered, or no longer
+        except bpf.SyscallError:  # never registered, or no longer
             pass
 
 
@@ -4251,8 +5803,10 @@ def values_of(batches):
 
 # operation: call; what it returns, and what is under the key then: the old value, the new one, None
 OPS = {
-    "get": (lambda m, k, v: m[k], "old", "old"), "next": (lambda m, k, v: m.next_key(), "key", "old"),
-    "del": (lambda m, k, v: m.delete(k), None, None), "take": (lambda m, k, v: m.lookup_and_delete(k), "old", None),
+    "get": (lambda m, k, v: m[k], "old", "old"),
+    "next": (lambda m, k, v: m.next_key(), "key", "old"),
+    "del": (lambda m, k, v: m.delete(k), None, None),
+    "take": (lambda m, k, v: m.lookup_and_delete(k), "old", None),
     "put": (lambda m, k, v: m.update(k, v), None, "new"),
     "noexist": (lambda m, k, v: m.update(k, v, bpf.BPF_NOEXIST), None, "new"),
     "exist": (lambda m, k, v: m.update(k, v, bpf.BPF_EXIST), None, "new"),
@@ -4261,12 +5815,17 @@ OPS = {
     "put_batch": (lambda m, k, v: m.update_batch([k], [v]), 1, "new"),
     "del_batch": (lambda m, k, v: m.delete_batch([k]), 1, None),
     "freeze": (lambda m, k, v: m.freeze(), None, "old"),
-    "mmap": (lambda m, k, v: mapped(m), "old", "old"), "mmap_write": (lambda m, k, v: mapped(m, v), "old", "new"),
+    "mmap": (lambda m, k, v: mapped(m), "old", "old"),
+    "mmap_write": (lambda m, k, v: mapped(m, v), "old", "new"),
 }
 KEYLESS_OPS = dict(
-    OPS, get=(lambda m, k, v: m.peek(), "old", None), take=(lambda m, k, v: m.pop(), "old", None),
-    put=(lambda m, k, v: m.push(v), None, None), noexist=(lambda m, k, v: m.push(v, bpf.BPF_NOEXIST), None, None),
-    exist=(lambda m, k, v: m.push(v, bpf.BPF_EXIST), None, None))
+    OPS,
+    get=(lambda m, k, v: m.peek(), "old", None),
+    take=(lambda m, k, v: m.pop(), "old", None),
+    put=(lambda m, k, v: m.push(v), None, None),
+    noexist=(lambda m, k, v: m.push(v, bpf.BPF_NOEXIST), None, None),
+    exist=(lambda m, k, v: m.push(v, bpf.BPF_EXIST), None, None),
+)
 BLOOM_OPS = dict(KEYLESS_OPS, get=(lambda m, k, v: (v in m) or None, True, None))
 
 
@@ -4287,7 +5846,12 @@ def answer(label, cgroup, state, op):
         if got is None and returns:
             return "none"
         zero = [0] * len(bpf.possible_cpus()) if "percpu" in label else 0
-        known = {"old": zero if state == "empty" else s.read(i), "new": s.read(i + 1), "key": key, "all": whole}
+        known = {
+            "old": zero if state == "empty" else s.read(i),
+            "new": s.read(i + 1),
+            "key": key,
+            "all": whole,
+        }
         assert label in UNREADABLE or got == known.get(returns, returns)
         if readable and leaves != "old":
             assert m.get(key) == known.get(leaves) and (key in m) == (leaves is not None)
@@ -4295,18 +5859,28 @@ def answer(label, cgroup, state, op):
 
 
 @kernel
-@pytest.mark.skipif(not sys.platform.startswith("linux") or bpf._kernel_release() < (6, 18), reason="measured on 6.18")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or bpf._kernel_release() < (6, 18),
+    reason="measured on 6.18",
+)
 @pytest.mark.parametrize("label", sorted(ANSWERS))
 def test_every_map_type_answers_as_the_oracle_says(label, cgroup):
     row = ANSWERS[label] if ANSWERS[label].count("|") == 6 else ANSWERS[label] + USUAL
     told = [words.split() for words in row.split("|")]
-    answers = [[word if word == "-" else answer(label, cgroup, state, op) for op, word in zip(ops.split(), words)]
-               for (state, ops), words in zip(COLUMNS, told)]
+    answers = [
+        [
+            word if word == "-" else answer(label, cgroup, state, op)
+            for op, word in zip(ops.split(), words)
+        ]
+        for (state, ops), words in zip(COLUMNS, told)
+    ]
     assert answers == told
 
 
 def test_the_oracle_tells_of_every_type_and_operation():
-    assert {label.split()[-1] for label in ANSWERS} == {bpf.map_type_name(number) for number in range(1, 34)}
+    assert {label.split()[-1] for label in ANSWERS} == {
+        bpf.map_type_name(number) for number in range(1, 34)
+    }
     assert set(SHAPES) == set(ANSWERS)
     for row in ANSWERS.values():
         told = (row if row.count("|") == 6 else row + USUAL).split("|")
@@ -4314,11 +5888,21 @@ def test_the_oracle_tells_of_every_type_and_operation():
 
 
 @kernel
-@pytest.mark.parametrize("cmd, refused", [
-    ("LOOKUP_ELEM", lambda m: m[1]), ("UPDATE_ELEM", lambda m: m.update(1, 1)), ("DELETE_ELEM", lambda m: m.delete(1)),
-    ("GET_NEXT_KEY", lambda m: m.next_key()), ("LOOKUP_AND_DELETE_ELEM", lambda m: m.lookup_and_delete(1))])
+@pytest.mark.parametrize(
+    "cmd, refused",
+    [
+        ("LOOKUP_ELEM", lambda m: m[1]),
+        ("UPDATE_ELEM", lambda m: m.update(1, 1)),
+        ("DELETE_ELEM", lambda m: m.delete(1)),
+        ("GET_NEXT_KEY", lambda m: m.next_key()),
+        ("LOOKUP_AND_DELETE_ELEM", lambda m: m.lookup_and_delete(1)),
+    ],
+)
 def test_oracle_refusals_for_want_of_keys_name_the_command(cmd, refused):
-    for m in (Map.create(QUEUE, None, u64, 4), Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=PAGE)):
+    for m in (
+        Map.create(QUEUE, None, u64, 4),
+        Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=PAGE),
+    ):
         with pytest.raises(bpf.NotSupported) as info:
             refused(m)
         assert info.value.cmd == "BPF_MAP_" + cmd
@@ -4326,7 +5910,9 @@ def test_oracle_refusals_for_want_of_keys_name_the_command(cmd, refused):
 
 @kernel
 def test_oracle_eopnotsupp_has_its_kernel_name():
-    with pytest.raises(bpf.NotSupported, match="EOPNOTSUPP"):  # Python says ENOTSUP, a letter from ENOTSUPP
+    with pytest.raises(
+        bpf.NotSupported, match="EOPNOTSUPP"
+    ):  # Python says ENOTSUP, a letter from ENOTSUPP
         Map.create(bpf.BPF_MAP_TYPE_XSKMAP)[0]
 
 
@@ -4334,13 +5920,15 @@ def test_oracle_eopnotsupp_has_its_kernel_name():
 def test_oracle_ring_buffers_are_mapped_for_reading():
     with pytest.raises(bpf.PermissionDenied) as info:
         Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=PAGE).mmap(writable=True)
-    assert "BPF_F_RDONLY_PROG" not in str(info.value)          # which has nothing to do with it
+    assert "BPF_F_RDONLY_PROG" not in str(info.value)  # which has nothing to do with it
 
 
 @kernel
 def test_oracle_an_arena_stays_where_it_was_mapped_first():
     arena = created(bpf.BPF_MAP_TYPE_ARENA, max_entries=4, flags=bpf.BPF_F_MMAPABLE)
-    with arena.mmap(), pytest.raises(bpf.InvalidArgument):     # it can be mapped: this is no NotSupported
+    with arena.mmap(), pytest.raises(
+        bpf.InvalidArgument
+    ):  # it can be mapped: this is no NotSupported
         arena.mmap()
 
 
@@ -4355,21 +5943,24 @@ def test_oracle_maps_of_maps_take_maps_and_give_ids():
         assert list(outer) == list(outer.keys()) and outer.get(1) is None
         assert Map.from_id(outer[0], u32, u64)[1] == 11
         with pytest.raises(bpf.InvalidArgument):
-            outer[1] = Map.create(HASH, u32, u32, 4)           # of another shape
+            outer[1] = Map.create(HASH, u32, u32, 4)  # of another shape
         with pytest.raises(bpf.BadFileDescriptor):
             outer[1] = 987654
 
 
 @kernel
-@pytest.mark.parametrize("map_type", [bpf.BPF_MAP_TYPE_SOCKMAP, bpf.BPF_MAP_TYPE_SOCKHASH,
-                                      bpf.BPF_MAP_TYPE_REUSEPORT_SOCKARRAY])
+@pytest.mark.parametrize(
+    "map_type",
+    [bpf.BPF_MAP_TYPE_SOCKMAP, bpf.BPF_MAP_TYPE_SOCKHASH, bpf.BPF_MAP_TYPE_REUSEPORT_SOCKARRAY],
+)
 def test_oracle_sockets_go_in_as_such_and_come_back_as_cookies(map_type):
-    with Map.create(map_type, u32, value_size=8, max_entries=4) as m, \
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+    with Map.create(map_type, u32, value_size=8, max_entries=4) as m, socket.socket(
+        socket.AF_INET, socket.SOCK_DGRAM
+    ) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(("127.0.0.1", 0))
         m[3] = bound
-        cookie = bound.getsockopt(socket.SOL_SOCKET, 57, 8)    # SO_COOKIE
+        cookie = bound.getsockopt(socket.SOL_SOCKET, 57, 8)  # SO_COOKIE
         assert m.key_type is u32 and m.value_type is u64 and m.lookup_bytes(3) == cookie
         assert list(m.items()) == [(3, int.from_bytes(cookie, sys.byteorder))]
         with pytest.raises(bpf.SyscallError) as info, open(os.devnull) as file:
@@ -4377,24 +5968,36 @@ def test_oracle_sockets_go_in_as_such_and_come_back_as_cookies(map_type):
         assert info.value.errno in (errno.ENOTSOCK, errno.EINVAL)
     with Map.create(map_type, u32) as narrow, pytest.raises(bpf.SyscallError) as info:
         narrow[0]
-    assert narrow.value_type is u32 and type(info.value) is bpf.SyscallError and info.value.errno == errno.ENOSPC
+    assert (
+        narrow.value_type is u32
+        and type(info.value) is bpf.SyscallError
+        and info.value.errno == errno.ENOSPC
+    )
 
 
 @kernel
-@pytest.mark.parametrize("map_type, order", [(QUEUE, [2, 3, 4]), (bpf.BPF_MAP_TYPE_STACK, [4, 3, 2])])
+@pytest.mark.parametrize(
+    "map_type, order", [(QUEUE, [2, 3, 4]), (bpf.BPF_MAP_TYPE_STACK, [4, 3, 2])]
+)
 def test_oracle_queues_and_stacks_keep_their_order(map_type, order):
     with Map.create(map_type, None, u64, 3) as m:
         for value in (1, 2, 3):
             m.push(value)
         with pytest.raises(bpf.MapFull):
             m.push(4)
-        m.push(4, bpf.BPF_EXIST)                               # the oldest makes room
+        m.push(4, bpf.BPF_EXIST)  # the oldest makes room
         for value in order:
             assert m.peek() == value == m.pop()
         for empty in (m.peek, m.pop):
             with pytest.raises(bpf.KeyNotFound, match="empty"):
                 empty()
-        for refused in (lambda: 1 in m, lambda: m[1], lambda: list(m), m.next_key, lambda: m.get(1)):
+        for refused in (
+            lambda: 1 in m,
+            lambda: m[1],
+            lambda: list(m),
+            m.next_key,
+            lambda: m.get(1),
+        ):
             with pytest.raises(bpf.NotSupported):
                 refused()
 
@@ -4405,7 +6008,10 @@ def test_oracle_bloom_filters_know_what_they_hold():
         assert Value(1, 1) not in m and m.info.map_extra == 3
         for number in range(100):
             m.push(Value(number, number))
-        assert all(Value(number, number) in m and bytes(Value(number, number)) in m for number in range(100))
+        assert all(
+            Value(number, number) in m and bytes(Value(number, number)) in m
+            for number in range(100)
+        )
         assert sum(Value(number, 0) in m for number in range(1, 1001)) < 200
         for wrong in (7, b"short", Key()):
             with pytest.raises(bpf.LayoutError):
@@ -4413,12 +6019,21 @@ def test_oracle_bloom_filters_know_what_they_hold():
 
 
 @kernel
-@pytest.mark.parametrize("size, prefixes, matches", [
-    (8, ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3"],
-     {"10.1.2.3": 3, "10.1.2.4": 2, "10.2.0.0": 1, "10.1.0.0/15": 1, "11.0.0.0": 0}),
-    (20, ["2001:db8::/32", "2001:db8:1::/48", "::ffff:10.0.0.0/104"],
-     {"2001:db8::1": 0, "2001:db8:1::1": 1, "::ffff:10.9.9.9": 2, "2001:db9::": None}),
-])
+@pytest.mark.parametrize(
+    "size, prefixes, matches",
+    [
+        (
+            8,
+            ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3"],
+            {"10.1.2.3": 3, "10.1.2.4": 2, "10.2.0.0": 1, "10.1.0.0/15": 1, "11.0.0.0": 0},
+        ),
+        (
+            20,
+            ["2001:db8::/32", "2001:db8:1::/48", "::ffff:10.0.0.0/104"],
+            {"2001:db8::1": 0, "2001:db8:1::1": 1, "::ffff:10.9.9.9": 2, "2001:db9::": None},
+        ),
+    ],
+)
 def test_oracle_lpm_tries_find_the_longest_match(size, prefixes, matches):
     if size == 20:
         ipv6()
@@ -4426,10 +6041,12 @@ def test_oracle_lpm_tries_find_the_longest_match(size, prefixes, matches):
         for number, prefix in enumerate(prefixes):
             m[bpf.lpm_key(prefix)] = number
         assert {address: m.get(bpf.lpm_key(address)) for address in matches} == matches
-        assert dict(m.items()) == {bpf.lpm_key(prefix): number for number, prefix in enumerate(prefixes)}
+        assert dict(m.items()) == {
+            bpf.lpm_key(prefix): number for number, prefix in enumerate(prefixes)
+        }
         m.delete(bpf.lpm_key(prefixes[1]))
         with pytest.raises(bpf.KeyNotFound):
-            m.delete(bpf.lpm_key(prefixes[1]))                 # exact, though a shorter one still matches
+            m.delete(bpf.lpm_key(prefixes[1]))  # exact, though a shorter one still matches
 
 
 class Locked(ctypes.Structure):
@@ -4440,14 +6057,24 @@ class Locked(ctypes.Structure):
 @pytest.mark.parametrize("map_type", [HASH, ARRAY])
 def test_oracle_locked_values(map_type):
     with Map.create(map_type, u32, Locked, 4, btf=load_btf(), btf_key=1, btf_value=3) as m:
-        m.update(0, Locked(0xff, 5), bpf.BPF_F_LOCK)
+        m.update(0, Locked(0xFF, 5), bpf.BPF_F_LOCK)
         out, lock = Locked(), bpf.BPF_F_LOCK
-        assert m.lookup_into(0, out, lock) and (out.lock, out.n) == (0, 5)         # the lock itself is hidden
-        assert m.lookup(0, lock).n == m.get(0, flags=lock).n == m[0].n == 5 and m.lookup_bytes(0, lock) == bytes(out)
+        assert m.lookup_into(0, out, lock) and (out.lock, out.n) == (
+            0,
+            5,
+        )  # the lock itself is hidden
+        assert m.lookup(0, lock).n == m.get(0, flags=lock).n == m[0].n == 5 and m.lookup_bytes(
+            0, lock
+        ) == bytes(out)
         assert m.update_batch([1, 2], [Locked(0, 6), Locked(0, 7)], lock) == 2
         assert [m.lookup(key, lock).n for key in range(3)] == [5, 6, 7]
         assert {key: value.n for key, value in m.items() if value.n} == {0: 5, 1: 6, 2: 7}
-        found = {key: value.n for keys, values in m.lookup_batch() for key, value in zip(keys, values) if value.n}
+        found = {
+            key: value.n
+            for keys, values in m.lookup_batch()
+            for key, value in zip(keys, values)
+            if value.n
+        }
         assert found == {0: 5, 1: 6, 2: 7}
         if map_type == HASH:
             if KERNEL >= (5, 14):
@@ -4462,9 +6089,12 @@ def test_oracle_locked_values(map_type):
         if KERNEL >= (6, 2):
             with pytest.raises(bpf.NotSupported):
                 m.freeze()
-    with Map.create(map_type, u32, Locked, 4) as plain:        # without the BTF that tells of the lock
-        for refused in (lambda: plain.lookup(0, lock), lambda: plain.update(0, Locked(), lock),
-                        lambda: plain.update_batch([0], [Locked()], lock)):
+    with Map.create(map_type, u32, Locked, 4) as plain:  # without the BTF that tells of the lock
+        for refused in (
+            lambda: plain.lookup(0, lock),
+            lambda: plain.update(0, Locked(), lock),
+            lambda: plain.update_batch([0], [Locked()], lock),
+        ):
             with pytest.raises(bpf.InvalidArgument):
                 refused()
 
@@ -4475,37 +6105,74 @@ def test_oracle_locked_values(map_type):
 @kernel
 def test_a_map_that_bpftool_made_and_filled(bpffs):
     pin = os.path.join(bpffs, "made")
-    bpftool("map", "create", pin, "type", "hash", "key", "8", "value", "16", "entries", "10", "name", "made")
+    bpftool(
+        "map",
+        "create",
+        pin,
+        "type",
+        "hash",
+        "key",
+        "8",
+        "value",
+        "16",
+        "entries",
+        "10",
+        "name",
+        "made",
+    )
     rng = random.Random(1)
     for src in range(10):
-        key, value = Key(src, rng.randrange(1 << 16), 6, 0), Value(rng.randrange(1 << 64), rng.randrange(1 << 64))
-        bpftool("map", "update", "pinned", pin, "key", *(list(bytes(key)) + ["value"] + list(bytes(value))))
+        key, value = (
+            Key(src, rng.randrange(1 << 16), 6, 0),
+            Value(rng.randrange(1 << 64), rng.randrange(1 << 64)),
+        )
+        bpftool(
+            "map",
+            "update",
+            "pinned",
+            pin,
+            "key",
+            *(list(bytes(key)) + ["value"] + list(bytes(value))),
+        )
         m = Map.from_pin(pin, Key, Value)
         assert bytes(m[key]) == bytes(value) and m[key].packets == value.packets
         told = bpftool("map", "lookup", "pinned", pin, "key", *bytes(key))
-        assert bytes(int(byte, 16) for byte in told["value"]) == bytes(m[key]) == m.lookup_bytes(key)
+        assert (
+            bytes(int(byte, 16) for byte in told["value"]) == bytes(m[key]) == m.lookup_bytes(key)
+        )
     dumped = bpftool("map", "dump", "pinned", pin)
     as_bytes = lambda words: bytes(int(word, 16) for word in words)
     assert {as_bytes(entry["key"]): as_bytes(entry["value"]) for entry in dumped} == {
-        bytes(key): bytes(value) for key, value in m.items()}
+        bytes(key): bytes(value) for key, value in m.items()
+    }
 
 
 @kernel
 def test_maps_that_bpftrace_fills():
     running = subprocess.Popen(
-        [program("bpftrace"), "-e", 'interval:ms:50 { @h%d[cpu, "abc"] = count(); @p%d[7] = 1234; }' % (
-            os.getpid(), os.getpid())],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        [
+            program("bpftrace"),
+            "-e",
+            'interval:ms:50 { @h%d[cpu, "abc"] = count(); @p%d[7] = 1234; }'
+            % (os.getpid(), os.getpid()),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
     try:
+
         class Hit(ctypes.Structure):
             _fields_ = [("cpu", u64), ("text", ctypes.c_char * 4)]
             _pack_ = 1
             _layout_ = "ms"
+
         end = time.time() + 30
         while time.time() < end and running.poll() is None:
             try:
-                plain, hits = [Map.from_name("AT_%s%d" % (letter, os.getpid()), ctype, u64)
-                               for letter, ctype in (("p", u64), ("h", Hit))]
+                plain, hits = [
+                    Map.from_name("AT_%s%d" % (letter, os.getpid()), ctype, u64)
+                    for letter, ctype in (("p", u64), ("h", Hit))
+                ]
                 if 7 in plain and list(hits):
                     break
             except bpf.MapNotFound:
@@ -4514,16 +6181,26 @@ def test_maps_that_bpftrace_fills():
         else:
             pytest.fail("bpftrace made no maps: %s" % running.stderr.read())
         assert plain[7] == 1234 and hits.type == bpf.BPF_MAP_TYPE_PERCPU_HASH
-        os.kill(running.pid, signal.SIGSTOP)                   # its programs go on: compare between two readings
+        os.kill(running.pid, signal.SIGSTOP)  # its programs go on: compare between two readings
         key = next(iter(hits))
         assert key.text == b"abc" and key.cpu in bpf.possible_cpus()
         before = hits[key]
         told = bpftool("map", "lookup", "id", hits.id, "key", *bytes(key))["values"]
         after = hits[key]
-        middle = [int.from_bytes(bytes(int(byte, 16) for byte in cpu["value"]), sys.byteorder) for cpu in told]
-        assert all(low <= value <= high for low, value, high in zip(before, middle, after)) and sum(after) > 0
+        middle = [
+            int.from_bytes(bytes(int(byte, 16) for byte in cpu["value"]), sys.byteorder)
+            for cpu in told
+        ]
+        assert (
+            all(low <= value <= high for low, value, high in zip(before, middle, after))
+            and sum(after) > 0
+        )
         told = bpftool("map", "lookup", "id", plain.id, "key", *bytes(u64(7)))
-        assert bytes(int(byte, 16) for byte in told["value"]) == plain.lookup_bytes(7) == bytes(u64(1234))
+        assert (
+            bytes(int(byte, 16) for byte in told["value"])
+            == plain.lookup_bytes(7)
+            == bytes(u64(1234))
+        )
     finally:
         os.kill(running.pid, signal.SIGCONT)
         running.kill()
@@ -4533,8 +6210,9 @@ def test_maps_that_bpftrace_fills():
 @kernel
 def test_values_that_a_program_of_ours_wrote():
     loopback()
-    with Map.create(HASH, bpf._Ports, bpf._Traffic, 16) as flows, \
-            Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1) as total:
+    with Map.create(HASH, bpf._Ports, bpf._Traffic, 16) as flows, Map.create(
+        bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1
+    ) as total:
         receiver, sender = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
         with receiver, sender:
             receiver.bind(("127.0.0.1", 0))
@@ -4662,16 +6340,48 @@ char _license[] SEC("license") = "GPL";
 # enumerators compilers before enum64 cut.
 FOUR, EIGHT = struct.pack("=I", 0x01020304), struct.pack("=Q", 0x0807060504030201)
 EVERY = {
-    "name": "hello", "text": [-1, 1] + [0] * 6, "code": 99, "yes": True, "tiny": "SOME", "signs": [[0] * 3, [0, 0, -3]],
+    "name": "hello",
+    "text": [-1, 1] + [0] * 6,
+    "code": 99,
+    "yes": True,
+    "tiny": "SOME",
+    "signs": [[0] * 3, [0, 0, -3]],
     "packed": [dict.fromkeys(("tag", "wide", "odd"), 0), {"tag": 1, "wide": 0x12345678, "odd": -2}],
-    "grid": [[[0] * 3, [0] * 3], [[0, 0, 65535], [0] * 3]], "five": -5, "seven": 33, "crossing": -0x76543210, "one": 1,
-    "three": 5, "flag": True, "hue": "BLUE", "whole": 0xfedcba98, "forty": 0x123456789a, "color": "GREEN",
-    "colors": ["RED", 6], "mood": "BAD", "inner": {"odd": -1, "u": {
-        "number": 0x01020304, "bytes": list(FOUR), "lower": struct.unpack("=H", FOUR[:2])[0],
-        "pair": [struct.unpack("=H", FOUR[2:])[0], 0]}},
-    "next": "0x0", "x": 41, "y": -1, "deep": 0x0807060504030201, "deeper": [list(EIGHT[:4]), list(EIGHT[4:])],
-    "raw": list(struct.pack("=2i", 41, -1) + EIGHT), "qualified": 9, "call": "0xffff888000001234",
-    "opaque": "0x0", "wide": -7, "uwide": 1 << 64, "tail": []}
+    "grid": [[[0] * 3, [0] * 3], [[0, 0, 65535], [0] * 3]],
+    "five": -5,
+    "seven": 33,
+    "crossing": -0x76543210,
+    "one": 1,
+    "three": 5,
+    "flag": True,
+    "hue": "BLUE",
+    "whole": 0xFEDCBA98,
+    "forty": 0x123456789A,
+    "color": "GREEN",
+    "colors": ["RED", 6],
+    "mood": "BAD",
+    "inner": {
+        "odd": -1,
+        "u": {
+            "number": 0x01020304,
+            "bytes": list(FOUR),
+            "lower": struct.unpack("=H", FOUR[:2])[0],
+            "pair": [struct.unpack("=H", FOUR[2:])[0], 0],
+        },
+    },
+    "next": "0x0",
+    "x": 41,
+    "y": -1,
+    "deep": 0x0807060504030201,
+    "deeper": [list(EIGHT[:4]), list(EIGHT[4:])],
+    "raw": list(struct.pack("=2i", 41, -1) + EIGHT),
+    "qualified": 9,
+    "call": "0xffff888000001234",
+    "opaque": "0x0",
+    "wide": -7,
+    "uwide": 1 << 64,
+    "tail": [],
+}
 ENUMS = dict(RED=0, GREEN=5, BLUE=7, BAD=-2, GOOD=1, SMALL=1, LARGE=0x500000002, NONE=0, SOME=100)
 ENUM_BITS = dict(tiny=8, big=64, color=32, colors=32, mood=32)
 
@@ -4679,8 +6389,18 @@ ENUM_BITS = dict(tiny=8, big=64, color=32, colors=32, mood=32)
 def bpf_object(directory, name, source):
     """Compile C for BPF with type information; return the object's path."""
     (directory / (name + ".c")).write_text(source)
-    status, _, err = run(program("clang"), "-O2", "-g", "-w", "-target", "bpf", "-c", directory / (name + ".c"),
-                         "-o", directory / (name + ".o"))
+    status, _, err = run(
+        program("clang"),
+        "-O2",
+        "-g",
+        "-w",
+        "-target",
+        "bpf",
+        "-c",
+        directory / (name + ".c"),
+        "-o",
+        directory / (name + ".o"),
+    )
     assert status == 0, err
     return directory / (name + ".o")
 
@@ -4693,13 +6413,20 @@ def every_object(tmp_path_factory):
 @pytest.fixture
 def every(every_object, bpffs):
     """Load the program above and run it once; return a function from a map's name to its pin, or to another run."""
-    directory, prog, packet = os.path.join(bpffs, "maps"), os.path.join(bpffs, "fill"), every_object.with_name("packet")
+    directory, prog, packet = (
+        os.path.join(bpffs, "maps"),
+        os.path.join(bpffs, "fill"),
+        every_object.with_name("packet"),
+    )
     bpftool("prog", "load", every_object, prog, "type", "classifier", "pinmaps", directory)
     packet.write_bytes(bytes(64))
-    pinned = {name.replace(".", "_"): os.path.join(directory, name) for name in os.listdir(directory)}
+    pinned = {
+        name.replace(".", "_"): os.path.join(directory, name) for name in os.listdir(directory)
+    }
 
     def pin(name=None):
         return pinned[name] if name else bpftool("prog", "run", "pinned", prog, "data_in", packet)
+
     assert pin()["retval"] == 0
     pin.names = sorted(pinned)
     return pin
@@ -4717,17 +6444,21 @@ def agree(ours, told, name=""):
             for label, member in told.items():
                 flattened.update(member if label == "" else {label: member})
             return agree(ours, flattened)
-        return list(ours) == list(told) and all(agree(ours[label], told[label], label) for label in told)
+        return list(ours) == list(told) and all(
+            agree(ours[label], told[label], label) for label in told
+        )
     if isinstance(ours, list):
         return len(ours) == len(told) and all(agree(*pair, name=name) for pair in zip(ours, told))
     if isinstance(told, list):
-        return bytes(number & 0xff for number in told).split(b"\0")[0] == ours.encode()
+        return bytes(number & 0xFF for number in told).split(b"\0")[0] == ours.encode()
     if isinstance(ours, str) and ours.startswith("0x") and isinstance(told, int):
         return int(ours, 16) == told
     if isinstance(told, str) and told.startswith("0x"):
         number, bits = ENUMS.get(ours, ours), int(told, 16)
         return bits == (number if number >= 0 else number & (1 << bits.bit_length()) - 1)
-    if isinstance(told, str) and isinstance(ours, int):            # a whole key or value is a number, its name is lost
+    if isinstance(told, str) and isinstance(
+        ours, int
+    ):  # a whole key or value is a number, its name is lost
         return (ours - ENUMS[told]) % (1 << 32) == 0
     if isinstance(told, int) and name in ENUM_BITS:
         return (ours - told) % (1 << ENUM_BITS[name]) == 0
@@ -4736,8 +6467,10 @@ def agree(ours, told, name=""):
 
 def dumped(*words):
     """Return {raw key: what bpftool makes of the entry} of a map."""
-    return {bytes(int(byte, 16) for byte in entry["key"]): entry["formatted"]
-            for entry in bpftool("map", "dump", *words)}
+    return {
+        bytes(int(byte, 16) for byte in entry["key"]): entry["formatted"]
+        for entry in bpftool("map", "dump", *words)
+    }
 
 
 def raw_key(ctype, given):
@@ -4749,38 +6482,63 @@ def test_btf_values_are_what_the_source_of_the_program_says(every, every_object)
     with Map.from_pin(every("hash")) as m:
         first, second, third = sorted(m, key=bytes)
         assert bpf.to_python(first) == dict(
-            zip("abcd", struct.pack("=I", 0x01020300)), word=0x01020300, ends=[{"port": 80}, {"port": 65535}],
-            color="GREEN", low=5, mid=1000, high=0x70000)
+            zip("abcd", struct.pack("=I", 0x01020300)),
+            word=0x01020300,
+            ends=[{"port": 80}, {"port": 65535}],
+            color="GREEN",
+            low=5,
+            mid=1000,
+            high=0x70000,
+        )
         for key in (first, second):
             plain = bpf.to_python(m[key])
             assert json.loads(bpf.to_json(m[key])) == plain
-            assert plain.pop("big") in ("LARGE", ENUMS["LARGE"]) or KERNEL < (6, 0)    # enum64 came in 6.0
+            assert plain.pop("big") in ("LARGE", ENUMS["LARGE"]) or KERNEL < (
+                6,
+                0,
+            )  # enum64 came in 6.0
             assert plain == EVERY
         value = m[first]
         assert value == m[second] != m[third] and hash(value) == hash(m[second])
         assert (value.name, value.code, value.yes, value.tiny) == (b"hello", 99, True, 100)
-        assert (value.signs[1][2], value.packed[1].wide, value.grid[1][0][2]) == (-3, 0x12345678, 65535)
+        assert (value.signs[1][2], value.packed[1].wide, value.grid[1][0][2]) == (
+            -3,
+            0x12345678,
+            65535,
+        )
         assert (value.five, value.seven, value.crossing, value.three) == (-5, 33, -0x76543210, 5)
-        assert (value.forty, value.wide, value.uwide) == (0x123456789a, -7, 1 << 64)
+        assert (value.forty, value.wide, value.uwide) == (0x123456789A, -7, 1 << 64)
         assert (value.x, value.deeper[1][3], value.raw[0]) == (41, EIGHT[7], EVERY["raw"][0])
         assert value.inner.u.pair[0] == EVERY["inner"]["u"]["pair"][0]
-        assert value.call == 0xffff888000001234 and value.opaque == 0 and len(value.tail) == 0
-        key = m.key_type(word=0x01020301, color=7, low=6, mid=1000, high=0x70001)      # bits by keyword, too
+        assert value.call == 0xFFFF888000001234 and value.opaque == 0 and len(value.tail) == 0
+        key = m.key_type(
+            word=0x01020301, color=7, low=6, mid=1000, high=0x70001
+        )  # bits by keyword, too
         key.ends[0].port, key.ends[1].port = 81, 65535
         assert key == second and hash(key) == hash(second) and m[key] == value
         assert "crossing=-1985229328" in repr(value) and "mid=1000" in repr(key)
         table = bpf.describe_layout(m.value_type)
-        assert "27     6    signs: s8 [2][3]\n" in table and "73:4   4:1    crossing: s64:33\n" in table
+        assert (
+            "27     6    signs: s8 [2][3]\n" in table
+            and "73:4   4:1    crossing: s64:33\n" in table
+        )
         compiled_types = BTF.from_file(every_object)
         assert compiled_types.sizeof("every") == m.value_size == m.btf.sizeof("struct every")
-        assert all(compiled_types.offsetof("every", path) == m.btf.offsetof("every", path) for path in plain)
+        assert all(
+            compiled_types.offsetof("every", path) == m.btf.offsetof("every", path)
+            for path in plain
+        )
     with Map.from_pin(every("floats")) as m:
-        if KERNEL >= (5, 13):          # before, libbpf takes floating point out of what it loads
-            assert bpf.to_python(m[0]) == {"d": 3.141592653589793, "f": -0.5, "more": [float("inf"), -1.0]}
+        if KERNEL >= (5, 13):  # before, libbpf takes floating point out of what it loads
+            assert bpf.to_python(m[0]) == {
+                "d": 3.141592653589793,
+                "f": -0.5,
+                "more": [float("inf"), -1.0],
+            }
     with Map.from_pin(every("every_rodata")) as m:
         assert bpf.to_python(m[0]) == {"limit": 7, "greeting": "hello"} and m.info.frozen
     with Map.from_pin(every("kptrs")) as m:
-        if KERNEL >= (5, 17):          # before, type tags
+        if KERNEL >= (5, 17):  # before, type tags
             assert [member[4] for member in m.btf.members("held")] == [(), ("kptr",)]
             assert "task: task_t __kptr *" in bpf.describe_layout(m.value_type)
         assert bpf.to_python(m[0]) == {"id": 0, "task": "0x0"}
@@ -4790,25 +6548,44 @@ def test_btf_values_are_what_the_source_of_the_program_says(every, every_object)
 def test_btf_decoding_agrees_with_bpftool(every):
     compared = set()
     for name in every.names:
-        if name in ("floats", "flow"):             # bpftool has no floating point; the other is empty
+        if name in ("floats", "flow"):  # bpftool has no floating point; the other is empty
             continue
         with Map.from_pin(every(name)) as m:
             told = dumped("pinned", every(name))
             assert {raw_key(m.key_type, key) for key in m} == set(told)
             for key, value in m.items():
                 expected, ours = told[raw_key(m.key_type, key)], bpf.to_python(value)
-                assert "key" not in expected or agree(bpf.to_python(key), expected["key"]), (key, expected)
+                assert "key" not in expected or agree(bpf.to_python(key), expected["key"]), (
+                    key,
+                    expected,
+                )
                 if name.startswith("percpu"):
                     assert [cpu["cpu"] for cpu in expected["values"]] == list(bpf.possible_cpus())
                     theirs = [cpu["value"] for cpu in expected["values"]]
                 elif "key" in expected:
                     theirs = expected["value"]
-                else:                              # {section: [{variable: value}, ...]}
-                    theirs = {label: one[label] for one in expected["value"][m.value_type.__name__] for label in one}
+                else:  # {section: [{variable: value}, ...]}
+                    theirs = {
+                        label: one[label]
+                        for one in expected["value"][m.value_type.__name__]
+                        for label in one
+                    }
                 assert agree(ours, theirs), (ours, theirs)
                 compared.add(name)
-    assert compared == {"hash", "scratch", "percpu_hash", "percpu_array", "lru", "rows", "moods", "locks", "kptrs",
-                        "every_data", "every_bss", "every_rodata"}
+    assert compared == {
+        "hash",
+        "scratch",
+        "percpu_hash",
+        "percpu_array",
+        "lru",
+        "rows",
+        "moods",
+        "locks",
+        "kptrs",
+        "every_data",
+        "every_bss",
+        "every_rodata",
+    }
 
 
 STRUCT_OPS_C = r"""
@@ -4835,18 +6612,30 @@ def test_btf_of_struct_ops_is_the_kernels_own(tmp_path, vmlinux):
     except bpf.BTFError:
         pytest.skip("this kernel has no struct_ops for TCP (5.6, CONFIG_BPF_JIT)")
     name = "cc_%d" % os.getpid()
-    bpftool("struct_ops", "register", bpf_object(tmp_path, "ops", STRUCT_OPS_C.replace("NAME", name)))
-    map_id, = [ops["id"] for ops in bpftool("struct_ops", "show") if ops["name"] == name]
+    bpftool(
+        "struct_ops", "register", bpf_object(tmp_path, "ops", STRUCT_OPS_C.replace("NAME", name))
+    )
+    (map_id,) = [ops["id"] for ops in bpftool("struct_ops", "show") if ops["name"] == name]
     try:
         with Map.from_id(map_id) as m:
-            assert m.type == bpf.BPF_MAP_TYPE_STRUCT_OPS and m.info.btf_id != 0 and m.info.btf_value_type_id == 0
+            assert (
+                m.type == bpf.BPF_MAP_TYPE_STRUCT_OPS
+                and m.info.btf_id != 0
+                and m.info.btf_value_type_id == 0
+            )
             value = m[0]
-            assert type(value).__name__ == "bpf_struct_ops_tcp_congestion_ops" == m.value_type.__name__
+            assert (
+                type(value).__name__ == "bpf_struct_ops_tcp_congestion_ops" == m.value_type.__name__
+            )
             assert agree(bpf.to_python(value), dumped("id", map_id)[bytes(4)]["value"])
             assert bpf.to_python(value)["data"]["name"] == name and value.data.name == name.encode()
-            assert m.btf.offsetof(m.value_type.__name__, "data.name") == m.lookup_bytes(0).index(name.encode())
-            assert [bpftool("prog", "show", "id", prog)["name"] for prog in (
-                value.data.ssthresh, value.data.cong_avoid, value.data.undo_cwnd)] == ["one", "two", "three"]
+            assert m.btf.offsetof(m.value_type.__name__, "data.name") == m.lookup_bytes(0).index(
+                name.encode()
+            )
+            assert [
+                bpftool("prog", "show", "id", prog)["name"]
+                for prog in (value.data.ssthresh, value.data.cong_avoid, value.data.undo_cwnd)
+            ] == ["one", "two", "three"]
     finally:
         bpftool("struct_ops", "unregister", "id", map_id)
 
@@ -4867,12 +6656,21 @@ def of_kind(btf, *kinds):
 
 def some_records(btf, rng):
     """Return the ids of some 370 structs and unions, each the only type of its tag."""
-    tags = collections.Counter(btf.type(type_id).name for type_id in of_kind(
-        btf, bpf.BTF_KIND_ENUM, bpf.BTF_KIND_ENUM64, bpf.BTF_KIND_FWD, *RECORDS))
+    tags = collections.Counter(
+        btf.type(type_id).name
+        for type_id in of_kind(
+            btf, bpf.BTF_KIND_ENUM, bpf.BTF_KIND_ENUM64, bpf.BTF_KIND_FWD, *RECORDS
+        )
+    )
     ids = [type_id for type_id in of_kind(btf, *RECORDS) if tags[btf.type(type_id).name] == 1]
     with_bits = [type_id for type_id in ids if any(bits for _, _, _, bits in flat(btf, type_id))]
     underscored = [type_id for type_id in ids if btf.type(type_id).name.startswith("__")]
-    return rng.sample(ids, 300) + rng.sample(with_bits, 50) + underscored[:20] + [btf.find("task_struct")]
+    return (
+        rng.sample(ids, 300)
+        + rng.sample(with_bits, 50)
+        + underscored[:20]
+        + [btf.find("task_struct")]
+    )
 
 
 def flat(btf, t, start=0):
@@ -4895,7 +6693,7 @@ def test_btf_every_record_of_the_kernel_is_built_at_its_offsets(vmlinux):
             if hasattr(field, "offset"):
                 assert 8 * field.offset == offset and not bits, (ctype, name)
                 fields += 1
-            else:                      # bitfields and 128 bits are no fields of ctypes
+            else:  # bitfields and 128 bits are no fields of ctypes
                 assert bits or vmlinux.sizeof(member_id) == 16, (ctype, name)
                 wide += 1
     assert fields > 10000 and wide > 100
@@ -4904,11 +6702,23 @@ def test_btf_every_record_of_the_kernel_is_built_at_its_offsets(vmlinux):
 @kernel
 def test_btf_of_the_kernel_without_sys(vmlinux):
     """On rescue systems the kernel is asked for its types."""
-    source = "import sys, bpflookup; print(bpflookup.BTF.from_vmlinux().data == sys.stdin.buffer.read())"
+    source = (
+        "import sys, bpflookup; print(bpflookup.BTF.from_vmlinux().data == sys.stdin.buffer.read())"
+    )
     with open("/sys/kernel/btf/vmlinux", "rb") as file:
         status, out, err = run(
-            program("unshare"), "-m", "sh", "-c", 'mount -t tmpfs none /sys/kernel && exec "$@"', "sh",
-            sys.executable, "-c", source, stdin=file, env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)))
+            program("unshare"),
+            "-m",
+            "sh",
+            "-c",
+            'mount -t tmpfs none /sys/kernel && exec "$@"',
+            "sh",
+            sys.executable,
+            "-c",
+            source,
+            stdin=file,
+            env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+        )
     if KERNEL < (5, 11):
         assert "BTFError: the kernel's BTF can't be had" in err
     else:
@@ -4920,12 +6730,19 @@ def random_path(btf, rng, t):
     path = ""
     while True:
         t = btf.type(t)
-        if t.kind in (bpf.BTF_KIND_TYPEDEF, bpf.BTF_KIND_CONST, bpf.BTF_KIND_VOLATILE, bpf.BTF_KIND_TYPE_TAG):
+        if t.kind in (
+            bpf.BTF_KIND_TYPEDEF,
+            bpf.BTF_KIND_CONST,
+            bpf.BTF_KIND_VOLATILE,
+            bpf.BTF_KIND_TYPE_TAG,
+        ):
             t = t.type_id
         elif t.kind == bpf.BTF_KIND_ARRAY and t.count:
             t, path = t.type_id, path + "[%d]" % rng.randrange(t.count)
         else:
-            members = [member for member in flat(btf, t) if not member[3]] if t.kind in RECORDS else []
+            members = (
+                [member for member in flat(btf, t) if not member[3]] if t.kind in RECORDS else []
+            )
             if not members:
                 return path[1:]
             name, t, _, _ = rng.choice(members)
@@ -4944,27 +6761,57 @@ def test_btf_offsets_of_kernel_types_are_those_of_compiled_c(tmp_path, vmlinux, 
             told.append("%d" % vmlinux.offsetof(type_id, path))
         for path, _, offset, bits in flat(vmlinux, type_id):
             if bits:
-                lines.append("{ %s *v = memset(room, 0, sizeof(*v)); v->%s = -1; show(sizeof(*v)); }" % (name, path))
-                every_bit, place = getattr(ctype.from_buffer_copy(b"\xff" * t.size), path), vmlinux.offsetof(t, path)
-                assert every_bit in (-1, (1 << bits) - 1) and (place.bit_offset, place.bits) == (offset, bits)
+                lines.append(
+                    "{ %s *v = memset(room, 0, sizeof(*v)); v->%s = -1; show(sizeof(*v)); }"
+                    % (name, path)
+                )
+                every_bit, place = (
+                    getattr(ctype.from_buffer_copy(b"\xff" * t.size), path),
+                    vmlinux.offsetof(t, path),
+                )
+                assert every_bit in (-1, (1 << bits) - 1) and (place.bit_offset, place.bits) == (
+                    offset,
+                    bits,
+                )
                 obj = ctype()
                 setattr(obj, path, every_bit)
                 told.append("".join("%d:%02x " % pair for pair in enumerate(bytes(obj)) if pair[1]))
     with open(vmlinux_h) as file:
         header = file.read()
-    enums = [vmlinux.type(type_id) for type_id in of_kind(vmlinux, bpf.BTF_KIND_ENUM, bpf.BTF_KIND_ENUM64)]
-    names = collections.Counter(name for t in enums for name in [t.name] + list(vmlinux.enumerators(t).values()))
-    alone = [t for t in enums if t.name and all(names[name] == 1 for name in vmlinux.enumerators(t).values())]
-    for t in rng.sample([t for t in alone if names[t.name] == 1], 100) + [t for t in alone if t.flag][:20]:
+    enums = [
+        vmlinux.type(type_id)
+        for type_id in of_kind(vmlinux, bpf.BTF_KIND_ENUM, bpf.BTF_KIND_ENUM64)
+    ]
+    names = collections.Counter(
+        name for t in enums for name in [t.name] + list(vmlinux.enumerators(t).values())
+    )
+    alone = [
+        t
+        for t in enums
+        if t.name and all(names[name] == 1 for name in vmlinux.enumerators(t).values())
+    ]
+    for t in (
+        rng.sample([t for t in alone if names[t.name] == 1], 100)
+        + [t for t in alone if t.flag][:20]
+    ):
         for number, name in vmlinux.enumerators(t).items():
             lines.append('printf("%%lld %%d\\n", (long long)%s, (enum %s)-1 < 0);' % (name, t.name))
             told.append("%d %d" % (number, vmlinux.ctype(t)(-1).value < 0))
     for t in enums:
         start = header.find("\nenum %s {" % t.name)
         end = header.find("}", start) + 1
-        if start >= 0 and t.size != 4 and header[end] == ";":      # older bpftools leave out how large it is
-            header = header[:end] + " __attribute__((mode(%s)))" % {1: "QI", 2: "HI", 8: "DI"}[t.size] + header[end:]
-    printed = compiled(tmp_path, header + """
+        if (
+            start >= 0 and t.size != 4 and header[end] == ";"
+        ):  # older bpftools leave out how large it is
+            header = (
+                header[:end]
+                + " __attribute__((mode(%s)))" % {1: "QI", 2: "HI", 8: "DI"}[t.size]
+                + header[end:]
+            )
+    printed = compiled(
+        tmp_path,
+        header
+        + """
         int printf(const char *, ...);
         void *memset(void *, int, unsigned long);
         static unsigned char room[1 << 20];
@@ -4974,18 +6821,35 @@ def test_btf_offsets_of_kernel_types_are_those_of_compiled_c(tmp_path, vmlinux, 
             printf("\\n");
         }
         int main(void) { %s return 0; }
-    """ % "\n".join(lines)).splitlines()
+    """
+        % "\n".join(lines),
+    ).splitlines()
     assert len(printed) == len(told) > 2000
-    assert [(line, ours, theirs) for line, ours, theirs in zip(lines, told, printed) if ours != theirs] == []
+    assert [
+        (line, ours, theirs) for line, ours, theirs in zip(lines, told, printed) if ours != theirs
+    ] == []
 
 
 def test_btf_python_source_needs_neither_btf_nor_the_module(vmlinux):
     rng, given = random.Random(2), []
     sample = some_records(vmlinux, rng)
     for type_id in sample:
-        name, content = vmlinux.type(type_id).name, bytes(rng.getrandbits(8) for _ in range(vmlinux.sizeof(type_id)))
-        given.append([name + "_" * keyword.iskeyword(name), vmlinux.python_source(type_id), content.hex()])
-    done = subprocess.run([sys.executable, "-I", "-S", "-W", "error", "-c", textwrap.dedent("""
+        name, content = (
+            vmlinux.type(type_id).name,
+            bytes(rng.getrandbits(8) for _ in range(vmlinux.sizeof(type_id))),
+        )
+        given.append(
+            [name + "_" * keyword.iskeyword(name), vmlinux.python_source(type_id), content.hex()]
+        )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-W",
+            "error",
+            "-c",
+            textwrap.dedent("""
         import json, sys
         def told(name, source, content):
             namespace = {}
@@ -4998,9 +6862,16 @@ def test_btf_python_source_needs_neither_btf_nor_the_module(vmlinux):
                     {key: getattr(obj, key) for key, field in attributes.items() if isinstance(field, property)}]
         print(json.dumps([told(*one) for one in json.load(sys.stdin)]))
         assert "bpflookup" not in sys.modules
-    """)], input=json.dumps(given).encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """),
+        ],
+        input=json.dumps(given).encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert done.returncode == 0, done.stderr.decode()
-    for type_id, (_, _, content), (size, offsets, numbers) in zip(sample, given, json.loads(done.stdout.decode())):
+    for type_id, (_, _, content), (size, offsets, numbers) in zip(
+        sample, given, json.loads(done.stdout.decode())
+    ):
         obj = vmlinux.ctype(type_id).from_buffer_copy(bytes.fromhex(content))
         assert size == vmlinux.sizeof(type_id)
         for name, _, offset, bits in flat(vmlinux, type_id):
@@ -5022,16 +6893,29 @@ class EitherAddresses(ctypes.Union):
     _fields_ = [("ip4", u32), ("ip6", u8 * 16)]
 
 
-FLOW = [("src", u32), ("port", u16), ("proto", u8), ("flags", u8), ("delta", ctypes.c_int64),
-        ("label", ctypes.c_char * 8), ("first", Pair), ("second", Pair), ("address", EitherAddresses),
-        ("mark", u32, 4), ("rest", u32, 28), ("counts", u32 * 4), ("color", u32), ("_pad", u64)]
+FLOW = [
+    ("src", u32),
+    ("port", u16),
+    ("proto", u8),
+    ("flags", u8),
+    ("delta", ctypes.c_int64),
+    ("label", ctypes.c_char * 8),
+    ("first", Pair),
+    ("second", Pair),
+    ("address", EitherAddresses),
+    ("mark", u32, 4),
+    ("rest", u32, 28),
+    ("counts", u32 * 4),
+    ("color", u32),
+    ("_pad", u64),
+]
 
 
 def flow_like(first="", last="", *new, **tags):
     """Return struct flow as a caller would write it; new fields, if any, in the place of those from first to last."""
     names, fields = [field[0] for field in FLOW], list(FLOW)
     if new:
-        fields[names.index(first):names.index(last) + 1] = new
+        fields[names.index(first) : names.index(last) + 1] = new
     if ("address", EitherAddresses) in fields:
         tags["_anonymous_"] = ["address"]
     return type("flow", (ctypes.Structure,), dict(tags, _fields_=fields))
@@ -5042,47 +6926,110 @@ PROOFS = {
     "all is right": (flow_like(), None, None),
     "fields swapped": (
         flow_like("port", "flags", ("proto", u8), ("flags", u8), ("port", u16)),
-        "proto is at byte 4, 1 bytes here, at byte 6, 1 bytes in BTF", "port is at byte 6"),
+        "proto is at byte 4, 1 bytes here, at byte 6, 1 bytes in BTF",
+        "port is at byte 6",
+    ),
     "fields of one size swapped": (
         flow_like("first", "second", ("second", Pair), ("first", Pair)),
-        "second is at byte 24, 4 bytes here, at byte 28, 4 bytes in BTF; first is at byte 28", "first is at byte 28"),
+        "second is at byte 24, 4 bytes here, at byte 28, 4 bytes in BTF; first is at byte 28",
+        "first is at byte 28",
+    ),
     "wider": (
-        flow_like("port", "flags", ("port", u32)), "port is at byte 4, 4 bytes here, at byte 4, 2 bytes", "port"),
+        flow_like("port", "flags", ("port", u32)),
+        "port is at byte 4, 4 bytes here, at byte 4, 2 bytes",
+        "port",
+    ),
     "narrower": (
-        flow_like("delta", "delta", ("delta", u32), ("_x", u32)), "delta is at byte 8, 4 bytes here", "delta"),
+        flow_like("delta", "delta", ("delta", u32), ("_x", u32)),
+        "delta is at byte 8, 4 bytes here",
+        "delta",
+    ),
     "nested swapped": (
         flow_like("second", "second", ("second", SwappedPair)),
-        "second.high is at byte 0, 2 bytes here, at byte 2, 2 bytes in BTF; second.low is", "second.high"),
+        "second.high is at byte 0, 2 bytes here, at byte 2, 2 bytes in BTF; second.low is",
+        "second.high",
+    ),
     "anonymous branch moved": (
         flow_like("address", "address", ("ip6", u8 * 8), ("ip4", u32), ("_x", u32)),
-        "ip6 is at byte 32, 8 bytes here, at byte 32, 16 bytes in BTF; ip4 is at byte 40", "ip4 is at byte 40"),
+        "ip6 is at byte 32, 8 bytes here, at byte 32, 16 bytes in BTF; ip4 is at byte 40",
+        "ip4 is at byte 40",
+    ),
     "bits moved": (
-        flow_like("mark", "rest", ("mark", u32, 5), ("rest", u32, 27)), "mark is at byte 48, :5 bytes here", "rest"),
+        flow_like("mark", "rest", ("mark", u32, 5), ("rest", u32, 27)),
+        "mark is at byte 48, :5 bytes here",
+        "rest",
+    ),
     "renamed": (flow_like("src", "src", ("source", u32), _btf_={"source": "src"}), None, None),
     "renamed wrongly": (
         flow_like("src", "src", ("source", u32), _btf_={"source": "color"}),
-        "source is at byte 0, 4 bytes here, at byte 68, 4 bytes in BTF", "src is in BTF alone"),
+        "source is at byte 0, 4 bytes here, at byte 68, 4 bytes in BTF",
+        "src is in BTF alone",
+    ),
     "renamed to nothing": (
-        flow_like(_btf_={"src": "sauce"}), "src has no member 'sauce' in BTF", "src is in BTF alone"),
+        flow_like(_btf_={"src": "sauce"}),
+        "src has no member 'sauce' in BTF",
+        "src is in BTF alone",
+    ),
     "bound to nothing": (
-        flow_like("port", "flags", ("flags", u16), ("port", u16), _btf_={"flags": None, "port": None}), None, None),
+        flow_like(
+            "port", "flags", ("flags", u16), ("port", u16), _btf_={"flags": None, "port": None}
+        ),
+        None,
+        None,
+    ),
     "no name in common": (
-        flow_like("src", "_pad", ("x", u64), ("y", u64 * 9)), None,
-        "x has no member 'x' in BTF; y has no member 'y' in BTF; src is in BTF alone"),
-    "signedness": (flow_like("delta", "delta", ("delta", u64)), None, "delta is u64 here, s64 in BTF"),
+        flow_like("src", "_pad", ("x", u64), ("y", u64 * 9)),
+        None,
+        "x has no member 'x' in BTF; y has no member 'y' in BTF; src is in BTF alone",
+    ),
+    "signedness": (
+        flow_like("delta", "delta", ("delta", u64)),
+        None,
+        "delta is u64 here, s64 in BTF",
+    ),
     "signed enum": (flow_like("color", "color", ("color", ctypes.c_int32)), None, None),
-    "floating point": (flow_like("counts", "counts", ("counts", ctypes.c_float * 4)), None, "counts[] is f32 here"),
-    "array length": (flow_like("counts", "counts", ("counts", u16 * 8)), None, "counts is u16[8] here, u32 [4] in BTF"),
-    "array for a number": (flow_like("delta", "delta", ("delta", u32 * 2)), None, "delta is u32[2] here"),
-    "number for a record": (flow_like("first", "first", ("first", u32)), None, "first is u32 here, struct (anonymous)"),
-    "record for a number": (flow_like("src", "src", ("src", Pair)), None, "src is struct Pair here, u32 in BTF"),
+    "floating point": (
+        flow_like("counts", "counts", ("counts", ctypes.c_float * 4)),
+        None,
+        "counts[] is f32 here",
+    ),
+    "array length": (
+        flow_like("counts", "counts", ("counts", u16 * 8)),
+        None,
+        "counts is u16[8] here, u32 [4] in BTF",
+    ),
+    "array for a number": (
+        flow_like("delta", "delta", ("delta", u32 * 2)),
+        None,
+        "delta is u32[2] here",
+    ),
+    "number for a record": (
+        flow_like("first", "first", ("first", u32)),
+        None,
+        "first is u32 here, struct (anonymous)",
+    ),
+    "record for a number": (
+        flow_like("src", "src", ("src", Pair)),
+        None,
+        "src is struct Pair here, u32 in BTF",
+    ),
     "a member left out": (
-        flow_like("second", "second", ("_x", u32)), None, "_x has no member '_x' in BTF; second is in BTF alone"),
+        flow_like("second", "second", ("_x", u32)),
+        None,
+        "_x has no member '_x' in BTF; second is in BTF alone",
+    ),
     "bits as a whole": (
-        flow_like("mark", "rest", ("bits", u32)), None,
-        "bits has no member 'bits' in BTF; mark is in BTF alone; rest is in BTF alone"),
+        flow_like("mark", "rest", ("bits", u32)),
+        None,
+        "bits has no member 'bits' in BTF; mark is in BTF alone; rest is in BTF alone",
+    ),
     "bytes match anything": (
-        flow_like("label", "second", ("label", u8 * 8), ("first", u8 * 4), ("second", ctypes.c_char * 4)), None, None),
+        flow_like(
+            "label", "second", ("label", u8 * 8), ("first", u8 * 4), ("second", ctypes.c_char * 4)
+        ),
+        None,
+        None,
+    ),
 }
 
 
@@ -5099,10 +7046,18 @@ def test_btf_proves_a_callers_type(case, every):
         with pytest.raises(bpf.LayoutError) as error:
             Map.from_pin(every("flow"), u32, ctype, strict=strict)
         text = str(error.value)
-        assert expected in text.split("\n")[0] and "value of map" in text and "(hash 'flow')" in text
+        assert (
+            expected in text.split("\n")[0] and "value of map" in text and "(hash 'flow')" in text
+        )
         table, source = text.split("\nwrite instead\n")
         marked = [line for line in table.split("\n")[1:] if line.startswith(">")]
-        first = table.split(" in BTF")[0].split(": ", 2)[2].split(" ")[0].replace("[]", "").split(".")[-1]
+        first = (
+            table.split(" in BTF")[0]
+            .split(": ", 2)[2]
+            .split(" ")[0]
+            .replace("[]", "")
+            .split(".")[-1]
+        )
         assert len(marked) == 1 and " %s: " % first in marked[0] and table.count(" | ") >= 15, text
         assert "delta: s64" in table and "flow in the map's BTF" in table
         namespace = {"ctypes": ctypes}
@@ -5117,7 +7072,10 @@ def test_btf_suggestions_work_for_every_type(every):
     for name in every.names:
         with Map.from_pin(every(name)) as m:
             info, types = m.info, []
-            for type_id, ctype in ((info.btf_key_type_id, m.key_type), (info.btf_value_type_id, m.value_type)):
+            for type_id, ctype in (
+                (info.btf_key_type_id, m.key_type),
+                (info.btf_value_type_id, m.value_type),
+            ):
                 namespace = {}
                 if type_id:
                     exec(m.btf.python_source(type_id), namespace)
@@ -5127,12 +7085,20 @@ def test_btf_suggestions_work_for_every_type(every):
                 assert own.key_type is types[0] and own.value_type is types[1]
                 read = lambda m: {raw_key(m.key_type, key): m.lookup_bytes(key) for key in m}
                 assert read(own) == read(m)
-                for label in ("five", "crossing", "hue", "forty", "wide", "uwide") if name == "scratch" else ():
-                    assert [getattr(own[index], label) for index in own] == [getattr(m[index], label) for index in m]
+                for label in (
+                    ("five", "crossing", "hue", "forty", "wide", "uwide")
+                    if name == "scratch"
+                    else ()
+                ):
+                    assert [getattr(own[index], label) for index in own] == [
+                        getattr(m[index], label) for index in m
+                    ]
     wrong = type("wrong", (ctypes.Structure,), {"_fields_": [("state", u8 * 40)]})
     with pytest.raises(bpf.LayoutError, match="state is at byte 0, 40 bytes here, at byte"):
         Map.from_pin(every("every_bss"), value=wrong)
-    with pytest.raises(bpf.LayoutError, match="(?s)is u64 here, s64 in BTF.*write.*c_int64") as error:
+    with pytest.raises(
+        bpf.LayoutError, match="(?s)is u64 here, s64 in BTF.*write.*c_int64"
+    ) as error:
         Map.from_pin(every("moods"), key=u64, strict=True)
     assert "(hole)" not in str(error.value)
     Map.from_pin(every("moods"), u64, ctypes.c_int32).close()
@@ -5145,10 +7111,14 @@ def test_btf_on_demand(every, flows, bpffs):
         assert m.key_type is m.btf.ctype(m.info.btf_key_type_id) and m.key_type.__name__ == "key"
         assert m.value_type is m.btf.ctype("struct every") and m.value_type.__name__ == "every"
     with Map.from_pin(every("hash"), bytes, bytes) as m:
-        assert all(type(key) is type(value) is bytes for key, value in m.items()) and m.btf is not None
+        assert (
+            all(type(key) is type(value) is bytes for key, value in m.items()) and m.btf is not None
+        )
     with Map.from_pin(every("every_data"), value=BTF) as m:
         assert m.key_type is u32 and m.value_type.__name__ == ".data"
-        with pytest.raises(bpf.BTFError, match="key of map .* has no BTF type: its BTF has no type for it"):
+        with pytest.raises(
+            bpf.BTFError, match="key of map .* has no BTF type: its BTF has no type for it"
+        ):
             Map.from_pin(every("every_data"), key=BTF)
     for options in (dict(key=BTF), dict(value=BTF)):
         with pytest.raises(bpf.BTFError, match="has no BTF type: the map has none"):
@@ -5166,7 +7136,8 @@ def test_btf_that_may_not_be_had(every, bpffs):
         os.chmod(directory, 0o755)
     for name in every.names:
         os.chmod(every(name), 0o444)
-    text = as_nobody("""
+    text = as_nobody(
+        """
         m = bpf.Map.from_pin(pin("hash"))
         print(m.btf, m.key_type, m.value_type, m.info.btf_id > 0, len(list(m.items())))
         m = bpf.Map.from_pin(pin("every_data"))
@@ -5178,9 +7149,20 @@ def test_btf_that_may_not_be_had(every, bpffs):
                 bpf.Map.from_pin(pin("hash"), **what)
             except bpf.BTFError as error:
                 print(error)
-    """, pin=every, own=type("own", (ctypes.Structure,), {"_fields_": [("first", u32 * 7), ("last", u32), ("_", u32)]}))
+    """,
+        pin=every,
+        own=type(
+            "own",
+            (ctypes.Structure,),
+            {"_fields_": [("first", u32 * 7), ("last", u32), ("_", u32)]},
+        ),
+    )
     lines = text.splitlines()
-    assert lines[:3] == ["None <class 'bytes'> <class 'bytes'> True 3", "None True <class 'bytes'> True", "None 2"]
+    assert lines[:3] == [
+        "None <class 'bytes'> <class 'bytes'> True 3",
+        "None True <class 'bytes'> True",
+        "None 2",
+    ]
     for what, line in zip(("key", "value"), lines[3:]):
         assert line.startswith(what + " of map ") and "(hash 'hash') has no BTF type: " in line
         assert "BPF_BTF_GET_FD_BY_ID" in line and "EPERM" in line and "CAP_SYS_ADMIN" in line
@@ -5188,15 +7170,21 @@ def test_btf_that_may_not_be_had(every, bpffs):
 
 @kernel
 def test_btf_types_are_written_scanned_and_batched(every):
-    with Map.from_pin(every("moods"), mode="rw") as m:             # numbers: s64 -> enum
-        assert dict(m) == {0: m[0], -1: 1, -2: 1} and set(m) == {0, -1, -2} and m[0] & 0xffffffff == 0xfffffffe
+    with Map.from_pin(every("moods"), mode="rw") as m:  # numbers: s64 -> enum
+        assert (
+            dict(m) == {0: m[0], -1: 1, -2: 1}
+            and set(m) == {0, -1, -2}
+            and m[0] & 0xFFFFFFFF == 0xFFFFFFFE
+        )
         m[-5] = 7
         m.update(-6, m.value_type(1), bpf.BPF_NOEXIST)
         out = m.value_type()
-        assert m.lookup_into(-5, out) and out.value == 7 == m.get(-5) and -6 in m and m.get(-7) is None
+        assert (
+            m.lookup_into(-5, out) and out.value == 7 == m.get(-5) and -6 in m and m.get(-7) is None
+        )
         with pytest.raises(bpf.LayoutError):
             m[1 << 63] = 0
-    with Map.from_pin(every("rows"), mode="rw") as m:              # u64 -> struct inner[3]
+    with Map.from_pin(every("rows"), mode="rw") as m:  # u64 -> struct inner[3]
         row, inner = m[2], m.btf.ctype("inner")
         assert row._type_ is inner and len(row) == 3 and (row[0].odd, row[2].u.number) == (-2, 2)
         assert list(row[2].u.bytes) == list(struct.pack("=I", 2))
@@ -5209,24 +7197,50 @@ def test_btf_types_are_written_scanned_and_batched(every):
         for foreign in (inner(), (u8 * 36)(), bytes(35), 5):
             with pytest.raises(bpf.LayoutError):
                 m[1] = foreign
-        got = {key: bpf.to_python(value) for keys, values in m.lookup_batch(2) for key, value in zip(keys, values)}
-        assert got == {key: bpf.to_python(value) for key, value in m.items()} and set(got) == {0, 1, 2, 9, 10}
-        assert m.update_batch([20, 21], [row, bytes(36)]) == 2 and m[20][0].odd == 5 and bytes(m[21]) == bytes(36)
+        got = {
+            key: bpf.to_python(value)
+            for keys, values in m.lookup_batch(2)
+            for key, value in zip(keys, values)
+        }
+        assert got == {key: bpf.to_python(value) for key, value in m.items()} and set(got) == {
+            0,
+            1,
+            2,
+            9,
+            10,
+        }
+        assert (
+            m.update_batch([20, 21], [row, bytes(36)]) == 2
+            and m[20][0].odd == 5
+            and bytes(m[21]) == bytes(36)
+        )
         assert m.delete_batch([20, 21, 9]) == 3
         drained = [list(keys) for keys, _ in m.lookup_and_delete_batch()]
         assert sorted(sum(drained, [])) == [0, 1, 2, 10] and list(m) == []
-    with Map.from_pin(every("hash"), mode="rw") as m:              # struct key -> struct every
+    with Map.from_pin(every("hash"), mode="rw") as m:  # struct key -> struct every
         entries = dict(m)
-        assert set(m) == set(entries) == {m.key_type.from_buffer_copy(bytes(key)) for key in entries}
+        assert (
+            set(m) == set(entries) == {m.key_type.from_buffer_copy(bytes(key)) for key in entries}
+        )
         for keys, values in m.lookup_batch():
             assert all(entries[key] == value == m[key] for key, value in zip(keys, values))
         key = m.key_type(low=7)
         value = next(iter(entries.values()))
-        value.crossing, value.five, value.wide, value.forty = -(1 << 32), 15, -(1 << 127), (1 << 40) - 1
+        value.crossing, value.five, value.wide, value.forty = (
+            -(1 << 32),
+            15,
+            -(1 << 127),
+            (1 << 40) - 1,
+        )
         m[key] = value
         again, told = m[bytes(key)], dumped("pinned", every("hash"))[bytes(key)]["value"]
         assert again == value and agree(bpf.to_python(again), told)
-        assert (again.crossing, again.five, again.wide, again.forty) == (-(1 << 32), 15, -(1 << 127), (1 << 40) - 1)
+        assert (again.crossing, again.five, again.wide, again.forty) == (
+            -(1 << 32),
+            15,
+            -(1 << 127),
+            (1 << 40) - 1,
+        )
         with pytest.raises(bpf.LayoutError):
             value.five = 16
         with pytest.raises(bpf.KeyNotFound, match="no such key: .*'low': 6"):
@@ -5234,18 +7248,29 @@ def test_btf_types_are_written_scanned_and_batched(every):
     with Map.from_pin(every("percpu_hash"), mode="rw") as m:
         m[3] = [m.value_type(odd=cpu) for cpu in range(len(bpf.possible_cpus()))]
         assert [value.odd for value in m[3]] == list(range(len(bpf.possible_cpus())))
-    with Map.from_pin(every("lru"), mode="rw") as m:               # u16[2] -> s64
+    with Map.from_pin(every("lru"), mode="rw") as m:  # u16[2] -> s64
         m[m.key_type(5, 6)] = -9
-        assert m[bytes(m.key_type(5, 6))] == -9 and sorted(bpf.to_python(list(m))) == [[0, 7], [1, 7], [2, 7], [5, 6]]
+        assert m[bytes(m.key_type(5, 6))] == -9 and sorted(bpf.to_python(list(m))) == [
+            [0, 7],
+            [1, 7],
+            [2, 7],
+            [5, 6],
+        ]
 
 
 @kernel
 def test_btf_global_variables_are_read_and_set_in_place(every):
-    with Map.from_pin(every("every_data"), mode="rw") as m, m.mmap() as mapped, m.mmap(writable=True) as live:
-        assert mapped[0].hits == m[0].hits == 12 and mapped[0].last == m[0].last and mapped[0].last.low == 7
+    with Map.from_pin(every("every_data"), mode="rw") as m, m.mmap() as mapped, m.mmap(
+        writable=True
+    ) as live:
+        assert (
+            mapped[0].hits == m[0].hits == 12
+            and mapped[0].last == m[0].last
+            and mapped[0].last.low == 7
+        )
         every()
         assert (mapped[0].hits, live[0].hits) == (19, 19)
-        live[0].hits = 100                         # the program sees what is stored here
+        live[0].hits = 100  # the program sees what is stored here
         live[0].last.mid = 3
         assert m[0].hits == 100 and m[0].last.mid == 3 and m[0].last.low == 7
         every()
@@ -5258,28 +7283,40 @@ def test_btf_global_variables_are_read_and_set_in_place(every):
             mapped[0] = value
         at = m.btf.offsetof(".data", "last.word")
         assert at == m.btf.offsetof(m.info.btf_value_type_id, "last") == type(value).last.offset
-        assert bytes(mapped.view[at:at + 4]) == bytes(u32(value.last.word))
+        assert bytes(mapped.view[at : at + 4]) == bytes(u32(value.last.word))
     with Map.from_pin(every("every_rodata"), mode="rw") as m, m.mmap() as mapped:
         assert mapped[0].greeting == b"hello" and mapped[0].limit == 7
         with pytest.raises(bpf.PermissionDenied):
             m[0] = m[0]
     with Map.from_pin(every("every_bss"), mode="rw") as m, m.mmap() as mapped:
         state = mapped[0].state[1]
-        assert (state.tag, state.text) == (1, b"h") and bpf.to_python(state)["mood"] == "BAD" and mapped[0].never == 0
+        assert (
+            (state.tag, state.text) == (1, b"h")
+            and bpf.to_python(state)["mood"] == "BAD"
+            and mapped[0].never == 0
+        )
 
 
 @pytest.mark.bench
 def test_bench_one_offset_cold_against_pahole_and_bpftool(vmlinux):
     source = "import bpflookup; print(bpflookup.BTF.from_vmlinux().offsetof('task_struct', 'comm'))"
     blob, env = "/sys/kernel/btf/vmlinux", dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
-    rows = [("offsetof, this module", [sys.executable, "-c", source]),
-            ("pahole -C task_struct", [program("pahole"), "-C", "task_struct", blob]),
-            ("bpftool btf dump, format c", [program("bpftool"), "btf", "dump", "file", blob, "format", "c"])]
+    rows = [
+        ("offsetof, this module", [sys.executable, "-c", source]),
+        ("pahole -C task_struct", [program("pahole"), "-C", "task_struct", blob]),
+        (
+            "bpftool btf dump, format c",
+            [program("bpftool"), "btf", "dump", "file", blob, "format", "c"],
+        ),
+    ]
     ours, paholes = [run(*words, env=env)[1] for _, words in rows[:2]]
-    line, = [line for line in paholes.splitlines() if " comm[16];" in line]
+    (line,) = [line for line in paholes.splitlines() if " comm[16];" in line]
     assert int(ours) == int(line.split("/*")[1].split()[0])
     times = best([lambda _, words=words: run(*words, env=env) for _, words in rows], 5, 1)
-    print("\noffset of task_struct.comm, whole processes, Python %s  (to reach: 300 ms)" % sys.version.split()[0])
+    print(
+        "\noffset of task_struct.comm, whole processes, Python %s  (to reach: 300 ms)"
+        % sys.version.split()[0]
+    )
     for (name, _), seconds in zip(rows, times):
         print("  %-28s %5.0f ms  %5.2f x the first" % (name, seconds * 1e3, seconds / times[0]))
     assert times[0] <= 0.3
@@ -5291,18 +7328,32 @@ def test_bench_one_offset_cold_against_pahole_and_bpftool(vmlinux):
 def faulty(m, fd):
     """Return {name: operation} of what can be done with a hash map of u32 keys that has the keys 0..9."""
     return {
-        "lookup": lambda: m[3], "get": lambda: m.get(3), "contains": lambda: 3 in m,
-        "into": lambda: m.lookup_into(3, bytearray(8)), "bytes": lambda: m.lookup_bytes(3),
-        "update": lambda: m.update(3, 9), "delete": lambda: m.delete(3), "take": lambda: m.lookup_and_delete(4),
-        "next": lambda: m.next_key(3), "items": lambda: sorted(m.items()), "keys": lambda: sorted(m),
+        "lookup": lambda: m[3],
+        "get": lambda: m.get(3),
+        "contains": lambda: 3 in m,
+        "into": lambda: m.lookup_into(3, bytearray(8)),
+        "bytes": lambda: m.lookup_bytes(3),
+        "update": lambda: m.update(3, 9),
+        "delete": lambda: m.delete(3),
+        "take": lambda: m.lookup_and_delete(4),
+        "next": lambda: m.next_key(3),
+        "items": lambda: sorted(m.items()),
+        "keys": lambda: sorted(m),
         "batch": lambda: sum(len(keys) for keys, _ in m.lookup_batch(4)),
         "drain": lambda: sum(len(keys) for keys, _ in m.lookup_and_delete_batch(4)),
-        "updates": lambda: m.update_batch([1, 2], [1, 2]), "deletes": lambda: m.delete_batch([5, 6]),
-        "info": lambda: m.info.id, "open": lambda: Map.from_fd(fd, u32, u64).close(),
-        "by id": lambda: Map.from_id(m.id).close(), "create": lambda: Map.create(ARRAY, u32, u32, 1).close(),
-        "maps": lambda: sum(1 for _ in bpf.maps()), "freeze": m.freeze,
-        "capture": lambda: bpf.capture(m, os.path.join(tempfile.gettempdir(), "capture-%d" % os.getpid())),
-        "dump": lambda: bpf.main(["-j", "dump", "id", str(m.id)]), "btf": lambda: BTF.from_id(1).count,
+        "updates": lambda: m.update_batch([1, 2], [1, 2]),
+        "deletes": lambda: m.delete_batch([5, 6]),
+        "info": lambda: m.info.id,
+        "open": lambda: Map.from_fd(fd, u32, u64).close(),
+        "by id": lambda: Map.from_id(m.id).close(),
+        "create": lambda: Map.create(ARRAY, u32, u32, 1).close(),
+        "maps": lambda: sum(1 for _ in bpf.maps()),
+        "freeze": m.freeze,
+        "capture": lambda: bpf.capture(
+            m, os.path.join(tempfile.gettempdir(), "capture-%d" % os.getpid())
+        ),
+        "dump": lambda: bpf.main(["-j", "dump", "id", str(m.id)]),
+        "btf": lambda: BTF.from_id(1).count,
     }
 
 
@@ -5328,15 +7379,17 @@ ERRNOS = [
 
 @kernel
 @pytest.mark.parametrize("name", sorted(faulty(mock.MagicMock(), 0)))
-def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(name, monkeypatch, capsys):
+def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(
+    name, monkeypatch, capsys
+):
     if name == "take":
-        since(5, 14)                   # of hashes
+        since(5, 14)  # of hashes
     elif name == "btf":
-        since(5, 11)                   # the kernel's by id
+        since(5, 11)  # the kernel's by id
         if not os.path.exists("/sys/kernel/btf/vmlinux"):
             lacking("BTF of the kernel")
     real = bpf._syscall
-    gc.collect()                       # what earlier tests left behind is not to be closed meanwhile
+    gc.collect()  # what earlier tests left behind is not to be closed meanwhile
     for code in ERRNOS:
         for at in range(6):
             with Map.create(HASH, u32, u64, 64) as m:
@@ -5349,6 +7402,7 @@ def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(name, 
                         return real(number, cmd, ref, size)
                     ctypes.set_errno(code)
                     return -1
+
                 monkeypatch.setattr(bpf, "_syscall", inject)
                 error = None
                 try:
@@ -5357,19 +7411,34 @@ def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(name, 
                     error = failure
                 except bpf.SyscallError as failure:
                     error = failure
-                    told = bpf._error_class(code, [number for number, label in bpf._CMD_NAMES.items()
-                                                   if label == failure.cmd][0], HASH)
+                    told = bpf._error_class(
+                        code,
+                        [
+                            number
+                            for number, label in bpf._CMD_NAMES.items()
+                            if label == failure.cmd
+                        ][0],
+                        HASH,
+                    )
                     assert type(failure) is told and failure.errno == code, (code, at)
-                except bpf.BTFError as failure:        # the kernel's BTF is asked for in another way then
+                except bpf.BTFError as failure:  # the kernel's BTF is asked for in another way then
                     error = failure
                 monkeypatch.setattr(bpf, "_syscall", real)
                 del error, operation
                 if set(os.listdir("/proc/self/fd")) - set(before):
-                    gc.collect()           # slow with all the kernel's types about
+                    gc.collect()  # slow with all the kernel's types about
                 assert not set(os.listdir("/proc/self/fd")) - set(before), (code, at)
-                if name not in ("update", "delete", "take", "drain", "updates", "deletes", "freeze"):
+                if name not in (
+                    "update",
+                    "delete",
+                    "take",
+                    "drain",
+                    "updates",
+                    "deletes",
+                    "freeze",
+                ):
                     assert dict(m) == {key: key for key in range(10)}
-                elif name == "drain":                  # what is gone was handed out, or is still there
+                elif name == "drain":  # what is gone was handed out, or is still there
                     assert set(m) <= set(range(10))
             if len(calls) <= at:
                 break
@@ -5379,15 +7448,30 @@ def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(name, 
 
 
 @kernel
-@pytest.mark.parametrize("name, when", [("EPERM", 1), ("ENOENT", 3), ("EINTR", 4), ("ENOMEM", 2), ("EBADF", 4)])
+@pytest.mark.parametrize(
+    "name, when", [("EPERM", 1), ("ENOENT", 3), ("EINTR", 4), ("ENOMEM", 2), ("EBADF", 4)]
+)
 def test_faults_that_strace_injects(name, when):
     script = (
         "import sys; sys.path.insert(0, %r)\nimport bpflookup as bpf\ntry:\n"
         "    with bpf.Map.create(1, bpf.u32, bpf.u64, 8) as m:\n        m[1] = 1\n        print(m[1], list(m))\n"
-        "except bpf.SyscallError as error:\n    print(type(error).__name__, error.errno)" % os.path.dirname(MODULE)
+        "except bpf.SyscallError as error:\n    print(type(error).__name__, error.errno)"
+        % os.path.dirname(MODULE)
     )
-    status, out, err = run(program("strace"), "-f", "-o", os.devnull, "-e", "trace=bpf",
-                           "-e", "inject=bpf:error=%s:when=%d" % (name, when), sys.executable, "-S", "-c", script)
+    status, out, err = run(
+        program("strace"),
+        "-f",
+        "-o",
+        os.devnull,
+        "-e",
+        "trace=bpf",
+        "-e",
+        "inject=bpf:error=%s:when=%d" % (name, when),
+        sys.executable,
+        "-S",
+        "-c",
+        script,
+    )
     code = getattr(errno, name)
     assert status == 0 and (out.split()[-1] == str(code) or out == "1 [1]\n"), (out, err)
 
@@ -5400,11 +7484,21 @@ def test_a_zipapp_and_a_bare_environment(tmp_path):
     zipapp.create_archive(str(directory), str(tmp_path / "app.pyz"))
     bare = ["-S", "-E", "-I", str(tmp_path / "app.pyz"), "-j", "map", "show"]
     assert run(sys.executable, *bare, env={}, cwd="/")[0] == 0
-    assert run(program("sh"), "-c", "exec %s -I %s map show <&- >&- 2>&-" % (sys.executable, MODULE), env={})[0] == 0
+    assert (
+        run(
+            program("sh"),
+            "-c",
+            "exec %s -I %s map show <&- >&- 2>&-" % (sys.executable, MODULE),
+            env={},
+        )[0]
+        == 0
+    )
 
 
 @kernel
-@pytest.mark.parametrize("flags, env", [(["-X", "dev"], {}), (["-W", "error"], {"PYTHONMALLOC": "debug"})])
+@pytest.mark.parametrize(
+    "flags, env", [(["-X", "dev"], {}), (["-W", "error"], {"PYTHONMALLOC": "debug"})]
+)
 def test_development_mode_and_the_debugging_allocator_find_nothing(flags, env):
     if sys.version_info < (3, 7) and flags == ["-X", "dev"]:
         flags = ["-X", "faulthandler"]
@@ -5469,15 +7563,26 @@ def alike(words, ours, theirs):
     if theirs[0] < 0:
         lacking("a bpftool that survives %s" % " ".join(words))
     bpftool_can(theirs[2])
-    found, told = [json.loads(answer[1]) if answer[1].strip() else None for answer in (ours, theirs)]
+    found, told = [
+        json.loads(answer[1]) if answer[1].strip() else None for answer in (ours, theirs)
+    ]
     assert ours[0] in (0, 1, 2) and (ours[0] == 0) == (theirs[0] == 0), (words, ours, theirs)
     if isinstance(told, dict):
-        told.pop("pids", None)         # of a bpftool built with skeletons
-    for entry, other in zip(*[answer if isinstance(answer, list) else [answer] for answer in (found, told)]):
-        if isinstance(entry, dict) and "inner_map_id" in entry:            # from bpftool 7.5 on; the value says it too
+        told.pop("pids", None)  # of a bpftool built with skeletons
+    for entry, other in zip(
+        *[answer if isinstance(answer, list) else [answer] for answer in (found, told)]
+    ):
+        if (
+            isinstance(entry, dict) and "inner_map_id" in entry
+        ):  # from bpftool 7.5 on; the value says it too
             value = bytes(int(byte, 16) for byte in entry["value"])
-            assert other.setdefault("inner_map_id", int.from_bytes(value, sys.byteorder)) == entry["inner_map_id"]
-    if ours[0] and "error" in (found or ()):           # the words of errors are its own; half a dump is one too
+            assert (
+                other.setdefault("inner_map_id", int.from_bytes(value, sys.byteorder))
+                == entry["inner_map_id"]
+            )
+    if ours[0] and "error" in (
+        found or ()
+    ):  # the words of errors are its own; half a dump is one too
         assert told in (None, []) or "error" in told, (words, ours, theirs)
     else:
         assert found == told, words
@@ -5549,7 +7654,9 @@ def witness(tmp_path_factory):
     work = tmp_path_factory.mktemp("witness")
     (work / "w.c").write_text(WITNESS)
     (work / "packet").write_bytes(bytes(64))
-    status, _, err = run(program("clang"), "-O2", "-g", "-target", "bpf", "-c", work / "w.c", "-o", work / "w.o")
+    status, _, err = run(
+        program("clang"), "-O2", "-g", "-target", "bpf", "-c", work / "w.c", "-o", work / "w.o"
+    )
     assert status == 0, err
     return work
 
@@ -5570,16 +7677,24 @@ def raw_entries(pin):
 @kernel
 def test_json_of_what_a_program_filled_is_bpftools(pins):
     names = sorted(name for name in os.listdir(pins) if name != "fill")
-    kinds = {equal_json("show", "pinned", os.path.join(pins, name), option=option)["type"]
-             for name in names for option in ("-j", "-p", "-jf")}
+    kinds = {
+        equal_json("show", "pinned", os.path.join(pins, name), option=option)["type"]
+        for name in names
+        for option in ("-j", "-p", "-jf")
+    }
     assert len(kinds) >= 14 and len(names) >= 20
-    assert json.loads(done("-j", "dump", pins + "/w_real"))[0]["formatted"] == {"key": 6, "value": 1.5}
+    assert json.loads(done("-j", "dump", pins + "/w_real"))[0]["formatted"] == {
+        "key": 6,
+        "value": 1.5,
+    }
     for name in names:
         pin = ["pinned", os.path.join(pins, name)]
-        if name == "w_real":           # of which bpftool makes "(unsupported-kind"
+        if name == "w_real":  # of which bpftool makes "(unsupported-kind"
             continue
         keys = [] if name in ("w_queue", "w_stack", "w_bloom") else sorted(raw_entries(pin[1]))[:3]
-        for words in (["dump"], ["getnext"]) + ((["peek"], ["lookup"]) if name in ("w_queue", "w_stack") else ()):
+        for words in (["dump"], ["getnext"]) + (
+            (["peek"], ["lookup"]) if name in ("w_queue", "w_stack") else ()
+        ):
             equal_json(*(words + pin))
         for key in keys + [b"\xff" * len(key) for key in keys[:1]]:
             for option, data in ("-j", list(key)), ("-pj", ["hex"] + ["%x" % byte for byte in key]):
@@ -5600,18 +7715,28 @@ def test_json_of_every_type_is_bpftools(label, state, cgroup):
     scene = Scene(label, cgroup, state)
     with scene.open:
         m = ["id", scene.m.id]
-        if label not in ("arena", "cgrp_storage"):     # newer than bpftool 7.1, which says 33
+        if label not in ("arena", "cgrp_storage"):  # newer than bpftool 7.1, which says 33
             equal_json("show", *m)
-        surplus = label.endswith("cgroup_storage") and state == "one" and KERNEL < (6, 1)      # a key of no entry
-        if label not in ("perf_event_array", "cgroup_array", "xskmap") and not surplus:        # nothing to read
+        surplus = (
+            label.endswith("cgroup_storage") and state == "one" and KERNEL < (6, 1)
+        )  # a key of no entry
+        if (
+            label not in ("perf_event_array", "cgroup_array", "xskmap") and not surplus
+        ):  # nothing to read
             equal_json("dump", *m)
         equal_json("getnext", *m)
-        if label != "bloom_filter":    # there bpftool looks up what its own buffer holds
+        if label != "bloom_filter":  # there bpftool looks up what its own buffer holds
             equal_json("peek", *m)
         if not scene.m.key_size or label.endswith("_storage") and "cgroup" not in label:
-            return                     # keys are descriptors of a process
+            return  # keys are descriptors of a process
         key = scene.m.next_key()
-        key = scene.m.key_type(key) if isinstance(key, int) else bytes(scene.m.key_size) if key is None else key
+        key = (
+            scene.m.key_type(key)
+            if isinstance(key, int)
+            else bytes(scene.m.key_size)
+            if key is None
+            else key
+        )
         key = bytes(key)
         for data in key, b"\x55" * len(key):
             equal_json("lookup", *(m + ["key"] + list(data)))
@@ -5619,7 +7744,10 @@ def test_json_of_every_type_is_bpftools(label, state, cgroup):
         if label != "struct_ops":
             equal_json("delete", *(m + ["key"] + list(data)))
         if label in ("hash", "lru_hash", "lpm_trie", "percpu_hash") and state == "one":
-            assert done("-j", "delete", *(m + ["key"] + list(key))) == "null\n" and equal_json("dump", *m) == []
+            assert (
+                done("-j", "delete", *(m + ["key"] + list(key))) == "null\n"
+                and equal_json("dump", *m) == []
+            )
 
 
 # Lines as they stand in scripts; each is run by bpftool in one directory and by us in another.
@@ -5680,11 +7808,14 @@ def test_scripts_for_bpftool_run_unchanged(pins, bpffs):
             answers.append(main(*words) if tool == "ours" else run(program("bpftool"), *words))
         alike(line, *answers)
     for name in os.listdir(tools[0][0]):
-        shown = [bpftool("map", "show", "pinned", "%s/%s" % (directory, name)) for directory, _ in tools]
+        shown = [
+            bpftool("map", "show", "pinned", "%s/%s" % (directory, name)) for directory, _ in tools
+        ]
         assert [dict(info, id=0) for info in shown[:1]] == [dict(info, id=0) for info in shown[1:]]
-        if name not in ("q", "o"):     # an o holds the id of its own a
+        if name not in ("q", "o"):  # an o holds the id of its own a
             assert equal_json("dump", "pinned", "%s/%s" % (tools[0][0], name)) == bpftool(
-                "map", "dump", "pinned", "%s/%s" % (tools[1][0], name))
+                "map", "dump", "pinned", "%s/%s" % (tools[1][0], name)
+            )
 
 
 @kernel
@@ -5698,14 +7829,18 @@ def test_show_tells_pins_programs_and_processes(pins):
     before = {info["id"] for info in bpftool("map", "show")}
     listed = json.loads(done("-j", "-f", "map", "list"))
     assert [info["pinned"] for info in listed if info["id"] == m.id] == [[pin]]
-    lasting = before & {info["id"] for info in bpftool("map", "show")}      # other tests make and drop maps meanwhile
+    lasting = before & {
+        info["id"] for info in bpftool("map", "show")
+    }  # other tests make and drop maps meanwhile
     assert lasting <= {info["id"] for info in listed}
 
 
 @kernel
 def test_maps_of_one_name_are_shown_and_dumped_all(pins):
     name = "w_%d" % os.getpid()
-    with Map.create(HASH, u32, u64, 4, name=name) as m, Map.create(ARRAY, u32, u32, 2, name=name) as n:
+    with Map.create(HASH, u32, u64, 4, name=name) as m, Map.create(
+        ARRAY, u32, u32, 2, name=name
+    ) as n:
         m[1], n[1] = 2, 3
         assert [info["id"] for info in equal_json("show", "name", name)] == [m.id, n.id]
         dumped = equal_json("dump", "name", name)
@@ -5714,7 +7849,11 @@ def test_maps_of_one_name_are_shown_and_dumped_all(pins):
         out = done("dump", "name", name)
         assert [out.count("%d: " % one.id) for one in (m, n)] == [1, 1] and out.count("Found") == 2
         assert "\n1: %s\n" % " ".join("%02x" % byte for byte in bytes(u32(3))) in out
-        for words in (["lookup", "name", name, "key", "1"], ["--ndjson", "dump", name], ["--metrics", "dump", name]):
+        for words in (
+            ["lookup", "name", name, "key", "1"],
+            ["--ndjson", "dump", name],
+            ["--metrics", "dump", name],
+        ):
             status, out, err = main(*words)
             assert (status, out) == (1, "") and "ids %d, %d" % (m.id, n.id) in err
 
@@ -5725,11 +7864,12 @@ def test_what_goes_away_while_it_is_listed_is_left_out(pins, witness, monkeypatc
     real, first = bpf._syscall, [bpf.BPF_PROG_GET_FD_BY_ID, bpf.BPF_MAP_GET_FD_BY_ID]
 
     def inject(number, cmd, ref, size):
-        if cmd in first:                       # the first of each is gone
+        if cmd in first:  # the first of each is gone
             first.remove(cmd)
             ctypes.set_errno(errno.ENOENT)
             return -1
         return real(number, cmd, ref, size)
+
     with Map.create(ARRAY, u32, u32, 1), Map.from_pin(pins + "/of_later/w_hash") as m:
         lowest = next(bpf.maps()).id
         monkeypatch.setattr(bpf, "_syscall", inject)
@@ -5737,26 +7877,63 @@ def test_what_goes_away_while_it_is_listed_is_left_out(pins, witness, monkeypatc
         assert any(text.endswith(" fill") for text in bpf.users(m.id)["progs"]) and not first
 
 
-FLOW_FIELDS, IP = struct.Struct("=IHBx").pack, lambda text: int.from_bytes(socket.inet_aton(text), sys.byteorder)
+FLOW_FIELDS, IP = (
+    struct.Struct("=IHBx").pack,
+    lambda text: int.from_bytes(socket.inet_aton(text), sys.byteorder),
+)
 NUMBER = lambda number, size=8: number.to_bytes(size, sys.byteorder, signed=number < 0)
 CPUS = len(bpf.possible_cpus()) if os.path.exists("/sys/devices/system/cpu/possible") else 1
 
 # map, what is typed for key and value, the bytes that must be stored: key, and value or what is where in it
 TYPED = [
-    ("w_hash", "src=10.0.0.1,port=443,proto=6", "count=1,delta=-1", FLOW_FIELDS(IP("10.0.0.1"), 443, 6),
-     {0: NUMBER(1), 8: NUMBER(-1)}),
-    ("w_hash", "src=0x0a,port=010,proto=255", "proto=TCP mood=BAD", FLOW_FIELDS(10, 8, 255),
-     {16: NUMBER(6, 4), 20: NUMBER(-2, 4)}),
-    ("w_hash", '{"src": 4294967295, "port": 0}', '{"comm": "ba sh", "mac": "02:00:00:00:00:0f"}',
-     FLOW_FIELDS((1 << 32) - 1, 0, 0), {40: b"\2\0\0\0\0\x0f", 46: b"ba sh"}),
-    ("w_hash", "port=1", "addr.ip4=1.2.3.4,comm=0123456789abcdef", FLOW_FIELDS(0, 1, 0),
-     {24: b"\1\2\3\4", 46: b"0123456789abcdef"}),
-    ("w_hash", "port=2", "addr.ip6=fe80::1", FLOW_FIELDS(0, 2, 0), {24: b"\xfe\x80" + bytes(13) + b"\1"}),
-    ("w_lru", "UDP", "65535", u32(17), u16(65535)), ("w_lru", "6", "0xffff", u32(6), u16(65535)),
+    (
+        "w_hash",
+        "src=10.0.0.1,port=443,proto=6",
+        "count=1,delta=-1",
+        FLOW_FIELDS(IP("10.0.0.1"), 443, 6),
+        {0: NUMBER(1), 8: NUMBER(-1)},
+    ),
+    (
+        "w_hash",
+        "src=0x0a,port=010,proto=255",
+        "proto=TCP mood=BAD",
+        FLOW_FIELDS(10, 8, 255),
+        {16: NUMBER(6, 4), 20: NUMBER(-2, 4)},
+    ),
+    (
+        "w_hash",
+        '{"src": 4294967295, "port": 0}',
+        '{"comm": "ba sh", "mac": "02:00:00:00:00:0f"}',
+        FLOW_FIELDS((1 << 32) - 1, 0, 0),
+        {40: b"\2\0\0\0\0\x0f", 46: b"ba sh"},
+    ),
+    (
+        "w_hash",
+        "port=1",
+        "addr.ip4=1.2.3.4,comm=0123456789abcdef",
+        FLOW_FIELDS(0, 1, 0),
+        {24: b"\1\2\3\4", 46: b"0123456789abcdef"},
+    ),
+    (
+        "w_hash",
+        "port=2",
+        "addr.ip6=fe80::1",
+        FLOW_FIELDS(0, 2, 0),
+        {24: b"\xfe\x80" + bytes(13) + b"\1"},
+    ),
+    ("w_lru", "UDP", "65535", u32(17), u16(65535)),
+    ("w_lru", "6", "0xffff", u32(6), u16(65535)),
     ("w_lpm", "10.2.0.0/16", "-7", NUMBER(16, 4) + b"\x0a\2\0\0", NUMBER(-7)),
-    ("w_lpm", "10.2.3.4", "0x7fffffffffffffff", NUMBER(32, 4) + b"\x0a\2\3\4", NUMBER((1 << 63) - 1)),
+    (
+        "w_lpm",
+        "10.2.3.4",
+        "0x7fffffffffffffff",
+        NUMBER(32, 4) + b"\x0a\2\3\4",
+        NUMBER((1 << 63) - 1),
+    ),
     ("w_lpm", "prefixlen=8,data=11.0.0.0", "0", NUMBER(8, 4) + b"\x0b\0\0\0", NUMBER(0)),
-    ("w_real", "1", "-2.5e3", u32(1), ctypes.c_double(-2500)), ("w_real", "2", "3", u32(2), ctypes.c_double(3)),
+    ("w_real", "1", "-2.5e3", u32(1), ctypes.c_double(-2500)),
+    ("w_real", "2", "3", u32(2), ctypes.c_double(3)),
     ("w_pc_array", "1", "18446744073709551615", u32(1), [NUMBER((1 << 64) - 1)] * CPUS),
     ("w_lru_pc", "107", "7", b"k", [NUMBER(7, 2)] * CPUS),
 ]
@@ -5771,46 +7948,87 @@ def test_typed_input_stores_what_it_says(pins, name, key, value, raw_key, wanted
     if isinstance(wanted, dict):
         rest = bytearray(found)
         for at, part in wanted.items():
-            assert found[at:at + len(part)] == part
-            rest[at:at + len(part)] = bytes(len(part))
+            assert found[at : at + len(part)] == part
+            rest[at : at + len(part)] = bytes(len(part))
         assert not any(rest)
     else:
         assert found == (wanted if isinstance(wanted, list) else bytes(wanted))
-    assert json.loads(done("-j", "lookup", pin, "key", key))["key"] == ["0x%02x" % byte for byte in bytes(raw_key)]
+    assert json.loads(done("-j", "lookup", pin, "key", key))["key"] == [
+        "0x%02x" % byte for byte in bytes(raw_key)
+    ]
 
 
 @kernel
 def test_bits_and_single_cpus_are_set_without_touching_the_rest(pins):
-    done("update", pins + "/w_hash", "key", "port=9", "value", "low=7,high=-262144,ok=true,wide=0x%x" % (1 << 127))
+    done(
+        "update",
+        pins + "/w_hash",
+        "key",
+        "port=9",
+        "value",
+        "low=7,high=-262144,ok=true,wide=0x%x" % (1 << 127),
+    )
     fields = json.loads(done("--ndjson", "lookup", pins + "/w_hash", "key", "port=9"))["value"]
-    assert [fields[name] for name in ("low", "mid", "high", "ok", "wide")] == [7, 0, -262144, True, 1 << 127]
+    assert [fields[name] for name in ("low", "mid", "high", "ok", "wide")] == [
+        7,
+        0,
+        -262144,
+        True,
+        1 << 127,
+    ]
     pin, cpus = pins + "/w_pc_array", bpf.possible_cpus()
     done("update", pin, "key", "2", "value", "5")
     for cpu in cpus:
         done("update", pin, "key", "2", "value", "%d" % (cpu + 100), "cpu=%d" % cpu)
-        assert raw_entries(pin)[NUMBER(2, 4)] == [NUMBER(one + 100 if one <= cpu else 5) for one in cpus]
+        assert raw_entries(pin)[NUMBER(2, 4)] == [
+            NUMBER(one + 100 if one <= cpu else 5) for one in cpus
+        ]
     done("update", pins + "/w_pc_hash", "key", "3", "value", "ip4=10.0.0.1", "cpu=0", "noexist")
-    assert raw_entries(pins + "/w_pc_hash")[NUMBER(3, 4)] == [b"\x0a\0\0\1" + bytes(12)] + [bytes(16)] * (len(cpus) - 1)
+    assert raw_entries(pins + "/w_pc_hash")[NUMBER(3, 4)] == [b"\x0a\0\0\1" + bytes(12)] + [
+        bytes(16)
+    ] * (len(cpus) - 1)
 
 
 @kernel
-@pytest.mark.parametrize("name, key, value, said", [
-    ("w_hash", "src=1,port=65536", "count=1", "port"), ("w_hash", "src=-1", "count=1", "src"),
-    ("w_hash", "src=256.0.0.1", "count=1", "256.0.0.1"), ("w_hash", "src=1,src=2", "count=1", "src"),
-    ("w_hash", "src=1,dst=2", "count=1", "dst"), ("w_hash", "src", "count=1", "src"),
-    ("w_hash", "1", "count=1", "8 bytes"), ("w_hash", "[1, 2]", "count=1", "8 bytes"),
-    ("w_hash", "{", "count=1", "key"), ("w_hash", "src=1", "count=1.5", "count"),
-    ("w_hash", "src=1", "addr.ip4=1,addr=2", "addr"), ("w_hash", "src=1", "addr.ip6=fe80:::1", "fe80"),
-    ("w_hash", "src=1", "count.x=1", "count"), ("w_hash", "src=1", "mac=02:00:00:00:00:100", "value"),
-    ("w_hash", "src=1", "comm=0123456789abcdefg", "comm"), ("w_hash", "src=1", "low=8", "3 bits"),
-    ("w_hash", "src=1", "proto=SCTP", "TCP"), ("w_hash", "src=1", "ok=2", "ok"),
-    ("w_hash", "src=1", "high=-262145", "19 bits"), ("w_hash", "src=1", '{"count": null}', "count"),
-    ("w_hash", "src=1", '{"grid": [[1, 2, 3]]}', "grid"), ("w_hash", "src=1", '{"count": 1e400}', "count"),
-    ("w_hash", "src=1", "[" * 5000, "value"), ("w_hash", "src=1", "", "value"), ("w_lru", "SCTP", "1", "TCP"),
-    ("w_lru", "1", "65536", "65535"), ("w_lru", "1", "-1", "65535"), ("w_lru", "09", "1", "09"),
-    ("w_lpm", "10.0.0.0/33", "1", "0..32"), ("w_lpm", "::1", "1", "8"), ("w_lpm", "10.0.0/8", "1", "10.0.0"),
-    ("w_pc_array", "1", "1 cpu=4096", "4096"), ("w_pc_array", "1", "1 cpu=x", "cpu=x"),
-    ("w_lru", "1", "1 cpu=0", "cpu=0")])
+@pytest.mark.parametrize(
+    "name, key, value, said",
+    [
+        ("w_hash", "src=1,port=65536", "count=1", "port"),
+        ("w_hash", "src=-1", "count=1", "src"),
+        ("w_hash", "src=256.0.0.1", "count=1", "256.0.0.1"),
+        ("w_hash", "src=1,src=2", "count=1", "src"),
+        ("w_hash", "src=1,dst=2", "count=1", "dst"),
+        ("w_hash", "src", "count=1", "src"),
+        ("w_hash", "1", "count=1", "8 bytes"),
+        ("w_hash", "[1, 2]", "count=1", "8 bytes"),
+        ("w_hash", "{", "count=1", "key"),
+        ("w_hash", "src=1", "count=1.5", "count"),
+        ("w_hash", "src=1", "addr.ip4=1,addr=2", "addr"),
+        ("w_hash", "src=1", "addr.ip6=fe80:::1", "fe80"),
+        ("w_hash", "src=1", "count.x=1", "count"),
+        ("w_hash", "src=1", "mac=02:00:00:00:00:100", "value"),
+        ("w_hash", "src=1", "comm=0123456789abcdefg", "comm"),
+        ("w_hash", "src=1", "low=8", "3 bits"),
+        ("w_hash", "src=1", "proto=SCTP", "TCP"),
+        ("w_hash", "src=1", "ok=2", "ok"),
+        ("w_hash", "src=1", "high=-262145", "19 bits"),
+        ("w_hash", "src=1", '{"count": null}', "count"),
+        ("w_hash", "src=1", '{"grid": [[1, 2, 3]]}', "grid"),
+        ("w_hash", "src=1", '{"count": 1e400}', "count"),
+        ("w_hash", "src=1", "[" * 5000, "value"),
+        ("w_hash", "src=1", "", "value"),
+        ("w_lru", "SCTP", "1", "TCP"),
+        ("w_lru", "1", "65536", "65535"),
+        ("w_lru", "1", "-1", "65535"),
+        ("w_lru", "09", "1", "09"),
+        ("w_lpm", "10.0.0.0/33", "1", "0..32"),
+        ("w_lpm", "::1", "1", "8"),
+        ("w_lpm", "10.0.0/8", "1", "10.0.0"),
+        ("w_pc_array", "1", "1 cpu=4096", "4096"),
+        ("w_pc_array", "1", "1 cpu=x", "cpu=x"),
+        ("w_lru", "1", "1 cpu=0", "cpu=0"),
+    ],
+)
 def test_what_does_not_fit_is_refused_and_nothing_stored(pins, name, key, value, said):
     pin = os.path.join(pins, name)
     before = raw_entries(pin)
@@ -5825,28 +8043,82 @@ def test_what_is_printed_can_be_typed_again(pins):
         pin = os.path.join(pins, name)
         before, lines = raw_entries(pin), done("--ndjson", "dump", pin).splitlines()
         for entry in map(json.loads, lines):
-            if "comm" not in str(entry) or isinstance(entry["value"]["comm"], str):    # not all bytes are text
+            if "comm" not in str(entry) or isinstance(
+                entry["value"]["comm"], str
+            ):  # not all bytes are text
                 for one in entry.get("values", [entry]):
-                    done("update", pin, "key", text(entry["key"]), "value", text(one["value"]),
-                         *(["cpu=%d" % one["cpu"]] if "cpu" in one else []))
-        assert sorted(done("--ndjson", "dump", pin).splitlines()) == sorted(lines)     # an update moves an entry
+                    done(
+                        "update",
+                        pin,
+                        "key",
+                        text(entry["key"]),
+                        "value",
+                        text(one["value"]),
+                        *(["cpu=%d" % one["cpu"]] if "cpu" in one else []),
+                    )
+        assert sorted(done("--ndjson", "dump", pin).splitlines()) == sorted(
+            lines
+        )  # an update moves an entry
         assert raw_entries(pin) == before
 
 
-@pytest.mark.parametrize("text, size, name", [
-    ("u32", 4, "u32"), ("be16", 2, "be16"), ("le64", 8, "u64"), ("char[16]", 16, "char[16]"),
-    ("u8[2][3]", 6, "u8[2][3]"), ("s64", 8, "s64"), ("i8", 1, "s8"), ("bool", 1, "bool"), ("double", 8, "f64"),
-    ("f32", 4, "f32"), (" u64 ", 8, "u64"), ("u8 [5]", 5, "u8[5]")])
+@pytest.mark.parametrize(
+    "text, size, name",
+    [
+        ("u32", 4, "u32"),
+        ("be16", 2, "be16"),
+        ("le64", 8, "u64"),
+        ("char[16]", 16, "char[16]"),
+        ("u8[2][3]", 6, "u8[2][3]"),
+        ("s64", 8, "s64"),
+        ("i8", 1, "s8"),
+        ("bool", 1, "bool"),
+        ("double", 8, "f64"),
+        ("f32", 4, "f32"),
+        (" u64 ", 8, "u64"),
+        ("u8 [5]", 5, "u8[5]"),
+    ],
+)
 def test_types_in_words(text, size, name):
     ctype = bpf.parse_type(text)
-    assert ctypes.sizeof(ctype) == size and bpf.type_name(ctype) == (name if sys.byteorder == "little" else mock.ANY)
+    assert ctypes.sizeof(ctype) == size and bpf.type_name(ctype) == (
+        name if sys.byteorder == "little" else mock.ANY
+    )
 
 
-@pytest.mark.parametrize("text", [
-    "", ",", "u33", "u32 a, u32", "u32 a, u32 a", "u32 a b", "int", "u32[", "u32]", "u32[-1]", "u32[1", "u8 a[5",
-    "u8 a[5]]", "u8[99999999999]", "u8[65536][65536][2]", "u32 1a", "u32 a-b", "u8 _fields_[4]", "u8 __class__",
-    "u8 _pack_, u32 b", "u32*", "lambda", "__import__('os').system('true')", "u8[__import__('os')]", "u32 a;u32 b",
-    "\0", "u\u0663", "u8[\u0663]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ",",
+        "u33",
+        "u32 a, u32",
+        "u32 a, u32 a",
+        "u32 a b",
+        "int",
+        "u32[",
+        "u32]",
+        "u32[-1]",
+        "u32[1",
+        "u8 a[5",
+        "u8 a[5]]",
+        "u8[99999999999]",
+        "u8[65536][65536][2]",
+        "u32 1a",
+        "u32 a-b",
+        "u8 _fields_[4]",
+        "u8 __class__",
+        "u8 _pack_, u32 b",
+        "u32*",
+        "lambda",
+        "__import__('os').system('true')",
+        "u8[__import__('os')]",
+        "u32 a;u32 b",
+        "\0",
+        "u\u0663",
+        "u8[\u0663]",
+    ],
+)
 def test_nonsense_is_no_type(text):
     with pytest.raises(bpf.LayoutError) as caught:
         bpf.parse_type(text)
@@ -5856,24 +8128,65 @@ def test_nonsense_is_no_type(text):
 @kernel
 def test_given_types_decode_maps_without_btf(bpffs):
     class Same(ctypes.Structure):
-        _fields_ = [("kind", u8), ("hits", u64 * 2), ("who", ctypes.c_char * 3),
-                    ("port", u16.__ctype_be__), ("grid", u32 * 2 * 2)]
-    pin, types = os.path.join(bpffs, "plain"), [
-        "--key-type", "be32 ip, be16 port, u16 zone",
-        "--value-type=u8 kind,u64 hits[2], char who[3],be16 port,u32 grid[2][2]"]
+        _fields_ = [
+            ("kind", u8),
+            ("hits", u64 * 2),
+            ("who", ctypes.c_char * 3),
+            ("port", u16.__ctype_be__),
+            ("grid", u32 * 2 * 2),
+        ]
+
+    pin, types = (
+        os.path.join(bpffs, "plain"),
+        [
+            "--key-type",
+            "be32 ip, be16 port, u16 zone",
+            "--value-type=u8 kind,u64 hits[2], char who[3],be16 port,u32 grid[2][2]",
+        ],
+    )
     with Map.create(HASH, key_size=8, value=Same, max_entries=4) as m:
         m.pin(pin)
-        done(*(types + ["update", pin, "key", "ip=10.0.0.1,port=80", "value",
-                        '{"hits": [1, 18446744073709551615], "who": "me", "port": 53, "grid": [[1, 2], [3, 4]]}']))
-        key, wanted = b"\x0a\0\0\1\0\x50\0\0", Same(0, (1, (1 << 64) - 1), b"me", 53, ((1, 2), (3, 4)))
+        done(
+            *(
+                types
+                + [
+                    "update",
+                    pin,
+                    "key",
+                    "ip=10.0.0.1,port=80",
+                    "value",
+                    '{"hits": [1, 18446744073709551615], "who": "me", "port": 53, "grid": [[1, 2], [3, 4]]}',
+                ]
+            )
+        )
+        key, wanted = (
+            b"\x0a\0\0\1\0\x50\0\0",
+            Same(0, (1, (1 << 64) - 1), b"me", 53, ((1, 2), (3, 4))),
+        )
         assert m.lookup_bytes(key) == bytes(wanted)
-        line = json.loads(done(*(types + ["--ndjson", "lookup", pin, "key", "ip=0x0a000001,port=80"])))
-        assert line == {"key": {"ip": 0x0a000001, "port": 80, "zone": 0}, "value": bpf.to_python(wanted)}
-        assert "who=me" in done(*(types + ["dump", pin])) and "0a 00 00 01 00 50 00 00" in done("dump", pin)
+        line = json.loads(
+            done(*(types + ["--ndjson", "lookup", pin, "key", "ip=0x0a000001,port=80"]))
+        )
+        assert line == {
+            "key": {"ip": 0x0A000001, "port": 80, "zone": 0},
+            "value": bpf.to_python(wanted),
+        }
+        assert "who=me" in done(*(types + ["dump", pin])) and "0a 00 00 01 00 50 00 00" in done(
+            "dump", pin
+        )
         for text in ("u32", "u32 a,", "os.system"):
             status, out, err = main("--key-type", text, "dump", pin)
             assert status in (1, 2) and out == "" and err.startswith("bpflookup: ")
-        done("--key-type", "char[8]", "update", pin, "key", "abc", "value", *(["1"] * ctypes.sizeof(Same)))
+        done(
+            "--key-type",
+            "char[8]",
+            "update",
+            pin,
+            "key",
+            "abc",
+            "value",
+            *(["1"] * ctypes.sizeof(Same)),
+        )
         assert m.lookup_bytes(b"abc\0\0\0\0\0") == b"\1" * ctypes.sizeof(Same)
 
 
@@ -5881,12 +8194,17 @@ def test_given_types_decode_maps_without_btf(bpffs):
 def test_people_read_aligned_entries(pins):
     lines = done("map", "dump", "pinned", pins + "/w_hash").splitlines()
     assert lines[-1] == "Found 2 elements" and len(lines) == 3
-    assert all("src=16777343 port=" in line and "mood=BAD" in line and "high=-7" in line for line in lines[:2])
+    assert all(
+        "src=16777343 port=" in line and "mood=BAD" in line and "high=-7" in line
+        for line in lines[:2]
+    )
     done("update", pins + "/w_lru", "key", "ICMP", "value", "1")
     lines = done("dump", pins + "/w_lru").splitlines()
     assert sorted(line.split()[0].rstrip(":") for line in lines[:2]) == ["ICMP", "TCP"]
     lines = done("dump", pins + "/w_pc_array").splitlines()
-    assert len({line.index("[cpu") for line in lines[10 * len(bpf.possible_cpus()):-1]}) == 1      # 10 and on
+    assert (
+        len({line.index("[cpu") for line in lines[10 * len(bpf.possible_cpus()) : -1]}) == 1
+    )  # 10 and on
     for name in ("w_hash", "w_pc_hash", "w_plain"):
         shown = done("--hex", "dump", os.path.join(pins, name)).lower()
         for key, value in raw_entries(os.path.join(pins, name)).items():
@@ -5897,32 +8215,60 @@ def test_people_read_aligned_entries(pins):
 
 @kernel
 def test_ndjson_is_an_entry_a_line_by_the_short_way_and_the_long(pins, tmp_path):
-    for name in "w_hash w_array w_pc_hash w_pc_array w_lru w_lpm w_pairs w_plain w_outer w_bss".split():
+    for (
+        name
+    ) in "w_hash w_array w_pc_hash w_pc_array w_lru w_lpm w_pairs w_plain w_outer w_bss".split():
         pin, file = os.path.join(pins, name), str(tmp_path / name)
         with Map.from_pin(pin) as m:
             count = bpf.capture(m, file)
         lines = done("--ndjson", "dump", pin).splitlines()
         assert [json.loads(line) for line in lines] == [
-            json.loads(line) for line in done("--ndjson", "--from", file, "dump").splitlines()] and len(lines) == count
+            json.loads(line) for line in done("--ndjson", "--from", file, "dump").splitlines()
+        ] and len(lines) == count
         for line in lines[:2]:
             key = json.loads(line)["key"]
             if name not in ("w_plain",):
-                again = done("--ndjson", "lookup", pin, "key", key if isinstance(key, str) else json.dumps(key))
+                again = done(
+                    "--ndjson",
+                    "lookup",
+                    pin,
+                    "key",
+                    key if isinstance(key, str) else json.dumps(key),
+                )
                 assert json.loads(again) == json.loads(line)
     line = json.loads(done("--ndjson", "dump", pins + "/w_pairs"))
     assert line == {"key": {"pid": 1, "slot": 2}, "value": 9}
 
 
 HOSTILE_TEXT = [
-    b'a"b', b"back\\slash", b"new\nline", b"{}=,", b"# EOF", b"", "caf\u00e9 \u2603".encode(), b"\xff\xfe\x80",
-    b"tab\there", b"\\n", b"del\x7f"]
+    b'a"b',
+    b"back\\slash",
+    b"new\nline",
+    b"{}=,",
+    b"# EOF",
+    b"",
+    "caf\u00e9 \u2603".encode(),
+    b"\xff\xfe\x80",
+    b"tab\there",
+    b"\\n",
+    b"del\x7f",
+]
 
 
 def parsed(text):
     """Return [(metric, labels, value)] as both of prometheus_client's parsers read it."""
-    parsers = [pytest.importorskip("prometheus_client." + name) for name in ("openmetrics.parser", "parser")]
-    families = [[(sample.name, sample.labels, sample.value) for family in parser.text_string_to_metric_families(text)
-                 for sample in family.samples] for parser in parsers]
+    parsers = [
+        pytest.importorskip("prometheus_client." + name)
+        for name in ("openmetrics.parser", "parser")
+    ]
+    families = [
+        [
+            (sample.name, sample.labels, sample.value)
+            for family in parser.text_string_to_metric_families(text)
+            for sample in family.samples
+        ]
+        for parser in parsers
+    ]
     assert families[0] == families[1] and text.endswith("# EOF\n")
     return families[0]
 
@@ -5933,23 +8279,40 @@ def test_ndjson_of_one_entry_is_that_entry_alone():
         m.update_batch([1, 2, 3], [10, 20, 30])
         queue.push(7)
         types = ["--ndjson", "--key-type=u32", "--value-type=u64"]
-        assert json.loads(done(*(types + ["lookup", "id", str(m.id), "key", "2"]))) == {"key": 2, "value": 20}
-        assert json.loads(done("--ndjson", "--value-type=u32", "peek", "id", str(queue.id))) == {"value": 7}
+        assert json.loads(done(*(types + ["lookup", "id", str(m.id), "key", "2"]))) == {
+            "key": 2,
+            "value": 20,
+        }
+        assert json.loads(done("--ndjson", "--value-type=u32", "peek", "id", str(queue.id))) == {
+            "value": 7
+        }
 
 
 @kernel
 def test_metrics_are_what_prometheus_reads(pins, bpffs):
     samples = parsed(done("--metrics", "dump", pins + "/w_hash"))
-    find = lambda end, **labels: [value for name, told, value in samples if name.endswith(end) and all(
-        told[label] == text for label, text in labels.items())]
+    find = lambda end, **labels: [
+        value
+        for name, told, value in samples
+        if name.endswith(end) and all(told[label] == text for label, text in labels.items())
+    ]
     assert find("_count", port="443", src="16777343") == [77] and find("_delta", port="80") == [-3]
     assert find("_high", proto="6") == [-7, -7] and find("_grid_1_2", port="80") == [3]
-    for name in "w_array w_pc_hash w_pc_array w_lru w_lru_pc w_lpm w_pairs w_real w_bss w_outer".split():
+    for (
+        name
+    ) in "w_array w_pc_hash w_pc_array w_lru w_lru_pc w_lpm w_pairs w_real w_bss w_outer".split():
         samples = parsed(done("--metrics", "dump", os.path.join(pins, name)))
-        assert samples and len({(name, tuple(sorted(labels.items()))) for name, labels, _ in samples}) == len(samples)
-    cpus = [(labels["cpu"], value) for _, labels, value in parsed(done("--metrics", "dump", pins + "/w_pc_array"))
-            if labels["key"] == "6"]
-    assert [int(cpu) for cpu, _ in cpus] == list(bpf.possible_cpus()) and sum(value for _, value in cpus) == 9
+        assert samples and len(
+            {(name, tuple(sorted(labels.items()))) for name, labels, _ in samples}
+        ) == len(samples)
+    cpus = [
+        (labels["cpu"], value)
+        for _, labels, value in parsed(done("--metrics", "dump", pins + "/w_pc_array"))
+        if labels["key"] == "6"
+    ]
+    assert [int(cpu) for cpu, _ in cpus] == list(bpf.possible_cpus()) and sum(
+        value for _, value in cpus
+    ) == 9
     pin = os.path.join(bpffs, "hostile")
     with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, key_size=20, value=u64, max_entries=20) as m:
         m.pin(pin)
@@ -5957,12 +8320,24 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
             m[struct.pack("=16sI", text, 3)] = number
         types = ["--metrics", "--key-type", "char comm[16], u32 cpu", "--value-type", "u64"]
         samples = parsed(done(*(types + ["dump", pin])))
-        assert len(samples) == len(HOSTILE_TEXT) * len(bpf.possible_cpus()) == len({str(sample) for sample in samples})
+        assert (
+            len(samples)
+            == len(HOSTILE_TEXT) * len(bpf.possible_cpus())
+            == len({str(sample) for sample in samples})
+        )
         told = {int(value): labels["comm"] for _, labels, value in samples}
         for number, text in enumerate(HOSTILE_TEXT):
-            if all(byte >= 32 and byte != 127 or byte in b"\t\n" for byte in text) and b"\xff" not in text:
+            if (
+                all(byte >= 32 and byte != 127 or byte in b"\t\n" for byte in text)
+                and b"\xff" not in text
+            ):
                 assert told[number] == text.decode()
-        for text in ("u8[20]", "char[20]", "u8 a[4], u16 b[2], u32 class[3]", "u32 a_0[1], u32 a[4]"):
+        for text in (
+            "u8[20]",
+            "char[20]",
+            "u8 a[4], u16 b[2], u32 class[3]",
+            "u32 a_0[1], u32 a[4]",
+        ):
             types[2] = text
             assert len(parsed(done(*(types + ["dump", pin])))) == len(samples)
 
@@ -5974,7 +8349,11 @@ def in_a_terminal(words, until=b"$.", keys=b"", meanwhile=lambda: None, **enviro
     """Run it in a terminal of 8 x 50 until a pattern appears, type keys or send a signal; return (status, output)."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execve(sys.executable, [sys.executable, MODULE] + list(map(str, words)), dict(os.environ, **environment))
+        os.execve(
+            sys.executable,
+            [sys.executable, MODULE] + list(map(str, words)),
+            dict(os.environ, **environment),
+        )
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("=4H", 8, 50, 0, 0))
     before, text, end = termios.tcgetattr(terminal), bytearray(), time.time() + 60
     while time.time() < end:
@@ -5982,7 +8361,7 @@ def in_a_terminal(words, until=b"$.", keys=b"", meanwhile=lambda: None, **enviro
         if select.select([terminal], [], [], 0.05)[0]:
             try:
                 text += os.read(terminal, 1 << 16)
-            except OSError:            # the other end is closed
+            except OSError:  # the other end is closed
                 break
         if keys and re.search(until, bytes(text), re.S):
             assert termios.tcgetattr(terminal) == before
@@ -5998,17 +8377,28 @@ def in_a_terminal(words, until=b"$.", keys=b"", meanwhile=lambda: None, **enviro
 @kernel
 def test_watch_on_a_terminal_is_one_screen_and_leaves_no_trace(pins):
     pin = pins + "/w_pc_array"
-    words, start, cpus = ["map", "watch", "pinned", pin, "interval", "0.3"], time.time(), len(bpf.possible_cpus())
+    words, start, cpus = (
+        ["map", "watch", "pinned", pin, "interval", "0.3"],
+        time.time(),
+        len(bpf.possible_cpus()),
+    )
     with Map.from_pin(pin, mode="rw") as m:
         change = lambda: m.update(7, [int(200 * (time.time() - start))] * cpus)
-        status, text = in_a_terminal(words, rb"\+[0-9.]+/s.*\+[0-9.]+/s", b"\x03", change, TERM="xterm")
+        status, text = in_a_terminal(
+            words, rb"\+[0-9.]+/s.*\+[0-9.]+/s", b"\x03", change, TERM="xterm"
+        )
         _, plain = in_a_terminal(words, rb"\+[0-9.]+/s", b"\x03", change, NO_COLOR="1")
     assert os.WIFEXITED(status) and "Traceback" not in text and "KeyboardInterrupt" not in text
     assert text.startswith("\033[?1049h") and text.rstrip("^C").endswith("\033[?25h\033[?1049l")
-    screens = text.split("\033[H")[2:-1]           # whole ones, drawn since the terminal has its size
+    screens = text.split("\033[H")[2:-1]  # whole ones, drawn since the terminal has its size
     for screen in screens:
         lines = re.sub("\033\\[[0-9;?]*[A-Za-z]", "", screen).split("\n")
-        assert len(lines) <= 8 and max(map(len, lines)) <= 50 and "40 entries" in lines[0] and "more" in lines[-1]
+        assert (
+            len(lines) <= 8
+            and max(map(len, lines)) <= 50
+            and "40 entries" in lines[0]
+            and "more" in lines[-1]
+        )
         assert lines[1].startswith("* 7") and "/s" in lines[1]
     assert "\033[1m" in text and "\033[1m" not in plain and screens
     assert all(20 * cpus < float(rate) < 2000 * cpus for rate in re.findall(r"\+([0-9.]+)/s", text))
@@ -6017,7 +8407,9 @@ def test_watch_on_a_terminal_is_one_screen_and_leaves_no_trace(pins):
 @kernel
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_watch_that_is_killed_leaves_the_terminal_as_it_was(pins, number):
-    status, text = in_a_terminal(["watch", pins + "/w_lru", "interval", "0.1"], rb"1 entries", number)
+    status, text = in_a_terminal(
+        ["watch", pins + "/w_lru", "interval", "0.1"], rb"1 entries", number
+    )
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == number
     assert text.endswith("\033[?25h\033[?1049l") and "Traceback" not in text
 
@@ -6028,15 +8420,25 @@ def test_watch_into_a_pipe_is_plain(pins):
     for words in (["watch", pin, "once"], ["--once", "map", "watch", pin, "interval", "0.1"]):
         out = done(*words)
         assert "\033" not in out and "1 entries" in out and "TCP" in out and out.count("\n") == 2
-    watching = subprocess.Popen([sys.executable, MODULE, "watch", pin, "interval", "0.1"], stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE)
+    watching = subprocess.Popen(
+        [sys.executable, MODULE, "watch", pin, "interval", "0.1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     shown = [watching.stdout.readline() for _ in range(6)]
     watching.send_signal(signal.SIGINT)
     out, err = watching.communicate()
-    assert err == b"" and watching.returncode == 130 and shown[0] == shown[2] and b"\033" not in b"".join(shown) + out
+    assert (
+        err == b""
+        and watching.returncode == 130
+        and shown[0] == shown[2]
+        and b"\033" not in b"".join(shown) + out
+    )
     for words in (["interval"], ["interval", "x"], ["interval", "-1"], ["twice"]):
         refused("watch", pin, *words)
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, None, bytes, 1, value_size=12) as m:      # no numbers known
+    with Map.create(
+        bpf.BPF_MAP_TYPE_PERCPU_ARRAY, None, bytes, 1, value_size=12
+    ) as m:  # no numbers known
         text = " ".join("[cpu %d]" % cpu + 12 * " 00" for cpu in bpf.possible_cpus())
         assert done("watch", "id", m.id, "once").splitlines()[1].split(None, 1) == ["0", text]
     status, out, err = main("watch", pin, "interval", "9" * 30)
@@ -6056,15 +8458,19 @@ def bcc_log2(counts):
 def rows_of(text):
     """Return the same of what was printed; of linear ones high is low."""
     found = re.findall(r"^ *(\d+)(?: -> (\d+))? *: (\d+) *\|(\**) *\|$", text, re.M)
-    return [(int(low), int(high or low), int(count), len(stars)) for low, high, count, stars in found]
+    return [
+        (int(low), int(high or low), int(count), len(stars)) for low, high, count, stars in found
+    ]
 
 
-@pytest.mark.parametrize("counts", [
-    {1: 3, 2: 10, 3: 40, 4: 7, 8: 1}, {1: 1}, {2: 5, 5: 5, 20: 10}, {1: 7, 33: 1 << 20, 64: 3}])
+@pytest.mark.parametrize(
+    "counts",
+    [{1: 3, 2: 10, 3: 40, 4: 7, 8: 1}, {1: 1}, {2: 5, 5: 5, 20: 10}, {1: 7, 33: 1 << 20, 64: 3}],
+)
 def test_histograms_have_bccs_rows(counts):
     lines = bpf.histogram(counts)
     used = min(slot for slot in counts if counts[slot])
-    assert rows_of("\n".join(lines)) == bcc_log2(counts)[used - 1:]
+    assert rows_of("\n".join(lines)) == bcc_log2(counts)[used - 1 :]
     assert len({line.index("|") for line in lines if "|" in line}) == 1
     assert max(map(len, lines)) < (80 if max(counts) < 33 else 120)
     linear = rows_of("\n".join(bpf.histogram(counts, linear=True)))
@@ -6078,7 +8484,7 @@ def test_histograms_of_maps(pins, bpffs, tmp_path):
     with Map.from_pin(pins + "/w_pc_array", mode="rw") as m:
         for slot in range(40):
             m[slot] = 0
-        for slot, count in counts.items():                     # spread over the CPUs
+        for slot, count in counts.items():  # spread over the CPUs
             m[slot] = [count - len(bpf.possible_cpus()) + 1] + [1] * (len(bpf.possible_cpus()) - 1)
         assert rows_of(done("map", "hist", "pinned", pins + "/w_pc_array")) == bcc_log2(counts)
         assert rows_of(done("hist", pins + "/w_pc_array", "linear"))[0] == (1, 1, 3, 3)
@@ -6091,9 +8497,16 @@ def test_histograms_of_maps(pins, bpffs, tmp_path):
     out = done("hist", pins + "/w_pairs")
     parts = dict(part.split("\n", 1) for part in out.replace("pid=", "\0pid=").split("\0")[1:])
     assert {name: rows_of(text) for name, text in parts.items()} == {
-        "pid=%d" % pid: bcc_log2({1: pid, 3: 3 * pid, 4: 4 * pid}) for pid in (1, 2)}
-    told = {group["key"]: group["slots"] for group in json.loads(done("-j", "hist", pins + "/w_pairs"))}
-    assert {slot: count for slot, count in told["pid=2"].items() if count} == {"1": 2, "3": 6, "4": 8}
+        "pid=%d" % pid: bcc_log2({1: pid, 3: 3 * pid, 4: 4 * pid}) for pid in (1, 2)
+    }
+    told = {
+        group["key"]: group["slots"] for group in json.loads(done("-j", "hist", pins + "/w_pairs"))
+    }
+    assert {slot: count for slot, count in told["pid=2"].items() if count} == {
+        "1": 2,
+        "3": 6,
+        "4": 8,
+    }
     for name in ("w_hash", "w_plain"):
         assert "--value-type" in refused("hist", os.path.join(pins, name))
     with Map.create(ARRAY, u32, u64, 4, name="empty") as m:
@@ -6103,7 +8516,13 @@ def test_histograms_of_maps(pins, bpffs, tmp_path):
 @kernel
 def test_layouts_and_their_python(pins):
     out = done("layout", pins + "/w_hash")
-    for line in ("src: u32", "(hole)", "mid: u32:10", "proto: enum proto {ICMP=1, TCP=6, UDP=17}", "comm: char [16]"):
+    for line in (
+        "src: u32",
+        "(hole)",
+        "mid: u32:10",
+        "proto: enum proto {ICMP=1, TCP=6, UDP=17}",
+        "comm: char [16]",
+    ):
         assert line in out
     sources = re.findall(r"^import ctypes\n.*?(?=^\S+:|\Z)", out, re.M | re.S)
     for source, name, size in zip(sources, ("flow", "stats"), (8, 128)):
@@ -6111,7 +8530,9 @@ def test_layouts_and_their_python(pins):
         exec(source, made)
         assert ctypes.sizeof(made[name]) == size
     assert len(sources) == 2
-    for table in re.findall(r"offset +size .*?\d+ bytes", out, re.S):          # the columns stand under their heads
+    for table in re.findall(
+        r"offset +size .*?\d+ bytes", out, re.S
+    ):  # the columns stand under their heads
         head, first = table.split("\n")[:2]
         assert head.index("offset") + len("offset") == re.match(r" *\d+", first).end()
     told = json.loads(done("-j", "layout", pins + "/w_hash"))
@@ -6124,8 +8545,12 @@ def test_btf_questions(pins, tmp_path):
     if not os.path.exists("/sys/kernel/btf/vmlinux"):
         lacking("the kernel's BTF")
     task = bpf.BTF.from_vmlinux()
-    assert done("btf", "offset", "task_struct.comm") == "%d\n" % task.offsetof("task_struct", "comm")
-    assert done("btf", "offset", "struct", "task_struct.se.avg") == "%d\n" % task.offsetof("task_struct", "se.avg")
+    assert done("btf", "offset", "task_struct.comm") == "%d\n" % task.offsetof(
+        "task_struct", "comm"
+    )
+    assert done("btf", "offset", "struct", "task_struct.se.avg") == "%d\n" % task.offsetof(
+        "task_struct", "se.avg"
+    )
     words = ["btf", "offset", "task_struct.signal.group_exit_code"]
     steps = task.offsetof("task_struct", "signal.group_exit_code")
     assert done(*words) == "%d -> %d\n" % steps
@@ -6135,7 +8560,9 @@ def test_btf_questions(pins, tmp_path):
     assert "\n".join(told["layout"]) + "\n\n" + "\n".join(told["python"]) + "\n" == out
     assert "16 bytes" in out and "class list_head(ctypes.Structure):" in out
     (tmp_path / "w.c").write_text("struct s { char a; int b:3; } s;")
-    status, _, err = run(program("clang"), "-g", "-target", "bpf", "-c", tmp_path / "w.c", "-o", tmp_path / "w.o")
+    status, _, err = run(
+        program("clang"), "-g", "-target", "bpf", "-c", tmp_path / "w.c", "-o", tmp_path / "w.o"
+    )
     assert status == 0, err
     assert done("--btf", tmp_path / "w.o", "btf", "offset", "s.b") == "1 bits 0..2\n"
     for words in (["task_struct.no_such"], ["no_such.x"], ["task_struct.comm", "x"]):
@@ -6148,11 +8575,19 @@ def test_btf_questions(pins, tmp_path):
 @kernel
 def test_probe_tells_what_there_is(pins):
     told = {row["what"]: row for row in json.loads(done("-j", "probe"))}
-    assert told["map type hash"]["available"] and told["map type ringbuf"]["available"] and told["CAP_BPF"]["available"]
-    assert os.uname().release in json.dumps(told) and "unprivileged_bpf_disabled" in json.dumps(told)
+    assert (
+        told["map type hash"]["available"]
+        and told["map type ringbuf"]["available"]
+        and told["CAP_BPF"]["available"]
+    )
+    assert os.uname().release in json.dumps(told) and "unprivileged_bpf_disabled" in json.dumps(
+        told
+    )
     assert all(row["available"] or row["detail"] for row in told.values()), "a no without a reason"
     text = done("probe")
-    assert text.count("\n") == len(told) and all(line.split()[0] in ("yes", "no") for line in text.splitlines())
+    assert text.count("\n") == len(told) and all(
+        line.split()[0] in ("yes", "no") for line in text.splitlines()
+    )
     nobody = as_nobody("assert bpf.main(['-j', 'probe']) == 0")
     rows = {row["what"]: row for row in json.loads(nobody)}
     assert not rows["map type hash"]["available"] and "CAP_BPF" in rows["map type hash"]["detail"]
@@ -6167,40 +8602,110 @@ def test_layout_says_once_why_there_are_no_types(pins):
     wanted = r"keys of \d+ bytes, values of \d+; no BTF: BPF_BTF_GET_FD_BY_ID on BTF \d+: .*CAP_SYS_ADMIN.*\n0\n\Z"
     assert re.match(wanted, told), told
     with Map.create(HASH, u32, u32) as m:
-        assert done("layout", "id", m.id) == "keys of 4 bytes, values of 4; no BTF: the map has none\n"
+        assert (
+            done("layout", "id", m.id) == "keys of 4 bytes, values of 4; no BTF: the map has none\n"
+        )
 
 
 @kernel
 def test_commands_open_maps_for_no_more_than_they_do(pins, tmp_path):
     """Watched from outside: what reads opens read-only, what writes write-only; both only where both are done."""
     with Map.from_pin(pins + "/w_plain") as m:
-        named, key = ["id %d" % m.id, "pinned %s/w_plain" % pins], " ".join(map(str, next(m.keys())))
-    reads = [words % spec for spec in named for words in (
-        "show %s", "list %s", "-j show %s", "dump %s", "-j dump %s", "--hex dump %s", "--ndjson dump %s",
-        "watch %s once", "lookup %s key " + key, "getnext %s", "layout %s", "save %s " + str(tmp_path / "c"))]
-    reads += ["show", "-jf show", "probe", "hist %s/w_pairs" % pins, "peek %s/w_queue" % pins,
-              "--metrics dump %s/w_pc_array" % pins, "pin %s %s/again" % (named[0], pins)]
-    writes = ["update %s key %s value %s" % (named[1], key, "1 " * m.value_size), "delete %s key %s" % (named[1], key),
-              "push %s/w_queue value " % pins + "1 " * 8, "freeze " + named[1]]
-    both = ["update %s/w_pc_array key 0 0 0 0 value 1 0 0 0 0 0 0 0 cpu=%d" % (pins, bpf.possible_cpus()[0]),
-            "pop %s/w_queue" % pins]
-    for commands, least, flags in ((reads, 30, "BPF_F_RDONLY"), (writes, 4, "BPF_F_WRONLY"), (both, 2, "0")):
+        named, key = (
+            ["id %d" % m.id, "pinned %s/w_plain" % pins],
+            " ".join(map(str, next(m.keys()))),
+        )
+    reads = [
+        words % spec
+        for spec in named
+        for words in (
+            "show %s",
+            "list %s",
+            "-j show %s",
+            "dump %s",
+            "-j dump %s",
+            "--hex dump %s",
+            "--ndjson dump %s",
+            "watch %s once",
+            "lookup %s key " + key,
+            "getnext %s",
+            "layout %s",
+            "save %s " + str(tmp_path / "c"),
+        )
+    ]
+    reads += [
+        "show",
+        "-jf show",
+        "probe",
+        "hist %s/w_pairs" % pins,
+        "peek %s/w_queue" % pins,
+        "--metrics dump %s/w_pc_array" % pins,
+        "pin %s %s/again" % (named[0], pins),
+    ]
+    writes = [
+        "update %s key %s value %s" % (named[1], key, "1 " * m.value_size),
+        "delete %s key %s" % (named[1], key),
+        "push %s/w_queue value " % pins + "1 " * 8,
+        "freeze " + named[1],
+    ]
+    both = [
+        "update %s/w_pc_array key 0 0 0 0 value 1 0 0 0 0 0 0 0 cpu=%d"
+        % (pins, bpf.possible_cpus()[0]),
+        "pop %s/w_queue" % pins,
+    ]
+    for commands, least, flags in (
+        (reads, 30, "BPF_F_RDONLY"),
+        (writes, 4, "BPF_F_WRONLY"),
+        (both, 2, "0"),
+    ):
         code = "import sys, bpflookup\nfor words in sys.argv[1:]:\n    assert bpflookup.main(words.split()) == 0, words"
-        status, out, err = run(program("strace"), "-f", "-e", "trace=bpf", "-o", tmp_path / "calls", sys.executable,
-                               "-c", code, *commands, env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)))
+        status, out, err = run(
+            program("strace"),
+            "-f",
+            "-e",
+            "trace=bpf",
+            "-o",
+            tmp_path / "calls",
+            sys.executable,
+            "-c",
+            code,
+            *commands,
+            env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+        )
         assert status == 0, (err, out)
         calls = (tmp_path / "calls").read_text()
-        opened = re.findall(r"bpf\(BPF_(?:OBJ_GET|MAP_GET_FD_BY_ID), {.*(?:file|open)_flags=(\w+)", calls)
+        opened = re.findall(
+            r"bpf\(BPF_(?:OBJ_GET|MAP_GET_FD_BY_ID), {.*(?:file|open)_flags=(\w+)", calls
+        )
         assert len(opened) >= least and set(opened) == {flags}, calls
-        assert len(opened) == len(re.findall(r"BPF_(?:OBJ_GET|MAP_GET_FD_BY_ID),", calls)), "flags that were not shown"
+        assert len(opened) == len(re.findall(r"BPF_(?:OBJ_GET|MAP_GET_FD_BY_ID),", calls)), (
+            "flags that were not shown"
+        )
 
 
 # -- captures
 
 
 CAPTURED = (
-    "w_hash", "w_array", "w_pc_hash", "w_pc_array", "w_lru", "w_lru_pc", "w_lpm", "w_outer", "w_houter", "w_prog",
-    "w_plain", "w_dev", "w_pairs", "w_real", "w_bss", "w_data", "w_rodata", "w_trace")
+    "w_hash",
+    "w_array",
+    "w_pc_hash",
+    "w_pc_array",
+    "w_lru",
+    "w_lru_pc",
+    "w_lpm",
+    "w_outer",
+    "w_houter",
+    "w_prog",
+    "w_plain",
+    "w_dev",
+    "w_pairs",
+    "w_real",
+    "w_bss",
+    "w_data",
+    "w_rodata",
+    "w_trace",
+)
 
 
 @pytest.fixture
@@ -6216,8 +8721,15 @@ def captures(pins):
 
 
 FORMS = [
-    ["dump"], ["-j", "dump"], ["-p", "dump"], ["--hex", "dump"], ["--ndjson", "dump"], ["-j", "show"], ["layout"],
-    ["-j", "layout"]]
+    ["dump"],
+    ["-j", "dump"],
+    ["-p", "dump"],
+    ["--hex", "dump"],
+    ["--ndjson", "dump"],
+    ["-j", "show"],
+    ["layout"],
+    ["-j", "layout"],
+]
 
 
 @kernel
@@ -6225,23 +8737,43 @@ def test_a_capture_says_what_the_live_map_says(pins, captures):
     for name, words in itertools.product(CAPTURED, FORMS):
         pin, file = os.path.join(pins, name), os.path.join(captures, name)
         live, kept = done(*(words + [pin])), done(*(["--from", file] + words))
-        if words != ["layout"] or "offset" in live:            # what has no BTF says why in other words
+        if words != ["layout"] or "offset" in live:  # what has no BTF says why in other words
             assert kept == live, (name, words)
     for name in ("w_pc_array", "w_real", "w_pairs", "w_lpm"):
         words = ["--metrics", "dump"]
-        assert done(*(["--from", os.path.join(captures, name)] + words)) == done(*(words + [os.path.join(pins, name)]))
+        assert done(*(["--from", os.path.join(captures, name)] + words)) == done(
+            *(words + [os.path.join(pins, name)])
+        )
     file = os.path.join(captures, "w_hash")
     kept = bpf.Capture.load(file)
     with Map.from_pin(pins + "/w_hash") as m:
-        assert [(bytes(k), bytes(v)) for k, v in kept.items()] == [(bytes(k), bytes(v)) for k, v in m.items()]
+        assert [(bytes(k), bytes(v)) for k, v in kept.items()] == [
+            (bytes(k), bytes(v)) for k, v in m.items()
+        ]
         assert kept.info.name == m.name and kept.info.id == m.id and kept.btf.data == m.btf.data
-        assert {key.port: value.count for key, value in kept.items()} == {443: 77, 80: (1 << 64) - 1}
-    assert kept.header["host"] == os.uname().nodename and kept.header["kernel"] == os.uname().release
-    for words in ("update key port=1 value count=1", "delete key port=1", "pop", "freeze", "peek", "pin /x", "save /x",
-                  "push value 1", "getnext"):
+        assert {key.port: value.count for key, value in kept.items()} == {
+            443: 77,
+            80: (1 << 64) - 1,
+        }
+    assert (
+        kept.header["host"] == os.uname().nodename and kept.header["kernel"] == os.uname().release
+    )
+    for words in (
+        "update key port=1 value count=1",
+        "delete key port=1",
+        "pop",
+        "freeze",
+        "peek",
+        "pin /x",
+        "save /x",
+        "push value 1",
+        "getnext",
+    ):
         assert main("--from", file, *words.split())[0] in (1, 2)
-    key = "src=%s,port=443,proto=6" % socket.inet_ntoa(struct.pack("=I", 0x0100007f))
-    assert done("-j", "--from", file, "lookup", "key", key) == done("-j", "lookup", pins + "/w_hash", "key", key)
+    key = "src=%s,port=443,proto=6" % socket.inet_ntoa(struct.pack("=I", 0x0100007F))
+    assert done("-j", "--from", file, "lookup", "key", key) == done(
+        "-j", "lookup", pins + "/w_hash", "key", key
+    )
     assert main("--from", file, "lookup", "key", "port=1")[0] == 1
 
 
@@ -6249,19 +8781,45 @@ def test_a_capture_says_what_the_live_map_says(pins, captures):
 def test_a_capture_needs_no_right_and_no_particular_python(captures):
     files = [os.path.join(captures, name) for name in CAPTURED]
     here = "".join(done("--ndjson", "--from", file, "dump") for file in files)
-    assert as_nobody("""
+    assert (
+        as_nobody(
+            """
         for file in files:
             assert bpf.main(["--ndjson", "--from", file, "dump"]) == 0
-    """, files=files) == here
-    others = {os.path.realpath(path): path for path in map(shutil.which, [
-        "python3"] + ["python3.%d" % minor for minor in range(6, 16)]) if path}
+    """,
+            files=files,
+        )
+        == here
+    )
+    others = {
+        os.path.realpath(path): path
+        for path in map(
+            shutil.which, ["python3"] + ["python3.%d" % minor for minor in range(6, 16)]
+        )
+        if path
+    }
     for path in others.values():
         if run(path, "-c", "import ctypes, json, hashlib")[0] == 0:
             code = "import sys, bpflookup as b; [b.main(['--ndjson', '--from', f, 'dump']) for f in sys.argv[1:]]"
             environment = dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
-            assert run(path, "-W", "error", "-c", code, *files, env=environment) == (0, here, ""), path
-    with open(MODULE) as script:       # on a machine that has nothing but Python
-        assert run(sys.executable, "-I", "-S", "-", "--ndjson", "--from", files[0], "dump", stdin=script)[0] == 0
+            assert run(path, "-W", "error", "-c", code, *files, env=environment) == (0, here, ""), (
+                path
+            )
+    with open(MODULE) as script:  # on a machine that has nothing but Python
+        assert (
+            run(
+                sys.executable,
+                "-I",
+                "-S",
+                "-",
+                "--ndjson",
+                "--from",
+                files[0],
+                "dump",
+                stdin=script,
+            )[0]
+            == 0
+        )
 
 
 @kernel
@@ -6270,18 +8828,34 @@ def test_whatever_is_cut_or_altered_is_noticed(captures, tmp_path, name):
     with open(os.path.join(captures, name), "rb") as file:
         whole = file.read()
     wanted = list(bpf.Capture(whole, bytes, bytes).items())
-    rng, cuts, lines = random.Random(5), range(0, len(whole), max(1, len(whole) // 1500)), whole.split(b"\n")
+    rng, cuts, lines = (
+        random.Random(5),
+        range(0, len(whole), max(1, len(whole) // 1500)),
+        whole.split(b"\n"),
+    )
     broken = [whole[:at] for at in cuts]
-    broken += [whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1:] for at in cuts]
-    broken += [b"\n".join(lines[:1] + lines[2:]), b"\n".join(lines[:2] + lines[1:]), whole.replace(b"\n", b"\r\n"),
-               whole + b"x", whole + b"\n", whole + whole, b"", b"\n\n\n", b"{}\n{}\n", b"[" * 100000]
+    broken += [
+        whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :] for at in cuts
+    ]
+    broken += [
+        b"\n".join(lines[:1] + lines[2:]),
+        b"\n".join(lines[:2] + lines[1:]),
+        whole.replace(b"\n", b"\r\n"),
+        whole + b"x",
+        whole + b"\n",
+        whole + whole,
+        b"",
+        b"\n\n\n",
+        b"{}\n{}\n",
+        b"[" * 100000,
+    ]
     noticed = 0
     for data in broken:
         try:
             assert list(bpf.Capture(data, bytes, bytes).items()) == wanted
         except ValueError:
             noticed += 1
-    assert noticed >= len(broken) - 20                     # what blanks stand in the last line is harmless
+    assert noticed >= len(broken) - 20  # what blanks stand in the last line is harmless
     (tmp_path / "cut").write_bytes(whole[:-9])
     status, out, err = main("--from", tmp_path / "cut", "dump")
     assert (status, out) == (1, "") and err.count("\n") == 1 and "cut" in err
@@ -6292,7 +8866,9 @@ def test_a_forged_capture_with_a_true_checksum_is_an_error(captures, tmp_path):
     with open(os.path.join(captures, "w_hash")) as file:
         first, *entries, _ = file.read().splitlines()
     odd = [None, [], {}, "", "x", -1, 1 << 64, 1.5, True, [1], {"key": []}, {"sole": 1}]
-    paths = [(name,) for name in json.loads(first)] + [("info", name) for name in bpf.MapInfo.__slots__]
+    paths = [(name,) for name in json.loads(first)] + [
+        ("info", name) for name in bpf.MapInfo.__slots__
+    ]
     for path, value in itertools.product(paths, odd):
         header = json.loads(first)
         functools.reduce(lambda part, name: part[name], path[:-1], header)[path[-1]] = value
@@ -6301,7 +8877,11 @@ def test_a_forged_capture_with_a_true_checksum_is_an_error(captures, tmp_path):
         (tmp_path / "forged").write_text(body + json.dumps(end) + "\n")
         for words in ("show", "dump", "--metrics dump", "lookup key 1", "layout"):
             status, out, err = main("--from", tmp_path / "forged", *words.split())
-            assert (status in (1, 2) and err.count("\n") == 1) or (status, err) == (0, ""), (path, value, words)
+            assert (status in (1, 2) and err.count("\n") == 1) or (status, err) == (0, ""), (
+                path,
+                value,
+                words,
+            )
 
 
 @kernel
@@ -6320,15 +8900,22 @@ def test_a_capture_appears_whole_or_not_at_all(pins, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [file.name] * bool(before)
         assert not before or file.read_bytes() == before
     done("save", pins + "/w_hash", file)
-    assert [path.name for path in tmp_path.iterdir()] == ["flows"] and len(list(bpf.Capture.load(file).items())) == 2
-    os.mkfifo(str(tmp_path / "fifo"))              # root must not replace what is no plain file: /dev/stdout, /dev/null
+    assert [path.name for path in tmp_path.iterdir()] == ["flows"] and len(
+        list(bpf.Capture.load(file).items())
+    ) == 2
+    os.mkfifo(
+        str(tmp_path / "fifo")
+    )  # root must not replace what is no plain file: /dev/stdout, /dev/null
     (tmp_path / "link").symlink_to("fifo")
     for name in ("fifo", "link", "."):
-        writer = subprocess.Popen([sys.executable, MODULE, "save", pins + "/w_hash", str(tmp_path / name)],
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        writer = subprocess.Popen(
+            [sys.executable, MODULE, "save", pins + "/w_hash", str(tmp_path / name)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         try:
             writer.communicate(timeout=10)
-        except subprocess.TimeoutExpired:          # it waits for the fifo's reader
+        except subprocess.TimeoutExpired:  # it waits for the fifo's reader
             writer.kill()
             writer.communicate()
     assert (tmp_path / "link").is_symlink() and (tmp_path / "fifo").is_fifo()
@@ -6341,41 +8928,86 @@ def test_a_capture_appears_whole_or_not_at_all(pins, tmp_path):
 @kernel
 def test_everything_works_from_standard_input(pins):
     pin = ["pinned", pins + "/w_lru"]
-    for words in ["-j", "map", "dump"] + pin, ["map", "help"], ["layout"] + pin, ["--ndjson", "dump"] + pin:
+    for words in (
+        ["-j", "map", "dump"] + pin,
+        ["map", "help"],
+        ["layout"] + pin,
+        ["--ndjson", "dump"] + pin,
+    ):
         for flags in ([], ["-I", "-S", "-OO"]):
             with open(MODULE) as script:
-                assert run(sys.executable, *(flags + ["-"] + words), stdin=script) == (0, done(*words), "")
+                assert run(sys.executable, *(flags + ["-"] + words), stdin=script) == (
+                    0,
+                    done(*words),
+                    "",
+                )
     status, out, err = main("--trace", "-j", "lookup", pin[1], "key", "TCP")
-    assert status == 0 and "bpf(BPF_MAP_LOOKUP_ELEM, {map_fd=" in err and "bpf(BPF_OBJ_GET" in err and json.loads(out)
+    assert (
+        status == 0
+        and "bpf(BPF_MAP_LOOKUP_ELEM, {map_fd=" in err
+        and "bpf(BPF_OBJ_GET" in err
+        and json.loads(out)
+    )
 
 
 @kernel
-@pytest.mark.parametrize("words, status, message", [
-    ([], 2, "command is needed"), (["nonsense"], 2, "unknown command"), (["-x"], 2, "-x"), (["--frm", "x"], 2, "--frm"),
-    (["map"], 2, "command is needed"), (["map", "dump"], 2, "a map"), (["map", "dump", "id"], 2, "id"),
-    (["dump", "M", "x"], 2, "'x'"), (["lookup", "M"], 2, "key"), (["lookup", "M", "key"], 2, "key"),
-    (["lookup", "M", "key", "x"], 2, "'x'"), (["lookup", "M", "key", "1", "2"], 2, "has 4 bytes, not 2"),
-    (["lookup", "M", "key", "256", "0", "0", "0"], 2, "256"), (["lookup", "M", "key", "4294967296"], 2, "4294967296"),
-    (["lookup", "M", "key", "1"], 1, "no such key"), (["lookup", "M", "key", "09"], 2, "09"),
-    (["lookup", "M", "key", "hex"], 2, "hex"), (["lookup", "M", "key", "hex", "g0"], 2, "g0"),
-    (["update", "M", "key", "1"], 2, "value"), (["update", "M", "key", "1", "value"], 2, "value"),
-    (["delete", "M", "key", "7"], 1, "no such key"), (["getnext", "M", "key", "7"], 1, "no next key"),
-    (["peek", "M"], 1, "BPF_MAP_LOOKUP"), (["dump", "no_such_map"], 1, "no_such_map"),
-    (["dump", "id", "2147483000"], 1, "2147483000"), (["dump", "/no/pin"], 1, "/no/pin"),
-    (["show", "id", "99999999999"], 1, "99999999999"), (["dump", "id", "x"], (1, 2), "'id x'"),
-    (["show", "id", "-1"], (1, 2), "id"), (["show", "name", ""], (1, 2), "name"), (["demo", "x"], 2, "'x'"),
-    (["--from"], 2, "--from"), (["--from", "/no/file", "dump"], 1, "/no/file"),
-    (["--key-type", "u33", "dump", "M"], (1, 2), "u33"), (["create", "/x"], 2, "type"), (["pin", "M"], 2, "path"),
-    (["help", "nonsense"], 2, "nonsense")])
+@pytest.mark.parametrize(
+    "words, status, message",
+    [
+        ([], 2, "command is needed"),
+        (["nonsense"], 2, "unknown command"),
+        (["-x"], 2, "-x"),
+        (["--frm", "x"], 2, "--frm"),
+        (["map"], 2, "command is needed"),
+        (["map", "dump"], 2, "a map"),
+        (["map", "dump", "id"], 2, "id"),
+        (["dump", "M", "x"], 2, "'x'"),
+        (["lookup", "M"], 2, "key"),
+        (["lookup", "M", "key"], 2, "key"),
+        (["lookup", "M", "key", "x"], 2, "'x'"),
+        (["lookup", "M", "key", "1", "2"], 2, "has 4 bytes, not 2"),
+        (["lookup", "M", "key", "256", "0", "0", "0"], 2, "256"),
+        (["lookup", "M", "key", "4294967296"], 2, "4294967296"),
+        (["lookup", "M", "key", "1"], 1, "no such key"),
+        (["lookup", "M", "key", "09"], 2, "09"),
+        (["lookup", "M", "key", "hex"], 2, "hex"),
+        (["lookup", "M", "key", "hex", "g0"], 2, "g0"),
+        (["update", "M", "key", "1"], 2, "value"),
+        (["update", "M", "key", "1", "value"], 2, "value"),
+        (["delete", "M", "key", "7"], 1, "no such key"),
+        (["getnext", "M", "key", "7"], 1, "no next key"),
+        (["peek", "M"], 1, "BPF_MAP_LOOKUP"),
+        (["dump", "no_such_map"], 1, "no_such_map"),
+        (["dump", "id", "2147483000"], 1, "2147483000"),
+        (["dump", "/no/pin"], 1, "/no/pin"),
+        (["show", "id", "99999999999"], 1, "99999999999"),
+        (["dump", "id", "x"], (1, 2), "'id x'"),
+        (["show", "id", "-1"], (1, 2), "id"),
+        (["show", "name", ""], (1, 2), "name"),
+        (["demo", "x"], 2, "'x'"),
+        (["--from"], 2, "--from"),
+        (["--from", "/no/file", "dump"], 1, "/no/file"),
+        (["--key-type", "u33", "dump", "M"], (1, 2), "u33"),
+        (["create", "/x"], 2, "type"),
+        (["pin", "M"], 2, "path"),
+        (["help", "nonsense"], 2, "nonsense"),
+    ],
+)
 def test_errors_are_one_line_and_json_with_j(words, status, message):
     with Map.create(HASH, u32, u64, 3) as m:
         words = [str(m.id) if word == "M" else word for word in words]
         found, out, err = main(*words)
-        assert found in (status if isinstance(status, tuple) else (status,)) and out == "" and message in err
+        assert (
+            found in (status if isinstance(status, tuple) else (status,))
+            and out == ""
+            and message in err
+        )
         assert err.startswith("bpflookup: ") and err.count("\n") == 1
         again, out, _ = main("-j", *words)
         if words and "-x" not in words and words[0][:3] != "--f" and out:
-            assert again == found and (json.loads(out) is None or list(json.loads(out)) == ["error"])
+            assert again == found and (
+                json.loads(out) is None or list(json.loads(out)) == ["error"]
+            )
 
 
 @kernel
@@ -6384,15 +9016,19 @@ def test_help_has_an_example_for_each_command_that_parses():
         whole = done(*words)
         assert "usage: bpflookup.py" in whole and max(map(len, whole.splitlines())) <= 120, words
     names = re.findall(r"^  ([a-z]+)  ", whole, re.M)
-    assert set("show list create dump update lookup getnext delete pin peek push pop enqueue dequeue freeze help watch "
-               "hist save probe btf layout".split()) <= set(names)
+    assert set(
+        "show list create dump update lookup getnext delete pin peek push pop enqueue dequeue freeze help watch "
+        "hist save probe btf layout".split()
+    ) <= set(names)
     for name in set(names) - {"help"}:
         text = done(name, "-h")
         assert text == done("help", name) == done("map", name, "--help")
-        example, = re.findall(r"example: bpflookup.py (.*)$", text, re.M)
+        (example,) = re.findall(r"example: bpflookup.py (.*)$", text, re.M)
         words = [word for word in shlex.split(example.split(" | ")[0])]
         assert name in words
-        told = as_nobody("print(bpf.main(words))", words=words)                # who can't get further than to the map
+        told = as_nobody(
+            "print(bpf.main(words))", words=words
+        )  # who can't get further than to the map
         assert "Traceback" not in told and told.splitlines()[-1] in ("0", "1"), example
     assert command("--version")[1] == done("-V") == "bpflookup %s\n" % bpf.__version__
 
@@ -6401,15 +9037,27 @@ def test_help_has_an_example_for_each_command_that_parses():
 def test_closed_and_full_streams_and_strange_names_are_no_trouble(pins):
     pin, shell = pins + "/w_lru", program("sh")
     with Map.create(HASH, u32, u64, 3, name="caf\xe9"):
-        for words in ("map show", "-j dump " + pin, "-j lookup %s key UDP" % pin, "watch %s interval 0.01 once" % pin,
-                      "-j nonsense", "-h"):
+        for words in (
+            "map show",
+            "-j dump " + pin,
+            "-j lookup %s key UDP" % pin,
+            "watch %s interval 0.01 once" % pin,
+            "-j nonsense",
+            "-h",
+        ):
             wanted = main(*words.split())[0]
             for closing in (">&-", ">&- 2>&- <&-", "2>/dev/full"):
-                status, out, err = run(shell, "-c", "exec %s %s %s %s" % (sys.executable, MODULE, words, closing))
+                status, out, err = run(
+                    shell, "-c", "exec %s %s %s %s" % (sys.executable, MODULE, words, closing)
+                )
                 assert status == wanted and "Traceback" not in err, (words, closing, err)
-            status, out, err = run(shell, "-c", "exec %s %s %s >/dev/full" % (sys.executable, MODULE, words))
+            status, out, err = run(
+                shell, "-c", "exec %s %s %s >/dev/full" % (sys.executable, MODULE, words)
+            )
             assert status in (1, 2, 120) and "Traceback" not in err, (words, err)
-        status, out, err = command("map", "show", env=dict(os.environ, LC_ALL="C", PYTHONIOENCODING="ascii"))
+        status, out, err = command(
+            "map", "show", env=dict(os.environ, LC_ALL="C", PYTHONIOENCODING="ascii")
+        )
         if sys.version_info >= (3, 7):
             assert status == 0 and "name caf\\xe9" in out and err == ""
 
@@ -6424,8 +9072,11 @@ def test_a_standard_library_without_json_is_an_error_in_one_line(monkeypatch):
 def test_readers_that_go_away_and_ctrl_c_are_quiet():
     with Map.create(ARRAY, u32, u64, 100000, name=LONG):
         for words, end in itertools.product(([], ["-j"], ["--ndjson"]), ("close", "interrupt")):
-            dump = subprocess.Popen([sys.executable, MODULE] + words + ["map", "dump", "name", LONG],
-                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            dump = subprocess.Popen(
+                [sys.executable, MODULE] + words + ["map", "dump", "name", LONG],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
             assert dump.stdout.read(10)
             if end == "close":
                 dump.stdout.close()
@@ -6444,15 +9095,18 @@ def test_dumps_stream_in_bounded_memory(tmp_path):
         with Map.create(HASH, u32, Value, count) as m:
             m.update_batch((u32 * count)(*range(count)), (Value * count)())
             for words in (["dump"], ["-j", "dump"], ["--ndjson", "dump"], ["save"]):
-                status, out, err = python("""
+                status, out, err = python(
+                    """
                     import sys, bpflookup as bpf
                     sys.stdout, kept = open("/dev/null", "w"), sys.stdout
                     assert bpf.main(sys.argv[1:]) == 0
                     print([line.split()[1] for line in open("/proc/self/status") if "VmHWM" in line][0], file=kept)
-                """, *(words + ["id", m.id] + [tmp_path / "x"] * (words == ["save"])))
+                """,
+                    *(words + ["id", m.id] + [tmp_path / "x"] * (words == ["save"])),
+                )
                 assert status == 0, err
                 peaks[words[0], count] = int(out)
-            if count == 300000:        # it tells how far it is on a terminal, unless the data go there
+            if count == 300000:  # it tells how far it is on a terminal, unless the data go there
                 _, text = in_a_terminal(["dump", "id", m.id])
                 assert "of at most" not in text and text.endswith("Found 300000 elements\n")
     for (word, count), peak in peaks.items():
@@ -6462,17 +9116,24 @@ def test_dumps_stream_in_bounded_memory(tmp_path):
 @kernel
 def test_no_line_of_words_ends_in_a_traceback(pins, tmp_path, monkeypatch):
     monkeypatch.chdir(str(tmp_path))
-    monkeypatch.setattr(time, "sleep", lambda seconds: None if 0 <= seconds < 1e9 else time.ctime(seconds))
+    monkeypatch.setattr(
+        time, "sleep", lambda seconds: None if 0 <= seconds < 1e9 else time.ctime(seconds)
+    )
     with Map.from_pin(pins + "/w_hash") as m:
         bpf.capture(m, "c.cap")
         from_id, own = Map.from_id, m.id
-    monkeypatch.setattr(Map, "from_id", lambda map_id, *types, **more: from_id(own, *types, **more))   # no other's map
+    monkeypatch.setattr(
+        Map, "from_id", lambda map_id, *types, **more: from_id(own, *types, **more)
+    )  # no other's map
     names = [os.path.join(pins, name) for name in os.listdir(pins)]
-    words = """map m key value k v hex any exist noexist cpu=0 cpu=1 cpu= cpu=-1 id name pinned i p once interval 0.0
+    words = (
+        """map m key value k v hex any exist noexist cpu=0 cpu=1 cpu= cpu=-1 id name pinned i p once interval 0.0
         linear type hash entries flags inner_map offset layout struct list_head list_head.next src=1 src=1,port=2
         src.a=1 src=1,src.x=2 .=1 = a=b=c [] {} {"src":1} {"src":[[1]]} [1,2 null NaN {"count":1e999} TCP BAD 10.0.0.1
         10.0.0.0/8 ::1 fe80::1/64 1.2.3.4.5 02:00:00:00:00:01 1:2:3:4:5:6 0 1 -1 256 0x10 010 09 1e3 0 0 0 6 - -- x /
-        99999999999999999999 \xe9 \udc80 /nope/x x/y 1_0 help c.cap""".split() + ["", "\0", "a" * 70]
+        99999999999999999999 \xe9 \udc80 /nope/x x/y 1_0 help c.cap""".split()
+        + ["", "\0", "a" * 70]
+    )
     options = """-j -p -f -jp --hex --ndjson --metrics --trace -h -V --key-type --value-type --key-type=u32 --from -x
         --value-type=u64 --from=c.cap --from=/nope --btf --json=1 --value-type=char[16] --value-type=bool --once
         --value-type=u8[0] --key-type=u8[ --value-type=float""".split()
@@ -6482,7 +9143,9 @@ def test_no_line_of_words_ends_in_a_traceback(pins, tmp_path, monkeypatch):
     rng, seen = random.Random(7), set()
     for _ in range(3000):
         line = rng.choice([["map"], ["m"], []]) + [rng.choice(commands)]
-        line += rng.choice([[rng.choice(names)], ["pinned", rng.choice(names)], ["name", "w_hash"], []])
+        line += rng.choice(
+            [[rng.choice(names)], ["pinned", rng.choice(names)], ["name", "w_hash"], []]
+        )
         if rng.random() < 0.6:
             for word in rng.choice([["key"], ["value"], ["key", "value"], ["key", "value"]]):
                 line += [word] + [rng.choice(words) for _ in range(rng.choice([1, 1, 1, 4, 8]))]
@@ -6503,21 +9166,28 @@ def test_no_line_of_words_ends_in_a_traceback(pins, tmp_path, monkeypatch):
 
 @kernel
 def test_demo_shows_the_main_job_and_leaves_nothing():
-    loopback()                         # without, the demo writes the values itself
+    loopback()  # without, the demo writes the values itself
 
     def left():
         return [info for info in bpf.maps() if info.name in ("demo_flows", "demo_total")]
+
     status, out, err = command("demo")
     assert status == 0 and err == "", err
-    for word in ("kernel   a socket filter counted 3", '{"packets": 3, "bytes": 84}', "miss     BPF_MAP_LOOKUP_ELEM",
-                 "misfit   value of map", "per CPU  total[0] -> cpu 0:", "the counts are right"):
+    for word in (
+        "kernel   a socket filter counted 3",
+        '{"packets": 3, "bytes": 84}',
+        "miss     BPF_MAP_LOOKUP_ELEM",
+        "misfit   value of map",
+        "per CPU  total[0] -> cpu 0:",
+        "the counts are right",
+    ):
         assert word in out
-    for _ in range(50):                # the kernel frees maps shortly after the last descriptor
+    for _ in range(50):  # the kernel frees maps shortly after the last descriptor
         if not left():
             break
         time.sleep(0.1)
     assert not left()
-    with open(MODULE) as file:         # as piped over ssh
+    with open(MODULE) as file:  # as piped over ssh
         status, out, err = run(sys.executable, "-", "demo", stdin=file)
     assert status == 0 and "the counts are right" in out
 
@@ -6526,10 +9196,15 @@ def test_demo_shows_the_main_job_and_leaves_nothing():
 def test_demo_without_the_right_to_load_programs(monkeypatch, capsys):
     def refuse(*_):
         raise bpf._error(errno.EPERM, bpf.BPF_PROG_LOAD)
+
     monkeypatch.setattr(bpf, "_load_program", refuse)
     assert bpf.main(["demo"]) == 0
     out = capsys.readouterr().out
-    assert "written from user space" in out and "BPF_PROG_LOAD" in out and "the counts are right" in out
+    assert (
+        "written from user space" in out
+        and "BPF_PROG_LOAD" in out
+        and "the counts are right" in out
+    )
 
 
 @kernel
@@ -6546,10 +9221,25 @@ def test_bench_ndjson_dump_against_bpftool():
     rows = {}
     with million() as m:
         for _ in range(3):
-            for name, words in (("bpftool -j map dump", [program("bpftool"), "-j", "map", "dump", "id", str(m.id)]),
-                                ("--ndjson --value-type ...", [
-                                    sys.executable, MODULE, "--ndjson", "--key-type", "u32", "--value-type",
-                                    "u64 packets, u64 bytes", "map", "dump", "id", str(m.id)])):
+            for name, words in (
+                ("bpftool -j map dump", [program("bpftool"), "-j", "map", "dump", "id", str(m.id)]),
+                (
+                    "--ndjson --value-type ...",
+                    [
+                        sys.executable,
+                        MODULE,
+                        "--ndjson",
+                        "--key-type",
+                        "u32",
+                        "--value-type",
+                        "u64 packets, u64 bytes",
+                        "map",
+                        "dump",
+                        "id",
+                        str(m.id),
+                    ],
+                ),
+            ):
                 start = time.perf_counter()
                 subprocess.check_call(words, stdout=subprocess.DEVNULL)
                 rows[name] = min(time.perf_counter() - start, rows.get(name, 1e9))
@@ -6569,7 +9259,7 @@ def test_the_examples_of_the_readme_run(bpffs, capsys):
         examples = [part.split("```")[0] for part in file.read().split("```python\n")[1:]]
     pin = os.path.join(bpffs, "flows")
     with Map.create(HASH, Key, Value, 4) as m:
-        m[struct.pack("=IHH", 0x0100007f, 443, 6)] = Value(77, 0)
+        m[struct.pack("=IHH", 0x0100007F, 443, 6)] = Value(77, 0)
         m.pin(pin)
         for example in examples:
             exec(example.replace("/sys/fs/bpf/flows", pin), {"__name__": "example"})
@@ -6606,7 +9296,7 @@ def million():
     count = 1000000
     m = Map.create(HASH, u32, Value, count, name="million")
     keys = (u32 * count)(*range(count))
-    values = (Value * count)(*[(key, ~key & 0xffffffff) for key in range(count)])
+    values = (Value * count)(*[(key, ~key & 0xFFFFFFFF) for key in range(count)])
     attr = bpf.bpf_attr()
     attr.batch.keys, attr.batch.values = ctypes.addressof(keys), ctypes.addressof(values)
     attr.batch.count, attr.batch.map_fd = count, m.fd
@@ -6627,6 +9317,7 @@ def floor_loop(m, libc=None):
             key.value = x
             syscall(number, 1, ref, 32)
             value.packets
+
     loop.kept = key, value, attr
     return loop
 
@@ -6642,13 +9333,21 @@ def lookup_loops(m):
         for x in range(piece * 10000, piece * 10000 + 10000):
             lookup_into(x, out)
             out.packets
+
     return [by_lookup, by_lookup_into]
 
 
 def report(rows, floor, per):
     for name, seconds, target in rows:
-        print("  %-28s %7.0f ns  %5.2f x the first%s" % (
-            name, seconds / per * 1e9, seconds / floor, "" if target is None else "  (to reach: %.2f)" % target))
+        print(
+            "  %-28s %7.0f ns  %5.2f x the first%s"
+            % (
+                name,
+                seconds / per * 1e9,
+                seconds / floor,
+                "" if target is None else "  (to reach: %.2f)" % target,
+            )
+        )
 
 
 @kernel
@@ -6657,8 +9356,15 @@ def test_bench_lookup_against_the_ctypes_floor():
     with million() as m:
         floor, lookup, into = best([floor_loop(m)] + lookup_loops(m))
     print("\nlookup in a hash of 1 M entries, Python %s" % sys.version.split()[0])
-    report([("plain ctypes loop", floor, None), ("m.lookup(int) -> Structure", lookup, 1.35),
-            ("m.lookup_into(int, out)", into, 1.25)], floor, 200000)
+    report(
+        [
+            ("plain ctypes loop", floor, None),
+            ("m.lookup(int) -> Structure", lookup, 1.35),
+            ("m.lookup_into(int, out)", into, 1.25),
+        ],
+        floor,
+        200000,
+    )
     assert sys.version_info[:2] != (3, 11) or (lookup / floor <= 1.35 and into / floor <= 1.25)
 
 
@@ -6719,7 +9425,9 @@ int main(int argc, char **argv) {
 @pytest.mark.bench
 def test_bench_scans_against_c_and_bpftool(tmp_path):
     (tmp_path / "scans.c").write_text(C_SCANS.replace("\\\\", "\\"))
-    status, _, err = run(program("gcc"), "-O2", "-w", "-o", tmp_path / "scans", tmp_path / "scans.c")
+    status, _, err = run(
+        program("gcc"), "-O2", "-w", "-o", tmp_path / "scans", tmp_path / "scans.c"
+    )
     assert status == 0, err
     rows = {}
     with million() as m:
@@ -6741,13 +9449,17 @@ def test_bench_scans_against_c_and_bpftool(tmp_path):
         def items():
             for _ in m.items():
                 pass
+
         for _ in range(7):
             timed("C LOOKUP_BATCH", lambda: c("batch"))
             timed("m.lookup_batch()", batches)
             timed("m.items(), typed", items)
         for _ in range(3):
             timed("C next_key + lookup", lambda: c("walk"))
-        timed("bpftool -j map dump, process", lambda: run(program("bpftool"), "-j", "map", "dump", "id", m.id) and None)
+        timed(
+            "bpftool -j map dump, process",
+            lambda: run(program("bpftool"), "-j", "map", "dump", "id", m.id) and None,
+        )
     print("\nscan of a hash of 1 M entries, %d a batch" % room)
     c_batch, c_walk = rows["C LOOKUP_BATCH"], rows["C next_key + lookup"]
     targets = {"m.lookup_batch()": 1.05, "m.items(), typed": c_walk / c_batch}
@@ -6759,6 +9471,7 @@ def test_bench_scans_against_c_and_bpftool(tmp_path):
 @pytest.mark.bench
 def test_bench_mapped_reads():
     with pages(u64, 1000) as m, m.mmap() as mapped:
+
         def reads(_):
             for index in range(1000):
                 mapped[index]
@@ -6766,6 +9479,7 @@ def test_bench_mapped_reads():
         def empty(_):
             for index in range(1000):
                 pass
+
         reading, looping = best([reads, empty])
     print("\nmapped scalar: %.0f ns a read  (to reach: 150)" % ((reading - looping) / 20000 * 1e9))
     assert (reading - looping) / 20000 <= 150e-9
@@ -6774,7 +9488,8 @@ def test_bench_mapped_reads():
 @kernel
 @pytest.mark.bench
 def test_bench_memory_of_a_scan():
-    status, out, err = python("""
+    status, out, err = python(
+        """
         import ctypes
         import bpflookup as bpf
         count = 10000000
@@ -6789,9 +9504,14 @@ def test_bench_memory_of_a_scan():
                 seen += key == value
             assert seen == count, seen
             print(peak() - bare)
-    """, timeout=600)
+    """,
+        timeout=600,
+    )
     assert status == 0, err
-    print("\nitems() over 10 M entries: %.0f MiB above the interpreter, filling included  (to reach: 64)" % float(out))
+    print(
+        "\nitems() over 10 M entries: %.0f MiB above the interpreter, filling included  (to reach: 64)"
+        % float(out)
+    )
     assert float(out) <= 64
 
 
@@ -6824,8 +9544,15 @@ def test_bench_lookup_against_bcc():
     assert status == 0, err
     bcc, lookup, into = map(float, out.split())
     print("\nthe same map through BCC")
-    report([("BCC table[u32(key)]", bcc, None), ("m.lookup(int) -> Structure", lookup, 1),
-            ("m.lookup_into(int, out)", into, 1)], bcc, 200000)
+    report(
+        [
+            ("BCC table[u32(key)]", bcc, None),
+            ("m.lookup(int) -> Structure", lookup, 1),
+            ("m.lookup_into(int, out)", into, 1),
+        ],
+        bcc,
+        200000,
+    )
     assert lookup < bcc and into < bcc
 
 
@@ -6833,10 +9560,21 @@ def test_bench_lookup_against_bcc():
 def test_bench_import():
     def importing(what):
         def once(_):
-            run(sys.executable, "-S", "-E", "-c", "import sys; sys.path.insert(0, %r); import %s" % (
-                os.path.dirname(MODULE), what))
+            run(
+                sys.executable,
+                "-S",
+                "-E",
+                "-c",
+                "import sys; sys.path.insert(0, %r); import %s" % (os.path.dirname(MODULE), what),
+            )
+
         return once
-    nothing, plain, ours = best([importing("sys"), importing("ctypes"), importing("bpflookup")], 7, 10)
-    print("\nimport, whole process less an empty one: ctypes %.1f ms, bpflookup %.1f ms, %.2f x  (to reach: 2.50)" % (
-        (plain - nothing) * 100, (ours - nothing) * 100, (ours - nothing) / (plain - nothing)))
+
+    nothing, plain, ours = best(
+        [importing("sys"), importing("ctypes"), importing("bpflookup")], 7, 10
+    )
+    print(
+        "\nimport, whole process less an empty one: ctypes %.1f ms, bpflookup %.1f ms, %.2f x  (to reach: 2.50)"
+        % ((plain - nothing) * 100, (ours - nothing) * 100, (ours - nothing) / (plain - nothing))
+    )
     assert (ours - nothing) / (plain - nothing) <= 2.5
