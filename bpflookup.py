@@ -86,10 +86,12 @@ _MAP_TYPE_NAMES = {number: name[len("BPF_MAP_TYPE_"):].lower() for name, number 
 # 7.0, per-CPU values: one CPU's, its number in bits 32..63, or the same for every CPU
 BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK, BPF_F_CPU, BPF_F_ALL_CPUS = 0, 1, 2, 4, 8, 16
 
-# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, then 5.13, 5.16, 5.17, 6.0
+# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, then 5.13, 5.16, 5.17, 6.0; the
+# last three, of inlined calls, after 7.2
 (BTF_KIND_INT, BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_FWD,
  BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO,
- BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT, BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64) = range(1, 20)
+ BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT, BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64,
+ BTF_KIND_LOC_PARAM, BTF_KIND_LOC_PROTO, BTF_KIND_LOCSEC) = range(1, 23)
 _KIND_NAMES = {number: name[len("BTF_KIND_"):].lower() for name, number in dict(globals()).items()
                if name.startswith("BTF_KIND_")}
 
@@ -1999,27 +2001,44 @@ _RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))
 _ENUMS = frozenset((BTF_KIND_ENUM, BTF_KIND_ENUM64))
 _INTEGERS = _ENUMS | {BTF_KIND_INT}
 _SIZED = _RECORDS | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
-# What a bare name means first; the other kinds follow by number.
+# What a bare name means first; of the other kinds, the first.
 _NAME_ORDER = (BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_ENUM64, BTF_KIND_TYPEDEF)
-# kind -> words behind the three that every record has: always, for each of vlen
-_TAIL_WORDS = dict.fromkeys(_KIND_NAMES, (0, 0))
-_TAIL_WORDS.update(
-    {
-        BTF_KIND_INT: (1, 0),
-        BTF_KIND_ARRAY: (3, 0),
-        BTF_KIND_STRUCT: (0, 3),
-        BTF_KIND_UNION: (0, 3),
-        BTF_KIND_ENUM: (0, 2),
-        BTF_KIND_FUNC_PROTO: (0, 2),
-        BTF_KIND_VAR: (1, 0),
-        BTF_KIND_DATASEC: (0, 3),
-        BTF_KIND_DECL_TAG: (1, 0),
-        BTF_KIND_ENUM64: (0, 3),
-    }
-)
+_NAME_RANKS = {kind: rank for rank, kind in enumerate(_NAME_ORDER)}
+# kind -> what the words of its record are: the third, those that follow always, for each of vlen.
+# n is a name, t a type id, - a number, ? not told yet.  The first two are n and the info word.
+_RECORD_WORDS = {
+    BTF_KIND_INT: ("-", "-", ""),
+    BTF_KIND_PTR: ("t", "", ""),
+    BTF_KIND_ARRAY: ("-", "tt-", ""),
+    BTF_KIND_STRUCT: ("-", "", "nt-"),
+    BTF_KIND_UNION: ("-", "", "nt-"),
+    BTF_KIND_ENUM: ("-", "", "n-"),
+    BTF_KIND_FWD: ("-", "", ""),
+    BTF_KIND_TYPEDEF: ("t", "", ""),
+    BTF_KIND_VOLATILE: ("t", "", ""),
+    BTF_KIND_CONST: ("t", "", ""),
+    BTF_KIND_RESTRICT: ("t", "", ""),
+    BTF_KIND_FUNC: ("t", "", ""),
+    BTF_KIND_FUNC_PROTO: ("t", "", "nt"),
+    BTF_KIND_VAR: ("t", "-", ""),
+    BTF_KIND_DATASEC: ("-", "", "t--"),
+    BTF_KIND_FLOAT: ("-", "", ""),
+    BTF_KIND_DECL_TAG: ("t", "-", ""),
+    BTF_KIND_TYPE_TAG: ("t", "", ""),
+    BTF_KIND_ENUM64: ("-", "", "n--"),
+    BTF_KIND_LOC_PARAM: ("?", "?", "?"),
+    BTF_KIND_LOC_PROTO: ("?", "", "?"),
+    BTF_KIND_LOCSEC: ("?", "", "???"),
+}
+_TAIL_WORDS = {kind: (len(words[1]), len(words[2])) for kind, words in _RECORD_WORDS.items()}
 _INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4
 _MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is larger
-_MAX_NAME = 4096  # eight times what the kernel takes: many members can share one long name
+_MAX_NAME = 4096  # eight times what the kernel takes
+_LONG_NAME = 127  # bytes, what it took before 6.1: those above are counted
+_MAX_KEPT_BTF = 16
+_VAR_STATIC = 0  # its linkage
+_SCANNED_QUESTIONS = 2  # for names, before an index of all is made
+_BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}
 
 
 class BTFType:
@@ -2051,86 +2070,356 @@ class BTFType:
         return BTFError("%s: %s" % (where, text))
 
 
-class _Steps(dict):
+class _RecordWords(dict):
     """The info word of a record -> how many words the record takes; worked out once for each info word there is."""
 
     def __init__(self, tails):
         self.tails = tails
 
     def __missing__(self, info):
-        always, each = self.tails[info >> 24 & 0x7F]  # 5 bits before 2026, the two above them zero
-        self[info] = words = (
-            3 + always + each * (info & 0xFFFFFF)
-        )  # 16 before, the eight above them zero
-        return words
+        # kind and vlen have 7 and 24 bits; 5 and 16 before 2026, those above them zero
+        always, for_each = self.tails[info >> 24 & 0x7F]
+        self[info] = 3 + always + for_each * (info & 0xFFFFFF)
+        return self[info]
 
 
-class BTF:
-    """Type information: what the types of a BPF object, a program or the kernel are called and how they lie.
+class _BTFBlob:
+    """What BTF asks for its types: the header, the strings and the records of a blob, the ids and names of the types.
 
-    from_bytes, from_file, from_vmlinux and from_id open it; .data is its bytes, .order theirs ("little", "big"), .base
-    what split BTF builds upon.  A type is given by id or name, alone or with its kind: "task_struct", "struct
-    task_struct".  All raise BTFError for what is malformed or not there.
+    Nothing of a type is proved here, but that its record lies inside of the blob.
     """
 
     def __init__(self, data, base=None):
         import array
-        import weakref
 
         self.data, self.base = data, base
-        self.order = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}.get(data[:2], "")
+        self.order = _BTF_ORDERS.get(data[:2], "")
+        header_len, type_off, type_len, str_off, str_len, layout_off, layout_len = self._header()
+        self._type_byte = header_len + type_off
+        types = self._section("types", self._type_byte, type_len)
+        if type_len % 4:
+            raise BTFError("the types take %d bytes at byte 12, no multiple of 4" % type_len)
+        self._words = array.array("I", types)
+        if self.order != sys.byteorder:
+            self._words.byteswap()
+        self._strings = self._section("strings", header_len + str_off, str_len)
+        self._prove_strings(header_len + str_off)
+        self._layout = self._section("layout", header_len + layout_off, layout_len)
+        self._tails = dict(_TAIL_WORDS)
+        for kind in range(1, len(self._layout) // 4):
+            always_bytes, each_bytes = self._layout[4 * kind : 4 * kind + 2]
+            self._tails.setdefault(kind, (always_bytes // 4, each_bytes // 4))
+        self._first, self._str_base = 1, 0
+        if base is not None:
+            self._first, self._str_base = self._places_behind(base)
+        self._offsets, self._cut, self._decl_tags = None, "", None
+        self._found, self._enums, self._long_names, self._long_bytes = {}, {}, {}, 0
+        self._questions, self._by_name = 0, None
+
+    def _header(self):
+        """Return hdr_len, type_off, type_len, str_off, str_len, layout_off, layout_len; the last two may be missing: 0."""
+        data = self.data
         if not self.order or len(data) < 24:
             raise BTFError(
                 "no BTF: %d bytes that begin with %s, not with 9feb or eb9f"
                 % (len(data), data[:4].hex())
             )
-        word = lambda at: int.from_bytes(data[at : at + 4], self.order)
-        header_len, type_off, type_len, str_off, str_len = (word(at) for at in range(4, 24, 4))
         if data[2] != 1 or data[3]:
             raise BTFError(
                 "BTF of version %d with flags %#x at byte 2: only version 1 is known"
                 % (data[2], data[3])
             )
+        header_len = int.from_bytes(data[4:8], self.order)
         if header_len < 24:
             raise BTFError("a header of %d bytes, at byte 4" % header_len)
-        self._type_byte = header_len + type_off
-        types, strings = (
-            self._section("types", self._type_byte, type_len),
-            self._section("strings", header_len + str_off, str_len),
-        )
-        if type_len % 4:
-            raise BTFError("the types take %d bytes at byte 12, no multiple of 4" % type_len)
-        if strings[-1:] != b"\0" and strings or base is None and strings[:1] != b"\0":
-            raise BTFError(
-                "the strings at byte %d do not begin and end with NUL%s"
-                % (
-                    header_len + str_off,
-                    "" if strings[-1:] != b"\0" else ": split BTF? It needs its base",
-                )
-            )
-        self._strings, self._str_base = strings, base._str_base + len(base._strings) if base else 0
-        self._first = base._first + base.count if base else 1
-        if base and base._cut:
-            raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
-        self._words = array.array("I", types)
-        if self.order != sys.byteorder:
-            self._words.byteswap()
-        self._tails = dict(_TAIL_WORDS)
-        if header_len >= 32:  # the layout section says how long the records of each kind are
-            layout = self._section("layout", header_len + word(24), word(28))
-            for kind in range(1, len(layout) // 4):
-                self._tails.setdefault(kind, (layout[4 * kind] // 4, layout[4 * kind + 1] // 4))
-        self._offsets, self._cut = None, ""
-        self._found, self._proved, self._enums, self._made = {}, {}, {}, {}
-        self._ctypes = (
-            weakref.WeakValueDictionary()
-        )  # they hold this, in cycles that gc may not see before 3.13
-        self._decl_tags, self._pointer_size = None, 0
+        header = self._section("header", 0, header_len)[:32].ljust(32, b"\0")
+        if header_len < 32:
+            header = header[:24] + bytes(8)
+        return struct.unpack_from("<7I" if self.order == "little" else ">7I", header, 4)
 
     def _section(self, what, start, size):
         if start + size > len(self.data):
             raise BTFError("the %s end at byte %d of %d" % (what, start + size, len(self.data)))
         return self.data[start : start + size]
+
+    def _prove_strings(self, start):
+        strings, text = self._strings, "the strings at byte %d do not begin and end with NUL%s"
+        if strings and strings[-1:] != b"\0":
+            raise BTFError(text % (start, ""))
+        if self.base is None and strings[:1] != b"\0":
+            raise BTFError(text % (start, ": split BTF? It needs its base"))
+
+    def _places_behind(self, base):
+        """Return the first id and the first offset of a string of this when it is split from base."""
+        if base.order != self.order:
+            raise BTFError("BTF of %s and its base of %s byte order" % (self.order, base.order))
+        count = base.count
+        if base._cut:
+            raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
+        return base._first + count, base._str_base + len(base._strings)
+
+    # -- records
+
+    @property
+    def count(self):
+        """How many types there are, without those of the base."""
+        return len(self._index())
+
+    def __len__(self):
+        return len(self._index())
+
+    def __bool__(self):
+        return True  # of no types as well: it is not None
+
+    def __iter__(self):
+        """Yield the BTFType of each type, without those of the base."""
+        for type_id in range(self._first, self._first + self.count):
+            yield self.type(type_id)
+
+    def __repr__(self):
+        split = "" if self.base is None else ", split"
+        return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), split)
+
+    def _index(self):
+        """Return where in _words each type begins: one pass over all of them, on the first question."""
+        if self._offsets is None:
+            import array
+
+            words, lengths, offsets, at = (
+                self._words,
+                _RecordWords(self._tails),
+                array.array("I"),
+                0,
+            )
+            total, append = len(words), offsets.append
+            try:
+                while at < total:
+                    append(at)
+                    at += lengths[words[at + 1]]
+            except (KeyError, IndexError):
+                at = total + 1
+            if at > total:
+                self._cut = self._why_cut(offsets.pop())
+            self._offsets = offsets
+        return self._offsets
+
+    def _why_cut(self, at):
+        """Say of the last record why it ends the types: it is cut, or of a kind whose length nobody tells."""
+        kind = self._words[at + 1] >> 24 & 0x7F if at + 1 < len(self._words) else 0
+        why = "cut" if kind in self._tails else "of unknown kind %d" % kind
+        return "the record at byte %d is %s" % (self._type_byte + 4 * at, why)
+
+    def type(self, t):
+        """Return the BTFType for a type id or name."""
+        if not isinstance(t, int):
+            t = t.id if isinstance(t, BTFType) else self.find(t)
+        if self.base is not None and t < self._first:
+            return self.base.type(t)
+        if t == 0:
+            return _void()
+        index = self._index()
+        if not 0 <= t - self._first < len(index):
+            raise BTFError("there is no type %d%s" % (t, self._cut and ": " + self._cut))
+        found, words, at = BTFType(), self._words, index[t - self._first]
+        found.id, found._words, found._at = t, words, at
+        found._byte = self._type_byte + 4 * at
+        name_off, info, number = words[at : at + 3]
+        found.kind, found.flag, found.count = info >> 24 & 0x7F, bool(info >> 31), info & 0xFFFFFF
+        found.name = self._string(name_off)
+        found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
+        if found.kind == BTF_KIND_ARRAY:
+            found.type_id, _, found.count = words[at + 3 : at + 6]
+        return found
+
+    # -- names
+
+    def _name_bytes(self, offset):
+        """Return the bytes of a name, of which those of split BTF may stand in the base."""
+        layer = self
+        while offset < layer._str_base:
+            layer = layer.base
+        start = offset - layer._str_base
+        end = layer._strings.find(b"\0", start, start + _MAX_NAME)
+        if end < 0 and offset:
+            raise BTFError(
+                "a name at byte %d of the strings, which end at %d" % (start, len(layer._strings))
+            )
+        return layer._strings[start:end]
+
+    def _string(self, offset):
+        """Return a name.  All long ones together are no longer than the strings: names that share one text, or its
+        end, would take memory that the blob does not.
+        """
+        name = self._long_names.get(offset)
+        if name is None:
+            encoded = self._name_bytes(offset)
+            name = encoded.decode("utf-8", "backslashreplace")
+            if len(encoded) > _LONG_NAME:
+                self._long_bytes += len(encoded)
+                if self._long_bytes > self._str_base + len(self._strings):
+                    raise BTFError(
+                        "long names, one within the other, at %d of the strings" % offset
+                    )
+                self._long_names[offset] = name
+        return name
+
+    def find(self, name, kind=None):
+        """Return the id of the type with a name ("task_struct", "struct task_struct", "long unsigned int").
+
+        Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct", "func" ...
+        """
+        word, _, rest = name.partition(" ")
+        if word in ("struct", "union", "enum") and rest:
+            kind, name = word, rest.strip()
+        if (name, kind) not in self._found:
+            self._found[name, kind] = self._search(name, kind)
+        return self._found[name, kind]
+
+    def all_named(self, name):
+        """Return the BTFType of each type with a name, those of the base last."""
+        encoded, found, layer = name.encode(errors="backslashreplace"), [], self
+        while layer is not None and name:
+            found += [layer.type(type_id) for type_id, _ in layer._named(encoded)]
+            layer = layer.base
+        return found
+
+    def _search(self, name, kind):
+        kinds = {number for number, text in _KIND_NAMES.items() if kind in (None, text)}
+        if kind == "enum":
+            kinds = _ENUMS
+        encoded, best, layer = name.encode(errors="backslashreplace"), None, self
+        while layer is not None and name:
+            for type_id, at in layer._named(encoded):
+                number = layer._words[at + 1] >> 24 & 0x7F
+                rank = _NAME_RANKS.get(number, len(_NAME_RANKS)), type_id
+                if number in kinds and (best is None or rank < best):
+                    best = rank
+            layer = layer.base
+        if best is None:
+            cut = self._cut and "; " + self._cut
+            raise BTFError("no %s is named '%s'%s" % (kind or "type", name, cut))
+        return best[1]
+
+    def _named(self, encoded):
+        """Return (id, where in _words) of each type that has a name, of those of the base none.
+
+        The first questions look through the strings and records: one answer takes a tenth of the index for all.
+        """
+        index, first = self._index(), self._first
+        self._questions += 1
+        if self._by_name is None and self._questions <= _SCANNED_QUESTIONS:
+            offsets = self._name_offsets(encoded)
+            words = self._words
+            places = [
+                (number, at) for number, at in enumerate(index, first) if words[at] in offsets
+            ]
+            return places if offsets else []
+        if self._by_name is None:
+            self._by_name = self._name_index()
+        first_ids, other_ids = self._by_name
+        key = hash(encoded)
+        ids = ([first_ids[key]] if key in first_ids else []) + other_ids.get(key, [])
+        places = [(type_id, index[type_id - first]) for type_id in ids]
+        return [place for place in places if self._name_bytes(self._words[place[1]]) == encoded]
+
+    def _name_offsets(self, encoded):
+        """Return where a name stands in the strings; in those of the base too, which split BTF shares."""
+        offsets, layer, wanted = set(), self, encoded + b"\0"
+        while layer is not None:
+            at = layer._strings.find(wanted)
+            while at >= 0:
+                offsets.add(layer._str_base + at)
+                at = layer._strings.find(wanted, at + 1)
+            layer = layer.base
+        return offsets
+
+    def _name_index(self):
+        """Return {hash of a name: id of the first type} and {hash: [ids of the others]}.
+
+        Not the names themselves: types may share the ends of one long string.
+        """
+        words, first_ids, other_ids = self._words, {}, {}
+        for type_id, at in enumerate(self._index(), self._first):
+            if words[at]:
+                try:
+                    key = hash(self._name_bytes(words[at]))
+                except BTFError:  # a name outside of the strings is no name
+                    continue
+                if first_ids.setdefault(key, type_id) != type_id:
+                    other_ids.setdefault(key, []).append(type_id)
+        return first_ids, other_ids
+
+    # -- what stands in records
+
+    def _resolve(self, t):
+        """Return the BTFType behind typedefs, qualifiers and type tags, and of a variable."""
+        for _ in range(MAX_DEPTH):
+            t = self.type(t)
+            if t.kind not in _MODIFIERS and t.kind != BTF_KIND_VAR:
+                return t
+            t = t.type_id
+        raise self.type(t)._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
+
+    def tags(self, t, component=-1):
+        """Return the declaration tags of a type, or of one of its members or parameters."""
+        if self._decl_tags is None:
+            self._decl_tags = self._all_tags()
+        type_id = self.type(t).id
+        own = tuple(self._decl_tags.get((type_id, component & 0xFFFFFFFF), ()))
+        if self.base is not None and type_id < self._first:
+            own += self.base.tags(type_id, component)
+        return own
+
+    def _all_tags(self):
+        found = {}
+        for index, at in enumerate(self._index()):
+            if self._words[at + 1] >> 24 & 0x7F == BTF_KIND_DECL_TAG:
+                tag = self.type(self._first + index)
+                found.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
+        return found
+
+    def enumerators(self, t):
+        """Return {number: name} of an enum; the first name where a number has several."""
+        t = self._resolve(t)
+        if t.kind not in _ENUMS:
+            raise t._error("it is no enum")
+        if t.id not in self._enums:
+            names, step = {}, 2 if t.kind == BTF_KIND_ENUM else 3
+            for at in range(t._at + 3, t._at + 3 + step * t.count, step):
+                number = sum(
+                    word << 32 * place for place, word in enumerate(t._words[at + 1 : at + step])
+                )
+                if t.flag and number >> 32 * (step - 1) - 1:
+                    number -= 1 << 32 * (step - 1)
+                names.setdefault(number, self._string(t._words[at]))
+            self._enums[t.id] = names
+        return self._enums[t.id]
+
+
+def _void():
+    found = BTFType()
+    found.id, found.kind, found.name, found.size = 0, 0, "void", None
+    found.type_id, found.count, found.flag = 0, 0, False
+    return found
+
+
+class BTF(_BTFBlob):
+    """Type information: what the types of a BPF object, a program or the kernel are called and how they lie.
+
+    from_bytes, from_file, from_vmlinux and from_id open it; .data is its bytes, .order theirs ("little", "big"), .base
+    what split BTF builds upon.  A type is given by id or name, alone or with its kind: "task_struct", "struct
+    task_struct".  Iterating yields its own types, len() counts them.  All raise BTFError for what is malformed or not
+    there.
+    """
+
+    def __init__(self, data, base=None):
+        import weakref
+
+        _BTFBlob.__init__(self, data, base)
+        self._proved, self._made, self._pointer_size = {}, {}, 0
+        self._ctypes = (
+            weakref.WeakValueDictionary()
+        )  # they hold this, in cycles that gc may not see before 3.13
 
     @classmethod
     def from_bytes(cls, data, base=None):
@@ -2174,140 +2463,10 @@ class BTF:
         btf = _kept_btf.get(data)
         if btf is None:
             btf = cls(data, cls.from_vmlinux() if info.kernel_btf and name != "vmlinux" else None)
-            if len(_kept_btf) > 15:
+            if len(_kept_btf) >= _MAX_KEPT_BTF:
                 _kept_btf.clear()
             btf = _kept_btf.setdefault(data, btf)  # another thread's, if that came first
         return btf
-
-    # -- records
-
-    @property
-    def count(self):
-        return len(self._index())
-
-    def __repr__(self):
-        return "<BTF: %d types in %d bytes%s>" % (
-            self.count,
-            len(self.data),
-            ", split" if self.base else "",
-        )
-
-    def _index(self):
-        """Return where in _words each type begins: one pass over all of them, on the first question."""
-        if self._offsets is None:
-            import array
-
-            words, steps, offsets, at = self._words, _Steps(self._tails), array.array("I"), 0
-            total, append = len(words), offsets.append
-            try:
-                while at < total:
-                    append(at)
-                    at += steps[words[at + 1]]
-            except (KeyError, IndexError):
-                at = total + 1
-            if at > total:  # the last one is cut, or of a kind whose length nobody tells
-                start = offsets.pop()
-                kind = words[start + 1] >> 24 & 0x7F if start + 1 < total else 0
-                self._cut = "the record at byte %d is %s" % (
-                    self._type_byte + 4 * start,
-                    "cut" if kind in self._tails else "of unknown kind %d" % kind,
-                )
-            self._offsets = offsets
-        return self._offsets
-
-    def type(self, t):
-        """Return the BTFType for a type id or name."""
-        if not isinstance(t, int):
-            t = t.id if isinstance(t, BTFType) else self.find(t)
-        if self.base and t < self._first:
-            return self.base.type(t)
-        index, found = self._index(), BTFType()
-        found.id, words = t, self._words
-        if t == 0:
-            found.kind, found.name, found.size, found.type_id, found.count, found.flag = (
-                0,
-                "void",
-                None,
-                0,
-                0,
-                False,
-            )
-            return found
-        if not 0 <= t - self._first < len(index):
-            raise BTFError("there is no type %d%s" % (t, ": " + self._cut if self._cut else ""))
-        found._words, found._at = words, index[t - self._first]
-        found._byte = self._type_byte + 4 * found._at
-        name_off, info, number = words[found._at : found._at + 3]
-        found.kind, found.flag, found.count = info >> 24 & 0x7F, bool(info >> 31), info & 0xFFFFFF
-        found.name = self._string(name_off)
-        found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
-        if found.kind == BTF_KIND_ARRAY:
-            found.type_id, _, found.count = words[found._at + 3 : found._at + 6]
-        return found
-
-    def _string(self, offset):
-        if offset < self._str_base:
-            return self.base._string(offset)
-        start = offset - self._str_base
-        end = self._strings.find(b"\0", start, start + _MAX_NAME)
-        if end < 0 and offset:
-            raise BTFError(
-                "a name at byte %d of the strings, which end at %d" % (start, len(self._strings))
-            )
-        return self._strings[start:end].decode("utf-8", "backslashreplace")
-
-    def find(self, name, kind=None):
-        """Return the id of the type with a name ("task_struct", "struct task_struct", "long unsigned int").
-
-        Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct", "func" ...
-        """
-        word, _, rest = name.partition(" ")
-        if word in ("struct", "union", "enum") and rest:
-            kind, name = word, rest.strip()
-        if (name, kind) in self._found:
-            return self._found[name, kind]
-        wanted, ids, btf = name.encode(errors="backslashreplace") + b"\0", [], self
-        kinds = [
-            number
-            for number, text in _KIND_NAMES.items()
-            if kind in (None, text) or kind == text.rstrip("64")
-        ]
-        while btf and name:
-            strings, layers = btf, []
-            while strings:  # a split name may stand in its base
-                layers.append(strings)
-                strings = strings.base
-            offsets = {
-                layer._str_base + at
-                for layer in layers
-                for at in _occurrences(layer._strings, wanted)
-            }
-            words = btf._words
-            ids += [
-                btf._first + index
-                for index, at in enumerate(btf._index())
-                if words[at] in offsets and words[at + 1] >> 24 & 0x7F in kinds
-            ]
-            btf = btf.base
-        if not ids:
-            raise BTFError(
-                "no %s is named '%s'%s"
-                % (kind or "type", name, "; " + self._cut if self._cut else "")
-            )
-        ranks = {number: rank for rank, number in enumerate(_NAME_ORDER)}
-        self._found[name, kind] = min(
-            ids, key=lambda type_id: (ranks.get(self.type(type_id).kind, 99), type_id)
-        )
-        return self._found[name, kind]
-
-    def _resolve(self, t):
-        """Return the BTFType behind typedefs, qualifiers and type tags."""
-        for _ in range(MAX_DEPTH):
-            t = self.type(t)
-            if t.kind not in _MODIFIERS:
-                return t
-            t = t.type_id
-        raise self.type(t)._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
 
     def _members(self, t):
         """Yield (name, type id, bit offset, bits) of a record's own members; bits is 0 but for bitfields."""
@@ -2444,23 +2603,6 @@ class BTF:
                 break
             type_id = t.type_id
         return tuple(tags)
-
-    def enumerators(self, t):
-        """Return {number: name} of an enum; the first name where a number has several."""
-        t = self._resolve(t)
-        if t.kind not in _ENUMS:
-            raise t._error("it is no enum")
-        if t.id not in self._enums:
-            names, step = {}, 2 if t.kind == BTF_KIND_ENUM else 3
-            for at in range(t._at + 3, t._at + 3 + step * t.count, step):
-                number = sum(
-                    word << 32 * place for place, word in enumerate(t._words[at + 1 : at + step])
-                )
-                if t.flag and number >> 32 * (step - 1) - 1:
-                    number -= 1 << 32 * (step - 1)
-                names.setdefault(number, self._string(t._words[at]))
-            self._enums[t.id] = names
-        return self._enums[t.id]
 
     def offsetof(self, t, path):
         """Return the Offset of a member, an int in bytes: "comm", "se.avg", "cpus_mask.bits[1]".
@@ -2762,13 +2904,6 @@ class _BTFStructure(_ByBytes, ctypes.Structure):
 
 class _BTFUnion(_ByBytes, ctypes.Union):
     pass
-
-
-def _occurrences(haystack, needle):
-    at = haystack.find(needle)
-    while at >= 0:
-        yield at
-        at = haystack.find(needle, at + 1)
 
 
 def _elf_section(data, wanted):
@@ -5645,31 +5780,31 @@ def _btf(options):
         options.take("a type"),
     )
     name += "".join(" " + word for word in options.words)  # "struct task_struct"
-    if what == "layout":
-        table, source = btf.describe(name), btf.python_source(name)
-        return (
-            options.put({"layout": table.split("\n"), "python": source.split("\n")})
-            if options.json
-            else print("%s\n\n%s" % (table, source))
-        )
+    return (_btf_layout if what == "layout" else _btf_offset)(options, btf, name)
+
+
+def _btf_layout(options, btf, name):
+    table, source = btf.describe(name), btf.python_source(name)
+    if options.json:
+        return options.put({"layout": table.split("\n"), "python": source.split("\n")})
+    return print("%s\n\n%s" % (table, source))
+
+
+def _btf_offset(options, btf, name):
     name, _, path = name.partition(".")
     steps = btf.offsetof(name, path)
     steps = steps if isinstance(steps, tuple) else (steps,)
     if options.json:
-        return options.put(
-            [{"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps]
-        )
-    return print(
-        " -> ".join(
-            "%d" % step
-            + (
-                " bits %d..%d" % (step.bit_offset % 8, step.bit_offset % 8 + step.bits - 1)
-                if step.bits
-                else ""
-            )
-            for step in steps
-        )
-    )
+        told = [
+            {"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps
+        ]
+        return options.put(told)
+    return print(" -> ".join("%d%s" % (step, _bits_text(step)) for step in steps))
+
+
+def _bits_text(step):
+    first = step.bit_offset % 8
+    return " bits %d..%d" % (first, first + step.bits - 1) if step.bits else ""
 
 
 # What people write for a type, a key, a value.

@@ -2836,6 +2836,182 @@ def test_elf_files_whole_and_broken(tmp_path):
         bpf.BTF.from_file(str(tmp_path / "nowhere"))
 
 
+# -- the blob: names, ids, kinds
+
+
+def every_name(btf):
+    return sorted({t.name for t in btf if t.name})
+
+
+def test_names_are_found_alike_by_scanning_and_by_the_index(monkeypatch):
+    b = zoo()
+    b.of(b.TYPEDEF, 4, "sign"), b.struct("pair", 8), b.union("pair", 8), b.int("counter", 4)
+    b.add(b.FWD, b.strings.index(b"ir\0")), b.int(b.name("pa") and "\u00fc" * 40, 4)
+    split = extension(b)
+    split.struct("pair", 16), split.int("of its own", 4)
+    monkeypatch.setattr(bpf, "_SCANNED_QUESTIONS", 10000)
+    indexed, scanned = split.btf(), split.btf()
+    indexed._questions = indexed.base._questions = 10000
+    kinds = [None, "struct", "union", "enum", "typedef", "int", "fwd", "func", "enum64", "nothing"]
+    names = (
+        every_name(scanned) + every_name(scanned.base) + ["", "ai", "pair\0", "own", "elsewhere"]
+    )
+    for name, kind in itertools.product(names, kinds):
+        answers = []
+        for btf in (indexed, scanned):
+            try:
+                answers.append(btf.find(name, kind))
+            except bpf.BTFError as error:
+                answers.append(str(error))
+        assert answers[0] == answers[1], (name, kind)
+    assert scanned.base._by_name is None and indexed.base._by_name is not None
+    assert indexed.find("pair") == 4 and indexed.find("pair", "union") == 22
+    assert [t.id for t in indexed.all_named("pair")] == [split.first + 4, 4, 21, 22]
+
+
+def test_names_of_split_btf_that_stand_in_its_base_are_found():
+    base = zoo()
+    b = Blob("little", base)
+    first = b.struct(base.strings.index(b"counter\0"), 4, (base.strings.index(b"low\0"), 1, 0))
+    for _ in range(4):  # scanned at first, then by the index
+        assert b.btf().find("struct counter") == first and b.btf().find("counter", "var") == 14
+    btf = b.btf()
+    assert [btf.find("counter", kind) for kind in ("struct", "var", "struct", None)] == [
+        first,
+        14,
+        first,
+        first,
+    ]
+    assert [member[0] for member in btf.members("counter")] == ["low"]
+
+
+def test_many_questions_for_names_look_through_the_records_once(vmlinux, monkeypatch):
+    btf = bpf.BTF.from_vmlinux()
+    names = every_name(vmlinux)
+    names = random.Random(8).sample(names, 3000)
+    for name in names[: bpf._SCANNED_QUESTIONS]:
+        btf.find(name)
+    assert btf._by_name is None, "one question of a process costs no index"
+    monkeypatch.setattr(btf, "_name_offsets", None)
+    for name in names:
+        t = btf.type(btf.find(name))
+        assert t.name == name
+        assert vmlinux.all_named(name)[0].name == name
+    with pytest.raises(bpf.BTFError, match="no type is named"):
+        btf.find("no such thing")
+
+
+def test_names_that_share_their_ends_take_no_more_memory_than_the_blob():
+    for count in (2000, 4000, 8000):
+        b = Blob()
+        long_name = b.name("x" * 4000)
+        for index in range(count):
+            b.int(long_name + index % 3900, 4)
+        btf, before = b.btf(), resident()
+        for name in ("a", "b", "c", "x" * 90):
+            with contextlib.suppress(bpf.BTFError):
+                btf.find(name)
+        assert btf.find("x" * 3999) == 2 and btf._by_name is not None
+        with pytest.raises(bpf.BTFError, match="long names"):
+            [t.name for t in btf]
+        assert resident() - before < 16 << 20
+    b = Blob()  # one that all share is no matter
+    long_name = b.name("y" * 4000)
+    b.struct("s", 4, *[(long_name, b.int("int", 4), 0)] * 3000)
+    names = [member[0] for member in b.btf().members("s")]
+    assert len(names) == 3000 and len(set(map(id, names))) == 1
+
+
+def test_btf_is_counted_and_iterated_and_true(vmlinux):
+    b = zoo()
+    btf, split = b.btf(), extension(b).btf()
+    assert len(btf) == btf.count == 19 and [t.id for t in btf] == list(range(1, 20))
+    assert len(split) == 4 and [t.id for t in split] == [20, 21, 22, 23]
+    assert [t.name for t in split] == ["", "more", "late", "sign"]
+    assert all(isinstance(t, bpf.BTFType) for t in btf)
+    nothing = Blob("little", b).btf()
+    assert len(nothing) == 0 and list(nothing) == [] and nothing, "BTF of no types is there as well"
+    assert nothing.find("pair") == 4
+    on_nothing = Blob("little", Blob())
+    on_nothing.int("int", 4)
+    assert [t.name for t in on_nothing.btf()] == ["int"] and on_nothing.btf().base is not None
+    assert len(vmlinux) == sum(1 for _ in vmlinux)
+
+
+@ORDERS
+def test_kinds_of_inlined_calls_are_stepped_over(order):
+    b = Blob(order)
+    b.int("int", 4)
+    b.add(20, "", 0, 8, [1]), b.add(20, "", 2, 8, [1, 2, 3]), b.add(21, "", 3, 0, [2, 3, 2])
+    b.add(21), b.add(22, ".inline", 2, 0, [1, 2, 3, 4, 5, 6]), b.add(22)
+    last = b.struct("after", 4, ("x", 1, 0))
+    btf = b.btf()
+    assert [t.kind for t in btf] == [1, 20, 20, 21, 21, 22, 22, 4]
+    assert btf.find("after") == last and btf.offsetof("after", "x") == 0
+    assert [repr(btf.type(number)).split()[3] for number in (2, 4, 6)] == [
+        "loc_param",
+        "loc_proto",
+        "locsec",
+    ]
+    assert btf.find(".inline", "locsec") == 6
+    for t in (2, 3, 4, 5, 6, 7):
+        with pytest.raises(bpf.BTFError):
+            btf.sizeof(t)
+
+
+@ORDERS
+def test_split_btf_on_split_btf(order, tmp_path):
+    base = zoo(order)
+    middle = extension(base)
+    top = Blob(order, middle)
+    top.struct(
+        "top",
+        40,
+        ("pair", 4, 0),
+        (middle.start + middle.strings.index(b"own\0"), 21, 64),
+        (base.strings.index(b"low\0"), 8, 256),
+    )
+    top.add(top.DECL_TAG, "latest", 0, 21, [-1]), top.add(top.DECL_TAG, "topmost", 0, 4, [-1])
+    btf = top.btf()
+    assert (btf.base.base.base, btf.count, btf.find("top")) == (None, 3, 24)
+    assert [member[:3] for member in btf.members("top")] == [
+        ("pair", 4, 0),
+        ("own", 21, 64),
+        ("low", 8, 256),
+    ]
+    assert btf.type(21).name == "more" and btf.type(4).name == "pair" and btf.find("more") == 21
+    assert btf.offsetof("top", "own.low.high") == 12 and btf.offsetof("top", "own.sign") == 24
+    assert btf.tags(21) == ("latest",) and btf.tags(4) == ("topmost", "late", "tag")
+    assert btf.base.tags(4) == ("late", "tag") and btf.base.base.tags(4) == ("tag",)
+    for number, blob in enumerate((base, middle, top)):
+        (tmp_path / str(number)).write_bytes(blob.data())
+    path = [str(tmp_path / str(number)) for number in range(3)]
+    read = bpf.BTF.from_file(path[2], bpf.BTF.from_file(path[1], bpf.BTF.from_file(path[0])))
+    assert read.describe("top") == btf.describe("top") and read.data == btf.data
+
+
+def test_a_base_of_the_other_byte_order_is_refused():
+    with pytest.raises(bpf.BTFError, match="byte order"):
+        bpf.BTF.from_bytes(extension(zoo("big")).data(), zoo("little").btf())
+
+
+def test_few_btf_are_kept_and_those_are_the_same_object(monkeypatch):
+    blobs = {}
+    for number in range(1, 60):
+        b = Blob()
+        b.int("int%d" % number, 4)
+        blobs[number] = b.data()
+    monkeypatch.setattr(bpf, "_kept_btf", {})
+    monkeypatch.setattr(
+        bpf, "_btf_info", lambda btf_id, token=None: (bpf.bpf_btf_info(), "", blobs[btf_id])
+    )
+    for number in blobs:
+        btf = bpf.BTF.from_id(number)
+        assert bpf.BTF.from_id(number) is btf and btf.find("int%d" % number) == 1
+        assert len(bpf._kept_btf) <= 16
+    assert bpf._kept_btf, "one that was just read is kept"
+
+
 # -- source
 
 
