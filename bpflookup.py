@@ -2379,21 +2379,48 @@ class _BTFBlob:
         return found
 
     def enumerators(self, t):
-        """Return {number: name} of an enum; the first name where a number has several."""
+        """Return {number: name} of an enum, the numbers as its values read; the first name where one has several."""
         t = self._resolve(t)
         if t.kind not in _ENUMS:
             raise t._error("it is no enum")
         if t.id not in self._enums:
-            names, step = {}, 2 if t.kind == BTF_KIND_ENUM else 3
-            for at in range(t._at + 3, t._at + 3 + step * t.count, step):
-                number = sum(
-                    word << 32 * place for place, word in enumerate(t._words[at + 1 : at + step])
-                )
-                if t.flag and number >> 32 * (step - 1) - 1:
-                    number -= 1 << 32 * (step - 1)
-                names.setdefault(number, self._string(t._words[at]))
-            self._enums[t.id] = names
+            self._enums[t.id] = self._enum_names(t)
         return self._enums[t.id]
+
+    def _enum_names(self, t):
+        if not 1 <= t.size <= 16:
+            raise t._error("its size can't be %d" % t.size)
+        step, bits, names = _TAIL_WORDS[t.kind][1], 8 * t.size, {}
+        sign, stored_sign = 1 << bits - 1, 1 << 32 * (step - 1) - 1
+        sign = sign if self._is_signed_enum(t) else 0
+        name_offsets = t._words[t._at + 3 : t._at + 3 + step * t.count : step]
+        for name_off, number in zip(name_offsets, self._enum_numbers(t)):
+            number = ((number ^ stored_sign) - stored_sign) & (1 << bits) - 1
+            names.setdefault((number ^ sign) - sign, self._string(name_off))
+        return names
+
+    def _enum_numbers(self, t):
+        """Return the numbers of an enum as they are stored, each in 32 or 64 bits."""
+        step = _TAIL_WORDS[t.kind][1]
+        start, end = t._at + 3, t._at + 3 + step * t.count
+        numbers = t._words[start + 1 : end : step]
+        if t.kind == BTF_KIND_ENUM:
+            return numbers
+        high = t._words[start + 2 : end : step]
+        return [number | more << 32 for number, more in zip(numbers, high)]
+
+    def _is_signed_enum(self, t):
+        """Return whether an enum is signed.
+
+        Its kind_flag says so; clang before 15 and pahole before 1.24 set none.  Without it an enum as wide as its numbers
+        are stored (32 bits) is unsigned: 0xffffffff and -1 are one, in BTF and in memory.  A smaller one with a number
+        that is negative where it is stored can't be unsigned, and a wider one, whose numbers would be ENUM64 since,
+        is of the time when all were signed.
+        """
+        stored_bits = 32 * (_TAIL_WORDS[t.kind][1] - 1)
+        if t.flag or 8 * t.size == stored_bits:
+            return t.flag
+        return any(number >> stored_bits - 1 for number in self._enum_numbers(t))
 
 
 def _void():
@@ -2721,7 +2748,9 @@ class BTF(_BTFBlob):
         return t._words[t._at + 3] >> 24 & 0xF if t.kind == BTF_KIND_INT else 0
 
     def _is_signed(self, t):
-        return bool(t.flag if t.kind in _ENUMS else self._encoding(t) & _INT_SIGNED)
+        if t.kind in _ENUMS:
+            return self._is_signed_enum(t)
+        return bool(self._encoding(t) & _INT_SIGNED)
 
     def _is_char(self, t):
         return (

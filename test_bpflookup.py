@@ -3012,6 +3012,85 @@ def test_few_btf_are_kept_and_those_are_the_same_object(monkeypatch):
     assert bpf._kept_btf, "one that was just read is kept"
 
 
+# -- enums
+
+
+ENUM_FORMS = [  # bytes, stored as ENUM64, kind_flag, numbers as stored, numbers as they read
+    (1, False, 0, [("A", -1), ("B", 127), ("C", -128)], [-1, 127, -128]),
+    (1, False, 0, [("A", 255), ("B", 128)], [255, 128]),
+    (1, False, 1, [("A", -1), ("B", 5)], [-1, 5]),
+    (2, False, 0, [("A", -2), ("B", 300)], [-2, 300]),
+    (2, False, 0, [("A", 65535), ("B", 32768)], [65535, 32768]),
+    (2, False, 1, [("A", -32768), ("B", 1)], [-32768, 1]),
+    (4, False, 0, [("A", -1), ("B", 7)], [0xFFFFFFFF, 7]),
+    (4, False, 1, [("A", -1), ("B", 7)], [-1, 7]),
+    (8, False, 0, [("A", -1), ("B", 7)], [-1, 7]),
+    (8, False, 0, [("A", 0x7FFFFFFF), ("B", 7)], [0x7FFFFFFF, 7]),
+    (8, False, 1, [("A", -3), ("B", 7)], [-3, 7]),
+    (1, True, 0, [("A", -1), ("B", 3)], [-1, 3]),
+    (4, True, 0, [("A", -1), ("B", 3)], [-1, 3]),
+    (4, True, 0, [("A", 0xFFFFFFFF), ("B", 3)], [0xFFFFFFFF, 3]),
+    (4, True, 1, [("A", -1), ("B", 3)], [-1, 3]),
+    (8, True, 0, [("A", -1), ("B", 3)], [(1 << 64) - 1, 3]),
+    (8, True, 1, [("A", -1), ("B", 1 << 40)], [-1, 1 << 40]),
+]
+
+
+@ORDERS
+@pytest.mark.parametrize("size, wide, flag, stored, read", ENUM_FORMS)
+def test_enumerators_are_the_numbers_that_memory_reads_as(order, size, wide, flag, stored, read):
+    b = Blob(order)
+    e = b.enum("e", size, stored, signed=flag, wide=wide)
+    b.struct("s", size, ("e", e, 0))
+    btf = b.btf()
+    assert btf.enumerators("enum e") == dict(zip(read, [name for name, _ in stored]))
+    for name, number in stored:
+        raw = (number & (1 << 8 * size) - 1).to_bytes(size, order)
+        obj = btf.ctype("s").from_buffer_copy(raw)
+        assert bpf.to_python(obj) == {"e": name}
+        assert obj.e in btf.enumerators("e"), "a field reads as one of its numbers"
+
+
+def test_enums_of_a_compiler_without_kind_flag_read_as_in_its_source(tmp_path):
+    numbers = {"int": {"M4": -1, "P4": 7}}
+    numbers["packed"] = {"M1": -1, "L1": -128, "P1": 5}
+    numbers["packed2"] = {"M2": -300, "P2": 300}
+    numbers["unsigned1"] = {"U1": 255, "V1": 128}
+    numbers["wide"] = {"M8": -2, "P8": 1 << 30, "BEYOND": 1 << 35}
+    source = ""
+    for kind, names in numbers.items():
+        attribute = "" if kind in ("int", "wide") else "__attribute__((packed)) "
+        listed = ", ".join("%s = %dLL" % pair for pair in names.items())
+        source += "enum %se_%s { %s } v_%s;\n" % (attribute, kind, listed, kind)
+    (tmp_path / "e.c").write_text(source)
+    status, _, err = run(
+        program("clang"), "-g", "-target", "bpf", "-c", tmp_path / "e.c", "-o", tmp_path / "e.o"
+    )
+    assert status == 0, err
+    btf = bpf.BTF.from_file(tmp_path / "e.o")
+    for kind, names in numbers.items():
+        t = btf.type("enum e_" + kind)
+        b = ctypes.create_string_buffer(t.size)
+        for name, number in names.items():
+            if t.kind == bpf.BTF_KIND_ENUM and number >> 32 not in (0, -1):
+                continue  # ENUM has but 32 bits of it
+            b.raw = (number & (1 << 8 * t.size) - 1).to_bytes(t.size, btf.order)
+            (read,) = struct.unpack(
+                "<" + {1: "bB", 2: "hH", 4: "iI", 8: "qQ"}[t.size][min(btf.enumerators(t)) >= 0],
+                b.raw,
+            )
+            assert btf.enumerators(t)[read] == name, (kind, t.flag)
+
+
+@pytest.mark.parametrize("size", [0, 17, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_enums_of_impossible_sizes_are_refused_at_once(size):
+    b = Blob()
+    b.enum("e", size, [("A", -1)], signed=1), b.enum("f", size, [("A", -1)])
+    for name in ("e", "f"):
+        with pytest.raises(bpf.BTFError, match="size"):
+            b.btf().enumerators(name)
+
+
 # -- source
 
 
