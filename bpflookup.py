@@ -2497,15 +2497,14 @@ class BTF(_BTFBlob):
 
     def _members(self, t):
         """Yield (name, type id, bit offset, bits) of a record's own members; bits is 0 but for bitfields."""
+        if t.kind == BTF_KIND_DATASEC:
+            for entry, offset in self._section_members(t):
+                if t.size and entry.kind == BTF_KIND_VAR:  # nothing else has a place
+                    yield entry.name, entry.type_id, offset, 0
+            return
         words = t._words
         for at in range(t._at + 3, t._at + 3 + 3 * t.count, 3):
             name_off, type_id, offset = words[at : at + 3]
-            if t.kind == BTF_KIND_DATASEC:
-                variable = self.type(name_off)
-                if variable.kind != BTF_KIND_VAR:
-                    raise t._error("type %d in it is no variable" % name_off)
-                yield variable.name, variable.type_id, 8 * type_id, 0
-                continue
             bits = offset >> 24 if t.flag else 0
             offset = offset & 0xFFFFFF if t.flag else offset
             if not bits:
@@ -2519,6 +2518,14 @@ class BTF(_BTFBlob):
                     ):
                         offset, bits = offset + (encoding >> 16 & 0xFF), encoding & 0xFF
             yield self._string(name_off), type_id, offset, bits
+
+    def _section_members(self, t):
+        """Yield (BTFType, bit offset) of the variables and functions of a data section."""
+        for type_id, offset, _ in _section_entries(t._words, t._at):
+            entry = self.type(type_id)
+            if entry.kind not in (BTF_KIND_VAR, BTF_KIND_FUNC):
+                raise t._error("type %d in it is no variable or function" % type_id)
+            yield entry, 8 * offset
 
     def _parts(self, t, start=0):
         """Yield the same, the members of anonymous records in the place of those."""
@@ -2597,27 +2604,19 @@ class BTF(_BTFBlob):
     def members(self, t):
         """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a struct, union or data section.
 
-        tags are those of the member's declaration and of its type: ("kptr",), ("user",).
+        tags are those of the member's declaration and of its type: ("kptr",), ("user",).  The functions of a section
+        (.ksyms) are told as well, their type is a function's, which has no size; in one of no size nothing has a place.
         """
         t = self._resolve(t)
         if t.kind not in _RECORDS:
             raise t._error("it has no members")
+        if t.kind == BTF_KIND_DATASEC:
+            for entry, offset in self._section_members(t):
+                tags = self.tags(entry) + self._type_tags(entry.type_id)
+                yield entry.name, entry.type_id, offset, 0, tags
+            return
         for index, (name, type_id, offset, bits) in enumerate(self._members(t)):
             yield name, type_id, offset, bits, self.tags(t.id, index) + self._type_tags(type_id)
-
-    def tags(self, t, component=-1):
-        """Return the declaration tags of a type, or of one of its members or parameters."""
-        if self._decl_tags is None:
-            found = {}
-            for index, at in enumerate(self._index()):
-                if self._words[at + 1] >> 24 & 0x7F == BTF_KIND_DECL_TAG:
-                    tag = self.type(self._first + index)
-                    found.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
-            self._decl_tags = found
-        own = tuple(self._decl_tags.get((self.type(t).id, component & 0xFFFFFFFF), ()))
-        return own + (
-            self.base.tags(t, component) if self.base and self.type(t).id < self._first else ()
-        )
 
     def _type_tags(self, type_id):
         """Return the type tags between a member and what it is or points to."""
@@ -2638,7 +2637,7 @@ class BTF(_BTFBlob):
         """
         steps, position, bits, type_id = [], 0, 0, self.type(t).id
         self._prove(type_id)
-        for word in path.replace("->", ".").replace("[", ".[").split("."):
+        for word in self._words_of_path(type_id, path):
             inner = self._resolve(type_id)
             if inner.kind == BTF_KIND_PTR and bits == 0:
                 steps.append(Offset(position, 0))
@@ -2665,6 +2664,18 @@ class BTF(_BTFBlob):
                 raise BTFError("%s: %s has no member '%s'" % (path, self.c_type(inner.id), word))
         steps.append(Offset(position, bits))
         return steps[0] if len(steps) == 1 else tuple(steps)
+
+    def _words_of_path(self, t, path):
+        """Return the steps of a path; the first may be a variable with dots in its name, as of a function's static."""
+        t, variable = self._resolve(t), ""
+        if t.kind == BTF_KIND_DATASEC:
+            names = [entry.name for entry, _ in self._section_members(t)]
+            variable = max(
+                [name for name in names if _begins_with(path, name)], key=len, default=""
+            )
+        words = path[len(variable) :].replace("->", ".").replace("[", ".[").split(".")
+        words[0] = variable + words[0]
+        return words[1:] if path.startswith("[") else words
 
     def c_type(self, t):
         """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *", "u32 [4]"."""
@@ -2899,6 +2910,11 @@ class BTF(_BTFBlob):
 _kept_btf = {}  # type: dict  # those used last, by bytes: maps opened twice have the same types
 
 
+def _begins_with(path, name):
+    """Return whether a path of members begins with this one."""
+    return path.startswith(name) and path[len(name) :][:1] in ("", ".", "[", "-")
+
+
 class Offset(int):
     """Where a member begins, in bytes; .bit_offset the same in bits, .bits the size of a bitfield, else 0."""
 
@@ -2933,6 +2949,12 @@ class _BTFStructure(_ByBytes, ctypes.Structure):
 
 class _BTFUnion(_ByBytes, ctypes.Union):
     pass
+
+
+def _section_entries(words, at):
+    """Return the (type id, offset, size) of the variables and functions of a data section."""
+    start, end = at + 3, at + 3 + 3 * (words[at + 1] & 0xFFFFFF)
+    return zip(words[start:end:3], words[start + 1 : end : 3], words[start + 2 : end : 3])
 
 
 def _elf_section(data, wanted):

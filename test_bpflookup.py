@@ -3091,6 +3091,66 @@ def test_enums_of_impossible_sizes_are_refused_at_once(size):
             b.btf().enumerators(name)
 
 
+@ORDERS
+def test_sections_that_hold_functions_show_them_and_are_not_refused(order):
+    b = Blob(order)
+    word, void = b.int("int", 4, 1), b.of(b.CONST, 0)
+    proto = b.add(b.FUNC_PROTO, "", 1, word, ["a", word])
+    func = b.of(b.FUNC, proto, "call")
+    number = b.add(b.VAR, "number", 0, word, [2])
+    b.add(b.DECL_TAG, "marked", 0, func, [-1]), b.add(b.DECL_TAG, "counted", 0, number, [-1])
+    entries = [func, 0, 0, number, 0, 4, b.add(b.VAR, "thing", 0, void, [2]), 0, 1]
+    unplaced = b.add(b.DATASEC, ".ksyms", 3, 0, entries)
+    b.add(b.DATASEC, ".mixed", 2, 8, [func, 0, 0, number, 4, 4])
+    b.add(b.DATASEC, ".functions", 1, 0, [func, 0, 0])
+    b.add(b.DATASEC, ".wrong", 1, 8, [word, 0, 4])
+    btf = b.btf()
+    assert list(btf.members(".ksyms")) == [
+        ("call", proto, 0, 0, ("marked",)),
+        ("number", word, 0, 0, ("counted",)),
+        ("thing", void, 0, 0, ()),
+    ]
+    assert [member[:3] for member in btf.members(".mixed")] == [
+        ("call", proto, 0),
+        ("number", word, 32),
+    ]
+    for name, size in ((".ksyms", 0), (".mixed", 8), (".functions", 0)):
+        assert btf.sizeof(name) == size == ctypes.sizeof(btf.ctype(name))
+        assert "%d bytes" % size in btf.describe(name) and "class" in btf.python_source(name)
+    assert bpf.to_python(
+        btf.ctype(".mixed").from_buffer_copy(in_order(order, (0, 32), (-7, 32)))
+    ) == {"number": -7}
+    assert btf.offsetof(".mixed", "number") == 4
+    with pytest.raises(bpf.BTFError, match="no size"):
+        btf.sizeof(func)
+    with pytest.raises(bpf.BTFError, match="no variable or function"):
+        btf.ctype(".wrong")
+    assert unplaced == btf.find(".ksyms")
+
+
+@ORDERS
+def test_a_variable_is_of_the_size_and_type_of_its_type(order):
+    b = Blob(order)
+    word = b.int("int", 4, 1)
+    pair = b.struct("pair", 8, ("a", word, 0), ("b", word, 32))
+    for name, of in (
+        ("scalar", word),
+        ("record", b.of(b.CONST, pair)),
+        ("array", b.array(pair, 3)),
+    ):
+        b.add(b.VAR, name, 0, of, [1])
+    btf = b.btf()
+    assert [btf.sizeof(name) for name in ("scalar", "record", "array")] == [4, 8, 24]
+    assert btf.ctype("record") is btf.ctype("pair") and ctypes.sizeof(btf.ctype("array")) == 24
+    assert btf.offsetof("record", "b") == 4 and btf.offsetof("array", "[2].b") == 20
+    assert list(btf.members("record")) == list(btf.members("pair"))
+    assert "a: int" in btf.describe("record") and "class" in btf.python_source("record")
+    itself = Blob(order)
+    itself.add(itself.VAR, "x", 0, 1, [1])
+    with pytest.raises(bpf.BTFError):
+        itself.btf().sizeof("x")
+
+
 # -- source
 
 
