@@ -2038,6 +2038,9 @@ _LONG_NAME = 127  # bytes, what it took before 6.1: those above are counted
 _MAX_KEPT_BTF = 16
 _VAR_STATIC = 0  # its linkage
 _SCANNED_QUESTIONS = 2  # for names, before an index of all is made
+# elf.h: ET_REL, SHN_XINDEX, SHT_SYMTAB, SHT_NOBITS, SHF_COMPRESSED, STB_LOCAL
+_ELF_RELOCATABLE, _ELF_EXTENDED = 1, 0xFFFF
+_ELF_SYMBOLS, _ELF_NOBITS, _ELF_COMPRESSED, _ELF_LOCAL = 2, 8, 0x800, 0
 _BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}
 
 
@@ -2157,6 +2160,19 @@ class _BTFBlob:
         if base._cut:
             raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
         return base._first + count, base._str_base + len(base._strings)
+
+    def _rewritten(self, words, strings, base):
+        """Return the same BTF with other records and strings upon another base."""
+        if self.order != sys.byteorder:
+            words = words[:]
+            words.byteswap()
+        header_len, types = (32 if self._layout else 24), words.tobytes()
+        places = [header_len, 0, len(types), len(types), len(strings)]
+        if self._layout:
+            places += [len(types) + len(strings), len(self._layout)]
+        mark = "<" if self.order == "little" else ">"
+        header = struct.pack("%sHBB%dI" % (mark, len(places)), 0xEB9F, 1, 0, *places)
+        return type(self)(header + types + strings + self._layout, base)
 
     # -- records
 
@@ -2455,15 +2471,25 @@ class BTF(_BTFBlob):
 
     @classmethod
     def from_file(cls, path, base=None):
-        """Return the BTF in a file, raw or the .BTF of an ELF file; of modules in /sys/kernel/btf the base is known."""
+        """Return the BTF in a file, raw or the .BTF of an ELF file.
+
+        base     what split BTF builds upon; of the modules in /sys/kernel/btf it is known
+        ELF      sections whose size the compiler left to the loader (.bss, .data ...) take it from the ELF file, the
+                 offsets of their variables from its symbols
+        """
         with open(path, "rb") as file:
-            data = file.read()
-        if data[:4] == b"\x7fELF":
-            data = _elf_section(data, b".BTF")
+            start = file.read(4)
+            if start == b"\x7fELF":
+                return cls._from_elf(_ELFFile(file, start), base)
+            data = start + file.read()
         directory, name = os.path.split(os.path.realpath(os.fsdecode(path)))
         if base is None and directory == "/sys/kernel/btf" and name != "vmlinux":
             base = cls.from_vmlinux()
         return cls(data, base)
+
+    @classmethod
+    def _from_elf(cls, elf, base):
+        return _with_placed_variables(cls(elf.section_bytes(".BTF"), base), elf)
 
     @classmethod
     def from_vmlinux(cls):
@@ -2951,30 +2977,162 @@ class _BTFUnion(_ByBytes, ctypes.Union):
     pass
 
 
+class _ELFSection:
+    __slots__ = ("number", "name", "kind", "flags", "address", "offset", "size", "link")
+
+
+class _ELFFile:
+    """The sections of an ELF file, of either class and byte order, and its symbols; the file may be hostile."""
+
+    def __init__(self, file, start=b""):
+        if not file.seekable():
+            import io
+
+            file = io.BytesIO(start + file.read())
+        self._file, self._size = file, file.seek(0, os.SEEK_END)
+        identity = self._read(0, 16, "header")
+        self._mark, self._is_wide = ">" if identity[5] == 2 else "<", identity[4] == 2
+        header = struct.Struct(self._mark + ("2HI3QI6H" if self._is_wide else "2HI3II6H"))
+        fields = header.unpack(self._read(16, header.size, "header"))
+        self._is_relocatable = fields[0] == _ELF_RELOCATABLE
+        self._sections = list(self._section_headers(fields[5], *fields[10:12]))
+        names_number = fields[12]
+        if names_number == _ELF_EXTENDED and self._sections:
+            names_number = self._sections[0].link
+        names = self._bytes_of(names_number, "section names")
+        self._by_name = {}
+        for section in self._sections:
+            section.name = _elf_name(names, section.name)
+            self._by_name.setdefault(section.name, section)
+
+    def _section_headers(self, start, entry_size, count):
+        """Yield the _ELFSection of each section, where its name stands as .name."""
+        entry = struct.Struct(self._mark + ("2I4QI" if self._is_wide else "7I"))
+        if start and not count:  # it does not fit: the size of the first one tells
+            count = entry.unpack(self._read(start, entry.size, "section headers"))[5]
+        if count and entry_size < entry.size:
+            raise BTFError("a broken ELF file: section headers of %d bytes" % entry_size)
+        table = self._read(start, count * entry_size, "section headers")
+        for number in range(count):
+            section, fields = _ELFSection(), entry.unpack_from(table, number * entry_size)
+            section.number = number
+            for attribute, field in zip(_ELFSection.__slots__[1:], fields):
+                setattr(section, attribute, field)
+            yield section
+
+    def _read(self, offset, size, what):
+        if offset + size > self._size:
+            raise BTFError(
+                "a broken ELF file: its %s would end at byte %d of %d"
+                % (what, offset + size, self._size)
+            )
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def _bytes_of(self, number, what):
+        if number >= len(self._sections):
+            raise BTFError(
+                "a broken ELF file: its %s are section %d of %d"
+                % (what, number, len(self._sections))
+            )
+        section = self._sections[number]
+        if section.kind == _ELF_NOBITS:
+            return b""
+        return self._read(section.offset, section.size, what)
+
+    def section(self, name):
+        """Return the _ELFSection of a name, of several the first; None where the file has none."""
+        return self._by_name.get(name.encode(errors="backslashreplace"))
+
+    def section_bytes(self, name):
+        """Return what a section holds; BTFError where the file has no such section or not its bytes."""
+        section = self.section(name)
+        if section is None:
+            raise BTFError("this ELF file has no section %s" % name)
+        if section.kind == _ELF_NOBITS:
+            raise BTFError("section %s of this ELF file holds no bytes (NOBITS)" % name)
+        if section.flags & _ELF_COMPRESSED:
+            raise BTFError("section %s of this ELF file is compressed" % name)
+        return self._bytes_of(section.number, name)
+
+    def symbols(self, wanted):
+        """Return {(section number, is local, name): offset in the section} of those wanted that are there once."""
+        entry = struct.Struct(self._mark + ("I2BHQ8x" if self._is_wide else "3I2BH"))
+        found, several = {}, set()
+        for table in self._sections:
+            if table.kind != _ELF_SYMBOLS:
+                continue
+            names = self._bytes_of(table.link, "symbol names")
+            symbols = self._bytes_of(table.number, "symbols")
+            for symbol in entry.iter_unpack(symbols[: len(symbols) - len(symbols) % entry.size]):
+                if self._is_wide:
+                    name_at, info, _, number, value = symbol
+                else:
+                    name_at, value, _, info, _, number = symbol
+                key = number, info >> 4 == _ELF_LOCAL, _elf_name(names, name_at)
+                if key in wanted:
+                    several.update([key] if key in found else [])
+                    found[key] = value - self._start_of(number)
+        return {key: offset for key, offset in found.items() if key not in several}
+
+    def _start_of(self, number):
+        """Return what the values of a section's symbols count from: 0 in relocatable files, else it is an address."""
+        return 0 if self._is_relocatable else self._sections[number].address
+
+
+def _elf_name(names, start):
+    """Return the bytes of the name that begins at start; none where it is longer than any is."""
+    end = names.find(b"\0", start, start + _MAX_NAME)
+    return names[start:end] if end > 0 else b""
+
+
+def _with_placed_variables(btf, elf):
+    """Return BTF whose data sections have sizes and offsets, as libbpf completes them before it loads an object.
+
+    clang leaves the size of each 0 and gcc the offsets too.  What the file has no section for (.ksyms, .kconfig) stays.
+    """
+    words, unplaced = btf._words, []
+    for at in btf._index():
+        if words[at + 1] >> 24 & 0x7F == BTF_KIND_DATASEC and not words[at + 2]:
+            section = elf.section(btf._string(words[at]))
+            if section is not None and 0 < section.size <= 0xFFFFFFFF:
+                unplaced.append((at, section))
+    if not unplaced:
+        return btf
+    keys = [
+        _symbol_key(btf, entry[0], section)
+        for at, section in unplaced
+        for entry in _section_entries(words, at)
+    ]
+    symbols, words = elf.symbols(set(keys)), words[:]
+    for at, section in unplaced:
+        words[at + 2] = section.size
+        entries = []
+        for type_id, offset, size in _section_entries(words, at):
+            place = symbols.get(_symbol_key(btf, type_id, section), offset)
+            entries.append((place if 0 <= place < section.size else offset, type_id, size))
+        for number, (offset, type_id, size) in enumerate(sorted(entries)):
+            start = at + 3 + 3 * number
+            words[start], words[start + 1], words[start + 2] = type_id, offset, size
+    return btf._rewritten(words, btf._strings, btf.base)
+
+
 def _section_entries(words, at):
     """Return the (type id, offset, size) of the variables and functions of a data section."""
     start, end = at + 3, at + 3 + 3 * (words[at + 1] & 0xFFFFFF)
     return zip(words[start:end:3], words[start + 1 : end : 3], words[start + 2 : end : 3])
 
 
-def _elf_section(data, wanted):
-    """Return the bytes of an ELF file's section."""
-    wide, mark = data[4:5] == b"\2", ">" if data[5:6] == b"\2" else "<"
+def _symbol_key(btf, type_id, section):
+    """Return the key of a variable's symbol in _ELFFile.symbols: static variables have local ones."""
     try:
-        (start,) = struct.unpack_from(mark + ("Q" if wide else "I"), data, 40 if wide else 32)
-        entry_size, count, names = struct.unpack_from(mark + "3H", data, 58 if wide else 46)
-        name_at = lambda header: names_start + struct.unpack_from(mark + "I", data, header)[0]
-        span = lambda header: struct.unpack_from(
-            mark + ("2Q" if wide else "2I"), data, header + (24 if wide else 16)
-        )
-        names_start = span(start + names * entry_size)[0]
-        for header in range(start, start + count * entry_size, entry_size or 1):
-            if data.startswith(wanted + b"\0", name_at(header)):
-                offset, size = span(header)
-                return data[offset : offset + size]
-    except (struct.error, OverflowError) as failure:
-        raise BTFError("a broken ELF file: %s" % failure) from None
-    raise BTFError("this ELF file has no section %s" % wanted.decode())
+        variable = btf.type(type_id)
+    except BTFError:
+        return None
+    if variable.kind != BTF_KIND_VAR:
+        return None
+    is_static = variable._words[variable._at + 3] == _VAR_STATIC
+    return section.number, is_static, variable.name.encode(errors="backslashreplace")
 
 
 def _btf_info(btf_id, token=None):

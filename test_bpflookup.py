@@ -3151,6 +3151,259 @@ def test_a_variable_is_of_the_size_and_type_of_its_type(order):
         itself.btf().sizeof("x")
 
 
+# -- ELF files: sections, symbols
+
+
+def elf_file(sections, symbols=(), wide=True, order="little", kind=1, counted=True):
+    """Return an ELF file.
+
+    sections  (name, bytes or the size of one without bytes[, flags[, address]])
+    symbols   (name, offset, is local, section name)
+    counted   False: the numbers of sections stand in the first section, as where they are many
+    """
+    mark = "<" if order == "little" else ">"
+    names, data, rows = b"\0", b"", [(0,) * 8]
+    numbers = {one[0]: number for number, one in enumerate(sections, 1)}
+    start = 64 if wide else 52
+    table, labels = b"", b"\0"
+    for name, value, is_local, section in symbols:
+        words = len(labels), value, 4, 1 | (not is_local) << 4, 0, numbers.get(section, 0)
+        if wide:
+            table += struct.pack(mark + "I2BH2Q", *[words[at] for at in (0, 3, 4, 5, 1, 2)])
+        else:
+            table += struct.pack(mark + "3I2BH", *words)
+        labels += name.encode() + b"\0"
+    extra = [(".symtab", table), (".strtab", labels)] if symbols else []
+    for name, content, *more in list(sections) + extra + [(".shstrtab", None)]:
+        flags, address = (more + [0, 0])[:2]
+        at, names = len(names), names + name.encode() + b"\0"
+        content = names if content is None else content
+        size = content if isinstance(content, int) else len(content)
+        section_kind = 8 if isinstance(content, int) else {".symtab": 2}.get(name, 1)
+        link = len(sections) + 2 if name == ".symtab" else 0
+        rows.append((at, section_kind, flags, address, start + len(data), size, link))
+        data += b"" if isinstance(content, int) else content
+    count = len(rows)
+    if not counted:
+        rows[0] = (0, 0, 0, 0, 0, count, count - 1)
+    headers = b"".join(
+        struct.pack(mark + ("2I4Q2I2Q" if wide else "10I"), *(tuple(row[:7]) + (0, 1, 0)))
+        for row in rows
+    )
+    places = (64, 56, 0, 64) if wide else (52, 32, 0, 40)
+    head = struct.pack(
+        mark + ("2HI3QI6H" if wide else "2HI3II6H"),
+        *((kind, 247, 1, 0, 0, start + len(data), 0) + places)
+        + ((count, count - 1) if counted else (0, 0xFFFF)),
+    )
+    identity = b"\x7fELF" + bytes([1 + wide, 1 + (order == "big"), 1]) + bytes(9)
+    return identity + head + data + headers
+
+
+def sections_of(btf):
+    """Return {data section: (size, {variable: (offset, type)})}."""
+    found = {}
+    for t in btf:
+        if t.kind == bpf.BTF_KIND_DATASEC:
+            members = {name: (at, btf.c_type(of)) for name, of, at, _, _ in btf.members(t)}
+            found[t.name] = t.size, members
+    return found
+
+
+OBJECT = """
+#define SEC(name) __attribute__((section(name), used))
+struct conf { int a; long b; };
+int zero; static int zeros[3] SEC(".bss"); struct conf conf = {1, 2}; static long started SEC(".data") = 5;
+const int fixed = 7; static const volatile int hidden SEC(".rodata") = 9;
+int in_x SEC(".bss.x"); long in_y SEC(".data.my.sec") = 4; char gap SEC(".data.my.sec") = 1;
+extern const void kernel_thing SEC(".ksyms") __attribute__((weak));
+extern int kernel_number SEC(".ksyms");
+extern void kernel_function(int) SEC(".ksyms");
+extern int CONFIG_HZ SEC(".kconfig");
+struct { int (*type)[1]; int *key; } a_map SEC(".maps");
+static __attribute__((noinline)) int other(int x) { static int counter; return ++counter + x; }
+SEC("xdp") int handler(void *ctx)
+{
+	static int counter = 5;
+	kernel_function(1);
+	zero += CONFIG_HZ + kernel_number + *(int *)&kernel_thing;
+	zeros[ctx != 0]++;
+	started++;
+	in_x++;
+	return fixed + hidden + other(3) + ++counter + conf.a;
+}
+char license[] SEC("license") = "GPL";
+"""
+
+
+@pytest.fixture(scope="module")
+def unloaded(tmp_path_factory):
+    """A directory with w.o, as clang makes it, and linked.o, whose sections bpftool's linker has completed."""
+    where = tmp_path_factory.mktemp("unloaded")
+    (where / "w.c").write_text(OBJECT.replace("license[]", "terms[]"))
+    for words in (
+        [program("clang"), "-g", "-O2", "-target", "bpf", "-c", where / "w.c", "-o", where / "w.o"],
+        [program("bpftool"), "gen", "object", where / "linked.o", where / "w.o"],
+    ):
+        status, _, err = run(*words)
+        assert status == 0, err
+    return where
+
+
+def test_sections_of_an_unloaded_object_are_those_that_the_linker_completes(unloaded):
+    ours, theirs = [sections_of(bpf.BTF.from_file(unloaded / name)) for name in ("w.o", "linked.o")]
+    for unplaced in (".ksyms", ".kconfig"):
+        assert set(ours.pop(unplaced)[1]) == set(theirs.pop(unplaced)[1])
+    assert ours == theirs and {".bss", ".data", ".rodata", ".bss.x", ".data.my.sec"} < set(ours)
+    assert ours[".bss"][0] == 20 and "handler.counter" in ours[".data"][1]
+    btf = bpf.BTF.from_file(unloaded / "w.o")
+    for name in ours:
+        assert btf.sizeof(name) == ours[name][0] == ctypes.sizeof(btf.ctype(name))
+        assert btf.describe(name) and btf.python_source(name)
+    assert len(btf.data) == len(bpf.BTF.from_bytes(btf.data).data)
+
+
+def test_variables_of_gccs_objects_lie_where_their_symbols_are(tmp_path):
+    (tmp_path / "g.c").write_text(
+        "int first; static int zeros[3]; int data = 5; static long more = 6; const int fixed = 7;\n"
+        "int f(int x) { static int counter = 1; zeros[x]++; more++; return counter++ + fixed; }\n"
+    )
+    words = ["-gbtf", "-O1", "-c", tmp_path / "g.c", "-o", tmp_path / "g.o"]
+    status, _, err = run(program("gcc"), *words)
+    if status and "gbtf" in err:
+        lacking("a gcc with -gbtf (12)")
+    assert status == 0, err
+    status, out, _ = run(program("readelf"), "-sW", tmp_path / "g.o")
+    symbols = {
+        row[7]: int(row[1], 16)
+        for row in map(str.split, out.splitlines())
+        if len(row) == 8 and row[3] == "OBJECT"
+    }
+    found = sections_of(bpf.BTF.from_file(tmp_path / "g.o"))
+    assert set(found) == {".bss", ".data", ".rodata"}
+    for size, members in found.values():
+        assert size > 0
+        for name, (at, _) in members.items():
+            assert at == 8 * symbols[name], name
+
+
+def unplaced(order, size=0):
+    """Return a Blob with sections as compilers leave them: a global and two statics, a function."""
+    b = Blob(order)
+    word = b.int("int", 4, 1)
+    globally, locally = b.add(b.VAR, "x", 0, word, [1]), b.add(b.VAR, "x", 0, word, [0])
+    twice = b.add(b.VAR, "twice", 0, word, [0])
+    entries = [twice, 12, 4, globally, 0, 4, locally, 4, 4]
+    b.add(b.DATASEC, ".data", 3, size, entries)
+    b.add(b.DATASEC, ".bss.far.away", 1, 0, [globally, 0, 4])
+    b.add(b.DATASEC, ".ksyms", 1, 0, [b.of(b.FUNC, b.add(b.FUNC_PROTO), "call"), 0, 0])
+    return b
+
+
+SYMBOLS = [
+    ("x", 20, False, ".data"),
+    ("x", 16, True, ".data"),
+    ("x", 8, False, ".bss.far.away"),
+    ("twice", 0, True, ".data"),
+    ("twice", 8, True, ".data"),
+    ("", 99, True, ".data"),
+]
+
+
+@ORDERS
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("counted", [True, False])
+def test_sizes_and_offsets_come_from_sections_and_symbols(tmp_path, order, wide, counted):
+    path, b = tmp_path / "x.o", unplaced(order)
+    sections = [(".BTF", b.data()), (".data", bytes(24)), (".bss.far.away", 12)]
+    path.write_bytes(elf_file(sections, SYMBOLS, wide, order, counted=counted))
+    btf = bpf.BTF.from_file(path)
+    assert sections_of(btf)[".bss.far.away"] == (12, {"x": (64, "int")})
+    assert btf.sizeof(".data") == 24 and btf.sizeof(".ksyms") == 0
+    in_order = [member[:3:2] for member in btf.members(".data")]
+    assert in_order == [("twice", 96), ("x", 128), ("x", 160)], "sorted, as the kernel wants them"
+    assert btf.order == order and len(btf) == len(b.types)
+    # an executable's symbols are addresses
+    sections[1:] = [(".data", bytes(24), 3, 0x1000), (".bss.far.away", 12, 3, 0x2000)]
+    moved = [
+        (name, at + {".data": 0x1000}.get(where, 0x2000), local, where)
+        for name, at, local, where in SYMBOLS
+    ]
+    path.write_bytes(elf_file(sections, moved, wide, order, kind=2))
+    assert sections_of(bpf.BTF.from_file(path)) == sections_of(btf)
+
+
+def test_sections_that_have_sizes_or_are_in_no_file_keep_what_they_say(tmp_path):
+    path, b = tmp_path / "x.o", unplaced("little", size=32)
+    sections = [(".BTF", b.data()), (".data", bytes(24)), (".ksyms", 0)]
+    path.write_bytes(elf_file(sections, SYMBOLS))
+    btf = bpf.BTF.from_file(path)
+    assert btf.data == b.data() and btf.sizeof(".data") == 32
+    assert [member[2] for member in btf.members(".data")] == [96, 0, 32]
+    assert btf.sizeof(".bss.far.away") == 0 and list(btf.members(".ksyms"))[0][0] == "call"
+
+
+def test_the_layout_section_survives_the_placing_of_variables(tmp_path):
+    path, b = tmp_path / "x.o", unplaced("little")
+    b.add(99, "of the future", 2, 0, [7, 7]), b.int("behind", 2)
+    sections = [(".BTF", b.data(layout={99: (0, 4)})), (".data", bytes(24))]
+    path.write_bytes(elf_file(sections, SYMBOLS))
+    btf = bpf.BTF.from_file(path)
+    assert btf.sizeof(".data") == 24 and btf.sizeof("behind") == 2 and len(btf) == len(b.types)
+
+
+def test_btf_that_an_elf_file_does_not_hold_is_told(tmp_path):
+    path, blob = tmp_path / "x.o", zoo().data()
+    for sections, why in (
+        ([(".BTF", len(blob))], "NOBITS"),
+        ([(".BTF", blob, 0x800)], "compressed"),
+        ([(".BTF.ext", blob)], "no section .BTF"),
+        ([], "no section .BTF"),
+        ([(".BTF", b"")], "no BTF"),
+    ):
+        path.write_bytes(elf_file(sections))
+        with pytest.raises(bpf.BTFError, match=why):
+            bpf.BTF.from_file(path)
+
+
+def test_elf_files_come_through_a_pipe_too(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(str(path))
+    for data in (elf_file([(".BTF", zoo().data())]), zoo().data()):
+        writer = threading.Thread(target=path.write_bytes, args=(data,))
+        writer.start()
+        assert bpf.BTF.from_file(path).count == 19
+        writer.join()
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_hostile_elf_files_are_refused_or_read_but_never_more(tmp_path, wide):
+    path, order = tmp_path / "x.o", "little" if wide else "big"
+    sections = [(".BTF", unplaced(order).data()), (".data", bytes(24)), (".bss.far.away", 12)]
+    whole = elf_file(sections, SYMBOLS, wide, order)
+    rng, peak = random.Random(11), resident("VmHWM")
+
+    def read(data):
+        path.write_bytes(data)
+        with contextlib.suppress(bpf.BTFError):
+            for t in bpf.BTF.from_file(path):
+                with contextlib.suppress(bpf.BTFError):
+                    t.kind == bpf.BTF_KIND_DATASEC and list(bpf.BTF.from_file(path).members(t))
+
+    for end in range(0, len(whole), 7):
+        read(whole[:end])
+    places = list(range(4, 6)) + list(range(16, 64)) + list(range(len(whole) - 640, len(whole)))
+    for _ in range(2000):
+        broken = bytearray(whole)
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.choice(places)
+            broken[at : at + 1] = bytes([rng.choice([0, 1, 2, 3, 8, 64, 127, 128, 255])])
+            if not rng.randrange(4):
+                broken[at : at + 8] = b"\xff" * len(broken[at : at + 8])
+        read(bytes(broken))
+    assert resident("VmHWM") - peak < 32 << 20
+
+
 # -- source
 
 
