@@ -2474,8 +2474,10 @@ class BTF(_BTFBlob):
         """Return the BTF in a file, raw or the .BTF of an ELF file.
 
         base     what split BTF builds upon; of the modules in /sys/kernel/btf it is known
-        ELF      sections whose size the compiler left to the loader (.bss, .data ...) take it from the ELF file, the
-                 offsets of their variables from its symbols
+        ELF      modules that bring a .BTF.base, the part of the kernel's types that they use, are fitted to base by
+                 names and sizes or refused with a BTFError, as the kernel does (6.11); without base that part is it.
+                 Sections whose size the compiler left to the loader (.bss, .data ...) take it from the ELF file, the
+                 offsets of their variables from its symbols.
         """
         with open(path, "rb") as file:
             start = file.read(4)
@@ -2489,7 +2491,11 @@ class BTF(_BTFBlob):
 
     @classmethod
     def _from_elf(cls, elf, base):
-        return _with_placed_variables(cls(elf.section_bytes(".BTF"), base), elf)
+        data, distilled = elf.section_bytes(".BTF"), None
+        if elf.section(".BTF.base") is not None:
+            distilled = cls(elf.section_bytes(".BTF.base"))
+        btf = _with_placed_variables(cls(data, base if distilled is None else distilled), elf)
+        return btf if distilled is None or base is None else _relocated(btf, base)
 
     @classmethod
     def from_vmlinux(cls):
@@ -3133,6 +3139,106 @@ def _symbol_key(btf, type_id, section):
         return None
     is_static = variable._words[variable._at + 3] == _VAR_STATIC
     return section.number, is_static, variable.name.encode(errors="backslashreplace")
+
+
+def _relocated(btf, base):
+    """Return the BTF of a module, split from a distilled base, upon a kernel's; BTFError where they do not fit.
+
+    A distilled base (.BTF.base, 6.11) has the names and sizes of those types of the kernel that the module uses, under
+    ids of its own.  The rules are those of btf_relocate in the kernel and libbpf.
+    """
+    distilled, embedded = btf.base, _embedded(btf)
+    first_id, first_string = btf._places_behind(base)
+    ids = {t.id: _counterpart(t, base, t.id in embedded) for t in distilled}
+    ids[0] = 0
+    names_start, own_names = len(distilled._strings), len(btf._strings)
+    words = btf._words[:]
+    for at in btf._index():
+        for place, what in enumerate(_record_pattern(words, at), at):
+            number = words[place]
+            if what == "?":
+                raise BTFError(
+                    "type kind %d can't be moved to another base" % (words[at + 1] >> 24 & 0x7F)
+                )
+            if what == "t" and number < btf._first:
+                words[place] = ids[number]
+            elif what == "t":
+                words[place] = _word(number - btf._first + first_id)
+            elif what == "n" and number >= names_start:
+                words[place] = _word(number - names_start + first_string)
+            elif what == "n" and number:  # a name of the distilled base: those go behind the others
+                words[place] = _word(number + own_names + first_string)
+    return btf._rewritten(words, btf._strings + distilled._strings, base)
+
+
+def _word(number):
+    if number > 0xFFFFFFFF:
+        raise BTFError("%d, an id or the place of a name, can't be moved to another base" % number)
+    return number
+
+
+def _record_pattern(words, at):
+    """Return what each word of a record is, as in _RECORD_WORDS."""
+    kind, count = words[at + 1] >> 24 & 0x7F, words[at + 1] & 0xFFFFFF
+    third, always, for_each = _RECORD_WORDS.get(kind, ("?", "", ""))
+    return "n-" + third + always + for_each * count
+
+
+def _embedded(btf):
+    """Return the ids of the base's types that stand in records of split BTF: their size is part of those."""
+    found, seen = set(), set()
+    for t in btf:
+        if t.kind not in (BTF_KIND_STRUCT, BTF_KIND_UNION):
+            continue
+        for type_id in t._words[t._at + 4 : t._at + 3 + 3 * t.count : 3]:
+            while type_id not in seen:
+                seen.add(type_id)
+                inner = btf.type(type_id)
+                if inner.kind not in _MODIFIERS and inner.kind != BTF_KIND_ARRAY:
+                    found.add(type_id)
+                    break
+                type_id = inner.type_id
+    return found
+
+
+# What a type of a distilled base can stand for; enums of either kind are ENUM there.
+_FLAVORS = {
+    BTF_KIND_INT: "int",
+    BTF_KIND_FLOAT: "float",
+    BTF_KIND_ENUM: "enum",
+    BTF_KIND_ENUM64: "enum",
+    BTF_KIND_STRUCT: "struct",
+    BTF_KIND_UNION: "union",
+}
+
+
+def _flavor(t):
+    """Return (flavor, encoding of an integer); None of what no distilled base has."""
+    if t.kind == BTF_KIND_FWD:
+        return ("union" if t.flag else "struct"), 0
+    encoding = t._words[t._at + 3] if t.kind == BTF_KIND_INT else 0
+    return (_FLAVORS[t.kind], encoding) if t.kind in _FLAVORS else None
+
+
+def _counterpart(t, base, is_embedded):
+    """Return the id of the one type in base that a type of a distilled base stands for."""
+    flavor = _flavor(t)
+    if flavor is None or not t.name:
+        raise t._error("nothing that a .BTF.base may have")
+    named = [other for other in base.all_named(t.name) if _flavor(other) == flavor]
+    whole = [other for other in named if other.kind != BTF_KIND_FWD]
+    fitting = whole or named
+    if t.size is not None and (
+        is_embedded or len(whole) > 1 or flavor[0] not in ("struct", "union")
+    ):
+        fitting = [other for other in whole if other.size == t.size]
+    if len(fitting) != 1:
+        wanted = "" if t.size is None else " of %d bytes" % t.size
+        raise BTFError(
+            ".BTF.base: the base has %s '%s'%s: the module was not built for it"
+            % ("several" if fitting else "no", t._label, wanted)
+        )
+    return fitting[0].id
 
 
 def _btf_info(btf_id, token=None):
@@ -5442,6 +5548,7 @@ _OPTIONS_HELP = """\
   --hex          bytes, not decoded            --ndjson      decoded, one a line    --metrics    OpenMetrics text
   --key-type T, --value-type T    for maps without BTF: u32, be16, char[16], "u64 count, u64 last_seen"
   --from FILE    a capture instead of a map    --btf FILE    instead of the running kernel's
+  -B, --base-btf FILE    what the BTF of a module is split from, for --btf with its .ko
   --token DIR    in a user namespace: the rights that the bpffs at DIR delegates
   --trace        print every bpf(2) call       -h, --help    -V, --version
 
@@ -5487,6 +5594,8 @@ class _Options:
         "--value-type": "value_type",
         "--from": "file",
         "--btf": "btf",
+        "--base-btf": "base_btf",
+        "-B": "base_btf",
         "--token": "token",
     }
 
@@ -5984,12 +6093,18 @@ def _btf(options):
     what = options.take("offset or layout")
     if what not in ("offset", "layout"):
         raise _UsageError("offset or layout is needed, not '%s'" % what)
-    btf, name = (
-        BTF.from_file(options.btf) if options.btf else BTF.from_vmlinux(),
-        options.take("a type"),
-    )
+    btf, name = _asked_btf(options), options.take("a type")
     name += "".join(" " + word for word in options.words)  # "struct task_struct"
     return (_btf_layout if what == "layout" else _btf_offset)(options, btf, name)
+
+
+def _asked_btf(options):
+    """Return the BTF of --btf, which may be split from that of --base-btf; else the running kernel's."""
+    if options.btf is None and options.base_btf is None:
+        return BTF.from_vmlinux()
+    if options.btf is None:
+        raise _UsageError("--base-btf goes with --btf")
+    return BTF.from_file(options.btf, options.base_btf and BTF.from_file(options.base_btf))
 
 
 def _btf_layout(options, btf, name):

@@ -3404,6 +3404,246 @@ def test_hostile_elf_files_are_refused_or_read_but_never_more(tmp_path, wide):
     assert resident("VmHWM") - peak < 32 << 20
 
 
+# -- distilled bases
+
+
+def kernel_base(order="little", more=0):
+    """Return a Blob as a kernel's BTF; more: as many types before, so that the ids are others."""
+    b = Blob(order)
+    for number in range(more):
+        b.int("filler%d" % number, 4)
+    b.types_by_name = {}
+    word, wide = b.int("int", 4, 1), b.int("u64", 8)
+    real = b.add(b.FLOAT, "double", 0, 8)
+    color = b.enum("color", 4, [("RED", 1), ("BLUE", 2)])
+    far = b.enum("far", 8, [("AWAY", 1 << 40)], wide=True)
+    b.struct("list", 16, ("next", b.of(b.PTR, b.first + len(b.types) + 1), 0), ("size", wide, 64))
+    b.union("either", 8, ("number", word, 0), ("wide", wide, 0))
+    b.struct("twin", 4, ("a", word, 0)), b.struct("twin", 8, ("b", wide, 0))
+    b.struct("seen_whole", 12, ("x", word, 32), ("e", color, 64))
+    b.add(b.FWD, "never_seen"), b.add(b.FWD, "never_seen_union", flag=1)
+    b.struct("precise", 16, ("d", real, 0), ("f", far, 64))
+    return b
+
+
+DISTILLED = [  # as pahole leaves them: (method, name, size or flag)
+    ("int", "int", 4),
+    ("int", "u64", 8),
+    ("float", "double", 8),
+    ("enum", "color", 4),
+    ("enum", "far", 8),
+    ("struct", "list", 16),
+    ("union", "either", 8),
+    ("struct", "twin", 8),
+    ("fwd", "seen_whole", 0),
+    ("fwd", "never_seen", 0),
+    ("fwd", "never_seen_union", 1),
+    ("struct", "precise", 16),
+]
+
+
+def distilled_base(order="little", rows=DISTILLED):
+    b = Blob(order)
+    for kind, name, number in rows:
+        if kind == "int":
+            b.int(name, number, name == "int")
+        elif kind in ("struct", "union"):
+            b.struct(name, number, kind=getattr(b, kind.upper()))
+        elif kind == "fwd":
+            b.add(b.FWD, name, flag=number)
+        else:
+            b.add(getattr(b, kind.upper()), name, 0, number)
+    return b
+
+
+def module(base, names):
+    """Return a Blob of a module's types upon a base; names: of the base's types -> their ids."""
+    b, of = Blob(base.order, base), names
+    embedded, pointer = b.array(of["list"], 2), b.of(b.PTR, of["seen_whole"])
+    b.struct(
+        "mine",
+        72,
+        ("lists", b.of(b.TYPEDEF, b.of(b.CONST, embedded), "lists_t"), 0),
+        ("whole", pointer, 256),
+        ("u", of["either"], 320),
+        ("p", of["precise"], 384),
+        (base.strings.index(b"list\0"), of["color"], 512, 0),  # a name that the base has as well
+        ("bits", of["int"], 544, 3),
+    )
+    b.add(b.FUNC_PROTO, "", 2, of["int"], ["a", pointer, "b", b.of(b.PTR, of["twin"])])
+    b.add(b.FUNC, "call", 1, b.first + len(b.types) - 2)
+    b.add(b.VAR, "here", 0, of["u64"], [1])
+    b.add(b.DATASEC, ".data..percpu", 1, 8, [b.first + len(b.types) - 1, 0, 8])
+    b.add(b.DECL_TAG, "tag", 0, b.first + 4, [0]), b.enum("own", 4, [("ONE", 1)])
+    b.enum("own64", 8, [("ONE", 1), ("TWO", 2)], wide=True)
+    b.union("both", 8, ("f", of["far"], 0), ("o", b.of(b.PTR, of["never_seen"]), 0))
+    b.of(b.PTR, of["never_seen_union"]), b.of(b.TYPE_TAG, of["double"], "user"), b.of(b.PTR, 0)
+    return b
+
+
+def ids_of(blob):
+    return {name: blob.btf().find(name) for _, name, _ in DISTILLED if name != "twin"}
+
+
+def with_base(tmp_path, blob, base, **names):
+    path = tmp_path / "module.ko"
+    sections = [(".BTF", blob.data()), (names.get("section", ".BTF.base"), base.data())]
+    path.write_bytes(elf_file(sections, order=blob.order))
+    return path
+
+
+@ORDERS
+@pytest.mark.parametrize("more", [0, 5])
+def test_a_module_with_a_distilled_base_is_read_as_if_split_from_the_kernels(tmp_path, order, more):
+    kernel_types, distilled = kernel_base(order, more), distilled_base(order)
+    ids, small_ids = ids_of(kernel_types), ids_of(distilled)
+    small_ids["twin"] = distilled.btf().find("twin")
+    ids["twin"] = [t.id for t in kernel_types.btf().all_named("twin") if t.size == 8][0]
+    expected = module(kernel_types, ids).btf()
+    path = with_base(tmp_path, module(distilled, small_ids), distilled)
+    btf = bpf.BTF.from_file(path, kernel_types.btf())
+    assert len(btf) == len(expected) and btf.base.data == kernel_types.data()
+    for mine, theirs in zip(btf, expected):
+        for slot in ("id", "kind", "name", "size", "type_id", "count", "flag"):
+            assert getattr(mine, slot) == getattr(theirs, slot), (mine, slot)
+        assert btf.c_type(mine) == expected.c_type(theirs)
+        if mine.kind in (bpf.BTF_KIND_STRUCT, bpf.BTF_KIND_UNION, bpf.BTF_KIND_DATASEC):
+            assert btf.describe(mine) == expected.describe(theirs)
+            assert list(btf.members(mine)) == list(expected.members(theirs))
+    assert "next" in btf.describe("list") and "BLUE" in btf.describe("mine")
+    assert btf.offsetof("mine", "lists[1].size") == 24 and btf.offsetof("mine", "whole.x") == (
+        32,
+        4,
+    )
+    assert btf.enumerators("own64") == {1: "ONE", 2: "TWO"}
+    assert bpf.BTF.from_bytes(btf.data, kernel_types.btf()).describe("mine") == btf.describe("mine")
+
+
+def test_without_the_kernels_types_a_distilled_base_is_the_base(tmp_path):
+    distilled = distilled_base()
+    path = with_base(tmp_path, module(distilled, dict(ids_of(distilled), twin=8)), distilled)
+    btf = bpf.BTF.from_file(path)
+    assert btf.base.data == distilled.data() and btf.sizeof("mine") == 72
+    assert btf.type("list").size == 16 and list(btf.members("list")) == []
+    with pytest.raises(bpf.BTFError, match="member"):
+        btf.offsetof("mine", "lists[0].next")
+
+
+CHANGES = [  # what a kernel has instead, what is said of it
+    ("struct list", lambda b: b.struct("list", 24), "list'.*16 bytes"),
+    ("struct list", lambda b: b.union("list", 16), "list"),
+    ("struct list", lambda b: b.add(b.FWD, "list"), "list"),
+    ("union either", lambda b: b.struct("either", 8), "either"),
+    ("int u64", lambda b: b.int("u64", 8, 1), "u64"),
+    ("int u64", lambda b: b.int("u64", 4), "u64"),
+    ("float double", lambda b: b.add(b.FLOAT, "double", 0, 4), "double"),
+    ("enum color", lambda b: b.enum("color", 1, [("RED", 1)]), "color"),
+    ("enum color", lambda b: b.of(b.TYPEDEF, 1, "color"), "color"),
+    ("struct twin", lambda b: b.struct("twin", 8, ("c", 1, 0)), "several.*twin"),
+    ("struct twin", lambda b: b.struct("twin", 16), "twin"),
+    ("fwd never_seen", lambda b: b.add(b.FWD, "never_seen", flag=1), "never_seen"),
+    ("struct seen_whole", lambda b: b.union("seen_whole", 12), "seen_whole"),
+    ("struct precise", lambda b: b.struct("precise", 8), "precise"),
+    (None, lambda b: b.struct("precise", 16), "several.*precise"),
+]
+
+
+@pytest.mark.parametrize("gone, change, why", CHANGES)
+def test_a_module_that_does_not_fit_the_kernels_types_is_refused(tmp_path, gone, change, why):
+    base, distilled = kernel_base(), distilled_base()
+    path = with_base(tmp_path, module(distilled, dict(ids_of(distilled), twin=8)), distilled)
+    assert bpf.BTF.from_file(path, base.btf()).sizeof("mine") == 72
+    if gone is not None:
+        kind, name = gone.split()
+        for t in base.btf().all_named(name):
+            if bpf._KIND_NAMES[t.kind] == kind and not (
+                name == "twin" and t.size == 4 + 4 * ("several" in why)
+            ):
+                record = bytearray(base.types[t.id - 1])
+                record[:4] = struct.pack("<I", base.name("gone"))
+                base.types[t.id - 1] = bytes(record)
+    change(base)
+    if gone == "struct twin" and "several" in why:
+        base.struct("twin", 8, ("d", 1, 0))
+    with pytest.raises(bpf.BTFError, match=why):
+        bpf.BTF.from_file(path, base.btf())
+
+
+FITTING = [
+    ("struct list", lambda b: b.struct("list", 24), [("struct", "list", 16)]),  # by pointer alone
+    ("struct list", lambda b: b.add(b.FWD, "list"), [("struct", "list", 16)]),
+    ("enum color", lambda b: b.enum("color", 4, [("RED", 1)], wide=True), [("enum", "color", 4)]),
+    ("fwd never_seen", lambda b: b.struct("never_seen", 4), [("fwd", "never_seen", 0)]),
+    (
+        "fwd never_seen_union",
+        lambda b: b.union("never_seen_union", 4),
+        [("fwd", "never_seen_union", 1)],
+    ),
+]
+
+
+@pytest.mark.parametrize("gone, change, rows", FITTING)
+def test_what_a_module_only_points_to_may_have_changed(tmp_path, gone, change, rows):
+    base, distilled = Blob(), distilled_base(rows=rows)
+    base.int("filler", 4)
+    wanted = change(base)
+    b = Blob("little", distilled)
+    b.struct("mine", 8, ("p", b.of(b.PTR, b.of(b.CONST, 1)), 0))
+    btf = bpf.BTF.from_file(with_base(tmp_path, b, distilled), base.btf())
+    ((_, pointer, _, _, _),) = btf.members("mine")
+    assert btf.type(btf.type(pointer).type_id).type_id == wanted
+
+
+def test_what_no_distilled_base_may_have_is_refused(tmp_path):
+    base = kernel_base()
+    for wrong in (
+        lambda b: b.of(b.PTR, 1),
+        lambda b: b.of(b.TYPEDEF, 1, "int"),
+        lambda b: b.struct("", 16),
+        lambda b: b.add(99, "list"),
+        lambda b: b.add(20, "list", 0, 0, [1]),
+    ):
+        distilled = distilled_base(rows=DISTILLED[:2])
+        wrong(distilled)
+        b = Blob("little", distilled)
+        b.struct("mine", 8, ("x", 1, 0))
+        with pytest.raises(bpf.BTFError):
+            bpf.BTF.from_file(with_base(tmp_path, b, distilled), base.btf())
+    distilled = distilled_base(rows=DISTILLED[:2])
+    b = Blob("little", distilled)
+    b.struct("mine", 8, ("x", 1, 0)), b.add(21, "", 1, 0, [1])
+    with pytest.raises(bpf.BTFError, match="kind 21"):
+        bpf.BTF.from_file(with_base(tmp_path, b, distilled), base.btf())
+    path = with_base(tmp_path, module(distilled_base(), dict.fromkeys(base_names(), 1)), distilled)
+    with pytest.raises(bpf.BTFError):  # nor is what is split from another distilled base
+        for t in bpf.BTF.from_file(path, base.btf()):
+            bpf.BTF.from_file(path, base.btf()).c_type(t)
+
+
+def base_names():
+    return [name for _, name, _ in DISTILLED]
+
+
+def test_no_mutation_of_a_module_with_a_distilled_base_gets_out(tmp_path):
+    base, distilled = kernel_base().btf(), distilled_base()
+    whole = module(distilled, dict(ids_of(distilled), twin=8)).data()
+    rng, peak = random.Random(12), resident("VmHWM")
+    for _ in range(1500):
+        parts = [bytearray(whole), bytearray(distilled.data())]
+        part = rng.choice(parts)
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(24, len(part) - 4) & ~3
+            part[at : at + 4] = struct.pack("<I", rng.choice(INTERESTING))
+        path = tmp_path / "m.ko"
+        path.write_bytes(elf_file([(".BTF", bytes(parts[0])), (".BTF.base", bytes(parts[1]))]))
+        with contextlib.suppress(bpf.BTFError):
+            btf = bpf.BTF.from_file(path, base)
+            for t in btf:
+                with contextlib.suppress(bpf.BTFError):
+                    btf.describe(t)
+    assert resident("VmHWM") - peak < 64 << 20
+
+
 # -- source
 
 
@@ -9138,6 +9378,28 @@ def test_btf_questions(pins, tmp_path):
         assert status in (1, 2) and out == "" and err.count("\n") == 1
     refused("btf", "offset")
     refused("btf", "sideways", "x")
+
+
+def test_btf_of_a_module_upon_a_base_that_is_given(tmp_path):
+    base, split = tmp_path / "base", tmp_path / "split"
+    base.write_bytes(zoo().data()), split.write_bytes(extension(zoo()).data())
+    for words in (["-B", base], ["--base-btf", base], ["--base-btf=%s" % base]):
+        words += ["--btf", split, "btf", "offset"]
+        assert done(*words + ["more.low.high"]) == "4 bits 0..4\n"
+    assert "low: struct pair" in done("-B", base, "--btf", split, "btf", "layout", "more")
+    status, _, err = main("--btf", split, "btf", "layout", "more")
+    assert status == 1 and "base" in err
+    assert "--btf" in refused("-B", base, "btf", "layout", "more")
+    refused("--btf", split, "btf", "layout", "more", "-B")
+    assert "--base-btf" in done("help")
+    kernel_types, distilled = kernel_base(), distilled_base()
+    path = with_base(tmp_path, module(distilled, dict(ids_of(distilled), twin=8)), distilled)
+    base.write_bytes(kernel_types.data())
+    words = ["btf", "offset", "mine.lists[1].size"]
+    assert done("-B", base, "--btf", path, *words) == "24\n"
+    base.write_bytes(zoo().data())
+    status, out, err = main("-B", base, "--btf", path, *words)
+    assert (status, out, err.count("\n")) == (1, "", 1) and ".BTF.base" in err
 
 
 @kernel
