@@ -6115,8 +6115,7 @@ def _btf_layout(options, btf, name):
 
 
 def _btf_offset(options, btf, name):
-    name, _, path = name.partition(".")
-    steps = btf.offsetof(name, path)
+    steps = _offset_of(btf, name)
     steps = steps if isinstance(steps, tuple) else (steps,)
     if options.json:
         told = [
@@ -6129,6 +6128,19 @@ def _btf_offset(options, btf, name):
 def _bits_text(step):
     first = step.bit_offset % 8
     return " bits %d..%d" % (first, first + step.bits - 1) if step.bits else ""
+
+
+def _offset_of(btf, name):
+    """Return what offsetof does for TYPE.MEMBER, where the name of the type, too, may hold dots: .data..percpu.x."""
+    failure = _UsageError("TYPE.MEMBER is needed, not '%s'" % name)
+    for dot in [at for at, letter in enumerate(name) if letter == "." and at]:
+        path = name[dot + 1 :]
+        if path and not path.startswith("."):
+            try:
+                return btf.offsetof(name[:dot], path)
+            except BTFError as error:
+                failure = error if isinstance(failure, _UsageError) else failure
+    raise failure
 
 
 # What people write for a type, a key, a value.

@@ -9402,6 +9402,46 @@ def test_btf_of_a_module_upon_a_base_that_is_given(tmp_path):
     assert (status, out, err.count("\n")) == (1, "", 1) and ".BTF.base" in err
 
 
+def test_btf_questions_about_names_that_hold_dots(unloaded, tmp_path):
+    btf, path = bpf.BTF.from_file(unloaded / "w.o"), unloaded / "w.o"
+    for name, variable in (
+        (".bss.x", "in_x"),
+        (".bss", "zeros[2]"),
+        (".bss", "other.counter"),
+        (".data.my.sec", "gap"),
+        (".data", "conf.b"),
+        (".data", "handler.counter"),
+        (".rodata", "hidden"),
+    ):
+        at = btf.offsetof(name, variable)
+        assert done("--btf", path, "btf", "offset", name + "." + variable) == "%d\n" % at
+        assert btf.describe(name) in done("--btf", path, "btf", "layout", name)
+    plain = {name: at for name, (at, _) in sections_of(btf)[".data"][1].items()}
+    assert 8 * btf.offsetof(".data", "handler.counter") == plain["handler.counter"]
+    for words in (".bss", ".", "x", ".data.", ""):
+        refused("--btf", path, "btf", "offset", words)
+    for words in (".bss.no_such", ".data.handler.x", ".nothing.x", "conf.no.such"):
+        status, out, err = main("--btf", path, "btf", "offset", words)
+        assert (status, out, err.count("\n")) == (1, "", 1) and "no" in err
+    b = Blob()  # sections whose names begin with another's, and a variable with dots as long as one
+    word = b.int("int", 4, 1)
+    var, dotted = b.add(b.VAR, "x", 0, word, [1]), b.add(b.VAR, "percpu.x", 0, word, [0])
+    b.add(b.DATASEC, ".data", 2, 8, [var, 0, 4, dotted, 4, 4])
+    b.add(
+        b.DATASEC, ".data..percpu", 2, 16, [var, 12, 4, b.add(b.VAR, "percpu", 0, word, [0]), 8, 4]
+    )
+    (tmp_path / "raw").write_bytes(b.data())
+    for words, at in ((".data.x", 0), (".data.percpu.x", 4), (".data..percpu.x", 12)):
+        assert done("--btf", tmp_path / "raw", "btf", "offset", words) == "%d\n" % at
+
+
+@kernel
+def test_btf_of_sections_of_the_kernel(vmlinux):
+    name, _, at, _, _ = list(vmlinux.members(".data..percpu"))[7]
+    assert done("btf", "offset", ".data..percpu." + name) == "%d\n" % (at // 8)
+    assert name in done("btf", "layout", ".data..percpu")
+
+
 @kernel
 def test_probe_tells_what_there_is(pins):
     told = {row["what"]: row for row in json.loads(done("-j", "probe"))}
