@@ -86,8 +86,8 @@ _MAP_TYPE_NAMES = {number: name[len("BPF_MAP_TYPE_"):].lower() for name, number 
 # 7.0, per-CPU values: one CPU's, its number in bits 32..63, or the same for every CPU
 BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK, BPF_F_CPU, BPF_F_ALL_CPUS = 0, 1, 2, 4, 8, 16
 
-# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, then 5.13, 5.16, 5.17, 6.0; the
-# last three, of inlined calls, after 7.2
+# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, then 5.13, 5.16, 5.17, 6.0;
+# the last three, of inlined calls, after 7.2
 (BTF_KIND_INT, BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_FWD,
  BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO,
  BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT, BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64,
@@ -2087,7 +2087,7 @@ class _RecordWords(dict):
 
 
 class _BTFBlob:
-    """What BTF asks for its types: the header, the strings and the records of a blob, the ids and names of the types.
+    """What BTF asks for its types: the strings and records of a blob, ids and names.
 
     Nothing of a type is proved here, but that its record lies inside of the blob.
     """
@@ -2120,7 +2120,7 @@ class _BTFBlob:
         self._questions, self._by_name = 0, None
 
     def _header(self):
-        """Return hdr_len, type_off, type_len, str_off, str_len, layout_off, layout_len; the last two may be missing: 0."""
+        """Return hdr_len, type_off, type_len, str_off, str_len, layout_off, layout_len."""
         data = self.data
         if not self.order or len(data) < 24:
             raise BTFError(
@@ -2153,7 +2153,7 @@ class _BTFBlob:
             raise BTFError(text % (start, ": split BTF? It needs its base"))
 
     def _places_behind(self, base):
-        """Return the first id and the first offset of a string of this when it is split from base."""
+        """Return the first id and the first offset of a string of this if it is split from base."""
         if base.order != self.order:
             raise BTFError("BTF of %s and its base of %s byte order" % (self.order, base.order))
         count = base.count
@@ -2220,7 +2220,7 @@ class _BTFBlob:
         return self._offsets
 
     def _why_cut(self, at):
-        """Say of the last record why it ends the types: it is cut, or of a kind whose length nobody tells."""
+        """Say why no types follow the last record: it is cut, or of a kind of unknown length."""
         kind = self._words[at + 1] >> 24 & 0x7F if at + 1 < len(self._words) else 0
         why = "cut" if kind in self._tails else "of unknown kind %d" % kind
         return "the record at byte %d is %s" % (self._type_byte + 4 * at, why)
@@ -2263,7 +2263,9 @@ class _BTFBlob:
         return layer._strings[start:end]
 
     def _string(self, offset):
-        """Return a name.  All long ones together are no longer than the strings: names that share one text, or its
+        """Return a name.
+
+        All long ones together are no longer than the strings: names that share one text, or its
         end, would take memory that the blob does not.
         """
         name = self._long_names.get(offset)
@@ -2280,9 +2282,10 @@ class _BTFBlob:
         return name
 
     def find(self, name, kind=None):
-        """Return the id of the type with a name ("task_struct", "struct task_struct", "long unsigned int").
+        """Return the id of the type with a name ("task_struct", "struct task_struct", "long int").
 
-        Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct", "func" ...
+        Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct",
+        "func" ...
         """
         word, _, rest = name.partition(" ")
         if word in ("struct", "union", "enum") and rest:
@@ -2319,7 +2322,8 @@ class _BTFBlob:
     def _named(self, encoded):
         """Return (id, where in _words) of each type that has a name, of those of the base none.
 
-        The first questions look through the strings and records: one answer takes a tenth of the index for all.
+        The first questions look through the strings and records: one answer takes a tenth of the
+        index for all.
         """
         index, first = self._index(), self._first
         self._questions += 1
@@ -2339,7 +2343,7 @@ class _BTFBlob:
         return [place for place in places if self._name_bytes(self._words[place[1]]) == encoded]
 
     def _name_offsets(self, encoded):
-        """Return where a name stands in the strings; in those of the base too, which split BTF shares."""
+        """Return where a name stands in the strings, of the base too: split BTF shares those."""
         offsets, layer, wanted = set(), self, encoded + b"\0"
         while layer is not None:
             at = layer._strings.find(wanted)
@@ -2395,7 +2399,7 @@ class _BTFBlob:
         return found
 
     def enumerators(self, t):
-        """Return {number: name} of an enum, the numbers as its values read; the first name where one has several."""
+        """Return {number: name} of an enum, numbers as values read; of several names the first."""
         t = self._resolve(t)
         if t.kind not in _ENUMS:
             raise t._error("it is no enum")
@@ -2428,10 +2432,11 @@ class _BTFBlob:
     def _is_signed_enum(self, t):
         """Return whether an enum is signed.
 
-        Its kind_flag says so; clang before 15 and pahole before 1.24 set none.  Without it an enum as wide as its numbers
-        are stored (32 bits) is unsigned: 0xffffffff and -1 are one, in BTF and in memory.  A smaller one with a number
-        that is negative where it is stored can't be unsigned, and a wider one, whose numbers would be ENUM64 since,
-        is of the time when all were signed.
+        Its kind_flag says so; clang before 15 and pahole before 1.24 set none.  Without it an enum
+        as wide as its numbers are stored (32 bits) is unsigned: 0xffffffff and -1 are one, in BTF
+        and in memory.  A smaller one with a number that is negative where it is stored can't be
+        unsigned, and a wider one, whose numbers would be ENUM64 since, is of the time when all were
+        signed.
         """
         stored_bits = 32 * (_TAIL_WORDS[t.kind][1] - 1)
         if t.flag or 8 * t.size == stored_bits:
@@ -2447,12 +2452,12 @@ def _void():
 
 
 class BTF(_BTFBlob):
-    """Type information: what the types of a BPF object, a program or the kernel are called and how they lie.
+    """Type information: how the types of a BPF object or the kernel are called and lie.
 
-    from_bytes, from_file, from_vmlinux and from_id open it; .data is its bytes, .order theirs ("little", "big"), .base
-    what split BTF builds upon.  A type is given by id or name, alone or with its kind: "task_struct", "struct
-    task_struct".  Iterating yields its own types, len() counts them.  All raise BTFError for what is malformed or not
-    there.
+    from_bytes, from_file, from_vmlinux and from_id open it; .data is its bytes, .order theirs
+    ("little", "big"), .base what split BTF builds upon.  A type is given by id or name, alone or
+    with its kind: "task_struct", "struct task_struct".  Iterating yields its own types, len()
+    counts them.  All raise BTFError for what is malformed or not there.
     """
 
     def __init__(self, data, base=None):
@@ -2466,7 +2471,7 @@ class BTF(_BTFBlob):
 
     @classmethod
     def from_bytes(cls, data, base=None):
-        """Return the BTF in a buffer, of either byte order; base is what the BTF of a kernel module builds upon."""
+        """Return the BTF in a buffer, of either byte order; base is what split BTF builds upon."""
         return cls(memoryview(data).tobytes(), base)
 
     @classmethod
@@ -2474,10 +2479,11 @@ class BTF(_BTFBlob):
         """Return the BTF in a file, raw or the .BTF of an ELF file.
 
         base     what split BTF builds upon; of the modules in /sys/kernel/btf it is known
-        ELF      modules that bring a .BTF.base, the part of the kernel's types that they use, are fitted to base by
-                 names and sizes or refused with a BTFError, as the kernel does (6.11); without base that part is it.
-                 Sections whose size the compiler left to the loader (.bss, .data ...) take it from the ELF file, the
-                 offsets of their variables from its symbols.
+        ELF      modules that bring a .BTF.base, the part of the kernel's types that they use, are
+                 fitted to base by names and sizes or refused with a BTFError, as the kernel does
+                 (6.11); without base that part is it.  Sections whose size the compiler left to the
+                 loader (.bss, .data ...) take it from the ELF file, the offsets of their variables
+                 from its symbols.
         """
         with open(path, "rb") as file:
             start = file.read(4)
@@ -2499,7 +2505,7 @@ class BTF(_BTFBlob):
 
     @classmethod
     def from_vmlinux(cls):
-        """Return the running kernel's BTF, from /sys (5.4) or else by its id (5.11, CAP_SYS_ADMIN)."""
+        """Return the running kernel's BTF, from /sys (5.4) or by its id (5.11, CAP_SYS_ADMIN)."""
         try:
             return cls.from_file("/sys/kernel/btf/vmlinux")
         except OSError as failure:
@@ -2514,8 +2520,9 @@ class BTF(_BTFBlob):
 
     @classmethod
     def from_id(cls, btf_id, token=None):
-        """Return the BTF with an id, as of MapInfo.btf_id; it takes CAP_SYS_ADMIN or a BPF token (6.15).
+        """Return the BTF with an id, as of MapInfo.btf_id.
 
+        It takes CAP_SYS_ADMIN or a BPF token (6.15).
         BPF_BTF_GET_FD_BY_ID, 4.18
         """
         info, name, data = _btf_info(btf_id, token)
@@ -2634,10 +2641,12 @@ class BTF(_BTFBlob):
         return self._prove(t)[0]
 
     def members(self, t):
-        """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a struct, union or data section.
+        """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a record's members.
 
-        tags are those of the member's declaration and of its type: ("kptr",), ("user",).  The functions of a section
-        (.ksyms) are told as well, their type is a function's, which has no size; in one of no size nothing has a place.
+        Records are structs, unions and data sections.
+        tags are those of the member's declaration and of its type: ("kptr",), ("user",).  The
+        functions of a section (.ksyms) are told as well: their type is a function's and has no
+        size.  In a section of no size nothing has a place.
         """
         t = self._resolve(t)
         if t.kind not in _RECORDS:
@@ -2698,7 +2707,7 @@ class BTF(_BTFBlob):
         return steps[0] if len(steps) == 1 else tuple(steps)
 
     def _words_of_path(self, t, path):
-        """Return the steps of a path; the first may be a variable with dots in its name, as of a function's static."""
+        """Return the steps of a path; the first may be a variable whose name holds dots."""
         t, variable = self._resolve(t), ""
         if t.kind == BTF_KIND_DATASEC:
             names = [entry.name for entry, _ in self._section_members(t)]
@@ -2988,7 +2997,7 @@ class _ELFSection:
 
 
 class _ELFFile:
-    """The sections of an ELF file, of either class and byte order, and its symbols; the file may be hostile."""
+    """The sections and symbols of an ELF file of either class and byte order, maybe hostile."""
 
     def __init__(self, file, start=b""):
         if not file.seekable():
@@ -3051,7 +3060,7 @@ class _ELFFile:
         return self._by_name.get(name.encode(errors="backslashreplace"))
 
     def section_bytes(self, name):
-        """Return what a section holds; BTFError where the file has no such section or not its bytes."""
+        """Return what a section holds; raise BTFError where the file has none, or no bytes of it."""
         section = self.section(name)
         if section is None:
             raise BTFError("this ELF file has no section %s" % name)
@@ -3062,7 +3071,7 @@ class _ELFFile:
         return self._bytes_of(section.number, name)
 
     def symbols(self, wanted):
-        """Return {(section number, is local, name): offset in the section} of those wanted that are there once."""
+        """Return {(section number, is local, name): offset} of those wanted that are there once."""
         entry = struct.Struct(self._mark + ("I2BHQ8x" if self._is_wide else "3I2BH"))
         found, several = {}, set()
         for table in self._sections:
@@ -3082,7 +3091,7 @@ class _ELFFile:
         return {key: offset for key, offset in found.items() if key not in several}
 
     def _start_of(self, number):
-        """Return what the values of a section's symbols count from: 0 in relocatable files, else it is an address."""
+        """Return what the values of a section's symbols count from: its address, if it has one."""
         return 0 if self._is_relocatable else self._sections[number].address
 
 
@@ -3093,9 +3102,10 @@ def _elf_name(names, start):
 
 
 def _with_placed_variables(btf, elf):
-    """Return BTF whose data sections have sizes and offsets, as libbpf completes them before it loads an object.
+    """Return BTF whose data sections have sizes and offsets, as libbpf completes them to load it.
 
-    clang leaves the size of each 0 and gcc the offsets too.  What the file has no section for (.ksyms, .kconfig) stays.
+    clang leaves the size of each 0 and gcc the offsets too.  What the file has no section for
+    (.ksyms, .kconfig) stays.
     """
     words, unplaced = btf._words, []
     for at in btf._index():
@@ -3130,7 +3140,7 @@ def _section_entries(words, at):
 
 
 def _symbol_key(btf, type_id, section):
-    """Return the key of a variable's symbol in _ELFFile.symbols: static variables have local ones."""
+    """Return the key of a variable's symbol in _ELFFile.symbols; statics have local ones."""
     try:
         variable = btf.type(type_id)
     except BTFError:
@@ -3142,10 +3152,11 @@ def _symbol_key(btf, type_id, section):
 
 
 def _relocated(btf, base):
-    """Return the BTF of a module, split from a distilled base, upon a kernel's; BTFError where they do not fit.
+    """Return the BTF of a module, split from a distilled base, upon that of a kernel.
 
-    A distilled base (.BTF.base, 6.11) has the names and sizes of those types of the kernel that the module uses, under
-    ids of its own.  The rules are those of btf_relocate in the kernel and libbpf.
+    A distilled base (.BTF.base, 6.11) has the names and sizes of those types of the kernel that the
+    module uses, under ids of its own.  The rules are those of btf_relocate in the kernel and
+    libbpf; what does not fit is a BTFError.
     """
     distilled, embedded = btf.base, _embedded(btf)
     first_id, first_string = btf._places_behind(base)
@@ -3185,7 +3196,7 @@ def _record_pattern(words, at):
 
 
 def _embedded(btf):
-    """Return the ids of the base's types that stand in records of split BTF: their size is part of those."""
+    """Return the ids of the types that stand in records of split BTF: their size counts there."""
     found, seen = set(), set()
     for t in btf:
         if t.kind not in (BTF_KIND_STRUCT, BTF_KIND_UNION):
@@ -6099,7 +6110,7 @@ def _btf(options):
 
 
 def _asked_btf(options):
-    """Return the BTF of --btf, which may be split from that of --base-btf; else the running kernel's."""
+    """Return the BTF of --btf, split from that of --base-btf if given; or the running kernel's."""
     if options.btf is None and options.base_btf is None:
         return BTF.from_vmlinux()
     if options.btf is None:
@@ -6131,7 +6142,7 @@ def _bits_text(step):
 
 
 def _offset_of(btf, name):
-    """Return what offsetof does for TYPE.MEMBER, where the name of the type, too, may hold dots: .data..percpu.x."""
+    """Return what offsetof does for TYPE.MEMBER; the type, too, may hold dots: .data..percpu.x."""
     failure = _UsageError("TYPE.MEMBER is needed, not '%s'" % name)
     for dot in [at for at, letter in enumerate(name) if letter == "." and at]:
         path = name[dot + 1 :]

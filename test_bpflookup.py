@@ -2059,6 +2059,8 @@ def assert_bpftool_agrees(btf, types):
             "fwd_kind": "union" if t.flag else "struct",
         }
         theirs["kind"] = getattr(bpf, "BTF_KIND_" + theirs["kind"])
+        if t.kind == bpf.BTF_KIND_DATASEC and not theirs["size"]:
+            del theirs["size"]  # we complete what the compiler left to the loader
         if "members" in theirs:
             ours["members"] = [
                 dict(
@@ -2481,7 +2483,6 @@ def test_questions_about_what_has_no_answer():
             "later",
             "main",
             13,
-            "counter",
             "tag",
             20,
             -1,
