@@ -86,8 +86,8 @@ _MAP_TYPE_NAMES = {number: name[len("BPF_MAP_TYPE_"):].lower() for name, number 
 # 7.0, per-CPU values: one CPU's, its number in bits 32..63, or the same for every CPU
 BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK, BPF_F_CPU, BPF_F_ALL_CPUS = 0, 1, 2, 4, 8, 16
 
-# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, then 5.13, 5.16, 5.17, 6.0;
-# the last three, of inlined calls, after 7.2
+# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, FLOAT 5.13,
+# the tags 5.16, 5.17, ENUM64 6.0; the last three, of inlined calls, after 7.2
 (BTF_KIND_INT, BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_FWD,
  BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO,
  BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT, BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64,
@@ -3060,7 +3060,7 @@ class _ELFFile:
         return self._by_name.get(name.encode(errors="backslashreplace"))
 
     def section_bytes(self, name):
-        """Return what a section holds; raise BTFError where the file has none, or no bytes of it."""
+        """Return what a section holds; BTFError where the file has none, or no bytes of it."""
         section = self.section(name)
         if section is None:
             raise BTFError("this ELF file has no section %s" % name)
