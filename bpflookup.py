@@ -3057,7 +3057,7 @@ class _ELFFile:
 
     def section(self, name):
         """Return the _ELFSection of a name, of several the first; None where the file has none."""
-        return self._by_name.get(name.encode(errors="backslashreplace"))
+        return self._by_name.get(name)
 
     def section_bytes(self, name):
         """Return what a section holds; BTFError where the file has none, or no bytes of it."""
@@ -3074,9 +3074,8 @@ class _ELFFile:
         """Return {(section number, is local, name): offset} of those wanted that are there once."""
         entry = struct.Struct(self._mark + ("I2BHQ8x" if self._is_wide else "3I2BH"))
         found, several = {}, set()
-        for table in self._sections:
-            if table.kind != _ELF_SYMBOLS:
-                continue
+        tables = [section for section in self._sections if section.kind == _ELF_SYMBOLS]
+        for table in tables[:1]:  # no file has two
             names = self._bytes_of(table.link, "symbol names")
             symbols = self._bytes_of(table.number, "symbols")
             for symbol in entry.iter_unpack(symbols[: len(symbols) - len(symbols) % entry.size]):
@@ -3085,8 +3084,9 @@ class _ELFFile:
                 else:
                     name_at, value, _, info, _, number = symbol
                 key = number, info >> 4 == _ELF_LOCAL, _elf_name(names, name_at)
-                if key in wanted:
-                    several.update([key] if key in found else [])
+                if key in found:
+                    several.add(key)
+                elif key in wanted:
                     found[key] = value - self._start_of(number)
         return {key: offset for key, offset in found.items() if key not in several}
 
@@ -3096,9 +3096,9 @@ class _ELFFile:
 
 
 def _elf_name(names, start):
-    """Return the bytes of the name that begins at start; none where it is longer than any is."""
+    """Return the name that begins at start, "" where it is longer than any is."""
     end = names.find(b"\0", start, start + _MAX_NAME)
-    return names[start:end] if end > 0 else b""
+    return names[start:end].decode("utf-8", "backslashreplace") if end > 0 else ""
 
 
 def _with_placed_variables(btf, elf):
@@ -3148,7 +3148,7 @@ def _symbol_key(btf, type_id, section):
     if variable.kind != BTF_KIND_VAR:
         return None
     is_static = variable._words[variable._at + 3] == _VAR_STATIC
-    return section.number, is_static, variable.name.encode(errors="backslashreplace")
+    return section.number, is_static, variable.name
 
 
 def _relocated(btf, base):
@@ -3158,9 +3158,9 @@ def _relocated(btf, base):
     module uses, under ids of its own.  The rules are those of btf_relocate in the kernel and
     libbpf; what does not fit is a BTFError.
     """
-    distilled, embedded = btf.base, _embedded(btf)
+    distilled, embedded, counterparts = btf.base, _embedded(btf), _Counterparts(base)
     first_id, first_string = btf._places_behind(base)
-    ids = {t.id: _counterpart(t, base, t.id in embedded) for t in distilled}
+    ids = {t.id: counterparts.find(t, t.id in embedded) for t in distilled}
     ids[0] = 0
     names_start, own_names = len(distilled._strings), len(btf._strings)
     words = btf._words[:]
@@ -3231,25 +3231,40 @@ def _flavor(t):
     return (_FLAVORS[t.kind], encoding) if t.kind in _FLAVORS else None
 
 
-def _counterpart(t, base, is_embedded):
-    """Return the id of the one type in base that a type of a distilled base stands for."""
-    flavor = _flavor(t)
-    if flavor is None or not t.name:
-        raise t._error("nothing that a .BTF.base may have")
-    named = [other for other in base.all_named(t.name) if _flavor(other) == flavor]
-    whole = [other for other in named if other.kind != BTF_KIND_FWD]
-    fitting = whole or named
-    if t.size is not None and (
-        is_embedded or len(whole) > 1 or flavor[0] not in ("struct", "union")
-    ):
-        fitting = [other for other in whole if other.size == t.size]
-    if len(fitting) != 1:
-        wanted = "" if t.size is None else " of %d bytes" % t.size
-        raise BTFError(
-            ".BTF.base: the base has %s '%s'%s: the module was not built for it"
-            % ("several" if fitting else "no", t._label, wanted)
-        )
-    return fitting[0].id
+class _Counterparts:
+    """Finds the types of a base that those of a distilled one stand for; each name is looked up once."""
+
+    def __init__(self, base):
+        self._base, self._names, self._candidates = base, set(), {}
+
+    def _types(self, *key):
+        """Return the types of a name and flavor that are whole (True), only declared or of a size."""
+        name = key[0]
+        if name not in self._names:
+            self._names.add(name)
+            for t in self._base.all_named(name):
+                whole = t.kind != BTF_KIND_FWD
+                for more in (whole, ("size", t.size)):
+                    self._candidates.setdefault((name, _flavor(t), more), []).append(t)
+        return self._candidates.get(key, [])
+
+    def find(self, t, is_embedded):
+        """Return the id of the one type that t can stand for; raise BTFError if there is not one."""
+        flavor = _flavor(t)
+        if flavor is None or not t.name:
+            raise t._error("nothing that a .BTF.base may have")
+        whole = self._types(t.name, flavor, True)
+        fitting = whole or self._types(t.name, flavor, False)
+        by_size = is_embedded or len(whole) > 1 or flavor[0] not in ("struct", "union")
+        if by_size and t.size is not None:
+            fitting = self._types(t.name, flavor, ("size", t.size))
+        if len(fitting) != 1:
+            wanted = "" if t.size is None else " of %d bytes" % t.size
+            raise BTFError(
+                ".BTF.base: the base has %s '%s'%s: the module was not built for it"
+                % ("several" if fitting else "no", t._label, wanted)
+            )
+        return fitting[0].id
 
 
 def _btf_info(btf_id, token=None):

@@ -3645,6 +3645,23 @@ def test_no_mutation_of_a_module_with_a_distilled_base_gets_out(tmp_path):
     assert resident("VmHWM") - peak < 64 << 20
 
 
+def test_a_distilled_base_of_many_types_of_one_name_is_looked_up_once(tmp_path, monkeypatch):
+    base, distilled = Blob(), Blob()
+    for size in range(1, 300):
+        base.struct("same", size)
+    for size in range(1, 300):
+        distilled.struct("same", size)
+    b = Blob("little", distilled)
+    b.struct("mine", 8, ("x", 7, 0))
+    asked = []
+    all_named = bpf.BTF.all_named
+    monkeypatch.setattr(
+        bpf.BTF, "all_named", lambda btf, name: asked.append(name) or all_named(btf, name)
+    )
+    btf = bpf.BTF.from_file(with_base(tmp_path, b, distilled), base.btf())
+    assert asked == ["same"] and list(btf.members("mine"))[0][1] == 7
+
+
 # -- source
 
 
