@@ -2118,6 +2118,8 @@ class _BTFBlob:
         self._offsets, self._cut, self._decl_tags = None, "", None
         self._found, self._enums, self._long_names, self._long_bytes = {}, {}, {}, 0
         self._questions, self._by_name = 0, None
+        if base is not None:
+            self._prove_base()
 
     def _header(self):
         """Return hdr_len, type_off, type_len, str_off, str_len, layout_off, layout_len."""
@@ -2160,6 +2162,23 @@ class _BTFBlob:
         if base._cut:
             raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
         return base._first + count, base._str_base + len(base._strings)
+
+    def _prove_base(self):
+        """Raise BTFError where a name begins inside of one of the base's: it is another kernel's.
+
+        Ids and names would be those of other types; libbpf and pahole share whole names alone.
+        """
+        for at in self._index():
+            layer, offset = self.base, self._words[at]
+            if offset < self._str_base:
+                while offset < layer._str_base:
+                    layer = layer.base
+                start = offset - layer._str_base
+                if start and layer._strings[start - 1]:
+                    raise BTFError(
+                        "a name of the record at byte %d begins inside of one of the base's: "
+                        "that is not the base of this BTF" % (self._type_byte + 4 * at)
+                    )
 
     def _rewritten(self, words, strings, base):
         """Return the same BTF with other records and strings upon another base."""
@@ -2265,8 +2284,8 @@ class _BTFBlob:
     def _string(self, offset):
         """Return a name.
 
-        All long ones together are no longer than the strings: names that share one text, or its
-        end, would take memory that the blob does not.
+        All long ones together are not much longer than the strings: names that share one text, or
+        its end, would take memory that the blob does not.
         """
         name = self._long_names.get(offset)
         if name is None:
@@ -2274,7 +2293,7 @@ class _BTFBlob:
             name = encoded.decode("utf-8", "backslashreplace")
             if len(encoded) > _LONG_NAME:
                 self._long_bytes += len(encoded)
-                if self._long_bytes > self._str_base + len(self._strings):
+                if self._long_bytes > 2 * (self._str_base + len(self._strings)):
                     raise BTFError(
                         "long names, one within the other, at %d of the strings" % offset
                     )
@@ -2294,7 +2313,7 @@ class _BTFBlob:
             self._found[name, kind] = self._search(name, kind)
         return self._found[name, kind]
 
-    def all_named(self, name):
+    def _all_named(self, name):
         """Return the BTFType of each type with a name, those of the base last."""
         encoded, found, layer = name.encode(errors="backslashreplace"), [], self
         while layer is not None and name:
@@ -3242,7 +3261,7 @@ class _Counterparts:
         name = key[0]
         if name not in self._names:
             self._names.add(name)
-            for t in self._base.all_named(name):
+            for t in self._base._all_named(name):
                 whole = t.kind != BTF_KIND_FWD
                 for more in (whole, ("size", t.size)):
                     self._candidates.setdefault((name, _flavor(t), more), []).append(t)

@@ -2844,7 +2844,8 @@ def every_name(btf):
     return sorted({t.name for t in btf if t.name})
 
 
-def test_names_are_found_alike_by_scanning_and_by_the_index(monkeypatch):
+@pytest.mark.parametrize("collide", [False, True])
+def test_names_are_found_alike_by_scanning_and_by_the_index(monkeypatch, collide):
     b = zoo()
     b.of(b.TYPEDEF, 4, "sign"), b.struct("pair", 8), b.union("pair", 8), b.int("counter", 4)
     b.add(b.FWD, b.strings.index(b"ir\0")), b.int(b.name("pa") and "\u00fc" * 40, 4)
@@ -2853,6 +2854,8 @@ def test_names_are_found_alike_by_scanning_and_by_the_index(monkeypatch):
     monkeypatch.setattr(bpf, "_SCANNED_QUESTIONS", 10000)
     indexed, scanned = split.btf(), split.btf()
     indexed._questions = indexed.base._questions = 10000
+    if collide:
+        monkeypatch.setattr(bpf, "hash", len, raising=False)
     kinds = [None, "struct", "union", "enum", "typedef", "int", "fwd", "func", "enum64", "nothing"]
     names = (
         every_name(scanned) + every_name(scanned.base) + ["", "ai", "pair\0", "own", "elsewhere"]
@@ -2867,7 +2870,7 @@ def test_names_are_found_alike_by_scanning_and_by_the_index(monkeypatch):
         assert answers[0] == answers[1], (name, kind)
     assert scanned.base._by_name is None and indexed.base._by_name is not None
     assert indexed.find("pair") == 4 and indexed.find("pair", "union") == 22
-    assert [t.id for t in indexed.all_named("pair")] == [split.first + 4, 4, 21, 22]
+    assert [t.id for t in indexed._all_named("pair")] == [split.first + 4, 4, 21, 22]
 
 
 def test_names_of_split_btf_that_stand_in_its_base_are_found():
@@ -2897,7 +2900,7 @@ def test_many_questions_for_names_look_through_the_records_once(vmlinux, monkeyp
     for name in names:
         t = btf.type(btf.find(name))
         assert t.name == name
-        assert vmlinux.all_named(name)[0].name == name
+        assert vmlinux._all_named(name)[0].name == name
     with pytest.raises(bpf.BTFError, match="no type is named"):
         btf.find("no such thing")
 
@@ -2994,6 +2997,25 @@ def test_split_btf_on_split_btf(order, tmp_path):
 def test_a_base_of_the_other_byte_order_is_refused():
     with pytest.raises(bpf.BTFError, match="byte order"):
         bpf.BTF.from_bytes(extension(zoo("big")).data(), zoo("little").btf())
+
+
+@ORDERS
+def test_a_base_that_split_btf_is_not_made_for_is_refused(order):
+    """Of another kernel: ids and names would be those of other types."""
+    base, other = zoo(order), Blob(order)
+    other.int("longer than before", 4), other.int("and more", 8)
+    shifted = zoo(order)
+    other.types += shifted.types
+    other.strings += shifted.strings[1:]
+    b = Blob(order, base)
+    b.struct(base.strings.index(b"pair\0"), 4)
+    assert b.btf().type(20).name == "pair"
+    for wrong in (other.btf(), Blob(order, other).btf()):
+        with pytest.raises(bpf.BTFError, match="not the base"):
+            bpf.BTF.from_bytes(b.data(), wrong)
+    top = Blob(order, extension(base))  # names of either layer, the first of the upper one too
+    top.struct(base.strings.index(b"pair\0"), 4), top.struct(top.base.start, 4)
+    assert [t.name for t in top.btf()] == ["pair", "more"]
 
 
 def test_few_btf_are_kept_and_those_are_the_same_object(monkeypatch):
@@ -3499,7 +3521,7 @@ def test_a_module_with_a_distilled_base_is_read_as_if_split_from_the_kernels(tmp
     kernel_types, distilled = kernel_base(order, more), distilled_base(order)
     ids, small_ids = ids_of(kernel_types), ids_of(distilled)
     small_ids["twin"] = distilled.btf().find("twin")
-    ids["twin"] = [t.id for t in kernel_types.btf().all_named("twin") if t.size == 8][0]
+    ids["twin"] = [t.id for t in kernel_types.btf()._all_named("twin") if t.size == 8][0]
     expected = module(kernel_types, ids).btf()
     path = with_base(tmp_path, module(distilled, small_ids), distilled)
     btf = bpf.BTF.from_file(path, kernel_types.btf())
@@ -3556,7 +3578,7 @@ def test_a_module_that_does_not_fit_the_kernels_types_is_refused(tmp_path, gone,
     assert bpf.BTF.from_file(path, base.btf()).sizeof("mine") == 72
     if gone is not None:
         kind, name = gone.split()
-        for t in base.btf().all_named(name):
+        for t in base.btf()._all_named(name):
             if bpf._KIND_NAMES[t.kind] == kind and not (
                 name == "twin" and t.size == 4 + 4 * ("several" in why)
             ):
@@ -3654,9 +3676,9 @@ def test_a_distilled_base_of_many_types_of_one_name_is_looked_up_once(tmp_path, 
     b = Blob("little", distilled)
     b.struct("mine", 8, ("x", 7, 0))
     asked = []
-    all_named = bpf.BTF.all_named
+    _all_named = bpf.BTF._all_named
     monkeypatch.setattr(
-        bpf.BTF, "all_named", lambda btf, name: asked.append(name) or all_named(btf, name)
+        bpf.BTF, "_all_named", lambda btf, name: asked.append(name) or _all_named(btf, name)
     )
     btf = bpf.BTF.from_file(with_base(tmp_path, b, distilled), base.btf())
     assert asked == ["same"] and list(btf.members("mine"))[0][1] == 7
