@@ -3346,8 +3346,10 @@ def test_sizes_and_offsets_come_from_sections_and_symbols(tmp_path, order, wide,
     in_order = [member[:3:2] for member in btf.members(".data")]
     assert in_order == [("twice", 96), ("x", 128), ("x", 160)], "sorted, as the kernel wants them"
     assert btf.order == order and len(btf) == len(b.types)
-    # an executable's symbols are addresses
     sections[1:] = [(".data", bytes(24), 3, 0x1000), (".bss.far.away", 12, 3, 0x2000)]
+    path.write_bytes(elf_file(sections, SYMBOLS, wide, order))
+    assert sections_of(bpf.BTF.from_file(path)) == sections_of(btf)
+    # an executable's symbols are addresses
     moved = [
         (name, at + {".data": 0x1000}.get(where, 0x2000), local, where)
         for name, at, local, where in SYMBOLS
