@@ -88,10 +88,12 @@ _MAP_TYPE_NAMES = {number: name[len("BPF_MAP_TYPE_"):].lower() for name, number 
 # 7.0, per-CPU values: one CPU's, its number in bits 32..63, or the same for every CPU
 BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK, BPF_F_CPU, BPF_F_ALL_CPUS = 0, 1, 2, 4, 8, 16
 
-# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, then 5.13, 5.16, 5.17, 6.0
+# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, FLOAT 5.13,
+# the tags 5.16, 5.17, ENUM64 6.0; the last three, of inlined calls, after 7.2
 (BTF_KIND_INT, BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_FWD,
  BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO,
- BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT, BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64) = range(1, 20)
+ BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT, BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64,
+ BTF_KIND_LOC_PARAM, BTF_KIND_LOC_PROTO, BTF_KIND_LOCSEC) = range(1, 23)
 _KIND_NAMES = {number: name[len("BTF_KIND_"):].lower() for name, number in dict(globals()).items()
                if name.startswith("BTF_KIND_")}
 
@@ -4048,25 +4050,45 @@ _RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))
 _ENUMS = frozenset((BTF_KIND_ENUM, BTF_KIND_ENUM64))
 _INTEGERS = _ENUMS | {BTF_KIND_INT}
 _SIZED = _RECORDS | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
-# What a bare name means first; the other kinds follow by number.
+# What a bare name means first; of the other kinds, the first.
 _NAME_ORDER = (BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_ENUM64, BTF_KIND_TYPEDEF)
-# kind -> words behind the three that every record has: always, for each of vlen
-_TAIL_WORDS = dict.fromkeys(_KIND_NAMES, (0, 0))
-_TAIL_WORDS.update(
-    {
-        BTF_KIND_INT: (1, 0),
-        BTF_KIND_ARRAY: (3, 0),
-        BTF_KIND_STRUCT: (0, 3),
-        BTF_KIND_UNION: (0, 3),
-        BTF_KIND_ENUM: (0, 2),
-        BTF_KIND_FUNC_PROTO: (0, 2),
-        BTF_KIND_VAR: (1, 0),
-        BTF_KIND_DATASEC: (0, 3),
-        BTF_KIND_DECL_TAG: (1, 0),
-        BTF_KIND_ENUM64: (0, 3),
-    }
-)
-_MAX_NAME = 4096  # eight times what the kernel takes: many members can share one long name
+_NAME_RANKS = {kind: rank for rank, kind in enumerate(_NAME_ORDER)}
+# kind -> what the words of its record are: the third, those that follow always, for each of vlen.
+# n is a name, t a type id, - a number, ? not told yet.  The first two are n and the info word.
+_RECORD_WORDS = {
+    BTF_KIND_INT: ("-", "-", ""),
+    BTF_KIND_PTR: ("t", "", ""),
+    BTF_KIND_ARRAY: ("-", "tt-", ""),
+    BTF_KIND_STRUCT: ("-", "", "nt-"),
+    BTF_KIND_UNION: ("-", "", "nt-"),
+    BTF_KIND_ENUM: ("-", "", "n-"),
+    BTF_KIND_FWD: ("-", "", ""),
+    BTF_KIND_TYPEDEF: ("t", "", ""),
+    BTF_KIND_VOLATILE: ("t", "", ""),
+    BTF_KIND_CONST: ("t", "", ""),
+    BTF_KIND_RESTRICT: ("t", "", ""),
+    BTF_KIND_FUNC: ("t", "", ""),
+    BTF_KIND_FUNC_PROTO: ("t", "", "nt"),
+    BTF_KIND_VAR: ("t", "-", ""),
+    BTF_KIND_DATASEC: ("-", "", "t--"),
+    BTF_KIND_FLOAT: ("-", "", ""),
+    BTF_KIND_DECL_TAG: ("t", "-", ""),
+    BTF_KIND_TYPE_TAG: ("t", "", ""),
+    BTF_KIND_ENUM64: ("-", "", "n--"),
+    BTF_KIND_LOC_PARAM: ("?", "?", "?"),
+    BTF_KIND_LOC_PROTO: ("?", "", "?"),
+    BTF_KIND_LOCSEC: ("?", "", "???"),
+}
+_TAIL_WORDS = {kind: (len(words[1]), len(words[2])) for kind, words in _RECORD_WORDS.items()}
+_MAX_NAME = 4096  # eight times what the kernel takes
+_LONG_NAME = 127  # bytes, what it took before 6.1: those above are counted
+_MAX_KEPT_BTF = 16
+_VAR_STATIC = 0  # its linkage
+_SCANNED_QUESTIONS = 2  # for names, before an index of all is made
+# elf.h: ET_REL, SHN_XINDEX, SHT_SYMTAB, SHT_NOBITS, SHF_COMPRESSED, STB_LOCAL
+_ELF_RELOCATABLE, _ELF_EXTENDED = 1, 0xFFFF
+_ELF_SYMBOLS, _ELF_NOBITS, _ELF_COMPRESSED, _ELF_LOCAL = 2, 8, 0x800, 0
+_BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}
 
 
 class BTFType:
@@ -4098,103 +4120,459 @@ class BTFType:
         return BTFError("%s: %s" % (where, text))
 
 
-class _Steps(dict):
+class _RecordWords(dict):
     """The info word of a record -> how many words the record takes; worked out once for each info word there is."""
 
     def __init__(self, tails):
         self.tails = tails
 
     def __missing__(self, info):
-        always, each = self.tails[info >> 24 & 0x7F]  # 5 bits before 2026, the two above them zero
-        self[info] = words = (
-            3 + always + each * (info & 0xFFFFFF)
-        )  # 16 before, the eight above them zero
-        return words
+        # kind and vlen have 7 and 24 bits; 5 and 16 before 2026, those above them zero
+        always, for_each = self.tails[info >> 24 & 0x7F]
+        self[info] = 3 + always + for_each * (info & 0xFFFFFF)
+        return self[info]
 
 
-class BTF:
-    """Type information: what the types of a BPF object, a program or the kernel are called and how they lie.
+class _BTFBlob:
+    """What BTF asks for its types: the strings and records of a blob, ids and names.
 
-    from_bytes, from_file, from_vmlinux and from_id open it; .data is its bytes, .order theirs ("little", "big"), .base
-    what split BTF builds upon.  A type is given by id or name, alone or with its kind: "task_struct", "struct
-    task_struct".  All raise BTFError for what is malformed or not there.
+    Nothing of a type is proved here, but that its record lies inside of the blob.
     """
 
     def __init__(self, data, base=None):
         import array
 
         self.data, self.base = data, base
-        self.order = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}.get(data[:2], "")
+        self.order = _BTF_ORDERS.get(data[:2], "")
+        header_len, type_off, type_len, str_off, str_len, layout_off, layout_len = self._header()
+        self._type_byte = header_len + type_off
+        types = self._section("types", self._type_byte, type_len)
+        if type_len % 4:
+            raise BTFError("the types take %d bytes at byte 12, no multiple of 4" % type_len)
+        self._words = array.array("I", types)
+        if self.order != sys.byteorder:
+            self._words.byteswap()
+        self._strings = self._section("strings", header_len + str_off, str_len)
+        self._prove_strings(header_len + str_off)
+        self._layout = self._section("layout", header_len + layout_off, layout_len)
+        self._tails = dict(_TAIL_WORDS)
+        for kind in range(1, len(self._layout) // 4):
+            always_bytes, each_bytes = self._layout[4 * kind : 4 * kind + 2]
+            self._tails.setdefault(kind, (always_bytes // 4, each_bytes // 4))
+        self._first, self._str_base = 1, 0
+        if base is not None:
+            self._first, self._str_base = self._places_behind(base)
+        self._offsets, self._cut, self._decl_tags = None, "", None
+        self._found, self._enums, self._long_names, self._long_bytes = {}, {}, {}, 0
+        self._questions, self._by_name = 0, None
+        if base is not None:
+            self._prove_base()
+
+    def _header(self):
+        """Return hdr_len, type_off, type_len, str_off, str_len, layout_off, layout_len."""
+        data = self.data
         if not self.order or len(data) < 24:
             raise BTFError(
                 "no BTF: %d bytes that begin with %s, not with 9feb or eb9f"
                 % (len(data), data[:4].hex())
             )
-        word = lambda at: int.from_bytes(data[at : at + 4], self.order)
-        header_len, type_off, type_len, str_off, str_len = (word(at) for at in range(4, 24, 4))
         if data[2] != 1 or data[3]:
             raise BTFError(
                 "BTF of version %d with flags %#x at byte 2: only version 1 is known"
                 % (data[2], data[3])
             )
+        header_len = int.from_bytes(data[4:8], self.order)
         if header_len < 24:
             raise BTFError("a header of %d bytes, at byte 4" % header_len)
-        self._type_byte = header_len + type_off
-        types, strings = (
-            self._section("types", self._type_byte, type_len),
-            self._section("strings", header_len + str_off, str_len),
-        )
-        if type_len % 4:
-            raise BTFError("the types take %d bytes at byte 12, no multiple of 4" % type_len)
-        if strings[-1:] != b"\0" and strings or base is None and strings[:1] != b"\0":
-            raise BTFError(
-                "the strings at byte %d do not begin and end with NUL%s"
-                % (
-                    header_len + str_off,
-                    "" if strings[-1:] != b"\0" else ": split BTF? It needs its base",
-                )
-            )
-        self._strings, self._str_base = strings, base._str_base + len(base._strings) if base else 0
-        self._first = base._first + base.count if base else 1
-        if base and base._cut:
-            raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
-        self._words = array.array("I", types)
-        if self.order != sys.byteorder:
-            self._words.byteswap()
-        self._tails = dict(_TAIL_WORDS)
-        if header_len >= 32:  # the layout section says how long the records of each kind are
-            layout = self._section("layout", header_len + word(24), word(28))
-            for kind in range(1, len(layout) // 4):
-                self._tails.setdefault(kind, (layout[4 * kind] // 4, layout[4 * kind + 1] // 4))
-        self._offsets, self._cut = None, ""
-        self._found, self._enums, self._layouts = {}, {}, {}
-        self._decl_tags, self._pointer_size = None, 0
+        header = self._section("header", 0, header_len)[:32].ljust(32, b"\0")
+        if header_len < 32:
+            header = header[:24] + bytes(8)
+        return struct.unpack_from("<7I" if self.order == "little" else ">7I", header, 4)
 
     def _section(self, what, start, size):
         if start + size > len(self.data):
             raise BTFError("the %s end at byte %d of %d" % (what, start + size, len(self.data)))
         return self.data[start : start + size]
 
+    def _prove_strings(self, start):
+        strings, text = self._strings, "the strings at byte %d do not begin and end with NUL%s"
+        if strings and strings[-1:] != b"\0":
+            raise BTFError(text % (start, ""))
+        if self.base is None and strings[:1] != b"\0":
+            raise BTFError(text % (start, ": split BTF? It needs its base"))
+
+    def _places_behind(self, base):
+        """Return the first id and the first offset of a string of this if it is split from base."""
+        if base.order != self.order:
+            raise BTFError("BTF of %s and its base of %s byte order" % (self.order, base.order))
+        count = base.count
+        if base._cut:
+            raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
+        return base._first + count, base._str_base + len(base._strings)
+
+    def _prove_base(self):
+        """Raise BTFError where a name begins inside of one of the base's: it is another kernel's.
+
+        Ids and names would be those of other types; libbpf and pahole share whole names alone.
+        """
+        for at in self._index():
+            layer, offset = self.base, self._words[at]
+            if offset < self._str_base:
+                while offset < layer._str_base:
+                    layer = layer.base
+                start = offset - layer._str_base
+                if start and layer._strings[start - 1]:
+                    raise BTFError(
+                        "a name of the record at byte %d begins inside of one of the base's: "
+                        "that is not the base of this BTF" % (self._type_byte + 4 * at)
+                    )
+
+    def _rewritten(self, words, strings, base):
+        """Return the same BTF with other records and strings upon another base."""
+        if self.order != sys.byteorder:
+            words = words[:]
+            words.byteswap()
+        header_len, types = (32 if self._layout else 24), words.tobytes()
+        places = [header_len, 0, len(types), len(types), len(strings)]
+        if self._layout:
+            places += [len(types) + len(strings), len(self._layout)]
+        mark = "<" if self.order == "little" else ">"
+        header = struct.pack("%sHBB%dI" % (mark, len(places)), 0xEB9F, 1, 0, *places)
+        return type(self)(header + types + strings + self._layout, base)
+
+    # -- records
+
+    @property
+    def count(self):
+        """How many types there are, without those of the base."""
+        return len(self._index())
+
+    def __len__(self):
+        return len(self._index())
+
+    def __bool__(self):
+        return True  # of no types as well: it is not None
+
+    def __iter__(self):
+        """Yield the BTFType of each type, without those of the base."""
+        for type_id in range(self._first, self._first + self.count):
+            yield self.type(type_id)
+
+    def __repr__(self):
+        split = "" if self.base is None else ", split"
+        return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), split)
+
+    def _index(self):
+        """Return where in _words each type begins: one pass over all of them, on the first question."""
+        if self._offsets is None:
+            import array
+
+            words, lengths, offsets, at = (
+                self._words,
+                _RecordWords(self._tails),
+                array.array("I"),
+                0,
+            )
+            total, append = len(words), offsets.append
+            try:
+                while at < total:
+                    append(at)
+                    at += lengths[words[at + 1]]
+            except (KeyError, IndexError):
+                at = total + 1
+            if at > total:
+                self._cut = self._why_cut(offsets.pop())
+            self._offsets = offsets
+        return self._offsets
+
+    def _why_cut(self, at):
+        """Say why no types follow the last record: it is cut, or of a kind of unknown length."""
+        kind = self._words[at + 1] >> 24 & 0x7F if at + 1 < len(self._words) else 0
+        why = "cut" if kind in self._tails else "of unknown kind %d" % kind
+        return "the record at byte %d is %s" % (self._type_byte + 4 * at, why)
+
+    def type(self, t):
+        """Return the BTFType for a type id or name."""
+        if not isinstance(t, int):
+            t = t.id if isinstance(t, BTFType) else self.find(t)
+        if self.base is not None and t < self._first:
+            return self.base.type(t)
+        if t == 0:
+            return _void()
+        index = self._index()
+        if not 0 <= t - self._first < len(index):
+            raise BTFError("there is no type %d%s" % (t, self._cut and ": " + self._cut))
+        found, words, at = BTFType(), self._words, index[t - self._first]
+        found.id, found._words, found._at = t, words, at
+        found._byte = self._type_byte + 4 * at
+        name_off, info, number = words[at : at + 3]
+        found.kind, found.flag, found.count = info >> 24 & 0x7F, bool(info >> 31), info & 0xFFFFFF
+        found.name = self._string(name_off)
+        found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
+        if found.kind == BTF_KIND_ARRAY:
+            found.type_id, _, found.count = words[at + 3 : at + 6]
+        return found
+
+    # -- names
+
+    def _name_bytes(self, offset):
+        """Return the bytes of a name, of which those of split BTF may stand in the base."""
+        layer = self
+        while offset < layer._str_base:
+            layer = layer.base
+        start = offset - layer._str_base
+        end = layer._strings.find(b"\0", start, start + _MAX_NAME)
+        if end < 0 and offset:
+            raise BTFError(
+                "a name at byte %d of the strings, which end at %d" % (start, len(layer._strings))
+            )
+        return layer._strings[start:end]
+
+    def _string(self, offset):
+        """Return a name.
+
+        All long ones together are not much longer than the strings: names that share one text, or
+        its end, would take memory that the blob does not.
+        """
+        name = self._long_names.get(offset)
+        if name is None:
+            encoded = self._name_bytes(offset)
+            name = encoded.decode("utf-8", "backslashreplace")
+            if len(encoded) > _LONG_NAME:
+                self._long_bytes += len(encoded)
+                if self._long_bytes > 2 * (self._str_base + len(self._strings)):
+                    raise BTFError(
+                        "long names, one within the other, at %d of the strings" % offset
+                    )
+                self._long_names[offset] = name
+        return name
+
+    def find(self, name, kind=None):
+        """Return the id of the type with a name ("task_struct", "struct task_struct", "long int").
+
+        Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct",
+        "func" ...
+        """
+        word, _, rest = name.partition(" ")
+        if word in ("struct", "union", "enum") and rest:
+            kind, name = word, rest.strip()
+        if (name, kind) not in self._found:
+            self._found[name, kind] = self._search(name, kind)
+        return self._found[name, kind]
+
+    def _all_named(self, name):
+        """Return the BTFType of each type with a name, those of the base last."""
+        encoded, found, layer = name.encode(errors="backslashreplace"), [], self
+        while layer is not None and name:
+            found += [layer.type(type_id) for type_id, _ in layer._named(encoded)]
+            layer = layer.base
+        return found
+
+    def _search(self, name, kind):
+        kinds = {number for number, text in _KIND_NAMES.items() if kind in (None, text)}
+        if kind == "enum":
+            kinds = _ENUMS
+        encoded, best, layer = name.encode(errors="backslashreplace"), None, self
+        while layer is not None and name:
+            for type_id, at in layer._named(encoded):
+                number = layer._words[at + 1] >> 24 & 0x7F
+                rank = _NAME_RANKS.get(number, len(_NAME_RANKS)), type_id
+                if number in kinds and (best is None or rank < best):
+                    best = rank
+            layer = layer.base
+        if best is None:
+            cut = self._cut and "; " + self._cut
+            raise BTFError("no %s is named '%s'%s" % (kind or "type", name, cut))
+        return best[1]
+
+    def _named(self, encoded):
+        """Return (id, where in _words) of each type that has a name, of those of the base none.
+
+        The first questions look through the strings and records: one answer takes a tenth of the
+        index for all.
+        """
+        index, first = self._index(), self._first
+        self._questions += 1
+        if self._by_name is None and self._questions <= _SCANNED_QUESTIONS:
+            offsets = self._name_offsets(encoded)
+            words = self._words
+            places = [
+                (number, at) for number, at in enumerate(index, first) if words[at] in offsets
+            ]
+            return places if offsets else []
+        if self._by_name is None:
+            self._by_name = self._name_index()
+        first_ids, other_ids = self._by_name
+        key = hash(encoded)
+        ids = ([first_ids[key]] if key in first_ids else []) + other_ids.get(key, [])
+        places = [(type_id, index[type_id - first]) for type_id in ids]
+        return [place for place in places if self._name_bytes(self._words[place[1]]) == encoded]
+
+    def _name_offsets(self, encoded):
+        """Return where a name stands in the strings, of the base too: split BTF shares those."""
+        offsets, layer, wanted = set(), self, encoded + b"\0"
+        while layer is not None:
+            at = layer._strings.find(wanted)
+            while at >= 0:
+                offsets.add(layer._str_base + at)
+                at = layer._strings.find(wanted, at + 1)
+            layer = layer.base
+        return offsets
+
+    def _name_index(self):
+        """Return {hash of a name: id of the first type} and {hash: [ids of the others]}.
+
+        Not the names themselves: types may share the ends of one long string.
+        """
+        words, first_ids, other_ids = self._words, {}, {}
+        for type_id, at in enumerate(self._index(), self._first):
+            if words[at]:
+                try:
+                    key = hash(self._name_bytes(words[at]))
+                except BTFError:  # a name outside of the strings is no name
+                    continue
+                if first_ids.setdefault(key, type_id) != type_id:
+                    other_ids.setdefault(key, []).append(type_id)
+        return first_ids, other_ids
+
+    # -- what stands in records
+
+    def _resolve(self, t):
+        """Return the BTFType behind typedefs, qualifiers and type tags, and of a variable."""
+        for _ in range(MAX_DEPTH):
+            t = self.type(t)
+            if t.kind not in _MODIFIERS and t.kind != BTF_KIND_VAR:
+                return t
+            t = t.type_id
+        raise self.type(t)._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
+
+    def tags(self, t, component=-1):
+        """Return the declaration tags of a type, or of one of its members or parameters."""
+        if self._decl_tags is None:
+            self._decl_tags = self._all_tags()
+        type_id = self.type(t).id
+        own = tuple(self._decl_tags.get((type_id, component & 0xFFFFFFFF), ()))
+        if self.base is not None and type_id < self._first:
+            own += self.base.tags(type_id, component)
+        return own
+
+    def _all_tags(self):
+        """Return {(type id, component): [tag]}: the few tags are looked for in the bytes, not among all records."""
+        from bisect import bisect_left
+
+        offsets, raw, found = self._index(), self._words.tobytes(), {}
+        for info in (BTF_KIND_DECL_TAG << 24, 1 << 31 | BTF_KIND_DECL_TAG << 24):
+            for at in _occurrences(raw, info.to_bytes(4, sys.byteorder)):
+                index = bisect_left(offsets, at // 4 - 1)
+                if at % 4 == 0 and index < len(offsets) and offsets[index] == at // 4 - 1:
+                    tag = self.type(self._first + index)
+                    component = self._words[at // 4 + 2]
+                    found.setdefault((tag.type_id, component), []).append((index, tag.name))
+        return {where: [name for _, name in sorted(names)] for where, names in found.items()}
+
+    def enumerators(self, t):
+        """Return {number: name} of an enum, numbers as values read; of several names the first."""
+        t = self._resolve(t)
+        if t.kind not in _ENUMS:
+            raise t._error("it is no enum")
+        if t.id not in self._enums:
+            self._enums[t.id] = self._enum_names(t)
+        return self._enums[t.id]
+
+    def _enum_names(self, t):
+        if not 1 <= t.size <= 16:
+            raise t._error("its size can't be %d" % t.size)
+        step, bits, names = _TAIL_WORDS[t.kind][1], 8 * t.size, {}
+        sign, stored_sign = 1 << bits - 1, 1 << 32 * (step - 1) - 1
+        sign = sign if self._is_signed_enum(t) else 0
+        name_offsets = t._words[t._at + 3 : t._at + 3 + step * t.count : step]
+        for name_off, number in zip(name_offsets, self._enum_numbers(t)):
+            number = ((number ^ stored_sign) - stored_sign) & (1 << bits) - 1
+            names.setdefault((number ^ sign) - sign, self._string(name_off))
+        return names
+
+    def _enum_numbers(self, t):
+        """Return the numbers of an enum as they are stored, each in 32 or 64 bits."""
+        step = _TAIL_WORDS[t.kind][1]
+        start, end = t._at + 3, t._at + 3 + step * t.count
+        numbers = t._words[start + 1 : end : step]
+        if t.kind == BTF_KIND_ENUM:
+            return numbers
+        high = t._words[start + 2 : end : step]
+        return [number | more << 32 for number, more in zip(numbers, high)]
+
+    def _is_signed_enum(self, t):
+        """Return whether an enum is signed.
+
+        Its kind_flag says so; clang before 15 and pahole before 1.24 set none.  Without it an enum
+        as wide as its numbers are stored (32 bits) is unsigned: 0xffffffff and -1 are one, in BTF
+        and in memory.  A smaller one with a number that is negative where it is stored can't be
+        unsigned, and a wider one, whose numbers would be ENUM64 since, is of the time when all were
+        signed.
+        """
+        stored_bits = 32 * (_TAIL_WORDS[t.kind][1] - 1)
+        if t.flag or 8 * t.size == stored_bits:
+            return t.flag
+        return any(number >> stored_bits - 1 for number in self._enum_numbers(t))
+
+
+def _void():
+    found = BTFType()
+    found.id, found.kind, found.name, found.size = 0, 0, "void", None
+    found.type_id, found.count, found.flag = 0, 0, False
+    return found
+
+
+class BTF(_BTFBlob):
+    """Type information: how the types of a BPF object or the kernel are called and lie.
+
+    from_bytes, from_file, from_vmlinux and from_id open it; .data is its bytes, .order theirs
+    ("little", "big"), .base what split BTF builds upon.  A type is given by id or name, alone or
+    with its kind: "task_struct", "struct task_struct".  Iterating yields its own types, len()
+    counts them.  All raise BTFError for what is malformed or not there.
+    """
+
+    def __init__(self, data, base=None):
+        _BTFBlob.__init__(self, data, base)
+        self._layouts, self._pointer_size = {}, 0
+
     @classmethod
     def from_bytes(cls, data, base=None):
-        """Return the BTF in a buffer, of either byte order; base is what the BTF of a kernel module builds upon."""
+        """Return the BTF in a buffer, of either byte order; base is what split BTF builds upon."""
         return cls(memoryview(data).tobytes(), base)
 
     @classmethod
     def from_file(cls, path, base=None):
-        """Return the BTF in a file, raw or the .BTF of an ELF file; of modules in /sys/kernel/btf the base is known."""
+        """Return the BTF in a file, raw or the .BTF of an ELF file.
+
+        base     what split BTF builds upon; of the modules in /sys/kernel/btf it is known
+        ELF      modules that bring a .BTF.base, the part of the kernel's types that they use, are
+                 fitted to base by names and sizes or refused with a BTFError, as the kernel does
+                 (6.11); without base that part is it.  Sections whose size the compiler left to the
+                 loader (.bss, .data ...) take it from the ELF file, the offsets of their variables
+                 from its symbols.
+        """
         with open(path, "rb") as file:
-            data = file.read()
-        if data[:4] == b"\x7fELF":
-            data = _elf_section(data, b".BTF")
+            start = file.read(4)
+            if start == b"\x7fELF":
+                return cls._from_elf(_ELFFile(file, start), base)
+            data = start + file.read()
         directory, name = os.path.split(os.path.realpath(os.fsdecode(path)))
         if base is None and directory == "/sys/kernel/btf" and name != "vmlinux":
             base = cls.from_vmlinux()
         return cls(data, base)
 
     @classmethod
+    def _from_elf(cls, elf, base):
+        data, distilled = elf.section_bytes(".BTF"), None
+        if elf.section(".BTF.base") is not None:
+            distilled = cls(elf.section_bytes(".BTF.base"))
+        btf = _with_placed_variables(cls(data, base if distilled is None else distilled), elf)
+        return btf if distilled is None or base is None else _relocated(btf, base)
+
+    @classmethod
     def from_vmlinux(cls):
-        """Return the running kernel's BTF, from /sys (5.4) or else by its id (5.11, CAP_SYS_ADMIN)."""
+        """Return the running kernel's BTF, from /sys (5.4) or by its id (5.11, CAP_SYS_ADMIN)."""
         try:
             return cls.from_file("/sys/kernel/btf/vmlinux")
         except OSError as failure:
@@ -4209,160 +4587,30 @@ class BTF:
 
     @classmethod
     def from_id(cls, btf_id, token=None):
-        """Return the BTF with an id, as of MapInfo.btf_id; it takes CAP_SYS_ADMIN or a BPF token (6.15).
+        """Return the BTF with an id, as of MapInfo.btf_id.
 
+        It takes CAP_SYS_ADMIN or a BPF token (6.15).
         BPF_BTF_GET_FD_BY_ID, 4.18
         """
         info, name, data = _btf_info(btf_id, token)
         btf = _kept_btf.get(data)
         if btf is None:
             btf = cls(data, cls.from_vmlinux() if info.kernel_btf and name != "vmlinux" else None)
-            if len(_kept_btf) > 15:
+            if len(_kept_btf) >= _MAX_KEPT_BTF:
                 _kept_btf.clear()
             btf = _kept_btf.setdefault(data, btf)  # another thread's, if that came first
         return btf
 
-    # -- records
-
-    @property
-    def count(self):
-        return len(self._index())
-
-    def __repr__(self):
-        return "<BTF: %d types in %d bytes%s>" % (
-            self.count,
-            len(self.data),
-            ", split" if self.base else "",
-        )
-
-    def _index(self):
-        """Return where in _words each type begins: one pass over all of them, on the first question."""
-        if self._offsets is None:
-            import array
-
-            words, steps, offsets, at = self._words, _Steps(self._tails), array.array("I"), 0
-            total, append = len(words), offsets.append
-            try:
-                while at < total:
-                    append(at)
-                    at += steps[words[at + 1]]
-            except (KeyError, IndexError):
-                at = total + 1
-            if at > total:  # the last one is cut, or of a kind whose length nobody tells
-                start = offsets.pop()
-                kind = words[start + 1] >> 24 & 0x7F if start + 1 < total else 0
-                self._cut = "the record at byte %d is %s" % (
-                    self._type_byte + 4 * start,
-                    "cut" if kind in self._tails else "of unknown kind %d" % kind,
-                )
-            self._offsets = offsets
-        return self._offsets
-
-    def type(self, t):
-        """Return the BTFType for a type id or name."""
-        if not isinstance(t, int):
-            t = t.id if isinstance(t, BTFType) else self.find(t)
-        if self.base and t < self._first:
-            return self.base.type(t)
-        index, found = self._index(), BTFType()
-        found.id, words = t, self._words
-        if t == 0:
-            found.kind, found.name, found.size, found.type_id, found.count, found.flag = (
-                0,
-                "void",
-                None,
-                0,
-                0,
-                False,
-            )
-            return found
-        if not 0 <= t - self._first < len(index):
-            raise BTFError("there is no type %d%s" % (t, ": " + self._cut if self._cut else ""))
-        found._words, found._at = words, index[t - self._first]
-        found._byte = self._type_byte + 4 * found._at
-        name_off, info, number = words[found._at : found._at + 3]
-        found.kind, found.flag, found.count = info >> 24 & 0x7F, bool(info >> 31), info & 0xFFFFFF
-        found.name = self._string(name_off)
-        found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
-        if found.kind == BTF_KIND_ARRAY:
-            found.type_id, _, found.count = words[found._at + 3 : found._at + 6]
-        return found
-
-    def _string(self, offset):
-        if offset < self._str_base:
-            return self.base._string(offset)
-        start = offset - self._str_base
-        end = self._strings.find(b"\0", start, start + _MAX_NAME)
-        if end < 0 and offset:
-            raise BTFError(
-                "a name at byte %d of the strings, which end at %d" % (start, len(self._strings))
-            )
-        return self._strings[start:end].decode("utf-8", "backslashreplace")
-
-    def find(self, name, kind=None):
-        """Return the id of the type with a name ("task_struct", "struct task_struct", "long unsigned int").
-
-        Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct", "func" ...
-        """
-        word, _, rest = name.partition(" ")
-        if word in ("struct", "union", "enum") and rest:
-            kind, name = word, rest.strip()
-        if (name, kind) in self._found:
-            return self._found[name, kind]
-        wanted, ids, btf = name.encode(errors="backslashreplace") + b"\0", [], self
-        kinds = [
-            number
-            for number, text in _KIND_NAMES.items()
-            if kind in (None, text) or kind == text.rstrip("64")
-        ]
-        while btf and name:
-            strings, layers = btf, []
-            while strings:  # a split name may stand in its base
-                layers.append(strings)
-                strings = strings.base
-            offsets = {
-                layer._str_base + at
-                for layer in layers
-                for at in _occurrences(layer._strings, wanted)
-            }
-            words = btf._words
-            ids += [
-                btf._first + index
-                for index, at in enumerate(btf._index())
-                if words[at] in offsets and words[at + 1] >> 24 & 0x7F in kinds
-            ]
-            btf = btf.base
-        if not ids:
-            raise BTFError(
-                "no %s is named '%s'%s"
-                % (kind or "type", name, "; " + self._cut if self._cut else "")
-            )
-        ranks = {number: rank for rank, number in enumerate(_NAME_ORDER)}
-        self._found[name, kind] = min(
-            ids, key=lambda type_id: (ranks.get(self.type(type_id).kind, 99), type_id)
-        )
-        return self._found[name, kind]
-
-    def _resolve(self, t):
-        """Return the BTFType behind typedefs, qualifiers and type tags."""
-        for _ in range(MAX_DEPTH):
-            t = self.type(t)
-            if t.kind not in _MODIFIERS:
-                return t
-            t = t.type_id
-        raise self.type(t)._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
-
     def _members(self, t):
         """Yield (name, type id, bit offset, bits) of a record's own members; bits is 0 but for bitfields."""
+        if t.kind == BTF_KIND_DATASEC:
+            for entry, offset in self._section_members(t):
+                if t.size and entry.kind == BTF_KIND_VAR:  # nothing else has a place
+                    yield entry.name, entry.type_id, offset, 0
+            return
         words = t._words
         for at in range(t._at + 3, t._at + 3 + 3 * t.count, 3):
             name_off, type_id, offset = words[at : at + 3]
-            if t.kind == BTF_KIND_DATASEC:
-                variable = self.type(name_off)
-                if variable.kind != BTF_KIND_VAR:
-                    raise t._error("type %d in it is no variable" % name_off)
-                yield variable.name, variable.type_id, 8 * type_id, 0
-                continue
             bits = offset >> 24 if t.flag else 0
             offset = offset & 0xFFFFFF if t.flag else offset
             if not bits:
@@ -4376,6 +4624,14 @@ class BTF:
                     ):
                         offset, bits = offset + (encoding >> 16 & 0xFF), encoding & 0xFF
             yield self._string(name_off), type_id, offset, bits
+
+    def _section_members(self, t):
+        """Yield (BTFType, bit offset) of the variables and functions of a data section."""
+        for type_id, offset, _ in _section_entries(t._words, t._at):
+            entry = self.type(type_id)
+            if entry.kind not in (BTF_KIND_VAR, BTF_KIND_FUNC):
+                raise t._error("type %d in it is no variable or function" % type_id)
+            yield entry, 8 * offset
 
     @property
     def pointer_size(self):
@@ -4395,43 +4651,26 @@ class BTF:
 
     def sizeof(self, t):
         """Return a type's size in bytes."""
-        t, count = self._resolve(t), 1
-        for _ in range(MAX_DEPTH):
-            if t.kind == BTF_KIND_ARRAY:
-                t, count = self._resolve(t.type_id), count * t.count
-            elif t.kind == BTF_KIND_VAR:
-                t = self._resolve(t.type_id)
-            else:
-                size = self.pointer_size if t.kind == BTF_KIND_PTR else t.size
-                if size is None or size * count > _MAX_BYTES:
-                    raise t._error("it has no size" if size is None else "it is too large")
-                return size * count
-        raise t._error("types inside types, more than %d deep" % MAX_DEPTH)
+        return self.layout(t).size
 
     def members(self, t):
-        """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a struct, union or data section.
+        """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a record's members.
 
-        tags are those of the member's declaration and of its type: ("kptr",), ("user",).
+        Records are structs, unions and data sections.
+        tags are those of the member's declaration and of its type: ("kptr",), ("user",).  The
+        functions of a section (.ksyms) are told as well: their type is a function's and has no
+        size.  In a section of no size nothing has a place.
         """
         t = self._resolve(t)
         if t.kind not in _RECORDS:
             raise t._error("it has no members")
+        if t.kind == BTF_KIND_DATASEC:
+            for entry, offset in self._section_members(t):
+                tags = self.tags(entry) + self._type_tags(entry.type_id)
+                yield entry.name, entry.type_id, offset, 0, tags
+            return
         for index, (name, type_id, offset, bits) in enumerate(self._members(t)):
             yield name, type_id, offset, bits, self.tags(t.id, index) + self._type_tags(type_id)
-
-    def tags(self, t, component=-1):
-        """Return the declaration tags of a type, or of one of its members or parameters."""
-        if self._decl_tags is None:
-            found = {}
-            for index, at in enumerate(self._index()):
-                if self._words[at + 1] >> 24 & 0x7F == BTF_KIND_DECL_TAG:
-                    tag = self.type(self._first + index)
-                    found.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
-            self._decl_tags = found
-        own = tuple(self._decl_tags.get((self.type(t).id, component & 0xFFFFFFFF), ()))
-        return own + (
-            self.base.tags(t, component) if self.base and self.type(t).id < self._first else ()
-        )
 
     def _type_tags(self, type_id):
         """Return the type tags between a member and what it is or points to."""
@@ -4445,34 +4684,19 @@ class BTF:
             type_id = t.type_id
         return tuple(tags)
 
-    def enumerators(self, t):
-        """Return {number: name} of an enum; the first name where a number has several."""
-        t = self._resolve(t)
-        if t.kind not in _ENUMS:
-            raise t._error("it is no enum")
-        if t.id not in self._enums:
-            names, step = {}, 2 if t.kind == BTF_KIND_ENUM else 3
-            for at in range(t._at + 3, t._at + 3 + step * t.count, step):
-                number = sum(
-                    word << 32 * place for place, word in enumerate(t._words[at + 1 : at + step])
-                )
-                if t.flag and number >> 32 * (step - 1) - 1:
-                    number -= 1 << 32 * (step - 1)
-                names.setdefault(number, self._string(t._words[at]))
-            self._enums[t.id] = names
-        return self._enums[t.id]
-
     def offsetof(self, t, path):
         """Return the Offset of a member, an int in bytes: "comm", "se.avg", "cpus_mask.bits[1]".
 
         Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the next.
         """
         steps, position, bits, type_id = [], 0, 0, self.type(t).id
-        for word in path.replace("->", ".").replace("[", ".[").split("."):
+        self.layout(type_id)
+        for word in self._words_of_path(type_id, path):
             inner = self._resolve(type_id)
             if inner.kind == BTF_KIND_PTR and bits == 0:
                 steps.append(Offset(position, 0))
                 position, inner = 0, self._resolve(inner.type_id)
+                self.layout(inner)
             if inner.kind == BTF_KIND_ARRAY and word[:1] == "[" and word[-1:] == "]":
                 type_id, bits = inner.type_id, 0
                 position += 8 * self._index_in(inner, word[1:-1], path) * self.sizeof(type_id)
@@ -4496,9 +4720,6 @@ class BTF:
         found = self._search(record, name, 0, 0) if record.kind in _RECORDS else None
         if found is None:
             raise BTFError("%s: %s has no member '%s'" % (path, self.c_type(record.id), name))
-        type_id, offset, bits = found
-        if offset + (bits or 8 * self.sizeof(type_id)) > 8 * record.size:
-            raise record._error("member '%s' does not lie inside of it" % name)
         return found
 
     def _search(self, record, name, start, depth):
@@ -4516,6 +4737,18 @@ class BTF:
             if found is not None:
                 return found
         return None
+
+    def _words_of_path(self, t, path):
+        """Return the steps of a path; the first may be a variable whose name holds dots."""
+        t, variable = self._resolve(t), ""
+        if t.kind == BTF_KIND_DATASEC:
+            names = [entry.name for entry, _ in self._section_members(t)]
+            variable = max(
+                [name for name in names if _begins_with(path, name)], key=len, default=""
+            )
+        words = path[len(variable) :].replace("->", ".").replace("[", ".[").split(".")
+        words[0] = variable + words[0]
+        return words[1:] if path.startswith("[") else words
 
     def c_type(self, t):
         """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *", "u32 [4]"."""
@@ -4593,9 +4826,7 @@ class _FrontEnd:
 
     def __init__(self, btf):
         self.btf = btf
-        self._made = (
-            btf._layouts
-        )  # type id -> Layout; of two threads that make one, either's will do
+        self._made = btf._layouts  # type id -> Layout; of two that threads make, either will do
 
     def layout(self, type_id, depth):
         """Return the Layout of a type id, depth types inside of others."""
@@ -4698,6 +4929,11 @@ class _FrontEnd:
 _kept_btf = {}  # type: dict  # those used last, by bytes: maps opened twice have the same types
 
 
+def _begins_with(path, name):
+    """Return whether a path of members begins with this one."""
+    return path.startswith(name) and path[len(name) :][:1] in ("", ".", "[", "-")
+
+
 class Offset(int):
     """Where a member begins, in bytes; .bit_offset the same in bits, .bits the size of a bitfield, else 0."""
 
@@ -4710,31 +4946,279 @@ class Offset(int):
         return self.bit_offset, self.bits
 
 
-def _occurrences(haystack, needle):
-    at = haystack.find(needle)
-    while at >= 0:
-        yield at
-        at = haystack.find(needle, at + 1)
+class _ELFSection:
+    __slots__ = ("number", "name", "kind", "flags", "address", "offset", "size", "link")
 
 
-def _elf_section(data, wanted):
-    """Return the bytes of an ELF file's section."""
-    wide, mark = data[4:5] == b"\2", ">" if data[5:6] == b"\2" else "<"
+class _ELFFile:
+    """The sections and symbols of an ELF file of either class and byte order, maybe hostile."""
+
+    def __init__(self, file, start=b""):
+        if not file.seekable():
+            import io
+
+            file = io.BytesIO(start + file.read())
+        self._file, self._size = file, file.seek(0, os.SEEK_END)
+        identity = self._read(0, 16, "header")
+        self._mark, self._is_wide = ">" if identity[5] == 2 else "<", identity[4] == 2
+        header = struct.Struct(self._mark + ("2HI3QI6H" if self._is_wide else "2HI3II6H"))
+        fields = header.unpack(self._read(16, header.size, "header"))
+        self._is_relocatable = fields[0] == _ELF_RELOCATABLE
+        self._sections = list(self._section_headers(fields[5], *fields[10:12]))
+        names_number = fields[12]
+        if names_number == _ELF_EXTENDED and self._sections:
+            names_number = self._sections[0].link
+        names = self._bytes_of(names_number, "section names")
+        self._by_name = {}
+        for section in self._sections:
+            section.name = _elf_name(names, section.name)
+            self._by_name.setdefault(section.name, section)
+
+    def _section_headers(self, start, entry_size, count):
+        """Yield the _ELFSection of each section, where its name stands as .name."""
+        entry = struct.Struct(self._mark + ("2I4QI" if self._is_wide else "7I"))
+        if start and not count:  # it does not fit: the size of the first one tells
+            count = entry.unpack(self._read(start, entry.size, "section headers"))[5]
+        if count and entry_size < entry.size:
+            raise BTFError("a broken ELF file: section headers of %d bytes" % entry_size)
+        table = self._read(start, count * entry_size, "section headers")
+        for number in range(count):
+            section, fields = _ELFSection(), entry.unpack_from(table, number * entry_size)
+            section.number = number
+            for attribute, field in zip(_ELFSection.__slots__[1:], fields):
+                setattr(section, attribute, field)
+            yield section
+
+    def _read(self, offset, size, what):
+        if offset + size > self._size:
+            raise BTFError(
+                "a broken ELF file: its %s would end at byte %d of %d"
+                % (what, offset + size, self._size)
+            )
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def _bytes_of(self, number, what):
+        if number >= len(self._sections):
+            raise BTFError(
+                "a broken ELF file: its %s are section %d of %d"
+                % (what, number, len(self._sections))
+            )
+        section = self._sections[number]
+        if section.kind == _ELF_NOBITS:
+            return b""
+        return self._read(section.offset, section.size, what)
+
+    def section(self, name):
+        """Return the _ELFSection of a name, of several the first; None where the file has none."""
+        return self._by_name.get(name)
+
+    def section_bytes(self, name):
+        """Return what a section holds; BTFError where the file has none, or no bytes of it."""
+        section = self.section(name)
+        if section is None:
+            raise BTFError("this ELF file has no section %s" % name)
+        if section.kind == _ELF_NOBITS:
+            raise BTFError("section %s of this ELF file holds no bytes (NOBITS)" % name)
+        if section.flags & _ELF_COMPRESSED:
+            raise BTFError("section %s of this ELF file is compressed" % name)
+        return self._bytes_of(section.number, name)
+
+    def symbols(self, wanted):
+        """Return {(section number, is local, name): offset} of those wanted that are there once."""
+        entry = struct.Struct(self._mark + ("I2BHQ8x" if self._is_wide else "3I2BH"))
+        found, several = {}, set()
+        tables = [section for section in self._sections if section.kind == _ELF_SYMBOLS]
+        for table in tables[:1]:  # no file has two
+            names = self._bytes_of(table.link, "symbol names")
+            symbols = self._bytes_of(table.number, "symbols")
+            for symbol in entry.iter_unpack(symbols[: len(symbols) - len(symbols) % entry.size]):
+                if self._is_wide:
+                    name_at, info, _, number, value = symbol
+                else:
+                    name_at, value, _, info, _, number = symbol
+                key = number, info >> 4 == _ELF_LOCAL, _elf_name(names, name_at)
+                if key in found:
+                    several.add(key)
+                elif key in wanted:
+                    found[key] = value - self._start_of(number)
+        return {key: offset for key, offset in found.items() if key not in several}
+
+    def _start_of(self, number):
+        """Return what the values of a section's symbols count from: its address, if it has one."""
+        return 0 if self._is_relocatable else self._sections[number].address
+
+
+def _elf_name(names, start):
+    """Return the name that begins at start, "" where it is longer than any is."""
+    end = names.find(b"\0", start, start + _MAX_NAME)
+    return names[start:end].decode("utf-8", "backslashreplace") if end > 0 else ""
+
+
+def _with_placed_variables(btf, elf):
+    """Return BTF whose data sections have sizes and offsets, as libbpf completes them to load it.
+
+    clang leaves the size of each 0 and gcc the offsets too.  What the file has no section for
+    (.ksyms, .kconfig) stays.
+    """
+    words, unplaced = btf._words, []
+    for at in btf._index():
+        if words[at + 1] >> 24 & 0x7F == BTF_KIND_DATASEC and not words[at + 2]:
+            section = elf.section(btf._string(words[at]))
+            if section is not None and 0 < section.size <= 0xFFFFFFFF:
+                unplaced.append((at, section))
+    if not unplaced:
+        return btf
+    keys = [
+        _symbol_key(btf, entry[0], section)
+        for at, section in unplaced
+        for entry in _section_entries(words, at)
+    ]
+    symbols, words = elf.symbols(set(keys)), words[:]
+    for at, section in unplaced:
+        words[at + 2] = section.size
+        entries = []
+        for type_id, offset, size in _section_entries(words, at):
+            place = symbols.get(_symbol_key(btf, type_id, section), offset)
+            entries.append((place if 0 <= place < section.size else offset, type_id, size))
+        for number, (offset, type_id, size) in enumerate(sorted(entries)):
+            start = at + 3 + 3 * number
+            words[start], words[start + 1], words[start + 2] = type_id, offset, size
+    return btf._rewritten(words, btf._strings, btf.base)
+
+
+def _section_entries(words, at):
+    """Return the (type id, offset, size) of the variables and functions of a data section."""
+    start, end = at + 3, at + 3 + 3 * (words[at + 1] & 0xFFFFFF)
+    return zip(words[start:end:3], words[start + 1 : end : 3], words[start + 2 : end : 3])
+
+
+def _symbol_key(btf, type_id, section):
+    """Return the key of a variable's symbol in _ELFFile.symbols; statics have local ones."""
     try:
-        (start,) = struct.unpack_from(mark + ("Q" if wide else "I"), data, 40 if wide else 32)
-        entry_size, count, names = struct.unpack_from(mark + "3H", data, 58 if wide else 46)
-        name_at = lambda header: names_start + struct.unpack_from(mark + "I", data, header)[0]
-        span = lambda header: struct.unpack_from(
-            mark + ("2Q" if wide else "2I"), data, header + (24 if wide else 16)
-        )
-        names_start = span(start + names * entry_size)[0]
-        for header in range(start, start + count * entry_size, entry_size or 1):
-            if data.startswith(wanted + b"\0", name_at(header)):
-                offset, size = span(header)
-                return data[offset : offset + size]
-    except (struct.error, OverflowError) as failure:
-        raise BTFError("a broken ELF file: %s" % failure) from None
-    raise BTFError("this ELF file has no section %s" % wanted.decode())
+        variable = btf.type(type_id)
+    except BTFError:
+        return None
+    if variable.kind != BTF_KIND_VAR:
+        return None
+    is_static = variable._words[variable._at + 3] == _VAR_STATIC
+    return section.number, is_static, variable.name
+
+
+def _relocated(btf, base):
+    """Return the BTF of a module, split from a distilled base, upon that of a kernel.
+
+    A distilled base (.BTF.base, 6.11) has the names and sizes of those types of the kernel that the
+    module uses, under ids of its own.  The rules are those of btf_relocate in the kernel and
+    libbpf; what does not fit is a BTFError.
+    """
+    distilled, embedded, counterparts = btf.base, _embedded(btf), _Counterparts(base)
+    first_id, first_string = btf._places_behind(base)
+    ids = {t.id: counterparts.find(t, t.id in embedded) for t in distilled}
+    ids[0] = 0
+    names_start, own_names = len(distilled._strings), len(btf._strings)
+    words = btf._words[:]
+    for at in btf._index():
+        for place, what in enumerate(_record_pattern(words, at), at):
+            number = words[place]
+            if what == "?":
+                raise BTFError(
+                    "type kind %d can't be moved to another base" % (words[at + 1] >> 24 & 0x7F)
+                )
+            if what == "t" and number < btf._first:
+                words[place] = ids[number]
+            elif what == "t":
+                words[place] = _word(number - btf._first + first_id)
+            elif what == "n" and number >= names_start:
+                words[place] = _word(number - names_start + first_string)
+            elif what == "n" and number:  # a name of the distilled base: those go behind the others
+                words[place] = _word(number + own_names + first_string)
+    return btf._rewritten(words, btf._strings + distilled._strings, base)
+
+
+def _word(number):
+    if number > 0xFFFFFFFF:
+        raise BTFError("%d, an id or the place of a name, can't be moved to another base" % number)
+    return number
+
+
+def _record_pattern(words, at):
+    """Return what each word of a record is, as in _RECORD_WORDS."""
+    kind, count = words[at + 1] >> 24 & 0x7F, words[at + 1] & 0xFFFFFF
+    third, always, for_each = _RECORD_WORDS.get(kind, ("?", "", ""))
+    return "n-" + third + always + for_each * count
+
+
+def _embedded(btf):
+    """Return the ids of the types that stand in records of split BTF: their size counts there."""
+    found, seen = set(), set()
+    for t in btf:
+        if t.kind not in (BTF_KIND_STRUCT, BTF_KIND_UNION):
+            continue
+        for type_id in t._words[t._at + 4 : t._at + 3 + 3 * t.count : 3]:
+            while type_id not in seen:
+                seen.add(type_id)
+                inner = btf.type(type_id)
+                if inner.kind not in _MODIFIERS and inner.kind != BTF_KIND_ARRAY:
+                    found.add(type_id)
+                    break
+                type_id = inner.type_id
+    return found
+
+
+# What a type of a distilled base can stand for; enums of either kind are ENUM there.
+_FLAVORS = {
+    BTF_KIND_INT: "int",
+    BTF_KIND_FLOAT: "float",
+    BTF_KIND_ENUM: "enum",
+    BTF_KIND_ENUM64: "enum",
+    BTF_KIND_STRUCT: "struct",
+    BTF_KIND_UNION: "union",
+}
+
+
+def _flavor(t):
+    """Return (flavor, encoding of an integer); None of what no distilled base has."""
+    if t.kind == BTF_KIND_FWD:
+        return ("union" if t.flag else "struct"), 0
+    encoding = t._words[t._at + 3] if t.kind == BTF_KIND_INT else 0
+    return (_FLAVORS[t.kind], encoding) if t.kind in _FLAVORS else None
+
+
+class _Counterparts:
+    """Finds the types of a base that those of a distilled one stand for; each name is looked up once."""
+
+    def __init__(self, base):
+        self._base, self._names, self._candidates = base, set(), {}
+
+    def _types(self, *key):
+        """Return the types of a name and flavor that are whole (True), only declared or of a size."""
+        name = key[0]
+        if name not in self._names:
+            self._names.add(name)
+            for t in self._base._all_named(name):
+                whole = t.kind != BTF_KIND_FWD
+                for more in (whole, ("size", t.size)):
+                    self._candidates.setdefault((name, _flavor(t), more), []).append(t)
+        return self._candidates.get(key, [])
+
+    def find(self, t, is_embedded):
+        """Return the id of the one type that t can stand for; raise BTFError if there is not one."""
+        flavor = _flavor(t)
+        if flavor is None or not t.name:
+            raise t._error("nothing that a .BTF.base may have")
+        whole = self._types(t.name, flavor, True)
+        fitting = whole or self._types(t.name, flavor, False)
+        by_size = is_embedded or len(whole) > 1 or flavor[0] not in ("struct", "union")
+        if by_size and t.size is not None:
+            fitting = self._types(t.name, flavor, ("size", t.size))
+        if len(fitting) != 1:
+            wanted = "" if t.size is None else " of %d bytes" % t.size
+            raise BTFError(
+                ".BTF.base: the base has %s '%s'%s: the module was not built for it"
+                % ("several" if fitting else "no", t._label, wanted)
+            )
+        return fitting[0].id
 
 
 def _btf_info(btf_id, token=None):
@@ -7099,6 +7583,7 @@ _OPTIONS_HELP = """\
   --hex          bytes, not decoded            --ndjson      decoded, one a line    --metrics    OpenMetrics text
   --key-type T, --value-type T    for maps without BTF: u32, be16, char[16], "u64 count, u64 last_seen"
   --from FILE    a capture instead of a map    --btf FILE    instead of the running kernel's
+  -B, --base-btf FILE    what the BTF of a module is split from, for --btf with its .ko
   --token DIR    in a user namespace: the rights that the bpffs at DIR delegates
   --trace        print every bpf(2) call       -h, --help    -V, --version
 
@@ -7144,6 +7629,8 @@ class _Options:
         "--value-type": "value_type",
         "--from": "file",
         "--btf": "btf",
+        "--base-btf": "base_btf",
+        "-B": "base_btf",
         "--token": "token",
     }
 
@@ -7681,36 +8168,54 @@ def _btf(options):
     what = options.take("offset or layout")
     if what not in ("offset", "layout"):
         raise _UsageError("offset or layout is needed, not '%s'" % what)
-    btf, name = (
-        BTF.from_file(options.btf) if options.btf else BTF.from_vmlinux(),
-        options.take("a type"),
-    )
+    btf, name = _asked_btf(options), options.take("a type")
     name += "".join(" " + word for word in options.words)  # "struct task_struct"
-    if what == "layout":
-        table, source = btf.describe(name), btf.python_source(name)
-        return (
-            options.put({"layout": table.split("\n"), "python": source.split("\n")})
-            if options.json
-            else print("%s\n\n%s" % (table, source))
-        )
-    name, _, path = name.partition(".")
-    steps = btf.offsetof(name, path)
+    return (_btf_layout if what == "layout" else _btf_offset)(options, btf, name)
+
+
+def _asked_btf(options):
+    """Return the BTF of --btf, split from that of --base-btf if given; or the running kernel's."""
+    if options.btf is None and options.base_btf is None:
+        return BTF.from_vmlinux()
+    if options.btf is None:
+        raise _UsageError("--base-btf goes with --btf")
+    return BTF.from_file(options.btf, options.base_btf and BTF.from_file(options.base_btf))
+
+
+def _btf_layout(options, btf, name):
+    table, source = btf.describe(name), btf.python_source(name)
+    if options.json:
+        return options.put({"layout": table.split("\n"), "python": source.split("\n")})
+    return print("%s\n\n%s" % (table, source))
+
+
+def _btf_offset(options, btf, name):
+    steps = _offset_of(btf, name)
     steps = steps if isinstance(steps, tuple) else (steps,)
     if options.json:
-        return options.put(
-            [{"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps]
-        )
-    return print(
-        " -> ".join(
-            "%d" % step
-            + (
-                " bits %d..%d" % (step.bit_offset % 8, step.bit_offset % 8 + step.bits - 1)
-                if step.bits
-                else ""
-            )
-            for step in steps
-        )
-    )
+        told = [
+            {"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps
+        ]
+        return options.put(told)
+    return print(" -> ".join("%d%s" % (step, _bits_text(step)) for step in steps))
+
+
+def _bits_text(step):
+    first = step.bit_offset % 8
+    return " bits %d..%d" % (first, first + step.bits - 1) if step.bits else ""
+
+
+def _offset_of(btf, name):
+    """Return what offsetof does for TYPE.MEMBER; the type, too, may hold dots: .data..percpu.x."""
+    failure = _UsageError("TYPE.MEMBER is needed, not '%s'" % name)
+    for dot in [at for at, letter in enumerate(name) if letter == "." and at]:
+        path = name[dot + 1 :]
+        if path and not path.startswith("."):
+            try:
+                return btf.offsetof(name[:dot], path)
+            except BTFError as error:
+                failure = error if isinstance(failure, _UsageError) else failure
+    raise failure
 
 
 # What people write for a type, a key, a value.
