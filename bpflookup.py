@@ -4717,12 +4717,12 @@ class BTF(_BTFBlob):
 
     def _member_named(self, record, name, path):
         """Return (type id, bit offset, bits) of a member, also of one in an anonymous record."""
-        found = self._search(record, name, 0, 0) if record.kind in _RECORDS else None
+        found = self._part_named(record, name, 0, 0) if record.kind in _RECORDS else None
         if found is None:
             raise BTFError("%s: %s has no member '%s'" % (path, self.c_type(record.id), name))
         return found
 
-    def _search(self, record, name, start, depth):
+    def _part_named(self, record, name, start, depth):
         inside = []
         for label, type_id, offset, bits in self._members(record):
             if label == name:
@@ -4733,7 +4733,7 @@ class BTF(_BTFBlob):
             inner = self._resolve(type_id)
             found = None
             if inner.kind in _RECORDS:
-                found = self._search(inner, name, start + offset, depth + 1)
+                found = self._part_named(inner, name, start + offset, depth + 1)
             if found is not None:
                 return found
         return None
@@ -4810,6 +4810,13 @@ _ORDERED_TYPEDEFS = {
     for prefix, order in (("", "big"), ("__", "big"), ("", "little"), ("__", "little"))
     for bits in (16, 32, 64)
 }
+
+
+def _occurrences(haystack, needle):
+    at = haystack.find(needle)
+    while at >= 0:
+        yield at
+        at = haystack.find(needle, at + 1)
 
 
 def _encoding(t):
@@ -6708,7 +6715,7 @@ def _shown(key):
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-def _btf_layout(source, what):
+def _layout_by_btf(source, what):
     """Return the Layout that BTF has of a source's keys or values; None, and why in ._no_btf, where it has none."""
     btf, type_id = source.btf, source._btf_types.get(what)
     size = source.info.key_size if what == "key" else source.info.value_size
@@ -6728,7 +6735,7 @@ def _btf_layout(source, what):
 
 def _found_layout(source, what, size, numeric):
     """Return the Layout of keys or values of which nobody has told: BTF's, a number, or bytes."""
-    found = _btf_layout(source, what)
+    found = _layout_by_btf(source, what)
     if found is not None:
         return found
     if numeric and size in (4, 8):
@@ -6738,7 +6745,7 @@ def _found_layout(source, what, size, numeric):
 
 def _default_type(source, what, size, numeric, demanded=False):
     """Return the type of a source's keys or values: BTF's (or BTFError if demanded), a number, bytes, or None."""
-    found = _btf_layout(source, what)
+    found = _layout_by_btf(source, what)
     if demanded and found is None:
         if what not in source._btf_types:
             words = (what, source._about, source._no_btf)
@@ -7083,7 +7090,7 @@ class View:
 
     def _formatted_parts(self):
         """Return the parts of "formatted": what BTF makes of an entry; none where its values can't be read."""
-        layouts = {what: _btf_layout(self.source, what) for what in ("key", "value")}
+        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is None or not self.info.key_size:
             return []
         value, rows = self._of_value(self._columns(layouts["value"], "bpftool", self.slot))
@@ -7098,7 +7105,7 @@ class View:
             return "".join(self.bpftool([self.chunk_of([(key, value)])]))
         error = '"value":{"error":%s}' % _json_text(os.strerror(value))
         entry = '{"key":["0x%s"],%s' % (next(_hex_rows(len(key), '","0x')(key))[0], error)
-        layouts = {what: _btf_layout(self.source, what) for what in ("key", "value")}
+        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is not None:
             shown = error
             if layouts["key"] is not None:
