@@ -6177,15 +6177,20 @@ def _bits_text(step):
 
 def _offset_of(btf, name):
     """Return what offsetof does for TYPE.MEMBER; the type, too, may hold dots: .data..percpu.x."""
-    failure = _UsageError("TYPE.MEMBER is needed, not '%s'" % name)
+    unknown, failure = _UsageError("TYPE.MEMBER is needed, not '%s'" % name), None
     for dot in [at for at, letter in enumerate(name) if letter == "." and at]:
         path = name[dot + 1 :]
         if path and not path.startswith("."):
             try:
-                return btf.offsetof(name[:dot], path)
+                type_id = btf.type(name[:dot]).id
             except BTFError as error:
-                failure = error if isinstance(failure, _UsageError) else failure
-    raise failure
+                unknown = error if isinstance(unknown, _UsageError) else unknown
+                continue
+            try:
+                return btf.offsetof(type_id, path)
+            except BTFError as error:
+                failure = error  # of the longest name that is a type's
+    raise failure or unknown
 
 
 # What people write for a type, a key, a value.

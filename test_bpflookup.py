@@ -9475,6 +9475,8 @@ def test_btf_questions_about_names_that_hold_dots(unloaded, tmp_path):
     (tmp_path / "raw").write_bytes(b.data())
     for words, at in ((".data.x", 0), (".data.percpu.x", 4), (".data..percpu.x", 12)):
         assert done("--btf", tmp_path / "raw", "btf", "offset", words) == "%d\n" % at
+    _, _, err = main("--btf", tmp_path / "raw", "btf", "offset", ".data..percpu.nope")
+    assert ".data..percpu has no member 'nope'" in err
 
 
 @kernel
