@@ -2112,13 +2112,12 @@ class _BTFBlob:
         for kind in range(1, len(self._layout) // 4):
             always_bytes, each_bytes = self._layout[4 * kind : 4 * kind + 2]
             self._tails.setdefault(kind, (always_bytes // 4, each_bytes // 4))
-        self._first, self._str_base = 1, 0
-        if base is not None:
-            self._first, self._str_base = self._places_behind(base)
         self._offsets, self._cut, self._decl_tags = None, "", None
         self._found, self._enums, self._long_names, self._long_bytes = {}, {}, {}, 0
         self._questions, self._by_name = 0, None
+        self._first, self._str_base = 1, 0
         if base is not None:
+            self._first, self._str_base = self._places_behind(base)
             self._prove_base()
 
     def _header(self):
