@@ -4159,13 +4159,12 @@ class _BTFBlob:
         for kind in range(1, len(self._layout) // 4):
             always_bytes, each_bytes = self._layout[4 * kind : 4 * kind + 2]
             self._tails.setdefault(kind, (always_bytes // 4, each_bytes // 4))
-        self._first, self._str_base = 1, 0
-        if base is not None:
-            self._first, self._str_base = self._places_behind(base)
         self._offsets, self._cut, self._decl_tags = None, "", None
         self._found, self._enums, self._long_names, self._long_bytes = {}, {}, {}, 0
         self._questions, self._by_name = 0, None
+        self._first, self._str_base = 1, 0
         if base is not None:
+            self._first, self._str_base = self._places_behind(base)
             self._prove_base()
 
     def _header(self):
@@ -8214,15 +8213,20 @@ def _bits_text(step):
 
 def _offset_of(btf, name):
     """Return what offsetof does for TYPE.MEMBER; the type, too, may hold dots: .data..percpu.x."""
-    failure = _UsageError("TYPE.MEMBER is needed, not '%s'" % name)
+    unknown, failure = _UsageError("TYPE.MEMBER is needed, not '%s'" % name), None
     for dot in [at for at, letter in enumerate(name) if letter == "." and at]:
         path = name[dot + 1 :]
         if path and not path.startswith("."):
             try:
-                return btf.offsetof(name[:dot], path)
+                type_id = btf.type(name[:dot]).id
             except BTFError as error:
-                failure = error if isinstance(failure, _UsageError) else failure
-    raise failure
+                unknown = error if isinstance(unknown, _UsageError) else unknown
+                continue
+            try:
+                return btf.offsetof(type_id, path)
+            except BTFError as error:
+                failure = error  # of the longest name that is a type's
+    raise failure or unknown
 
 
 # What people write for a type, a key, a value.
