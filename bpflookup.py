@@ -5112,8 +5112,29 @@ class _Miss(Exception):
     """What was asked for is not there: what to tell people, what bpftool's JSON says."""
 
 
+def _stands_for(word, *names):
+    """Return the first of the names that a word is, or begins; None if it is none of them."""
+    if word in names:
+        return word
+    return next((name for name in names if word and name.startswith(word)), None)
+
+
+_MAP_WORDS = ("id", "name", "pinned")
+_FLAG_WORDS = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
+# What can stand after MAP in the commands that take DATA: from there on all words are data's, see _Given.
+_CLAUSES = {
+    "lookup": ("key",),
+    "getnext": ("key",),
+    "delete": ("key",),
+    "push": ("value",),
+    "enqueue": ("value",),
+    "update": ("key", "value") + tuple(_FLAG_WORDS),
+}
+
+
 class _Options:
-    """A command line: its options as attributes, and .words, which commands take from the front."""
+    """A command line: its options as attributes; .words, which commands take from the front; .data, what stands
+    after MAP from the first "key" or "value" on: there it is for the map's types to tell what a word is."""
 
     FLAGS = {
         "-j": "json",
@@ -5145,38 +5166,66 @@ class _Options:
         "--btf": "btf",
         "--token": "token",
     }
+    # What may still be said behind DATA; the others would come too late there.
+    LATE = frozenset("json pretty bpffs hex ndjson metrics same key_type value_type".split())
 
     def __init__(self, words):
-        self.words, given = (
-            [],
-            iter(
-                [
-                    one
-                    for word in words
-                    for one in (
-                        ["-" + letter for letter in word[1:]]
-                        if word[:1] == "-" and word[1:].isalpha()
-                        else [word]
-                    )
-                ]
-            ),
-        )
+        self.words, self.data, ended = [], [], False
         for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
             setattr(self, name, None)
-        for word in given:
-            option, sign, value = word.partition("=")
-            if option in self.VALUES:
-                value = value if sign else next(given, None)
-                if value is None:
-                    raise _UsageError("%s wants a value" % word)
-                setattr(self, self.VALUES[option], value)
-            elif word in self.FLAGS:
-                setattr(self, self.FLAGS[word], True)
-            elif word[:2] == "--" or word[:1] == "-" and word[1:2].isalpha():
-                raise _UsageError("unknown option %s" % word)
+        rest = list(words)
+        while rest:
+            if ended or not self.is_option(rest[0]):
+                self.words.append(rest.pop(0))
+                if self._data_follows(rest):
+                    self.data = [self.words.pop()] + rest
+                    break
+            elif rest[0] == "--":
+                ended = rest.pop(0)
             else:
-                self.words.append(word)
+                self.option(rest)
+        self.ended = bool(ended)
+
+    def is_option(self, word):
+        """Whether a word is an option, where there can be one; after id, name and pinned only a known one is."""
+        if word[:1] != "-" or not (word[1:2].isalpha() or word[1:2] == "-"):
+            return False
+        argument = self.words and self.words[-1] in _MAP_WORDS
+        return not argument or word == "--" or self.sets(word) is not None
+
+    def sets(self, word):
+        """Return the attributes that an option sets, None if there is no such option; -jp is -j -p."""
+        option = word.partition("=")[0]
+        if option in self.VALUES:
+            return [self.VALUES[option]]
+        short = word[:1] == "-" and word[1:].isalpha()
+        names = [self.FLAGS.get(one) for one in (["-" + c for c in word[1:]] if short else [word])]
+        return None if None in names else names
+
+    def option(self, words):
+        """Take an option from the front of words, and its value."""
+        word = words.pop(0)
+        names, (option, sign, value) = self.sets(word), word.partition("=")
+        if names is None:
+            raise _UsageError("unknown option %s" % word)
+        if option in self.VALUES and not sign and not words:
+            raise _UsageError("%s wants a value" % word)
+        if option in self.VALUES:
+            setattr(self, names[0], value if sign else words.pop(0))
+            return
+        for name in names:
+            setattr(self, name, True)
         self.json = self.json or self.pretty
+
+    def _data_follows(self, following):
+        """Whether the words so far end in what opens DATA: the command, MAP, then "key", "value" or a flag."""
+        words = self.words[1:] if _is_map(self.words[0]) else self.words
+        clauses = _CLAUSES.get(_command_name(words[0])) if words else None
+        if not clauses:
+            return False
+        ahead = [word for word in following[:3] if not self.is_option(word)]
+        length = 0 if self.file else _map_length(words[1:] + ahead, _opens(clauses))
+        return len(words) == length + 2 and _stands_for(words[-1], *clauses) is not None
 
     def text(self, thing):
         import json
@@ -5203,24 +5252,35 @@ class _Options:
 
     def view(self, mode=None, rest=0):
         """Take the words of a map or, with no mode, the capture; return its View.  rest words may follow, None: any."""
-        types = [
+        types = self.types()
+        if self.file is not None and mode:
+            raise _UsageError("this takes a map, not a capture")
+        if self.file is not None:
+            self.end(rest)
+            return View(Capture.load(self.file), *types)
+        if not self.words or not self.words[0]:
+            raise _UsageError("a map: id N, name S, pinned PATH is needed")
+        length = _map_length(self.words, lambda after: rest is None or len(after) == rest)
+        self.map, self.words = self.words[:length], self.words[length:]
+        self.end(rest)
+        return View(_open_words(self.map, mode or "r", self.token), *types)
+
+    def types(self):
+        """Return the types that were given for keys and values, None for one that was not."""
+        return [
             text if text is None else parse_type(text) for text in (self.key_type, self.value_type)
         ]
-        spec = self.take("a map: id N, name S, pinned PATH") if self.file is None else ""
-        kind = next(
-            (kind for kind in ("id", "name", "pinned") if spec and kind.startswith(spec)), None
-        )
-        if kind and (kind == spec or self.words and not self.words[0].startswith(("k", "v"))):
-            spec = kind + " " + self.take("what follows '%s'" % kind)
-        self.end(rest)
-        if not spec and mode:
-            raise _UsageError("this takes a map, not a capture")
-        return View(
-            open_map(spec, bytes, bytes, mode=mode or "r", token=self.token)
-            if spec
-            else Capture.load(self.file),
-            *types,
-        )
+
+    def given(self, view):
+        """Return (View, _Given) of the words of DATA; the view is another one if they end in --value-type."""
+        before = self.key_type, self.value_type
+        if self.words:
+            raise _UsageError("'key' or 'value' is needed, not '%s'" % self.words[0])
+        given = _Given(self, view)
+        if (self.key_type, self.value_type) != before:
+            view = View(view.source, *self.types())
+            given = _Given(self, view)
+        return view, given
 
     def views(self):
         """Take the words of a map; return a View of each map that has the name."""
@@ -5245,6 +5305,46 @@ class _Options:
     def end(self, rest=0):
         if rest is not None and len(self.words) > rest:
             raise _UsageError("unexpected '%s'" % self.words[rest])
+
+
+def _is_map(word):
+    """Whether a word is "map", which may be left out, or begins it; "m" is no command."""
+    return word not in _COMMANDS and _stands_for(word, "map") is not None
+
+
+def _command_name(word):
+    return _stands_for(word, *_COMMANDS)
+
+
+def _opens(clauses):
+    """Return what tells whether words can follow MAP: none, or those of a clause."""
+    return lambda words: not words or _stands_for(words[0], *clauses) is not None
+
+
+def _map_length(words, can_follow):
+    """Return how many of the first words are MAP: 2 for "id N", "name S", "pinned PATH", 1 for N, S, /PATH.
+
+    A shortened "n" may be a map's own name: it is that where what would stand behind "n S" can't follow a map.
+    """
+    kind = _stands_for(words[0], *_MAP_WORDS) if words else None
+    if kind == words[0] if words else False:
+        return min(2, len(words))
+    return 2 if kind and words[1:] and can_follow(words[2:]) else min(1, len(words))
+
+
+def _open_words(words, mode="r", token=None):
+    """Return the Map that MAP names, its keys and values bytes.  A path is taken as it is, blanks and all."""
+    kind, which = _stands_for(words[0], *_MAP_WORDS) if words[1:] else None, words[-1]
+    if words == [kind] or words[0] in _MAP_WORDS and not words[1:]:
+        raise _UsageError("what follows '%s' is needed" % words[0])
+    kind = kind or ("pinned" if "/" in which else "id" if which.isdecimal() else "name")
+    if not which or kind == "id" and not which.isdecimal():
+        raise _UsageError("'%s %s': a map is id N, name S or pinned PATH" % (kind, which))
+    if kind == "id":
+        return Map.from_id(int(which), bytes, bytes, mode=mode)
+    if kind == "pinned":
+        return Map.from_pin(which, bytes, bytes, mode=mode, token=token)
+    return Map.from_name(which, bytes, bytes, mode=mode)
 
 
 def main(argv=None):
@@ -5295,14 +5395,10 @@ def _run(options):
     words = options.words
     if options.version:
         return print("bpflookup %s" % __version__)
-    if words and words[0] and words[0] not in _COMMANDS and "map".startswith(words[0]):
+    if words and _is_map(words[0]):
         words.pop(0)
     word = words.pop(0) if words else "help" if options.help else ""
-    name = (
-        word
-        if word in _COMMANDS
-        else next((name for name in _COMMANDS if word and name.startswith(word)), None)
-    )
+    name = options.command = _command_name(word)
     if name is None:
         raise _UsageError("unknown command '%s'" % word if word else "a command is needed")
     if options.help and name != "help":
@@ -5460,11 +5556,10 @@ def _dump_one(options, view):
 
 
 def _lookup(options):
-    view = options.view(rest=None)
-    if not view.info.key_size:
+    view, given = options.given(options.view())
+    if not view.info.key_size and given.key is None:
         return _show_peeked(options, view, view.source.peek)
-    key = _key(options, view)
-    options.end()
+    key = _key(given)
     value = dict(view.entries()).get(key) if options.file else view.source.get(key)
     if value is None:
         raise _Miss("no such key: %s" % _hex(key), None)
@@ -5472,9 +5567,8 @@ def _lookup(options):
 
 
 def _getnext(options):
-    view = options.view("r", None)
-    key = _key(options, view) if options.words else None
-    options.end()
+    view, given = options.given(options.view("r"))
+    key = None if given.key is None else _key(given)
     following = view.source.next_key(key)
     if following is None:
         raise _Miss("no next key", {"error": "can't get next key: No such file or directory"})
@@ -5494,46 +5588,61 @@ def _getnext(options):
 
 
 def _update(options):
-    view = options.view(
-        "rw" if any(word.startswith("cpu=") for word in options.words) else "w", None
+    one_cpu = any(word.startswith("cpu=") for word in options.data)
+    view, given = options.given(options.view("rw" if one_cpu else "w"))
+    key = _key(given) if view.info.key_size else None
+    if given.value is None:
+        raise _UsageError("'value' is needed")
+    value, flag = _value(given), given.flag or BPF_ANY
+    if given.cpu is not None:
+        return _update_cpu(view, given.cpu, key, value, flag)
+    return view.source.push(value, flag) if key is None else view.source.update(key, value, flag)
+
+
+def _update_cpu(view, cpu, key, value, flag):
+    """Store one CPU's value."""
+    if not cpu.isdecimal() or int(cpu) not in view.cpus:
+        known = " ".join(map(str, view.cpus))
+        raise _UsageError("cpu=%s is none of this map's: %s" % (cpu, known))
+    try:  # 7.0; before, what other CPUs add meanwhile is lost
+        return view.source.update(key, value, flag | BPF_F_CPU | int(cpu) << 32)
+    except SyscallError:
+        pass
+    values = view.source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
+    values[view.cpus.index(int(cpu))] = value
+    return view.source.update(key, values, flag)
+
+
+def _key(given):
+    """Return the bytes of the key that was given."""
+    if given.key is None:
+        raise _UsageError("'key' is needed")
+    return _data(given.key, given.view, "key")
+
+
+def _value(given):
+    """Return the bytes of the value that was given, of a map of maps or programs its descriptor."""
+    info, words = given.view.info, given.value
+    kind = words and _held(info.type, words)
+    if not kind or len(words) != 2:
+        return _data(words, given.view, "value")
+    is_program = info.type == BPF_MAP_TYPE_PROG_ARRAY
+    given.held = (  # open until the map has been told
+        _open_program("%s %s" % (kind, words[1])) if is_program else _open_words([kind, words[1]])
     )
-    key = _key(options, view) if view.info.key_size else None
-    options.take("'value'", "value")
-    words, flags = options.words, {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
-    flag = [flags[name] for name in flags if words[1:] and name.startswith(words[-1])]
-    flag = flag[0] if flag and words.pop() else BPF_ANY
-    cpu = words.pop()[4:] if words and words[-1].startswith("cpu=") else None
-    if view.info.type in _FD_VALUE_TYPES and words and words[0] in ("id", "pinned", "name", "tag"):
-        held = (_open_program if view.info.type == BPF_MAP_TYPE_PROG_ARRAY else open_map)(
-            " ".join(words)
-        )
-        value = held.fileno().to_bytes(view.info.value_size, sys.byteorder)
-    else:
-        value = _data(words, view.value, view.info.value_size, "value", view)
-    if cpu is not None:
-        if not cpu.isdecimal() or int(cpu) not in view.cpus:
-            raise _UsageError(
-                "cpu=%s is none of this map's: %s" % (cpu, " ".join(map(str, view.cpus)))
-            )
-        try:  # 7.0; before, what other CPUs add meanwhile is lost
-            return view.source.update(key, value, flag | BPF_F_CPU | int(cpu) << 32)
-        except SyscallError:
-            pass
-        values = view.source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
-        values[view.cpus.index(int(cpu))], value = value, values
-    view.source.push(value, flag) if key is None else view.source.update(key, value, flag)
+    return given.held.fileno().to_bytes(info.value_size, sys.byteorder)
 
 
 def _push(options):
-    view = options.view("w", None)
-    options.take("'value'", "value")
-    view.source.push(_data(options.words, view.value, view.info.value_size, "value", view))
+    view, given = options.given(options.view("w"))
+    if given.value is None:
+        raise _UsageError("'value' is needed")
+    view.source.push(_data(given.value, view, "value"))
 
 
 def _delete(options):
-    view = options.view("w", None)
-    key = _key(options, view)
-    options.end()
+    view, given = options.given(options.view("w"))
+    key = _key(given)
     try:
         view.source.delete(key)
     except KeyNotFound:
@@ -5726,46 +5835,249 @@ def parse_type(text):
     return members.get("") or type("given", (_BTFStructure,), {"_fields_": list(members.items())})
 
 
-def _key(options, view):
-    """Take "key DATA" and return the bytes."""
-    options.take("'key'", "key")
-    ends = [at for at, word in enumerate(options.words) if "value".startswith(word)]
-    words = options.words[: ends[0] if ends else None]
-    del options.words[: len(words)]
-    return _data(words, view.key, view.info.key_size, "key", view)
+class _Given:
+    """What stands after MAP: .key and .value, words of DATA or None; .flag, a number; .cpu, text or None.
+
+    As in bpftool key and value come in any order, flags anywhere between.  What stands behind DATA (a flag, cpu=N, an
+    option, the other clause) is told from it by where DATA is complete:
+    - with as many bytes as the type has, in decimal or after "hex", whatever else they could mean;
+    - with one word where the type is a number; with the last NAME=VALUE of a record; with JSON's last bracket;
+    - text of several words goes on to the end, to "value", or to a flag that is spelled out.
+    The first word is DATA whatever it is.
+    """
+
+    def __init__(self, options, view):
+        self.view, self.options, self.ended = view, options, options.ended
+        self.key = self.value = self.flag = self.cpu = None
+        self.wanted = list(_CLAUSES[options.command])
+        words = list(options.data)
+        while words:
+            clause = self._clause(words[0])
+            if clause:
+                del words[0]
+                self.wanted.remove(clause)
+                count = self._count(clause, words)
+                setattr(self, clause, words[:count])
+                del words[:count]
+            elif not self._takes(words):
+                raise _UsageError("unexpected '%s'" % words[0])
+
+    def _clause(self, word):
+        """Return the clause that a word opens, None if it opens none that may still come."""
+        return _stands_for(word, *[one for one in ("key", "value") if one in self.wanted])
+
+    def _flag(self, word):
+        return (
+            _stands_for(word, *_FLAG_WORDS) if self.flag is None and "any" in self.wanted else None
+        )
+
+    def _is_cpu(self, word):
+        return word[:4] == "cpu=" and self.cpu is None and self.view.info.type in _PERCPU_TYPES
+
+    def _is_option(self, word):
+        if self.ended or word[:1] != "-" or len(word) < 2:
+            return False
+        return self.options.sets(word) is not None or word == "--"
+
+    def _takes(self, words):
+        """Take a flag, cpu=N or an option from the front of words; return whether there was one."""
+        if self._flag(words[0]):
+            self.flag = _FLAG_WORDS[self._flag(words.pop(0))]
+        elif self._is_cpu(words[0]):
+            self.cpu = words.pop(0)[4:]
+        elif words[0] == "--" and not self.ended:
+            self.ended = bool(words.pop(0))
+        elif self._is_option(words[0]):
+            late = self.options.sets(words[0])
+            if not self.options.LATE.issuperset(late):
+                raise _UsageError("%s has to stand before the key and value" % words[0])
+            self.options.option(words)
+        else:
+            return False
+        return True
+
+    def _count(self, clause, words):
+        """Return how many of the words are the clause's DATA."""
+        if words[1:] and words[0] == "--" and not self.ended:
+            self.ended = bool(words.pop(0))
+        if not words:
+            return 0
+        count = self._complete(clause, words)
+        if count and (count == len(words) or self._is_behind(words[count])):
+            return count
+        return self._text_end(words[: self._next_clause(words)])
+
+    def _is_behind(self, word):
+        """Whether a word can stand behind DATA that is complete."""
+        named = self._clause(word) or self._flag(word)
+        return bool(named) or self._is_cpu(word) or self._is_option(word)
+
+    def _complete(self, clause, words):
+        """Return with how many words DATA is complete, 0 for text, which goes on."""
+        info, ctype = self.view.info, getattr(self.view, clause)
+        count = _bytes_end(words, info.key_size if clause == "key" else info.value_size, ctype)
+        if count or _is_text(ctype):
+            return count
+        if clause == "value" and _held(info.type, words):
+            return 2
+        if words[0][:1] in ("{", "["):
+            return _json_end(words)
+        if "=" not in words[0]:
+            return 1
+        count = next((at for at, word in enumerate(words) if "=" not in word), len(words))
+        if count > 1 and self._is_cpu(words[count - 1]):
+            named = ",cpu=" in "," + ",".join(words[: count - 1])
+            count -= named or "cpu" not in _field_names(ctype)
+        return count
+
+    def _next_clause(self, words):
+        """Return where the other clause begins, a word that is spelled out before one that is not."""
+        others = [one for one in ("key", "value") if one in self.wanted]
+        inner = range(1, len(words) - 1)
+        full = [at for at in inner if words[at] in others]
+        return (full or [at for at in inner if _stands_for(words[at], *others)] or [len(words)])[0]
+
+    def _text_end(self, words):
+        """Return how many words are text: those before a flag that is spelled out, and before cpu=N."""
+        end, flag, cpu = len(words), False, False
+        while end > 1:
+            word = words[end - 1]
+            if not flag and word in _FLAG_WORDS and self._flag(word):
+                flag = True
+            elif not cpu and self._is_cpu(word):
+                cpu = True
+            else:
+                break
+            end -= 1
+        return end
 
 
-def _data(words, ctype, size, what, view):
+def _is_text(ctype):
+    """Whether text of several words can be a value of a type: of an array of char, alone or as a record's only field."""
+    while _is_record(ctype) and len(_fields(ctype)) == 1:
+        ctype = _fields(ctype)[0].type
+    return _is_array(ctype) and ctype._type_ is ctypes.c_char
+
+
+def _json_end(words):
+    """Return with how many words JSON is complete, 0 if never."""
+    import json
+
+    text, count = " ".join(words), 1
+    try:
+        end = json.JSONDecoder().raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return 0
+    while len(" ".join(words[:count])) < end:
+        count += 1
+    return count
+
+
+def _field_names(ctype):
+    return list(_places(ctype)) if _is_record(ctype) else []
+
+
+def _held(map_type, words):
+    """Return what kind of name a value is that says which map or program is meant, None if it is none."""
+    kinds = _MAP_WORDS + (("tag",) if map_type == BPF_MAP_TYPE_PROG_ARRAY else ())
+    return _stands_for(words[0], *kinds) if map_type in _FD_VALUE_TYPES and words[1:] else None
+
+
+def _hex_bytes(word):
+    """Return the bytes of hexadecimal digits: 7f, 0x7f, f, or 7f000001; None for what is none."""
+    digits = word[2:] if word[:2].lower() == "0x" else word
+    if not digits or set(digits) - set("0123456789abcdefABCDEF"):
+        return None
+    if len(digits) > 2 and len(digits) % 2:
+        return None
+    return bytes.fromhex(digits if len(digits) > 1 else "0" + digits)
+
+
+def _byte(word):
+    """Return the number of a word that looks like bpftool's byte, None if it does not: 10, 0x0a, 012."""
+    if not "0" <= word[:1] <= "9" or set(word) - set("0123456789abcdefxABCDEFX"):
+        return None
+    try:
+        return _number(word)
+    except ValueError:
+        return None
+
+
+def _bytes_end(words, size, ctype):
+    """Return how many words are the size bytes of a type, 0 if they do not begin with so many."""
+    if words[1:] and _stands_for(words[0], "hex"):
+        total = 0
+        for at, word in enumerate(words[1:], 2):
+            total += len(_hex_bytes(word) or b"")
+            if total >= size or not _hex_bytes(word):
+                return at if total == size and _hex_bytes(word) else 0
+        return 0
+    if len(words) < size or size < 2 and ctype is not bytes:
+        return 0
+    return (
+        size
+        if all(0 <= (_byte(word) or 0) < 256 and _byte(word) is not None for word in words[:size])
+        else 0
+    )
+
+
+def _data(words, view, what):
     """Return the bytes that DATA stands for: bytes as bpftool takes them, or what the type makes of the text."""
-    text = " ".join(words)
+    ctype = getattr(view, what)
+    size = view.info.key_size if what == "key" else view.info.value_size
+    if words[1:] and words[-1][:4] == "cpu=" and not _is_text(ctype):
+        if view.info.type not in _PERCPU_TYPES and "cpu" not in _field_names(ctype):
+            raise _UsageError("unexpected '%s': this map has no value per CPU" % words[-1])
     if not words:
         raise _UsageError("a %s of %d bytes is needed" % (what, size))
     try:
-        if words[1:] and "hex".startswith(words[0]):
-            raw = bytes(int(word, 16) for word in words[1:])
-        elif len(words) in (size, max(len(words), 2)) and all(
-            word[:1].isdigit() and word.isalnum() for word in words
-        ):
-            raw = bytes(map(_number, words))
-        elif (
-            what == "key"
-            and view.info.type == BPF_MAP_TYPE_LPM_TRIE
-            and set(text) & set(".:")
-            and text[0] != "{"
-            and "=" not in text
-        ):
-            raw = lpm_key(text)
-        elif text[:1] in ("{", "["):
-            import json
-
-            raw = _pack(ctype, size, json.loads(text))
-        else:
-            raw = _pack(ctype, size, _assignments(text) if "=" in text else text, view.names(what))
+        raw = _bytes_given(words, size, ctype)
+        raw = _typed(words, ctype, size, what, view) if raw is None else raw
     except (ValueError, OverflowError, LayoutError, RecursionError) as error:
         raise _UsageError("%s: %s" % (what, error)) from None
     if len(raw) != size:
-        raise _UsageError("the %s has %d bytes, not %d" % (what, size, len(raw)))
+        quote = "; as text quote it: '%s'" % " ".join(words) if _is_text(ctype) else ""
+        raise _UsageError("the %s has %d bytes, not %d%s" % (what, size, len(raw), quote))
     return raw
+
+
+def _bytes_given(words, size, ctype):
+    """Return the bytes of words that are bytes each, None where they are something else."""
+    if words[1:] and _stands_for(words[0], "hex"):
+        parts = [_hex_bytes(word) for word in words[1:]]
+        if None not in parts:
+            return b"".join(parts)
+        if not _is_text(ctype):
+            raise ValueError("'%s' is no byte in hex" % words[1 + parts.index(None)])
+        return None
+    numbers = [_byte(word) for word in words]
+    if None in numbers or len(words) == 1 and not _is_one_byte(numbers[0], size, ctype):
+        return None
+    for word, number in zip(words, numbers):
+        if number > 255:
+            raise ValueError("'%s' is no byte, which is 0 to 255" % word)
+    return bytes(numbers)
+
+
+def _is_one_byte(number, size, ctype):
+    """Whether a lone number is bpftool's byte: where nothing is known of it, or 255 for a signed one."""
+    return size == 1 and (ctype is bytes or _is_int(ctype) and number > _int_range(ctype)[1] > 1)
+
+
+def _typed(words, ctype, size, what, view):
+    """Return the bytes that the type makes of text, NAME=VALUE or JSON."""
+    text = " ".join(words)
+    if _is_text(ctype) and _is_array(ctype):
+        return _pack(ctype, size, text)
+    if text[:1] in ("{", "["):
+        import json
+
+        return _pack(ctype, size, json.loads(text))
+    if "=" in text:
+        return _pack(ctype, size, _assignments(text), view.names(what))
+    if what == "key" and view.info.type == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:"):
+        return lpm_key(text)
+    return _pack(ctype, size, text, view.names(what))
 
 
 def _number(word):

@@ -22,6 +22,7 @@ import hashlib
 import io
 import json
 import keyword
+import math
 import os
 import pickle
 import random
@@ -8060,6 +8061,250 @@ def test_what_is_printed_can_be_typed_again(pins):
             lines
         )  # an update moves an entry
         assert raw_entries(pin) == before
+
+
+# -- the grammar of words: what is data, what a flag, an option, a keyword
+
+TEXT, U32, U64 = ("char[16]", 16), ("u32", 4), ("u64", 8)
+RECORD, CPU_RECORD = ("u32 name, u32 cpu", 8), ("u32 id, u32 count", 8)
+FEW = ("", 4)  # nothing is known of its bytes
+
+
+def text16(text):
+    return text.encode().ljust(16, b"\0")
+
+
+def words_for(key, value):
+    """Return the options that tell the types, and a hash of their sizes."""
+    options = ["--key-type", key[0]] * bool(key[0]) + ["--value-type", value[0]] * bool(value[0])
+    return options, Map.create(HASH, None, None, 8, key_size=key[1], value_size=value[1])
+
+
+# key type, value type, words, the key and value that must be stored, the flag
+GRAMMAR = [
+    # as many bytes as the type has are data, whatever else they are; what stands behind is not
+    (FEW, FEW, "key 1 2 3 4 value hex 0 0 0 a", bytes([1, 2, 3, 4]), b"\0\0\0\x0a", 0),
+    (FEW, FEW, "key 1 2 3 4 value hex 0 0 0 a n", bytes([1, 2, 3, 4]), b"\0\0\0\x0a", 1),
+    (FEW, FEW, "key 1 2 3 4 value h 0 0 0 e a", bytes([1, 2, 3, 4]), b"\0\0\0\x0e", 0),
+    (FEW, FEW, "k 1 2 3 4 v 1 2 3 4 a", bytes([1, 2, 3, 4]), bytes([1, 2, 3, 4]), 0),
+    (FEW, FEW, "key hex a b c d value hex 0a0b0c0d noe", b"\n\x0b\x0c\r", b"\n\x0b\x0c\r", 1),
+    (FEW, FEW, "key hex 0a0b 0c0d v hex 0x1 2 3 ff", b"\n\x0b\x0c\r", b"\1\2\3\xff", 0),
+    (FEW, FEW, "value 1 2 3 4 key 5 6 7 8", bytes([5, 6, 7, 8]), bytes([1, 2, 3, 4]), 0),
+    (FEW, FEW, "any value 1 2 3 4 key 5 6 7 8", bytes([5, 6, 7, 8]), bytes([1, 2, 3, 4]), 0),
+    (FEW, FEW, "n key 5 6 7 8 value 1 2 3 4", bytes([5, 6, 7, 8]), bytes([1, 2, 3, 4]), 1),
+    (FEW, FEW, "key 5 6 7 8 noexist value 1 2 3 4", bytes([5, 6, 7, 8]), bytes([1, 2, 3, 4]), 1),
+    (TEXT, FEW, "key " + "7 " * 16 + "value 1 2 3 4 a", b"\7" * 16, bytes([1, 2, 3, 4]), 0),
+    (U32, U64, "key 5 value 6 n", u32(5), u64(6), 1),
+    (U32, U64, "key 5 value 6 -j", u32(5), u64(6), 0),
+    (U32, U64, "value 6 key 5", u32(5), u64(6), 0),
+    (U32, RECORD, "key 5 value name=1,cpu=2 noexist", u32(5), u32(1), u32(2), 1),
+    # a word of text is no flag and no option; a flag that is spelled out is one behind it
+    (U32, TEXT, "key 1 value plan a", u32(1), text16("plan a"), 0),
+    (U32, TEXT, "key 1 value plan e", u32(1), text16("plan e"), 0),
+    (U32, TEXT, "key 1 value plan no", u32(1), text16("plan no"), 0),
+    (U32, TEXT, "key 1 value a n", u32(1), text16("a n"), 0),
+    (U32, TEXT, "key 1 value plan a noexist", u32(1), text16("plan a"), 1),
+    (U32, TEXT, "key 1 value any", u32(1), text16("any"), 0),
+    (U32, TEXT, "key 1 value noexist any", u32(1), text16("noexist"), 0),
+    (U32, TEXT, "key 1 value 'plan any'", u32(1), text16("plan any"), 0),
+    (U32, TEXT, "key 1 value plan any any", u32(1), text16("plan any"), 0),
+    (U32, TEXT, "key 1 value -j", u32(1), text16("-j"), 0),
+    (U32, TEXT, "key 1 value -inf", u32(1), text16("-inf"), 0),
+    (U32, TEXT, "key 1 value --help", u32(1), text16("--help"), 0),
+    (U32, TEXT, "key 1 value a -h", u32(1), text16("a -h"), 0),
+    (U32, TEXT, "key 1 value --from x", u32(1), text16("--from x"), 0),
+    (U32, TEXT, "key 1 value -- -x", u32(1), text16("-x"), 0),
+    (U32, TEXT, "key 1 value --", u32(1), text16("--"), 0),
+    (U32, TEXT, "key 1 value cpu=0", u32(1), text16("cpu=0"), 0),
+    (U32, TEXT, "key 1 value on cpu=0", u32(1), text16("on cpu=0"), 0),
+    (U32, TEXT, "key 1 value hex", u32(1), text16("hex"), 0),
+    (U32, TEXT, "key 1 value hex wrench", u32(1), text16("hex wrench"), 0),
+    (U32, TEXT, "key 1 value a  value", u32(1), text16("a value"), 0),
+    (U32, TEXT, "key 1 value v", u32(1), text16("v"), 0),
+    # so is a keyword that can't be one
+    (TEXT, U32, "key value value 1", text16("value"), u32(1), 0),
+    (TEXT, U32, "key v value 1", text16("v"), u32(1), 0),
+    (TEXT, U32, "key k v 1", text16("k"), u32(1), 0),
+    (TEXT, U32, "key my v id value 1", text16("my v id"), u32(1), 0),
+    (TEXT, U32, "key key value 1 any", text16("key"), u32(1), 0),
+    (TEXT, U32, "key any value 1 any", text16("any"), u32(1), 0),
+    (TEXT, U32, "key 'a value' value 1", text16("a value"), u32(1), 0),
+    (TEXT, TEXT, "key a v value", text16("a"), text16("value"), 0),
+    (TEXT, TEXT, "key value value value", text16("value"), text16("value"), 0),
+    (TEXT, TEXT, "value b key a", text16("a"), text16("b"), 0),
+    (TEXT, U32, "key -n value 1", text16("-n"), u32(1), 0),
+    (TEXT, U32, "key cpu=3 value 1", text16("cpu=3"), u32(1), 0),
+    (("double", 8), ("float", 4), "key -inf value -inf", b"INF8", b"INF4", 0),
+    (U32, ("float", 4), "key 1 value -infinity any", u32(1), b"INF4", 0),
+    (U32, ("s64", 8), "key 1 value -- -5 noexist", u32(1), ctypes.c_int64(-5), 1),
+    # a field may be named as what else could stand there
+    (U32, RECORD, "key 1 value cpu=3,name=4", u32(1), u32(4), u32(3), 0),
+    (U32, RECORD, "key 1 value name=4 cpu=3", u32(1), u32(4), u32(3), 0),
+    (RECORD, U32, "key name=4 cpu=3 value 9 any", struct.pack("=II", 4, 3), u32(9), 0),
+    (
+        ("u32 value, u32 key", 8),
+        U32,
+        "key value=4 key=3 value 9",
+        struct.pack("=II", 4, 3),
+        u32(9),
+        0,
+    ),
+    (U32, ("u32 any, u32 exist", 8), "key 1 value any=1 exist=2", u32(1), u32(1), u32(2), 0),
+    (U32, RECORD, """key 1 value '{"name": 4, "cpu": 3}' any""", u32(1), u32(4), u32(3), 0),
+]
+
+
+@kernel
+@pytest.mark.parametrize("given", GRAMMAR, ids=[case[2] for case in GRAMMAR])
+def test_words_are_data_where_they_can_be(given):
+    key_type, value_type, line, key, flag = given[:4] + given[-1:]
+    infinite = {b"INF8": ctypes.c_double(-math.inf), b"INF4": ctypes.c_float(-math.inf)}
+    key = bytes(infinite.get(key, key) if isinstance(key, bytes) else key)
+    value = b"".join(
+        bytes(infinite.get(one, one) if isinstance(one, bytes) else one) for one in given[4:-1]
+    )
+    options, m = words_for(key_type, value_type)
+    with m:
+        words = options + ["update", "id", m.id] + shlex.split(line)
+        status, out, err = main(*words)
+        assert (status, err) == (0, "") and out in ("", "null\n")
+        assert dict(m.items()) == {key: value}
+        if flag == bpf.BPF_NOEXIST:
+            assert "EEXIST" in main(*words)[2]
+        if value_type == U32 and key_type in (TEXT, RECORD) and line.startswith("key "):
+            # the same words ask for it, where nothing stands behind them
+            asked = options + ["-j", "lookup", "id", m.id] + key_words(line)
+            assert json.loads(done(*asked))["value"] == ["0x%02x" % byte for byte in value]
+
+
+def key_words(line):
+    """Return "key DATA" of a line that goes on with "value NUMBER" and perhaps a flag."""
+    words = shlex.split(line)
+    ends = [
+        at for at, word in enumerate(words) if word in ("value", "v") and words[at + 1].isdigit()
+    ]
+    return words[: ends[-1]]
+
+
+@kernel
+@pytest.mark.parametrize(
+    "key, value, line, said",
+    [
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 5", "4 bytes, not 5"),
+        (FEW, FEW, "key 1 2 3 4 value hex 1 2 3", "4 bytes, not 3"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 n n", "'"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 n n", "'n'"),
+        (FEW, FEW, "key 1 2 3 4 key 1 2 3 4 value 1 2 3 4", "key"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 cpu=0", "cpu=0"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 --trace", "--trace"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 --help", "--help"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 --bogus", "--bogus"),
+        (FEW, FEW, "key 1 2 3 4 value", "value"),
+        (FEW, FEW, "key 1 2 3 4", "value"),
+        (FEW, FEW, "value 1 2 3 4", "key"),
+        (FEW, FEW, "any", "key"),
+        (FEW, FEW, "whatever 1", "'whatever'"),
+        (U32, TEXT, "key 1 value 1 2 3", "quote"),
+        (U32, TEXT, "key 1 value hex ad be", "quote"),
+        (U32, U32, "key 1 value 2 -x", "-x"),
+        (U32, U32, "key 1 value 2 3", "4 bytes, not 2"),
+        (U32, RECORD, "key 1 value name=1,cpu=2 noexist extra", "'extra'"),
+    ],
+)
+def test_words_that_are_nothing_are_refused(key, value, line, said):
+    options, m = words_for(key, value)
+    with m:
+        assert said in refused(*(options + ["update", "id", m.id] + line.split()))
+        assert not dict(m.items())
+
+
+@kernel
+def test_options_stand_where_they_always_stood(pins):
+    pin, key = pins + "/w_lru", ["key", 6, 0, 0, 0]
+    wanted = done("-j", "lookup", pin, *key)
+    for words in (
+        ["lookup", "-j", pin] + key,
+        ["lookup", pin, "-j"] + key,
+        ["lookup", pin] + key + ["-j"],
+        ["map", "-nj", "lookup", "pinned", pin, "key", "TCP"],
+        ["lookup", "pinned", "-j", pin, "key", "TCP", "--json"],
+        ["lookup", pin, "key", "TCP", "--hex", "-j"],
+    ):
+        assert done(*words) == wanted
+    assert done("dump", pin, "-j") == done("-j", "dump", "--", pin)
+    told = ["lookup", pins + "/w_plain", "key", 6, "--ndjson", "--value-type", "u8[5]"]
+    assert json.loads(done(*told)) == {"key": [6, 0, 0, 0], "value": [1, 2, 3, 4, 5]}
+    assert "unknown option -x" in refused("lookup", "-x", pin, "key", "6")
+
+
+@kernel
+@pytest.mark.parametrize(
+    "name", ["n", "na", "i", "id", "pin", "kprobes", "key", "v", "views", "map"]
+)
+def test_a_map_may_have_the_name_of_a_word(name, bpffs):
+    name = name[:1] + "x%d" % os.getpid() if len(name) > 3 else name
+    with Map.create(HASH, u32, u32, 8, name=name) as m:
+        m[7] = 9
+        if main("-j", "show", "name", name)[1][:1] != "{":
+            pytest.skip("another map of this name")
+        for prefix in ("name", "na", "n"):
+            words = [prefix, name]
+            assert done("show", *words).startswith("%d: hash  name %s" % (m.id, name))
+            assert "Found 1" in done("dump", *words) and "7" in done("getnext", *words)
+            for key in ("key", "k"):
+                assert ": " in done("lookup", *(words + [key, "7", "0", "0", "0"]))
+                done("update", *(words + [key, "7", "0", "0", "0", "v", "9", "0", "0", "0", "any"]))
+            done("pin", *(words + [bpffs + "/" + prefix + name]))
+        if name not in ("id", "key"):  # without a kind: not a word that is one in full
+            assert "Found 1" in done("dump", name)
+            done("pin", name, bpffs + "/bare" + name)
+            done("lookup", name, "key", "7", "0", "0", "0")
+            done("update", name, "key", "7", "0", "0", "0", "value", "1", "0", "0", "0")
+
+
+@kernel
+def test_a_pins_path_is_taken_as_it_is(bpffs, monkeypatch):
+    with Map.create(HASH, u32, u32, 8) as m:
+        m[7] = 9
+        for name in ("blank ", " blank", "two  blanks", "key", "-x", "n"):
+            path = os.path.join(bpffs, name)
+            done("map", "pin", "id", m.id, path)
+            assert "Found 1" in done("dump", "pinned", path) and "Found 1" in done("dump", path)
+            assert done("lookup", "pinned", path, "key", "7", "0", "0", "0").startswith("07")
+        with pytest.raises(AssertionError):
+            done("dump", "pinned", os.path.join(bpffs, "blank"))
+        monkeypatch.chdir(bpffs)
+        for name in ("blank ", "-x", "key", "n"):
+            assert "Found 1" in done("dump", "pinned", name)
+            assert done("lookup", "pinned", name, "key", "7", "0", "0", "0").startswith("07")
+        outer = Map.create(bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, None, None, 2, inner=m)
+        with Map.create(HASH, u32, u32, 8) as other:
+            for words in (["id", other.id], ["i", other.id]):
+                done("update", "id", outer.id, "key", 1, 0, 0, 0, "value", *(words + ["any"]))
+                assert outer[1] == other.id
+        done("update", "id", outer.id, "k", 0, 0, 0, 0, "v", "pin", os.path.join(bpffs, "blank "))
+        assert outer[0] == m.id
+        outer.close()
+
+
+@kernel
+def test_one_cpus_value_and_a_field_named_cpu():
+    cpus = bpf.possible_cpus()
+    last = "cpu=%d" % cpus[-1]
+    for value, line, wanted in (
+        ("u32 name, u32 cpu", "name=1 cpu=2", (1, 2)),
+        ("u32 name, u32 cpu", "name=1,cpu=2 " + last, (1, 2)),
+        ("u32 name, u32 cpu", "cpu=2 name=1 any " + last, (1, 2)),
+        ("u32 name, u32 cpu", "name=1 cpu=2 " + last + " any", (1, 2)),
+        ("u32 name, u32 size", "name=1 size=2 " + last, (1, 2)),
+        ("u32 name, u32 size", "hex 1 0 0 0 2 0 0 0 %s a" % last, (1, 2)),
+    ):
+        with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 8) as m:
+            words = ["update", "id", m.id, "key", 5, 0, 0, 0, "value"] + line.split()
+            done("--value-type", value, *words)
+            number = int.from_bytes(struct.pack("=II", *wanted), sys.byteorder)
+            alone = [0] * (len(cpus) - 1) + [number]
+            assert m[5] == (alone if last in line else [number] * len(cpus))
 
 
 @pytest.mark.parametrize(
