@@ -3788,7 +3788,10 @@ class Map:
         # LOOKUP in a bloom filter reads the buffer: there is nothing to peek at.
         if self.key_type is not None or not pushing and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
             raise self._no(
-                cmd, "order of values" if pushing or self.key_type is not None else "values to read"
+                cmd,
+                "values to read"
+                if self.key_type is None
+                else "queue: its values have keys (push, peek and pop are for queues and stacks)",
             )
         obj = self._value_in(None, given[0]) if pushing and self.value_size else self._new_out()
         code = self._element(cmd, None, obj, given[1] if given else 0)
@@ -5171,6 +5174,7 @@ class _Options:
 
     def __init__(self, words):
         self.words, self.data, ended = [], [], False
+        self.unfinished = ""  # what ends the JSON that was begun, should it break off
         for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
             setattr(self, name, None)
         rest = list(words)
@@ -5207,7 +5211,8 @@ class _Options:
         word = words.pop(0)
         names, (option, sign, value) = self.sets(word), word.partition("=")
         if names is None:
-            raise _UsageError("unknown option %s" % word)
+            known = [one for one in list(self.FLAGS) + list(self.VALUES) if one[:2] == "--"]
+            raise _UsageError(_unknown("option", word, known))
         if option in self.VALUES and not sign and not words:
             raise _UsageError("%s wants a value" % word)
         if option in self.VALUES:
@@ -5344,16 +5349,58 @@ def _open_words(words, mode="r", token=None):
         return Map.from_id(int(which), bytes, bytes, mode=mode)
     if kind == "pinned":
         return Map.from_pin(which, bytes, bytes, mode=mode, token=token)
-    return Map.from_name(which, bytes, bytes, mode=mode)
+    try:
+        return Map.from_name(which, bytes, bytes, mode=mode)
+    except MapNotFound as missing:
+        near = _nearest(which, {info.name for info in maps() if info.name})
+        missing.hint = "is it %s?" % " or ".join(map(repr, near)) if near else missing.hint
+        raise
+
+
+def _unknown(what, word, names):
+    """Return the message that a word is none of the names, and which it may have been meant for."""
+    near = _nearest(word, names)
+    return "unknown %s '%s'%s" % (what, word, near and "; is it %s?" % " or ".join(near) or "")
+
+
+def _nearest(word, names):
+    """Return those of the names that are nearly a word, at most three."""
+    plain = lambda name: name.lower().replace("-", "_")
+    meant = plain(word.replace("@", "AT_"))  # bpftrace's maps
+    found = [name for name in names if plain(name) in (meant, meant[:15])]
+    if not found:
+        found = [
+            name for name in names if meant and min(name, word, key=len) and meant in plain(name)
+        ]
+    if not found:
+        try:
+            import difflib
+        except ImportError:  # a bare system
+            return []
+        found = difflib.get_close_matches(word, names, 3, 0.7)
+    return sorted(found)[:3]
+
+
+class _Closed:
+    """Standard output that whoever started us has closed: nothing is lost as long as nothing is written."""
+
+    failure = None
+
+    def write(self, text):
+        self.failure = self.failure or OSError(errno.EBADF, "it is closed")
+        raise self.failure
+
+    def flush(self):
+        if self.failure:
+            raise self.failure
+
+    def isatty(self):
+        return False
 
 
 def main(argv=None):
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
-    for name in ("stdout", "stderr"):  # closed by who started us
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
-    if hasattr(sys.stdout, "reconfigure"):  # 3.7; a map's name may hold what LANG=C cannot print
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     options = None
     try:
         options = _Options(sys.argv[1:] if argv is None else argv)
@@ -5363,32 +5410,83 @@ def main(argv=None):
     except _Miss as miss:
         return _complain(options, miss.args[0], 1, miss)
     except BrokenPipeError:  # the reader has gone: nothing is left to say, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 1
     except KeyboardInterrupt:
         return 130
     except _UsageError as error:
         return _complain(options, "%s (see --help)" % error, 2)
-    except (
-        BPFError,
-        OSError,
-        ValueError,
-        OverflowError,
-        ImportError,
-    ) as error:  # a bare system may lack json
-        return _complain(options, error, 1)
+    except (BPFError, OSError, ValueError, OverflowError, ImportError) as error:
+        return _complain(options, error, 1)  # ImportError: a bare system may lack json
 
 
-def _complain(options, message, status, miss=None):
+def _prepare_streams():
+    if sys.stdout is None:
+        sys.stdout = _Closed()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+    if hasattr(sys.stdout, "reconfigure"):  # 3.7; a map's name may hold what LANG=C cannot print
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _give_up_stdout():
+    """Let what could not be written be forgotten, or Python would complain once more at exit."""
     try:
-        if options and options.json and not isinstance(message, ImportError):
-            options.put(miss.args[1] if miss else {"error": str(message)})
-            sys.stdout.flush()
-        if not miss or not options.json:
-            sys.stderr.write("bpflookup: %s\n" % message)
+        if isinstance(sys.stdout, _Closed):
+            sys.stdout = open(os.devnull, "w")
+        else:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (AttributeError, OSError, ValueError):  # no file, or closed
+        pass
+
+
+def _complain(options, problem, status, miss=None):
+    """Tell a problem: as JSON where that was asked for, and in one line to people; return the exit status."""
+    told = False
+    try:
+        if options and options.json:
+            told = _complain_in_json(options, problem, miss)
+        sys.stdout.flush()
+    except OSError as failure:  # a full disk, a closed descriptor
+        _give_up_stdout()
+        problem, status, told = failure, 1, False
+    try:
+        if not miss or not told:
+            sys.stderr.write("bpflookup: %s\n" % _one_line(_problem_text(problem)))
     except OSError:  # nobody can be told
         pass
     return status
+
+
+def _complain_in_json(options, problem, miss):
+    """Print a problem as JSON; return whether a miss needs no other words.  What was begun is only brought to an end."""
+    if options.unfinished:
+        sys.stdout.write(options.unfinished + "\n")
+        return False
+    try:
+        options.put(miss.args[1] if miss else {"error": _problem_text(problem)})
+    except ImportError:
+        return False
+    return True
+
+
+def _problem_text(problem):
+    """Return what an error says; of the system's own ones without the number."""
+    if not isinstance(problem, OSError) or isinstance(problem, BPFError):
+        return str(problem)
+    # what has no name is what we write to
+    name = "standard output" if problem.filename is None else os.fsdecode(problem.filename)
+    return "%s: %s" % (name, problem.strerror or problem)
+
+
+def _one_line(text):
+    """Return the first line of a text, what can't be printed escaped."""
+    line = text.split("\n")[0]
+    if line.isprintable():
+        return line
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in line
+    )
 
 
 def _run(options):
@@ -5400,7 +5498,7 @@ def _run(options):
     word = words.pop(0) if words else "help" if options.help else ""
     name = options.command = _command_name(word)
     if name is None:
-        raise _UsageError("unknown command '%s'" % word if word else "a command is needed")
+        raise _UsageError(_unknown("command", word, _COMMANDS) if word else "a command is needed")
     if options.help and name != "help":
         words[:], name = [name], "help"
     command = globals()["_" + _SAME.get(name, name)]
@@ -5429,7 +5527,7 @@ def _help(options):
         )
     name = options.words[0]
     if name not in _COMMANDS:
-        raise _UsageError("unknown command '%s'" % name)
+        raise _UsageError(_unknown("command", name, _COMMANDS))
     return print(
         "usage: bpflookup.py [OPTION]... %s %s\n%s\nfor example: bpflookup.py %s\n\n%s"
         % ((name,) + _COMMANDS[name] + (_OPTIONS_HELP,))
@@ -5562,7 +5660,7 @@ def _lookup(options):
     key = _key(given)
     value = dict(view.entries()).get(key) if options.file else view.source.get(key)
     if value is None:
-        raise _Miss("no such key: %s" % _hex(key), None)
+        raise _Miss(given.missed(key), None)
     options.put_entry(view, key, value)
 
 
@@ -5571,7 +5669,10 @@ def _getnext(options):
     key = None if given.key is None else _key(given)
     following = view.source.next_key(key)
     if following is None:
-        raise _Miss("no next key", {"error": "can't get next key: No such file or directory"})
+        what = "the map is empty" if key is None else "no key follows: it was the last"
+        raise _Miss(
+            "no next key; " + what, {"error": "can't get next key: No such file or directory"}
+        )
     shown = lambda raw: (
         raw
         and (
@@ -5584,7 +5685,9 @@ def _getnext(options):
     )
     if options.json:
         return options.put({"key": shown(key), "next_key": shown(following)})
-    return print("key: %s\nnext key: %s" % (shown(key), shown(following)))
+    if key is not None:
+        print("key: %s" % shown(key))
+    return print("next key: %s" % shown(following))
 
 
 def _update(options):
@@ -5646,9 +5749,8 @@ def _delete(options):
     try:
         view.source.delete(key)
     except KeyNotFound:
-        raise _Miss(
-            "no such key: %s" % _hex(key), {"error": "delete failed: No such file or directory"}
-        ) from None
+        told = {"error": "delete failed: No such file or directory"}
+        raise _Miss(given.missed(key), told) from None
 
 
 def _show_peeked(options, view, take):
@@ -5678,46 +5780,49 @@ def _freeze(options):
     options.view("w").source.freeze()
 
 
+# word of create -> what Map.create calls it
+_SETTINGS = {
+    "type": "map_type",
+    "key": "key_size",
+    "value": "value_size",
+    "entries": "max_entries",
+    "name": "name",
+    "flags": "flags",
+    "inner_map": "inner",
+}
+
+
 def _create(options):
-    path, settings, types = (
-        options.take("a path in a bpffs"),
-        {},
-        {name: one for one, name in _MAP_TYPE_NAMES.items()},
-    )
+    path, settings = options.take("a path in a bpffs"), {}
     while options.words:
         word = options.words.pop(0)
-        name = next(
-            (
-                name
-                for name in ("type", "key", "value", "entries", "name", "flags", "inner_map")
-                if name.startswith(word)
-            ),
-            word,
-        )
-        settings[name] = (
-            options.view(rest=None).source
-            if name == "inner_map"
-            else options.take("what follows " + word)
-        )
+        name = _stands_for(word, *_SETTINGS)
+        if name is None:
+            raise _UsageError(_unknown("word", word, _SETTINGS))
+        if name == "inner_map":
+            settings["inner"] = options.view(rest=None).source
+        else:
+            settings[_SETTINGS[name]] = _setting(name, options.take("what follows " + name))
+    if "map_type" not in settings:
+        raise _UsageError("'type' is needed: " + " ".join(_MAP_TYPE_NAMES.values()))
+    for name in ("key_size", "value_size", "max_entries"):
+        settings.setdefault(name, 0)
+    Map.create(token=options.token, **settings).pin(path)
+
+
+def _setting(name, word):
+    """Return what a word says for a setting: text, the number of a map type by its name, or a number."""
+    if name == "name":
+        return word
+    types = {text: number for number, text in _MAP_TYPE_NAMES.items()}
+    if name == "type" and word in types:
+        return types[word]
     try:
-        number = lambda name: int(settings.pop(name, "0"), 0)
-        map_type = settings.pop("type", "")
-        sizes = dict(
-            key_size=number("key"), value_size=number("value"), max_entries=number("entries")
-        )
-        made = Map.create(
-            types[map_type] if map_type in types else int(map_type, 0),
-            flags=number("flags"),
-            inner=settings.pop("inner_map", None),
-            name=settings.pop("name", ""),
-            token=options.token,
-            **sizes,
-        )
-    except ValueError as error:
-        raise _UsageError("a map needs a type, sizes and a number of entries: %s" % error) from None
-    if settings:
-        raise _UsageError("unexpected '%s'" % min(settings))
-    made.pin(path)
+        return _number(word)
+    except ValueError:
+        if name == "type":
+            raise _UsageError(_unknown("map type", word, types)) from None
+        raise _UsageError("%s takes a number, not '%s'" % (name, word)) from None
 
 
 def _layout(options):
@@ -5741,7 +5846,13 @@ def _layout(options):
 
 def _save(options):
     view = options.view("r", 1)
-    count = capture(view.source, options.take("a file"))
+    path = options.take("a file")
+    try:
+        count = capture(view.source, path)
+    except OSError as error:
+        if not isinstance(error, BPFError):
+            error.filename = path  # not that of the file that it is until it is whole
+        raise
     return options.put({"entries": count}) if options.json else print("%d entries" % count)
 
 
@@ -5762,6 +5873,10 @@ def _btf(options):
             else print("%s\n\n%s" % (table, source))
         )
     name, _, path = name.partition(".")
+    if not path:
+        members = [member[0] for member in btf.members(name) if member[0]]
+        some = " ".join(members[:8] + ["..."] * (len(members) > 8))
+        raise _UsageError("TYPE.MEMBER is wanted; members of %s: %s" % (name, some))
     steps = btf.offsetof(name, path)
     steps = steps if isinstance(steps, tuple) else (steps,)
     if options.json:
@@ -5861,6 +5976,13 @@ class _Given:
                 del words[:count]
             elif not self._takes(words):
                 raise _UsageError("unexpected '%s'" % words[0])
+
+    def missed(self, key):
+        """Return the message that there is no such key: as it was typed, and the bytes that were looked for."""
+        typed = " ".join(self.key)
+        return "no such key: %s" % (
+            _hex(key) if _bytes_end(self.key, len(key), bytes) else "%s (%s)" % (typed, _hex(key))
+        )
 
     def _clause(self, word):
         """Return the clause that a word opens, None if it opens none that may still come."""
@@ -6073,6 +6195,8 @@ def _typed(words, ctype, size, what, view):
         import json
 
         return _pack(ctype, size, json.loads(text))
+    if words[1:] and all(len(word) < 3 and _hex_bytes(word) for word in words):
+        raise ValueError("'%s' is no decimal number; before bytes in hex write 'hex'" % text)
     if "=" in text:
         return _pack(ctype, size, _assignments(text), view.names(what))
     if what == "key" and view.info.type == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:"):

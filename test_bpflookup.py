@@ -9256,6 +9256,86 @@ def test_errors_are_one_line_and_json_with_j(words, status, message):
 
 
 @kernel
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["lookup", "M", "key", "7f", "00", "00", "01"], "write 'hex'"),
+        (["update", "M", "key", "1", "value", "0a", "ff", "0", "0", "0", "0", "0", "0"], "'hex'"),
+        (["lookup", "M", "key", "7", "256", "0", "0"], "'256' is no byte, which is 0 to 255"),
+        (["lookup", "M", "key", "hex", "7", "100", "0", "0"], "'100' is no byte in hex"),
+        (["lookup", "M", "key", "hex", "7f00"], "4 bytes, not 2"),
+        (["create", "/x", "type", "hsh"], "unknown map type 'hsh'; is it hash"),
+        (["create", "/x", "type", "per_cpu_hash"], "percpu_hash"),
+        (["create", "/x", "type", "hash", "key", "four"], "key takes a number, not 'four'"),
+        (["create", "/x", "type", "hash", "entries", ""], "entries"),
+        (["create", "/x", "kind", "hash"], "unknown word 'kind'"),
+        (["create", "/x", "key", "4"], "'type' is needed: hash array"),
+        (["update", "M", "key", "1", "value", "2", "noexist", "extra"], "unexpected 'extra'"),
+        (["btf", "offset", "list_head"], "TYPE.MEMBER is wanted; members of list_head: next prev"),
+        (["btf", "offset", "struct", "list_head."], "TYPE.MEMBER"),
+        (["btf", "offset", "task_struct"], " ..."),
+        (["peek", "M"], "its values have keys"),
+        (["pop", "M"], "its values have keys"),
+        (["push", "M", "value", "1"], "its values have keys"),
+        (["save", "M", "/nope/c.capture"], "/nope/c.capture"),
+        (["dmp", "M"], "unknown command 'dmp'; is it dump?"),
+        (["map", "lokup", "M"], "is it lookup"),
+        (["--jsn", "dump"], "is it --json"),
+        (["--value_type", "u32", "dump"], "is it --value-type"),
+        (["lookup", "M", "key", "1"], "no such key: 1 (%s"),
+        (["delete", "M", "key", "0x10"], "no such key: 0x10 ("),
+        (["lookup", "M", "key", "1", "2", "3", "4"], "no such key: 01 02 03 04"),
+        (["lookup", "M", "key", "10.0.0.0/8"], "10.0.0.0/8"),
+        (["getnext", "M"], "no next key; the map is empty"),
+    ],
+)
+def test_messages_say_what_to_do(words, said):
+    with Map.create(HASH, u32, u64, 3) as m:
+        status, out, err = main(*[m.id if word == "M" else word for word in words])
+        said = said.replace("%s", bytes(u32(1)).hex()[:2])
+        assert status in (1, 2) and out == "" and said in err and err.count("\n") == 1, err
+        for never in ("invalid literal", ".tmp", "order of values", "None", "''", "[Errno"):
+            assert never not in err
+
+
+@kernel
+def test_a_missing_key_is_told_as_it_was_typed(pins):
+    for words, typed, raw in (
+        (["w_lpm", "key", "10.0.0.0/8"], "10.0.0.0/8", NUMBER(8, 4) + bytes([10, 0, 0, 0])),
+        (["w_lru", "key", "ICMP"], "ICMP", NUMBER(1, 4)),
+        (["w_pairs", "key", "pid=9", "slot=1"], "pid=9 slot=1", NUMBER(9, 4) + NUMBER(1, 4)),
+    ):
+        for command in ("lookup", "delete"):
+            status, out, err = main(command, pins + "/" + words[0], *words[1:])
+            told = "bpflookup: no such key: %s (%s)\n" % (typed, " ".join("%02x" % b for b in raw))
+            assert (status, out, err) == (1, "", told)
+    out = done("getnext", pins + "/w_lru")
+    assert out == "next key: UDP\n" or out == "next key: TCP\n" and "None" not in out
+
+
+@kernel
+def test_a_name_that_is_nearly_one_is_offered():
+    number = os.getpid()
+    with Map.create(HASH, u32, u32, 1, name="AT_cnt%d" % number), Map.create(
+        HASH, u32, u32, 1, name="my_conns%d" % number
+    ):
+        for name, wanted in (
+            ("@cnt%d" % number, "AT_cnt%d"),
+            ("at_cnt%d" % number, "AT_cnt%d"),
+            ("MY-CONNS%d" % number, "my_conns%d"),
+            ("my_cons%d" % number, "my_conns%d"),
+            ("conns%d" % number, "my_conns%d"),
+            ("my_conns%d_and_more" % number, "my_conns%d" if number > 999999 else ""),
+        ):
+            for words in (["name", name], [name]):
+                status, out, err = main("lookup", *(words + ["key", "1"]))
+                assert (status, out, err.count("\n")) == (1, "", 1)
+                assert not wanted or "is it '%s'?" % (wanted % number) in err, err
+        err = main("dump", "nothing_like_it")[2]
+        assert err.endswith("no map is named so (ENOENT)\n")
+
+
+@kernel
 def test_help_has_an_example_for_each_command_that_parses():
     for words in (["-h"], ["--help"], ["help"], ["map", "-h"], ["map", "help"]):
         whole = done(*words)
@@ -9291,20 +9371,47 @@ def test_closed_and_full_streams_and_strange_names_are_no_trouble(pins):
             "-h",
         ):
             wanted = main(*words.split())[0]
-            for closing in (">&-", ">&- 2>&- <&-", "2>/dev/full"):
-                status, out, err = run(
-                    shell, "-c", "exec %s %s %s %s" % (sys.executable, MODULE, words, closing)
+            line = "exec %s %s %s " % (sys.executable, MODULE, words)
+            assert run(shell, "-c", line + "2>/dev/full")[0] == wanted
+            for lost in (">&-", ">/dev/full", "1<" + os.devnull):  # nothing is lost in silence
+                status, out, err = run(shell, "-c", line + lost)
+                assert status in (1, wanted or 1) and err.count("\n") == 1, (words, lost, err)
+                assert err.startswith("bpflookup: ") and (
+                    "standard output: " in err or wanted == 2 and "-j" not in words
                 )
-                assert status == wanted and "Traceback" not in err, (words, closing, err)
+                assert run(shell, "-c", line + lost + " 2>&- <&-")[0] == status
+        for words in ("update %s key UDP value 7 0", "-h", "lookup %s key 1"):
+            words = words % pin if "%" in words else words
             status, out, err = run(
-                shell, "-c", "exec %s %s %s >/dev/full" % (sys.executable, MODULE, words)
+                shell, "-c", "exec %s %s %s >&-" % (sys.executable, MODULE, words)
             )
-            assert status in (1, 2, 120) and "Traceback" not in err, (words, err)
+            assert (status, err) == (0, "") or words[:6] != "update" and status == 1 and err
         status, out, err = command(
             "map", "show", env=dict(os.environ, LC_ALL="C", PYTHONIOENCODING="ascii")
         )
         if sys.version_info >= (3, 7):
             assert status == 0 and "name caf\\xe9" in out and err == ""
+
+
+@kernel
+def test_every_error_is_one_line_that_a_terminal_can_show(tmp_path):
+    with Map.create(HASH, Key, Value, 4) as m:
+        for words in (
+            ["--value-type", "u32 a, u64 b, u8 c", "dump", "id", m.id],
+            ["--key-type", "u8 a, u8 b", "lookup", "id", m.id, "key", "a=1,b=2"],
+            ["dump", "name", "a\nb\x1b[31m\x9b"],
+            ["lookup", "id", m.id, "key", "src=1,no\nsuch=1"],
+            ["--from", str(tmp_path / "line\nfeed"), "dump"],
+            ["dump", "pinned", "/\r\n"],
+            ["a\nb"],
+            ["--a\nb"],
+        ):
+            status, out, err = main(*words)
+            assert status in (1, 2) and out == "" and err.count("\n") == 1
+            assert err[:-1].isprintable() and len(err) > 20
+            if words[0][:3] != "--a":
+                told = json.loads(main("-j", *words)[1])
+                assert list(told) == ["error"] and told["error"]
 
 
 def test_a_standard_library_without_json_is_an_error_in_one_line(monkeypatch):
