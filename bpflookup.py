@@ -5012,99 +5012,121 @@ def _progress(entries, info):
 
 # ---- 9. Command line --------------------------------------------------------
 
-# command -> usage, what it does, an example.  The order is bpftool's: a prefix stands for the first that it fits.
+# command -> usage, what it does, an example, what else its -h says.  The order is bpftool's: a prefix stands for the
+# first that it fits.  No line of help has more than 80 columns.
+# fmt: off
 _COMMANDS = {
-    "show": (
-        "[MAP]",
-        "list the maps, or one with its pins, programs and processes",
-        "map show name flows",
-    ),
-    "list": ("[MAP]", "as show", "map list"),
-    "help": ("[COMMAND]", "this text, or a command's", "help dump"),
-    "dump": ("MAP", "print every entry", "--ndjson map dump name flows | jq .value.packets"),
+    "show": ("[MAP]", "list the maps, or tell one's pins and users", "map show name flows", """\
+Without MAP all maps of the kernel, with their pins; with MAP also the
+programs and the processes that hold it, as far as one may see them.
+Of several maps of the name all are shown.  It takes CAP_SYS_ADMIN, with
+'pinned PATH' read permission for the pin.
+-j prints bpftool's JSON, -j -f with the pins too."""),
+    "list": ("[MAP]", "as show", "map list", ""),
+    "help": ("[COMMAND]", "this text, or a command's", "help dump", ""),
+    "dump": ("MAP", "print every entry", "--ndjson map dump name flows | jq .value.packets", """\
+An entry a line, decoded by the map's BTF or by --key-type and --value-type;
+of a per-CPU map a line for each CPU.  Without types: bytes in hex.
+-j prints bpftool's JSON, --ndjson decoded JSON, an entry a line, --metrics
+OpenMetrics text, --hex bytes.  Of several maps of the name all are printed.
+Where values can't be read (perf_event_array, xskmap, ...) each key is printed
+with the error."""),
     "update": (
-        "MAP [key DATA] value VALUE [cpu=N] [any|exist|noexist]",
-        "store an entry; VALUE: DATA, or of a map of "
-        "maps or programs id N, name S, pinned PATH, tag T",
-        "map update name limits key 10.0.0.1 value 100",
-    ),
-    "lookup": (
-        "MAP key DATA",
-        "print an entry; exit status 1 if there is none",
-        "map lookup name flows key 10 0 0 1",
-    ),
-    "getnext": (
-        "MAP [key DATA]",
-        "print the key after a key, or the first",
-        "map getnext name flows",
-    ),
-    "delete": (
-        "MAP key DATA",
-        "remove an entry",
-        "map delete name flows key src=10.0.0.1,port=443",
-    ),
-    "pin": ("MAP PATH", "give the map a name in a bpffs", "map pin id 5 /sys/fs/bpf/flows"),
-    "peek": ("MAP", "print the value that pop would", "map peek name queue"),
-    "push": (
-        "MAP value DATA",
-        "add a value to a queue, stack or bloom filter",
-        "map push id 5 value 7",
-    ),
-    "enqueue": ("MAP value DATA", "as push", "map enqueue id 5 value 7"),
-    "pop": ("MAP", "remove a value from a queue or stack and print it", "map pop id 5"),
-    "dequeue": ("MAP", "as pop", "map dequeue id 5"),
-    "freeze": ("MAP", "forbid user space to change it, for good", "map freeze id 5"),
-    "create": (
-        "PATH type TYPE key SIZE value SIZE entries N name NAME [flags N] [inner_map MAP]",
-        "make a map, pin it",
-        "map create /sys/fs/bpf/hits type hash key 4 value 8 entries 1024 name hits",
-    ),
-    "layout": (
-        "MAP",
-        "show key and value: offsets, holes, Python that declares them",
-        "map layout name flows",
-    ),
-    "watch": (
-        "MAP [once] [interval SECONDS]",
-        "show the entries live, those that change most first",
-        "map watch id 5",
-    ),
-    "hist": (
-        "MAP [linear]",
-        "draw a histogram; slots, log2 unless linear, are the key's last field",
-        "map hist id 5",
-    ),
-    "save": (
-        "MAP FILE",
-        "write a capture, to be read with --from",
-        "map save name flows flows.capture",
-    ),
-    "btf": (
-        "offset TYPE.MEMBER | layout TYPE",
-        "ask the kernel's BTF",
-        "btf offset task_struct.comm",
-    ),
-    "probe": ("", "tell what this kernel and these privileges allow", "-j probe"),
-    "demo": ("", "have the kernel fill a map and look it up", "demo"),
+        "MAP key DATA value VALUE\n           [cpu=N] [any|exist|noexist]", "store an entry",
+        "map update name limits key 10.0.0.1 value 100", """\
+VALUE is DATA, or of a map of maps or programs: id N, name S,
+pinned PATH, tag T.
+any, the usual one, stores in any case, exist only over an entry, noexist only
+a new one.
+cpu=N stores the value of one CPU of a per-CPU map, else all CPUs get it;
+kernels before 7.0 do that by reading all and storing all, and what other CPUs
+count in between is lost.  If the value has a field 'cpu', give cpu=N after it.
+A flag, cpu=N or an option stands behind the DATA, see --help.  Text that ends
+in 'any' is to be quoted: value 'plan any'."""),
+    "lookup": ("MAP key DATA", "print an entry; exit status 1 if there is none",
+        "map lookup name flows key 10 0 0 1", """\
+Everything behind 'key' is DATA; of a queue or stack leave 'key' out."""),
+    "getnext": ("MAP [key DATA]", "print the key after a key, or the first",
+        "map getnext name flows", """\
+Exit status 1 after the last one.  A hash that has not got the key (any more)
+starts over with its first."""),
+    "delete": ("MAP key DATA", "remove an entry", "map delete name flows key src=10.0.0.1,port=443",
+        "Exit status 1 if there was none.  Entries of arrays can't be removed."),
+    "pin": ("MAP PATH", "give the map a name in a bpffs", "map pin id 5 /sys/fs/bpf/flows", """\
+The map then stays when no program and no process holds it; rm PATH ends that."""),
+    "peek": ("MAP", "print the value that pop would", "map peek name queue", ""),
+    "push": ("MAP value DATA", "add a value to a queue, stack or bloom filter",
+        "map push id 5 value 7", ""),
+    "enqueue": ("MAP value DATA", "as push", "map enqueue id 5 value 7", ""),
+    "pop": ("MAP", "remove a value from a queue or stack and print it", "map pop id 5", ""),
+    "dequeue": ("MAP", "as pop", "map dequeue id 5", ""),
+    "freeze": ("MAP", "forbid user space to change it, for good", "map freeze id 5", """\
+Programs still change it.  It can't be undone, and maps that are mapped writable
+can't be frozen."""),
+    "create": ("PATH type TYPE key SIZE value SIZE\n"
+        "           entries N [name NAME] [flags N] [inner_map MAP]", "make a map, pin it",
+        "create /sys/fs/bpf/h type hash key 4 value 8 entries 9", """\
+Sizes in bytes.  'inner_map' is for maps of maps: one like those they will hold.
+It takes CAP_BPF, or a --token."""),
+    "layout": ("MAP", "show offsets, holes, and Python that declares the types",
+        "map layout name flows", """\
+Key and value as the map's BTF or --key-type and --value-type have them."""),
+    "watch": ("MAP [once] [interval SECONDS]", "show the entries live, with rates", "map watch id 5", """\
+The entries whose numbers change fastest come first; what changed is marked.
+The numbers of a per-CPU map are added up.  'once' prints one interval and ends.
+Into a pipe it prints one list an interval."""),
+    "hist": ("MAP [linear]", "draw a histogram", "map hist id 5", """\
+The key's last field is the slot, the value the count (added up over the CPUs);
+other fields of the key make a histogram each.  Slot n stands for 2^(n-1) up to
+2^n - 1; with 'linear' for n itself."""),
+    "save": ("MAP FILE", "write a capture, to be read with --from",
+        "map save name flows flows.capture", """\
+FILE holds the map's info, its BTF and every entry; it appears when it is whole.
+'--from FILE' stands for MAP in show, dump, lookup, layout and hist, anywhere."""),
+    "btf": ("offset TYPE.MEMBER | layout TYPE", "ask the kernel's BTF", "btf offset task_struct.comm", """\
+offset: the byte at which a member lies; members of members with more dots,
+through pointers too: then an offset for each step.  layout: the type with
+offsets and holes, and Python that declares it.  --btf FILE asks another BTF."""),
+    "probe": ("", "tell what this kernel and these privileges allow", "-j probe", ""),
+    "demo": ("", "have the kernel fill a map and look it up", "demo", """\
+It makes two maps and a socket filter, sends three datagrams to itself and looks
+the counts up.  Nothing is left behind."""),
 }
+# fmt: on
 _SAME = {"list": "show", "enqueue": "push", "dequeue": "pop"}
 _SILENT = frozenset(
     ("update", "delete", "pin", "push", "freeze", "create")
 )  # null in bpftool's JSON
-_OPTIONS_HELP = """\
+_WORDS_HELP = """\
   MAP   id N | name S | pinned PATH, or just N, S, /PATH
-  DATA  [hex] BYTE...   a word per byte: 10 0x0a, after hex: 0a
-        or typed        1234, -1, 10.0.0.1, 10.0.0.0/8, fe80::1, 02:00:00:00:00:01, text, the name of an enumerator,
-                        src=10.0.0.1,port=443 {"src": 1, "port": 2}
+  DATA  [hex] BYTE...  a word a byte: 10 0x0a 012; after hex: 0a, or 7f000001
+        or as the type has it: 1234, -1, 10.0.0.1, 10.0.0.0/8, fe80::1,
+        02:00:00:00:00:01, text, the name of an enumerator,
+        src=10.0.0.1,port=443 or src=10.0.0.1 port=443, {"src": 1, "port": 2}
 
-  -j, --json     JSON as bpftool prints it     -p, --pretty  the same, indented     -f, --bpffs  -j show tells pins too
-  --hex          bytes, not decoded            --ndjson      decoded, one a line    --metrics    OpenMetrics text
-  --key-type T, --value-type T    for maps without BTF: u32, be16, char[16], "u64 count, u64 last_seen"
-  --from FILE    a capture instead of a map    --btf FILE    instead of the running kernel's
-  --token DIR    in a user namespace: the rights that the bpffs at DIR delegates
-  --trace        print every bpf(2) call       -h, --help    -V, --version
+What a word is: the first word behind key and value is DATA, whatever it is.
+DATA ends after as many bytes as the type has, after one word for a number,
+after the last NAME=VALUE, after JSON's last bracket; text of several words at
+'value' or at any, exist, noexist in full (quote what would be taken for them).
+Flags, cpu=N and options stand behind that.  '--' ends the options.
 
-exit status: 0 done, 1 failed or not found, 2 usage"""
+  -j, --json         JSON as bpftool prints it
+  -p, --pretty       the same, indented
+  -f, --bpffs        -j map show tells pins too
+  --ndjson           decoded JSON, an entry a line
+  --metrics          OpenMetrics text
+  --hex              bytes, not decoded
+  --key-type T, --value-type T
+                     for maps without BTF: u32, be16, char[16],
+                     "u64 count, u64 last_seen"
+  --from FILE        a capture instead of a map
+  --btf FILE         instead of the running kernel's
+  --token DIR        in a user namespace: the rights that the bpffs delegates
+  --trace            print every bpf(2) call to stderr
+  -h, --help         after a command: what it does, in full
+  -V, --version
+
+Exit status: 0 done, 1 failed or not found, 2 usage."""
 
 
 class _UsageError(Exception):
@@ -5519,19 +5541,28 @@ class _Nothing:
 
 
 def _help(options):
-    if not options.words:
-        lines = ["  %-12s %s" % (name, text) for name, (_, text, _) in _COMMANDS.items()]
-        return print(
-            "usage: bpflookup.py [OPTION]... [map] COMMAND ...    (COMMAND -h: its usage)\n\n%s\n\n%s"
-            % ("\n".join(lines), _OPTIONS_HELP)
-        )
-    name = options.words[0]
+    name = options.words[0] if options.words else None
+    if name is None:
+        print("usage: %s [OPTION]... [map] COMMAND ...\n" % _program())
+        for name, (_, text, _, _) in _COMMANDS.items():
+            print("  %-9s %s" % (name, text))
+        return print("\nCOMMAND -h tells more of one.\n\n%s" % _WORDS_HELP)
     if name not in _COMMANDS:
         raise _UsageError(_unknown("command", name, _COMMANDS))
-    return print(
-        "usage: bpflookup.py [OPTION]... %s %s\n%s\nfor example: bpflookup.py %s\n\n%s"
-        % ((name,) + _COMMANDS[name] + (_OPTIONS_HELP,))
-    )
+    usage, text, example, _ = _COMMANDS[name]
+    _, same, _, more = _COMMANDS[_SAME.get(name, name)]
+    text = text if text == same else "%s: %s" % (text, same)
+    print(("usage: %s [OPTION]... %s %s" % (_program(), name, usage)).rstrip())
+    print("%s%s.\n%s" % (text[0].upper(), text[1:], more and "\n%s\n" % more))
+    print("for example: %s %s" % (_program(), example))
+    return print("%s --help tells what MAP and DATA are, and all options." % _program())
+
+
+def _program():
+    """Return the name that we were called by; where that tells nothing, the file's."""
+    name = os.path.basename(sys.argv[0] if sys.argv else "")
+    known = name not in ("", "-", "-c") and __name__ == "__main__" or name.startswith("bpflookup")
+    return name if known else "bpflookup.py"
 
 
 def _show(options):

@@ -9339,7 +9339,7 @@ def test_a_name_that_is_nearly_one_is_offered():
 def test_help_has_an_example_for_each_command_that_parses():
     for words in (["-h"], ["--help"], ["help"], ["map", "-h"], ["map", "help"]):
         whole = done(*words)
-        assert "usage: bpflookup.py" in whole and max(map(len, whole.splitlines())) <= 120, words
+        assert "usage: bpflookup.py" in whole and max(map(len, whole.splitlines())) <= 80, words
     names = re.findall(r"^  ([a-z]+)  ", whole, re.M)
     assert set(
         "show list create dump update lookup getnext delete pin peek push pop enqueue dequeue freeze help watch "
@@ -9348,6 +9348,9 @@ def test_help_has_an_example_for_each_command_that_parses():
     for name in set(names) - {"help"}:
         text = done(name, "-h")
         assert text == done("help", name) == done("map", name, "--help")
+        assert max(map(len, text.splitlines())) <= 80, text
+        assert text.splitlines()[-1].startswith("bpflookup.py --help tells"), text
+        assert "--ndjson  " not in text and len(text.splitlines()) < 20  # its own words, no more
         (example,) = re.findall(r"example: bpflookup.py (.*)$", text, re.M)
         words = [word for word in shlex.split(example.split(" | ")[0])]
         assert name in words
@@ -9356,6 +9359,44 @@ def test_help_has_an_example_for_each_command_that_parses():
         )  # who can't get further than to the map
         assert "Traceback" not in told and told.splitlines()[-1] in ("0", "1"), example
     assert command("--version")[1] == done("-V") == "bpflookup %s\n" % bpf.__version__
+
+
+def test_help_calls_the_program_as_it_was_called(tmp_path):
+    shutil.copy(MODULE, str(tmp_path / "maps"))
+    (tmp_path / "app").mkdir()
+    shutil.copy(MODULE, str(tmp_path / "app" / "__main__.py"))
+    zipapp.create_archive(str(tmp_path / "app"), str(tmp_path / "app.pyz"))
+    entry = (
+        "import sys; sys.argv[0] = '/usr/bin/bpflookup'; import bpflookup; bpflookup.main(['-h'])"
+    )
+    for name, words in (
+        ("bpflookup.py", [MODULE]),
+        ("maps", [tmp_path / "maps"]),
+        ("app.pyz", [tmp_path / "app.pyz"]),
+        ("bpflookup.py", ["-m", "bpflookup"]),
+        ("bpflookup", ["-c", entry]),
+    ):
+        status, out, err = run(
+            sys.executable,
+            *(words + ["-h"]),
+            env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+        )
+        assert (status, err) == (0, "") and out.startswith("usage: %s [OPTION]" % name), out
+    with open(MODULE) as script:
+        out = run(sys.executable, "-", "help", "dump", stdin=script)[1]
+    assert out.startswith("usage: bpflookup.py [OPTION]... dump MAP\n")
+
+
+def test_what_help_says_of_data_is_so():
+    text = done("-h")
+    for word in list(bpf._Options.FLAGS) + list(bpf._Options.VALUES):
+        if bpf._Options.FLAGS.get(word) not in (
+            "same",
+            "once",
+        ):  # taken for bpftool's sake, or of watch
+            assert re.search(r"(^|[ ,])%s\b" % word, text, re.M), word
+    for name in ("update", "watch", "hist", "save", "dump", "btf"):
+        assert len(done(name, "-h").splitlines()) > 6
 
 
 @kernel
