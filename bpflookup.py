@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: MIT        (full text at the end of this file)
 """Look keys up in live Linux BPF maps.  One file, standard library only.
 
@@ -25,11 +26,21 @@ Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  5 BTF  6 M
 
 __version__ = "0.1.0"
 
-import ctypes
+import sys
+
+try:
+    import ctypes
+except ImportError as _missing:  # _ctypes, an extension that distributions package by itself
+    _missing.msg = (
+        "this Python lacks ctypes, which bpflookup needs (%s): install python3, not only "
+        "python3-minimal" % _missing.msg
+    )
+    if __name__ != "__main__":
+        raise
+    sys.exit("bpflookup: %s" % _missing)
 import errno
 import os
 import struct
-import sys
 from _functools import partial  # type: ignore  # functools reads many files more
 from _thread import get_ident
 from ctypes import addressof, byref, set_errno, sizeof
@@ -4388,7 +4399,7 @@ def _map_btf(info, token):
             "its BTF has no type for it",
             btf,
         )
-    except (SyscallError, BTFError) as failure:
+    except (SyscallError, BTFError, ImportError) as failure:  # a bare system lacks modules
         return {}, str(failure), False
 
 
@@ -5094,6 +5105,8 @@ the counts up.  Nothing is left behind."""),
 }
 # fmt: on
 _SAME = {"list": "show", "enqueue": "push", "dequeue": "pop"}
+# Those that show keys or values.
+_SHOWING = frozenset("dump lookup getnext peek pop watch hist".split())
 _SILENT = frozenset(
     ("update", "delete", "pin", "push", "freeze", "create")
 )  # null in bpftool's JSON
@@ -5290,7 +5303,17 @@ class _Options:
         length = _map_length(self.words, lambda after: rest is None or len(after) == rest)
         self.map, self.words = self.words[:length], self.words[length:]
         self.end(rest)
-        return View(_open_words(self.map, mode or "r", self.token), *types)
+        view = View(_open_words(self.map, mode or "r", self.token), *types)
+        if self.command in _SHOWING and not self.hex and None in types:
+            self._tell_why_untyped(view)
+        return view
+
+    def _tell_why_untyped(self, view):
+        """Say in a line why keys and values come as bytes, although the map has BTF."""
+        info = view.info
+        if (info.btf_id or info.btf_vmlinux_value_type_id) and not view.source.btf:
+            why = _one_line(view.source._no_btf)
+            sys.stderr.write("bpflookup: the map's types are missing: %s\n" % why)
 
     def types(self):
         """Return the types that were given for keys and values, None for one that was not."""
@@ -5518,16 +5541,17 @@ def _run(options):
     if words and _is_map(words[0]):
         words.pop(0)
     word = words.pop(0) if words else "help" if options.help else ""
-    name = options.command = _command_name(word)
+    name = _command_name(word)
+    options.command = _SAME.get(name, name)
     if name is None:
         raise _UsageError(_unknown("command", word, _COMMANDS) if word else "a command is needed")
     if options.help and name != "help":
         words[:], name = [name], "help"
-    command = globals()["_" + _SAME.get(name, name)]
+    command = globals()["_" + options.command]
     with trace() if options.trace else _Nothing():
         options.token = options.token and create_token(options.token)
         status = command(options)
-    if name in _SILENT and options.json:
+    if options.command in _SILENT and options.json:
         options.put(None)
     return status
 
@@ -6786,7 +6810,7 @@ def _demo(options):
         return _complain(
             None,
             "the demo makes a map of its own, and may not: %s; run it as root (sudo python3 "
-            "bpflookup.py demo), or in a container started with --cap-add BPF" % error,
+            "bpflookup.py demo), or in a container started with --cap-add SYS_ADMIN" % error,
             1,
         )
     with flows, Map.create(

@@ -18,6 +18,7 @@ import ctypes
 import errno
 import functools
 import gc
+import glob
 import hashlib
 import io
 import json
@@ -7489,10 +7490,10 @@ def test_a_zipapp_and_a_bare_environment(tmp_path):
         run(
             program("sh"),
             "-c",
-            "exec %s -I %s map show <&- >&- 2>&-" % (sys.executable, MODULE),
+            "exec %s -I %s --version <&- >&- 2>&-" % (sys.executable, MODULE),
             env={},
         )[0]
-        == 0
+        == 1
     )
 
 
@@ -9662,6 +9663,186 @@ def test_the_examples_of_the_readme_run(bpffs, capsys):
             if line.startswith("# {"):
                 assert line[2:] in printed.splitlines()
     assert printed.startswith("77\n") and "3 384 48\n" in printed and printed.endswith("42 8 64\n")
+
+
+def readme():
+    with open(os.path.join(os.path.dirname(MODULE), "README.md")) as file:
+        return file.read()
+
+
+def readme_block(word):
+    """Return the block of shell in the README that a word stands in."""
+    blocks = readme().split("```")[1::2]
+    (block,) = [block for block in blocks if word in block]
+    return block.split("\n", 1)[1]
+
+
+def test_the_file_runs_by_its_first_line(tmp_path):
+    with open(MODULE) as file:
+        assert file.readline() == "#!/usr/bin/env python3\n"
+    assert os.stat(MODULE).st_mode & 0o111 == 0o111
+    (tmp_path / "python3").symlink_to(
+        sys.executable
+    )  # as ansible's script module runs a copy of it
+    path = "%s:%s" % (tmp_path, os.environ["PATH"])
+    out = run(MODULE, "--version", env=dict(os.environ, PATH=path))
+    assert out == (0, "bpflookup %s\n" % bpf.__version__, "")
+
+
+@kernel
+def test_many_hosts_one_of_them_dead(tmp_path):
+    lines = [line for line in readme_block("xargs").splitlines() if line]
+    shutil.copy(MODULE, str(tmp_path / "bpflookup.py"))
+    (tmp_path / "hosts").write_text("one\ndead\ntwo\nwithout-the-map\nlast\n")
+    (tmp_path / "ssh").write_text(
+        '#!/bin/sh\nwhile [ "$1" = -o ]; do shift 2; done\nhost=$1; shift\n'
+        '[ $host != dead ] || exit 255\n[ $host != without-the-map ] || set -- false\nexec "$@"\n'
+    )
+    (tmp_path / "ssh").chmod(0o755)
+    (tmp_path / "python3").symlink_to(sys.executable)
+    name = "hosts_%d" % os.getpid()
+    with Map.create(HASH, u32, u32, 2, name=name) as m:
+        m[1] = 2
+        script = "\n".join(lines).replace("name flows", "name " + name)
+        path = "%s:%s" % (tmp_path, os.environ["PATH"])
+        status, out, err = run(
+            program("bash"), "-c", script, cwd=str(tmp_path), env=dict(os.environ, PATH=path)
+        )
+    assert (status, out) == (123, "") and "dead failed" in err and "without-the-map failed" in err
+    found = {one.name: one.read_text() for one in tmp_path.glob("*.*") if one.suffix != ".py"}
+    line = '{"key":[1,0,0,0],"value":[2,0,0,0]}\n'
+    if sys.byteorder == "little":
+        assert found == {host + ".ndjson": line for host in ("one", "two", "last")}
+
+
+def test_the_readmes_zipapp_keeps_the_status(tmp_path):
+    shutil.copy(MODULE, str(tmp_path / "bpflookup.py"))
+    (tmp_path / "python3").symlink_to(sys.executable)
+    env = dict(os.environ, PATH="%s:%s" % (tmp_path, os.environ["PATH"]))
+    assert run(program("sh"), "-ec", readme_block("zipapp"), cwd=str(tmp_path), env=env)[0] == 0
+    for words, status in ((["--version"], 0), (["nonsense"], 2), (["--from", "/no", "dump"], 1)):
+        assert run(tmp_path / "bpflookup.pyz", *words, env=env)[0] == status
+
+
+def test_every_pipe_of_the_readme_reads_the_program_at_once():
+    lines = [
+        line for line in readme().splitlines() if "< bpflookup.py" in line or "python3 -" in line
+    ]
+    assert len([line for line in lines if "python3 -E -" in line]) >= 3
+    assert not [line for line in lines if re.search(r"python3 - ", line)]
+
+
+def test_a_python_without_ctypes_is_told_what_to_install():
+    code = "import sys; sys.modules['_ctypes'] = None; sys.argv[0] = 'x'\n"
+    code += "import runpy; runpy.run_path(%r, run_name=%r)"
+    status, out, err = run(sys.executable, "-c", code % (MODULE, "__main__"))
+    assert (status, out, err.count("\n")) == (1, "", 1) and "install python3" in err
+    status, out, err = run(sys.executable, "-c", code % (MODULE, "bpflookup"))
+    assert (
+        status == 1
+        and "install python3" in err.splitlines()[-1]
+        and "ImportError" in err
+        or ("ModuleNotFoundError" in err)
+    )
+
+
+STDLIB = os.path.dirname(os.path.realpath(os.__file__))
+
+
+def initramfs(root, rows):
+    """Copy this Python, its libraries and what some rows of the README's table name to a directory; return its path."""
+    copied = set()
+
+    def copy(path):
+        if path not in copied:
+            copied.add(path)
+            os.makedirs(os.path.dirname(root + path), exist_ok=True)
+            shutil.copy(path, root + path)
+            if path.endswith(".so") or path == interpreter:
+                for library in re.findall(r"(/\S+) \(0x", run(program("ldd"), path)[1]):
+                    copy(library)
+
+    interpreter = os.path.realpath(sys.executable)
+    copy(interpreter)
+    for name in itertools.chain.from_iterable(rows):
+        for path in glob.glob(os.path.join(STDLIB, name)) + glob.glob(
+            os.path.join(STDLIB, "lib-dynload", name)
+        ):
+            if os.path.isfile(path):
+                copy(os.path.realpath(path))
+                continue
+            for directory, _, names in os.walk(path):
+                for one in names:
+                    if one.endswith(".py"):
+                        copy(os.path.join(os.path.realpath(directory), one))
+    shutil.copy(MODULE, root + "/bpflookup.py")
+    return interpreter
+
+
+# rows of the README's table -> commands that run with them, and what they print
+BARE = [
+    ("map show", "w_hash"),
+    ("--help", "usage: "),
+    ("map dump M", "01 02 03 04 05"),
+    ("--hex map dump W", "value: "),
+    ("map dump W", ": "),
+    ("map show M", "w_plain"),
+    ("map lookup M key 6 0 0 0", "06 00 00 00: 01 02 03 04 05"),
+    ("map getnext M", "next key: 06 00 00 00"),
+    ("map update M key hex 07000000 value 1 2 3 4 5", ""),
+    ("map delete M key 7 0 0 0", ""),
+    ("map layout M", "keys of 4 bytes"),
+    ("--trace map show M", "w_plain"),
+    ("probe", "map type hash"),
+]
+TYPES = [
+    ("map dump W", "proto=TCP"),
+    ("map layout W", "proto: enum"),
+    ("--metrics dump C", "# EOF"),
+]
+WITH_JSON = [
+    ("-j map show", '"w_hash"'),
+    ("-j map dump W", '"formatted"'),
+    ("--ndjson map dump W", '"proto":"TCP"'),
+    ("-p map lookup M key 6 0 0 0", '"0x06"'),
+    ("--key-type u32 --value-type u8[5] dump M", "6: [1 2 3 4 5]"),
+]
+NUMBERS = [
+    ("lookup M key 6", "01 02 03 04 05"),
+    ("lookup W key src=127.0.0.1,port=443,proto=6", "proto=TCP"),
+    ("lookup L key 10.1.2.0/24", "-5"),
+]
+CAPTURES = [("map save W /capture", "entries"), ("--from /capture map dump", "proto=TCP")]
+TIERS = [BARE, TYPES, WITH_JSON, NUMBERS, CAPTURES]
+
+
+@kernel
+@pytest.mark.parametrize("count", range(1, len(TIERS) + 1))
+def test_an_initramfs_with_the_readmes_list_works(count, pins, tmp_path):
+    if os.geteuid() or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        lacking("chroot(2)")
+    table = readme().split("| for | files, folders |")[1].split("\n\n")[0]
+    rows = [
+        re.findall(r"`([^`]+)`", line.split("|")[2])[0].split() for line in table.splitlines()[2:]
+    ]
+    assert len(rows) == len(TIERS)
+    interpreter = initramfs(str(tmp_path), rows[:count])
+    maps = {}
+    for short, name in (("M", "w_plain"), ("W", "w_hash"), ("L", "w_lpm"), ("C", "w_pc_array")):
+        with Map.from_pin(os.path.join(pins, name)) as m:
+            maps[short] = ["id", str(m.id)]
+    for line, wanted in TIERS[count - 1]:
+        words = [one for word in line.split() for one in maps.get(word, [word])]
+        answer = run(program("chroot"), tmp_path, interpreter, "-S", "-E", "/bpflookup.py", *words)
+        status, out, err = answer
+        untyped = count == 1 and line == "map dump W"  # the one line that tells why
+        assert status == 0 and wanted in out, (line, answer)
+        assert "--trace" in line or err.count("\n") == untyped, (line, answer)
+    for tier in TIERS[count:]:  # what is missing is told in a line
+        words = [one for word in tier[0][0].split() for one in maps.get(word, [word])]
+        answer = run(program("chroot"), tmp_path, interpreter, "-S", "-E", "/bpflookup.py", *words)
+        assert answer[0] in (0, 1) and "Traceback" not in answer[2], answer
+        assert answer[0] == 0 or "No module named" in answer[2], answer
 
 
 # ---- Bench: ratios in one run (pytest -m bench -s) --------------------------
