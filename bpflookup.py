@@ -5023,8 +5023,8 @@ def _progress(entries, info):
 
 # ---- 9. Command line --------------------------------------------------------
 
-# command -> usage, what it does, an example, what else its -h says.  The order is bpftool's: a prefix stands for the
-# first that it fits.  No line of help has more than 80 columns.
+# command -> usage, what it does, an example, what else its -h says.  The order is bpftool's: a
+# prefix stands for the first that it fits.  No line of help has more than 80 columns.
 # fmt: off
 _COMMANDS = {
     "show": ("[MAP]", "list the maps, or tell one's pins and users", "map show name flows", """\
@@ -5082,7 +5082,8 @@ It takes CAP_BPF, or a --token."""),
     "layout": ("MAP", "show offsets, holes, and Python that declares the types",
         "map layout name flows", """\
 Key and value as the map's BTF or --key-type and --value-type have them."""),
-    "watch": ("MAP [once] [interval SECONDS]", "show the entries live, with rates", "map watch id 5", """\
+    "watch": ("MAP [once] [interval SECONDS]", "show the entries live, with rates",
+        "map watch id 5", """\
 The entries whose numbers change fastest come first; what changed is marked.
 The numbers of a per-CPU map are added up.  'once' prints one interval and ends.
 Into a pipe it prints one list an interval."""),
@@ -5094,7 +5095,8 @@ other fields of the key make a histogram each.  Slot n stands for 2^(n-1) up to
         "map save name flows flows.capture", """\
 FILE holds the map's info, its BTF and every entry; it appears when it is whole.
 '--from FILE' stands for MAP in show, dump, lookup, layout and hist, anywhere."""),
-    "btf": ("offset TYPE.MEMBER | layout TYPE", "ask the kernel's BTF", "btf offset task_struct.comm", """\
+    "btf": ("offset TYPE.MEMBER | layout TYPE", "ask the kernel's BTF",
+        "btf offset task_struct.comm", """\
 offset: the byte at which a member lies; members of members with more dots,
 through pointers too: then an offset for each step.  layout: the type with
 offsets and holes, and Python that declares it.  --btf FILE asks another BTF."""),
@@ -5159,7 +5161,7 @@ def _stands_for(word, *names):
 
 _MAP_WORDS = ("id", "name", "pinned")
 _FLAG_WORDS = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
-# What can stand after MAP in the commands that take DATA: from there on all words are data's, see _Given.
+# What can stand after MAP in the commands that take DATA; from there on the words are _Given's.
 _CLAUSES = {
     "lookup": ("key",),
     "getnext": ("key",),
@@ -5171,8 +5173,11 @@ _CLAUSES = {
 
 
 class _Options:
-    """A command line: its options as attributes; .words, which commands take from the front; .data, what stands
-    after MAP from the first "key" or "value" on: there it is for the map's types to tell what a word is."""
+    """A command line: its options as attributes, and its words.
+
+    Commands take .words from the front.  .data is what stands after MAP from the first "key",
+    "value" or flag on: there the map's types tell what a word is.
+    """
 
     FLAGS = {
         "-j": "json",
@@ -5226,14 +5231,14 @@ class _Options:
         self.ended = bool(ended)
 
     def is_option(self, word):
-        """Whether a word is an option, where there can be one; after id, name and pinned only a known one is."""
+        """Whether a word is an option; after id, name and pinned only one that there is."""
         if word[:1] != "-" or not (word[1:2].isalpha() or word[1:2] == "-"):
             return False
         argument = self.words and self.words[-1] in _MAP_WORDS
         return not argument or word == "--" or self.sets(word) is not None
 
     def sets(self, word):
-        """Return the attributes that an option sets, None if there is no such option; -jp is -j -p."""
+        """Return the attributes that an option sets, None if there is none such; -jp is -j -p."""
         option = word.partition("=")[0]
         if option in self.VALUES:
             return [self.VALUES[option]]
@@ -5247,7 +5252,7 @@ class _Options:
         names, (option, sign, value) = self.sets(word), word.partition("=")
         if names is None:
             known = [one for one in list(self.FLAGS) + list(self.VALUES) if one[:2] == "--"]
-            raise _UsageError(_unknown("option", word, known))
+            raise _UsageError(_unknown("option " + word, word, known))
         if option in self.VALUES and not sign and not words:
             raise _UsageError("%s wants a value" % word)
         if option in self.VALUES:
@@ -5258,7 +5263,7 @@ class _Options:
         self.json = self.json or self.pretty
 
     def _data_follows(self, following):
-        """Whether the words so far end in what opens DATA: the command, MAP, then "key", "value" or a flag."""
+        """Whether the words so far are a command, MAP, and "key", "value" or a flag."""
         words = self.words[1:] if _is_map(self.words[0]) else self.words
         clauses = _CLAUSES.get(_command_name(words[0])) if words else None
         if not clauses:
@@ -5322,7 +5327,7 @@ class _Options:
         ]
 
     def given(self, view):
-        """Return (View, _Given) of the words of DATA; the view is another one if they end in --value-type."""
+        """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
         before = self.key_type, self.value_type
         if self.words:
             raise _UsageError("'key' or 'value' is needed, not '%s'" % self.words[0])
@@ -5372,9 +5377,9 @@ def _opens(clauses):
 
 
 def _map_length(words, can_follow):
-    """Return how many of the first words are MAP: 2 for "id N", "name S", "pinned PATH", 1 for N, S, /PATH.
+    """Return how many of the first words are MAP: 2 for "id N", "name S", "pinned PATH", else 1.
 
-    A shortened "n" may be a map's own name: it is that where what would stand behind "n S" can't follow a map.
+    A shortened "n" may be a map's own name: it is that where what stands behind "n S" can't follow.
     """
     kind = _stands_for(words[0], *_MAP_WORDS) if words else None
     if kind == words[0] if words else False:
@@ -5383,7 +5388,7 @@ def _map_length(words, can_follow):
 
 
 def _open_words(words, mode="r", token=None):
-    """Return the Map that MAP names, its keys and values bytes.  A path is taken as it is, blanks and all."""
+    """Return the Map that MAP names, of bytes.  A path is taken as it is, blanks and all."""
     kind, which = _stands_for(words[0], *_MAP_WORDS) if words[1:] else None, words[-1]
     if words == [kind] or words[0] in _MAP_WORDS and not words[1:]:
         raise _UsageError("what follows '%s' is needed" % words[0])
@@ -5403,9 +5408,9 @@ def _open_words(words, mode="r", token=None):
 
 
 def _unknown(what, word, names):
-    """Return the message that a word is none of the names, and which it may have been meant for."""
+    """Return the message that what is unknown, and which of the names its word was meant for."""
     near = _nearest(word, names)
-    return "unknown %s '%s'%s" % (what, word, near and "; is it %s?" % " or ".join(near) or "")
+    return "unknown %s%s" % (what, "; is it %s?" % " or ".join(near) if near else "")
 
 
 def _nearest(word, names):
@@ -5427,7 +5432,7 @@ def _nearest(word, names):
 
 
 class _Closed:
-    """Standard output that whoever started us has closed: nothing is lost as long as nothing is written."""
+    """Standard output that was closed when we started: no harm until something is written."""
 
     failure = None
 
@@ -5486,7 +5491,7 @@ def _give_up_stdout():
 
 
 def _complain(options, problem, status, miss=None):
-    """Tell a problem: as JSON where that was asked for, and in one line to people; return the exit status."""
+    """Tell a problem, in one line and as JSON where that is asked for; return the exit status."""
     told = False
     try:
         if options and options.json:
@@ -5504,7 +5509,7 @@ def _complain(options, problem, status, miss=None):
 
 
 def _complain_in_json(options, problem, miss):
-    """Print a problem as JSON; return whether a miss needs no other words.  What was begun is only brought to an end."""
+    """Print a problem as JSON, or only end what was begun; return whether that tells a miss."""
     if options.unfinished:
         sys.stdout.write(options.unfinished + "\n")
         return False
@@ -5542,11 +5547,13 @@ def _run(options):
         words.pop(0)
     word = words.pop(0) if words else "help" if options.help else ""
     name = _command_name(word)
-    options.command = _SAME.get(name, name)
     if name is None:
-        raise _UsageError(_unknown("command", word, _COMMANDS) if word else "a command is needed")
+        raise _UsageError(
+            _unknown("command '%s'" % word, word, _COMMANDS) if word else "a command is needed"
+        )
     if options.help and name != "help":
         words[:], name = [name], "help"
+    options.command = _SAME.get(name, name)
     command = globals()["_" + options.command]
     with trace() if options.trace else _Nothing():
         options.token = options.token and create_token(options.token)
@@ -5572,7 +5579,7 @@ def _help(options):
             print("  %-9s %s" % (name, text))
         return print("\nCOMMAND -h tells more of one.\n\n%s" % _WORDS_HELP)
     if name not in _COMMANDS:
-        raise _UsageError(_unknown("command", name, _COMMANDS))
+        raise _UsageError(_unknown("command '%s'" % name, name, _COMMANDS))
     usage, text, example, _ = _COMMANDS[name]
     _, same, _, more = _COMMANDS[_SAME.get(name, name)]
     text = text if text == same else "%s: %s" % (text, same)
@@ -5853,7 +5860,7 @@ def _create(options):
         word = options.words.pop(0)
         name = _stands_for(word, *_SETTINGS)
         if name is None:
-            raise _UsageError(_unknown("word", word, _SETTINGS))
+            raise _UsageError(_unknown("word '%s'" % word, word, _SETTINGS))
         if name == "inner_map":
             settings["inner"] = options.view(rest=None).source
         else:
@@ -5866,7 +5873,7 @@ def _create(options):
 
 
 def _setting(name, word):
-    """Return what a word says for a setting: text, the number of a map type by its name, or a number."""
+    """Return what a word says for a setting: text, the number of a map type, or a number."""
     if name == "name":
         return word
     types = {text: number for number, text in _MAP_TYPE_NAMES.items()}
@@ -5876,7 +5883,7 @@ def _setting(name, word):
         return _number(word)
     except ValueError:
         if name == "type":
-            raise _UsageError(_unknown("map type", word, types)) from None
+            raise _UsageError(_unknown("map type '%s'" % word, word, types)) from None
         raise _UsageError("%s takes a number, not '%s'" % (name, word)) from None
 
 
@@ -6006,12 +6013,12 @@ def parse_type(text):
 
 
 class _Given:
-    """What stands after MAP: .key and .value, words of DATA or None; .flag, a number; .cpu, text or None.
+    """What stands after MAP: .key, .value: words of DATA; .flag: a number; .cpu: text.  Or None.
 
-    As in bpftool key and value come in any order, flags anywhere between.  What stands behind DATA (a flag, cpu=N, an
-    option, the other clause) is told from it by where DATA is complete:
+    As in bpftool key and value come in any order, flags anywhere between.  What stands behind DATA
+    (a flag, cpu=N, an option, the other clause) is told from it by where DATA is complete:
     - with as many bytes as the type has, in decimal or after "hex", whatever else they could mean;
-    - with one word where the type is a number; with the last NAME=VALUE of a record; with JSON's last bracket;
+    - with one word where the type is a number, with a record's last NAME=VALUE, with JSON's end;
     - text of several words goes on to the end, to "value", or to a flag that is spelled out.
     The first word is DATA whatever it is.
     """
@@ -6033,7 +6040,7 @@ class _Given:
                 raise _UsageError("unexpected '%s'" % words[0])
 
     def missed(self, key):
-        """Return the message that there is no such key: as it was typed, and the bytes that were looked for."""
+        """Return the message that there is no such key: as it was typed, and its bytes."""
         typed = " ".join(self.key)
         return "no such key: %s" % (
             _hex(key) if _bytes_end(self.key, len(key), bytes) else "%s (%s)" % (typed, _hex(key))
@@ -6108,14 +6115,14 @@ class _Given:
         return count
 
     def _next_clause(self, words):
-        """Return where the other clause begins, a word that is spelled out before one that is not."""
+        """Return where the other clause begins; a word that is spelled out goes first."""
         others = [one for one in ("key", "value") if one in self.wanted]
         inner = range(1, len(words) - 1)
         full = [at for at in inner if words[at] in others]
         return (full or [at for at in inner if _stands_for(words[at], *others)] or [len(words)])[0]
 
     def _text_end(self, words):
-        """Return how many words are text: those before a flag that is spelled out, and before cpu=N."""
+        """Return how many words are text: those before a flag that is spelled out and cpu=N."""
         end, flag, cpu = len(words), False, False
         while end > 1:
             word = words[end - 1]
@@ -6130,7 +6137,7 @@ class _Given:
 
 
 def _is_text(ctype):
-    """Whether text of several words can be a value of a type: of an array of char, alone or as a record's only field."""
+    """Whether a type holds text: an array of char, alone or as a record's only field."""
     while _is_record(ctype) and len(_fields(ctype)) == 1:
         ctype = _fields(ctype)[0].type
     return _is_array(ctype) and ctype._type_ is ctypes.c_char
@@ -6155,7 +6162,7 @@ def _field_names(ctype):
 
 
 def _held(map_type, words):
-    """Return what kind of name a value is that says which map or program is meant, None if it is none."""
+    """Return the kind of name that a value is for a map or program, None if it is none."""
     kinds = _MAP_WORDS + (("tag",) if map_type == BPF_MAP_TYPE_PROG_ARRAY else ())
     return _stands_for(words[0], *kinds) if map_type in _FD_VALUE_TYPES and words[1:] else None
 
@@ -6171,7 +6178,7 @@ def _hex_bytes(word):
 
 
 def _byte(word):
-    """Return the number of a word that looks like bpftool's byte, None if it does not: 10, 0x0a, 012."""
+    """Return the number of a word like bpftool's bytes: 10, 0x0a, 012; None for another."""
     if not "0" <= word[:1] <= "9" or set(word) - set("0123456789abcdefxABCDEFX"):
         return None
     try:
@@ -6237,7 +6244,7 @@ def _bytes_given(words, size, ctype):
 
 
 def _is_one_byte(number, size, ctype):
-    """Whether a lone number is bpftool's byte: where nothing is known of it, or 255 for a signed one."""
+    """Whether a lone number is a byte as in bpftool: of no type, or 255 for a signed one."""
     return size == 1 and (ctype is bytes or _is_int(ctype) and number > _int_range(ctype)[1] > 1)
 
 
