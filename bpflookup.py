@@ -5344,11 +5344,20 @@ class _Options:
         except AmbiguousName as several:
             if self.ndjson or self.metrics:
                 raise
-            found = []
-            for map_id in several.ids:
-                self.words[:] = ["id", str(map_id)]
+            return self._views_of(several.ids)
+
+    def _views_of(self, ids):
+        """Return a View of each map that is still there."""
+        found, gone = [], None
+        for map_id in ids:
+            self.words[:] = ["id", str(map_id)]
+            try:
                 found.append(self.view())
-            return found
+            except MapNotFound as error:
+                gone = error
+        if gone and not found:
+            raise gone
+        return found
 
     def take(self, what, keyword=None):
         """Take the next word, which is what; keyword, if given, is that word and may be shortened."""
@@ -5599,39 +5608,44 @@ def _program():
 def _show(options):
     views = options.views() if options.words or options.file else []
     infos = [view.info for view in views] or list(maps())
+    for view in views:  # we are no user of it
+        if isinstance(view.source, Map):
+            view.source.close()
     pinned = pins() if not options.file and (options.bpffs or not options.json) else {}
     if options.json:
-        shown = [_info_json(info, pinned.get(info.id)) for info in infos]
+        # bpftool tells of each map where it is pinned as soon as any is
+        shown = [_info_json(info, pinned.get(info.id, []) if pinned else None) for info in infos]
         return options.put(shown[0] if len(views) == 1 else shown)
     for info in infos:
-        known = _info_json(info)
         used = users(info.id) if views and not options.file else {}
-        print(_headline(info))
-        words = (
-            "bytes_key",
-            "bytes_value",
-            "max_entries",
-            "bytes_memlock",
-            "owner_prog_type",
-            "btf_id",
-            "frozen",
-        )
-        print(
-            "\t"
-            + "  ".join(
-                "%s %s" % (word.replace("bytes_", ""), known[word])
-                for word in words
-                if word in known
-            )
-        )
-        for what, things in (
-            ("pinned", pinned.get(info.id)),
-            ("programs", used.get("progs")),
-            ("processes", used.get("pids")),
-        ):
-            if things:
-                print("\t%s %s" % (what, ", ".join(things)))
+        _show_one(info, pinned.get(info.id), used)
     return None
+
+
+# What a map's second line tells, in bpftool's names for it.
+_SHOWN_NUMBERS = (
+    "bytes_key",
+    "bytes_value",
+    "max_entries",
+    "bytes_memlock",
+    "owner_prog_type",
+    "btf_id",
+    "frozen",
+)
+
+
+def _show_one(info, pinned, used):
+    """Print what people want to know of a map."""
+    known = _info_json(info)
+    numbers = ["%s %s" % (word, known[word]) for word in _SHOWN_NUMBERS if word in known]
+    print("%s\n\t%s" % (_headline(info), "  ".join(numbers).replace("bytes_", "")))
+    for what, things in (
+        ("pinned", pinned),
+        ("programs", used.get("progs")),
+        ("processes", used.get("pids")),
+    ):
+        if things:
+            print("\t%s %s" % (what, ", ".join(things)))
 
 
 def _headline(info):
@@ -5641,7 +5655,8 @@ def _headline(info):
 
 def _info_json(info, pinned=None):
     """Return a map's info as bpftool names it, without what the kernel does not tell."""
-    owner = info.owner_prog_type
+    owned = info.type == BPF_MAP_TYPE_PROG_ARRAY  # newer kernels tell it of others too
+    owner = info.owner_prog_type if owned else None
     known = {
         "id": info.id,
         "type": map_type_name(info.type),
@@ -5652,7 +5667,7 @@ def _info_json(info, pinned=None):
         "max_entries": info.max_entries,
         "bytes_memlock": info.memlock,
         "owner_prog_type": owner and dict(enumerate(_PROG_TYPES)).get(owner, owner),
-        "owner_jited": info.owner_jited,
+        "owner_jited": info.owner_jited if owned else None,
         "frozen": None if info.frozen is None else int(info.frozen),
         "btf_id": info.btf_id or None,
         "pinned": pinned,
@@ -5660,59 +5675,152 @@ def _info_json(info, pinned=None):
     return {name: value for name, value in known.items() if value is not None}
 
 
-# Those of whose indices bpftool says that there is no entry.
-_HOLED_TYPES = frozenset(
+# Arrays of descriptors: bpftool tells of each index what its lookup said, which may be an error.
+_DESCRIPTOR_ARRAYS = frozenset(
     (
+        BPF_MAP_TYPE_PERF_EVENT_ARRAY,
+        BPF_MAP_TYPE_CGROUP_ARRAY,
         BPF_MAP_TYPE_DEVMAP,
         BPF_MAP_TYPE_SOCKMAP,
         BPF_MAP_TYPE_CPUMAP,
+        BPF_MAP_TYPE_XSKMAP,
         BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
     )
 )
 
 
+class _Unread:
+    """What a dump has in place of a value that could not be read: .text, what the errno means."""
+
+    def __init__(self, code):
+        self.code, self.text = code, os.strerror(code)
+
+
+def _looked_up(source, key):
+    """Return a value, an _Unread, or None where there is none."""
+    try:
+        return source.get(key)
+    except SyscallError as error:
+        return _Unread(error.errno)
+
+
+def _entries(view):
+    """Yield (key, value or _Unread) of a source, as bytes; None for an index without a value."""
+    source, info = view.source, view.info
+    if info.type in _DESCRIPTOR_ARRAYS:
+        there = None if isinstance(source, Map) else dict(view.entries())
+        for index in range(info.max_entries):
+            key = index.to_bytes(info.key_size, source.order)
+            yield key, _looked_up(source, key) if there is None else there.get(key)
+        return
+    if not isinstance(source, Map) or info.type in _BATCH_TYPES or not info.key_size:
+        yield from view.entries()
+        return
+    seen = set()
+    try:
+        for key, value in view.entries():
+            seen.add(key)
+            yield key, value
+    except SyscallError:  # one lookup's, or that of a type without next key: then it comes again
+        yield from _walked(source, seen)
+
+
+def _walked(source, seen):
+    """Yield (key, value or _Unread) of the keys that were not seen, a lookup each."""
+    key, steps = source.next_key(), 0
+    while key is not None and steps <= 20 * source.max_entries + 1000:
+        if key not in seen:
+            seen.add(key)
+            value = _looked_up(source, key)
+            if value is not None:
+                yield key, value
+        key, steps = source.next_key(key), steps + 1
+
+
 def _dump(options):
     views = options.views()
-    for view in views:
-        if views[1:]:  # each with a head, then
-            known, first = _info_json(view.info), view is views[0]
-            head = {name: known[name] for name in ("id", "type", "name", "flags")}
-            print(
-                ("[" if first else ",") + options.text(head).rstrip("}\n ") + ',"elements":'
-                if options.json
-                else "\n" * (not first) + _headline(view.info)
-            )
-        _dump_one(options, view)
-        if views[1:] and options.json:
-            print("}]" if view is views[-1] else "}")
-
-
-def _dump_one(options, view):
-    entries, count = _progress(view.entries(), view.info), 0
-    if options.json and view.info.type in _HOLED_TYPES:
-        there = dict(entries)
-        entries = (
-            (key, there.get(key))
-            for key in (
-                index.to_bytes(4, view.source.order) for index in range(view.info.max_entries)
-            )
-        )
-    if options.ndjson or options.metrics:
-        for line in (
-            view.json_lines(entries, whole=True) if options.ndjson else view.metrics(entries)
-        ):
-            print(line)
-        return
-    for count, (key, value) in enumerate(entries, 1):
+    _hint_at_json(options, views[0])
+    if not views[1:]:
+        return _dump_one(options, views[0])
+    for view in views:  # each with a head, then
+        first, last = view is views[0], view is views[-1]
+        known = _info_json(view.info)
+        head = {name: known[name] for name in ("id", "type", "name", "flags")}
         if options.json:
-            sys.stdout.write("[" if count == 1 else ",")
-            options.put(view.bpftool(key, value), "")
+            start = options.text(head).rstrip("}\n ") + ',"elements":'
+            print(("[" if first else ",") + start)
         else:
-            print((view.hexadecimal if options.hex else view.human)(key, value))
+            print("\n" * (not first) + _headline(view.info))
+        _dump_one(options, view, "}]")
+        if options.json:
+            print("}]" if last else "}")
+    return None
+
+
+def _hint_at_json(options, view):
+    """Tell who pipes a map with BTF into jq, as bpftool's plain dump can be, what to ask for."""
+    asked = options.json or options.ndjson or options.metrics or options.hex
+    if asked or options.file or not view.source.btf:
+        return
+    try:
+        terminal = os.isatty(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):  # no file: a caller of main
+        return
+    if not terminal:
+        sys.stderr.write("bpflookup: this is the form for people; -j prints bpftool's JSON\n")
+
+
+def _dump_one(options, view, closing=""):
+    """Print the entries of a map; closing: what ends the JSON around it."""
     if options.json:
-        print("]" if count else "[]")
-    else:
-        print("Found %d element%s" % (count, "" if count == 1 else "s"))
+        return _dump_json(options, view, closing)
+    if options.ndjson or options.metrics:
+        whole = view.info.type in _BATCH_TYPES  # no lookup of its own that could fail
+        form = partial(view.json_lines, whole=whole) if options.ndjson else view.metrics
+        for line in form(_readable(options, view)):
+            print(line)
+        return None
+    count = 0
+    for key, value in _progress(_entries(view), view.info):
+        if isinstance(value, _Unread):
+            shown = _hex(key) if options.hex else _words(view.plain(key, "key"), view.key)
+            why = errno_name(value.code) if value.code == ENOTSUPP else value.text
+            print(("key: %s  value: <%s>" if options.hex else "%s: <%s>") % (shown, why))
+        elif value is not None:
+            count += 1
+            print((view.hexadecimal if options.hex else view.human)(key, value))
+    return print("Found %d element%s" % (count, "" if count == 1 else "s"))
+
+
+def _readable(options, view):
+    """Yield the entries that have a value, and print those that can't be read if it is as JSON."""
+    for key, value in _progress(_entries(view), view.info):
+        if not isinstance(value, _Unread):
+            if value is not None:
+                yield key, value
+        elif options.ndjson:
+            options.put({"key": view.plain(key, "key"), "error": value.text})
+
+
+def _dump_json(options, view, closing):
+    """Print the entries of a map as bpftool does, an array that ends whatever happens."""
+    start, options.unfinished = "[", "[]" + closing
+    options.text(None)  # json is there, before the array is begun
+    for key, value in _progress(_entries(view), view.info):
+        value = _Unread(errno.ENOENT) if value is None else value
+        sys.stdout.write(start)
+        if isinstance(value, _Unread):
+            options.put({"key": _hex_list(key), "value": {"error": value.text}}, "")
+        else:
+            options.put(view.bpftool(key, value), "")
+        start, options.unfinished = ",", "]" + closing
+    print("]" if start == "," else "[]")
+    options.unfinished = ""
+
+
+def _hex_list(raw):
+    """Return bytes as bpftool's JSON has them."""
+    return ["0x%02x" % byte for byte in raw]
 
 
 def _lookup(options):

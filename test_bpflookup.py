@@ -7716,9 +7716,7 @@ def test_json_of_every_type_is_bpftools(label, state, cgroup):
         surplus = (
             label.endswith("cgroup_storage") and state == "one" and KERNEL < (6, 1)
         )  # a key of no entry
-        if (
-            label not in ("perf_event_array", "cgroup_array", "xskmap") and not surplus
-        ):  # nothing to read
+        if not surplus:
             equal_json("dump", *m)
         equal_json("getnext", *m)
         if label != "bloom_filter":  # there bpftool looks up what its own buffer holds
@@ -7871,6 +7869,152 @@ def test_what_goes_away_while_it_is_listed_is_left_out(pins, witness, monkeypatc
         monkeypatch.setattr(bpf, "_syscall", inject)
         assert lowest not in [info.id for info in bpf.maps()]
         assert any(text.endswith(" fill") for text in bpf.users(m.id)["progs"]) and not first
+
+
+@kernel
+@pytest.mark.parametrize("kind", ["sockmap", "sockhash", "reuseport_sockarray"])
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_value_that_cant_be_read_is_that_entrys_error(kind, size):
+    """Sockets in values of 4 bytes, which only programs can use, and of 8, which lookups give cookies for."""
+    map_type = {name: one for one, name in bpf._MAP_TYPE_NAMES.items()}[kind]
+    with socket.socket() as server, socket.socket() as client:
+        server.bind(("127.0.0.1", 0))
+        server.listen(1)
+        client.connect(server.getsockname())
+        with created(map_type, key_size=4, value_size=size, max_entries=3) as m:
+            if kind != "reuseport_sockarray":
+                m.update(bytes(u32(1)), client)
+            found = equal_json("dump", "id", m.id)
+            out = done("dump", "id", m.id)
+            readable = [entry for entry in found if isinstance(entry["value"], list)]
+            assert out.endswith("Found %d element%s\n" % (len(readable), "s"[len(readable) == 1 :]))
+            lines = done("--ndjson", "dump", "id", m.id).splitlines()
+            there = [entry for entry in found if "No such file" not in str(entry)]
+            assert len(lines) == len(there) == out.count("\n") - 1
+            for entry, line in zip(there, map(json.loads, lines)):
+                assert ("error" in line) == ("error" in entry["value"])
+            hexes = done("--hex", "dump", "id", m.id)
+            assert hexes.count("<") == len([entry for entry in there if "error" in entry["value"]])
+
+
+@kernel
+@pytest.mark.parametrize("code", [errno.EIO, errno.EPERM, errno.ENOMEM, bpf.ENOTSUPP])
+def test_a_dump_that_breaks_off_is_whole_json(code, monkeypatch):
+    real, count = bpf._syscall, [0]
+
+    def inject(number, cmd, ref, size):
+        if cmd == failing:
+            count[0] += 1
+            element = cmd == bpf.BPF_MAP_LOOKUP_ELEM
+            if (
+                element
+                and ctypes.string_at(ref._obj.elem.key, 4) == bytes(u32(4))
+                or (not element and count[0] == 2)
+            ):
+                ctypes.set_errno(code)
+                return -1
+        return real(number, cmd, ref, size)
+
+    failing = bpf.BPF_MAP_LOOKUP_ELEM
+    with created(bpf.BPF_MAP_TYPE_DEVMAP_HASH, u32, u32, 8) as m:
+        for key in (3, 4, 5):
+            m[key] = 1  # the loopback device
+        monkeypatch.setattr(bpf, "_syscall", inject)
+        for words in (["-j"], ["-p"], ["--ndjson"], []):
+            count[0] = 0
+            out = done(*(words + ["dump", "id", m.id]))
+            if words in (["-j"], ["-p"]):  # the others come all the same, each once
+                entries = json.loads(out)
+                assert len(entries) == 3 and len({str(entry["key"]) for entry in entries}) == 3
+            assert out.count(os.strerror(code)) == (words != [] or code != bpf.ENOTSUPP)
+        failing = bpf.BPF_MAP_GET_NEXT_KEY
+        for option in ("-j", "-p"):
+            count[0] = -1  # the third question fails, at which one entry is out
+            status, out, err = main(option, "dump", "id", m.id)
+            assert isinstance(json.loads(out), list) and (status == 0 or err.count("\n") == 1)
+    name = "b%d_%d" % (code, os.getpid())
+    with Map.create(HASH, u32, u32, 8, name=name) as m, Map.create(
+        HASH, u32, u32, 8, name=name
+    ) as n:
+        m[1] = n[1] = 2
+        failing = bpf.BPF_MAP_LOOKUP_BATCH
+        for option in ("-j", "-p"):
+            for nth in range(6):
+                count[0] = 2 - nth
+                status, out, err = main(option, "dump", "name", name)
+                assert [one["id"] for one in json.loads(out)][:1] in ([m.id], [])
+                assert status == 0 or err.count("\n") == 1
+
+
+@kernel
+def test_pins_are_told_of_every_map_as_soon_as_one_is_pinned(bpffs):
+    with Map.create(HASH, u32, u32, 1) as m, Map.create(HASH, u32, u32, 1) as n:
+        m.pin(bpffs + "/m")
+        assert equal_json("show", "id", m.id, option="-jf")["pinned"] == [bpffs + "/m"]
+        assert equal_json("show", "id", n.id, option="-jf")["pinned"] == []
+        assert "pinned" not in equal_json("show", "id", n.id)
+        listed = {info["id"]: info for info in json.loads(done("-jf", "map", "show"))}
+        assert listed[m.id]["pinned"] == [bpffs + "/m"] and listed[n.id]["pinned"] == []
+        assert "\tpinned" not in done("show", "id", n.id)
+
+
+@kernel
+def test_only_a_prog_arrays_owner_is_told():
+    for map_type in (bpf.BPF_MAP_TYPE_CPUMAP, bpf.BPF_MAP_TYPE_DEVMAP, bpf.BPF_MAP_TYPE_PROG_ARRAY):
+        with created(map_type, u32, u32, 2) as m:
+            info = m.info
+            info.owner_prog_type, info.owner_jited = 6, True  # as newer kernels have it for all
+            told = bpf._info_json(info)
+            assert ("owner_prog_type" in told, "owner_jited" in told) == (
+                (map_type == bpf.BPF_MAP_TYPE_PROG_ARRAY,) * 2
+            )
+
+
+@kernel
+def test_show_does_not_tell_its_own_process(bpffs):
+    with Map.create(HASH, u32, u32, 1, name="alone") as m:
+        m.pin(bpffs + "/alone")
+    for words in (["pinned", bpffs + "/alone"], ["name", "alone"]):
+        status, out, err = command("map", "show", *words)
+        assert (status, err) == (0, "") and "processes" not in out and "\tpinned" in out
+
+
+@kernel
+@pytest.mark.parametrize("option", ["-j", "--hex", "--ndjson"])
+def test_one_of_several_maps_of_a_name_may_vanish(option, monkeypatch):
+    real = bpf._fd_by_id
+    for gone in (0, 1, 2):
+        name = "v%d%s%d" % (gone, option[-1:], os.getpid())
+        maps = [Map.create(HASH, u32, u32, 1, name=name) for _ in range(3)]
+        ids = [m.id for m in maps]
+
+        def fd_by_id(map_id, flags):
+            if map_id == ids[gone] and asked.append(map_id) is None and len(asked) > 1:
+                raise bpf._error(errno.ENOENT, bpf.BPF_MAP_GET_FD_BY_ID, "map %d" % map_id)
+            return real(map_id, flags)
+
+        asked = []
+        monkeypatch.setattr(bpf, "_fd_by_id", fd_by_id)
+        if option == "--ndjson":
+            assert "3 maps are named" in main(option, "dump", "name", name)[2]
+        else:
+            out = done(option, "dump", "name", name)
+            told = [entry["id"] for entry in json.loads(out)] if option == "-j" else out
+            assert told == ids[:gone] + ids[gone + 1 :] or out.count("Found 0") == 2
+        monkeypatch.setattr(bpf, "_fd_by_id", real)
+        for m in maps:
+            m.close()
+
+
+@kernel
+def test_who_pipes_the_form_for_people_is_told_of_j(pins):
+    for name, hinted in (("w_hash", True), ("w_rodata", True), ("w_plain", False)):
+        for words in ([], ["-j"], ["--ndjson"], ["--hex"]):
+            status, out, err = command(*(words + ["map", "dump", "pinned", pins + "/" + name]))
+            assert status == 0 and err.count("\n") == (hinted and not words), (words, err)
+            assert not err or "-j" in err and out == done("dump", "pinned", pins + "/" + name)
+    status, text = in_a_terminal(["dump", pins + "/w_lru"])
+    assert "-j" not in text and "Found" in text
 
 
 FLOW_FIELDS, IP = (
@@ -9833,7 +9977,7 @@ def test_an_initramfs_with_the_readmes_list_works(count, pins, tmp_path):
         words = [one for word in line.split() for one in maps.get(word, [word])]
         answer = run(program("chroot"), tmp_path, interpreter, "-S", "-E", "/bpflookup.py", *words)
         status, out, err = answer
-        untyped = count == 1 and line == "map dump W"  # the one line that tells why
+        untyped = line == "map dump W"  # the one line that tells why, and with types that of -j
         assert status == 0 and wanted in out, (line, answer)
         assert "--trace" in line or err.count("\n") == untyped, (line, answer)
     for tier in TIERS[count:]:  # what is missing is told in a line
