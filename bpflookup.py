@@ -5783,7 +5783,7 @@ def _dump_one(options, view, closing=""):
     count = 0
     for key, value in _progress(_entries(view), view.info):
         if isinstance(value, _Unread):
-            shown = _hex(key) if options.hex else _words(view.plain(key, "key"), view.key)
+            shown = _key_text(options, view, key)
             why = errno_name(value.code) if value.code == ENOTSUPP else value.text
             print(("key: %s  value: <%s>" if options.hex else "%s: <%s>") % (shown, why))
         elif value is not None:
@@ -5843,21 +5843,17 @@ def _getnext(options):
         raise _Miss(
             "no next key; " + what, {"error": "can't get next key: No such file or directory"}
         )
-    shown = lambda raw: (
-        raw
-        and (
-            ["0x%02x" % byte for byte in raw]
-            if options.json
-            else _hex(raw)
-            if options.hex
-            else _words(view.plain(raw, "key"), view.key)
-        )
-    )
     if options.json:
-        return options.put({"key": shown(key), "next_key": shown(following)})
+        shown = key and _hex_list(key)
+        return options.put({"key": shown, "next_key": _hex_list(following)})
     if key is not None:
-        print("key: %s" % shown(key))
-    return print("next key: %s" % shown(following))
+        print("key: %s" % _key_text(options, view, key))
+    return print("next key: %s" % _key_text(options, view, following))
+
+
+def _key_text(options, view, key):
+    """Return a key in words or, with --hex, in hex."""
+    return _hex(key) if options.hex else _words(view.plain(key, "key"), view.key)
 
 
 def _update(options):
@@ -5997,20 +5993,15 @@ def _setting(name, word):
 
 def _layout(options):
     view = options.view()
-    typed = [
-        (what, ctype)
-        for what, ctype in (("key", view.key), ("value", view.value))
-        if ctype is not bytes
-    ]
+    types = (("key", view.key), ("value", view.value))
+    typed = [(what, ctype) for what, ctype in types if ctype is not bytes]
     if options.json:
         return options.put({what: describe_layout(ctype).split("\n") for what, ctype in typed})
-    for what, ctype in typed or [("", bytes)]:
-        print(
-            "%s:\n%s\n\n%s" % (what, describe_layout(ctype), python_source(ctype, what))
-            if typed
-            else "keys of %d bytes, values of %d; no BTF: %s"
-            % (view.info.key_size, view.info.value_size, view.source._no_btf)
-        )
+    for what, ctype in typed:
+        print("%s:\n%s\n\n%s" % (what, describe_layout(ctype), python_source(ctype, what)))
+    if not typed:
+        sizes = (view.info.key_size, view.info.value_size, view.source._no_btf)
+        print("keys of %d bytes, values of %d; no BTF: %s" % sizes)
     return None
 
 
@@ -6030,18 +6021,20 @@ def _btf(options):
     what = options.take("offset or layout")
     if what not in ("offset", "layout"):
         raise _UsageError("offset or layout is needed, not '%s'" % what)
-    btf, name = (
-        BTF.from_file(options.btf) if options.btf else BTF.from_vmlinux(),
-        options.take("a type"),
-    )
+    name = options.take("a type")
     name += "".join(" " + word for word in options.words)  # "struct task_struct"
-    if what == "layout":
-        table, source = btf.describe(name), btf.python_source(name)
-        return (
-            options.put({"layout": table.split("\n"), "python": source.split("\n")})
-            if options.json
-            else print("%s\n\n%s" % (table, source))
-        )
+    btf = BTF.from_file(options.btf) if options.btf else BTF.from_vmlinux()
+    return (_btf_layout if what == "layout" else _btf_offset)(options, btf, name)
+
+
+def _btf_layout(options, btf, name):
+    table, source = btf.describe(name), btf.python_source(name)
+    if options.json:
+        return options.put({"layout": table.split("\n"), "python": source.split("\n")})
+    return print("%s\n\n%s" % (table, source))
+
+
+def _btf_offset(options, btf, name):
     name, _, path = name.partition(".")
     if not path:
         members = [member[0] for member in btf.members(name) if member[0]]
@@ -6050,20 +6043,16 @@ def _btf(options):
     steps = btf.offsetof(name, path)
     steps = steps if isinstance(steps, tuple) else (steps,)
     if options.json:
-        return options.put(
-            [{"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps]
-        )
-    return print(
-        " -> ".join(
-            "%d" % step
-            + (
-                " bits %d..%d" % (step.bit_offset % 8, step.bit_offset % 8 + step.bits - 1)
-                if step.bits
-                else ""
-            )
-            for step in steps
-        )
-    )
+        names = ("offset", "bit_offset", "bits")
+        return options.put([dict(zip(names, (step, step.bit_offset, step.bits))) for step in steps])
+    return print(" -> ".join(map(_offset_text, steps)))
+
+
+def _offset_text(step):
+    """Return an Offset in words: "8", or "8 bits 3..5"."""
+    first = step.bit_offset % 8
+    bits = " bits %d..%d" % (first, first + step.bits - 1) if step.bits else ""
+    return "%d%s" % (step, bits)
 
 
 # What people write for a type, a key, a value.
@@ -6665,73 +6654,63 @@ def histogram(counts, linear=False, width=40):
 
 def _probe(options):
     options.end()
-    token = options.token
-    checks = [
-        (
-            "Linux",
-            lambda: (
-                "%s on %s, Python %s"
-                % (os.uname().release, os.uname().machine, sys.version.split()[0])
-            ),
-        ),
-        ("bpf(2)", lambda: "number %d" % syscall_number()),
-        ("possible CPUs", lambda: " ".join(map(str, possible_cpus()))),
-        ("maps and programs by id", lambda: "%d maps" % sum(1 for _ in maps())),
-        ("the kernel's BTF", lambda: "%d types" % BTF.from_vmlinux().count),
-        (
-            "batches, exact scans",
-            lambda: _probe_map(token, BPF_MAP_TYPE_HASH, lambda m: m.exact_scan),
-        ),
-        ("freeze", lambda: _probe_map(token, BPF_MAP_TYPE_ARRAY, lambda m: m.freeze())),
-        (
-            "mapped arrays",
-            lambda: _probe_map(
-                token, BPF_MAP_TYPE_ARRAY, lambda m: m.mmap().close(), BPF_F_MMAPABLE
-            ),
-        ),
-        ("BPF tokens", _probe_token),
-    ]
-    checks += [
-        (name, lambda bit=bit: _capability(bit))
-        for name, bit in (
-            ("CAP_BPF", _CAP_BPF),
-            ("CAP_PERFMON", 38),
-            ("CAP_NET_ADMIN", _CAP_NET_ADMIN),
-            ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN),
-        )
-    ]
-    checks += [
-        ("map type " + name, lambda map_type=map_type: _probe_map(token, map_type, lambda m: None))
-        for map_type, name in sorted(_MAP_TYPE_NAMES.items())
-    ]
-    checks.insert(3, ("RLIMIT_MEMLOCK", lambda: "%s bytes; charged before Linux 5.11" % _memlock()))
-    rows = [(what,) + _outcome(check) for what, check in checks]
-    rows = [
-        (what, there, text or ("" if there else "not held by this process"))
-        for what, there, text in rows
-    ]
-    setting = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip()
-    mounts = _bpffs_mounts()
-    rows[3:3] = [
-        ("initial user namespace", not _in_user_namespace(), "capabilities count only there"),
-        (
-            "unprivileged bpf(2)",
-            setting == "0",
-            "kernel.unprivileged_bpf_disabled: " + (setting or "unknown"),
-        ),
-        (
-            "bpffs",
-            bool(mounts),
-            " ".join(mounts) or "none is mounted (mount -t bpf bpf /sys/fs/bpf)",
-        ),
-    ]
+    rows = []
+    for what, check in _checks(options.token):
+        there, detail = _outcome(check)
+        rows.append((what, there, detail or ("" if there else "not held by this process")))
     if options.json:
-        return options.put(
-            [{"what": what, "available": there, "detail": text} for what, there, text in rows]
-        )
+        names = ("what", "available", "detail")
+        return options.put([dict(zip(names, row)) for row in rows])
     for what, there, text in rows:
         print(("%-3s  %-32s %s" % ("yes" if there else "no", what, text)).rstrip())
     return None
+
+
+def _checks(token):
+    """Yield (what, its check) of all that probe asks; a check is as _outcome takes it."""
+    yield "Linux", _probe_system
+    yield "bpf(2)", lambda: "number %d" % syscall_number()
+    yield "possible CPUs", lambda: " ".join(map(str, possible_cpus()))
+    yield "initial user namespace", _probe_namespace
+    yield "unprivileged bpf(2)", _probe_unprivileged
+    yield "bpffs", _probe_bpffs
+    yield "RLIMIT_MEMLOCK", lambda: "%s bytes; charged before Linux 5.11" % _memlock()
+    yield "maps and programs by id", lambda: "%d maps" % sum(1 for _ in maps())
+    yield "the kernel's BTF", lambda: "%d types" % BTF.from_vmlinux().count
+    on_a_map = partial(_probe_map, token)
+    yield "batches, exact scans", partial(on_a_map, BPF_MAP_TYPE_HASH, lambda m: m.exact_scan)
+    yield "freeze", partial(on_a_map, BPF_MAP_TYPE_ARRAY, lambda m: m.freeze())
+    mapped = partial(on_a_map, BPF_MAP_TYPE_ARRAY, lambda m: m.mmap().close(), BPF_F_MMAPABLE)
+    yield "mapped arrays", mapped
+    yield "BPF tokens", _probe_token
+    for name, bit in (
+        ("CAP_BPF", _CAP_BPF),
+        ("CAP_PERFMON", 38),
+        ("CAP_NET_ADMIN", _CAP_NET_ADMIN),
+        ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN),
+    ):
+        yield name, partial(_capability, bit)
+    for map_type, name in sorted(_MAP_TYPE_NAMES.items()):
+        yield "map type " + name, partial(on_a_map, map_type, lambda m: None)
+
+
+def _probe_system():
+    system = os.uname()
+    return "%s on %s, Python %s" % (system.release, system.machine, sys.version.split()[0])
+
+
+def _probe_namespace():
+    return not _in_user_namespace(), "capabilities count only there"
+
+
+def _probe_unprivileged():
+    setting = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip()
+    return setting == "0", "kernel.unprivileged_bpf_disabled: " + (setting or "unknown")
+
+
+def _probe_bpffs():
+    mounts = _bpffs_mounts()
+    return bool(mounts), " ".join(mounts) or "none is mounted (mount -t bpf bpf /sys/fs/bpf)"
 
 
 def _memlock():
@@ -6742,12 +6721,14 @@ def _memlock():
 
 
 def _outcome(check):
-    """Return (whether, detail) of a check, which returns one of the two or fails."""
+    """Return (whether, detail) of a check, which returns both or one of them, or fails."""
     try:
         found = check()
-        return (found, "") if isinstance(found, bool) else (True, str(found or ""))
     except (BPFError, OSError, ValueError, KeyError, ImportError) as failure:
         return False, str(failure)
+    if isinstance(found, tuple):
+        return found
+    return (found, "") if isinstance(found, bool) else (True, str(found or ""))
 
 
 def _probe_token():
@@ -6760,56 +6741,49 @@ def _probe_token():
         return True
 
 
+# map type -> key size, value size, entries and flags of the smallest one, where it is not _SMALLEST
+_SMALLEST = (4, 4, 1, 0)
+_SMALLEST_OF = {
+    BPF_MAP_TYPE_LPM_TRIE: (8, 4, 1, BPF_F_NO_PREALLOC),
+    BPF_MAP_TYPE_RHASH: (4, 4, 1, BPF_F_NO_PREALLOC),
+    BPF_MAP_TYPE_STACK_TRACE: (4, 8, 1, 0),
+    BPF_MAP_TYPE_INSN_ARRAY: (4, 16, 1, 0),
+    BPF_MAP_TYPE_ARENA: (0, 0, 1, BPF_F_MMAPABLE),
+    BPF_MAP_TYPE_CGROUP_STORAGE: (16, 4, 0, 0),
+    BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE: (16, 4, 0, 0),
+    BPF_MAP_TYPE_RINGBUF: (0, 0, 4096, 0),
+    BPF_MAP_TYPE_USER_RINGBUF: (0, 0, 4096, 0),
+}
+_SMALLEST_OF.update({one: (4, 4, 0, BPF_F_NO_PREALLOC) for one in _FD_KEY_TYPES})
+
+
 def _probe_map(token, map_type, check, flags=0):
     """Make the smallest map of a type and return what check makes of it."""
-    if (
-        map_type == BPF_MAP_TYPE_STRUCT_OPS
-    ):  # of the kernel's type 1, which is none for it: ENOTSUPP if known
-        attr = bpf_attr()
-        attr.map_create.map_type, attr.map_create.btf_vmlinux_value_type_id = map_type, 1
-        attr.map_create.key_size = attr.map_create.value_size = 4
-        attr.map_create.max_entries = 1
-        try:
-            _bpf(BPF_MAP_CREATE, attr, "", _end("map_create", "btf_vmlinux_value_type_id"))
-        except NotSupported:
-            return True
-    key_size, value_size, entries, flags = {
-        BPF_MAP_TYPE_LPM_TRIE: (8, 4, 1, BPF_F_NO_PREALLOC),
-        BPF_MAP_TYPE_RHASH: (4, 4, 1, BPF_F_NO_PREALLOC),
-        BPF_MAP_TYPE_STACK_TRACE: (4, 8, 1, 0),
-        BPF_MAP_TYPE_INSN_ARRAY: (4, 16, 1, 0),
-        BPF_MAP_TYPE_ARENA: (0, 0, 1, BPF_F_MMAPABLE),
-        BPF_MAP_TYPE_CGROUP_STORAGE: (16, 4, 0, 0),
-        BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE: (16, 4, 0, 0),
-        BPF_MAP_TYPE_RINGBUF: (0, 0, 4096, 0),
-        BPF_MAP_TYPE_USER_RINGBUF: (0, 0, 4096, 0),
-    }.get(
-        map_type,
-        (
-            0 if map_type in _KEYLESS_TYPES else 4,
-            4,
-            0 if map_type in _FD_KEY_TYPES else 1,
-            flags | (BPF_F_NO_PREALLOC if map_type in _FD_KEY_TYPES else 0),
-        ),
-    )
-    of_maps = map_type in _OF_MAPS_TYPES
-    inner = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32, token=token) if of_maps else None
-    btf = _int_btf(token) if map_type in _FD_KEY_TYPES else None
-    with Map.create(
-        map_type,
-        None,
-        None,
-        entries,
-        key_size=key_size,
-        value_size=value_size,
-        flags=flags,
-        inner=inner,
-        btf=btf,
-        btf_key=btf and 1,
-        btf_value=btf and 1,
-        token=token,
-    ) as m:
+    if map_type == BPF_MAP_TYPE_STRUCT_OPS and _knows_struct_ops():
+        return True
+    smallest = (0,) + _SMALLEST[1:] if map_type in _KEYLESS_TYPES else _SMALLEST
+    key_size, value_size, entries, needed = _SMALLEST_OF.get(map_type, smallest)
+    known = {"key_size": key_size, "value_size": value_size, "flags": flags | needed}
+    if map_type in _OF_MAPS_TYPES:
+        known["inner"] = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32, token=token)
+    if map_type in _FD_KEY_TYPES:
+        known.update(btf=_int_btf(token), btf_key=1, btf_value=1)
+    with Map.create(map_type, None, None, entries, token=token, **known) as m:
         return check(m)
+
+
+def _knows_struct_ops():
+    """Ask for a map of the kernel's type 1, which is none for it: ENOTSUPP where such maps are known."""
+    attr = bpf_attr()
+    create = attr.map_create
+    create.map_type, create.btf_vmlinux_value_type_id = BPF_MAP_TYPE_STRUCT_OPS, 1
+    create.key_size = create.value_size = 4
+    create.max_entries = 1
+    try:
+        _bpf(BPF_MAP_CREATE, attr, "", _end("map_create", "btf_vmlinux_value_type_id"))
+    except NotSupported:
+        return True
+    return False
 
 
 def _int_btf(token):
@@ -6914,8 +6888,6 @@ def _load_program(instructions, name):
 
 def _demo(options):
     """Have the kernel fill a map of ours and look it up; leave nothing behind."""
-    import socket
-
     options.end()
     try:
         flows = Map.create(
@@ -6928,54 +6900,63 @@ def _demo(options):
             "bpflookup.py demo), or in a container started with --cap-add SYS_ADMIN" % error,
             1,
         )
+    total_type = BPF_MAP_TYPE_PERCPU_ARRAY
     with flows, Map.create(
-        BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total", token=options.token
-    ) as total, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, socket.socket(
-        socket.AF_INET, socket.SOCK_DGRAM
-    ) as sender:
+        total_type, u32, u64, 1, name="demo_total", token=options.token
+    ) as total:
         print("created  %r\n         %r" % (flows, total))
-        receiver.bind(("127.0.0.1", 0))
-        sender.bind(("127.0.0.1", 0))
-        ports = _Ports(sender.getsockname()[1], receiver.getsockname()[1])
-        sizes = [10, 20, 30]
-        try:
-            program = _load_program(_counting_program(flows.fd, total.fd), "demo")
-            receiver.setsockopt(socket.SOL_SOCKET, 50, program.number)  # SO_ATTACH_BPF
-            for size in sizes:
-                sender.sendto(bytes(size), receiver.getsockname())
-                receiver.settimeout(5)
-                receiver.recv(100)
-            print(
-                "kernel   a socket filter counted %d datagrams from port %d to %d"
-                % (len(sizes), ports.source, ports.destination)
-            )
-        except OSError as error:
-            print("no kernel program here: %s\nso the values are written from user space" % error)
-            flows[ports] = _Traffic(len(sizes), sum(sizes) + 8 * len(sizes))
-            total[0] = [len(sizes)] + [0] * (len(possible_cpus()) - 1)
-        found = flows[ports]
+        ports = _demo_traffic(flows, total)
+        found, per_cpu = flows[ports], total[0]
         print("hit      flows[%s] -> %s" % (to_json(ports), to_json(found)))
-        try:
-            flows[_Ports(1, 1)]
-        except KeyNotFound as error:
-            print("miss     %s" % error)
-        try:
-            Map.from_fd(
-                flows,
-                _Ports,
-                type("TooSmall", (ctypes.Structure,), {"_fields_": [("packets", u64)]}),
-            )
-        except LayoutError as error:
-            print("misfit   %s" % str(error).replace("\n", "\n         "))
-        per_cpu = total[0]
-        print(
-            "per CPU  total[0] -> %s"
-            % ", ".join("cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu))
-        )
-        # 8 bytes of UDP header before each datagram's own
-        right = (found.packets, found.bytes, sum(per_cpu)) == (3, sum(sizes) + 24, 3)
+        _demo_errors(flows)
+        counts = ["cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu)]
+        print("per CPU  total[0] -> %s" % ", ".join(counts))
+        right = (found.packets, found.bytes, sum(per_cpu)) == (len(_DATAGRAMS), _DEMO_BYTES, 3)
         print("the counts are right" if right else "the counts are wrong")
         return 0 if right else 1
+
+
+_DATAGRAMS = (10, 20, 30)  # bytes of each
+_DEMO_BYTES = sum(8 + size for size in _DATAGRAMS)  # with the UDP header, as the program sees them
+
+
+def _demo_traffic(flows, total):
+    """Have a program count some datagrams; return their key.  Where it can't, write what it would."""
+    import socket
+
+    make = partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        with make() as receiver, make() as sender:
+            receiver.bind(("127.0.0.1", 0))
+            sender.bind(("127.0.0.1", 0))
+            ports = _Ports(sender.getsockname()[1], receiver.getsockname()[1])
+            program = _load_program(_counting_program(flows.fd, total.fd), "demo")
+            receiver.setsockopt(socket.SOL_SOCKET, 50, program.number)  # SO_ATTACH_BPF
+            receiver.settimeout(5)
+            for size in _DATAGRAMS:
+                sender.sendto(bytes(size), receiver.getsockname())
+                receiver.recv(100)
+        told = (len(_DATAGRAMS), ports.source, ports.destination)
+        print("kernel   a socket filter counted %d datagrams from port %d to %d" % told)
+    except OSError as error:
+        print("no kernel program here: %s\nso the values are written from user space" % error)
+        ports = _Ports(1000, 2000)
+        flows[ports] = _Traffic(len(_DATAGRAMS), _DEMO_BYTES)
+        total[0] = [len(_DATAGRAMS)] + [0] * (len(possible_cpus()) - 1)
+    return ports
+
+
+def _demo_errors(flows):
+    """Show a miss, and a type that does not fit."""
+    try:
+        flows[_Ports(1, 1)]
+    except KeyNotFound as error:
+        print("miss     %s" % error)
+    too_small = type("TooSmall", (ctypes.Structure,), {"_fields_": [("packets", u64)]})
+    try:
+        Map.from_fd(flows, _Ports, too_small)
+    except LayoutError as error:
+        print("misfit   %s" % str(error).replace("\n", "\n         "))
 
 
 if __name__ == "__main__":
