@@ -5285,15 +5285,13 @@ class _Options:
     def put_entry(self, view, key, value):
         """Print an entry in the form asked for."""
         if self.json:
-            return self.put(view.bpftool(key, value))
-        form = view.json_lines if self.ndjson else view.metrics if self.metrics else None
-        for text in (
-            form([(key, value)])
-            if form
-            else [(view.hexadecimal if self.hex else view.human)(key, value)]
-        ):
-            print(text)
-        return None
+            self.put(view.bpftool(key, value))
+        elif self.ndjson or self.metrics:
+            form = view.json_lines if self.ndjson else view.metrics
+            for line in form([(key, value)]):
+                print(line)
+        else:
+            print((view.hexadecimal if self.hex else view.human)(key, value))
 
     def view(self, mode=None, rest=0):
         """Take the words of a map or, with no mode, the capture; return its View.  rest words may follow, None: any."""
@@ -5401,7 +5399,9 @@ def _open_words(words, mode="r", token=None):
     kind, which = _stands_for(words[0], *_MAP_WORDS) if words[1:] else None, words[-1]
     if words == [kind] or words[0] in _MAP_WORDS and not words[1:]:
         raise _UsageError("what follows '%s' is needed" % words[0])
-    kind = kind or ("pinned" if "/" in which else "id" if which.isdecimal() else "name")
+    if kind is None:
+        bare = {"/" in which: "pinned", which.isdecimal(): "id"}
+        kind = bare.get(True, "name")
     if not which or kind == "id" and not which.isdecimal():
         raise _UsageError("'%s %s': a map is id N, name S or pinned PATH" % (kind, which))
     if kind == "id":
@@ -5424,13 +5424,10 @@ def _unknown(what, word, names):
 
 def _nearest(word, names):
     """Return those of the names that are nearly a word, at most three."""
-    plain = lambda name: name.lower().replace("-", "_")
-    meant = plain(word.replace("@", "AT_"))  # bpftrace's maps
-    found = [name for name in names if plain(name) in (meant, meant[:15])]
-    if not found:
-        found = [
-            name for name in names if meant and min(name, word, key=len) and meant in plain(name)
-        ]
+    meant = _folded(word.replace("@", "AT_"))  # bpftrace's maps
+    found = [name for name in names if _folded(name) == meant[:15]]
+    if not found and meant:
+        found = [name for name in names if meant in _folded(name)]
     if not found:
         try:
             import difflib
@@ -5438,6 +5435,10 @@ def _nearest(word, names):
             return []
         found = difflib.get_close_matches(word, names, 3, 0.7)
     return sorted(found)[:3]
+
+
+def _folded(name):
+    return name.lower().replace("-", "_")
 
 
 class _Closed:
@@ -5549,27 +5550,34 @@ def _one_line(text):
 
 
 def _run(options):
-    words = options.words
     if options.version:
         return print("bpflookup %s" % __version__)
-    if words and _is_map(words[0]):
-        words.pop(0)
-    word = words.pop(0) if words else "help" if options.help else ""
-    name = _command_name(word)
-    if name is None:
-        raise _UsageError(
-            _unknown("command '%s'" % word, word, _COMMANDS) if word else "a command is needed"
-        )
+    name = _take_command(options)
     if options.help and name != "help":
-        words[:], name = [name], "help"
+        options.words[:], name = [name], "help"
     options.command = _SAME.get(name, name)
-    command = globals()["_" + options.command]
     with trace() if options.trace else _Nothing():
         options.token = options.token and create_token(options.token)
-        status = command(options)
+        status = globals()["_" + options.command](options)
     if options.command in _SILENT and options.json:
         options.put(None)
     return status
+
+
+def _take_command(options):
+    """Take the name of the command from the front, whole."""
+    words = options.words
+    if words and _is_map(words[0]):
+        words.pop(0)
+    if not words and options.help:
+        return "help"
+    word = words.pop(0) if words else ""
+    if not word:
+        raise _UsageError("a command is needed")
+    name = _command_name(word)
+    if name is None:
+        raise _UsageError(_unknown("command '%s'" % word, word, _COMMANDS))
+    return name
 
 
 class _Nothing:
@@ -6295,11 +6303,8 @@ def _bytes_end(words, size, ctype):
         return 0
     if len(words) < size or size < 2 and ctype is not bytes:
         return 0
-    return (
-        size
-        if all(0 <= (_byte(word) or 0) < 256 and _byte(word) is not None for word in words[:size])
-        else 0
-    )
+    numbers = [_byte(word) for word in words[:size]]
+    return 0 if None in numbers or max(numbers) > 255 else size
 
 
 def _data(words, view, what):
@@ -6824,12 +6829,10 @@ def _load_map_fd(dst, fd):
 
 
 def _counting_program(flows_fd, total_fd):
-    """Return a socket filter that adds each packet to flows[ports] and to total[0], and lets it pass."""
+    """Return a socket filter that counts each packet in flows[ports] and total[0], and lets it pass."""
     fp = 10
-    ports, zeros = (
-        _insn(0xBF, 2, fp) + _insn(0x07, 2, 0, 0, -4),
-        _insn(0xBF, 3, fp) + _insn(0x07, 3, 0, 0, -24),
-    )
+    ports = _insn(0xBF, 2, fp) + _insn(0x07, 2, 0, 0, -4)
+    zeros = _insn(0xBF, 3, fp) + _insn(0x07, 3, 0, 0, -24)
     return b"".join(
         [
             _insn(0xBF, 6, 1),
