@@ -41,10 +41,12 @@ except ImportError as _missing:  # _ctypes, an extension that distributions pack
 import errno
 import os
 import struct
+import time
 from _functools import partial  # type: ignore  # functools reads many files more
+from _operator import add, itemgetter  # type: ignore  # operator is more than these
 from _thread import get_ident
 from ctypes import addressof, byref, set_errno, sizeof
-from itertools import islice
+from itertools import chain, islice
 
 # ---- 1. ABI -----------------------------------------------------------------
 # Names and numbers of linux/bpf.h; the kernel version that brought each stands beside it.
@@ -97,10 +99,12 @@ _MAP_TYPE_NAMES = {number: name[len("BPF_MAP_TYPE_"):].lower() for name, number 
 # 7.0, per-CPU values: one CPU's, its number in bits 32..63, or the same for every CPU
 BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK, BPF_F_CPU, BPF_F_ALL_CPUS = 0, 1, 2, 4, 8, 16
 
-# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, then 5.13, 5.16, 5.17, 6.0
+# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, FLOAT 5.13,
+# the tags 5.16, 5.17, ENUM64 6.0; the last three, of inlined calls, after 7.2
 (BTF_KIND_INT, BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_FWD,
  BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO,
- BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT, BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64) = range(1, 20)
+ BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT, BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64,
+ BTF_KIND_LOC_PARAM, BTF_KIND_LOC_PROTO, BTF_KIND_LOCSEC) = range(1, 23)
 _KIND_NAMES = {number: name[len("BTF_KIND_"):].lower() for name, number in dict(globals()).items()
                if name.startswith("BTF_KIND_")}
 
@@ -1309,18 +1313,26 @@ def _sysfs_cpus():
 
 
 # ---- 4. Layout --------------------------------------------------------------
-# ctypes types on one side, the kernel's bytes on the other; nothing here needs a kernel.
+# What the bytes of a key or value mean is one tree of Layout nodes.  A front end makes it and proves it: of a
+# ctypes class or of C text here, of BTF in section 5.  Everything else is a reader of the tree; nothing else
+# walks _fields_ or the members of BTF.  Nothing here needs a kernel.
 
-MAX_DEPTH = 32  # of types inside types, for checks and decoding
+MAX_DEPTH = 32  # of types inside types
 
 _INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fd"
 _SIGNED_INTS = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
 _UNSIGNED_INTS = {1: u8, 2: u16, 4: u32, 8: u64}
+_FLOATS = {4: ctypes.c_float, 8: ctypes.c_double}
+# what BTF says of an integer besides its size
+_INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4
+_STRUCT_CODES = {1: "b", 2: "h", 4: "i", 8: "q"}  # of signed integers; upper case: unsigned
+_ORDER_MARKS = {"little": "<", "big": ">"}
+_FOREIGN_ORDER = "big" if sys.byteorder == "little" else "little"
 _BASES = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._SimpleCData)
 _CDATA = ctypes._SimpleCData.__mro__[1]  # the base of every ctypes object
 
-# What a caller's class defines (__new__, a field named from_buffer, a property named value) must not come
-# between us and the bytes, so objects are made, copied and read through the classes of ctypes itself.
+# -- ctypes objects.  What a caller's class defines (__new__, a field named from_buffer, a property named value)
+# must not come between us and the bytes, so objects are made, copied and read through the classes of ctypes.
 _get_value = ctypes._SimpleCData.__dict__["value"].__get__
 
 
@@ -1329,15 +1341,14 @@ def _base(ctype):
 
 
 def _maker(ctype):
-    """Return what makes a zeroed object of ctype, whatever __new__ and __init__ the class has or will be given."""
+    """Return what makes a zeroed object of ctype, whatever __new__ and __init__ the class has or gets."""
     return ctype if _is_plain(ctype) else partial(_base(ctype).__new__, ctype)
 
 
 def _copier(ctype):
     """Return f(buffer, offset=0), which makes a ctype of the bytes there."""
-    return type(_base(ctype)).from_buffer_copy.__get__(
-        ctype, type(ctype)
-    )  # without: a crash in 3.13
+    # without type(ctype): a crash in 3.13
+    return type(_base(ctype)).from_buffer_copy.__get__(ctype, type(ctype))
 
 
 def _overlay(ctype):
@@ -1374,7 +1385,7 @@ def _is_int(ctype):
 
 
 def _is_plain(ctype):
-    """Whether it is a scalar class of ctypes itself, whose value attribute and array elements are plain numbers."""
+    """Whether it is a scalar class of ctypes itself, whose value and array elements are plain numbers."""
     return (
         _is_scalar(ctype)
         and ctype.__mro__[1] is ctypes._SimpleCData
@@ -1388,22 +1399,22 @@ def _is_plain_int(ctype):
 
 def _int_range(ctype):
     """Return (lowest, highest) of an integer type."""
-    bits = 8 * sizeof(ctype)
-    return (
-        (-1 << bits - 1, (1 << bits - 1) - 1)
-        if ctype._type_ in _SIGNED_CODES
-        else (0, (1 << bits) - 1)
-    )
+    return _range_of(8 * sizeof(ctype), ctype._type_ in _SIGNED_CODES)
+
+
+def _range_of(bits, signed):
+    """Return (lowest, highest) of the integers of so many bits."""
+    if signed:
+        return -1 << bits - 1, (1 << bits - 1) - 1
+    return 0, (1 << bits) - 1
 
 
 def _is_swapped(ctype):
     """Whether the type keeps its bytes in the order that this machine does not."""
     native = "__ctype_le__" if sys.byteorder == "little" else "__ctype_be__"
-    return (
-        hasattr(ctype, "_swappedbytes_")
-        or _is_scalar(ctype)
-        and getattr(ctype, native, ctype) is not ctype
-    )
+    if hasattr(ctype, "_swappedbytes_"):
+        return True
+    return _is_scalar(ctype) and getattr(ctype, native, ctype) is not ctype
 
 
 def type_name(ctype):
@@ -1412,404 +1423,32 @@ def type_name(ctype):
     while _is_array(ctype):
         ctype, brackets = ctype._type_, brackets + "[%d]" % ctype._length_
     if _is_record(ctype):
-        return (
-            ("union " if issubclass(ctype, ctypes.Union) else "struct ") + ctype.__name__ + brackets
-        )
+        word = "union" if issubclass(ctype, ctypes.Union) else "struct"
+        return "%s %s%s" % (word, ctype.__name__, brackets)
     if not _is_scalar(ctype) or ctype._type_ not in _INT_CODES + _FLOAT_CODES + "?c":
         return getattr(ctype, "__name__", repr(ctype)) + brackets
     if ctype._type_ in "?c":
         return ("bool" if ctype._type_ == "?" else "char") + brackets
-    letter = "f" if ctype._type_ in _FLOAT_CODES else "s" if ctype._type_ in _SIGNED_CODES else "u"
-    if _is_swapped(ctype):
-        letter = ("be" if sys.byteorder == "little" else "le") + letter.replace("u", "")
-    return "%s%d%s" % (letter, 8 * sizeof(ctype), brackets)
+    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
+    kind = "f" if ctype._type_ in _FLOAT_CODES else "u"
+    if ctype._type_ in _SIGNED_CODES:
+        kind = "s"
+    return _number_name(kind, 8 * sizeof(ctype), order) + brackets
 
 
-class _Field:
-    """A field of a Structure or Union: .name .type .bits (None: no bitfield) .descriptor .offset"""
-
-    __slots__ = ("name", "type", "bits", "descriptor", "offset")
-
-    def __init__(self, owner, spec):
-        self.name, self.type = spec[0], spec[1]
-        self.bits = spec[2] if len(spec) > 2 else None
-        self.descriptor = owner.__dict__.get(self.name)
-        self.offset = getattr(self.descriptor, "offset", None)
-        if not isinstance(self.offset, int):
-            raise LayoutError(
-                "%s.%s is no longer the field that ctypes made" % (owner.__name__, self.name)
-            )
-
-
-def _own_fields(ctype):
-    return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
-
-
-def _fields(ctype):
-    """Return the fields of a Structure or Union, those of its base classes first."""
-    return [field for cls in reversed(ctype.__mro__) for field in _own_fields(cls)]
-
-
-def check_layout(ctype, size, what="value"):
-    """Raise LayoutError unless ctype is plain data of exactly size bytes, its bits where C has them.
-
-    ctype is a scalar, Structure, Union or array, or bytes, which fits any size; what is the word for it in messages.
-    Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
-    """
-    if ctype is bytes:
-        return
-    _check_plain(ctype, what)
-    if sizeof(ctype) == size:
-        return
-    message = "%s has %d bytes in the map, %s has %d" % (
-        what,
-        size,
-        type_name(ctype),
-        sizeof(ctype),
-    )
-    if _is_record(ctype):
-        for pack, words in ((1, "with _pack_ = 1"), (0, "without _pack_")):
-            other = _c_layout(ctype, pack)[1]
-            if other != sizeof(ctype):
-                message += "; %s it would have %d%s" % (
-                    words,
-                    other,
-                    ", which fits" if other == size else "",
-                )
-        message += "\n" + describe_layout(ctype)
-    raise LayoutError(message)
-
-
-def _check_plain(ctype, what, depth=0):
-    """Return how many values the type holds; LayoutError unless it does so itself, in a form and in places as C's."""
-    if depth > MAX_DEPTH:
-        raise LayoutError("%s: more than %d levels of types inside types" % (what, MAX_DEPTH))
-    values = 1
-    if _is_array(ctype):
-        values += ctype._length_ * _check_plain(ctype._type_, what + "[]", depth + 1)
-    elif _is_scalar(ctype):  # by what _type_ says now, and what it said when ctypes made the class
-        codes = _INT_CODES + _FLOAT_CODES + "?c"
-        if (
-            ctype._type_ not in codes
-            or memoryview(_base(ctype).__new__(ctype)).format[-1] not in codes
-        ):
-            raise LayoutError(
-                "%s is %s: a pointer, object or wide character of this process means nothing in a map"
-                % (what, ctype.__name__)
-            )
-    elif not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
-        raise LayoutError(
-            "%s must be a ctypes scalar, Structure, Union or array, or bytes, not %r"
-            % (what, ctype)
-        )
-    else:
-        # From the first object on its _fields_ are final; this one takes no memory, and none is looked at.
-        type(_base(ctype)).from_address.__get__(ctype, type(ctype))(addressof(_ZERO))
-        names = [field.name for field in _fields(ctype)]
-        if len(set(names)) < len(names):
-            raise LayoutError("%s: %s has two fields of one name" % (what, type_name(ctype)))
-        for field in _fields(ctype):
-            values += _check_plain(field.type, "%s.%s" % (what, field.name), depth + 1)
-        for cls in ctype.__mro__:
-            if any(field.bits for field in _own_fields(cls)):
-                _check_bitfields(cls, what)
-    if values > 16 * sizeof(ctype) + 4096:
-        raise LayoutError("%s: %d values in %d bytes are too many" % (what, values, sizeof(ctype)))
-    return values
-
-
-def _c_layout(ctype, pack):
-    """Return ([bit offset of each own field], bytes) as C on Linux lays them out; pack is n of #pragma pack(n), or 0.
-
-    A bitfield takes the next free bits, unless it would cross more units of its type's alignment than the
-    type has (never asked under a pragma): the System V rule, PCC_BITFIELD_TYPE_MATTERS in GCC.
-    """
-    base = ctype.__mro__[1]
-    inherits = any("_fields_" in cls.__dict__ for cls in base.__mro__)
-    position = 8 * sizeof(base) if inherits else 0
-    align = ctypes.alignment(base) if inherits else 1
-    end, offsets = position, []
-    for field in _own_fields(ctype):
-        unit = ctypes.alignment(field.type)
-        unit_bits = 8 * (min(unit, pack) if pack else unit)
-        if issubclass(ctype, ctypes.Union):
-            position = 0
-        width = 8 * sizeof(field.type) if field.bits is None else field.bits
-        crosses = not pack and (position % unit_bits + width + unit_bits - 1) // unit_bits > (
-            8 * sizeof(field.type) // unit_bits
-        )
-        if field.bits is None or crosses:
-            position = -(-position // unit_bits) * unit_bits
-        offsets.append(position)
-        position += width
-        end, align = max(end, position), max(align, unit_bits // 8)
-    size = -(-end // 8)
-    return offsets, -(-size // align) * align
-
-
-def _check_bitfields(ctype, what):
-    """Raise LayoutError if this Python (before 3.14) keeps a field in other bits than C: each is set to ones."""
-    expected, size = _c_layout(ctype, getattr(ctype, "_pack_", 0))
-    order = (
-        sys.byteorder
-        if not _is_swapped(ctype)
-        else "big"
-        if sys.byteorder == "little"
-        else "little"
-    )
-    over = _overlay(ctype)
-    wrong = (
-        ["it has %d bytes here and %d in C" % (sizeof(ctype), size)]
-        if size != sizeof(ctype)
-        else []
-    )
-    for field, position in zip(_own_fields(ctype), expected):
-        if field.bits is None:
-            if 8 * field.offset != position:
-                wrong.append(
-                    "%s: byte %d here, %d in C" % (field.name, field.offset, position // 8)
-                )
-            continue
-        raw = bytearray(sizeof(ctype))
-        if (
-            0 <= field.offset <= sizeof(ctype) - sizeof(field.type)
-        ):  # else setting it would write elsewhere
-            field.descriptor.__set__(over(raw), -1)
-        shift = position if order == "little" else 8 * sizeof(ctype) - position - field.bits
-        if shift < 0 or int.from_bytes(raw, order) != (1 << field.bits) - 1 << shift:
-            wrong.append(
-                "%s: C has it in %d bits from bit %d on, Python %s elsewhere"
-                % (field.name, field.bits, position, sys.version.split()[0])
-            )
-    if wrong:
-        raise LayoutError(
-            "%s: the bitfields of %s do not lie where C puts them (%s); declare whole integers "
-            "and shift, or order the fields by the size of their types"
-            % (what, type_name(ctype), "; ".join(wrong))
-        )
-
-
-def describe_layout(ctype):
-    """Return a table of a type's fields: offset, size, name, C type; holes are shown, bits as ":5".
-
-    Padding in a key is compared like any other byte: unless it is zero on both sides, lookups miss.  raises LayoutError
-    """
-    _check_plain(ctype, "the type")
-    known = getattr(ctype, "_btf_type_", None)
-    if known:
-        return known[0].describe(known[1])
-    rows = _rows(ctype) if _is_record(ctype) else []
-    return _table(
-        type_name(ctype), sizeof(ctype), rows, _is_record(ctype) and issubclass(ctype, ctypes.Union)
-    )
-
-
-def _placed(ctype):
-    """Return [(field, bit offset, bits)] of a record whose bitfields have been checked."""
-    return [
-        (
-            field,
-            position if field.bits is not None else 8 * field.offset,
-            8 * sizeof(field.type) if field.bits is None else field.bits,
-        )
-        for cls in reversed(ctype.__mro__)
-        if "_fields_" in cls.__dict__
-        for field, position in zip(_own_fields(cls), _c_layout(cls, getattr(cls, "_pack_", 0))[0])
-    ]
-
-
-def _rows(ctype):
-    """Return a record's rows for _table."""
-    return [
-        (
-            "%s: %s%s"
-            % (field.name, type_name(field.type), "" if field.bits is None else ":%d" % field.bits),
-            offset,
-            bits,
-            (_rows(field.type), sizeof(field.type), issubclass(field.type, ctypes.Union))
-            if _is_record(field.type)
-            else None,
-        )
-        for field, offset, bits in _placed(ctype)
-    ]
-
-
-def _table(title, size, rows, is_union):
-    """Return a layout as text.  A row: (text, bit offset, bits, None or (rows, bytes, is_union) of a record inside)."""
-    lines = ["%6s %5s  %s" % ("offset", "size", title)]
-    holes = _table_rows(lines, rows, size, is_union, 0, "  ") if rows else 0
-    lines.append(
-        "%d bytes%s"
-        % (
-            size,
-            ", %s of them padding (must match in a key, best zero)"
-            % (holes // 8 if holes % 8 == 0 else "%d bits" % holes)
-            if holes
-            else "",
-        )
-    )
-    return "\n".join(lines)
-
-
-def _table_rows(lines, rows, size, is_union, start, indent):
-    """Append a line per row of what begins at bit start; return how many bits are holes."""
-    end = holes = 0
-    for text, offset, bits, inside in rows + [("", 8 * size, 0, None)]:
-        if offset > end and not is_union:
-            lines.append(
-                "%6s %5s  %s(hole)" % (_bytes_text(start + end), _bytes_text(offset - end), indent)
-            )
-            holes += offset - end
-        if text:
-            lines.append(
-                "%6s %5s  %s%s" % (_bytes_text(start + offset), _bytes_text(bits), indent, text)
-            )
-        if inside:
-            holes += _table_rows(
-                lines, inside[0], inside[1], inside[2], start + offset, indent + "  "
-            )
-        end = max(end, offset + bits)
-    return holes
-
-
-def _bytes_text(bits):
-    return "%d" % (bits // 8) if bits % 8 == 0 else "%s:%d" % (bits // 8 or "", bits % 8)
-
-
-class _Bits:
-    """Descriptor of an integer that lies in bits, or bytes, where ctypes has no field.
-
-    Bits are counted as C does, from the low end of each byte, in big-endian data from the high one.
-    """
-
-    def __init__(self, offset, bits, order, signed):
-        self.first, self.last = offset // 8, (offset + bits + 7) // 8
-        self.shift = offset - 8 * self.first if order == "little" else 8 * self.last - offset - bits
-        self.bits, self.mask, self.order, self.sign = (
-            bits,
-            (1 << bits) - 1,
-            order,
-            signed and 1 << bits - 1,
-        )
-
-    def of(self, raw):
-        """Return the number in raw bytes."""
-        number = int.from_bytes(raw[self.first : self.last], self.order) >> self.shift & self.mask
-        return (number ^ self.sign) - self.sign
-
-    def source(self):
-        """Return Python that does that with self."""
-        number = "int.from_bytes(bytes(self)[%d:%d], %r) >> %d & %#x" % (
-            self.first,
-            self.last,
-            self.order,
-            self.shift,
-            self.mask,
-        )
-        return "((%s) ^ %#x) - %#x" % (number, self.sign, self.sign) if self.sign else number
-
-    def __get__(self, obj, owner=None):
-        return self if obj is None else self.of(memoryview(obj).tobytes())
-
-    def put(self, buffer, number):
-        """Store a number in a buffer of bytes; LayoutError if it does not fit."""
-        number = (
-            _integer(number, -self.sign, self.mask - self.sign, "a field of %d bits" % self.bits)
-            & self.mask
-        )
-        whole = int.from_bytes(bytes(buffer[self.first : self.last]), self.order) & ~(
-            self.mask << self.shift
-        )
-        buffer[self.first : self.last] = (whole | number << self.shift).to_bytes(
-            self.last - self.first, self.order
-        )
-
-    def __set__(self, obj, number):
-        self.put((u8 * sizeof(obj)).from_buffer(obj), number)
-
-
-def python_source(ctype, name=""):
-    """Return Python that makes a ctypes type anew, with neither BTF nor this module, and calls it name."""
-    lines = ["import ctypes"]
-    expression = _source_of(ctype, {}, lines)
-    wanted = _identifier(name or (expression if _is_record(ctype) else "value"))
-    if wanted != expression:  # of a typedef, a scalar, an array
-        lines += ["", "%s = %s" % (wanted, expression)]
-    return "\n".join(lines) + "\n"
-
-
-def _source_of(ctype, names, lines):
-    """Return the expression for a ctypes type; append to lines the classes that it needs, named in names."""
-    if _is_array(ctype):
-        return "(%s * %d)" % (_source_of(ctype._type_, names, lines), ctype._length_)
-    if _is_scalar(ctype):
-        name = {"?": "bool", "c": "char", "f": "float", "d": "double"}.get(
-            ctype._type_
-        ) or "%sint%d" % ("" if ctype._type_ in _SIGNED_CODES else "u", 8 * sizeof(ctype))
-        order = "be" if sys.byteorder == "little" else "le"
-        return "ctypes.c_%s%s" % (name, ".__ctype_%s__" % order if _is_swapped(ctype) else "")
-    if ctype not in names:
-        name = _identifier(ctype.__name__)
-        name = (
-            name.lstrip("_") or "anonymous" if name[:2] == "__" else name
-        )  # class bodies mangle the others
-        while name in names.values():
-            name += "_"
-        names[ctype] = name  # before those inside: the outermost keeps its name
-        fields = [(field.name, _source_of(field.type, names, lines)) for field in _fields(ctype)]
-        lines += [
-            "",
-            "",
-            "class %s(ctypes.%s):" % (name, _base(ctype).__name__),
-            "    _pack_ = 1",
-            "    _layout_ = 'ms'",
-        ]
-        lines += (
-            ["    _anonymous_ = %a" % ctype._anonymous_]
-            if ctype.__dict__.get("_anonymous_")
-            else []
-        )
-        lines += (
-            ["    _fields_ = ["] + ["        (%a, %s)," % field for field in fields] + ["    ]"]
-        )
-        holes = {field: None for field, _ in fields if field.startswith("_hole")}
-        lines += ["    _btf_ = _json_ = %a" % holes] if holes else []
-        own = [
-            (name, label, one.source())
-            for label, one in sorted(ctype.__dict__.items())
-            if isinstance(one, _Bits)
-        ]
-        lines += ["", ""][: 2 * len(own)] + [
-            "setattr(%s, %a, property(lambda self: %s))" % spec for spec in own
-        ]
-    return names[ctype]
-
-
-def _identifier(text):
-    """Return a name that Python takes: what compilers write is one but for keywords and the dot of ".bss"."""
-    import keyword
-
-    name = (
-        "".join(char if char.isalnum() and char < "\x80" else "_" for char in text.lstrip("."))
-        or "anonymous"
-    )
-    taken = ("ctypes", "setattr", "property", "int", "bytes")  # the source itself needs those
-    return (
-        "_" + name
-        if name[0].isdigit()
-        else name + "_"
-        if keyword.iskeyword(name) or name in taken
-        else name
-    )
+def _number_name(kind, bits, order):
+    """Return "u32", "s8", "f64"; of the foreign byte order "be16", "bes16", "bef64"."""
+    if order == sys.byteorder or bits == 8:
+        return "%s%d" % (kind, bits)
+    return "%s%s%d" % (order[0] + "e", kind.replace("u", ""), bits)
 
 
 def _integer(given, low, high, what):
     """Return given as an int; LayoutError unless it is one (or has __index__) from low to high."""
     number = given.__index__() if hasattr(type(given), "__index__") else given
-    if issubclass(type(number), int):
-        number = int.__index__(number)  # a subclass may compare as it likes
-    else:
+    if not issubclass(type(number), int):
         raise LayoutError("%s must be an int, not %s" % (what, type(given).__name__))
+    number = int.__index__(number)  # a subclass may compare as it likes
     if not low <= number <= high:
         raise LayoutError("%s is %d, outside %d..%d" % (what, number, low, high))
     return number
@@ -1823,7 +1462,7 @@ def _to_ctype(ctype, size, given, what):
     # The class alone proves nothing: an object's __class__ can be assigned a larger one.
     if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
         return given
-    # An array class made by BTF is not the one that ctypes caches for ever.
+    # An array class made from a Layout is not the one that ctypes caches for ever.
     same = (
         _is_array(ctype) and isinstance(given, ctypes.Array) and type(given)._type_ is ctype._type_
     )
@@ -1836,30 +1475,31 @@ def _to_ctype(ctype, size, given, what):
             raise LayoutError("%s takes exactly %d bytes, not %d" % (what, size, len(raw)))
         return _copier(u8 * size if ctype is bytes else ctype)(raw)
     if _is_int(ctype) and hasattr(type(given), "__index__"):
-        return _set(
-            ctype, _integer(given, *_int_range(ctype), what="%s (%s)" % (what, type_name(ctype)))
-        )
+        about = "%s (%s)" % (what, type_name(ctype))
+        return _set(ctype, _integer(given, *_int_range(ctype), what=about))
     if _is_scalar(ctype) and isinstance(given, (int, float)):
         if ctype._type_ == "?" and given in (0, 1) and isinstance(given, int):
             return _set(ctype, given)
         if ctype._type_ in _FLOAT_CODES:
-            try:
-                obj = _set(ctype, given)
-                number = _get_value(obj)
-            except OverflowError:
-                number = None
-            # A float may be rounded, that is its nature; an int may not, and neither may become infinite.
-            if (
-                number == given
-                or isinstance(given, float)
-                and number not in (float("inf"), float("-inf"), None)
-            ):
-                return obj
-            raise LayoutError("%s is %s, which does not hold %r" % (what, type_name(ctype), given))
+            return _float_object(ctype, given, what)
     accepted = "%d bytes" % size
     if ctype is not bytes:
-        accepted = "%s%s or %s" % (type_name(ctype), ", an int" if _is_int(ctype) else "", accepted)
+        kinds = (type_name(ctype), ", an int" if _is_int(ctype) else "", accepted)
+        accepted = "%s%s or %s" % kinds
     raise LayoutError("%s must be %s, not %s" % (what, accepted, type(given).__name__))
+
+
+def _float_object(ctype, given, what):
+    """Return a float scalar.  A float may be rounded, that is its nature; an int may not, nor may either overflow."""
+    try:
+        obj = _set(ctype, given)
+        number = _get_value(obj)
+    except OverflowError:
+        number = None
+    infinite = number in (float("inf"), float("-inf"), None)
+    if number == given or isinstance(given, float) and not infinite:
+        return obj
+    raise LayoutError("%s is %s, which does not hold %r" % (what, type_name(ctype), given))
 
 
 def _set(ctype, number):
@@ -1869,41 +1509,2540 @@ def _set(ctype, number):
     return obj
 
 
+# -- the tree
+
+
+class Layout:
+    """What some bytes mean: an immutable tree that can be read, written and described.
+
+    layout(t) makes one of a ctypes class or of C text, btf.layout(t) of BTF, m.key_layout and m.value_layout are a
+    map's.  .size is in bytes, .name the type in C's terms, .members those of a record.
+    """
+
+    __slots__ = ("size", "name", "values", "levels", "has_choice", "_readers", "__weakref__")
+    members = ()  # type: tuple
+    is_union = False
+
+    def __init__(self, size, name, values=1, levels=0, has_choice=False):
+        self.size, self.name = size, name
+        self.values, self.levels = values, levels  # leaves, and types inside types
+        self.has_choice = has_choice  # whether a field in it says how to read another one
+        self._readers = {}  # (form, stride) -> reader
+
+    def _facts(self):
+        """Return what makes two layouts the same."""
+        return [getattr(self, name) for name in self._state_names() if name != "values"]
+
+    def _state_names(self):
+        """Return the slots that make it what it is; the others are worked out."""
+        slots = [name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ())]
+        return [name for name in slots if name not in _WORKED_OUT]
+
+    def __eq__(self, other):
+        return _same_tree(self, other, set()) if isinstance(other, Layout) else NotImplemented
+
+    def __hash__(self):
+        return hash((type(self), self.size, self.name))
+
+    def __repr__(self):
+        return "<Layout %s: %d bytes>" % (self.name, self.size)
+
+    def __getstate__(self):
+        return {name: getattr(self, name) for name in self._state_names()}
+
+    def __setstate__(self, state):
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._readers = {}
+        if isinstance(self, Record):
+            self._parts = None
+
+    def renamed(self, name):
+        """Return the same layout under another name, as a typedef gives it."""
+        if name == self.name:
+            return self
+        return self._changed(name=name)
+
+    def _changed(self, **changes):
+        copy = type(self).__new__(type(self))
+        copy.__setstate__(dict(self.__getstate__(), **changes))
+        return copy
+
+    def reader(self, form, stride=None):
+        """Return what reads bytes as one of the forms "plain", "json", "bpftool", "words", "samples", "labels".
+
+        It is compiled once.  read(raw) iterates over what each element of raw says, one(raw) is that of one;
+        stride is the distance from one to the next where it is more than the size.  raises LayoutError
+        """
+        known = self._readers.get((form, stride))
+        if known is None:
+            if self.values > 16 * self.size + 4096:
+                raise LayoutError(
+                    "%s: %d values in %d bytes are too many to read"
+                    % (self.name, self.values, self.size)
+                )
+            made = _ChoosingReader if self.has_choice else Reader
+            known = made(self, _FORMS[form], stride)
+            known = self._readers.setdefault((form, stride), known)
+        return known
+
+    def describe(self):
+        """Return a table: offset, size, name and C type of each member; holes, enumerators and tags are shown.
+
+        Padding in a key is compared like any other byte: unless it is zero on both sides, lookups miss.
+        """
+        return _table(self)
+
+    def ctype(self):
+        """Return the ctypes type with exactly these offsets; the same class each time, LayoutError if it can't be.
+
+        Enums and pointers are integers; bitfields, and integers of sizes that ctypes does not have, are attributes
+        but no ctypes fields.  Objects of records compare, hash and pickle by their bytes, print their fields, and
+        refuse numbers that do not fit.
+        """
+        return _class_of(self)
+
+    def python_source(self, name=""):
+        """Return Python that makes the ctypes type anew, without this module, and calls it name."""
+        return _source_of_layout(self, name)
+
+    def differences(self, other, strict=False):
+        """Yield (path, what is wrong) where this layout, a caller's, does not agree with another, the map's."""
+        return _differences(self, other, strict, "")
+
+    def pack(self, given, base=None, what="value"):
+        """Return the bytes for what was typed or read from JSON: text, numbers, lists, dicts by name.
+
+        base       bytes whose fields stay where given does not name them; without it all must be named, of a
+                   union one branch, or "rest" be given as 0
+        raises     LayoutError: nothing is cut, padded or guessed
+        """
+        buffer = bytearray(self.size if base is None else base)
+        self._put(_Packing(buffer, base is not None), 0, given, what)
+        return bytes(buffer)
+
+
+_WORKED_OUT = frozenset(("_readers", "__weakref__", "_parts"))
+
+
+def _same_tree(one, other, seen):
+    """Whether two trees say the same; seen are the pairs under comparison, so that shared parts cost once."""
+    if one is other or (id(one), id(other)) in seen:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(
+            _same_tree(mine, theirs, seen) for mine, theirs in zip(one, other)
+        )
+    if not isinstance(one, (Layout, Member)):
+        return one == other
+    seen.add((id(one), id(other)))
+    return _same_tree(one._facts(), other._facts(), seen)
+
+
+class Number(Layout):
+    """A leaf: .order of its bytes, .bits (fewer than 8 * size in a bitfield), .signed; what it means, its class says."""
+
+    # raw_order is what the record around it has: bpftool knows no other.  encoding is BTF's, 0 elsewhere.
+    __slots__ = ("order", "raw_order", "bits", "signed", "encoding")
+    kind = "u"  # of its name, where it has none of its own
+
+    def __init__(self, size, name="", order=sys.byteorder, signed=False, encoding=0):
+        name = name or _number_name(
+            "s" if signed and self.kind == "u" else self.kind, 8 * size, order
+        )
+        Layout.__init__(self, size, name)
+        self.order = self.raw_order = order
+        self.bits, self.signed, self.encoding = 8 * size, signed, encoding
+
+    def bitfield(self, bits):
+        """Return the same number as a bitfield: of its type's byte order nothing is left."""
+        return self._changed(bits=bits, order=self.raw_order)
+
+    def ordered(self, order):
+        """Return the same number in a byte order that its type prescribes."""
+        return self._changed(order=order)
+
+    @property
+    def low(self):
+        return _range_of(self.bits, self.signed)[0]
+
+    @property
+    def high(self):
+        return _range_of(self.bits, self.signed)[1]
+
+    @property
+    def is_whole(self):
+        """Whether struct and ctypes have a type for it."""
+        return self.bits == 8 * self.size and self.size in _STRUCT_CODES
+
+    @property
+    def code(self):
+        """What the struct module calls it, if it is_whole."""
+        code = _STRUCT_CODES[self.size]
+        return code if self.signed else code.upper()
+
+    def scalar(self):
+        """Return the ctypes scalar, if it is_whole."""
+        ints = _SIGNED_INTS if self.signed else _UNSIGNED_INTS
+        return getattr(ints[self.size], "__ctype_%se__" % self.order[0])
+
+    def converter(self, form):
+        """Return what turns a column of these numbers into what the form says; None: nothing does."""
+        return form.integer(self)
+
+    def _compile(self, form, at, columns):
+        convert = self.converter(form)
+        if convert is SKIPPED:
+            return form.nothing()
+        order = form.order_of(self)
+        if self.is_whole and at % 8 == 0:
+            return columns.add(form, at // 8, self.size, self.code, order, convert)
+        bits = _Bits(at, self.bits, order, self.signed, convert)
+        return columns.add(form, bits.first, bits.last - bits.first, bits.code, order, bits)
+
+    def _put(self, packing, at, given, what):
+        number = self.number(given, what)
+        if at % 8 == 0 and self.bits == 8 * self.size:
+            raw = (number & (1 << self.bits) - 1).to_bytes(self.size, self.order)
+            packing.put_bytes(at // 8, raw, what)
+        else:
+            packing.put_bits(_Bits(at, self.bits, self.order, self.signed), number, what)
+
+    def number(self, given, what):
+        """Return the integer that is stored for what was given; LayoutError unless it is one that fits."""
+        if isinstance(given, str):
+            given = self._from_text(given.strip(), what)
+        if isinstance(given, float) or given is None:
+            raise LayoutError("%s must be %s, not %r" % (what, self._wanted(), given))
+        return _integer(given, self.low, self.high, "%s (%s)" % (what, self._wanted()))
+
+    def _wanted(self):
+        if self.bits != 8 * self.size:
+            return "a field of %d bits" % self.bits
+        return self.name
+
+    def _from_text(self, text, what):
+        raw = _address_bytes(text, self.size) if self.bits == 8 * self.size else None
+        if raw is not None:
+            number = int.from_bytes(raw, self.order)
+            return number - (self.signed and number > self.high) * (1 << self.bits)
+        try:
+            return _parsed_int(text)
+        except ValueError:
+            raise LayoutError("%s: %r is no number%s" % (what, text, self._names_text())) from None
+
+    def _names_text(self):
+        return ""
+
+
+class Enum(Number):
+    """An integer with names: .names is {number: name}."""
+
+    __slots__ = ("names",)
+
+    def __init__(self, size, name, names, order=sys.byteorder, signed=False):
+        Number.__init__(self, size, name, order, signed)
+        self.names = names
+
+    def text_of(self, number):
+        """Return a number's name, or the number as text: a column of enumerators is text, whatever the value."""
+        return self.names.get(number) or str(number)
+
+    def converter(self, form):
+        return form.enum(self)
+
+    def _from_text(self, text, what):
+        for number, name in self.names.items():
+            if name == text:
+                return number
+        return Number._from_text(self, text, what)
+
+    def _names_text(self):
+        shown = " ".join(list(self.names.values())[:32])
+        return " and none of %s%s" % (shown, " ..." if len(self.names) > 32 else "")
+
+
+class Boolean(Number):
+    """A bool: zero or anything else."""
+
+    __slots__ = ()
+    kind = "bool"
+
+    def __init__(self, size=1, name="bool", order=sys.byteorder):
+        Number.__init__(self, size, name, order)
+
+    def converter(self, form):
+        return form.boolean(self)
+
+    def scalar(self):
+        return ctypes.c_bool if self.size == 1 else Number.scalar(self)
+
+    def number(self, given, what):
+        number = Number.number(self, given, what)
+        if number not in (0, 1):
+            raise LayoutError("%s is a bool: true or false, 1 or 0, not %d" % (what, number))
+        return number
+
+    def _from_text(self, text, what):
+        words = {"true": 1, "false": 0}
+        return words[text.lower()] if text.lower() in words else Number._from_text(self, text, what)
+
+
+class Char(Number):
+    """A byte that is text.  is_plain_char: not by way of a typedef, for bpftool."""
+
+    __slots__ = ("is_plain_char",)
+    kind = "char"
+
+    def __init__(self, name="char", encoding=0, is_plain_char=True, signed=False):
+        Number.__init__(self, 1, name, signed=signed, encoding=encoding)
+        self.is_plain_char = is_plain_char
+
+    def converter(self, form):
+        return form.char(self)
+
+    def scalar(self):
+        return ctypes.c_char
+
+    def bitfield(self, bits):
+        return Number(1, self.name, signed=self.signed).bitfield(bits)
+
+    @property
+    def code(self):
+        return "c"
+
+    def number(self, given, what):
+        if isinstance(given, str):
+            raw = _text_bytes(given)
+            if len(raw) == 1 or not raw:
+                return raw[0] if raw else 0
+            try:
+                given = _parsed_int(given)
+            except ValueError:
+                raise LayoutError("%s: %r is more than one char" % (what, given)) from None
+        if isinstance(given, float) or given is None:
+            raise LayoutError("%s must be a char, not %r" % (what, given))
+        return _integer(given, -128, 255, "%s (char)" % what)
+
+
+class Float(Number):
+    """A floating-point number of 2, 4 or 8 bytes."""
+
+    __slots__ = ()
+    kind = "f"
+
+    def converter(self, form):
+        return form.real(self)
+
+    @property
+    def code(self):
+        return {2: "e", 4: "f", 8: "d"}[self.size]
+
+    def scalar(self):
+        return getattr(_FLOATS[self.size], "__ctype_%se__" % self.order[0])
+
+    @property
+    def is_whole(self):
+        return True
+
+    def _put(self, packing, at, given, what):
+        number = self.number(given, what)
+        try:
+            raw = struct.pack(_ORDER_MARKS[self.order] + self.code, number)
+        except (OverflowError, struct.error):
+            raise LayoutError(
+                "%s is %s, which does not hold %r" % (what, self.name, given)
+            ) from None
+        packing.put_bytes(at // 8, raw, what)
+
+    def number(self, given, what):
+        if isinstance(given, str):
+            try:
+                given = float(given)
+            except ValueError:
+                raise LayoutError("%s: %r is no number" % (what, given)) from None
+        if isinstance(given, bool) or not isinstance(given, (int, float)):
+            raise LayoutError("%s must be %s, not %r" % (what, self.name, given))
+        if isinstance(given, int) and abs(given) < 1 << 1023 and int(float(given)) != given:
+            raise LayoutError("%s is %s, which does not hold %r" % (what, self.name, given))
+        return given
+
+
+class Pointer(Number):
+    """An address; of the kernel, for reading only, though its bytes may be given as a number."""
+
+    __slots__ = ()
+
+    def converter(self, form):
+        return form.pointer(self)
+
+
+class Bytes(Layout):
+    """Bytes of which nothing more is known."""
+
+    __slots__ = ()
+
+    def __init__(self, size, name=""):
+        Layout.__init__(self, size, name or "u8[%d]" % size)
+
+    def ctype(self):
+        return u8 * self.size
+
+    def _compile(self, form, at, columns):
+        return columns.add_bytes(form, at, self.size, form.raw_bytes(self))
+
+    def _put(self, packing, at, given, what):
+        packing.put_bytes(at // 8, self._bytes_for(given, what), what)
+
+    def _bytes_for(self, given, what):
+        if isinstance(given, str):
+            raw = _address_bytes(given, self.size)
+            if raw is not None:
+                return raw
+            try:
+                given = _parsed_int(given)
+            except ValueError:
+                raise LayoutError(
+                    "%s: %r does not say what its %d bytes are" % (what, given, self.size)
+                ) from None
+        if isinstance(given, int) and self.size in _STRUCT_CODES:
+            given = _integer(given, -1 << 8 * self.size - 1, (1 << 8 * self.size) - 1, what)
+            return (given & (1 << 8 * self.size) - 1).to_bytes(self.size, sys.byteorder)
+        if not isinstance(given, list):
+            raise LayoutError(
+                "%s: %r does not say what its %d bytes are" % (what, given, self.size)
+            )
+        if len(given) != self.size:
+            raise LayoutError("%s: %d bytes, not %d" % (what, len(given), self.size))
+        return bytes(_integer(one, 0, 255, "%s[%d]" % (what, at)) for at, one in enumerate(given))
+
+
+class Array(Layout):
+    """.count elements of one layout, .element."""
+
+    __slots__ = ("element", "count")
+
+    def __init__(self, element, count, name=""):
+        Layout.__init__(
+            self,
+            element.size * count,
+            name or _array_name(element, count),
+            max(element.values * count, 1),
+            element.levels + 1,
+            element.has_choice and count > 0,
+        )
+        self.element, self.count = element, count
+
+    @property
+    def is_text(self):
+        return isinstance(self.element, Char)
+
+    def _compile(self, form, at, columns):
+        element = self.element
+        if self.is_text:
+            return columns.add_bytes(form, at, self.size, form.text(self))
+        if form.joins_arrays:
+            return columns.add_bytes(form, at, self.size, _Each(self.reader("words").one))
+        if not self.size:
+            return form.array(self, [])
+        if self._fuses(form):
+            return columns.add_many(form, self, at // 8)
+        if form.lists_arrays and (self.values > 64 or element.has_choice):
+            inner = element.reader(form.name)
+            return columns.add_bytes(form, at, self.size, form.series(inner))
+        step = 8 * element.size
+        pieces = [element._compile(form, at + step * index, columns) for index in range(self.count)]
+        return form.array(self, pieces)
+
+    def _fuses(self, form):
+        """Whether it is an array of numbers that a form shows as they are."""
+        element = self.element
+        if not form.fuses or type(element) is not Number or not element.is_whole:
+            return False
+        return form.integer(element) is None and self.count <= 1 << 16
+
+    def _put(self, packing, at, given, what):
+        if self.is_text and isinstance(given, str):
+            raw = _text_bytes(given)
+            if len(raw) > self.size:
+                raise LayoutError("%s: %r has more than %d bytes" % (what, given, self.size))
+            return packing.put_bytes(at // 8, raw.ljust(self.size, b"\0"), what)
+        if isinstance(given, str):
+            raw = _address_bytes(given, self.size)
+            if raw is not None:
+                return packing.put_bytes(at // 8, raw, what)
+        if not isinstance(given, (list, tuple)):
+            words = (what, self.count, self.element.name, given)
+            raise LayoutError("%s takes a list of %d %s, not %r" % words)
+        if len(given) != self.count:
+            raise LayoutError("%s: %d elements, not %d" % (what, len(given), self.count))
+        for index, one in enumerate(given):
+            step = 8 * self.element.size * index
+            self.element._put(packing, at + step, one, "%s[%d]" % (what, index))
+        return None
+
+
+def _array_name(element, count):
+    """Return the C name of an array, the outer length first: "u32[2][4]"."""
+    base, bracket, rest = element.name.partition("[")
+    return "%s[%d]%s" % (base, count, bracket + rest)
+
+
+class Member:
+    """A member of a record: .name ("" where anonymous), .layout, .offset in bits, .bits of a bitfield or 0.
+
+    label     its name in every form, None: it is left out
+    tags      what BTF or its declaration says of it
+    choice    (name of the member that tells, {its value: name of the branch}) of a union, or None
+    bound     name of the BTF member that it has to agree with, None: of none
+    """
+
+    __slots__ = (
+        "name",
+        "layout",
+        "offset",
+        "bits",
+        "label",
+        "tags",
+        "choice",
+        "bound",
+        "is_anonymous",
+    )
+
+    def __init__(self, name, layout, offset, bits=0, label=None, tags=()):
+        self.name, self.layout, self.offset, self.bits = name, layout, offset, bits
+        self.label, self.tags, self.choice = label, tags, None
+        self.bound, self.is_anonymous = (
+            name,
+            False,
+        )  # what ctypes' _anonymous_ says: it has a name all the same
+
+    def changed(self, **changes):
+        """Return the same member but for some facts."""
+        copy = Member.__new__(Member)
+        for name in self.__slots__:
+            setattr(copy, name, changes.get(name, getattr(self, name)))
+        return copy
+
+    def _facts(self):
+        return [getattr(self, name) for name in self.__slots__]
+
+    def __repr__(self):
+        return "<Member %s: %s at bit %d>" % (self.name, self.layout.name, self.offset)
+
+    @property
+    def width(self):
+        """Bits that it takes."""
+        return self.bits or 8 * self.layout.size
+
+    @property
+    def is_undecided(self):
+        """Whether it, or a record in it, has a union to choose a branch of; arrays choose for each element."""
+        return bool(self.choice) or self.layout.has_choice and isinstance(self.layout, Record)
+
+    @property
+    def is_merged(self):
+        """Whether its members are named as if they were those of the record around it."""
+        return not self.name and isinstance(self.layout, Record) and not self.choice
+
+    def moved(self, offset):
+        """Return the same member so many bits further on."""
+        return self.changed(offset=self.offset + offset)
+
+    def choosing(self, branch):
+        """Return the same member with only one branch of the union that it is."""
+        return self.changed(layout=self.layout.only(branch), choice=None)
+
+
+class Record(Layout):
+    """A struct, a union or a data section, .kind; .members in the order of their declaration.
+
+    .parts are the same with those of anonymous records in the place of these.  btf_name is what bpftool calls it.
+    """
+
+    __slots__ = ("kind", "members", "btf_name", "part_count", "row_count", "_parts")
+
+    def __init__(self, kind, name, size, members, btf_name=""):
+        self.kind, self.btf_name = kind, btf_name
+        self.members = tuple(members)
+        inside = [member.layout for member in self.members]
+        self.part_count = sum(_part_count(member) for member in self.members)
+        self.row_count = sum(1 + getattr(one, "row_count", 0) for one in inside)
+        self._parts = None
+        Layout.__init__(
+            self,
+            size,
+            name,
+            1 + sum(one.values for one in inside),
+            1 + max([one.levels for one in inside] or [0]),
+            any(member.is_undecided for member in self.members),
+        )
+
+    @property
+    def parts(self):
+        """The members, those of anonymous records in the place of these, no two labels the same."""
+        if self._parts is None:
+            if self.part_count > _MAX_PARTS:
+                raise LayoutError("%s: %d members are too many" % (self.name, self.part_count))
+            self._parts = tuple(_labelled(_merged_parts(self.members)))
+        return self._parts
+
+    @property
+    def is_union(self):  # type: ignore
+        return self.kind == "union"
+
+    def only(self, branch):
+        """Return the union with one of its branches."""
+        kept = [member for member in self.members if member.name == branch]
+        return Record(self.kind, self.name, self.size, kept, self.btf_name)
+
+    def undecided(self, at=0):
+        """Yield (member that tells, its bit offset) for each union that waits for one, in the order of decided()."""
+        for member in self.members:
+            if member.choice:
+                tag = next(one for one in self.members if one.name == member.choice[0])
+                yield tag, at + tag.offset
+            elif member.is_undecided:
+                for tag in member.layout.undecided(at + member.offset):
+                    yield tag
+
+    def decided(self, tags):
+        """Return the record with the branches that the values of those members choose."""
+        members = []
+        for member in self.members:
+            if member.choice:
+                member = member.choosing(self._branch(member, next(tags)))
+            elif member.is_undecided:
+                member = member.changed(layout=member.layout.decided(tags))
+            members.append(member)
+        return Record(self.kind, self.name, self.size, members, self.btf_name)
+
+    def _branch(self, member, tag):
+        name, branches = member.choice
+        try:
+            return branches[tag]
+        except (KeyError, TypeError):
+            words = (self.name.split(" ")[-1], member.name, name, tag)
+            raise LayoutError("%s.%s: no branch for %s = %r" % words) from None
+
+    def _compile(self, form, at, columns):
+        members = form.members_of(self)
+        pieces = [one.layout._compile(form, at + one.offset, columns) for one in members]
+        return form.record(self, members, pieces)
+
+    # -- what was typed
+
+    def _put(self, packing, at, given, what):
+        if isinstance(given, str):
+            raw = _address_bytes(given, self.size)
+            if raw is not None:
+                return packing.put_bytes(at // 8, raw, what)
+            named = [one for one in self.parts if one.label is not None]
+            if len(named) == 1:
+                return named[0].layout._put(packing, at + named[0].offset, given, what)
+        if not isinstance(given, dict):
+            names = ", ".join(one.label for one in self.parts if one.label is not None)
+            raise LayoutError(
+                "%s: %r does not say what %s are: %s" % (what, given, self.name, names)
+            )
+        given = dict(given)
+        rest = given.pop("rest", None) if not self._named("rest") else None
+        if rest is not None and rest not in ("0", 0):
+            raise LayoutError("%s: rest can only be 0, not %r" % (what, rest))
+        keep = packing.keep
+        packing.keep = keep or rest is not None
+        for name, one in given.items():
+            self._put_member(packing, at, name, one, what)
+        if not packing.keep:
+            missing = self._missing(set(given))
+            if missing:
+                words = (what, ", ".join(missing))
+                raise LayoutError("%s: %s not given (rest=0 sets what is left to zero)" % words)
+        packing.keep = keep
+        return None
+
+    def _named(self, name):
+        """Return the part with a label, or the name of a field that has another label."""
+        for part in self.parts:
+            if part.label == name:
+                return part
+        for part in self.parts:
+            if part.name == name:
+                return part
+        return None
+
+    def _put_member(self, packing, at, name, given, what):
+        part = self._named(name)
+        if part is None:
+            known = ", ".join(one.label for one in self.parts if one.label is not None)
+            raise LayoutError("%s: no field '%s'; there are %s" % (what, name, known))
+        inside = "%s.%s" % (what, name) if what else name
+        part.layout._put(packing, at + part.offset, given, inside)
+
+    def _missing(self, names):
+        """Return the labels of what a dict with these names leaves open."""
+        open_members = []
+        for member in self.members:
+            if member.layout.size == 0:
+                continue
+            if member.is_merged:
+                open_members.append(member.layout._missing(names))
+            else:
+                absent = [] if member.label in names else [member.label or member.name]
+                open_members.append(absent)
+        if not self.is_union:
+            return [label for labels in open_members for label in labels]
+        if not open_members or any(not labels for labels in open_members):
+            return []
+        return ["one of " + ", ".join(labels[0] for labels in open_members)]
+
+
+_MAX_PARTS = 1 << 16  # of a record: what is shared by anonymous ones multiplies
+_MAX_ROWS = 1 << 18  # of a table
+
+
+def _part_count(member):
+    return member.layout.part_count if member.is_merged else 1
+
+
+def _labelled(parts):
+    """Yield the parts with labels that differ."""
+    taken = set()  # type: set
+    for part in parts:
+        label, number = part.label, len(taken)
+        while label is not None and label in taken:
+            label, number = "%s_%d" % (part.label, number), number + 1
+        taken.add(label)
+        yield part if label == part.label else part.changed(label=label)
+
+
+def _merged_parts(members):
+    """Yield the members, those of anonymous records in the place of these."""
+    for member in members:
+        if not member.is_merged:
+            yield member
+            continue
+        for part in member.layout.parts:
+            yield part.moved(member.offset)
+
+
+class _Packing:
+    """The buffer that pack fills: what has been said of a byte once can't be said otherwise."""
+
+    __slots__ = ("buffer", "keep", "said")
+
+    def __init__(self, buffer, keep):
+        self.buffer, self.keep = buffer, keep
+        self.said = {}  # byte -> its bits that were given
+
+    def put_bytes(self, first, raw, what):
+        for at, byte in enumerate(raw, first):
+            self._put(at, byte, 0xFF, what)
+
+    def put_bits(self, bits, number, what):
+        whole = (number & bits.mask) << bits.shift
+        mask = bits.mask << bits.shift
+        size = bits.last - bits.first
+        pairs = zip(whole.to_bytes(size, bits.order), mask.to_bytes(size, bits.order))
+        for at, (byte, part) in enumerate(pairs, bits.first):
+            self._put(at, byte, part, what)
+
+    def _put(self, at, byte, mask, what):
+        both = self.said.get(at, 0) & mask
+        if (self.buffer[at] ^ byte) & both:
+            raise LayoutError(
+                "%s says something else of byte %d than what was given before" % (what, at)
+            )
+        self.said[at] = self.said.get(at, 0) | mask
+        self.buffer[at] = self.buffer[at] & ~mask | byte & mask
+
+
+def _parsed_int(text):
+    """Return the integer that a word is: 010 is octal, as bpftool's strtoul has it."""
+    digits = text.lstrip("+-")
+    is_octal = digits.isdecimal() and digits[:1] == "0"
+    return int(text, 8 if is_octal else 0)
+
+
+def _address_bytes(text, size):
+    """Return the bytes of an IPv4, IPv6 or MAC address of this size, None if text is none."""
+    if size == 6 and text.count(":") == 5:
+        try:
+            return bytes(int(part, 16) for part in text.split(":"))
+        except ValueError:
+            raise LayoutError("'%s' is no address" % text) from None
+    is_ip4 = size == 4 and text.count(".") == 3
+    if not is_ip4 and not (size == 16 and text.count(":") > 1):
+        return None
+    import socket
+
+    try:
+        return socket.inet_pton(socket.AF_INET if is_ip4 else socket.AF_INET6, text)
+    except OSError:
+        raise LayoutError("'%s' is no address" % text) from None
+
+
+# Text in char arrays ends at its first NUL.  Bytes that are no UTF-8 show as \xNN, and where that could be
+# mistaken for what the text says itself, a backslash shows as two.
+
+
+def _text_of(raw):
+    """Return what a C string says."""
+    return _escaped(raw.split(b"\0", 1)[0])
+
+
+def _escaped(raw):
+    try:
+        text = raw.decode("utf-8")
+        if "\\x" not in text:
+            return text
+    except UnicodeDecodeError:
+        pass
+    return raw.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def _text_bytes(text):
+    """Return the bytes that a text, as _escaped writes it, stands for."""
+    if "\\x" not in text:
+        return text.encode("utf-8", "surrogateescape")
+    import re
+
+    def byte(found):
+        return b"\\" if found.group(1) == b"\\" else bytes([int(found.group(1)[1:], 16)])
+
+    raw = text.encode("utf-8", "surrogateescape")
+    return re.sub(rb"\\(\\|x[0-9a-fA-F]{2})", byte, raw)
+
+
+# -- readers: bytes -> what a form says.  The leaves in their order become columns of as few structs as the
+# overlaps of unions ask for; only columns that need it are converted, a column at a time; an entry is one % of a
+# template, or one call of a builder.
+
+SKIPPED = object()  # what a form's method returns for leaves that it leaves out
+
+
+class _Bits:
+    """Converts a column of the integers, or bytes, that hold a number of some bits into these numbers.
+
+    Bits are counted as C does, from the low end of each byte, in big-endian data from the high one.
+    """
+
+    __slots__ = ("first", "last", "shift", "bits", "mask", "order", "sign", "code", "then")
+
+    def __init__(self, offset, bits, order, signed, then=None):
+        self.first, self.last = offset // 8, (offset + bits + 7) // 8
+        size = self.last - self.first
+        inside = offset - 8 * self.first
+        self.shift = inside if order == "little" else 8 * size - inside - bits
+        self.bits, self.mask, self.order = bits, (1 << bits) - 1, order
+        self.sign = 1 << bits - 1 if signed and bits else 0
+        self.code = _STRUCT_CODES[size].upper() if size in _STRUCT_CODES else "%ds" % size
+        self.then = then
+
+    def __call__(self, column):
+        shift, mask, sign = self.shift, self.mask, self.sign
+        if self.code[-1] == "s":
+            order = self.order
+            column = [int.from_bytes(raw, order) for raw in column]
+        if sign:
+            column = [((whole >> shift & mask) ^ sign) - sign for whole in column]
+        else:
+            column = [whole >> shift & mask for whole in column]
+        return column if self.then is None else self.then(column)
+
+    def of(self, raw):
+        """Return the number in the bytes of the whole."""
+        whole = int.from_bytes(raw[self.first : self.last], self.order)
+        return ((whole >> self.shift & self.mask) ^ self.sign) - self.sign
+
+
+class _Cache(dict):
+    """Converts a column by a function of one value, worked out once for each that occurs, as long as there are few."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make):
+        dict.__init__(self)
+        self.make = make
+
+    def __missing__(self, value):
+        made = self.make(value)
+        if type(value) is not bytes or len(value) <= 64:
+            if len(self) >= 4096:
+                self.clear()
+            self[value] = made
+        return made
+
+    def __call__(self, column):
+        return map(self.__getitem__, column)
+
+
+class _Each:
+    """Converts a column by a function of one value."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make):
+        self.make = make
+
+    def __call__(self, column):
+        return map(self.make, column)
+
+
+class _Column:
+    """Leaves that lie one behind the other: .count columns of one code."""
+
+    __slots__ = ("first", "size", "code", "order", "convert", "count")
+
+    def __init__(self, first, size, code, order, convert, count=1):
+        self.first, self.size, self.code, self.order = first, size, code, order
+        self.convert, self.count = convert, count
+
+
+class _Columns:
+    """The columns of a layout while it is compiled, and what they become."""
+
+    def __init__(self):
+        self.wanted, self.width = [], 0
+
+    def add(self, form, first, size, code, order, convert):
+        self.wanted.append(_Column(first, size, code, order, convert))
+        self.width += 1
+        return form.leaf(self.width - 1, convert)
+
+    def add_bytes(self, form, at, size, convert):
+        """Add bytes that a form makes something of as a whole."""
+        if convert is SKIPPED:
+            return form.nothing()
+        return self.add(form, at // 8, size, "%ds" % size, "little", convert)
+
+    def add_many(self, form, array, first):
+        """Add an array of numbers that the form shows as they are: one item of a struct, many columns."""
+        many, order = "%d%s" % (array.count, array.element.code), form.order_of(array.element)
+        self.wanted.append(_Column(first, array.size, many, order, None, array.count))
+        self.width += array.count
+        return form.leaves(self.width - array.count, array.count)
+
+    def rows(self, stride):
+        """Return f(raw), which iterates over a tuple of leaves for each stride bytes."""
+        if not self.wanted:
+            return lambda raw: iter([()] * (len(raw) // stride if stride else 1))
+        passes, order = [], []
+        for columns in self._passes():
+            passes.append(_one_pass(columns, stride))
+            order += columns
+        starts, place = {}, 0
+        for column in order:
+            starts[id(column)] = place
+            place += column.count
+        picks = []
+        for column in self.wanted:
+            start = starts[id(column)]
+            picks += range(start, start + column.count)
+        joined = _joined(passes)
+        if picks == list(range(len(picks))):
+            return joined
+        pick = itemgetter(*picks)
+        return lambda raw: map(pick, joined(raw))
+
+    def _passes(self):
+        """Yield lists of columns of one byte order that do not overlap, those to be converted apart."""
+        import heapq
+
+        groups = {}  # type: dict
+        for column in self.wanted:
+            groups.setdefault((column.convert is not None, column.order), []).append(column)
+        for key in sorted(groups):
+            ends = []  # type: list  # (where a pass ends, its number), the lowest first
+            found = []  # type: list
+            for column in sorted(groups[key], key=lambda one: one.first):
+                if ends and ends[0][0] <= column.first:
+                    number = heapq.heappop(ends)[1]
+                else:
+                    number = len(found)
+                    found.append([])
+                found[number].append(column)
+                heapq.heappush(ends, (column.first + column.size, number))
+            for columns in found:
+                yield columns
+
+
+def _one_pass(columns, stride):
+    """Return f(raw) that iterates over the tuples of columns which lie one behind the other."""
+    codes, end = [_ORDER_MARKS[columns[0].order]], 0
+    for column in columns:
+        if column.first > end:
+            codes.append("%dx" % (column.first - end))
+        codes.append(column.code)
+        end = column.first + column.size
+    codes.append("%dx" % (stride - end))
+    compiled = struct.Struct("".join(codes))
+    unpack = compiled.iter_unpack if stride else lambda raw: iter([compiled.unpack(raw)])
+    if columns[0].convert is None:
+        return unpack
+    converters = [column.convert for column in columns]
+
+    def converted(raw):
+        found = zip(*unpack(raw))
+        return zip(*[convert(column) for convert, column in zip(converters, found)])
+
+    return converted
+
+
+def _joined(passes):
+    """Return f(raw) that iterates over the tuples of all passes, each entry's as one."""
+    if len(passes) == 1:
+        return passes[0]
+    if len(passes) == 2:
+        first, second = passes
+        return lambda raw: map(add, first(raw), second(raw))
+    flat = chain.from_iterable
+    return lambda raw: map(tuple, map(flat, zip(*[one(raw) for one in passes])))
+
+
+class Reader:
+    """Reads bytes as one form of a layout; see Layout.reader.
+
+    rows(raw) are tuples of leaves, shape(row) what the form makes of one; template is what a form of text fills.
+    """
+
+    def __init__(self, layout, form, stride=None):
+        columns = _Columns()
+        piece = layout._compile(form, 0, columns)
+        self.layout, self.stride = layout, layout.size if stride is None else stride
+        self.template = self.paths = piece
+        self.rows = columns.rows(self.stride)
+        self.shape = form.finish(piece)
+
+    def read(self, raw):
+        """Iterate over what each element in raw says."""
+        return map(self.shape, self.rows(raw))
+
+    def one(self, raw):
+        """Return what one element says."""
+        return self.shape(next(self.rows(raw)))
+
+    def series(self, raw):
+        """Yield (path, None, column) of the form "samples"; see _ChoosingReader for the other shape."""
+        for path, column in zip(self.paths, zip(*self.rows(raw))):
+            yield path, None, column
+
+
+class _ChoosingReader:
+    """Reads elements in which a member tells how to read a union, each with the reader of its branches."""
+
+    template = None
+
+    def __init__(self, layout, form, stride=None):
+        self.layout, self.form = layout, form
+        self.stride = layout.size if stride is None else stride
+        tags = [_Tag(tag.layout, at) for tag, at in layout.undecided()]
+        found = Record(
+            "struct", layout.name, layout.size, [tag.member(at) for at, tag in enumerate(tags)]
+        )
+        self._tags = found.reader("plain", self.stride)
+        self._readers = {}  # the values of the tags -> reader
+
+    def _reader_for(self, tags):
+        key = tuple(tags.values())
+        try:
+            return self._readers[key]
+        except (KeyError, TypeError):
+            made = self.layout.decided(iter(key)).reader(self.form.name, self.stride)
+            if len(self._readers) >= 256:
+                self._readers.clear()
+            return self._readers.setdefault(key, made)
+
+    def _each(self, raw):
+        for index, tags in enumerate(self._tags.read(raw)):
+            one = raw[index * self.stride : (index + 1) * self.stride]
+            yield self._reader_for(tags), one
+
+    def read(self, raw):
+        """Iterate over what each element in raw says."""
+        return (reader.one(one) for reader, one in self._each(raw))
+
+    def one(self, raw):
+        """Return what one element says."""
+        return next(self.read(raw))
+
+    def series(self, raw):
+        """Yield (path, indices of the elements, column) of the form "samples"."""
+        found = {}  # type: dict
+        for index, (reader, one) in enumerate(self._each(raw)):
+            for path, _, column in reader.series(one):
+                indices, numbers = found.setdefault(path, ([], []))
+                indices.append(index)
+                numbers.append(column[0])
+        for path, (indices, numbers) in found.items():
+            yield path, indices, numbers
+
+
+class _Tag:
+    """A member that chooses a branch, as a member of a record of such members."""
+
+    __slots__ = ("layout", "at")
+
+    def __init__(self, layout, at):
+        self.layout, self.at = layout, at
+
+    def member(self, number):
+        return Member(str(number), self.layout, self.at, label=str(number))
+
+
+class _Form:
+    """How one output says what there is: a converter for each kind of leaf, and how parts become a whole.
+
+    A converter takes a column and returns as many things; None: the numbers are right as they are; SKIPPED: there
+    is nothing to say of them.  To add a form, subclass this or one of its subclasses and name it in _FORMS.
+    """
+
+    name = ""
+    fuses = True  # arrays of plain numbers are one item of a struct
+    lists_arrays = True  # long arrays have a reader of their own
+    joins_arrays = False  # arrays are one leaf, in words
+
+    def order_of(self, number):
+        """Return the byte order in which a number is read."""
+        return number.order
+
+    def members_of(self, record):
+        """Return the members of a record that are shown."""
+        return [member for member in record.parts if member.label is not None]
+
+    def nothing(self):
+        """Return the piece for a leaf that is left out."""
+        return None
+
+    def integer(self, number):
+        return None
+
+    def enum(self, number):
+        return _Cache(number.text_of)
+
+    def pointer(self, number):
+        return _Each(hex)
+
+    def boolean(self, number):
+        return _Cache(bool)
+
+    def char(self, number):
+        return _Cache(_text_of)
+
+    def real(self, number):
+        return None
+
+    def text(self, array):
+        return _Cache(_text_of)
+
+    def raw_bytes(self, layout):
+        return _Each(list)
+
+
+class _PlainForm(_Form):
+    """dicts, lists, numbers and text.  A piece is the number of a leaf's column, or a function of the row."""
+
+    name = "plain"
+
+    def leaf(self, column, convert):
+        return column
+
+    def leaves(self, column, count):
+        end = column + count
+        return lambda row: list(row[column:end])
+
+    def series(self, inner):
+        return _Each(lambda raw: list(inner.read(raw)))
+
+    def array(self, array, pieces):
+        if pieces and all(isinstance(piece, int) for piece in pieces):
+            return self.leaves(pieces[0], len(pieces))
+        return lambda row: [piece(row) for piece in pieces]
+
+    def record(self, record, members, pieces):
+        names = [member.label for member in members]
+        leaves = [(name, piece) for name, piece in zip(names, pieces) if isinstance(piece, int)]
+        others = [(name, piece) for name, piece in zip(names, pieces) if not isinstance(piece, int)]
+        if not others:
+            first, end = (leaves[0][1], leaves[-1][1] + 1) if leaves else (0, 0)
+            return lambda row: dict(zip(names, row[first:end]))
+        empty = dict.fromkeys(names)  # keeps the order of the names
+
+        def build(row):
+            plain = empty.copy()
+            for name, column in leaves:
+                plain[name] = row[column]
+            for name, piece in others:
+                plain[name] = piece(row)
+            return plain
+
+        return build
+
+    def finish(self, piece):
+        return itemgetter(piece) if isinstance(piece, int) else piece
+
+
+class _TextForm(_Form):
+    """Forms of text.  A piece is a template with a % for each leaf."""
+
+    between = ","
+    list_brackets = "[]"
+
+    def leaf(self, column, convert):
+        return "%d" if convert is None else "%s"
+
+    def leaves(self, column, count):
+        return self._listed(["%d"] * count)
+
+    def _listed(self, texts):
+        opening, closing = self.list_brackets
+        return opening + self.between.join(texts) + closing
+
+    def series(self, inner):
+        return _Each(lambda raw: self._listed(inner.read(raw)))
+
+    def array(self, array, pieces):
+        return self._listed(pieces)
+
+    def finish(self, piece):
+        return piece.__mod__
+
+
+def _json_text(text):
+    import json
+
+    return json.dumps(text)
+
+
+def _json_float(number):
+    """Return a float as a number of JSON: what JSON lacks is null (NaN) and what every parser overflows to infinity."""
+    if number != number:
+        return "null"
+    if number in (float("inf"), float("-inf")):
+        return "1e999" if number > 0 else "-1e999"
+    return repr(number)
+
+
+def _json_label(text):
+    return _json_text(text).replace("%", "%%")
+
+
+class _JSONForm(_TextForm):
+    """JSON without blanks: what plain Python says, as text."""
+
+    name = "json"
+
+    def boolean(self, number):
+        return _Cache(lambda number: "true" if number else "false")
+
+    def enum(self, number):
+        return _Cache(lambda value: _json_text(number.text_of(value)))
+
+    def pointer(self, number):
+        return _Each('"0x%x"'.__mod__)
+
+    def char(self, number):
+        return _Cache(lambda raw: _json_text(_text_of(raw)))
+
+    text = char
+
+    def real(self, number):
+        return _Each(_json_float)
+
+    def raw_bytes(self, layout):
+        return _Each(lambda raw: "[%s]" % ",".join(map(str, raw)))
+
+    def record(self, record, members, pieces):
+        pairs = [_json_label(one.label) + ":" + piece for one, piece in zip(members, pieces)]
+        return "{%s}" % ",".join(pairs)
+
+
+class _BpftoolForm(_JSONForm):
+    """What bpftool's JSON says of BTF types: enums are signed, bitfields hex, anonymous members have no name."""
+
+    name = "bpftool"
+
+    def order_of(self, number):
+        return number.raw_order
+
+    def members_of(self, record):
+        return record.members
+
+    def integer(self, number):
+        if not number.is_whole:
+            return _Each(self._hexadecimal(number))
+        if number.encoding == _INT_CHAR:
+            return _Cache(lambda value: _json_text(chr(value & 0xFF)))
+        return None
+
+    def _hexadecimal(self, number):
+        mask = (1 << number.bits) - 1
+        return lambda value: '"0x%x"' % (value & mask)
+
+    def enum(self, number):
+        if not number.is_whole:
+            return _Each(self._hexadecimal(number))
+        # A value is signed to bpftool, and so is what stands in the enum: 32 bits there, 64 of an enum64.
+        bits = 64 if number.size == 8 else 32
+        names = {_signed(one, bits): name for one, name in number.names.items()}
+        size_bits = 8 * number.size
+
+        def named(value):
+            value = _signed(value, size_bits)
+            return _json_text(names[value]) if value in names else str(value)
+
+        return _Cache(named)
+
+    def boolean(self, number):
+        return (
+            _JSONForm.boolean(self, number) if number.is_whole else _Each(self._hexadecimal(number))
+        )
+
+    def pointer(self, number):
+        return None
+
+    def char(self, number):
+        if number.encoding == _INT_CHAR:
+            return _Cache(lambda raw: _json_text(raw.decode("latin-1")))
+        return _Cache(lambda raw: "%d" % int.from_bytes(raw, "big", signed=number.signed))
+
+    def text(self, array):
+        number = array.element
+        one = self.char(number)
+
+        def listed(raw):
+            return "[%s]" % ",".join(one(raw[at : at + 1] for at in range(len(raw))))
+
+        def told(raw):
+            text, end, _ = raw.partition(b"\0")
+            if end and number.is_plain_char and all(0x1F < byte < 0x7F for byte in text):
+                return _json_text(text.decode())
+            return listed(raw)
+
+        return _Cache(told)
+
+    def record(self, record, members, pieces):
+        pairs = [_json_label(one.name) + ":" + piece for one, piece in zip(members, pieces)]
+        if record.kind != "section":
+            return "{%s}" % ",".join(pairs)
+        return "{%s:[%s]}" % (
+            _json_label(record.btf_name),
+            ",".join("{%s}" % pair for pair in pairs),
+        )
+
+
+def _signed(number, bits):
+    """Return the low bits of a number as a signed one."""
+    half = 1 << bits - 1
+    return (number + half) % (2 * half) - half
+
+
+class _WordsForm(_TextForm):
+    """A line for people: "src=10 port=443", what is inside in braces."""
+
+    name = "words"
+    between = " "
+
+    def leaf(self, column, convert):
+        return "%s"
+
+    def enum(self, number):
+        return _Cache(lambda value: _bare(number.text_of(value)))
+
+    def char(self, number):
+        return _Cache(lambda raw: _bare(_text_of(raw)))
+
+    text = char
+
+    def raw_bytes(self, layout):
+        return _Each(_hex)
+
+    def record(self, record, members, pieces):
+        pairs = []
+        for member, piece in zip(members, pieces):
+            inside = "{%s}" % piece if isinstance(member.layout, Record) else piece
+            pairs.append(_bare_name(member.label).replace("%", "%%") + "=" + inside)
+        return " ".join(pairs)
+
+    def array(self, array, pieces):
+        if isinstance(array.element, Record):
+            pieces = ["{%s}" % piece for piece in pieces]
+        return self._listed(pieces)
+
+    def series(self, inner):
+        if isinstance(inner.layout, Record):
+            return _Each(lambda raw: self._listed(map("{%s}".__mod__, inner.read(raw))))
+        return _TextForm.series(self, inner)
+
+
+def _hex(raw):
+    return " ".join(map(_HEX_BYTES.__getitem__, raw))
+
+
+_HEX_BYTES = ["%02x" % byte for byte in range(256)]
+
+
+def _bare(text):
+    """Return text as a word, quoted where it would not be one."""
+    if text and text.isprintable() and not set(text) & set(" ='\"{}[],"):
+        return text
+    return repr(text) if text.isprintable() else ascii(text)
+
+
+def _bare_name(name):
+    """Return the name of a member as it may stand on a terminal."""
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+class _SamplesForm(_Form):
+    """Numbers with their paths: a piece is a list of paths, and reading gives pairs of path and number.
+
+    A path is a tuple of labels and indices.  Enumerators are their numbers; text and addresses are no samples.
+    """
+
+    name = "samples"
+    fuses = False
+    lists_arrays = False
+
+    def nothing(self):
+        return []
+
+    def leaf(self, column, convert):
+        return [()]
+
+    def enum(self, number):
+        return None
+
+    def boolean(self, number):
+        return None
+
+    def pointer(self, number):
+        return SKIPPED
+
+    def char(self, number):
+        return SKIPPED
+
+    text = char
+
+    def raw_bytes(self, layout):
+        return SKIPPED
+
+    def array(self, array, pieces):
+        return [(index,) + path for index, paths in enumerate(pieces) for path in paths]
+
+    def record(self, record, members, pieces):
+        found = []
+        for member, paths in zip(members, pieces):
+            found += [(member.label,) + path for path in paths]
+        return found
+
+    def finish(self, paths):
+        return partial(zip, paths)
+
+
+class _LabelsForm(_SamplesForm):
+    """Every leaf as text with its path: an identity, in which nothing that differs looks the same."""
+
+    name = "labels"
+    joins_arrays = True
+
+    def integer(self, number):
+        return _Each(str)
+
+    def enum(self, number):
+        return _Cache(number.text_of)
+
+    def boolean(self, number):
+        return _Cache(str)
+
+    def pointer(self, number):
+        return _Each(hex)
+
+    def real(self, number):
+        return _Each(repr)
+
+    def char(self, number):
+        return _Cache(lambda raw: _escaped(raw.rstrip(b"\0")))
+
+    text = char
+
+    def raw_bytes(self, layout):
+        return _Each(_hex)
+
+
+_FORMS = {
+    form.name: form
+    for form in (
+        _PlainForm(),
+        _JSONForm(),
+        _BpftoolForm(),
+        _WordsForm(),
+        _SamplesForm(),
+        _LabelsForm(),
+    )
+}
+
+
+# -- a layout as a table
+
+
+def _printable(text):
+    """Return foreign text as it may stand on a terminal: nothing in it steers one, or begins a new line."""
+    return text if text.isprintable() else "".join(map(_printable_char, text))
+
+
+def _printable_char(char):
+    return char if char.isprintable() else ascii(char)[1:-1]
+
+
+def _table(layout):
+    """Return a layout as text: offset, size, name and type of each member, in the order of the bytes."""
+    if getattr(layout, "row_count", 0) > _MAX_ROWS:
+        raise LayoutError(
+            "%s: %d members are too many for a table" % (layout.name, layout.row_count)
+        )
+    lines = ["%6s %5s  %s" % ("offset", "size", _printable(layout.name))]
+    holes = _table_rows(lines, layout, 0, "  ") if layout.members else 0
+    total = "%d bytes" % layout.size
+    if holes:
+        holes_text = "%d bits" % holes if holes % 8 else "%d" % (holes // 8)
+        total += ", %s of them padding (must match in a key, best zero)" % holes_text
+    return "\n".join(lines + [total])
+
+
+def _table_rows(lines, record, start, indent):
+    """Append a line for each member of what begins at bit start; return how many bits are holes."""
+    end = holes = 0
+    for member in sorted(record.members, key=lambda one: one.offset):
+        holes += _hole_row(lines, start + end, member.offset - end, indent)
+        lines.append(_row(start + member.offset, member.width, indent + _member_text(member)))
+        if member.layout.members:
+            holes += _table_rows(lines, member.layout, start + member.offset, indent + "  ")
+        end = max(end, member.offset + member.width)
+    return holes + _hole_row(lines, start + end, 8 * record.size - end, indent)
+
+
+def _hole_row(lines, offset, bits, indent):
+    if bits <= 0:
+        return 0
+    lines.append(_row(offset, bits, indent + "(hole)"))
+    return bits
+
+
+def _row(offset, bits, text):
+    return "%6s %5s  %s" % (_bytes_text(offset), _bytes_text(bits), text)
+
+
+def _member_text(member):
+    text = "%s: %s" % (member.name, member.layout.name) if member.name else member.layout.name
+    if member.bits:
+        text += ":%d" % member.bits
+    if isinstance(member.layout, Enum):
+        pairs = islice(member.layout.names.items(), 17)
+        names = ["%s=%d" % (name, number) for number, name in pairs]
+        text += " {%s%s}" % (", ".join(names[:16]), ", ..." if len(names) > 16 else "")
+    text = _printable(text + "".join(" [%s]" % tag for tag in member.tags))
+    return text if len(text) <= 1024 else text[:1021] + "..."
+
+
+def _bytes_text(bits):
+    """Return a number of bits as bytes: "4", "4:3" for 35 bits."""
+    return "%d" % (bits // 8) if bits % 8 == 0 else "%s:%d" % (bits // 8 or "", bits % 8)
+
+
+# -- a layout as a ctypes class, and as the source of one
+
+
+class _BitField:
+    """Descriptor of an integer that lies in bits, or bytes, where ctypes has no field."""
+
+    def __init__(self, number, offset):
+        self.number = number
+        self.bits = _Bits(offset, number.bits, number.order, number.signed)
+
+    def __get__(self, obj, owner=None):
+        return self if obj is None else self.bits.of(memoryview(obj).tobytes())
+
+    def __set__(self, obj, given):
+        number = self.number.number(given, "a field")
+        buffer = (u8 * sizeof(obj)).from_buffer(obj)
+        packing = _Packing(buffer, True)
+        packing.put_bits(self.bits, number, "a field")
+
+    def source(self):
+        """Return Python that reads it from self."""
+        bits = self.bits
+        words = (bits.first, bits.last, bits.order, bits.shift, bits.mask)
+        number = "int.from_bytes(bytes(self)[%d:%d], %r) >> %d & %#x" % words
+        return "((%s) ^ %#x) - %#x" % (number, bits.sign, bits.sign) if bits.sign else number
+
+
+class _ClassPlan:
+    """What the class of a record has: it is packed and every hole a field, so that no ABI has a say.
+
+    fields      (name, Layout) in the order of the bytes
+    bit_fields  {name: _BitField}
+    anonymous   names of fields whose members are attributes of the record too
+    holes       names of fields that are none
+    attributes  {name: Layout} of what a user may set, in the order of declaration
+    """
+
+    def __init__(self, record):
+        self.base = _MadeUnion if record.is_union else _MadeStructure
+        self.fields, self.bit_fields, self.anonymous, self.holes = [], {}, [], []  # type: ignore
+        self.attributes = {}  # type: dict
+        self._reserved = set(dir(self.base)) | _RESERVED_NAMES
+        self._taken = set(self._reserved)
+        self._end = 0
+        names = [self._names_of(member) for member in record.members]
+        order = sorted(range(len(names)), key=lambda at: _place_of(record.members[at]))
+        for at in order:
+            self._add(record, at, record.members[at], names[at])
+        if self._end < record.size:
+            self._add_hole(record, record.size)
+        for parts in names:
+            self.attributes.update((name, part.layout) for name, part in parts)
+
+    def _names_of(self, member):
+        """Return [(attribute, part)] of a member, of an anonymous record those of its parts."""
+        parts = [member]
+        if member.is_merged:
+            parts = member.layout.parts
+        elif not member.name:
+            return []
+        return [(self._free(part.label or part.name or "_"), part) for part in parts]
+
+    def _free(self, name):
+        """Return a name that neither Python nor ctypes looks for, and that is not taken yet."""
+        if name in self._reserved or name[:2] == name[-2:] == "__":
+            name += "_"
+        base, count = name, len(self._taken)
+        while name in self._taken:
+            name, count = "%s_%d" % (base, count), count + 1
+        self._taken.add(name)
+        return name
+
+    def _add(self, record, at, member, names):
+        first = member.offset // 8
+        if member.is_merged:
+            for name, part in names:
+                self._add_bits(name, part.layout, part.offset + member.offset)
+            name = self._free("_anon%d" % at)
+            self.anonymous.append(name)
+        else:
+            name = names[0][0] if names else self._free("_")
+            if self._add_bits(name, member.layout, member.offset):
+                return
+        if first < self._end and not record.is_union:
+            if not member.layout.size:
+                return  # it lies inside of another: there is nothing to see
+            raise LayoutError("%s: members that overlap, '%s' is one" % (record.name, member.name))
+        if first > self._end and not record.is_union:
+            self._add_hole(record, first)
+        self.fields.append((name, member.layout))
+        self._end = max(self._end, first + member.layout.size)
+
+    def _add_bits(self, name, layout, offset):
+        """Whether it is a member that ctypes has no field for."""
+        needed = isinstance(layout, Number) and not layout.is_whole and layout.size
+        if needed:
+            self.bit_fields[name] = _BitField(layout, offset)
+        return needed
+
+    def _add_hole(self, record, until):
+        name = self._free("_hole%d" % self._end)
+        self.holes.append(name)
+        self.fields.append((name, Bytes(until if record.is_union else until - self._end)))
+        self._end = until
+
+
+def _place_of(member):
+    return member.offset, member.layout.size > 0
+
+
+_RESERVED_NAMES = frozenset(
+    "_pack_ _layout_ _made_of_ _attributes_ _anonymous_ _fields_ _swappedbytes_ _align_ _json_ _union_ _btf_"
+    " _show_".split()
+)
+
+
+class _MadeOfLayout:
+    """What the classes made from a Layout have in common."""
+
+    _attributes_ = {}  # type: dict
+
+    def __init__(self, *given, **named):
+        names = list(self._attributes_)
+        if len(given) > len(names):
+            words = (type(self).__name__, len(names), len(given))
+            raise LayoutError("%s has %d fields, not %d" % words)
+        for name, value in zip(names, given):
+            if name in named:
+                raise LayoutError("%s: two values for '%s'" % (type(self).__name__, name))
+            setattr(self, name, value)
+        for name, value in named.items():
+            setattr(self, name, value)
+
+    def __setattr__(self, name, given):
+        if name not in self._attributes_ and not hasattr(type(self), name):
+            names = ", ".join(self._attributes_)
+            raise NoSuchField(
+                "%s has no field '%s'; there are %s" % (type(self).__name__, name, names)
+            )
+        layout = self._attributes_.get(name)
+        if layout is not None and not isinstance(given, _CDATA):
+            given = self._checked(layout, given, name)
+        super().__setattr__(name, given)
+
+    def _checked(self, layout, given, name):
+        """Return what ctypes may set for what is given: it would cut what is too large without a word."""
+        what = "%s.%s" % (type(self).__name__, name)
+        if isinstance(layout, Char) and isinstance(given, bytes):
+            return given
+        if isinstance(layout, Number):
+            number = layout.number(given, what)
+            return bytes([number & 0xFF]) if isinstance(layout, Char) else number
+        if isinstance(given, (bytes, bytearray)):
+            if layout.size < len(given):
+                raise LayoutError("%s has %d bytes, not %d" % (what, layout.size, len(given)))
+            raw = bytes(given).ljust(layout.size, b"\0")
+        else:
+            given = list(given) if isinstance(given, tuple) else given
+            raw = layout.pack(given, what=what)
+        return _copier(layout.ctype())(raw)
+
+    def __eq__(self, other):
+        return _raw(self) == _raw(other) if type(other) is type(self) else NotImplemented
+
+    def __hash__(self):
+        return hash(_raw(self))  # of what it holds now: a key that is changed is another key
+
+    def __repr__(self):
+        pairs = to_python(self)
+        shown = ", ".join("%s=%r" % pair for pair in pairs.items())
+        return "%s(%s)" % (type(self).__name__, shown)
+
+    def __reduce__(self):
+        if "_made_of_" not in type(self).__dict__:
+            return super().__reduce__()
+        return _revived, (self._made_of_, _raw(self))
+
+
+class NoSuchField(LayoutError, AttributeError):
+    """A name that is no field of a class made from BTF or C text."""
+
+
+class _MadeStructure(_MadeOfLayout, ctypes.Structure):
+    pass
+
+
+class _MadeUnion(_MadeOfLayout, ctypes.Union):
+    pass
+
+
+def _revived(layout, raw):
+    """Return the object that was pickled."""
+    return _copier(layout.ctype())(raw)
+
+
+# Layout -> the class made of it, as long as anybody holds that.  What two threads make at once is in _being_made
+# until one has won.
+_classes = None
+_being_made = {}  # type: dict
+
+
+def _class_of(layout):
+    """Return the ctypes type of a layout."""
+    if isinstance(layout, Number):
+        has_scalar = layout.is_whole and layout.size > 1 or layout.is_whole
+        if isinstance(layout, Float) and layout.size not in _FLOATS:
+            has_scalar = False
+        return layout.scalar() if has_scalar else u8 * layout.size
+    if not isinstance(layout, (Array, Record)):
+        return layout.ctype()
+    if isinstance(layout, Array):
+        element = layout.element.ctype()
+        if _is_scalar(element) or not isinstance(layout.element, (Array, Record)):
+            return element * layout.count
+    return _known_class(layout) or _keep_class(layout, _new_class(layout))
+
+
+def _known_class(layout):
+    global _classes
+    if _classes is None:
+        import weakref
+
+        _classes = weakref.WeakValueDictionary()  # type: ignore
+    return _classes.get(layout)
+
+
+def _keep_class(layout, made):
+    """Return the class for a layout: made, or that of a thread that was faster (setdefault is many steps there)."""
+    made = _being_made.setdefault(layout, made)
+    _classes[layout] = made = _classes.get(layout) or made
+    _being_made.pop(layout, None)
+    return made
+
+
+def _new_class(layout):
+    if isinstance(layout, Array):
+        element = layout.element.ctype()
+        own = {"_type_": element, "_length_": layout.count}
+        name = "%s_Array_%d" % (element.__name__, layout.count)
+        return type(ctypes.Array)(name, (ctypes.Array,), own)
+    plan = _ClassPlan(layout)
+    own = {"_pack_": 1, "_layout_": "ms", "_made_of_": layout, "_attributes_": plan.attributes}
+    own.update(plan.bit_fields)
+    own["_anonymous_"] = plan.anonymous
+    own["_btf_"] = own["_json_"] = dict.fromkeys(plan.holes)
+    own["_fields_"] = [(name, inner.ctype()) for name, inner in plan.fields]
+    name = layout.name.split(" ")[-1]
+    return type(plan.base)(name if name != "(anonymous)" else "anonymous", (plan.base,), own)
+
+
+def python_source(ctype, name=""):
+    """Return Python that makes a ctypes type anew, with neither BTF nor this module, and calls it name."""
+    return layout(ctype).python_source(name)
+
+
+def _source_of_layout(layout, name):
+    lines = ["import ctypes"]
+    expression = _source_of(layout, {}, lines)
+    wanted = _identifier(name or (expression if isinstance(layout, Record) else "value"))
+    if wanted != expression:  # of a typedef, a scalar, an array
+        lines += ["", "%s = %s" % (wanted, expression)]
+    return "\n".join(lines) + "\n"
+
+
+def _source_of(layout, names, lines):
+    """Return the expression for a layout; append to lines the classes that it needs, named in names."""
+    if isinstance(layout, Array):
+        return "(%s * %d)" % (_source_of(layout.element, names, lines), layout.count)
+    if not isinstance(layout, Record):
+        return _scalar_source(layout.ctype())
+    if id(layout) not in names:
+        name = _class_name(layout, names)
+        names[id(layout)] = name  # before those inside: the outermost keeps its name
+        names.setdefault("taken", set()).add(name)
+        plan = _ClassPlan(layout)
+        fields = [(field, _source_of(inner, names, lines)) for field, inner in plan.fields]
+        base = "Union" if layout.is_union else "Structure"
+        lines += ["", "", "class %s(ctypes.%s):" % (name, base), "    _pack_ = 1"]
+        lines.append("    _layout_ = 'ms'")
+        if plan.anonymous:
+            lines.append("    _anonymous_ = %a" % plan.anonymous)
+        lines += (
+            ["    _fields_ = ["] + ["        (%a, %s)," % field for field in fields] + ["    ]"]
+        )
+        if plan.holes:
+            lines.append("    _btf_ = _json_ = %a" % dict.fromkeys(plan.holes))
+        lines += ["", ""] if plan.bit_fields else []
+        for field, bits in sorted(plan.bit_fields.items()):
+            lines.append(
+                "setattr(%s, %a, property(lambda self: %s))" % (name, field, bits.source())
+            )
+    return names[id(layout)]
+
+
+def _class_name(layout, names):
+    """Return a name for a record's class that none of the others has."""
+    name = _identifier(layout.name.split(" ")[-1] if layout.name[-1:] != ")" else "anonymous")
+    if name[:2] == "__":  # class bodies mangle the others
+        name = name.lstrip("_") or "anonymous"
+    taken, base = names.get("taken", ()), name
+    counts = names.setdefault("counts", {})
+    while name in taken:
+        counts[base] = counts.get(base, 0) + 1
+        name = "%s_%d" % (base, counts[base])
+    return name
+
+
+def _scalar_source(ctype):
+    if _is_array(ctype):
+        return "(%s * %d)" % (_scalar_source(ctype._type_), ctype._length_)
+    names = {"?": "bool", "c": "char", "f": "float", "d": "double"}
+    name = names.get(ctype._type_)
+    if name is None:
+        name = "%sint%d" % ("" if ctype._type_ in _SIGNED_CODES else "u", 8 * sizeof(ctype))
+    suffix = ".__ctype_%se__" % _FOREIGN_ORDER[0] if _is_swapped(ctype) else ""
+    return "ctypes.c_%s%s" % (name, suffix)
+
+
+def _identifier(text):
+    """Return a name that Python takes: what compilers write is one but for keywords and the dot of ".bss"."""
+    import keyword
+
+    letters = (char if char.isalnum() and char < "\x80" else "_" for char in text.lstrip("."))
+    name = "".join(letters) or "anonymous"
+    if name[0].isdigit():
+        return "_" + name
+    taken = ("ctypes", "setattr", "property", "int", "bytes")  # the source itself needs those
+    return name + "_" if keyword.iskeyword(name) or name in taken else name
+
+
+# -- the proof of a caller's class: two layouts compared
+
+
+def _differences(mine, theirs, strict, path):
+    """Yield (path, what is wrong with it); only strict looks at more than where things are and how large."""
+    if isinstance(mine, Record) and isinstance(theirs, Record):
+        for difference in _record_differences(mine, theirs, strict, path and path + "."):
+            yield difference
+        return
+    if _is_bytewise(mine) or _is_bytewise(theirs):
+        return
+    if isinstance(mine, Array) and isinstance(theirs, Array) and mine.count == theirs.count:
+        for difference in _differences(mine.element, theirs.element, strict, path + "[]"):
+            yield difference
+    elif strict and not _same_family(mine, theirs):
+        yield path, "is %s here, %s in BTF" % (mine.name, theirs.name)
+
+
+def _is_bytewise(layout):
+    """Whether it is chars or bytes, which match anything of their size."""
+    if isinstance(layout, Array):
+        return layout.element.size == 1
+    return isinstance(layout, (Char, Bytes))
+
+
+def _same_family(mine, theirs):
+    """Whether strict takes one number for the other: floats, signed and unsigned integers are apart."""
+    if not isinstance(mine, Number) or not isinstance(theirs, Number):
+        return False
+    if isinstance(mine, Float) or isinstance(theirs, Float):
+        return isinstance(mine, Float) and isinstance(theirs, Float)
+    return isinstance(theirs, Enum) or mine.signed == theirs.signed
+
+
+def _record_differences(mine, theirs, strict, path):
+    parts = {part.name: part for part in theirs.parts}
+    rest = dict(parts)
+    for member, offset in _bound(mine, 0):
+        where, bound = path + member.name, member.bound
+        if bound in parts:
+            rest.pop(bound, None)
+            for difference in _member_differences(member, offset, parts[bound], strict, where):
+                yield difference
+            continue
+        end = offset + member.width
+        over = [
+            name
+            for name, part in parts.items()
+            if part.offset < end and offset < part.offset + part.width
+        ]
+        if bound is None:  # bound to nothing: what lies there needs no field of its own
+            rest = {name: part for name, part in rest.items() if name not in over}
+        elif bound != member.name or strict and over:
+            yield where, "has no member '%s' in BTF" % bound
+    for name, part in rest.items() if strict else ():
+        if part.width:
+            yield path + name, "is in BTF alone"
+
+
+def _member_differences(member, offset, other, strict, where):
+    if (offset, member.width) != (other.offset, other.width):
+        here, there = (
+            "byte %s, %s bytes" % (_bytes_text(at), _bytes_text(width))
+            for at, width in ((offset, member.width), (other.offset, other.width))
+        )
+        yield where, "is at %s here, at %s in BTF" % (here, there)
+    elif not member.bits:
+        for difference in _differences(member.layout, other.layout, strict, where):
+            yield difference
+
+
+def _bound(record, start):
+    """Yield (member, bit offset) of what binds to BTF; the members of anonymous records in their place."""
+    for member in record.members:
+        if member.is_anonymous or member.is_merged:
+            for inner in _bound(member.layout, start + member.offset):
+                yield inner
+        else:
+            yield member, start + member.offset
+
+
+# -- front end: ctypes classes
+
+
+def layout(t):
+    """Return the Layout of a ctypes class, or of a type in C's words: "u32", "struct { __be16 port; char name[14]; }".
+
+    raises LayoutError for what is no plain data, or no type
+    """
+    if isinstance(t, Layout):
+        return t
+    return _c_text_layout(t) if isinstance(t, str) else _class_layout(t, "the type")
+
+
+_class_layouts = None  # class -> Layout, as long as the class lives
+
+
+def _class_layout(ctype, what):
+    """Return the Layout of a ctypes class, proved once; what is the word for it in messages."""
+    global _class_layouts
+    if _class_layouts is None:
+        import weakref
+
+        _class_layouts = weakref.WeakKeyDictionary()  # type: ignore
+    try:
+        known = _class_layouts.get(ctype)
+    except TypeError:  # no class at all
+        known = None
+    if known is None:
+        known = _layout_of_class(ctype, what, 0)
+        _class_layouts[ctype] = known
+    return known
+
+
+def _layout_of_class(ctype, what, depth):
+    if depth > MAX_DEPTH:
+        raise LayoutError("%s: more than %d levels of types inside types" % (what, MAX_DEPTH))
+    if _is_array(ctype):
+        made = _array_layout(ctype, what, depth)
+    elif _is_scalar(ctype):
+        return _scalar_layout(ctype, what)
+    elif not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
+        wanted = "a ctypes scalar, Structure, Union or array, or bytes"
+        raise LayoutError("%s must be %s, not %r" % (what, wanted, ctype))
+    else:
+        made = _record_layout(ctype, what, depth)
+    if made.values > 16 * sizeof(ctype) + 4096:
+        words = (what, made.values, sizeof(ctype))
+        raise LayoutError("%s: %d values in %d bytes are too many" % words)
+    return made
+
+
+def _array_layout(ctype, what, depth):
+    element = _layout_of_class(ctype._type_, what + "[]", depth + 1)
+    made = Array(element, ctype._length_)
+    if made.size != sizeof(ctype):
+        raise LayoutError("%s: %s is no longer the array that ctypes made" % (what, ctype.__name__))
+    return made
+
+
+def _scalar_layout(ctype, what):
+    codes = _INT_CODES + _FLOAT_CODES + "?c"
+    # by what _type_ says now, and what it said when ctypes made the class
+    if ctype._type_ not in codes or memoryview(_base(ctype).__new__(ctype)).format[-1] not in codes:
+        raise LayoutError(
+            "%s is %s: a pointer, object or wide character of this process means nothing in a map"
+            % (what, ctype.__name__)
+        )
+    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
+    if ctype._type_ == "c":
+        return Char()
+    if ctype._type_ == "?":
+        return Boolean(sizeof(ctype), order=order)
+    if ctype._type_ in _FLOAT_CODES:
+        return Float(sizeof(ctype), order=order, signed=True)
+    return Number(sizeof(ctype), order=order, signed=ctype._type_ in _SIGNED_CODES)
+
+
+class _Field:
+    """A field of a Structure or Union: .name .type .bits (None: no bitfield) .descriptor .offset"""
+
+    __slots__ = ("name", "type", "bits", "descriptor", "offset")
+
+    def __init__(self, owner, spec):
+        self.name, self.type = spec[0], spec[1]
+        self.bits = spec[2] if len(spec) > 2 else None
+        self.descriptor = owner.__dict__.get(self.name)
+        self.offset = getattr(self.descriptor, "offset", None)
+        if not isinstance(self.offset, int):
+            words = (owner.__name__, self.name)
+            raise LayoutError("%s.%s is no longer the field that ctypes made" % words)
+
+
+def _own_fields(ctype):
+    return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
+
+
+def _record_layout(ctype, what, depth):
+    # From the first object on its _fields_ are final; this one takes no memory, and none is looked at.
+    type(_base(ctype)).from_address.__get__(ctype, type(ctype))(addressof(_ZERO))
+    made_of = ctype.__dict__.get("_made_of_")
+    if isinstance(made_of, Record) and made_of.size == sizeof(ctype):
+        return made_of
+    members = []  # type: list
+    for cls in reversed(ctype.__mro__):
+        made_of = cls.__dict__.get("_made_of_")
+        if isinstance(made_of, Record) and made_of.size == sizeof(cls):
+            members += made_of.members
+        else:
+            members += _own_members(cls, what, depth)
+    names = [member.name for member in members if member.name]
+    if len(set(names)) < len(names):
+        raise LayoutError("%s: %s has two fields of one name" % (what, type_name(ctype)))
+    _take_in_tags(ctype, members)
+    kind = "union" if issubclass(ctype, ctypes.Union) else "struct"
+    return Record(kind, type_name(ctype), sizeof(ctype), members)
+
+
+def _own_members(cls, what, depth):
+    """Return the Members of the fields that a class itself has, its bitfields where C has them."""
+    fields = _own_fields(cls)
+    places = [8 * field.offset for field in fields]
+    if any(field.bits for field in fields):
+        for field in fields:  # refused before they are set
+            _layout_of_class(field.type, "%s.%s" % (what, field.name), depth + 1)
+        _check_bitfields(cls, what)
+        positions = _c_offsets(cls, getattr(cls, "_pack_", 0))[0]
+        for at, field in enumerate(fields):
+            places[at] = places[at] if field.bits is None else positions[at]
+    members = []
+    for field, place in zip(fields, places):
+        inner = _layout_of_class(field.type, "%s.%s" % (what, field.name), depth + 1)
+        if field.bits is not None:
+            inner = inner.bitfield(field.bits)
+        members.append(Member(field.name, inner, place, field.bits or 0, field.name))
+    return members
+
+
+def _take_in_tags(ctype, members):
+    """Set what a class's _json_, _btf_, _union_ and _anonymous_ say on its members, which are new."""
+    named = {member.name: member for member in members}
+    for name, label in _tag(ctype, "_json_", named).items():
+        named[name].label = label
+    labels = [member.label for member in members if member.label is not None]
+    for label in set(labels):
+        if labels.count(label) > 1:
+            raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
+    bound = _tag(ctype, "_btf_", named)
+    for name, other in bound.items():
+        named[name].bound = other
+    for name in getattr(ctype, "_anonymous_", ()):
+        if name in named and name not in bound:
+            named[name].is_anonymous = isinstance(named[name].layout, Record)
+    for name, spec in _tag(ctype, "_union_", named).items():
+        named[name].choice = _checked_choice(ctype, named, named[name], spec)
+
+
+def _checked_choice(ctype, named, member, spec):
+    """Return (name of the member that tells, {value: branch}) of a _union_ entry."""
+    try:
+        tag_name, branches = spec
+        branches = dict(branches)
+        named[tag_name]
+    except (TypeError, ValueError, KeyError):
+        words = (ctype.__name__, spec)
+        raise LayoutError("%s._union_: %r is not (field, {value: branch})" % words) from None
+    known = [inner.name for inner in member.layout.members]
+    for branch in branches.values():
+        if branch not in known:
+            raise LayoutError("%s.%s has no branch %r" % (ctype.__name__, member.name, branch))
+    return tag_name, branches
+
+
+def _tag(ctype, tag, named):
+    """Return a class's tag dict, those of its base classes in it; a name that is no field is an error."""
+    entries = {}  # type: dict
+    for cls in reversed(ctype.__mro__):
+        if "_made_of_" not in cls.__dict__:
+            entries.update(cls.__dict__.get(tag) or {})
+    for name in entries:
+        if name not in named:
+            raise LayoutError("%s.%s names %r, which is no field" % (ctype.__name__, tag, name))
+    return entries
+
+
+def check_layout(ctype, size, what="value"):
+    """Raise LayoutError unless ctype is plain data of exactly size bytes, its bits where C has them.
+
+    ctype is a scalar, Structure, Union or array, or bytes, which fits any size; what is the word for it in messages.
+    Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
+    """
+    if ctype is bytes:
+        return
+    found = _class_layout(ctype, what)
+    if found.size == size:
+        return
+    message = "%s has %d bytes in the map, %s has %d" % (what, size, type_name(ctype), found.size)
+    if _is_record(ctype):
+        for pack, words in ((1, "with _pack_ = 1"), (0, "without _pack_")):
+            other = _c_offsets(ctype, pack)[1]
+            if other != found.size:
+                fits = ", which fits" if other == size else ""
+                message += "; %s it would have %d%s" % (words, other, fits)
+        message += "\n" + found.describe()
+    raise LayoutError(message)
+
+
+def describe_layout(ctype):
+    """Return Layout.describe() of a ctypes class.  raises LayoutError"""
+    return layout(ctype).describe()
+
+
+def _c_offsets(ctype, pack):
+    """Return ([bit offset of each own field], bytes) as C lays a class out; pack is n of #pragma pack(n), or 0."""
+    base = ctype.__mro__[1]
+    inherits = any("_fields_" in cls.__dict__ for cls in base.__mro__)
+    position = 8 * sizeof(base) if inherits else 0
+    align = ctypes.alignment(base) if inherits else 1
+    fields = [
+        (sizeof(one.type), ctypes.alignment(one.type), one.bits) for one in _own_fields(ctype)
+    ]
+    return _placed(fields, issubclass(ctype, ctypes.Union), pack, position, align)
+
+
+def _placed(fields, is_union, pack=0, position=0, align=1):
+    """Return ([bit offset], bytes) of (size, alignment, bits or None) in the order of declaration.
+
+    A bitfield takes the next free bits, unless it would cross more units of its type's alignment than the type
+    has (never asked under a pragma): the System V rule, PCC_BITFIELD_TYPE_MATTERS in GCC.  One of no bits ends a unit.
+    """
+    end, offsets = position, []
+    for size, unit, bits in fields:
+        unit_bits = 8 * (min(unit, pack) if pack else unit)
+        if is_union:
+            position = 0
+        width = 8 * size if bits is None else bits
+        units = (position % unit_bits + width + unit_bits - 1) // unit_bits
+        crosses = not pack and units > 8 * size // unit_bits
+        if bits is None or crosses or bits == 0:
+            position = -(-position // unit_bits) * unit_bits
+        offsets.append(position)
+        position += width
+        end, align = max(end, position), max(align, unit_bits // 8)
+    size = -(-end // 8)
+    return offsets, -(-size // align) * align
+
+
+def _check_bitfields(ctype, what):
+    """Raise LayoutError if this Python (before 3.14) keeps a field in other bits than C: each is set to ones."""
+    expected, size = _c_offsets(ctype, getattr(ctype, "_pack_", 0))
+    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
+    over = _overlay(ctype)
+    wrong = []
+    if size != sizeof(ctype):
+        wrong.append("it has %d bytes here and %d in C" % (sizeof(ctype), size))
+    for field, position in zip(_own_fields(ctype), expected):
+        if field.bits is None:
+            if 8 * field.offset != position:
+                wrong.append(
+                    "%s: byte %d here, %d in C" % (field.name, field.offset, position // 8)
+                )
+            continue
+        raw = bytearray(sizeof(ctype))
+        if (
+            0 <= field.offset <= sizeof(ctype) - sizeof(field.type)
+        ):  # else it would be set elsewhere
+            field.descriptor.__set__(over(raw), -1)
+        shift = position if order == "little" else 8 * sizeof(ctype) - position - field.bits
+        if shift < 0 or int.from_bytes(raw, order) != (1 << field.bits) - 1 << shift:
+            words = (field.name, field.bits, position, sys.version.split()[0])
+            wrong.append("%s: C has it in %d bits from bit %d on, Python %s elsewhere" % words)
+    if wrong:
+        raise LayoutError(
+            "%s: the bitfields of %s do not lie where C puts them (%s); declare whole integers and shift,"
+            " or order the fields by the size of their types"
+            % (what, type_name(ctype), "; ".join(wrong))
+        )
+
+
+# -- front end: C text
+
+
+def _c_numbers():
+    """Return {name: Layout} of the integers and floats that go by one word."""
+    real = {"f32": 4, "float": 4, "f64": 8, "double": 8}
+    found = {name: Float(size, signed=True) for name, size in real.items()}
+    found.update(char=Char(), bool=Boolean(), _Bool=Boolean(), size_t=Number(8), uchar=Number(1))
+    spellings = (
+        ("u", ("u%d", "__u%d", "uint%d_t", "u_int%d_t")),
+        ("s", ("s%d", "__s%d", "int%d_t", "i%d")),
+    )
+    orders = ((order, prefix + order[0] + "e%d") for order in _ORDER_MARKS for prefix in ("", "__"))
+    for order, spelling in orders:
+        for size in (2, 4, 8, 16):
+            found[spelling % (8 * size)] = Number(size, order=order)
+    for letter, names in spellings:
+        for size in (1, 2, 4, 8, 16):
+            number = Number(size, signed=letter == "s")
+            found.update((spelling % (8 * size), number) for spelling in names)
+    found.update(be8=Number(1), le8=Number(1))
+    return found
+
+
+_C_NUMBERS = _c_numbers()
+# The words that C spells an integer with, in any order -> bytes; long is BPF's.
+_C_WORDS = frozenset(
+    ("char", "short", "int", "long", "signed", "unsigned", "__signed__", "__int128")
+)
+_C_QUALIFIERS = frozenset(("const", "volatile", "restrict", "static", "struct_group"))
+_MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is larger
+
+
+def parse_type(text):
+    """Return the ctypes type for C text: "u32", "be16", "char[16]", "u64 count, u64 last_seen", "struct { ... }".
+
+    raises LayoutError for what is no type
+    """
+    return _c_text_layout(text).ctype()
+
+
+def _c_text_layout(text):
+    parser = _CParser(text)
+    try:
+        return parser.whole()
+    except (IndexError, ValueError, RecursionError):
+        raise parser.error() from None
+
+
+class _CParser:
+    """Reads C declarations: types in words, struct, union and enum bodies, arrays, bitfields, packed."""
+
+    def __init__(self, text):
+        import re
+
+        self.text = text
+        text = re.sub(r"//[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL)
+        self.words = re.findall(r"[A-Za-z_]\w*|0[xX][0-9a-fA-F]+|\d+|\S", text, re.ASCII) + [""]
+        self.at = self.depth = 0
+
+    def error(self, why=""):
+        known = "u8 .. u128, s8 .., be16 .., char, bool, float, double, C's own, struct { ... }"
+        usage = 'each with [N], or several with names: "u32 src, u16 port"'
+        return LayoutError(
+            "'%s' is no type%s: %s, %s" % (self.text, why and " (%s)" % why, known, usage)
+        )
+
+    def peek(self):
+        return self.words[self.at]
+
+    def take(self, *wanted):
+        """Return the next word, if it is one of those wanted; "" if it is not."""
+        word = self.words[self.at]
+        if wanted and word not in wanted:
+            return ""
+        self.at += 1
+        return word
+
+    def need(self, wanted):
+        if not self.take(wanted):
+            raise self.error("'%s' is missing before '%s'" % (wanted, self.peek()))
+
+    def whole(self):
+        """Return the Layout of all of the text."""
+        members = self.members("")
+        if len(members) == 1 and not members[0][0]:
+            return members[0][1]
+        if not members or any(not name for name, *_ in members):
+            raise self.error()
+        return self.record("struct", "given", members, 0)[0]
+
+    def members(self, end):
+        """Read declarations up to end; return [(name, Layout, alignment, bits or None)]."""
+        found = []  # type: list
+        while not self.take(end) if end else self.peek():
+            base = self.type()
+            while True:
+                found.append(self.declarator(base))
+                if not self.take(","):
+                    break
+                if not self.goes_on():
+                    base = self.type()
+            while self.take(";"):
+                pass
+        return found
+
+    def goes_on(self):
+        """Whether what follows a comma is a further name of the same type: "u32 a, b", not "u32 a, u16 b"."""
+        following = self.words[self.at + 1] if self.peek() else ""
+        return (
+            self.peek() == "*" or following in (",", ";", "[", ":", "}", "") and not self.is_type()
+        )
+
+    def is_type(self):
+        word = self.peek()
+        return word in _C_NUMBERS or word in _C_WORDS or word in ("struct", "union", "enum", "void")
+
+    def type(self):
+        """Read a type without its declarators; return (Layout, alignment)."""
+        self.attributes()
+        while self.take(*_C_QUALIFIERS):
+            pass
+        word = self.peek()
+        if word in ("struct", "union"):
+            return self.record_body(self.take())
+        if word == "enum":
+            return self.enum_body()
+        if word == "void":
+            self.take()
+            return None, 1
+        if word in _C_WORDS:
+            return self.spelled()
+        number = _C_NUMBERS.get(self.take())
+        if number is None:
+            raise self.error("'%s'" % word if word else "")
+        return number, min(number.size, 16)
+
+    def spelled(self):
+        """Read an integer that is spelled in C's words."""
+        words = []
+        while self.peek() in _C_WORDS or self.peek() in _C_QUALIFIERS:
+            words.append(self.take())
+        is_signed = "unsigned" not in words
+        if "char" in words:
+            explicit = len(words) > 1 and {"signed", "unsigned", "__signed__"} & set(words)
+            return (Number(1, signed=is_signed) if explicit else Char()), 1
+        size = 4
+        for word, bytes_ in (("short", 2), ("long", 8), ("__int128", 16)):
+            size = bytes_ if word in words else size
+        return Number(size, signed=is_signed), size
+
+    def attributes(self):
+        """Skip __attribute__((...)); return the words in them."""
+        found = []
+        while self.take("__attribute__", "__packed"):
+            if self.words[self.at - 1] == "__packed":
+                found.append("packed")
+                continue
+            depth = 0
+            while True:
+                word = self.take()
+                depth += {"(": 1, ")": -1}.get(word, 0)
+                found.append(word)
+                if depth == 0:
+                    break
+        return found
+
+    def record_body(self, kind):
+        attributes = self.attributes()
+        name = ""
+        if self.peek() != "{":
+            name = self.take()
+            attributes += self.attributes()
+        self.depth += 1
+        if not self.take("{") or self.depth > MAX_DEPTH:
+            if self.take("*"):
+                self.at -= 1
+                self.depth -= 1
+                return None, 1
+            raise self.error("'%s %s' is not declared here" % (kind, name))
+        members = self.members("}")
+        attributes += self.attributes()
+        self.depth -= 1
+        is_packed = "packed" in attributes or "__packed__" in attributes
+        made, align = self.record(kind, name, members, 1 if is_packed else 0)
+        for at, word in enumerate(attributes):
+            if word in ("aligned", "__aligned__"):
+                align = max(align, int(attributes[at + 2], 0))
+                made = made._changed(size=-(-made.size // align) * align)
+        return made, align
+
+    def record(self, kind, name, members, pack):
+        """Return (Layout, alignment) of the members that were read."""
+        fields = [(one.size, align, bits) for _, one, align, bits in members]
+        offsets, size = _placed(fields, kind == "union", pack)
+        if size > _MAX_BYTES:
+            raise LayoutError("'%s' is too large" % self.text)
+        made = []
+        for (label, one, _, bits), offset in zip(members, offsets):
+            if bits is not None:
+                if not label:
+                    continue  # padding
+                one = one.bitfield(bits)
+            made.append(Member(label, one, offset, bits or 0, label or None))
+        record = Record(kind, "%s %s" % (kind, name or "(anonymous)"), size, made)
+        labels = [part.name for part in record.parts]
+        if len(set(labels)) < len(labels):
+            raise LayoutError("'%s' is no type: two members of one name" % self.text)
+        align = 1 if pack else max([align for _, _, align, _ in members] or [1])
+        return record, align
+
+    def enum_body(self):
+        self.take()
+        name = "" if self.peek() == "{" else self.take()
+        self.need("{")
+        names, number = {}, 0  # type: ignore
+        while not self.take("}"):
+            label = self.take()
+            if self.take("="):
+                sign = -1 if self.take("-") else 1
+                number = sign * _parsed_int(self.take())
+            names.setdefault(number, label)
+            number += 1
+            if not self.take(",") and self.peek() != "}":
+                raise self.error("'%s' in an enum" % self.peek())
+        signed = min(names or [0]) < 0
+        size = 4 if max(names or [0]) < 1 << 32 - signed else 8
+        return Enum(size, "enum " + (name or "(anonymous)"), names, signed=signed), size
+
+    def declarator(self, base):
+        """Read a name with its stars, brackets and bits; return (name, Layout, alignment, bits or None)."""
+        made, align = base
+        while self.take("*"):
+            made, align = Pointer(8, "void *"), 8
+            while self.take(*_C_QUALIFIERS):
+                pass
+        if made is None:
+            raise self.error("void has no size")
+        near = self.lengths()
+        name = self.take() if self.peek().isidentifier() and self.peek() != "__attribute__" else ""
+        if name.endswith("__") and name.startswith("__"):
+            raise self.error("a member can't be called '%s'" % name)
+        for length in reversed(near + self.lengths()):
+            if max(made.size, 1) * length > _MAX_BYTES:
+                raise LayoutError("'%s' is too large" % self.text)
+            made = Array(made, length)
+        bits = None
+        if self.take(":"):
+            bits = int(self.take(), 0)
+            whole = isinstance(made, Number) and not isinstance(made, Float)
+            if not whole or bits > made.bits or not bits and name:
+                raise self.error("%d bits of %s" % (bits, made.name))
+        self.attributes()
+        return name, made, align, bits
+
+    def lengths(self):
+        found = []
+        while self.take("["):
+            found.append(int(self.take(), 0) if self.peek() != "]" else 0)
+            self.need("]")
+        return found
+
+
+# -- plain Python and JSON
+
+
 def to_python(obj):
     """Return a key or value as plain dict, list, int, float, bool and str.
 
     Structures become dicts; a class's _json_ renames fields or, with None, leaves them out; its _union_ tells which
-    branch of a union field holds: {"u": ("kind", {4: "ip4", 6: "ip6"})} reads field kind.  char arrays become str up to
-    their first NUL where that is text, else lists.  raises LayoutError for pointers, an unknown tag, past 32 levels
+    branch of a union field holds: {"u": ("kind", {4: "ip4", 6: "ip6"})} reads field kind.  char arrays become str up
+    to their first NUL, bytes that are no text in it \\xNN; enumerators their names, or the number as text; pointers
+    hex.  raises LayoutError for pointers of ctypes, an unknown tag, past 32 levels
     """
     return _plain(obj, 0)
 
 
 def to_json(obj):
-    """Return to_python(obj) as JSON text; numbers that JSON lacks become "NaN", "Infinity", "-Infinity"."""
-    import json
-
-    return json.dumps(_finite(to_python(obj)), allow_nan=False)
+    """Return to_python(obj) as JSON text; NaN, which JSON lacks, is null, an infinity 1e999."""
+    return _json_of(to_python(obj))
 
 
-def _finite(plain):
-    """Replace the floats that JSON does not have by their names."""
-    if isinstance(plain, float) and (plain != plain or plain in (float("inf"), float("-inf"))):
-        return "NaN" if plain != plain else "Infinity" if plain > 0 else "-Infinity"
+def _json_of(plain):
+    """Return plain data as JSON text."""
     if isinstance(plain, dict):
-        return {name: _finite(member) for name, member in plain.items()}
-    return [_finite(member) for member in plain] if isinstance(plain, list) else plain
+        pairs = ["%s: %s" % (_json_text(name), _json_of(one)) for name, one in plain.items()]
+        return "{%s}" % ", ".join(pairs)
+    if isinstance(plain, list):
+        return "[%s]" % ", ".join(map(_json_of, plain))
+    return _json_float(plain) if isinstance(plain, float) else _json_text(plain)
 
 
 def _plain(obj, depth):
-    """Decode what a caller hands in: plain Python data, and ctypes objects once their type is checked."""
+    """Decode what a caller hands in: plain Python data, and ctypes objects once their type is proved."""
     if depth > MAX_DEPTH:
         raise LayoutError("more than %d levels of lists inside lists" % MAX_DEPTH)
     if isinstance(obj, _CDATA):
-        _check_plain(type(obj), type_name(type(obj)))
-        if sizeof(obj) < sizeof(type(obj)):  # its __class__ was assigned
-            raise LayoutError("this %s has only %d bytes" % (type_name(type(obj)), sizeof(obj)))
-        return _decode(type(obj), memoryview(obj).tobytes(), 0)
+        found = _class_layout(type(obj), "the type")
+        if sizeof(obj) < found.size:  # its __class__ was assigned
+            words = (type_name(type(obj)), sizeof(obj))
+            raise LayoutError("this %s has only %d bytes" % words)
+        return found.reader("plain").one(ctypes.string_at(addressof(obj), found.size))
     if isinstance(obj, (list, tuple)):
         return [_plain(member, depth + 1) for member in obj]
     if isinstance(obj, (bytes, bytearray)):
@@ -1911,92 +4050,6 @@ def _plain(obj, depth):
     if obj is None or isinstance(obj, (bool, int, float, str)):
         return obj
     raise LayoutError("%s is no plain data" % type(obj).__name__)
-
-
-def _decode(ctype, raw, offset):
-    """Return the plain form of the ctype at a byte offset of raw; the type has been checked."""
-    if _is_scalar(ctype):
-        number = _get_value(_copier(ctype)(raw, offset))
-        return (
-            number if ctype._type_ != "c" else number[0] if _text(number) is None else _text(number)
-        )
-    if _is_record(ctype):
-        known = getattr(ctype, "_btf_type_", None)
-        return (
-            known[0]._plain(known[1], raw, 8 * offset)
-            if known
-            else _decode_record(ctype, raw, offset, None)
-        )
-    if ctype._type_ is ctypes.c_char:
-        chars = raw[offset : offset + sizeof(ctype)]
-        return list(chars) if _text(chars) is None else _text(chars)
-    step = sizeof(ctype._type_)
-    return [_decode(ctype._type_, raw, offset + index * step) for index in range(ctype._length_)]
-
-
-def _text(raw):
-    """Return what a C string in a char array says, None where it is not text."""
-    try:
-        text = raw.split(b"\0", 1)[0].decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return text if all(char.isprintable() or char in "\t\n\r" for char in text) else None
-
-
-def _decode_record(ctype, raw, offset, branch):
-    """Return a record's fields as a dict; of a union with a discriminator only the branch."""
-    fields = {field.name: field for field in _fields(ctype)}
-    labels, unions, plain = _tag(ctype, "_json_", fields), _tag(ctype, "_union_", fields), {}
-
-    def member(field, branch=None):
-        if field.bits is not None:
-            return field.descriptor.__get__(_copier(ctype)(raw, offset))
-        if branch is not None:
-            return _decode_record(field.type, raw, offset + field.offset, branch)
-        return _decode(field.type, raw, offset + field.offset)
-
-    for name, field in fields.items():
-        label = labels.get(name, name)
-        if label is None or branch not in (None, name):
-            continue
-        if label in plain:
-            raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
-        plain[label] = member(
-            field, _branch(ctype, field, unions[name], fields, member) if name in unions else None
-        )
-    return plain
-
-
-def _branch(ctype, field, spec, fields, member):
-    """Return the name of the branch of a union that its _union_ entry, (field, {value: branch}), selects."""
-    try:
-        tag_name, branches = spec
-        tag = member(fields[tag_name])
-        known = tag in branches
-    except (TypeError, ValueError, KeyError):
-        raise LayoutError(
-            "%s._union_: %r is not (field, {value: branch})" % (ctype.__name__, spec)
-        ) from None
-    if not known:
-        raise LayoutError(
-            "%s.%s: no branch for %s = %r" % (ctype.__name__, field.name, tag_name, tag)
-        )
-    if not _is_record(field.type) or branches[tag] not in [
-        inner.name for inner in _fields(field.type)
-    ]:
-        raise LayoutError("%s.%s has no branch %r" % (ctype.__name__, field.name, branches[tag]))
-    return branches[tag]
-
-
-def _tag(ctype, tag, fields):
-    """Return a class's tag dict, those of its base classes in it; a name that is no field is an error."""
-    entries = {}
-    for cls in reversed(ctype.__mro__):
-        entries.update(cls.__dict__.get(tag) or {})
-    for name in entries:
-        if name not in fields:
-            raise LayoutError("%s.%s names %r, which is no field" % (ctype.__name__, tag, name))
-    return entries
 
 
 # ---- 5. BTF -----------------------------------------------------------------
@@ -2010,27 +4063,45 @@ _RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))
 _ENUMS = frozenset((BTF_KIND_ENUM, BTF_KIND_ENUM64))
 _INTEGERS = _ENUMS | {BTF_KIND_INT}
 _SIZED = _RECORDS | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
-# What a bare name means first; the other kinds follow by number.
+# What a bare name means first; of the other kinds, the first.
 _NAME_ORDER = (BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_ENUM64, BTF_KIND_TYPEDEF)
-# kind -> words behind the three that every record has: always, for each of vlen
-_TAIL_WORDS = dict.fromkeys(_KIND_NAMES, (0, 0))
-_TAIL_WORDS.update(
-    {
-        BTF_KIND_INT: (1, 0),
-        BTF_KIND_ARRAY: (3, 0),
-        BTF_KIND_STRUCT: (0, 3),
-        BTF_KIND_UNION: (0, 3),
-        BTF_KIND_ENUM: (0, 2),
-        BTF_KIND_FUNC_PROTO: (0, 2),
-        BTF_KIND_VAR: (1, 0),
-        BTF_KIND_DATASEC: (0, 3),
-        BTF_KIND_DECL_TAG: (1, 0),
-        BTF_KIND_ENUM64: (0, 3),
-    }
-)
-_INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4
-_MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is larger
-_MAX_NAME = 4096  # eight times what the kernel takes: many members can share one long name
+_NAME_RANKS = {kind: rank for rank, kind in enumerate(_NAME_ORDER)}
+# kind -> what the words of its record are: the third, those that follow always, for each of vlen.
+# n is a name, t a type id, - a number, ? not told yet.  The first two are n and the info word.
+_RECORD_WORDS = {
+    BTF_KIND_INT: ("-", "-", ""),
+    BTF_KIND_PTR: ("t", "", ""),
+    BTF_KIND_ARRAY: ("-", "tt-", ""),
+    BTF_KIND_STRUCT: ("-", "", "nt-"),
+    BTF_KIND_UNION: ("-", "", "nt-"),
+    BTF_KIND_ENUM: ("-", "", "n-"),
+    BTF_KIND_FWD: ("-", "", ""),
+    BTF_KIND_TYPEDEF: ("t", "", ""),
+    BTF_KIND_VOLATILE: ("t", "", ""),
+    BTF_KIND_CONST: ("t", "", ""),
+    BTF_KIND_RESTRICT: ("t", "", ""),
+    BTF_KIND_FUNC: ("t", "", ""),
+    BTF_KIND_FUNC_PROTO: ("t", "", "nt"),
+    BTF_KIND_VAR: ("t", "-", ""),
+    BTF_KIND_DATASEC: ("-", "", "t--"),
+    BTF_KIND_FLOAT: ("-", "", ""),
+    BTF_KIND_DECL_TAG: ("t", "-", ""),
+    BTF_KIND_TYPE_TAG: ("t", "", ""),
+    BTF_KIND_ENUM64: ("-", "", "n--"),
+    BTF_KIND_LOC_PARAM: ("?", "?", "?"),
+    BTF_KIND_LOC_PROTO: ("?", "", "?"),
+    BTF_KIND_LOCSEC: ("?", "", "???"),
+}
+_TAIL_WORDS = {kind: (len(words[1]), len(words[2])) for kind, words in _RECORD_WORDS.items()}
+_MAX_NAME = 4096  # eight times what the kernel takes
+_LONG_NAME = 127  # bytes, what it took before 6.1: those above are counted
+_MAX_KEPT_BTF = 16
+_VAR_STATIC = 0  # its linkage
+_SCANNED_QUESTIONS = 2  # for names, before an index of all is made
+# elf.h: ET_REL, SHN_XINDEX, SHT_SYMTAB, SHT_NOBITS, SHF_COMPRESSED, STB_LOCAL
+_ELF_RELOCATABLE, _ELF_EXTENDED = 1, 0xFFFF
+_ELF_SYMBOLS, _ELF_NOBITS, _ELF_COMPRESSED, _ELF_LOCAL = 2, 8, 0x800, 0
+_BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}
 
 
 class BTFType:
@@ -2062,107 +4133,459 @@ class BTFType:
         return BTFError("%s: %s" % (where, text))
 
 
-class _Steps(dict):
+class _RecordWords(dict):
     """The info word of a record -> how many words the record takes; worked out once for each info word there is."""
 
     def __init__(self, tails):
         self.tails = tails
 
     def __missing__(self, info):
-        always, each = self.tails[info >> 24 & 0x7F]  # 5 bits before 2026, the two above them zero
-        self[info] = words = (
-            3 + always + each * (info & 0xFFFFFF)
-        )  # 16 before, the eight above them zero
-        return words
+        # kind and vlen have 7 and 24 bits; 5 and 16 before 2026, those above them zero
+        always, for_each = self.tails[info >> 24 & 0x7F]
+        self[info] = 3 + always + for_each * (info & 0xFFFFFF)
+        return self[info]
 
 
-class BTF:
-    """Type information: what the types of a BPF object, a program or the kernel are called and how they lie.
+class _BTFBlob:
+    """What BTF asks for its types: the strings and records of a blob, ids and names.
 
-    from_bytes, from_file, from_vmlinux and from_id open it; .data is its bytes, .order theirs ("little", "big"), .base
-    what split BTF builds upon.  A type is given by id or name, alone or with its kind: "task_struct", "struct
-    task_struct".  All raise BTFError for what is malformed or not there.
+    Nothing of a type is proved here, but that its record lies inside of the blob.
     """
 
     def __init__(self, data, base=None):
         import array
-        import weakref
 
         self.data, self.base = data, base
-        self.order = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}.get(data[:2], "")
+        self.order = _BTF_ORDERS.get(data[:2], "")
+        header_len, type_off, type_len, str_off, str_len, layout_off, layout_len = self._header()
+        self._type_byte = header_len + type_off
+        types = self._section("types", self._type_byte, type_len)
+        if type_len % 4:
+            raise BTFError("the types take %d bytes at byte 12, no multiple of 4" % type_len)
+        self._words = array.array("I", types)
+        if self.order != sys.byteorder:
+            self._words.byteswap()
+        self._strings = self._section("strings", header_len + str_off, str_len)
+        self._prove_strings(header_len + str_off)
+        self._layout = self._section("layout", header_len + layout_off, layout_len)
+        self._tails = dict(_TAIL_WORDS)
+        for kind in range(1, len(self._layout) // 4):
+            always_bytes, each_bytes = self._layout[4 * kind : 4 * kind + 2]
+            self._tails.setdefault(kind, (always_bytes // 4, each_bytes // 4))
+        self._first, self._str_base = 1, 0
+        if base is not None:
+            self._first, self._str_base = self._places_behind(base)
+        self._offsets, self._cut, self._decl_tags = None, "", None
+        self._found, self._enums, self._long_names, self._long_bytes = {}, {}, {}, 0
+        self._questions, self._by_name = 0, None
+        if base is not None:
+            self._prove_base()
+
+    def _header(self):
+        """Return hdr_len, type_off, type_len, str_off, str_len, layout_off, layout_len."""
+        data = self.data
         if not self.order or len(data) < 24:
             raise BTFError(
                 "no BTF: %d bytes that begin with %s, not with 9feb or eb9f"
                 % (len(data), data[:4].hex())
             )
-        word = lambda at: int.from_bytes(data[at : at + 4], self.order)
-        header_len, type_off, type_len, str_off, str_len = (word(at) for at in range(4, 24, 4))
         if data[2] != 1 or data[3]:
             raise BTFError(
                 "BTF of version %d with flags %#x at byte 2: only version 1 is known"
                 % (data[2], data[3])
             )
+        header_len = int.from_bytes(data[4:8], self.order)
         if header_len < 24:
             raise BTFError("a header of %d bytes, at byte 4" % header_len)
-        self._type_byte = header_len + type_off
-        types, strings = (
-            self._section("types", self._type_byte, type_len),
-            self._section("strings", header_len + str_off, str_len),
-        )
-        if type_len % 4:
-            raise BTFError("the types take %d bytes at byte 12, no multiple of 4" % type_len)
-        if strings[-1:] != b"\0" and strings or base is None and strings[:1] != b"\0":
-            raise BTFError(
-                "the strings at byte %d do not begin and end with NUL%s"
-                % (
-                    header_len + str_off,
-                    "" if strings[-1:] != b"\0" else ": split BTF? It needs its base",
-                )
-            )
-        self._strings, self._str_base = strings, base._str_base + len(base._strings) if base else 0
-        self._first = base._first + base.count if base else 1
-        if base and base._cut:
-            raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
-        self._words = array.array("I", types)
-        if self.order != sys.byteorder:
-            self._words.byteswap()
-        self._tails = dict(_TAIL_WORDS)
-        if header_len >= 32:  # the layout section says how long the records of each kind are
-            layout = self._section("layout", header_len + word(24), word(28))
-            for kind in range(1, len(layout) // 4):
-                self._tails.setdefault(kind, (layout[4 * kind] // 4, layout[4 * kind + 1] // 4))
-        self._offsets, self._cut = None, ""
-        self._found, self._proved, self._enums, self._made = {}, {}, {}, {}
-        self._ctypes = (
-            weakref.WeakValueDictionary()
-        )  # they hold this, in cycles that gc may not see before 3.13
-        self._decl_tags, self._pointer_size = None, 0
+        header = self._section("header", 0, header_len)[:32].ljust(32, b"\0")
+        if header_len < 32:
+            header = header[:24] + bytes(8)
+        return struct.unpack_from("<7I" if self.order == "little" else ">7I", header, 4)
 
     def _section(self, what, start, size):
         if start + size > len(self.data):
             raise BTFError("the %s end at byte %d of %d" % (what, start + size, len(self.data)))
         return self.data[start : start + size]
 
+    def _prove_strings(self, start):
+        strings, text = self._strings, "the strings at byte %d do not begin and end with NUL%s"
+        if strings and strings[-1:] != b"\0":
+            raise BTFError(text % (start, ""))
+        if self.base is None and strings[:1] != b"\0":
+            raise BTFError(text % (start, ": split BTF? It needs its base"))
+
+    def _places_behind(self, base):
+        """Return the first id and the first offset of a string of this if it is split from base."""
+        if base.order != self.order:
+            raise BTFError("BTF of %s and its base of %s byte order" % (self.order, base.order))
+        count = base.count
+        if base._cut:
+            raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
+        return base._first + count, base._str_base + len(base._strings)
+
+    def _prove_base(self):
+        """Raise BTFError where a name begins inside of one of the base's: it is another kernel's.
+
+        Ids and names would be those of other types; libbpf and pahole share whole names alone.
+        """
+        for at in self._index():
+            layer, offset = self.base, self._words[at]
+            if offset < self._str_base:
+                while offset < layer._str_base:
+                    layer = layer.base
+                start = offset - layer._str_base
+                if start and layer._strings[start - 1]:
+                    raise BTFError(
+                        "a name of the record at byte %d begins inside of one of the base's: "
+                        "that is not the base of this BTF" % (self._type_byte + 4 * at)
+                    )
+
+    def _rewritten(self, words, strings, base):
+        """Return the same BTF with other records and strings upon another base."""
+        if self.order != sys.byteorder:
+            words = words[:]
+            words.byteswap()
+        header_len, types = (32 if self._layout else 24), words.tobytes()
+        places = [header_len, 0, len(types), len(types), len(strings)]
+        if self._layout:
+            places += [len(types) + len(strings), len(self._layout)]
+        mark = "<" if self.order == "little" else ">"
+        header = struct.pack("%sHBB%dI" % (mark, len(places)), 0xEB9F, 1, 0, *places)
+        return type(self)(header + types + strings + self._layout, base)
+
+    # -- records
+
+    @property
+    def count(self):
+        """How many types there are, without those of the base."""
+        return len(self._index())
+
+    def __len__(self):
+        return len(self._index())
+
+    def __bool__(self):
+        return True  # of no types as well: it is not None
+
+    def __iter__(self):
+        """Yield the BTFType of each type, without those of the base."""
+        for type_id in range(self._first, self._first + self.count):
+            yield self.type(type_id)
+
+    def __repr__(self):
+        split = "" if self.base is None else ", split"
+        return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), split)
+
+    def _index(self):
+        """Return where in _words each type begins: one pass over all of them, on the first question."""
+        if self._offsets is None:
+            import array
+
+            words, lengths, offsets, at = (
+                self._words,
+                _RecordWords(self._tails),
+                array.array("I"),
+                0,
+            )
+            total, append = len(words), offsets.append
+            try:
+                while at < total:
+                    append(at)
+                    at += lengths[words[at + 1]]
+            except (KeyError, IndexError):
+                at = total + 1
+            if at > total:
+                self._cut = self._why_cut(offsets.pop())
+            self._offsets = offsets
+        return self._offsets
+
+    def _why_cut(self, at):
+        """Say why no types follow the last record: it is cut, or of a kind of unknown length."""
+        kind = self._words[at + 1] >> 24 & 0x7F if at + 1 < len(self._words) else 0
+        why = "cut" if kind in self._tails else "of unknown kind %d" % kind
+        return "the record at byte %d is %s" % (self._type_byte + 4 * at, why)
+
+    def type(self, t):
+        """Return the BTFType for a type id or name."""
+        if not isinstance(t, int):
+            t = t.id if isinstance(t, BTFType) else self.find(t)
+        if self.base is not None and t < self._first:
+            return self.base.type(t)
+        if t == 0:
+            return _void()
+        index = self._index()
+        if not 0 <= t - self._first < len(index):
+            raise BTFError("there is no type %d%s" % (t, self._cut and ": " + self._cut))
+        found, words, at = BTFType(), self._words, index[t - self._first]
+        found.id, found._words, found._at = t, words, at
+        found._byte = self._type_byte + 4 * at
+        name_off, info, number = words[at : at + 3]
+        found.kind, found.flag, found.count = info >> 24 & 0x7F, bool(info >> 31), info & 0xFFFFFF
+        found.name = self._string(name_off)
+        found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
+        if found.kind == BTF_KIND_ARRAY:
+            found.type_id, _, found.count = words[at + 3 : at + 6]
+        return found
+
+    # -- names
+
+    def _name_bytes(self, offset):
+        """Return the bytes of a name, of which those of split BTF may stand in the base."""
+        layer = self
+        while offset < layer._str_base:
+            layer = layer.base
+        start = offset - layer._str_base
+        end = layer._strings.find(b"\0", start, start + _MAX_NAME)
+        if end < 0 and offset:
+            raise BTFError(
+                "a name at byte %d of the strings, which end at %d" % (start, len(layer._strings))
+            )
+        return layer._strings[start:end]
+
+    def _string(self, offset):
+        """Return a name.
+
+        All long ones together are not much longer than the strings: names that share one text, or
+        its end, would take memory that the blob does not.
+        """
+        name = self._long_names.get(offset)
+        if name is None:
+            encoded = self._name_bytes(offset)
+            name = encoded.decode("utf-8", "backslashreplace")
+            if len(encoded) > _LONG_NAME:
+                self._long_bytes += len(encoded)
+                if self._long_bytes > 2 * (self._str_base + len(self._strings)):
+                    raise BTFError(
+                        "long names, one within the other, at %d of the strings" % offset
+                    )
+                self._long_names[offset] = name
+        return name
+
+    def find(self, name, kind=None):
+        """Return the id of the type with a name ("task_struct", "struct task_struct", "long int").
+
+        Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct",
+        "func" ...
+        """
+        word, _, rest = name.partition(" ")
+        if word in ("struct", "union", "enum") and rest:
+            kind, name = word, rest.strip()
+        if (name, kind) not in self._found:
+            self._found[name, kind] = self._search(name, kind)
+        return self._found[name, kind]
+
+    def _all_named(self, name):
+        """Return the BTFType of each type with a name, those of the base last."""
+        encoded, found, layer = name.encode(errors="backslashreplace"), [], self
+        while layer is not None and name:
+            found += [layer.type(type_id) for type_id, _ in layer._named(encoded)]
+            layer = layer.base
+        return found
+
+    def _search(self, name, kind):
+        kinds = {number for number, text in _KIND_NAMES.items() if kind in (None, text)}
+        if kind == "enum":
+            kinds = _ENUMS
+        encoded, best, layer = name.encode(errors="backslashreplace"), None, self
+        while layer is not None and name:
+            for type_id, at in layer._named(encoded):
+                number = layer._words[at + 1] >> 24 & 0x7F
+                rank = _NAME_RANKS.get(number, len(_NAME_RANKS)), type_id
+                if number in kinds and (best is None or rank < best):
+                    best = rank
+            layer = layer.base
+        if best is None:
+            cut = self._cut and "; " + self._cut
+            raise BTFError("no %s is named '%s'%s" % (kind or "type", name, cut))
+        return best[1]
+
+    def _named(self, encoded):
+        """Return (id, where in _words) of each type that has a name, of those of the base none.
+
+        The first questions look through the strings and records: one answer takes a tenth of the
+        index for all.
+        """
+        index, first = self._index(), self._first
+        self._questions += 1
+        if self._by_name is None and self._questions <= _SCANNED_QUESTIONS:
+            offsets = self._name_offsets(encoded)
+            words = self._words
+            places = [
+                (number, at) for number, at in enumerate(index, first) if words[at] in offsets
+            ]
+            return places if offsets else []
+        if self._by_name is None:
+            self._by_name = self._name_index()
+        first_ids, other_ids = self._by_name
+        key = hash(encoded)
+        ids = ([first_ids[key]] if key in first_ids else []) + other_ids.get(key, [])
+        places = [(type_id, index[type_id - first]) for type_id in ids]
+        return [place for place in places if self._name_bytes(self._words[place[1]]) == encoded]
+
+    def _name_offsets(self, encoded):
+        """Return where a name stands in the strings, of the base too: split BTF shares those."""
+        offsets, layer, wanted = set(), self, encoded + b"\0"
+        while layer is not None:
+            at = layer._strings.find(wanted)
+            while at >= 0:
+                offsets.add(layer._str_base + at)
+                at = layer._strings.find(wanted, at + 1)
+            layer = layer.base
+        return offsets
+
+    def _name_index(self):
+        """Return {hash of a name: id of the first type} and {hash: [ids of the others]}.
+
+        Not the names themselves: types may share the ends of one long string.
+        """
+        words, first_ids, other_ids = self._words, {}, {}
+        for type_id, at in enumerate(self._index(), self._first):
+            if words[at]:
+                try:
+                    key = hash(self._name_bytes(words[at]))
+                except BTFError:  # a name outside of the strings is no name
+                    continue
+                if first_ids.setdefault(key, type_id) != type_id:
+                    other_ids.setdefault(key, []).append(type_id)
+        return first_ids, other_ids
+
+    # -- what stands in records
+
+    def _resolve(self, t):
+        """Return the BTFType behind typedefs, qualifiers and type tags, and of a variable."""
+        for _ in range(MAX_DEPTH):
+            t = self.type(t)
+            if t.kind not in _MODIFIERS and t.kind != BTF_KIND_VAR:
+                return t
+            t = t.type_id
+        raise self.type(t)._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
+
+    def tags(self, t, component=-1):
+        """Return the declaration tags of a type, or of one of its members or parameters."""
+        if self._decl_tags is None:
+            self._decl_tags = self._all_tags()
+        type_id = self.type(t).id
+        own = tuple(self._decl_tags.get((type_id, component & 0xFFFFFFFF), ()))
+        if self.base is not None and type_id < self._first:
+            own += self.base.tags(type_id, component)
+        return own
+
+    def _all_tags(self):
+        """Return {(type id, component): [tag]}: the few tags are looked for in the bytes, not among all records."""
+        from bisect import bisect_left
+
+        offsets, raw, found = self._index(), self._words.tobytes(), {}
+        for info in (BTF_KIND_DECL_TAG << 24, 1 << 31 | BTF_KIND_DECL_TAG << 24):
+            for at in _occurrences(raw, info.to_bytes(4, sys.byteorder)):
+                index = bisect_left(offsets, at // 4 - 1)
+                if at % 4 == 0 and index < len(offsets) and offsets[index] == at // 4 - 1:
+                    tag = self.type(self._first + index)
+                    component = self._words[at // 4 + 2]
+                    found.setdefault((tag.type_id, component), []).append((index, tag.name))
+        return {where: [name for _, name in sorted(names)] for where, names in found.items()}
+
+    def enumerators(self, t):
+        """Return {number: name} of an enum, numbers as values read; of several names the first."""
+        t = self._resolve(t)
+        if t.kind not in _ENUMS:
+            raise t._error("it is no enum")
+        if t.id not in self._enums:
+            self._enums[t.id] = self._enum_names(t)
+        return self._enums[t.id]
+
+    def _enum_names(self, t):
+        if not 1 <= t.size <= 16:
+            raise t._error("its size can't be %d" % t.size)
+        step, bits, names = _TAIL_WORDS[t.kind][1], 8 * t.size, {}
+        sign, stored_sign = 1 << bits - 1, 1 << 32 * (step - 1) - 1
+        sign = sign if self._is_signed_enum(t) else 0
+        name_offsets = t._words[t._at + 3 : t._at + 3 + step * t.count : step]
+        for name_off, number in zip(name_offsets, self._enum_numbers(t)):
+            number = ((number ^ stored_sign) - stored_sign) & (1 << bits) - 1
+            names.setdefault((number ^ sign) - sign, self._string(name_off))
+        return names
+
+    def _enum_numbers(self, t):
+        """Return the numbers of an enum as they are stored, each in 32 or 64 bits."""
+        step = _TAIL_WORDS[t.kind][1]
+        start, end = t._at + 3, t._at + 3 + step * t.count
+        numbers = t._words[start + 1 : end : step]
+        if t.kind == BTF_KIND_ENUM:
+            return numbers
+        high = t._words[start + 2 : end : step]
+        return [number | more << 32 for number, more in zip(numbers, high)]
+
+    def _is_signed_enum(self, t):
+        """Return whether an enum is signed.
+
+        Its kind_flag says so; clang before 15 and pahole before 1.24 set none.  Without it an enum
+        as wide as its numbers are stored (32 bits) is unsigned: 0xffffffff and -1 are one, in BTF
+        and in memory.  A smaller one with a number that is negative where it is stored can't be
+        unsigned, and a wider one, whose numbers would be ENUM64 since, is of the time when all were
+        signed.
+        """
+        stored_bits = 32 * (_TAIL_WORDS[t.kind][1] - 1)
+        if t.flag or 8 * t.size == stored_bits:
+            return t.flag
+        return any(number >> stored_bits - 1 for number in self._enum_numbers(t))
+
+
+def _void():
+    found = BTFType()
+    found.id, found.kind, found.name, found.size = 0, 0, "void", None
+    found.type_id, found.count, found.flag = 0, 0, False
+    return found
+
+
+class BTF(_BTFBlob):
+    """Type information: how the types of a BPF object or the kernel are called and lie.
+
+    from_bytes, from_file, from_vmlinux and from_id open it; .data is its bytes, .order theirs
+    ("little", "big"), .base what split BTF builds upon.  A type is given by id or name, alone or
+    with its kind: "task_struct", "struct task_struct".  Iterating yields its own types, len()
+    counts them.  All raise BTFError for what is malformed or not there.
+    """
+
+    def __init__(self, data, base=None):
+        _BTFBlob.__init__(self, data, base)
+        self._layouts, self._pointer_size = {}, 0
+
     @classmethod
     def from_bytes(cls, data, base=None):
-        """Return the BTF in a buffer, of either byte order; base is what the BTF of a kernel module builds upon."""
+        """Return the BTF in a buffer, of either byte order; base is what split BTF builds upon."""
         return cls(memoryview(data).tobytes(), base)
 
     @classmethod
     def from_file(cls, path, base=None):
-        """Return the BTF in a file, raw or the .BTF of an ELF file; of modules in /sys/kernel/btf the base is known."""
+        """Return the BTF in a file, raw or the .BTF of an ELF file.
+
+        base     what split BTF builds upon; of the modules in /sys/kernel/btf it is known
+        ELF      modules that bring a .BTF.base, the part of the kernel's types that they use, are
+                 fitted to base by names and sizes or refused with a BTFError, as the kernel does
+                 (6.11); without base that part is it.  Sections whose size the compiler left to the
+                 loader (.bss, .data ...) take it from the ELF file, the offsets of their variables
+                 from its symbols.
+        """
         with open(path, "rb") as file:
-            data = file.read()
-        if data[:4] == b"\x7fELF":
-            data = _elf_section(data, b".BTF")
+            start = file.read(4)
+            if start == b"\x7fELF":
+                return cls._from_elf(_ELFFile(file, start), base)
+            data = start + file.read()
         directory, name = os.path.split(os.path.realpath(os.fsdecode(path)))
         if base is None and directory == "/sys/kernel/btf" and name != "vmlinux":
             base = cls.from_vmlinux()
         return cls(data, base)
 
     @classmethod
+    def _from_elf(cls, elf, base):
+        data, distilled = elf.section_bytes(".BTF"), None
+        if elf.section(".BTF.base") is not None:
+            distilled = cls(elf.section_bytes(".BTF.base"))
+        btf = _with_placed_variables(cls(data, base if distilled is None else distilled), elf)
+        return btf if distilled is None or base is None else _relocated(btf, base)
+
+    @classmethod
     def from_vmlinux(cls):
-        """Return the running kernel's BTF, from /sys (5.4) or else by its id (5.11, CAP_SYS_ADMIN)."""
+        """Return the running kernel's BTF, from /sys (5.4) or by its id (5.11, CAP_SYS_ADMIN)."""
         try:
             return cls.from_file("/sys/kernel/btf/vmlinux")
         except OSError as failure:
@@ -2177,160 +4600,30 @@ class BTF:
 
     @classmethod
     def from_id(cls, btf_id, token=None):
-        """Return the BTF with an id, as of MapInfo.btf_id; it takes CAP_SYS_ADMIN or a BPF token (6.15).
+        """Return the BTF with an id, as of MapInfo.btf_id.
 
+        It takes CAP_SYS_ADMIN or a BPF token (6.15).
         BPF_BTF_GET_FD_BY_ID, 4.18
         """
         info, name, data = _btf_info(btf_id, token)
         btf = _kept_btf.get(data)
         if btf is None:
             btf = cls(data, cls.from_vmlinux() if info.kernel_btf and name != "vmlinux" else None)
-            if len(_kept_btf) > 15:
+            if len(_kept_btf) >= _MAX_KEPT_BTF:
                 _kept_btf.clear()
             btf = _kept_btf.setdefault(data, btf)  # another thread's, if that came first
         return btf
 
-    # -- records
-
-    @property
-    def count(self):
-        return len(self._index())
-
-    def __repr__(self):
-        return "<BTF: %d types in %d bytes%s>" % (
-            self.count,
-            len(self.data),
-            ", split" if self.base else "",
-        )
-
-    def _index(self):
-        """Return where in _words each type begins: one pass over all of them, on the first question."""
-        if self._offsets is None:
-            import array
-
-            words, steps, offsets, at = self._words, _Steps(self._tails), array.array("I"), 0
-            total, append = len(words), offsets.append
-            try:
-                while at < total:
-                    append(at)
-                    at += steps[words[at + 1]]
-            except (KeyError, IndexError):
-                at = total + 1
-            if at > total:  # the last one is cut, or of a kind whose length nobody tells
-                start = offsets.pop()
-                kind = words[start + 1] >> 24 & 0x7F if start + 1 < total else 0
-                self._cut = "the record at byte %d is %s" % (
-                    self._type_byte + 4 * start,
-                    "cut" if kind in self._tails else "of unknown kind %d" % kind,
-                )
-            self._offsets = offsets
-        return self._offsets
-
-    def type(self, t):
-        """Return the BTFType for a type id or name."""
-        if not isinstance(t, int):
-            t = t.id if isinstance(t, BTFType) else self.find(t)
-        if self.base and t < self._first:
-            return self.base.type(t)
-        index, found = self._index(), BTFType()
-        found.id, words = t, self._words
-        if t == 0:
-            found.kind, found.name, found.size, found.type_id, found.count, found.flag = (
-                0,
-                "void",
-                None,
-                0,
-                0,
-                False,
-            )
-            return found
-        if not 0 <= t - self._first < len(index):
-            raise BTFError("there is no type %d%s" % (t, ": " + self._cut if self._cut else ""))
-        found._words, found._at = words, index[t - self._first]
-        found._byte = self._type_byte + 4 * found._at
-        name_off, info, number = words[found._at : found._at + 3]
-        found.kind, found.flag, found.count = info >> 24 & 0x7F, bool(info >> 31), info & 0xFFFFFF
-        found.name = self._string(name_off)
-        found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
-        if found.kind == BTF_KIND_ARRAY:
-            found.type_id, _, found.count = words[found._at + 3 : found._at + 6]
-        return found
-
-    def _string(self, offset):
-        if offset < self._str_base:
-            return self.base._string(offset)
-        start = offset - self._str_base
-        end = self._strings.find(b"\0", start, start + _MAX_NAME)
-        if end < 0 and offset:
-            raise BTFError(
-                "a name at byte %d of the strings, which end at %d" % (start, len(self._strings))
-            )
-        return self._strings[start:end].decode("utf-8", "backslashreplace")
-
-    def find(self, name, kind=None):
-        """Return the id of the type with a name ("task_struct", "struct task_struct", "long unsigned int").
-
-        Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct", "func" ...
-        """
-        word, _, rest = name.partition(" ")
-        if word in ("struct", "union", "enum") and rest:
-            kind, name = word, rest.strip()
-        if (name, kind) in self._found:
-            return self._found[name, kind]
-        wanted, ids, btf = name.encode(errors="backslashreplace") + b"\0", [], self
-        kinds = [
-            number
-            for number, text in _KIND_NAMES.items()
-            if kind in (None, text) or kind == text.rstrip("64")
-        ]
-        while btf and name:
-            strings, layers = btf, []
-            while strings:  # a split name may stand in its base
-                layers.append(strings)
-                strings = strings.base
-            offsets = {
-                layer._str_base + at
-                for layer in layers
-                for at in _occurrences(layer._strings, wanted)
-            }
-            words = btf._words
-            ids += [
-                btf._first + index
-                for index, at in enumerate(btf._index())
-                if words[at] in offsets and words[at + 1] >> 24 & 0x7F in kinds
-            ]
-            btf = btf.base
-        if not ids:
-            raise BTFError(
-                "no %s is named '%s'%s"
-                % (kind or "type", name, "; " + self._cut if self._cut else "")
-            )
-        ranks = {number: rank for rank, number in enumerate(_NAME_ORDER)}
-        self._found[name, kind] = min(
-            ids, key=lambda type_id: (ranks.get(self.type(type_id).kind, 99), type_id)
-        )
-        return self._found[name, kind]
-
-    def _resolve(self, t):
-        """Return the BTFType behind typedefs, qualifiers and type tags."""
-        for _ in range(MAX_DEPTH):
-            t = self.type(t)
-            if t.kind not in _MODIFIERS:
-                return t
-            t = t.type_id
-        raise self.type(t)._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
-
     def _members(self, t):
         """Yield (name, type id, bit offset, bits) of a record's own members; bits is 0 but for bitfields."""
+        if t.kind == BTF_KIND_DATASEC:
+            for entry, offset in self._section_members(t):
+                if t.size and entry.kind == BTF_KIND_VAR:  # nothing else has a place
+                    yield entry.name, entry.type_id, offset, 0
+            return
         words = t._words
         for at in range(t._at + 3, t._at + 3 + 3 * t.count, 3):
             name_off, type_id, offset = words[at : at + 3]
-            if t.kind == BTF_KIND_DATASEC:
-                variable = self.type(name_off)
-                if variable.kind != BTF_KIND_VAR:
-                    raise t._error("type %d in it is no variable" % name_off)
-                yield variable.name, variable.type_id, 8 * type_id, 0
-                continue
             bits = offset >> 24 if t.flag else 0
             offset = offset & 0xFFFFFF if t.flag else offset
             if not bits:
@@ -2345,59 +4638,13 @@ class BTF:
                         offset, bits = offset + (encoding >> 16 & 0xFF), encoding & 0xFF
             yield self._string(name_off), type_id, offset, bits
 
-    def _parts(self, t, start=0):
-        """Yield the same, the members of anonymous records in the place of those."""
-        for name, type_id, offset, bits in self._members(t):
-            inner = None if name or bits else self._resolve(type_id)
-            if inner and inner.kind in _RECORDS:
-                for part in self._parts(inner, start + offset):
-                    yield part
-            else:
-                yield name or "_", type_id, start + offset, bits
-
-    def _prove(self, t, depth=0):
-        """Return (bytes, values, members, levels) of a finite, sized and whole type; raise BTFError for any other."""
-        t = self._resolve(t)
-        known = self._proved.get(t.id)
-        if depth + (known[3] if known else 0) > MAX_DEPTH:
-            raise t._error("types inside types, more than %d deep" % MAX_DEPTH)
-        if known:
-            return known
-        size, values, members, levels = t.size, 1, 0, 0
-        if t.kind == BTF_KIND_ARRAY:
-            one, values, members, levels = self._prove(t.type_id, depth + 1)
-            size, values, levels = one * t.count, 1 + values * t.count, levels + 1
-        elif t.kind == BTF_KIND_PTR:
-            size = self.pointer_size
-        elif t.kind in _RECORDS:
-            for name, type_id, offset, bits in self._members(t):
-                inner = self._prove(type_id, depth + 1)
-                values, members, levels = (
-                    values + inner[1],
-                    members + 1 + inner[2],
-                    max(levels, inner[3] + 1),
-                )
-                if (
-                    offset + (bits or 8 * inner[0]) > 8 * size
-                    or bits > 8 * inner[0]
-                    or not bits
-                    and offset % 8
-                ):
-                    raise t._error("member '%s' does not lie inside of it" % name)
-                if (
-                    bits
-                    and self._resolve(type_id).kind not in _INTEGERS
-                    or offset
-                    and not bits
-                    and (t.kind == BTF_KIND_UNION)
-                ):
-                    raise t._error("member '%s' can't lie at bit %d of it" % (name, offset))
-        elif t.kind not in _SIZED or not 1 <= size <= 16:
-            raise t._error("it has no size" if size is None else "its size can't be %d" % size)
-        if size > _MAX_BYTES or values > 16 * size + 4096 or members > self.count + 2048:
-            raise t._error("%d bytes, %d values, %d members: too large" % (size, values, members))
-        self._proved[t.id] = size, values, members, levels
-        return self._proved[t.id]
+    def _section_members(self, t):
+        """Yield (BTFType, bit offset) of the variables and functions of a data section."""
+        for type_id, offset, _ in _section_entries(t._words, t._at):
+            entry = self.type(type_id)
+            if entry.kind not in (BTF_KIND_VAR, BTF_KIND_FUNC):
+                raise t._error("type %d in it is no variable or function" % type_id)
+            yield entry, 8 * offset
 
     @property
     def pointer_size(self):
@@ -2417,32 +4664,26 @@ class BTF:
 
     def sizeof(self, t):
         """Return a type's size in bytes."""
-        return self._prove(t)[0]
+        return self.layout(t).size
 
     def members(self, t):
-        """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a struct, union or data section.
+        """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a record's members.
 
-        tags are those of the member's declaration and of its type: ("kptr",), ("user",).
+        Records are structs, unions and data sections.
+        tags are those of the member's declaration and of its type: ("kptr",), ("user",).  The
+        functions of a section (.ksyms) are told as well: their type is a function's and has no
+        size.  In a section of no size nothing has a place.
         """
         t = self._resolve(t)
         if t.kind not in _RECORDS:
             raise t._error("it has no members")
+        if t.kind == BTF_KIND_DATASEC:
+            for entry, offset in self._section_members(t):
+                tags = self.tags(entry) + self._type_tags(entry.type_id)
+                yield entry.name, entry.type_id, offset, 0, tags
+            return
         for index, (name, type_id, offset, bits) in enumerate(self._members(t)):
             yield name, type_id, offset, bits, self.tags(t.id, index) + self._type_tags(type_id)
-
-    def tags(self, t, component=-1):
-        """Return the declaration tags of a type, or of one of its members or parameters."""
-        if self._decl_tags is None:
-            found = {}
-            for index, at in enumerate(self._index()):
-                if self._words[at + 1] >> 24 & 0x7F == BTF_KIND_DECL_TAG:
-                    tag = self.type(self._first + index)
-                    found.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
-            self._decl_tags = found
-        own = tuple(self._decl_tags.get((self.type(t).id, component & 0xFFFFFFFF), ()))
-        return own + (
-            self.base.tags(t, component) if self.base and self.type(t).id < self._first else ()
-        )
 
     def _type_tags(self, type_id):
         """Return the type tags between a member and what it is or points to."""
@@ -2456,57 +4697,71 @@ class BTF:
             type_id = t.type_id
         return tuple(tags)
 
-    def enumerators(self, t):
-        """Return {number: name} of an enum; the first name where a number has several."""
-        t = self._resolve(t)
-        if t.kind not in _ENUMS:
-            raise t._error("it is no enum")
-        if t.id not in self._enums:
-            names, step = {}, 2 if t.kind == BTF_KIND_ENUM else 3
-            for at in range(t._at + 3, t._at + 3 + step * t.count, step):
-                number = sum(
-                    word << 32 * place for place, word in enumerate(t._words[at + 1 : at + step])
-                )
-                if t.flag and number >> 32 * (step - 1) - 1:
-                    number -= 1 << 32 * (step - 1)
-                names.setdefault(number, self._string(t._words[at]))
-            self._enums[t.id] = names
-        return self._enums[t.id]
-
     def offsetof(self, t, path):
         """Return the Offset of a member, an int in bytes: "comm", "se.avg", "cpus_mask.bits[1]".
 
         Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the next.
         """
         steps, position, bits, type_id = [], 0, 0, self.type(t).id
-        self._prove(type_id)
-        for word in path.replace("->", ".").replace("[", ".[").split("."):
+        self.layout(type_id)
+        for word in self._words_of_path(type_id, path):
             inner = self._resolve(type_id)
             if inner.kind == BTF_KIND_PTR and bits == 0:
                 steps.append(Offset(position, 0))
                 position, inner = 0, self._resolve(inner.type_id)
-                self._prove(inner)
-            if (
-                inner.kind == BTF_KIND_ARRAY
-                and word[:1] == "["
-                and word[-1:] == "]"
-                and word[1:-1].isdecimal()
-            ):
-                index = int(word[1:-1][:99])
-                if inner.count and index >= inner.count:
-                    raise BTFError(
-                        "%s: %s has %d elements" % (path, self.c_type(inner.id), inner.count)
-                    )
-                position, type_id = position + 8 * index * self.sizeof(inner.type_id), inner.type_id
+                self.layout(inner)
+            if inner.kind == BTF_KIND_ARRAY and word[:1] == "[" and word[-1:] == "]":
+                type_id, bits = inner.type_id, 0
+                position += 8 * self._index_in(inner, word[1:-1], path) * self.sizeof(type_id)
                 continue
-            for name, type_id, offset, bits in self._parts(inner) if inner.kind in _RECORDS else ():
-                if name == word:
-                    position += offset
-                    break
-            else:
-                raise BTFError("%s: %s has no member '%s'" % (path, self.c_type(inner.id), word))
+            type_id, offset, bits = self._member_named(inner, word, path)
+            position += offset
         steps.append(Offset(position, bits))
         return steps[0] if len(steps) == 1 else tuple(steps)
+
+    def _index_in(self, array, digits, path):
+        if not digits.isdecimal():
+            raise BTFError("%s: '%s' is no index" % (path, digits))
+        index = int(digits[:99])
+        if array.count and index >= array.count:
+            words = (path, self.c_type(array.id), array.count)
+            raise BTFError("%s: %s has %d elements" % words)
+        return index
+
+    def _member_named(self, record, name, path):
+        """Return (type id, bit offset, bits) of a member, also of one in an anonymous record."""
+        found = self._part_named(record, name, 0, 0) if record.kind in _RECORDS else None
+        if found is None:
+            raise BTFError("%s: %s has no member '%s'" % (path, self.c_type(record.id), name))
+        return found
+
+    def _part_named(self, record, name, start, depth):
+        inside = []
+        for label, type_id, offset, bits in self._members(record):
+            if label == name:
+                return type_id, start + offset, bits
+            if not label and not bits:
+                inside.append((type_id, offset))
+        for type_id, offset in inside if depth < MAX_DEPTH else ():
+            inner = self._resolve(type_id)
+            found = None
+            if inner.kind in _RECORDS:
+                found = self._part_named(inner, name, start + offset, depth + 1)
+            if found is not None:
+                return found
+        return None
+
+    def _words_of_path(self, t, path):
+        """Return the steps of a path; the first may be a variable whose name holds dots."""
+        t, variable = self._resolve(t), ""
+        if t.kind == BTF_KIND_DATASEC:
+            names = [entry.name for entry, _ in self._section_members(t)]
+            variable = max(
+                [name for name in names if _begins_with(path, name)], key=len, default=""
+            )
+        words = path[len(variable) :].replace("->", ".").replace("[", ".[").split(".")
+        words[0] = variable + words[0]
+        return words[1:] if path.startswith("[") else words
 
     def c_type(self, t):
         """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *", "u32 [4]"."""
@@ -2537,206 +4792,166 @@ class BTF:
             t = t.type_id
         return "..." + tail
 
-    # -- ctypes and plain Python
+    # -- types as Layouts
+
+    def layout(self, t):
+        """Return the Layout of a type: finite, sized, each member inside of what holds it.  raises BTFError"""
+        return _FrontEnd(self).layout(self.type(t).id, 0)
 
     def ctype(self, t):
-        """Return the ctypes type with exactly a type's size and members' offsets; the same class each time.
-
-        Enums and pointers are integers; bitfields, and integers of sizes that ctypes does not have, are attributes but
-        no ctypes fields.  Objects of records compare and hash by their bytes and print their fields.
-        """
-        t = self._resolve(t)
-        self._prove(t)
-        return self._ctype(t)
-
-    def _ctype(self, t):
-        if t.kind in _RECORDS:
-            return self._ctypes.get(t.id) or self._keep(t.id, self._record(t))
-        if t.kind == BTF_KIND_ARRAY:
-            element = self._resolve(t.type_id)
-            inner = ctypes.c_char if self._is_char(element) else self._ctype(element)
-            if _is_scalar(inner):
-                return inner * t.count
-            return self._ctypes.get(t.id) or self._keep(
-                t.id,
-                type(ctypes.Array)(
-                    "%s_Array_%d" % (inner.__name__, t.count),
-                    (ctypes.Array,),
-                    {"_type_": inner, "_length_": t.count},
-                ),
-            )
-        size = self.sizeof(t)
-        if t.kind == BTF_KIND_INT and size == 1 and self._encoding(t) & _INT_BOOL:
-            return ctypes.c_bool
-        scalar = (
-            {4: ctypes.c_float, 8: ctypes.c_double}
-            if t.kind == BTF_KIND_FLOAT
-            else _SIGNED_INTS
-            if (self._is_signed(t))
-            else _UNSIGNED_INTS
-        )
-        if size not in scalar:
-            return u8 * size
-        return getattr(scalar[size], "__ctype_%se__" % self.order[0])
-
-    def _keep(self, type_id, made):
-        """Return the class for a type: made, or that of a thread that was faster (_ctypes.setdefault is many steps)."""
-        made = self._made.setdefault(type_id, made)
-        self._ctypes[type_id] = made = self._ctypes.get(type_id) or made
-        self._made.pop(type_id, None)
-        return made
-
-    def _encoding(self, t):
-        return t._words[t._at + 3] >> 24 & 0xF if t.kind == BTF_KIND_INT else 0
-
-    def _is_signed(self, t):
-        return bool(t.flag if t.kind in _ENUMS else self._encoding(t) & _INT_SIGNED)
-
-    def _is_char(self, t):
-        return (
-            t.kind == BTF_KIND_INT
-            and t.size == 1
-            and (t.name == "char" or bool(self._encoding(t) & _INT_CHAR))
-        )
-
-    def _bits(self, type_id, offset, bits):
-        """Return the descriptor of a member that ctypes has no field for, None where it has one."""
-        t = self._resolve(type_id)
-        if not bits and (t.kind != BTF_KIND_INT or t.size in _UNSIGNED_INTS):
-            return None
-        return _Bits(offset, bits or 8 * t.size, self.order, self._is_signed(t))
-
-    def _record(self, t):
-        """Return a new Structure or Union.  It is packed and every hole a field, so that no ABI has a say."""
-        is_union, end, fields, anonymous = t.kind == BTF_KIND_UNION, 0, [], []
-        base = _BTFUnion if is_union else _BTFStructure
-        own = {
-            "_pack_": 1,
-            "_layout_": "ms",
-            "_btf_type_": (self, t.id),
-            "_anonymous_": anonymous,
-            "_fields_": fields,
-        }
-        reserved = (
-            set(dir(base)) | set(own) | {"_swappedbytes_", "_align_", "_json_", "_union_", "_btf_"}
-        )
-        taken = set(reserved)
-
-        def free(name):
-            if name in reserved or name[:2] == name[-2:] == "__":  # Python and ctypes look for such
-                name += "_"
-            while name in taken:
-                name += "_%d" % len(taken)
-            taken.add(name)
-            return name
-
-        members = list(self._members(t))
-        named = {index: free(member[0]) for index, member in enumerate(members) if member[0]}
-        for index, (name, type_id, offset, bits) in sorted(
-            enumerate(members), key=lambda pair: pair[1][2]
-        ):
-            inner = self._resolve(type_id)
-            if not name and not bits and inner.kind in _RECORDS:
-                for part, part_type, part_offset, part_bits in self._parts(inner, offset):
-                    part, extra = free(part), self._bits(part_type, part_offset, part_bits)
-                    if extra:
-                        own[part] = extra
-                name = free("_anon%d_%d" % (t.id, index))
-                anonymous.append(name)
-            else:
-                name = named.get(index) or free("_")
-                own_bits = self._bits(type_id, offset, bits)
-                if own_bits:
-                    own[name] = own_bits
-                    continue
-            if offset // 8 < end and not is_union:
-                raise t._error("members that overlap")
-            if offset // 8 > end and not is_union:
-                fields.append((free("_hole%d_%d" % (t.id, end)), u8 * (offset // 8 - end)))
-            fields.append((name, self._ctype(inner)))
-            end = max(end, offset // 8 + self.sizeof(inner))
-        if end < t.size:
-            fields.append(
-                (free("_hole%d_%d" % (t.id, end)), u8 * (t.size if is_union else t.size - end))
-            )
-        own["_btf_"] = {name: None for name, _ in fields if name.startswith("_hole")}
-        return type(base)(t.name or "anonymous", (base,), own)
-
-    def _plain(self, t, raw, offset=0, bits=0):
-        """Return the plain Python form of the type at a bit offset of raw; see to_python.  It has been proved."""
-        t, start = self._resolve(t), offset // 8
-        if t.kind in _RECORDS:
-            plain = {}
-            for name, type_id, part_offset, part_bits in self._parts(t, offset):
-                while name in plain:
-                    name += "_%d" % len(plain)
-                plain[name] = self._plain(type_id, raw, part_offset, part_bits)
-            return plain
-        if t.kind == BTF_KIND_ARRAY:
-            text = (
-                _text(raw[start : start + t.count])
-                if self._is_char(self._resolve(t.type_id))
-                else None
-            )
-            step = 8 * self.sizeof(t.type_id)
-            return (
-                text
-                if text is not None
-                else [
-                    self._plain(t.type_id, raw, offset + index * step) for index in range(t.count)
-                ]
-            )
-        size = self.sizeof(t)
-        if t.kind == BTF_KIND_FLOAT:
-            code = {2: "e", 4: "f", 8: "d"}.get(size)
-            mark = "<" if self.order == "little" else ">"
-            return (
-                struct.unpack_from(mark + code, raw, start)[0]
-                if code
-                else list(raw[start : start + size])
-            )
-        number = _Bits(offset, bits or 8 * size, self.order, self._is_signed(t)).of(raw)
-        if t.kind == BTF_KIND_PTR:
-            return hex(number)
-        if t.kind in _ENUMS:
-            return self.enumerators(t).get(number, number)
-        return bool(number) if self._encoding(t) & _INT_BOOL else number
-
-    # -- tables and source
-
-    def _rows(self, t):
-        """Return the rows of a record for _table, tags and enum names in them."""
-        rows = []
-        for index, (name, type_id, offset, bits) in enumerate(self._members(t)):
-            inner = self._resolve(type_id)
-            text = (name and name + ": ") + self.c_type(type_id) + (":%d" % bits if bits else "")
-            if inner.kind in _ENUMS:
-                names = [
-                    "%s=%d" % (label, number)
-                    for number, label in islice(self.enumerators(inner).items(), 17)
-                ]
-                text += " {%s%s}" % (", ".join(names[:16]), ", ..." if len(names) > 16 else "")
-            text += "".join(" [%s]" % tag for tag in self.tags(t, index))
-            nested = (
-                (self._rows(inner), inner.size, inner.kind == BTF_KIND_UNION)
-                if inner.kind in _RECORDS
-                else None
-            )
-            rows.append((text, offset, bits or 8 * self.sizeof(inner), nested))
-        return rows
+        """Return the ctypes type of a type, as Layout.ctype makes it; the same class each time."""
+        try:
+            return self.layout(t).ctype()
+        except LayoutError as failure:
+            raise BTFError(str(failure)) from None
 
     def describe(self, t):
         """Return a table of a type: offset, size, name and C type of each member, enum names, tags and holes."""
-        size, inner = self.sizeof(t), self._resolve(t)
-        rows = self._rows(inner) if inner.kind in _RECORDS else []
-        return _table(self.c_type(t), size, rows, inner.kind == BTF_KIND_UNION)
+        return self.layout(t).describe()
 
     def python_source(self, t):
         """Return Python that makes the ctypes type anew, with neither BTF nor this module; bitfields are read-only."""
-        return python_source(self.ctype(t), self.type(t).name)
+        try:
+            return self.layout(t).python_source(self.type(t).name)
+        except LayoutError as failure:
+            raise BTFError(str(failure)) from None
+
+
+# typedefs that say in which order the bytes lie
+_ORDERED_TYPEDEFS = {
+    prefix + order[0] + "e%d" % bits: order
+    for prefix, order in (("", "big"), ("__", "big"), ("", "little"), ("__", "little"))
+    for bits in (16, 32, 64)
+}
+
+
+def _occurrences(haystack, needle):
+    at = haystack.find(needle)
+    while at >= 0:
+        yield at
+        at = haystack.find(needle, at + 1)
+
+
+def _encoding(t):
+    """Return what an INT says of itself: _INT_SIGNED, _INT_CHAR, _INT_BOOL; 0 for other kinds."""
+    return t._words[t._at + 3] >> 24 & 0xF if t.kind == BTF_KIND_INT else 0
+
+
+def _is_signed(t):
+    return bool(t.flag if t.kind in _ENUMS else _encoding(t) & _INT_SIGNED)
+
+
+class _FrontEnd:
+    """Makes Layouts of the types of a BTF, each once, and proves them on the way."""
+
+    def __init__(self, btf):
+        self.btf = btf
+        self._made = btf._layouts  # type id -> Layout; of two that threads make, either will do
+
+    def layout(self, type_id, depth):
+        """Return the Layout of a type id, depth types inside of others."""
+        known = self._made.get(type_id)
+        if depth + (known.levels if known else 0) > MAX_DEPTH:
+            raise self.btf.type(type_id)._error("types inside types, more than %d deep" % MAX_DEPTH)
+        if known is None:
+            t = self.btf.type(type_id)
+            known = self._modified(t, depth) if t.kind in _MODIFIERS else self._whole(t, depth)
+            known = self._made.setdefault(type_id, known)
+        return known
+
+    def _modified(self, t, depth):
+        """Return the Layout behind a typedef, qualifier or tag, under the name that this gives it."""
+        name, order, is_typedef = self.btf.c_type(t.id), None, False
+        for _ in range(MAX_DEPTH + 1):
+            if t.kind not in _MODIFIERS:
+                break
+            is_typedef = is_typedef or t.kind == BTF_KIND_TYPEDEF
+            order = order or t.kind == BTF_KIND_TYPEDEF and _ORDERED_TYPEDEFS.get(t.name)
+            t = self.btf.type(t.type_id)
+        else:
+            raise t._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
+        made = self.layout(t.id, depth).renamed(name)
+        if order and type(made) is Number:
+            made = made.ordered(order)
+        if is_typedef and isinstance(made, Char):
+            made = made._changed(is_plain_char=False)
+        return made
+
+    def _whole(self, t, depth):
+        if t.kind in _RECORDS:
+            return self._record(t, depth)
+        if t.kind == BTF_KIND_ARRAY:
+            element = self.layout(t.type_id, depth + 1)
+            self._check_size(t, element.size * t.count)
+            return Array(element, t.count, self.btf.c_type(t.id))
+        if t.kind == BTF_KIND_VAR:
+            return self.layout(t.type_id, depth + 1)
+        name = self.btf.c_type(t.id)
+        if t.kind == BTF_KIND_PTR:
+            return Pointer(self.btf.pointer_size, name, self.btf.order)
+        if t.kind not in _SIZED:
+            raise t._error("it has no size")
+        if t.size > 16 or t.kind in _ENUMS and t.size not in _STRUCT_CODES:
+            raise t._error("its size can't be %d" % t.size)
+        return self._number(t, name)
+
+    def _check_size(self, t, size):
+        if size > _MAX_BYTES:
+            raise t._error("%d bytes: too large" % size)
+
+    def _number(self, t, name):
+        order = self.btf.order
+        if t.kind in _ENUMS:
+            names = self.btf.enumerators(t)
+            return Enum(t.size, name, names, order, _is_signed(t))
+        if t.kind == BTF_KIND_FLOAT:
+            known = t.size in (2, 4, 8)
+            return Float(t.size, name, order, True) if known else Bytes(t.size, name)
+        encoding, bits = _encoding(t), t._words[t._at + 3] & 0xFF
+        if not t.size or t._words[t._at + 3] >> 16 & 0xFF:
+            return Bytes(t.size, name)  # of no bits, or of some in the middle
+        if encoding & _INT_BOOL:
+            return Boolean(t.size, name, order)
+        if t.size == 1 and bits == 8 and (t.name == "char" or encoding & _INT_CHAR):
+            return Char(name, encoding, t.name == "char" or encoding == _INT_CHAR, encoding & 1 > 0)
+        made = Number(t.size, name, order, bool(encoding & _INT_SIGNED), encoding)
+        return made if bits == made.bits or not 0 < bits < made.bits else made.bitfield(bits)
+
+    def _record(self, t, depth):
+        members = []
+        for index, (name, type_id, offset, bits) in enumerate(self.btf._members(t)):
+            inner = self._member(type_id, depth)
+            self._check_member(t, name, inner, offset, bits)
+            if bits:
+                inner = inner.bitfield(bits)
+            label = name or "_"
+            tags = self.btf.tags(t.id, index)
+            members.append(Member(name, inner, offset, bits, label, tags))
+        kinds = {BTF_KIND_UNION: "union", BTF_KIND_DATASEC: "section"}
+        return Record(kinds.get(t.kind, "struct"), self.btf.c_type(t.id), t.size, members, t.name)
+
+    def _member(self, type_id, depth):
+        """Return the Layout of a member, one of no bytes for what has no size: void, a function."""
+        t = self.btf._resolve(type_id)
+        if t.kind in _SIZED or t.kind in (BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_VAR):
+            return self.layout(type_id, depth + 1)
+        return Bytes(0, self.btf.c_type(type_id))
+
+    def _check_member(self, t, name, inner, offset, bits):
+        whole = 8 * inner.size
+        if offset + (bits or whole) > 8 * t.size or bits > whole or not bits and offset % 8:
+            raise t._error("member '%s' does not lie inside of it" % name)
+        is_integer = isinstance(inner, Number) and not isinstance(inner, (Float, Pointer))
+        if bits and not is_integer or offset and not bits and t.kind == BTF_KIND_UNION:
+            raise t._error("member '%s' can't lie at bit %d of it" % (name, offset))
 
 
 _kept_btf = {}  # type: dict  # those used last, by bytes: maps opened twice have the same types
+
+
+def _begins_with(path, name):
+    """Return whether a path of members begins with this one."""
+    return path.startswith(name) and path[len(name) :][:1] in ("", ".", "[", "-")
 
 
 class Offset(int):
@@ -2751,55 +4966,279 @@ class Offset(int):
         return self.bit_offset, self.bits
 
 
-class _ByBytes:
-    """What the types made from BTF have in common."""
-
-    def __eq__(self, other):
-        return _raw(self) == _raw(other) if type(other) is type(self) else NotImplemented
-
-    def __hash__(self):
-        return hash(_raw(self))  # of what it holds now: a key that is changed is another key
-
-    def __repr__(self):
-        return "%s(%s)" % (
-            type(self).__name__,
-            ", ".join("%s=%r" % pair for pair in to_python(self).items()),
-        )
+class _ELFSection:
+    __slots__ = ("number", "name", "kind", "flags", "address", "offset", "size", "link")
 
 
-class _BTFStructure(_ByBytes, ctypes.Structure):
-    pass
+class _ELFFile:
+    """The sections and symbols of an ELF file of either class and byte order, maybe hostile."""
+
+    def __init__(self, file, start=b""):
+        if not file.seekable():
+            import io
+
+            file = io.BytesIO(start + file.read())
+        self._file, self._size = file, file.seek(0, os.SEEK_END)
+        identity = self._read(0, 16, "header")
+        self._mark, self._is_wide = ">" if identity[5] == 2 else "<", identity[4] == 2
+        header = struct.Struct(self._mark + ("2HI3QI6H" if self._is_wide else "2HI3II6H"))
+        fields = header.unpack(self._read(16, header.size, "header"))
+        self._is_relocatable = fields[0] == _ELF_RELOCATABLE
+        self._sections = list(self._section_headers(fields[5], *fields[10:12]))
+        names_number = fields[12]
+        if names_number == _ELF_EXTENDED and self._sections:
+            names_number = self._sections[0].link
+        names = self._bytes_of(names_number, "section names")
+        self._by_name = {}
+        for section in self._sections:
+            section.name = _elf_name(names, section.name)
+            self._by_name.setdefault(section.name, section)
+
+    def _section_headers(self, start, entry_size, count):
+        """Yield the _ELFSection of each section, where its name stands as .name."""
+        entry = struct.Struct(self._mark + ("2I4QI" if self._is_wide else "7I"))
+        if start and not count:  # it does not fit: the size of the first one tells
+            count = entry.unpack(self._read(start, entry.size, "section headers"))[5]
+        if count and entry_size < entry.size:
+            raise BTFError("a broken ELF file: section headers of %d bytes" % entry_size)
+        table = self._read(start, count * entry_size, "section headers")
+        for number in range(count):
+            section, fields = _ELFSection(), entry.unpack_from(table, number * entry_size)
+            section.number = number
+            for attribute, field in zip(_ELFSection.__slots__[1:], fields):
+                setattr(section, attribute, field)
+            yield section
+
+    def _read(self, offset, size, what):
+        if offset + size > self._size:
+            raise BTFError(
+                "a broken ELF file: its %s would end at byte %d of %d"
+                % (what, offset + size, self._size)
+            )
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def _bytes_of(self, number, what):
+        if number >= len(self._sections):
+            raise BTFError(
+                "a broken ELF file: its %s are section %d of %d"
+                % (what, number, len(self._sections))
+            )
+        section = self._sections[number]
+        if section.kind == _ELF_NOBITS:
+            return b""
+        return self._read(section.offset, section.size, what)
+
+    def section(self, name):
+        """Return the _ELFSection of a name, of several the first; None where the file has none."""
+        return self._by_name.get(name)
+
+    def section_bytes(self, name):
+        """Return what a section holds; BTFError where the file has none, or no bytes of it."""
+        section = self.section(name)
+        if section is None:
+            raise BTFError("this ELF file has no section %s" % name)
+        if section.kind == _ELF_NOBITS:
+            raise BTFError("section %s of this ELF file holds no bytes (NOBITS)" % name)
+        if section.flags & _ELF_COMPRESSED:
+            raise BTFError("section %s of this ELF file is compressed" % name)
+        return self._bytes_of(section.number, name)
+
+    def symbols(self, wanted):
+        """Return {(section number, is local, name): offset} of those wanted that are there once."""
+        entry = struct.Struct(self._mark + ("I2BHQ8x" if self._is_wide else "3I2BH"))
+        found, several = {}, set()
+        tables = [section for section in self._sections if section.kind == _ELF_SYMBOLS]
+        for table in tables[:1]:  # no file has two
+            names = self._bytes_of(table.link, "symbol names")
+            symbols = self._bytes_of(table.number, "symbols")
+            for symbol in entry.iter_unpack(symbols[: len(symbols) - len(symbols) % entry.size]):
+                if self._is_wide:
+                    name_at, info, _, number, value = symbol
+                else:
+                    name_at, value, _, info, _, number = symbol
+                key = number, info >> 4 == _ELF_LOCAL, _elf_name(names, name_at)
+                if key in found:
+                    several.add(key)
+                elif key in wanted:
+                    found[key] = value - self._start_of(number)
+        return {key: offset for key, offset in found.items() if key not in several}
+
+    def _start_of(self, number):
+        """Return what the values of a section's symbols count from: its address, if it has one."""
+        return 0 if self._is_relocatable else self._sections[number].address
 
 
-class _BTFUnion(_ByBytes, ctypes.Union):
-    pass
+def _elf_name(names, start):
+    """Return the name that begins at start, "" where it is longer than any is."""
+    end = names.find(b"\0", start, start + _MAX_NAME)
+    return names[start:end].decode("utf-8", "backslashreplace") if end > 0 else ""
 
 
-def _occurrences(haystack, needle):
-    at = haystack.find(needle)
-    while at >= 0:
-        yield at
-        at = haystack.find(needle, at + 1)
+def _with_placed_variables(btf, elf):
+    """Return BTF whose data sections have sizes and offsets, as libbpf completes them to load it.
+
+    clang leaves the size of each 0 and gcc the offsets too.  What the file has no section for
+    (.ksyms, .kconfig) stays.
+    """
+    words, unplaced = btf._words, []
+    for at in btf._index():
+        if words[at + 1] >> 24 & 0x7F == BTF_KIND_DATASEC and not words[at + 2]:
+            section = elf.section(btf._string(words[at]))
+            if section is not None and 0 < section.size <= 0xFFFFFFFF:
+                unplaced.append((at, section))
+    if not unplaced:
+        return btf
+    keys = [
+        _symbol_key(btf, entry[0], section)
+        for at, section in unplaced
+        for entry in _section_entries(words, at)
+    ]
+    symbols, words = elf.symbols(set(keys)), words[:]
+    for at, section in unplaced:
+        words[at + 2] = section.size
+        entries = []
+        for type_id, offset, size in _section_entries(words, at):
+            place = symbols.get(_symbol_key(btf, type_id, section), offset)
+            entries.append((place if 0 <= place < section.size else offset, type_id, size))
+        for number, (offset, type_id, size) in enumerate(sorted(entries)):
+            start = at + 3 + 3 * number
+            words[start], words[start + 1], words[start + 2] = type_id, offset, size
+    return btf._rewritten(words, btf._strings, btf.base)
 
 
-def _elf_section(data, wanted):
-    """Return the bytes of an ELF file's section."""
-    wide, mark = data[4:5] == b"\2", ">" if data[5:6] == b"\2" else "<"
+def _section_entries(words, at):
+    """Return the (type id, offset, size) of the variables and functions of a data section."""
+    start, end = at + 3, at + 3 + 3 * (words[at + 1] & 0xFFFFFF)
+    return zip(words[start:end:3], words[start + 1 : end : 3], words[start + 2 : end : 3])
+
+
+def _symbol_key(btf, type_id, section):
+    """Return the key of a variable's symbol in _ELFFile.symbols; statics have local ones."""
     try:
-        (start,) = struct.unpack_from(mark + ("Q" if wide else "I"), data, 40 if wide else 32)
-        entry_size, count, names = struct.unpack_from(mark + "3H", data, 58 if wide else 46)
-        name_at = lambda header: names_start + struct.unpack_from(mark + "I", data, header)[0]
-        span = lambda header: struct.unpack_from(
-            mark + ("2Q" if wide else "2I"), data, header + (24 if wide else 16)
-        )
-        names_start = span(start + names * entry_size)[0]
-        for header in range(start, start + count * entry_size, entry_size or 1):
-            if data.startswith(wanted + b"\0", name_at(header)):
-                offset, size = span(header)
-                return data[offset : offset + size]
-    except (struct.error, OverflowError) as failure:
-        raise BTFError("a broken ELF file: %s" % failure) from None
-    raise BTFError("this ELF file has no section %s" % wanted.decode())
+        variable = btf.type(type_id)
+    except BTFError:
+        return None
+    if variable.kind != BTF_KIND_VAR:
+        return None
+    is_static = variable._words[variable._at + 3] == _VAR_STATIC
+    return section.number, is_static, variable.name
+
+
+def _relocated(btf, base):
+    """Return the BTF of a module, split from a distilled base, upon that of a kernel.
+
+    A distilled base (.BTF.base, 6.11) has the names and sizes of those types of the kernel that the
+    module uses, under ids of its own.  The rules are those of btf_relocate in the kernel and
+    libbpf; what does not fit is a BTFError.
+    """
+    distilled, embedded, counterparts = btf.base, _embedded(btf), _Counterparts(base)
+    first_id, first_string = btf._places_behind(base)
+    ids = {t.id: counterparts.find(t, t.id in embedded) for t in distilled}
+    ids[0] = 0
+    names_start, own_names = len(distilled._strings), len(btf._strings)
+    words = btf._words[:]
+    for at in btf._index():
+        for place, what in enumerate(_record_pattern(words, at), at):
+            number = words[place]
+            if what == "?":
+                raise BTFError(
+                    "type kind %d can't be moved to another base" % (words[at + 1] >> 24 & 0x7F)
+                )
+            if what == "t" and number < btf._first:
+                words[place] = ids[number]
+            elif what == "t":
+                words[place] = _word(number - btf._first + first_id)
+            elif what == "n" and number >= names_start:
+                words[place] = _word(number - names_start + first_string)
+            elif what == "n" and number:  # a name of the distilled base: those go behind the others
+                words[place] = _word(number + own_names + first_string)
+    return btf._rewritten(words, btf._strings + distilled._strings, base)
+
+
+def _word(number):
+    if number > 0xFFFFFFFF:
+        raise BTFError("%d, an id or the place of a name, can't be moved to another base" % number)
+    return number
+
+
+def _record_pattern(words, at):
+    """Return what each word of a record is, as in _RECORD_WORDS."""
+    kind, count = words[at + 1] >> 24 & 0x7F, words[at + 1] & 0xFFFFFF
+    third, always, for_each = _RECORD_WORDS.get(kind, ("?", "", ""))
+    return "n-" + third + always + for_each * count
+
+
+def _embedded(btf):
+    """Return the ids of the types that stand in records of split BTF: their size counts there."""
+    found, seen = set(), set()
+    for t in btf:
+        if t.kind not in (BTF_KIND_STRUCT, BTF_KIND_UNION):
+            continue
+        for type_id in t._words[t._at + 4 : t._at + 3 + 3 * t.count : 3]:
+            while type_id not in seen:
+                seen.add(type_id)
+                inner = btf.type(type_id)
+                if inner.kind not in _MODIFIERS and inner.kind != BTF_KIND_ARRAY:
+                    found.add(type_id)
+                    break
+                type_id = inner.type_id
+    return found
+
+
+# What a type of a distilled base can stand for; enums of either kind are ENUM there.
+_FLAVORS = {
+    BTF_KIND_INT: "int",
+    BTF_KIND_FLOAT: "float",
+    BTF_KIND_ENUM: "enum",
+    BTF_KIND_ENUM64: "enum",
+    BTF_KIND_STRUCT: "struct",
+    BTF_KIND_UNION: "union",
+}
+
+
+def _flavor(t):
+    """Return (flavor, encoding of an integer); None of what no distilled base has."""
+    if t.kind == BTF_KIND_FWD:
+        return ("union" if t.flag else "struct"), 0
+    encoding = t._words[t._at + 3] if t.kind == BTF_KIND_INT else 0
+    return (_FLAVORS[t.kind], encoding) if t.kind in _FLAVORS else None
+
+
+class _Counterparts:
+    """Finds the types of a base that those of a distilled one stand for; each name is looked up once."""
+
+    def __init__(self, base):
+        self._base, self._names, self._candidates = base, set(), {}
+
+    def _types(self, *key):
+        """Return the types of a name and flavor that are whole (True), only declared or of a size."""
+        name = key[0]
+        if name not in self._names:
+            self._names.add(name)
+            for t in self._base._all_named(name):
+                whole = t.kind != BTF_KIND_FWD
+                for more in (whole, ("size", t.size)):
+                    self._candidates.setdefault((name, _flavor(t), more), []).append(t)
+        return self._candidates.get(key, [])
+
+    def find(self, t, is_embedded):
+        """Return the id of the one type that t can stand for; raise BTFError if there is not one."""
+        flavor = _flavor(t)
+        if flavor is None or not t.name:
+            raise t._error("nothing that a .BTF.base may have")
+        whole = self._types(t.name, flavor, True)
+        fitting = whole or self._types(t.name, flavor, False)
+        by_size = is_embedded or len(whole) > 1 or flavor[0] not in ("struct", "union")
+        if by_size and t.size is not None:
+            fitting = self._types(t.name, flavor, ("size", t.size))
+        if len(fitting) != 1:
+            wanted = "" if t.size is None else " of %d bytes" % t.size
+            raise BTFError(
+                ".BTF.base: the base has %s '%s'%s: the module was not built for it"
+                % ("several" if fitting else "no", t._label, wanted)
+            )
+        return fitting[0].id
 
 
 def _btf_info(btf_id, token=None):
@@ -2828,30 +5267,31 @@ def _btf_info(btf_id, token=None):
         del owner
 
 
-def _prove_layout(ctype, btf, type_id, strict, what):
-    """Raise LayoutError where a caller's type and the map's BTF disagree, with both side by side and what to write."""
-    found = list(_differences(ctype, btf, type_id, strict))
+def _prove_agreement(mine, theirs, strict, what):
+    """Raise LayoutError where a caller's layout and BTF's disagree, with both side by side and what to write."""
+    found = list(mine.differences(theirs, strict))
     if not found:
         return
-    left, right = describe_layout(ctype).split("\n"), btf.describe(type_id).split("\n")
+    left, right = mine.describe().split("\n"), theirs.describe().split("\n")
     right[0] += " in the map's BTF"
     where = max(_shown_in(table, found[0][0]) for table in (left, right))[1]
     width = max(map(len, left))
-    table = [
-        "%s %-*s | %s" % (">" if number == where else " ", width, mine, theirs)
-        for number, (mine, theirs) in enumerate(_zip_longest(left, right))
-    ]
-    source = btf.python_source(type_id).split("\n")
-    raise LayoutError(
-        "%s: %s is not what the map's BTF says: %s\n%s%s"
-        % (
-            what,
-            type_name(ctype),
-            "; ".join("%s %s" % pair if pair[0] else pair[1] for pair in found[:8]),
-            "\n".join(table),
-            "\nwrite instead\n" + "\n".join(source[1:]).lstrip() if len(source) < 60 else "",
-        )
-    )
+    rows = zip(left + [""] * (len(right) - len(left)), right + [""] * (len(left) - len(right)))
+    table = []
+    for number, (here, there) in enumerate(rows):
+        table.append("%s %-*s | %s" % (">" if number == where else " ", width, here, there))
+    wrong = "; ".join("%s %s" % pair if pair[0] else pair[1] for pair in found[:8])
+    words = (what, mine.name, wrong, "\n".join(table), _advice(theirs))
+    raise LayoutError("%s: %s is not what the map's BTF says: %s\n%s%s" % words)
+
+
+def _advice(theirs):
+    """Return the source of the class to write instead, unless it is long or can't be one."""
+    try:
+        source = theirs.python_source().split("\n")
+    except LayoutError:
+        return ""
+    return "\nwrite instead\n" + "\n".join(source[1:]).lstrip() if len(source) < 60 else ""
 
 
 def _shown_in(table, path):
@@ -2865,93 +5305,6 @@ def _shown_in(table, path):
         if known and known[-1] == names[-1] and len(known) > best[0]:
             best = len(known), number
     return best
-
-
-def _zip_longest(left, right):
-    return zip(left + [""] * (len(right) - len(left)), right + [""] * (len(left) - len(right)))
-
-
-def _differences(ctype, btf, type_id, strict, path=""):
-    """Yield (field, what is wrong with it); only strict looks at more than where things are and how large."""
-    t = btf._resolve(type_id)
-    if _is_record(ctype) and t.kind in _RECORDS:
-        for difference in _record_differences(ctype, btf, t, strict, path and path + "."):
-            yield difference
-        return
-    bytewise = lambda one: (
-        _is_array(one) and sizeof(one._type_) == 1 or _is_scalar(one) and one._type_ == "c"
-    )
-    theirs = btf._ctype(t)
-    if bytewise(ctype) or bytewise(theirs):
-        return
-    if _is_array(ctype) and _is_array(theirs) and len(ctype()) == t.count:
-        for difference in _differences(ctype._type_, btf, t.type_id, strict, path + "[]"):
-            yield difference
-    elif strict and not (
-        _is_scalar(ctype)
-        and _is_scalar(theirs)
-        and (t.kind in _ENUMS and _is_int(ctype) or _family(ctype) == _family(theirs))
-    ):
-        yield path, "is %s here, %s in BTF" % (type_name(ctype), btf.c_type(type_id))
-
-
-def _family(scalar):
-    """Return what strict tells apart: floating point, signed, unsigned."""
-    return next(
-        index
-        for index, codes in enumerate((_FLOAT_CODES, _SIGNED_CODES, _INT_CODES + "?"))
-        if scalar._type_ in codes
-    )
-
-
-def _record_differences(ctype, btf, t, strict, path):
-    parts = {
-        name: (type_id, offset, bits or 8 * btf.sizeof(type_id))
-        for name, type_id, offset, bits in btf._parts(t)
-    }
-    rest, span = dict(parts), "byte %s, %s bytes"
-    for field, name, offset, bits in _bound(ctype):
-        where = path + field.name
-        if name in parts:
-            rest.pop(name, None)
-            type_id, other_offset, other_bits = parts[name]
-            if (offset, bits) != (other_offset, other_bits):
-                yield (
-                    where,
-                    "is at %s here, at %s in BTF"
-                    % tuple(
-                        span % (_bytes_text(at), _bytes_text(size))
-                        for at, size in ((offset, bits), (other_offset, other_bits))
-                    ),
-                )
-            elif field.bits is None:
-                for difference in _differences(field.type, btf, type_id, strict, where):
-                    yield difference
-            continue
-        over = [
-            other
-            for other, (_, at, size) in parts.items()
-            if at < offset + bits and offset < at + size
-        ]
-        if name is None:  # bound to nothing: what lies there needs no field of its own
-            rest = {other: part for other, part in rest.items() if other not in over}
-        elif name != field.name or strict and over:
-            yield where, "has no member '%s' in BTF" % name
-    for name, (_, _, bits) in rest.items() if strict else ():
-        if bits:
-            yield path + name, "is in BTF alone"
-
-
-def _bound(ctype, start=0):
-    """Yield (field, name of its BTF member or None, bit offset, bits); fields of anonymous records in their place."""
-    placed = _placed(ctype)
-    tags = _tag(ctype, "_btf_", [field.name for field, _, _ in placed])
-    for field, offset, bits in placed:
-        if field.name in getattr(ctype, "_anonymous_", ()) and field.name not in tags:
-            for inner in _bound(field.type, start + offset):
-                yield inner
-        else:
-            yield field, tags.get(field.name, field.name), start + offset, bits
 
 
 # ---- 6. Map -----------------------------------------------------------------
@@ -3272,6 +5625,7 @@ class Map:
         )
         self._about = info._about
         self._btf_info, self._btf, self._no_btf = info, None, ""  # fetched when it is needed
+        self._given = {"key": key, "value": value}
         self.key_type = self._checked_type(
             key, self.key_size, self.type in _INDEX_TYPES | _FD_KEY_TYPES, "key", strict
         )
@@ -3321,6 +5675,24 @@ class Map:
     def _btf_types(self):
         return self._types if self.btf else {}
 
+    @property
+    def key_layout(self):
+        """The Layout of the keys; None where there are none."""
+        return self._layout_of("key", self.key_type, self.key_size)
+
+    @property
+    def value_layout(self):
+        """The Layout of the values, of a per-CPU map that of one CPU's; None where there are none."""
+        return self._layout_of("value", self.value_type, self.value_size)
+
+    def _layout_of(self, what, ctype, size):
+        if ctype is None:
+            return None
+        if self._given[what] in (None, BTF):  # BTF knows more than the class that it makes
+            types = _INDEX_TYPES | _FD_KEY_TYPES if what == "key" else _NUMBER_VALUE_TYPES
+            return _found_layout(self, what, size, self.type in types)
+        return Bytes(size) if ctype is bytes else layout(ctype)
+
     def _checked_type(self, ctype, size, numeric, what, strict):
         """Return the type of keys or values: None where there are none; if none is given, BTF's, a number or bytes."""
         about = "%s of %s" % (what, self._about)
@@ -3333,7 +5705,7 @@ class Map:
         check_layout(ctype, size, about)
         type_id = None if ctype is bytes else self._btf_types.get(what)
         if type_id and self.btf.sizeof(type_id) == size:
-            _prove_layout(ctype, self.btf, type_id, strict, about)
+            _prove_agreement(layout(ctype), self.btf.layout(type_id), strict, about)
         return ctype if size else None
 
     def close(self):
@@ -4359,30 +6731,52 @@ def _shown(key):
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-def _default_type(source, what, size, numeric, demanded=False):
-    """Return the type of a source's keys or values: BTF's (or BTFError if demanded), a number, bytes, or None."""
+def _btf_layout(source, what):
+    """Return the Layout that BTF has of a source's keys or values; None, and why in ._no_btf, where it has none."""
     btf, type_id = source.btf, source._btf_types.get(what)
+    size = source.info.key_size if what == "key" else source.info.value_size
     try:
         if not type_id:
-            raise BTFError("%s of %s has no BTF type: %s" % (what, source._about, source._no_btf))
-        if btf.sizeof(type_id) != size:
-            raise BTFError(
-                "%s of %s has %d bytes, its BTF type %d"
-                % (what, source._about, size, btf.sizeof(type_id))
-            )
-        return btf.ctype(type_id)
-    except BTFError as failure:
+            return None
+        found = btf.layout(type_id)
+        if found.size == size:
+            found.reader("plain")
+            return found
+        words = (what, source._about, size, found.size)
+        source._no_btf = "%s of %s has %d bytes, its BTF type %d" % words
+    except (BTFError, LayoutError) as failure:
+        source._no_btf = str(failure)
+    return None
+
+
+def _found_layout(source, what, size, numeric):
+    """Return the Layout of keys or values of which nobody has told: BTF's, a number, or bytes."""
+    found = _btf_layout(source, what)
+    if found is not None:
+        return found
+    if numeric and size in (4, 8):
+        return Number(size, order=source.order)
+    return Bytes(size)
+
+
+def _default_type(source, what, size, numeric, demanded=False):
+    """Return the type of a source's keys or values: BTF's (or BTFError if demanded), a number, bytes, or None."""
+    found = _btf_layout(source, what)
+    if demanded and found is None:
+        if what not in source._btf_types:
+            words = (what, source._about, source._no_btf)
+            raise BTFError("%s of %s has no BTF type: %s" % words)
+        raise BTFError(source._no_btf)
+    if size == 0:
+        return None
+    try:
+        found = found or _found_layout(source, what, size, numeric)
+        return bytes if isinstance(found, Bytes) else found.ctype()
+    except LayoutError as failure:  # it can be read, but has no class
         if demanded:
-            raise
-        source._no_btf = str(failure) if type_id else source._no_btf
-    number = _UNSIGNED_INTS.get(size) if numeric and size in (4, 8) else None
-    return (
-        None
-        if size == 0
-        else getattr(number, "__ctype_%se__" % source.order[0])
-        if number
-        else bytes
-    )
+            raise BTFError(str(failure)) from None
+        source._no_btf = str(failure)
+        return bytes
 
 
 def _map_btf(info, token):
@@ -4408,8 +6802,7 @@ def _size_for(what, ctype, size, map_type, word_types, void_types):
     if size is not None:
         return size
     if ctype is not None and ctype is not bytes:
-        _check_plain(ctype, what)
-        return sizeof(ctype)
+        return _class_layout(ctype, what).size
     if map_type in word_types or map_type in void_types:
         return 4 if map_type in word_types else 0
     raise LayoutError("give %s= a ctypes type, or %s_size=" % (what, what))
@@ -4580,39 +6973,67 @@ def _open_program(spec):
 
 
 class View:
-    """A source with the types of its keys and values: those given, or BTF's, or numbers, or bytes."""
+    """A source with what its keys and values mean: the types given, or BTF's, or numbers, or bytes.
+
+    key and value are ctypes types, Layouts or C text.  .key_layout, .value_layout are what they come to; .cpus
+    the possible CPUs of per-CPU values, else empty.
+    """
 
     def __init__(self, source, key=None, value=None):
-        self.source, self.info, self.cpus, self.width = (
-            source,
-            source.info,
-            getattr(source, "cpus", ()),
-            0,
-        )
+        self.source, self.info, self.width = source, source.info, 0
+        self.cpus = tuple(getattr(source, "cpus", ()))
         if self.info.type in _PERCPU_TYPES and not self.cpus:
             self.cpus = possible_cpus()
-        numeric = {"key": _INDEX_TYPES | _FD_KEY_TYPES, "value": _NUMBER_VALUE_TYPES}
-        self.key, self.value = (
-            _default_type(source, what, size, self.info.type in numeric[what]) or bytes
-            if ctype is None
-            else ctype
-            for ctype, what, size in (
-                (key, "key", self.info.key_size),
-                (value, "value", self.info.value_size),
-            )
-        )
-        check_layout(self.key, self.info.key_size, "key of " + self.info._about)
-        check_layout(self.value, self.info.value_size, "value of " + self.info._about)
-        shown = {"key": key is None and self.key, "value": value is None and self.value}
-        self.ids = {
-            what: type_id
-            for what, type_id in source._btf_types.items()
-            if shown[what] not in (False, bytes)
-        }
+        self.key_layout = _view_layout(source, "key", key)
+        self.value_layout = _view_layout(source, "value", value)
+        self.slot = self.info.value_size  # bytes from one CPU's value to the next
+        if self.cpus and isinstance(source, Map):
+            self.slot = percpu_stride(self.slot)
+        self.is_told = {"key": key is not None, "value": value is not None}
+
+    # -- entries
 
     def entries(self):
         """Return an iterator over (key, value) as bytes; of a per-CPU map values are lists."""
         return self.source.items() if isinstance(self.source, Map) else self.source.entries()
+
+    def chunks(self):
+        """Yield (keys, values, count): the bytes of a few thousand entries, each behind the other.
+
+        A value is .slot bytes for each of .cpus, or value_size bytes.
+        """
+        if not isinstance(self.source, Map):
+            entries = self.source.entries()
+            while True:
+                part = list(islice(entries, _CHUNK_ENTRIES))
+                if not part:
+                    return
+                yield self.chunk_of(part)
+        for keys, values in self.source.lookup_batch():
+            count, keys, values = len(keys), bytes(keys), bytes(values)
+            for chunk in self._pieces(keys, values, count):
+                yield chunk
+
+    def _pieces(self, keys, values, count):
+        key_size, value_size = self.info.key_size, self.slot * max(len(self.cpus), 1)
+        if count <= _CHUNK_ENTRIES:
+            yield keys, values, count
+            return
+        for first in range(0, count, _CHUNK_ENTRIES):
+            end = min(first + _CHUNK_ENTRIES, count)
+            yield (
+                keys[first * key_size : end * key_size],
+                values[first * value_size : end * value_size],
+                end - first,
+            )
+
+    def chunk_of(self, entries):
+        """Return a list of (key, value) as chunks() yields them."""
+        keys = b"".join([key for key, _ in entries])
+        if not self.cpus:
+            return keys, b"".join([value for _, value in entries]), len(entries)
+        slots = [one.ljust(self.slot, b"\0") for _, value in entries for one in value]
+        return keys, b"".join(slots), len(entries)
 
     def plain(self, raw, what):
         """Return the plain form of a key or value; of a list that of each CPU's."""
@@ -4620,233 +7041,296 @@ class View:
             return [
                 {"cpu": cpu, "value": self.plain(one, what)} for cpu, one in zip(self.cpus, raw)
             ]
-        ctype = getattr(self, what)
-        if what in self.ids:
-            return self.source.btf._plain(self.ids[what], raw)
-        return list(raw) if ctype is bytes else _decode(ctype, raw, 0)
+        found = self.key_layout if what == "key" else self.value_layout
+        return found.reader("plain").one(raw)
 
-    def names(self, what):
-        """Return {number: name} where keys or values are of an enum, else {}; a pointer's is {None: ""}."""
-        t = what in self.ids and self.source.btf._resolve(self.ids[what])
-        if not t or t.kind not in _ENUMS:
-            return {None: ""} if t and t.kind == BTF_KIND_PTR else {}
-        return self.source.btf.enumerators(t)
+    # -- forms of text: each is a template for an entry and the columns that fill it
 
-    def pair(self, key, value):
-        """Return an entry as a dict of plain data."""
-        plain = {"values" if isinstance(value, list) else "value": self.plain(value, "value")}
-        return dict(key=self.plain(key, "key"), **plain) if self.info.key_size else plain
+    def _columns(self, layout, form, stride=None):
+        """Return (template, f(raw) that iterates over what fills it) of a layout's form."""
+        reader = layout.reader(form, stride)
+        if reader.template is not None:
+            return reader.template, reader.rows
+        return "%s", lambda raw: zip(reader.read(raw))
 
-    def bpftool(self, key, value):
-        """Return an entry as bpftool's JSON has it."""
+    def _of_value(self, columns):
+        """Return the same for a whole value: JSON's "value", or "values" with one for each CPU."""
+        template, rows = columns
+        if not self.cpus:
+            return '"value":' + template, rows
+        each = ['{"cpu":%d,"value":%s}' % (cpu, "\0") for cpu in self.cpus]
+        whole = '"values":[%s]' % ",".join(each).replace("\0", template)
+        count = len(self.cpus)
 
-        def form(each):
-            if not isinstance(value, list):
-                there = (
-                    {"error": os.strerror(errno.ENOENT)} if value is None else each("value", value)
-                )
-                return {"key": each("key", key), "value": there}
-            return {
-                "key": each("key", key),
-                "values": [
-                    {"cpu": cpu, "value": each("value", one)} for cpu, one in zip(self.cpus, value)
-                ],
-            }
+        def grouped(raw):
+            return map(tuple, map(chain.from_iterable, zip(*[iter(rows(raw))] * count)))
 
-        btf, types = self.source.btf, self.source._btf_types
-        entry = form(lambda _, raw: ["0x%02x" % byte for byte in raw])
-        if self.info.type in _OF_MAPS_TYPES and value is not None:  # from bpftool 7.5 on
-            entry["inner_map_id"] = int.from_bytes(value, self.source.order)
-        if "value" in types and self.info.key_size:
-            shown = form(lambda what, raw: what in types and _bpftool_form(btf, types[what], raw))
-            entry["formatted"] = {
-                name: part for name, part in shown.items() if name != "key" or "key" in types
-            }
-        return entry
+        return whole, grouped
 
-    def per_cpu(self, value):
-        """Return [(CPU, its value)], or [(None, value)] where there is one for all."""
-        return list(zip(self.cpus, value)) if isinstance(value, list) else [(None, value)]
-
-    def words(self, value):
-        """Return [the value in words], of a per-CPU map those of each CPU."""
-        return [
-            ("" if cpu is None else "[cpu %d] " % cpu)
-            + _words(self.plain(one, "value"), self.value)
-            for cpu, one in self.per_cpu(value)
-        ]
-
-    def human(self, key, value):
-        """Return an entry as a line to read, of a per-CPU map one for each CPU."""
-        head = _words(self.plain(key, "key"), self.key) + ": " if self.info.key_size else ""
-        self.width = max(self.width, min(len(head), 60))
-        return "\n".join(head.ljust(self.width) + text for text in self.words(value))
-
-    def hexadecimal(self, key, value):
-        """Return an entry in hex, a line for each CPU's value, as bpftool prints it to people."""
-        cpu_text = lambda cpu: "" if cpu is None else "  cpu %d" % cpu
-        head = "key: %s%%s  " % _hex(key) if self.info.key_size else "%s"
-        return "\n".join(
-            head % cpu_text(cpu) + "value: " + _hex(one) for cpu, one in self.per_cpu(value)
-        )
-
-    def json_lines(self, entries, whole=False):
-        """Yield lines of JSON, an entry each; of a whole map of plain numbers many at a time, in a shorter way."""
-        import json
-
-        quick = (
-            _line_format(self.key, self.names("key")),
-            _line_format(self.value, self.names("value")),
-        )
-        if (
-            whole
-            and all(quick)
-            and isinstance(self.source, Map)
-            and self.info.type not in _PERCPU_TYPES
-        ):
-            (key, key_text), (value, value_text) = quick
-            line = '{"key":%s,"value":%s}' % (key_text, value_text)
-            for keys, values in self.source.lookup_batch():
-                both = zip(
-                    struct.iter_unpack(key, bytes(keys)), struct.iter_unpack(value, bytes(values))
-                )
-                yield "\n".join([line % (one + other) for one, other in both])
+    def json_lines(self, chunks):
+        """Yield text: a line of JSON for each entry."""
+        value, value_rows = self._of_value(self._columns(self.value_layout, "json", self.slot))
+        if not self.info.key_size:
+            line = "{%s}" % value
+            for _, values, _ in chunks:
+                yield "\n".join(map(line.__mod__, value_rows(values)))
             return
-        for key, value in entries:
-            yield json.dumps(_finite(self.pair(key, value)), separators=(",", ":"))
+        key, key_rows = self._columns(self.key_layout, "json")
+        line = '{"key":%s,%s}' % (key, value)
+        for keys, values, _ in chunks:
+            rows = map(add, key_rows(keys), value_rows(values))
+            yield "\n".join(map(line.__mod__, rows))
 
-    def metrics(self, entries):
+    def bpftool(self, chunks):
+        """Yield text: entries as bpftool's JSON has them, one behind the other with commas."""
+        parts = self._bpftool_parts()
+        line = "{%s}" % ",".join([template for template, _, _ in parts])
+        flat = chain.from_iterable
+        for keys, values, count in chunks:
+            raws = {"key": keys, "value": values}
+            columns = [rows(raws[what]) for _, what, rows in parts]
+            yield ",".join(map(line.__mod__, map(tuple, map(flat, zip(*columns)))))
+
+    def _bpftool_parts(self):
+        """Return [(template, "key" or "value", f(raw) that fills it)] of an entry as bpftool has it."""
+        size, order = self.info.value_size, self.source.order
+        parts = []
+        if self.info.key_size:
+            parts.append(('"key":["0x%s"]', "key", _hex_rows(self.info.key_size, '","0x')))
+        hexed = '["0x%s"]', _hex_rows(size, '","0x', self.slot)
+        parts.append((self._of_value(hexed)[0], "value", self._of_value(hexed)[1]))
+        if self.info.type in _OF_MAPS_TYPES:  # from bpftool 7.5 on
+            unpack = struct.Struct(_ORDER_MARKS[order] + "I").iter_unpack
+            parts.append(('"inner_map_id":%d', "value", unpack))
+        return parts + self._formatted_parts()
+
+    def _formatted_parts(self):
+        """Return the parts of "formatted": what BTF makes of an entry; none where its values can't be read."""
+        layouts = {what: _btf_layout(self.source, what) for what in ("key", "value")}
+        if layouts["value"] is None or not self.info.key_size:
+            return []
+        value, rows = self._of_value(self._columns(layouts["value"], "bpftool", self.slot))
+        if layouts["key"] is None:
+            return [('"formatted":{%s}' % value, "value", rows)]
+        key, key_rows = self._columns(layouts["key"], "bpftool")
+        return [('"formatted":{"key":%s' % key, "key", key_rows), (value + "}", "value", rows)]
+
+    def bpftool_entry(self, key, value):
+        """Return one entry as bpftool's JSON; value is an errno where there is none to be had."""
+        if not isinstance(value, int):
+            return "".join(self.bpftool([self.chunk_of([(key, value)])]))
+        error = '"value":{"error":%s}' % _json_text(os.strerror(value))
+        entry = '{"key":["0x%s"],%s' % (next(_hex_rows(len(key), '","0x')(key))[0], error)
+        layouts = {what: _btf_layout(self.source, what) for what in ("key", "value")}
+        if layouts["value"] is not None:
+            shown = error
+            if layouts["key"] is not None:
+                shown = '"key":%s,%s' % (layouts["key"].reader("bpftool").one(key), error)
+            entry += ',"formatted":{%s}' % shown
+        return entry + "}"
+
+    def texts(self, layout, raw, stride=None):
+        """Return [words for people] of keys or values."""
+        return list(layout.reader("words", stride).read(raw))
+
+    def words(self, chunks):
+        """Yield text: a line to read for each entry, of a per-CPU map one for each CPU."""
+        for keys, values, count in chunks:
+            heads = [""] * count
+            if self.info.key_size:
+                heads = [text + ": " for text in self.texts(self.key_layout, keys)]
+            self.width = max([self.width] + [min(len(head), 60) for head in heads])
+            texts = self.texts(self.value_layout, values, self.slot)
+            if self.cpus:
+                heads = [head for head in heads for _ in self.cpus]
+                marks = ["[cpu %d] " % cpu for cpu in self.cpus] * count
+                texts = map(add, marks, texts)
+            line = "%%-%ds%%s" % self.width
+            yield "\n".join(map(line.__mod__, zip(heads, texts)))
+
+    def hexadecimal(self, chunks):
+        """Yield text: the bytes of each entry, a line for each CPU's value, as bpftool prints it to people."""
+        key_rows = _hex_rows(self.info.key_size, " ")
+        value_rows = _hex_rows(self.info.value_size, " ", self.slot)
+        line = "key: %s  value: %s" if self.info.key_size else "value: %s"
+        if self.cpus:
+            line = "key: %s  cpu %d  value: %s"
+        for keys, values, count in chunks:
+            rows = value_rows(values)
+            if self.cpus:
+                each = [(key, cpu) for (key,) in key_rows(keys) for cpu in self.cpus]
+                rows = map(add, each, rows)
+            elif self.info.key_size:
+                rows = map(add, key_rows(keys), rows)
+            yield "\n".join(map(line.__mod__, rows))
+
+    def metrics(self, chunks):
         """Yield OpenMetrics text: a gauge for every number in the values, with the key's fields as labels."""
-        if self.value is bytes:
+        if isinstance(self.value_layout, Bytes):
             raise ValueError("metrics need the type of the values: --value-type")
-        base, samples = _identifier("bpf_map_" + (self.info.name or "id%d" % self.info.id)), {}
-        text_of = lambda plain: _words(plain) if isinstance(plain, list) else str(plain)
-        escape = lambda plain: (
-            text_of(plain).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        )
-        for key, value in entries:
-            for cpu, one in self.per_cpu(value):
-                labels = {} if cpu is None else {"cpu": cpu}
-                for path, label in _leaves(self.plain(key, "key"), words=True):
-                    name = _identifier(
-                        "key_" + path if not path or path[0].isdigit() else path
-                    ).rstrip("_")
-                    while name in labels:
-                        name += "_"
-                    labels[name] = label
-                text = ",".join('%s="%s"' % (name, escape(label)) for name, label in labels.items())
-                for path, number in _leaves(self.plain(one, "value")):
-                    if isinstance(number, (int, float)):
-                        samples.setdefault(_identifier((base + "_" + path).rstrip("_")), []).append(
-                            "{%s} %s"
-                            % (text, float(number) if isinstance(number, float) else int(number))
-                        )
-        for name, lines in samples.items():
+        families = _Families(self)
+        for keys, values, count in chunks:
+            families.add(keys, values, count)
+        return families.text()
+
+
+_CHUNK_ENTRIES = 2048  # that are turned into text at a time
+
+
+def _hex_rows(size, between, stride=None):
+    """Return f(raw) that iterates over 1-tuples: the bytes of each element in hex, with text between them."""
+    stride = stride or size
+    step = (2 + len(between)) * stride
+    length = (2 + len(between)) * size - len(between)
+
+    def rows(raw):
+        text = _hex_text(raw, between)
+        return ((text[at : at + length],) for at in range(0, step * (len(raw) // stride), step))
+
+    return rows
+
+
+def _hex_text(raw, between):
+    if sys.version_info < (3, 8):
+        return between.join(map(_HEX_BYTES.__getitem__, raw))
+    text = raw.hex(between[0])
+    return text if len(between) == 1 else text.replace(between[0], between)
+
+
+def _view_layout(source, what, given):
+    """Return the Layout of a source's keys or values, which given is, or that is found."""
+    info = source.info
+    size = info.key_size if what == "key" else info.value_size
+    if given is None:
+        types = _INDEX_TYPES | _FD_KEY_TYPES if what == "key" else _NUMBER_VALUE_TYPES
+        return _found_layout(source, what, size, info.type in types)
+    found = Bytes(size) if given is bytes else layout(given)
+    if found.size != size:
+        words = (what, info._about, size, found.name, found.size, found.describe())
+        raise LayoutError("%s of %s has %d bytes in the map, %s has %d\n%s" % words)
+    return found
+
+
+class _Families:
+    """The metrics of a map: a family for each number in its values, a series for each key (and CPU, and index).
+
+    Names are legal and not reserved, no family and no series is there twice.
+    """
+
+    def __init__(self, view):
+        self.view, self.info = view, view.info
+        self.base = _metric_name("bpf_map_" + (self.info.name or "id%d" % self.info.id))
+        self.names = {}  # type: dict  # labels of a member -> name of its family
+        self.lines = {}  # type: dict  # name of a family -> its series
+        self.seen = set()  # type: set  # labels of the keys
+        self.reader = view.value_layout.reader("samples", view.slot)
+        self.keys = view.key_layout.reader("labels") if self.info.key_size else None
+        self.labels = _Labels(["id", "map", "cpu", "index"])
+        self.common = 'id="%s",map="%s"' % (self.info.id, _label_text(self.info.name or ""))
+
+    def add(self, keys, values, count):
+        """Take in a chunk of entries."""
+        heads = self._heads(keys, count)
+        if self.view.cpus:
+            heads = [head + ',cpu="%d"' % cpu for head in heads for cpu in self.view.cpus]
+        for path, indices, column in self.reader.series(values):
+            where = heads if indices is None else [heads[index] for index in indices]
+            members = tuple(step for step in path if not isinstance(step, int))
+            places = [step for step in path if isinstance(step, int)]
+            tail = "".join(
+                ',index%s="%d"' % ("_%d" % (at + 1) if at else "", place)
+                for at, place in enumerate(places)
+            )
+            name = self._family(members)
+            line = name + "{%s" + tail.replace("%", "%%") + "} %s"
+            self.lines[name] += map(line.__mod__, zip(where, map(_metric_number, column)))
+
+    def _heads(self, keys, count):
+        """Return the labels of each key, which tell it from all others."""
+        if self.keys is None:
+            return [self.common] * count
+        heads, size = [], self.info.key_size
+        for index, pairs in enumerate(self.keys.read(keys)):
+            labels = [
+                '%s="%s"' % (self.labels.name(path), _label_text(text)) for path, text in pairs
+            ]
+            head = ",".join([self.common] + labels)
+            if head in self.seen:  # they differ in a hole, or in what has no name
+                raw = keys[index * size : (index + 1) * size]
+                head += ',key_bytes="%s"' % _hex(raw)
+            self.seen.add(head)
+            heads.append(head)
+        return heads
+
+    def _family(self, members):
+        if members not in self.names:
+            base = _metric_name("_".join((self.base,) + members))
+            name, number = base, 1
+            while name in self.lines:
+                number += 1
+                name = "%s_%d" % (base, number)
+            self.names[members], self.lines[name] = name, []
+        return self.names[members]
+
+    def text(self):
+        """Yield the lines, a family's together."""
+        shown = _label_text(self.info.name or "%d" % self.info.id).replace('\\"', '"')
+        for members, name in self.names.items():
+            what = _label_text(".".join(members) or "value").replace('\\"', '"')
+            yield "# HELP %s %s of BPF map %s." % (name, what, shown)
             yield "# TYPE %s gauge" % name
-            for line in lines:
-                yield name + line
+            for line in self.lines[name]:
+                yield line
         yield "# EOF"
 
 
-def _bpftool_form(btf, t, raw, offset=0, bits=0):
-    """Return what bpftool's JSON says of a type at a bit offset of raw."""
-    t = btf._resolve(t)
-    if t.kind in _RECORDS:
-        members = [
-            (name, _bpftool_form(btf, type_id, raw, offset + at, width))
-            for name, type_id, at, width in btf._members(t)
-        ]
-        return (
-            {t.name: [dict([pair]) for pair in members]}
-            if t.kind == BTF_KIND_DATASEC
-            else dict(members)
-        )
-    if t.kind == BTF_KIND_ARRAY:
-        chars = raw[offset // 8 : offset // 8 + t.count].split(b"\0")
-        if (
-            btf._is_char(btf._resolve(t.type_id))
-            and len(chars) > 1
-            and all(0x1F < char < 0x7F for char in chars[0])
-        ):
-            return chars[0].decode()
-        step = 8 * btf.sizeof(t.type_id)
-        return [
-            _bpftool_form(btf, t.type_id, raw, offset + index * step) for index in range(t.count)
-        ]
-    if bits or btf.sizeof(t) not in _UNSIGNED_INTS:
-        return "0x%x" % _Bits(offset, bits or 8 * btf.sizeof(t), btf.order, False).of(raw)
-    if t.kind in _ENUMS:  # all of them signed, to bpftool
-        half = 1 << (31 if t.kind == BTF_KIND_ENUM else 63)
-        number = _Bits(offset, 8 * t.size, btf.order, True).of(raw)
-        return {
-            (one + half) % (2 * half) - half: name for one, name in btf.enumerators(t).items()
-        }.get(number, number)
-    plain = btf._plain(t, raw, offset)
-    return int(plain, 16) if t.kind == BTF_KIND_PTR else plain
+class _Labels:
+    """Names of labels for the paths of a key's leaves: legal, not reserved, no two the same."""
+
+    def __init__(self, taken):
+        self.taken, self.names = set(taken) | {"le", "quantile", "key_bytes"}, {}  # type: ignore
+
+    def name(self, path):
+        known = self.names.get(path)
+        if known is None:
+            text = "_".join(map(str, path))
+            legal = _metric_name("key_" + text if not text or text[0].isdigit() else text)
+            if legal[:2] == "__":  # reserved
+                legal = "key_" + legal.lstrip("_")
+            base, number = legal.rstrip("_") or "key", 1
+            legal = base
+            while legal in self.taken:
+                number += 1
+                legal = "%s_%d" % (base, number) if number > 2 else "key_" + base
+            self.taken.add(legal)
+            known = self.names[path] = legal
+        return known
 
 
-def _hex(raw):
-    return " ".join("%02x" % byte for byte in raw)
+def _metric_name(text):
+    """Return text with what a metric's name can't have replaced."""
+    letters = [char if char.isalnum() and char < "\x80" else "_" for char in text]
+    return "".join(letters).rstrip("_") or "_"
 
 
-def _words(plain, ctype=None):
-    """Return plain data in few words: "src=10 port=443", what is inside in braces, bytes in hex."""
-    inner = lambda one: "{%s}" % _words(one) if isinstance(one, dict) else _words(one)
-    if isinstance(plain, dict):
-        return " ".join("%s=%s" % (name, inner(one)) for name, one in plain.items())
-    if isinstance(plain, list):
-        return _hex(plain) if ctype is bytes else "[%s]" % " ".join(map(inner, plain))
-    bare = (
-        isinstance(plain, str)
-        and plain.isprintable()
-        and plain
-        and not set(plain) & set(" ='\"{}[]")
-    )
-    return plain if bare else repr(plain)
+def _label_text(text):
+    """Return text as it stands between the quotes of a label."""
+    return _printable_label(text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
 
 
-def _leaves(plain, path="", words=False):
-    """Yield (path, leaf) of plain data: "addr_ip4", "hits_0"; the empty path is the whole; words: lists are leaves."""
-    if not isinstance(plain, dict if words else (dict, list)):
-        yield path, plain
-        return
-    for name, member in plain.items() if isinstance(plain, dict) else enumerate(plain):
-        for leaf in _leaves(member, "%s_%s" % (path, name) if path else str(name), words):
-            yield leaf
+def _printable_label(text):
+    """Return text without what steers a terminal: \\x1b is spelled with a backslash of its own."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\\" + ascii(char)[1:-1] for char in text)
 
 
-def _line_format(ctype, enum):
-    """Return (struct format, JSON with %d in it) for a type of plain numbers, None for any other."""
-    import json
-
-    known, fields = getattr(ctype, "_btf_type_", None), None
-    if _is_plain_int(ctype) and not enum:
-        fields = [("%d", ctype, 0)]
-    elif _is_record(ctype) and not issubclass(ctype, ctypes.Union) and not hasattr(ctype, "_json_"):
-        fields = [
-            (json.dumps(field.name).replace("%", "%%") + ":%d", field.type, field.offset)
-            for field in _fields(ctype)
-            if not field.name.startswith("_hole")
-        ]
-        members = known[0]._members(known[0].type(known[1])) if known else ()
-        if any(
-            bits
-            or known[0]._encoding(known[0]._resolve(type_id)) not in (0, _INT_SIGNED)
-            or known[0]._resolve(type_id).kind != BTF_KIND_INT
-            for _, type_id, _, bits in members
-        ):
-            return None
-    codes, end = "=", 0
-    for _, scalar, offset in fields or ():
-        if not _is_plain_int(scalar) or _is_swapped(scalar):
-            return None
-        code = {1: "b", 2: "h", 4: "i", 8: "q"}[sizeof(scalar)]
-        codes += "%dx%s" % (offset - end, code if _int_range(scalar)[0] else code.upper())
-        end = offset + sizeof(scalar)
-    if not fields:
-        return None
-    text = ",".join(label for label, _, _ in fields)
-    return codes + "%dx" % (sizeof(ctype) - end), text if _is_scalar(ctype) else "{%s}" % text
+def _metric_number(number):
+    if not isinstance(number, float):
+        return "%d" % number
+    if number in (float("inf"), float("-inf")):
+        return "+Inf" if number > 0 else "-Inf"
+    return "NaN" if number != number else repr(number)
 
 
 # A capture is text: a line of JSON about the map, a line of hex for each entry, and a line with the number of
@@ -4858,7 +7342,6 @@ def capture(m, path):
     import base64
     import hashlib
     import json
-    import time
 
     with Map.from_fd(m, bytes, bytes) as source:
         info, system = source.info, os.uname()
@@ -4890,13 +7373,17 @@ def capture(m, path):
                     file.write(line)
 
                 put(json.dumps(header))
-                for count, (key, value) in enumerate(_progress(source.items(), info), 1):
+                progress = _Progress(info)
+                for count, (key, value) in enumerate(source.items(), 1):
+                    if not count & 0x3FF:
+                        progress.show(count)
                     put(
                         " ".join(
                             raw.hex() or "-"
                             for raw in [key] + (value if isinstance(value, list) else [value])
                         )
                     )
+                progress.end()
                 put(json.dumps({"entries": count, "sha256": digest.hexdigest()}))
                 file.flush()
                 os.fsync(file.fileno())
@@ -4990,35 +7477,42 @@ class Capture:
 
     def items(self):
         """Yield (key, value) as Map.items does; of a per-CPU map a list of each CPU's."""
-        one = lambda raw, ctype: (
-            raw
-            if ctype is bytes
-            else _get_value(_copier(ctype)(raw))
-            if _is_scalar(ctype)
-            else _copier(ctype)(raw)
+        key_of, value_of = (
+            _object_maker(self._view.key_layout),
+            _object_maker(self._view.value_layout),
         )
         for key, value in self.entries():
-            yield (
-                one(key, self._view.key),
-                [one(raw, self._view.value) for raw in value]
-                if isinstance(value, list)
-                else one(value, self._view.value),
-            )
+            if isinstance(value, list):
+                yield key_of(key), [value_of(one) for one in value]
+            else:
+                yield key_of(key), value_of(value)
 
 
-def _progress(entries, info):
-    """Yield the entries, and tell people on a terminal how far it is."""
-    import time
+def _object_maker(found):
+    """Return f(raw) that makes what a Map of a layout hands out: a number, an object, or bytes."""
+    if isinstance(found, Bytes):
+        return bytes
+    ctype = found.ctype()
+    copy = _copier(ctype)
+    return (lambda raw: _get_value(copy(raw))) if _is_scalar(ctype) else copy
 
-    shown, watched = time.time() + 1, sys.stderr.isatty() and not sys.stdout.isatty()
-    for count, entry in enumerate(entries, 1):
-        if watched and not count & 0x3FF and time.time() > shown:
-            shown = time.time() + 0.5
-            sys.stderr.write("\r%d of at most %d entries\033[K" % (count, info.max_entries))
+
+class _Progress:
+    """Tells people on a terminal how far it is."""
+
+    def __init__(self, info):
+        self.info, self.next_time = info, time.time() + 1
+        self.is_watched = sys.stderr.isatty() and not sys.stdout.isatty()
+
+    def show(self, count):
+        if self.is_watched and time.time() > self.next_time:
+            self.next_time = time.time() + 0.5
+            sys.stderr.write("\r%d of at most %d entries\033[K" % (count, self.info.max_entries))
             sys.stderr.flush()
-        yield entry
-    if watched and shown:
-        sys.stderr.write("\r\033[K")
+
+    def end(self):
+        if self.is_watched:
+            sys.stderr.write("\r\033[K")
 
 
 # ---- 9. Command line --------------------------------------------------------
@@ -5136,6 +7630,8 @@ Flags, cpu=N and options stand behind that.  '--' ends the options.
                      "u64 count, u64 last_seen"
   --from FILE        a capture instead of a map
   --btf FILE         instead of the running kernel's
+  -B, --base-btf FILE
+                     what that of a module is split from, for --btf with its .ko
   --token DIR        in a user namespace: the rights that the bpffs delegates
   --trace            print every bpf(2) call to stderr
   -h, --help         after a command: what it does, in full
@@ -5207,6 +7703,8 @@ class _Options:
         "--value-type": "value_type",
         "--from": "file",
         "--btf": "btf",
+        "--base-btf": "base_btf",
+        "-B": "base_btf",
         "--token": "token",
     }
     # What may still be said behind DATA; the others would come too late there.
@@ -5276,7 +7774,7 @@ class _Options:
         import json
 
         how = {"indent": 4} if self.pretty else {"separators": (",", ":")}
-        return json.dumps(_finite(thing), **how)
+        return json.dumps(thing, **how)
 
     def put(self, thing, end="\n"):
         """Print a thing as JSON."""
@@ -5285,17 +7783,29 @@ class _Options:
     def put_entry(self, view, key, value):
         """Print an entry in the form asked for."""
         if self.json:
-            self.put(view.bpftool(key, value))
-        elif self.ndjson or self.metrics:
-            form = view.json_lines if self.ndjson else view.metrics
-            for line in form([(key, value)]):
-                print(line)
-        else:
-            print((view.hexadecimal if self.hex else view.human)(key, value))
+            self.put_text(view.bpftool_entry(key, value))
+            return
+        for text in self.form_of(view)([view.chunk_of([(key, value)])]):
+            print(text)
+
+    def put_text(self, text, end="\n"):
+        """Print JSON that is text already."""
+        sys.stdout.write((_indented(text) if self.pretty else text) + end)
+
+    def form_of(self, view):
+        """Return the method of a view that makes the text asked for, but for -j, of chunks of entries."""
+        for is_asked, form in (
+            (self.ndjson, view.json_lines),
+            (self.metrics, view.metrics),
+            (self.hex, view.hexadecimal),
+        ):
+            if is_asked:
+                return form
+        return view.words
 
     def view(self, mode=None, rest=0):
         """Take the words of a map or, with no mode, the capture; return its View.  rest words may follow, None: any."""
-        types = self.types()
+        types = [self.key_type, self.value_type]
         if self.file is not None and mode:
             raise _UsageError("this takes a map, not a capture")
         if self.file is not None:
@@ -5318,12 +7828,6 @@ class _Options:
             why = _one_line(view.source._no_btf)
             sys.stderr.write("bpflookup: the map's types are missing: %s\n" % why)
 
-    def types(self):
-        """Return the types that were given for keys and values, None for one that was not."""
-        return [
-            text if text is None else parse_type(text) for text in (self.key_type, self.value_type)
-        ]
-
     def given(self, view):
         """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
         before = self.key_type, self.value_type
@@ -5331,7 +7835,7 @@ class _Options:
             raise _UsageError("'key' or 'value' is needed, not '%s'" % self.words[0])
         given = _Given(self, view)
         if (self.key_type, self.value_type) != before:
-            view = View(view.source, *self.types())
+            view = View(view.source, self.key_type, self.value_type)
             given = _Given(self, view)
         return view, given
 
@@ -5698,31 +8202,21 @@ _DESCRIPTOR_ARRAYS = frozenset(
 
 
 class _Unread:
-    """What a dump has in place of a value that could not be read: .text, what the errno means."""
+    """What a dump has in place of an entry whose value can't be read: .key, .text of the errno."""
 
-    def __init__(self, code):
-        self.code, self.text = code, os.strerror(code)
-
-
-def _looked_up(source, key):
-    """Return a value, an _Unread, or None where there is none."""
-    try:
-        return source.get(key)
-    except SyscallError as error:
-        return _Unread(error.errno)
+    def __init__(self, key, code):
+        self.key, self.code, self.text = key, code, os.strerror(code)
 
 
 def _entries(view):
-    """Yield (key, value or _Unread) of a source, as bytes; None for an index without a value."""
+    """Yield (key, value) of a map whose values are looked up one by one; _Unread where that fails."""
     source, info = view.source, view.info
     if info.type in _DESCRIPTOR_ARRAYS:
-        there = None if isinstance(source, Map) else dict(view.entries())
+        there = None if isinstance(source, Map) else {pair[0]: pair for pair in view.entries()}
         for index in range(info.max_entries):
             key = index.to_bytes(info.key_size, source.order)
-            yield key, _looked_up(source, key) if there is None else there.get(key)
-        return
-    if not isinstance(source, Map) or info.type in _BATCH_TYPES or not info.key_size:
-        yield from view.entries()
+            found = _looked_up(source, key) if there is None else there.get(key)
+            yield _Unread(key, errno.ENOENT) if found is None else found
         return
     seen = set()
     try:
@@ -5734,15 +8228,61 @@ def _entries(view):
 
 
 def _walked(source, seen):
-    """Yield (key, value or _Unread) of the keys that were not seen, a lookup each."""
+    """Yield (key, value) or _Unread of the keys that were not seen, a lookup each."""
     key, steps = source.next_key(), 0
     while key is not None and steps <= 20 * source.max_entries + 1000:
         if key not in seen:
             seen.add(key)
-            value = _looked_up(source, key)
-            if value is not None:
-                yield key, value
+            found = _looked_up(source, key)
+            if found is not None:
+                yield found
         key, steps = source.next_key(key), steps + 1
+
+
+def _looked_up(source, key):
+    """Return (key, value), an _Unread, or None where there is no such key."""
+    try:
+        value = source.get(key)
+    except SyscallError as error:
+        return _Unread(key, error.errno)
+    return None if value is None else (key, value)
+
+
+def _runs(view):
+    """Yield chunks of entries and, between them, an _Unread for each that can't be read; count in view.count."""
+    view.count, progress = 0, _Progress(view.info)
+    for run in _unbroken_runs(view):
+        if not isinstance(run, _Unread):
+            if not run[2]:
+                continue
+            view.count += run[2]
+            progress.show(view.count)
+        yield run
+    progress.end()
+
+
+def _unbroken_runs(view):
+    info = view.info
+    by_one = info.key_size and info.type not in _BATCH_TYPES and isinstance(view.source, Map)
+    if not by_one and info.type not in _DESCRIPTOR_ARRAYS:
+        yield from view.chunks()
+        return
+    run = []
+    try:
+        for entry in _entries(view):
+            if isinstance(entry, tuple):
+                run.append(entry)
+            if run and (len(run) == _CHUNK_ENTRIES or isinstance(entry, _Unread)):
+                yield view.chunk_of(run)
+                run = []
+            if isinstance(entry, _Unread):
+                yield entry
+    except BPFError:  # what was read is handed out first
+        if run:
+            yield view.chunk_of(run)
+        raise
+    if run:
+        yield view.chunk_of(run)
 
 
 def _dump(options):
@@ -5781,54 +8321,69 @@ def _hint_at_json(options, view):
 def _dump_one(options, view, closing=""):
     """Print the entries of a map; closing: what ends the JSON around it."""
     if options.json:
-        return _dump_json(options, view, closing)
-    if options.ndjson or options.metrics:
-        whole = view.info.type in _BATCH_TYPES  # no lookup of its own that could fail
-        form = partial(view.json_lines, whole=whole) if options.ndjson else view.metrics
-        for line in form(_readable(options, view)):
-            print(line)
-        return None
-    count = 0
-    for key, value in _progress(_entries(view), view.info):
-        if isinstance(value, _Unread):
-            shown = _key_text(options, view, key)
-            why = errno_name(value.code) if value.code == ENOTSUPP else value.text
-            print(("key: %s  value: <%s>" if options.hex else "%s: <%s>") % (shown, why))
-        elif value is not None:
-            count += 1
-            print((view.hexadecimal if options.hex else view.human)(key, value))
-    return print("Found %d element%s" % (count, "" if count == 1 else "s"))
+        _dump_json(options, view, closing)
+        return
+    for text in options.form_of(view)(_readable(options, view)):
+        print(text)
+    if not options.ndjson and not options.metrics:
+        print("Found %d element%s" % (view.count, "" if view.count == 1 else "s"))
 
 
 def _readable(options, view):
-    """Yield the entries that have a value, and print those that can't be read if it is as JSON."""
-    for key, value in _progress(_entries(view), view.info):
-        if not isinstance(value, _Unread):
-            if value is not None:
-                yield key, value
+    """Yield the chunks of a view, and print what can't be read."""
+    for run in _runs(view):
+        if not isinstance(run, _Unread):
+            yield run
         elif options.ndjson:
-            options.put({"key": view.plain(key, "key"), "error": value.text})
+            key = view.key_layout.reader("json").one(run.key)
+            print('{"key":%s,"error":%s}' % (key, options.text(run.text)))
+        elif run.code != errno.ENOENT and not options.metrics:
+            why = errno_name(run.code) if run.code == ENOTSUPP else run.text
+            line = "key: %s  value: <%s>" if options.hex else "%s: <%s>"
+            print(line % (_key_text(options, view, run.key), why))
 
 
 def _dump_json(options, view, closing):
-    """Print the entries of a map as bpftool does, an array that ends whatever happens."""
-    start, options.unfinished = "[", "[]" + closing
-    options.text(None)  # json is there, before the array is begun
-    for key, value in _progress(_entries(view), view.info):
-        value = _Unread(errno.ENOENT) if value is None else value
-        sys.stdout.write(start)
-        if isinstance(value, _Unread):
-            options.put({"key": _hex_list(key), "value": {"error": value.text}}, "")
+    """Print the entries of a map as bpftool's JSON has them: an array that ends whatever happens."""
+    between, options.unfinished = "[", "[]" + closing
+    for run in _runs(view):
+        if isinstance(run, _Unread):
+            words = (options.text(_hex_list(run.key)), options.text(run.text))
+            texts = ['{"key":%s,"value":{"error":%s}}' % words]
         else:
-            options.put(view.bpftool(key, value), "")
-        start, options.unfinished = ",", "]" + closing
-    print("]" if start == "," else "[]")
+            texts = view.bpftool([run])
+        for text in texts:
+            sys.stdout.write(between)
+            options.put_text(text, "")
+            between, options.unfinished = ",", "]" + closing
+    print("]" if between == "," else "[]")
     options.unfinished = ""
 
 
 def _hex_list(raw):
     """Return bytes as bpftool's JSON has them."""
     return ["0x%02x" % byte for byte in raw]
+
+
+def _indented(text):
+    """Return JSON text with an indent of four for each level, nothing in it changed."""
+    import re
+
+    lines, level = [], 0
+    for token in re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{}]\s*[\]}]?|,|:|[^\s,:\[\]{}"]+', text):
+        if token in ("[]", "{}"):
+            lines.append(token)
+        elif token in "[{":
+            level += 1
+            lines.append(token + "\n" + "    " * level)
+        elif token in "]}":
+            level -= 1
+            lines.append("\n" + "    " * level + token)
+        elif token == ",":
+            lines.append(",\n" + "    " * level)
+        else:
+            lines.append(": " if token == ":" else token)
+    return "".join(lines)
 
 
 def _lookup(options):
@@ -5861,7 +8416,7 @@ def _getnext(options):
 
 def _key_text(options, view, key):
     """Return a key in words or, with --hex, in hex."""
-    return _hex(key) if options.hex else _words(view.plain(key, "key"), view.key)
+    return _hex(key) if options.hex else view.key_layout.reader("words").one(key)
 
 
 def _update(options):
@@ -6001,15 +8556,15 @@ def _setting(name, word):
 
 def _layout(options):
     view = options.view()
-    types = (("key", view.key), ("value", view.value))
-    typed = [(what, ctype) for what, ctype in types if ctype is not bytes]
+    layouts = (("key", view.key_layout), ("value", view.value_layout))
+    typed = [(what, found) for what, found in layouts if not isinstance(found, Bytes)]
     if options.json:
-        return options.put({what: describe_layout(ctype).split("\n") for what, ctype in typed})
-    for what, ctype in typed:
-        print("%s:\n%s\n\n%s" % (what, describe_layout(ctype), python_source(ctype, what)))
+        return options.put({what: found.describe().split("\n") for what, found in typed})
     if not typed:
-        sizes = (view.info.key_size, view.info.value_size, view.source._no_btf)
-        print("keys of %d bytes, values of %d; no BTF: %s" % sizes)
+        words = (view.info.key_size, view.info.value_size, view.source._no_btf)
+        print("keys of %d bytes, values of %d; no BTF: %s" % words)
+    for what, found in typed:
+        print("%s:\n%s\n\n%s" % (what, found.describe(), found.python_source(what)))
     return None
 
 
@@ -6029,92 +8584,61 @@ def _btf(options):
     what = options.take("offset or layout")
     if what not in ("offset", "layout"):
         raise _UsageError("offset or layout is needed, not '%s'" % what)
-    name = options.take("a type")
+    btf, name = _asked_btf(options), options.take("a type")
     name += "".join(" " + word for word in options.words)  # "struct task_struct"
-    btf = BTF.from_file(options.btf) if options.btf else BTF.from_vmlinux()
-    return (_btf_layout if what == "layout" else _btf_offset)(options, btf, name)
+    return (_show_btf_layout if what == "layout" else _show_btf_offset)(options, btf, name)
 
 
-def _btf_layout(options, btf, name):
+def _asked_btf(options):
+    """Return the BTF of --btf, split from that of --base-btf if given; or the running kernel's."""
+    if options.btf is None and options.base_btf is None:
+        return BTF.from_vmlinux()
+    if options.btf is None:
+        raise _UsageError("--base-btf goes with --btf")
+    return BTF.from_file(options.btf, options.base_btf and BTF.from_file(options.base_btf))
+
+
+def _show_btf_layout(options, btf, name):
     table, source = btf.describe(name), btf.python_source(name)
     if options.json:
         return options.put({"layout": table.split("\n"), "python": source.split("\n")})
     return print("%s\n\n%s" % (table, source))
 
 
-def _btf_offset(options, btf, name):
-    name, _, path = name.partition(".")
-    if not path:
-        members = [member[0] for member in btf.members(name) if member[0]]
-        some = " ".join(members[:8] + ["..."] * (len(members) > 8))
-        raise _UsageError("TYPE.MEMBER is wanted; members of %s: %s" % (name, some))
-    steps = btf.offsetof(name, path)
+def _show_btf_offset(options, btf, name):
+    steps = _offset_of(btf, name)
     steps = steps if isinstance(steps, tuple) else (steps,)
     if options.json:
-        names = ("offset", "bit_offset", "bits")
-        return options.put([dict(zip(names, (step, step.bit_offset, step.bits))) for step in steps])
-    return print(" -> ".join(map(_offset_text, steps)))
+        told = [
+            {"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps
+        ]
+        return options.put(told)
+    return print(" -> ".join("%d%s" % (step, _bits_text(step)) for step in steps))
 
 
-def _offset_text(step):
-    """Return an Offset in words: "8", or "8 bits 3..5"."""
+def _bits_text(step):
     first = step.bit_offset % 8
-    bits = " bits %d..%d" % (first, first + step.bits - 1) if step.bits else ""
-    return "%d%s" % (step, bits)
+    return " bits %d..%d" % (first, first + step.bits - 1) if step.bits else ""
+
+
+def _offset_of(btf, name):
+    """Return what offsetof does for TYPE.MEMBER; the type, too, may hold dots: .data..percpu.x."""
+    failure = None
+    for dot in [at for at, letter in enumerate(name) if letter == "." and at]:
+        path = name[dot + 1 :]
+        if path and not path.startswith("."):
+            try:
+                return btf.offsetof(name[:dot], path)
+            except BTFError as error:
+                failure = failure or error
+    if failure:
+        raise failure
+    known = [member[0] for member in btf.members(name.rstrip(".")) if member[0]]
+    some = " ".join(known[:8] + ["..."] * (len(known) > 8))
+    raise _UsageError("TYPE.MEMBER is needed; members of %s: %s" % (name, some))
 
 
 # What people write for a type, a key, a value.
-
-_NAMED_TYPES = {
-    "char": ctypes.c_char,
-    "bool": ctypes.c_bool,
-    "float": ctypes.c_float,
-    "double": ctypes.c_double,
-    "f32": ctypes.c_float,
-    "f64": ctypes.c_double,
-}
-_NAMED_TYPES.update(
-    {
-        "%s%d" % (letter, 8 * size): getattr(ctype, "__ctype_%s__" % letter, ctype)
-        for letter, ints in (
-            ("u", _UNSIGNED_INTS),
-            ("s", _SIGNED_INTS),
-            ("i", _SIGNED_INTS),
-            ("be", _UNSIGNED_INTS),
-            ("le", _UNSIGNED_INTS),
-        )
-        for size, ctype in ints.items()
-    }
-)
-
-
-def parse_type(text):
-    """Return the ctypes type for "u32", "be16", "char[16]" or "u64 count, u64 last_seen", laid out as in C.
-
-    raises LayoutError for what is no type
-    """
-    import re
-
-    members = {}
-    for field in text.split(","):
-        found = re.match(
-            r"\s*(\w+)\s*((?:\[\d+\])*)(?:\s+([A-Za-z_]\w*(?<!_)))?\s*((?:\[\d+\])*)\s*\Z",
-            field,
-            re.ASCII,
-        )
-        base, near, name, far = found.groups("") if found else [""] * 4
-        ctype = _NAMED_TYPES.get(base)
-        if not ctype or name in members or not name and "," in text:
-            raise LayoutError(
-                "'%s' is no type: %s, each with [N], or several with names: \"u32 src, u16 port\""
-                % (text, " ".join(_NAMED_TYPES))
-            )
-        for length in reversed(re.findall(r"\d+", near + far)):
-            if max(sizeof(ctype), 1) * int(length) > _MAX_BYTES:
-                raise LayoutError("'%s' is too large" % text)
-            ctype = ctype * int(length)
-        members[name] = ctype
-    return members.get("") or type("given", (_BTFStructure,), {"_fields_": list(members.items())})
 
 
 class _Given:
@@ -6147,9 +8671,8 @@ class _Given:
     def missed(self, key):
         """Return the message that there is no such key: as it was typed, and its bytes."""
         typed = " ".join(self.key)
-        return "no such key: %s" % (
-            _hex(key) if _bytes_end(self.key, len(key), bytes) else "%s (%s)" % (typed, _hex(key))
-        )
+        as_bytes = _bytes_end(self.key, Bytes(len(key)))
+        return "no such key: %s" % (_hex(key) if as_bytes else "%s (%s)" % (typed, _hex(key)))
 
     def _clause(self, word):
         """Return the clause that a word opens, None if it opens none that may still come."""
@@ -6203,11 +8726,11 @@ class _Given:
 
     def _complete(self, clause, words):
         """Return with how many words DATA is complete, 0 for text, which goes on."""
-        info, ctype = self.view.info, getattr(self.view, clause)
-        count = _bytes_end(words, info.key_size if clause == "key" else info.value_size, ctype)
-        if count or _is_text(ctype):
+        found = _layout_of(self.view, clause)
+        count = _bytes_end(words, found)
+        if count or _is_text(found):
             return count
-        if clause == "value" and _held(info.type, words):
+        if clause == "value" and _held(self.view.info.type, words):
             return 2
         if words[0][:1] in ("{", "["):
             return _json_end(words)
@@ -6216,7 +8739,7 @@ class _Given:
         count = next((at for at, word in enumerate(words) if "=" not in word), len(words))
         if count > 1 and self._is_cpu(words[count - 1]):
             named = ",cpu=" in "," + ",".join(words[: count - 1])
-            count -= named or "cpu" not in _field_names(ctype)
+            count -= named or "cpu" not in _field_names(found)
         return count
 
     def _next_clause(self, words):
@@ -6241,11 +8764,21 @@ class _Given:
         return end
 
 
-def _is_text(ctype):
-    """Whether a type holds text: an array of char, alone or as a record's only field."""
-    while _is_record(ctype) and len(_fields(ctype)) == 1:
-        ctype = _fields(ctype)[0].type
-    return _is_array(ctype) and ctype._type_ is ctypes.c_char
+def _layout_of(view, what):
+    return view.key_layout if what == "key" else view.value_layout
+
+
+def _is_text(found):
+    """Whether a layout holds text: an array of char, alone or as a record's only field."""
+    while isinstance(found, Record) and len(_field_names(found)) == 1:
+        found = [part.layout for part in found.parts if part.label is not None][0]
+    return isinstance(found, Array) and found.is_text
+
+
+def _field_names(found):
+    """Return the names that the fields of a layout have, none where it is no record."""
+    labels = [part.label for part in found.parts] if isinstance(found, Record) else []
+    return [label for label in labels if label is not None]
 
 
 def _json_end(words):
@@ -6260,10 +8793,6 @@ def _json_end(words):
     while len(" ".join(words[:count])) < end:
         count += 1
     return count
-
-
-def _field_names(ctype):
-    return list(_places(ctype)) if _is_record(ctype) else []
 
 
 def _held(map_type, words):
@@ -6292,8 +8821,9 @@ def _byte(word):
         return None
 
 
-def _bytes_end(words, size, ctype):
-    """Return how many words are the size bytes of a type, 0 if they do not begin with so many."""
+def _bytes_end(words, found):
+    """Return how many words are the bytes of a layout, 0 if they do not begin with so many."""
+    size = found.size
     if words[1:] and _stands_for(words[0], "hex"):
         total = 0
         for at, word in enumerate(words[1:], 2):
@@ -6301,43 +8831,46 @@ def _bytes_end(words, size, ctype):
             if total >= size or not _hex_bytes(word):
                 return at if total == size and _hex_bytes(word) else 0
         return 0
-    if len(words) < size or size < 2 and ctype is not bytes:
+    if len(words) < size or size < 2 and not isinstance(found, Bytes):
         return 0
     numbers = [_byte(word) for word in words[:size]]
-    return 0 if None in numbers or max(numbers) > 255 else size
+    return 0 if not size or None in numbers or max(numbers) > 255 else size
 
 
-def _data(words, view, what):
-    """Return the bytes that DATA stands for: bytes as bpftool takes them, or what the type makes of the text."""
-    ctype = getattr(view, what)
-    size = view.info.key_size if what == "key" else view.info.value_size
-    if words[1:] and words[-1][:4] == "cpu=" and not _is_text(ctype):
-        if view.info.type not in _PERCPU_TYPES and "cpu" not in _field_names(ctype):
-            raise _UsageError("unexpected '%s': this map has no value per CPU" % words[-1])
+def _data(words, view, what, base=None):
+    """Return the bytes that DATA stands for; base: those whose fields stay where none is named."""
+    found = _layout_of(view, what)
     if not words:
-        raise _UsageError("a %s of %d bytes is needed" % (what, size))
+        raise _UsageError("a %s of %d bytes is needed" % (what, found.size))
+    if words[1:] and words[-1][:4] == "cpu=" and not _is_text(found):
+        if view.info.type not in _PERCPU_TYPES and "cpu" not in _field_names(found):
+            raise _UsageError("unexpected '%s': this map has no value per CPU" % words[-1])
     try:
-        raw = _bytes_given(words, size, ctype)
-        raw = _typed(words, ctype, size, what, view) if raw is None else raw
+        raw = _bytes_given(words, found)
+        if raw is None:
+            given = _typed(words, found, what == "key" and view.info.type)
+            raw = given if isinstance(given, bytes) else found.pack(given, base, what)
     except (ValueError, OverflowError, LayoutError, RecursionError) as error:
-        raise _UsageError("%s: %s" % (what, error)) from None
-    if len(raw) != size:
-        quote = "; as text quote it: '%s'" % " ".join(words) if _is_text(ctype) else ""
-        raise _UsageError("the %s has %d bytes, not %d%s" % (what, size, len(raw), quote))
+        told = str(error)
+        told = told if told.startswith(what) else "%s: %s" % (what, told)
+        raise _UsageError(told) from None
+    if len(raw) != found.size:
+        quote = "; as text quote it: '%s'" % " ".join(words) if _is_text(found) else ""
+        raise _UsageError("the %s has %d bytes, not %d%s" % (what, found.size, len(raw), quote))
     return raw
 
 
-def _bytes_given(words, size, ctype):
+def _bytes_given(words, found):
     """Return the bytes of words that are bytes each, None where they are something else."""
     if words[1:] and _stands_for(words[0], "hex"):
         parts = [_hex_bytes(word) for word in words[1:]]
         if None not in parts:
             return b"".join(parts)
-        if not _is_text(ctype):
+        if not _is_text(found):
             raise ValueError("'%s' is no byte in hex" % words[1 + parts.index(None)])
         return None
     numbers = [_byte(word) for word in words]
-    if None in numbers or len(words) == 1 and not _is_one_byte(numbers[0], size, ctype):
+    if None in numbers or len(words) == 1 and not _is_one_byte(numbers[0], found):
         return None
     for word, number in zip(words, numbers):
         if number > 255:
@@ -6345,27 +8878,29 @@ def _bytes_given(words, size, ctype):
     return bytes(numbers)
 
 
-def _is_one_byte(number, size, ctype):
+def _is_one_byte(number, found):
     """Whether a lone number is a byte as in bpftool: of no type, or 255 for a signed one."""
-    return size == 1 and (ctype is bytes or _is_int(ctype) and number > _int_range(ctype)[1] > 1)
+    if found.size != 1 or isinstance(found, Bytes):
+        return found.size == 1
+    return type(found) is Number and found.signed and number > found.high
 
 
-def _typed(words, ctype, size, what, view):
-    """Return the bytes that the type makes of text, NAME=VALUE or JSON."""
+def _typed(words, found, key_of=None):
+    """Return what pack takes for text, NAME=VALUE or JSON; bytes of a key of an LPM trie."""
     text = " ".join(words)
-    if _is_text(ctype) and _is_array(ctype):
-        return _pack(ctype, size, text)
+    if _is_text(found) and isinstance(found, Array):
+        return text
     if text[:1] in ("{", "["):
         import json
 
-        return _pack(ctype, size, json.loads(text))
+        return json.loads(text)
     if words[1:] and all(len(word) < 3 and _hex_bytes(word) for word in words):
         raise ValueError("'%s' is no decimal number; before bytes in hex write 'hex'" % text)
-    if "=" in text:
-        return _pack(ctype, size, _assignments(text), view.names(what))
-    if what == "key" and view.info.type == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:"):
+    if "=" in words[0]:
+        return _assignments(text)
+    if key_of == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:"):
         return lpm_key(text)
-    return _pack(ctype, size, text, view.names(what))
+    return text
 
 
 def _number(word):
@@ -6387,98 +8922,12 @@ def _assignments(text):
     return tree
 
 
-def _pack(ctype, size, given, names=(), what="it"):
-    """Return the bytes of a type for plain data: numbers, text, dicts by field, lists; names are those of an enum."""
-    if _is_record(ctype) and isinstance(given, dict):
-        raw, places, btf = bytearray(size), _places(ctype), getattr(ctype, "_btf_type_", [None])[0]
-        for name, one in given.items():
-            if name not in places:
-                raise ValueError("no field '%s'; there are %s" % (name, ", ".join(places)))
-            inner, offset, bits, enum = places[name]
-            if bits:
-                number = one if isinstance(one, int) else _number(one)
-                _Bits(offset, bits, btf.order, number < 0).put(raw, number)
-            else:
-                raw[offset // 8 : offset // 8 + sizeof(inner)] = _pack(
-                    inner, sizeof(inner), one, enum, name
-                )
-        return bytes(raw)
-    if _is_array(ctype) and isinstance(given, list):
-        if len(given) != ctype._length_:
-            raise ValueError(what + ": %d elements, not %d" % (ctype._length_, len(given)))
-        return b"".join(
-            _pack(ctype._type_, sizeof(ctype._type_), one, what=what + "[]") for one in given
-        )
-    if isinstance(given, str):
-        raw = _address(given, size)
-        if ctype is ctypes.c_char and len(given.encode()) == 1:
-            raw = given.encode()
-        if raw is None and _is_array(ctype) and ctype._type_ is ctypes.c_char:
-            raw = given.encode().ljust(size, b"\0")
-            if len(raw) > size:
-                raise ValueError("%s: %r has more than %d bytes" % (what, given, size))
-        if raw is not None:
-            return raw
-        numbers = dict(
-            {name: number for number, name in dict(names).items()},
-            **({"true": 1, "false": 0} if ctype is ctypes.c_bool else {}),
-        )
-        is_float = _is_scalar(ctype) and ctype._type_ in _FLOAT_CODES
-        try:
-            given = (
-                numbers[given] if given in numbers else float(given) if is_float else _number(given)
-            )
-        except ValueError:
-            known = " and none of " + " ".join(map(str, numbers)) if numbers else ""
-            raise ValueError("%s: %r is no number%s" % (what, given, known)) from None
-    if ctype is bytes and size in _UNSIGNED_INTS and isinstance(given, int):
-        ctype = (_SIGNED_INTS if given < 0 else _UNSIGNED_INTS)[size]
-    if not _is_scalar(ctype):
-        raise ValueError("%s: %r does not say what its %d bytes are" % (what, given, size))
-    return bytes(_to_ctype(u8 if ctype is ctypes.c_char else ctype, size, given, what))
-
-
-def _places(ctype):
-    """Return {field: (its ctype, bit offset, bits if it is none of a ctype, {number: name} of an enum)} of a record."""
-    btf, type_id = getattr(ctype, "_btf_type_", (None, None))
-    if not btf:
-        return {field.name: (field.type, 8 * field.offset, 0, ()) for field in _fields(ctype)}
-    places = {}
-    for name, member, offset, bits in btf._parts(btf._resolve(type_id)):
-        inner = btf._resolve(member)
-        odd = bits or (
-            8 * inner.size if inner.kind == BTF_KIND_INT and inner.size not in _UNSIGNED_INTS else 0
-        )
-        places[name] = (
-            btf._ctype(inner),
-            offset,
-            odd,
-            btf.enumerators(inner) if inner.kind in _ENUMS else (),
-        )
-    return places
-
-
-def _address(text, size):
-    """Return the bytes of an IPv4, IPv6 or MAC address that has this size, None if text is none."""
-    import socket
-
-    if size == 6 and text.count(":") == 5:
-        return bytes(int(part, 16) for part in text.split(":"))
-    if not (size == 4 and text.count(".") == 3 or size == 16 and text.count(":") > 1):
-        return None
-    try:
-        return socket.inet_pton(socket.AF_INET if size == 4 else socket.AF_INET6, text)
-    except OSError:
-        raise ValueError("'%s' is no address" % text) from None
-
-
 # Live views.
 
 
 def _watch(options):
     import signal
     import threading
-    import time
 
     view, once, interval, before, then = options.view(rest=None), options.once, 1.0, {}, 0.0
     while options.words:
@@ -6535,20 +8984,36 @@ def _watch(options):
 
 def _samples(view):
     """Return {key: (its text, the value's text, {path: number})}, a value's CPUs added up."""
-    rows = {}
-    for key, value in view.entries():
-        totals, per_cpu = {}, value if isinstance(value, list) else [value]
-        for one in per_cpu if view.value is not bytes else ():
-            for path, leaf in _leaves(view.plain(one, "value")):
-                if type(leaf) is int:
-                    totals[path] = totals.get(path, 0) + leaf
-        text = (
-            _words({path or "sum": number for path, number in totals.items()})
-            if per_cpu is value and totals
-            else " ".join(view.words(value))
-        )
-        rows[key] = _words(view.plain(key, "key"), view.key), text, totals
+    rows, cpus = {}, max(len(view.cpus), 1)
+    for keys, values, count in view.chunks():
+        heads = [""] * count
+        if view.info.key_size:
+            heads = view.texts(view.key_layout, keys)
+        totals = _totals(view, values, count, cpus)
+        texts = view.texts(view.value_layout, values, view.slot)
+        size = view.info.key_size
+        for index, head in enumerate(heads):
+            text = " ".join(texts[index * cpus : (index + 1) * cpus])
+            if view.cpus and totals[index]:
+                pairs = [(path or "sum", number) for path, number in totals[index].items()]
+                text = " ".join("%s=%s" % pair for pair in pairs)
+            elif view.cpus:
+                marks = zip(view.cpus, texts[index * cpus : (index + 1) * cpus])
+                text = " ".join("[cpu %d] %s" % pair for pair in marks)
+            rows[keys[index * size : (index + 1) * size]] = head, text, totals[index]
     return rows
+
+
+def _totals(view, values, count, cpus):
+    """Return [{path: number}] of the entries of a chunk, the integers of a value's CPUs added up."""
+    totals = [{} for _ in range(count)]  # type: list
+    for path, indices, column in view.value_layout.reader("samples", view.slot).series(values):
+        name = "_".join(map(str, path))
+        for index, number in zip(indices or range(count * cpus), column):
+            if isinstance(number, int):
+                into = totals[index // cpus]
+                into[name] = into.get(name, 0) + number
+    return totals
 
 
 def _watch_lines(view, rows, before, seconds, live):
@@ -6593,35 +9058,41 @@ def _watch_lines(view, rows, before, seconds, live):
 
 
 def _hist(options):
-    view, groups = options.view(rest=None), {}
+    view, groups = options.view(rest=None), {}  # type: ignore
     linear = options.words[:1] == ["linear"]
     options.end(int(linear))
-    for key, value in view.entries():
-        slots = list(_leaves(view.plain(key, "key")))
-        numbers = [
-            leaf
-            for one in (value if isinstance(value, list) else [value])
-            for _, leaf in _leaves(view.plain(one, "value"))
-            if type(leaf) is int
-        ]
-        if (
-            len(numbers) != (len(value) if isinstance(value, list) else 1)
-            or not slots
-            or type(slots[-1][1]) is not int
-        ):
-            raise _UsageError(
-                "a histogram needs a number as the key's last field and one number as the value; "
-                "--key-type and --value-type can say so"
-            )
-        counts = groups.setdefault(
-            " ".join("%s=%s" % (path, _words(leaf)) for path, leaf in slots[:-1]), {}
-        )
-        counts[slots[-1][1]] = counts.get(slots[-1][1], 0) + sum(numbers)
+    cpus = max(len(view.cpus), 1)
+    for keys, values, count in view.chunks():
+        totals = _totals(view, values, count, cpus)
+        for index, (prefix, slot) in enumerate(_slots_of(view, keys, count)):
+            if len(totals[index]) != 1 or slot is None:
+                raise _UsageError(
+                    "a histogram needs a number as the key's last field and one number as the value; "
+                    "--key-type and --value-type can say so"
+                )
+            counts = groups.setdefault(prefix, {})
+            counts[slot] = counts.get(slot, 0) + sum(totals[index].values())
     if options.json:
         return options.put([{"key": prefix, "slots": counts} for prefix, counts in groups.items()])
     for prefix, counts in sorted(groups.items()):
         print("\n".join(([prefix] if prefix else []) + histogram(counts, linear)))
     return None
+
+
+def _slots_of(view, keys, count):
+    """Yield (the key but for its last field in words, that field's number or None) of each key."""
+    if not view.info.key_size:
+        for _ in range(count):
+            yield "", None
+        return
+    labels = view.key_layout.reader("labels").read(keys)
+    samples = view.key_layout.reader("samples").read(keys)
+    for texts, numbers in zip(labels, samples):
+        named, numbers = list(texts), dict(numbers)
+        path = named[-1][0] if named else None
+        slot = numbers.get(path)
+        shown = ("%s=%s" % ("_".join(map(str, where)), _bare(text)) for where, text in named[:-1])
+        yield " ".join(shown), slot if isinstance(slot, int) else None
 
 
 def histogram(counts, linear=False, width=40):

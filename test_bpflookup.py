@@ -2061,6 +2061,8 @@ def assert_bpftool_agrees(btf, types):
             "fwd_kind": "union" if t.flag else "struct",
         }
         theirs["kind"] = getattr(bpf, "BTF_KIND_" + theirs["kind"])
+        if t.kind == bpf.BTF_KIND_DATASEC and not theirs["size"]:
+            del theirs["size"]  # we complete what the compiler left to the loader
         if "members" in theirs:
             ours["members"] = [
                 dict(
@@ -2483,7 +2485,6 @@ def test_questions_about_what_has_no_answer():
             "later",
             "main",
             13,
-            "counter",
             "tag",
             20,
             -1,
@@ -2836,6 +2837,855 @@ def test_elf_files_whole_and_broken(tmp_path):
     assert bpf.BTF.from_file(str(path), zoo().btf()).find("more") == 21
     with pytest.raises(OSError):
         bpf.BTF.from_file(str(tmp_path / "nowhere"))
+
+
+# -- the blob: names, ids, kinds
+
+
+def every_name(btf):
+    return sorted({t.name for t in btf if t.name})
+
+
+@pytest.mark.parametrize("collide", [False, True])
+def test_names_are_found_alike_by_scanning_and_by_the_index(monkeypatch, collide):
+    b = zoo()
+    b.of(b.TYPEDEF, 4, "sign"), b.struct("pair", 8), b.union("pair", 8), b.int("counter", 4)
+    b.add(b.FWD, b.strings.index(b"ir\0")), b.int(b.name("pa") and "\u00fc" * 40, 4)
+    split = extension(b)
+    split.struct("pair", 16), split.int("of its own", 4)
+    monkeypatch.setattr(bpf, "_SCANNED_QUESTIONS", 10000)
+    indexed, scanned = split.btf(), split.btf()
+    indexed._questions = indexed.base._questions = 10000
+    if collide:
+        monkeypatch.setattr(bpf, "hash", len, raising=False)
+    kinds = [None, "struct", "union", "enum", "typedef", "int", "fwd", "func", "enum64", "nothing"]
+    names = (
+        every_name(scanned) + every_name(scanned.base) + ["", "ai", "pair\0", "own", "elsewhere"]
+    )
+    for name, kind in itertools.product(names, kinds):
+        answers = []
+        for btf in (indexed, scanned):
+            try:
+                answers.append(btf.find(name, kind))
+            except bpf.BTFError as error:
+                answers.append(str(error))
+        assert answers[0] == answers[1], (name, kind)
+    assert scanned.base._by_name is None and indexed.base._by_name is not None
+    assert indexed.find("pair") == 4 and indexed.find("pair", "union") == 22
+    assert [t.id for t in indexed._all_named("pair")] == [split.first + 4, 4, 21, 22]
+
+
+def test_names_of_split_btf_that_stand_in_its_base_are_found():
+    base = zoo()
+    b = Blob("little", base)
+    first = b.struct(base.strings.index(b"counter\0"), 4, (base.strings.index(b"low\0"), 1, 0))
+    for _ in range(4):  # scanned at first, then by the index
+        assert b.btf().find("struct counter") == first and b.btf().find("counter", "var") == 14
+    btf = b.btf()
+    assert [btf.find("counter", kind) for kind in ("struct", "var", "struct", None)] == [
+        first,
+        14,
+        first,
+        first,
+    ]
+    assert [member[0] for member in btf.members("counter")] == ["low"]
+
+
+def test_many_questions_for_names_look_through_the_records_once(vmlinux, monkeypatch):
+    btf = bpf.BTF.from_vmlinux()
+    names = every_name(vmlinux)
+    names = random.Random(8).sample(names, 3000)
+    for name in names[: bpf._SCANNED_QUESTIONS]:
+        btf.find(name)
+    assert btf._by_name is None, "one question of a process costs no index"
+    monkeypatch.setattr(btf, "_name_offsets", None)
+    for name in names:
+        t = btf.type(btf.find(name))
+        assert t.name == name
+        assert vmlinux._all_named(name)[0].name == name
+    with pytest.raises(bpf.BTFError, match="no type is named"):
+        btf.find("no such thing")
+
+
+def test_names_that_share_their_ends_take_no_more_memory_than_the_blob():
+    for count in (2000, 4000, 8000):
+        b = Blob()
+        long_name = b.name("x" * 4000)
+        for index in range(count):
+            b.int(long_name + index % 3900, 4)
+        btf, before = b.btf(), resident()
+        for name in ("a", "b", "c", "x" * 90):
+            with contextlib.suppress(bpf.BTFError):
+                btf.find(name)
+        assert btf.find("x" * 3999) == 2 and btf._by_name is not None
+        with pytest.raises(bpf.BTFError, match="long names"):
+            [t.name for t in btf]
+        assert resident() - before < 16 << 20
+    b = Blob()  # one that all share is no matter
+    long_name = b.name("y" * 4000)
+    b.struct("s", 4, *[(long_name, b.int("int", 4), 0)] * 3000)
+    names = [member[0] for member in b.btf().members("s")]
+    assert len(names) == 3000 and len(set(map(id, names))) == 1
+
+
+def test_btf_is_counted_and_iterated_and_true(vmlinux):
+    b = zoo()
+    btf, split = b.btf(), extension(b).btf()
+    assert len(btf) == btf.count == 19 and [t.id for t in btf] == list(range(1, 20))
+    assert len(split) == 4 and [t.id for t in split] == [20, 21, 22, 23]
+    assert [t.name for t in split] == ["", "more", "late", "sign"]
+    assert all(isinstance(t, bpf.BTFType) for t in btf)
+    nothing = Blob("little", b).btf()
+    assert len(nothing) == 0 and list(nothing) == [] and nothing, "BTF of no types is there as well"
+    assert nothing.find("pair") == 4
+    on_nothing = Blob("little", Blob())
+    on_nothing.int("int", 4)
+    assert [t.name for t in on_nothing.btf()] == ["int"] and on_nothing.btf().base is not None
+    assert len(vmlinux) == sum(1 for _ in vmlinux)
+
+
+@ORDERS
+def test_kinds_of_inlined_calls_are_stepped_over(order):
+    b = Blob(order)
+    b.int("int", 4)
+    b.add(20, "", 0, 8, [1]), b.add(20, "", 2, 8, [1, 2, 3]), b.add(21, "", 3, 0, [2, 3, 2])
+    b.add(21), b.add(22, ".inline", 2, 0, [1, 2, 3, 4, 5, 6]), b.add(22)
+    last = b.struct("after", 4, ("x", 1, 0))
+    btf = b.btf()
+    assert [t.kind for t in btf] == [1, 20, 20, 21, 21, 22, 22, 4]
+    assert btf.find("after") == last and btf.offsetof("after", "x") == 0
+    assert [repr(btf.type(number)).split()[3] for number in (2, 4, 6)] == [
+        "loc_param",
+        "loc_proto",
+        "locsec",
+    ]
+    assert btf.find(".inline", "locsec") == 6
+    for t in (2, 3, 4, 5, 6, 7):
+        with pytest.raises(bpf.BTFError):
+            btf.sizeof(t)
+
+
+@ORDERS
+def test_split_btf_on_split_btf(order, tmp_path):
+    base = zoo(order)
+    middle = extension(base)
+    top = Blob(order, middle)
+    top.struct(
+        "top",
+        40,
+        ("pair", 4, 0),
+        (middle.start + middle.strings.index(b"own\0"), 21, 64),
+        (base.strings.index(b"low\0"), 8, 256),
+    )
+    top.add(top.DECL_TAG, "latest", 0, 21, [-1]), top.add(top.DECL_TAG, "topmost", 0, 4, [-1])
+    btf = top.btf()
+    assert (btf.base.base.base, btf.count, btf.find("top")) == (None, 3, 24)
+    assert [member[:3] for member in btf.members("top")] == [
+        ("pair", 4, 0),
+        ("own", 21, 64),
+        ("low", 8, 256),
+    ]
+    assert btf.type(21).name == "more" and btf.type(4).name == "pair" and btf.find("more") == 21
+    assert btf.offsetof("top", "own.low.high") == 12 and btf.offsetof("top", "own.sign") == 24
+    assert btf.tags(21) == ("latest",) and btf.tags(4) == ("topmost", "late", "tag")
+    assert btf.base.tags(4) == ("late", "tag") and btf.base.base.tags(4) == ("tag",)
+    for number, blob in enumerate((base, middle, top)):
+        (tmp_path / str(number)).write_bytes(blob.data())
+    path = [str(tmp_path / str(number)) for number in range(3)]
+    read = bpf.BTF.from_file(path[2], bpf.BTF.from_file(path[1], bpf.BTF.from_file(path[0])))
+    assert read.describe("top") == btf.describe("top") and read.data == btf.data
+
+
+def test_a_base_of_the_other_byte_order_is_refused():
+    with pytest.raises(bpf.BTFError, match="byte order"):
+        bpf.BTF.from_bytes(extension(zoo("big")).data(), zoo("little").btf())
+
+
+@ORDERS
+def test_a_base_that_split_btf_is_not_made_for_is_refused(order):
+    """Of another kernel: ids and names would be those of other types."""
+    base, other = zoo(order), Blob(order)
+    other.int("longer than before", 4), other.int("and more", 8)
+    shifted = zoo(order)
+    other.types += shifted.types
+    other.strings += shifted.strings[1:]
+    b = Blob(order, base)
+    b.struct(base.strings.index(b"pair\0"), 4)
+    assert b.btf().type(20).name == "pair"
+    for wrong in (other.btf(), Blob(order, other).btf()):
+        with pytest.raises(bpf.BTFError, match="not the base"):
+            bpf.BTF.from_bytes(b.data(), wrong)
+    top = Blob(order, extension(base))  # names of either layer, the first of the upper one too
+    top.struct(base.strings.index(b"pair\0"), 4), top.struct(top.base.start, 4)
+    assert [t.name for t in top.btf()] == ["pair", "more"]
+
+
+def test_few_btf_are_kept_and_those_are_the_same_object(monkeypatch):
+    blobs = {}
+    for number in range(1, 60):
+        b = Blob()
+        b.int("int%d" % number, 4)
+        blobs[number] = b.data()
+    monkeypatch.setattr(bpf, "_kept_btf", {})
+    monkeypatch.setattr(
+        bpf, "_btf_info", lambda btf_id, token=None: (bpf.bpf_btf_info(), "", blobs[btf_id])
+    )
+    for number in blobs:
+        btf = bpf.BTF.from_id(number)
+        assert bpf.BTF.from_id(number) is btf and btf.find("int%d" % number) == 1
+        assert len(bpf._kept_btf) <= 16
+    assert bpf._kept_btf, "one that was just read is kept"
+
+
+# -- enums
+
+
+ENUM_FORMS = [  # bytes, stored as ENUM64, kind_flag, numbers as stored, numbers as they read
+    (1, False, 0, [("A", -1), ("B", 127), ("C", -128)], [-1, 127, -128]),
+    (1, False, 0, [("A", 255), ("B", 128)], [255, 128]),
+    (1, False, 1, [("A", -1), ("B", 5)], [-1, 5]),
+    (2, False, 0, [("A", -2), ("B", 300)], [-2, 300]),
+    (2, False, 0, [("A", 65535), ("B", 32768)], [65535, 32768]),
+    (2, False, 1, [("A", -32768), ("B", 1)], [-32768, 1]),
+    (4, False, 0, [("A", -1), ("B", 7)], [0xFFFFFFFF, 7]),
+    (4, False, 1, [("A", -1), ("B", 7)], [-1, 7]),
+    (8, False, 0, [("A", -1), ("B", 7)], [-1, 7]),
+    (8, False, 0, [("A", 0x7FFFFFFF), ("B", 7)], [0x7FFFFFFF, 7]),
+    (8, False, 1, [("A", -3), ("B", 7)], [-3, 7]),
+    (1, True, 0, [("A", -1), ("B", 3)], [-1, 3]),
+    (4, True, 0, [("A", -1), ("B", 3)], [-1, 3]),
+    (4, True, 0, [("A", 0xFFFFFFFF), ("B", 3)], [0xFFFFFFFF, 3]),
+    (4, True, 1, [("A", -1), ("B", 3)], [-1, 3]),
+    (8, True, 0, [("A", -1), ("B", 3)], [(1 << 64) - 1, 3]),
+    (8, True, 1, [("A", -1), ("B", 1 << 40)], [-1, 1 << 40]),
+]
+
+
+@ORDERS
+@pytest.mark.parametrize("size, wide, flag, stored, read", ENUM_FORMS)
+def test_enumerators_are_the_numbers_that_memory_reads_as(order, size, wide, flag, stored, read):
+    b = Blob(order)
+    e = b.enum("e", size, stored, signed=flag, wide=wide)
+    b.struct("s", size, ("e", e, 0))
+    btf = b.btf()
+    assert btf.enumerators("enum e") == dict(zip(read, [name for name, _ in stored]))
+    for name, number in stored:
+        raw = (number & (1 << 8 * size) - 1).to_bytes(size, order)
+        obj = btf.ctype("s").from_buffer_copy(raw)
+        assert bpf.to_python(obj) == {"e": name}
+        assert obj.e in btf.enumerators("e"), "a field reads as one of its numbers"
+
+
+def test_enums_of_a_compiler_without_kind_flag_read_as_in_its_source(tmp_path):
+    numbers = {"int": {"M4": -1, "P4": 7}}
+    numbers["packed"] = {"M1": -1, "L1": -128, "P1": 5}
+    numbers["packed2"] = {"M2": -300, "P2": 300}
+    numbers["unsigned1"] = {"U1": 255, "V1": 128}
+    numbers["wide"] = {"M8": -2, "P8": 1 << 30, "BEYOND": 1 << 35}
+    source = ""
+    for kind, names in numbers.items():
+        attribute = "" if kind in ("int", "wide") else "__attribute__((packed)) "
+        listed = ", ".join("%s = %dLL" % pair for pair in names.items())
+        source += "enum %se_%s { %s } v_%s;\n" % (attribute, kind, listed, kind)
+    (tmp_path / "e.c").write_text(source)
+    status, _, err = run(
+        program("clang"), "-g", "-target", "bpf", "-c", tmp_path / "e.c", "-o", tmp_path / "e.o"
+    )
+    assert status == 0, err
+    btf = bpf.BTF.from_file(tmp_path / "e.o")
+    for kind, names in numbers.items():
+        t = btf.type("enum e_" + kind)
+        b = ctypes.create_string_buffer(t.size)
+        for name, number in names.items():
+            if t.kind == bpf.BTF_KIND_ENUM and number >> 32 not in (0, -1):
+                continue  # ENUM has but 32 bits of it
+            b.raw = (number & (1 << 8 * t.size) - 1).to_bytes(t.size, btf.order)
+            (read,) = struct.unpack(
+                "<" + {1: "bB", 2: "hH", 4: "iI", 8: "qQ"}[t.size][min(btf.enumerators(t)) >= 0],
+                b.raw,
+            )
+            assert btf.enumerators(t)[read] == name, (kind, t.flag)
+
+
+@pytest.mark.parametrize("size", [0, 17, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_enums_of_impossible_sizes_are_refused_at_once(size):
+    b = Blob()
+    b.enum("e", size, [("A", -1)], signed=1), b.enum("f", size, [("A", -1)])
+    for name in ("e", "f"):
+        with pytest.raises(bpf.BTFError, match="size"):
+            b.btf().enumerators(name)
+
+
+@ORDERS
+def test_sections_that_hold_functions_show_them_and_are_not_refused(order):
+    b = Blob(order)
+    word, void = b.int("int", 4, 1), b.of(b.CONST, 0)
+    proto = b.add(b.FUNC_PROTO, "", 1, word, ["a", word])
+    func = b.of(b.FUNC, proto, "call")
+    number = b.add(b.VAR, "number", 0, word, [2])
+    b.add(b.DECL_TAG, "marked", 0, func, [-1]), b.add(b.DECL_TAG, "counted", 0, number, [-1])
+    entries = [func, 0, 0, number, 0, 4, b.add(b.VAR, "thing", 0, void, [2]), 0, 1]
+    unplaced = b.add(b.DATASEC, ".ksyms", 3, 0, entries)
+    b.add(b.DATASEC, ".mixed", 2, 8, [func, 0, 0, number, 4, 4])
+    b.add(b.DATASEC, ".functions", 1, 0, [func, 0, 0])
+    b.add(b.DATASEC, ".wrong", 1, 8, [word, 0, 4])
+    btf = b.btf()
+    assert list(btf.members(".ksyms")) == [
+        ("call", proto, 0, 0, ("marked",)),
+        ("number", word, 0, 0, ("counted",)),
+        ("thing", void, 0, 0, ()),
+    ]
+    assert [member[:3] for member in btf.members(".mixed")] == [
+        ("call", proto, 0),
+        ("number", word, 32),
+    ]
+    for name, size in ((".ksyms", 0), (".mixed", 8), (".functions", 0)):
+        assert btf.sizeof(name) == size == ctypes.sizeof(btf.ctype(name))
+        assert "%d bytes" % size in btf.describe(name) and "class" in btf.python_source(name)
+    assert bpf.to_python(
+        btf.ctype(".mixed").from_buffer_copy(in_order(order, (0, 32), (-7, 32)))
+    ) == {"number": -7}
+    assert btf.offsetof(".mixed", "number") == 4
+    with pytest.raises(bpf.BTFError, match="no size"):
+        btf.sizeof(func)
+    with pytest.raises(bpf.BTFError, match="no variable or function"):
+        btf.ctype(".wrong")
+    assert unplaced == btf.find(".ksyms")
+
+
+@ORDERS
+def test_a_variable_is_of_the_size_and_type_of_its_type(order):
+    b = Blob(order)
+    word = b.int("int", 4, 1)
+    pair = b.struct("pair", 8, ("a", word, 0), ("b", word, 32))
+    for name, of in (
+        ("scalar", word),
+        ("record", b.of(b.CONST, pair)),
+        ("array", b.array(pair, 3)),
+    ):
+        b.add(b.VAR, name, 0, of, [1])
+    btf = b.btf()
+    assert [btf.sizeof(name) for name in ("scalar", "record", "array")] == [4, 8, 24]
+    assert btf.ctype("record") is btf.ctype("pair") and ctypes.sizeof(btf.ctype("array")) == 24
+    assert btf.offsetof("record", "b") == 4 and btf.offsetof("array", "[2].b") == 20
+    assert list(btf.members("record")) == list(btf.members("pair"))
+    assert "a: int" in btf.describe("record") and "class" in btf.python_source("record")
+    itself = Blob(order)
+    itself.add(itself.VAR, "x", 0, 1, [1])
+    with pytest.raises(bpf.BTFError):
+        itself.btf().sizeof("x")
+
+
+# -- ELF files: sections, symbols
+
+
+def elf_file(sections, symbols=(), wide=True, order="little", kind=1, counted=True):
+    """Return an ELF file.
+
+    sections  (name, bytes or the size of one without bytes[, flags[, address]])
+    symbols   (name, offset, is local, section name)
+    counted   False: the numbers of sections stand in the first section, as where they are many
+    """
+    mark = "<" if order == "little" else ">"
+    names, data, rows = b"\0", b"", [(0,) * 8]
+    numbers = {one[0]: number for number, one in enumerate(sections, 1)}
+    start = 64 if wide else 52
+    table, labels = b"", b"\0"
+    for name, value, is_local, section in symbols:
+        words = len(labels), value, 4, 1 | (not is_local) << 4, 0, numbers.get(section, 0)
+        if wide:
+            table += struct.pack(mark + "I2BH2Q", *[words[at] for at in (0, 3, 4, 5, 1, 2)])
+        else:
+            table += struct.pack(mark + "3I2BH", *words)
+        labels += name.encode() + b"\0"
+    extra = [(".symtab", table), (".strtab", labels)] if symbols else []
+    for name, content, *more in list(sections) + extra + [(".shstrtab", None)]:
+        flags, address = (more + [0, 0])[:2]
+        at, names = len(names), names + name.encode() + b"\0"
+        content = names if content is None else content
+        size = content if isinstance(content, int) else len(content)
+        section_kind = 8 if isinstance(content, int) else {".symtab": 2}.get(name, 1)
+        link = len(sections) + 2 if name == ".symtab" else 0
+        rows.append((at, section_kind, flags, address, start + len(data), size, link))
+        data += b"" if isinstance(content, int) else content
+    count = len(rows)
+    if not counted:
+        rows[0] = (0, 0, 0, 0, 0, count, count - 1)
+    headers = b"".join(
+        struct.pack(mark + ("2I4Q2I2Q" if wide else "10I"), *(tuple(row[:7]) + (0, 1, 0)))
+        for row in rows
+    )
+    places = (64, 56, 0, 64) if wide else (52, 32, 0, 40)
+    head = struct.pack(
+        mark + ("2HI3QI6H" if wide else "2HI3II6H"),
+        *((kind, 247, 1, 0, 0, start + len(data), 0) + places)
+        + ((count, count - 1) if counted else (0, 0xFFFF)),
+    )
+    identity = b"\x7fELF" + bytes([1 + wide, 1 + (order == "big"), 1]) + bytes(9)
+    return identity + head + data + headers
+
+
+def sections_of(btf):
+    """Return {data section: (size, {variable: (offset, type)})}."""
+    found = {}
+    for t in btf:
+        if t.kind == bpf.BTF_KIND_DATASEC:
+            members = {name: (at, btf.c_type(of)) for name, of, at, _, _ in btf.members(t)}
+            found[t.name] = t.size, members
+    return found
+
+
+OBJECT = """
+#define SEC(name) __attribute__((section(name), used))
+struct conf { int a; long b; };
+int zero; static int zeros[3] SEC(".bss"); struct conf conf = {1, 2}; static long started SEC(".data") = 5;
+const int fixed = 7; static const volatile int hidden SEC(".rodata") = 9;
+int in_x SEC(".bss.x"); long in_y SEC(".data.my.sec") = 4; char gap SEC(".data.my.sec") = 1;
+extern const void kernel_thing SEC(".ksyms") __attribute__((weak));
+extern int kernel_number SEC(".ksyms");
+extern void kernel_function(int) SEC(".ksyms");
+extern int CONFIG_HZ SEC(".kconfig");
+struct { int (*type)[1]; int *key; } a_map SEC(".maps");
+static __attribute__((noinline)) int other(int x) { static int counter; return ++counter + x; }
+SEC("xdp") int handler(void *ctx)
+{
+	static int counter = 5;
+	kernel_function(1);
+	zero += CONFIG_HZ + kernel_number + *(int *)&kernel_thing;
+	zeros[ctx != 0]++;
+	started++;
+	in_x++;
+	return fixed + hidden + other(3) + ++counter + conf.a;
+}
+char license[] SEC("license") = "GPL";
+"""
+
+
+@pytest.fixture(scope="module")
+def unloaded(tmp_path_factory):
+    """A directory with w.o, as clang makes it, and linked.o, whose sections bpftool's linker has completed."""
+    where = tmp_path_factory.mktemp("unloaded")
+    (where / "w.c").write_text(OBJECT.replace("license[]", "terms[]"))
+    for words in (
+        [program("clang"), "-g", "-O2", "-target", "bpf", "-c", where / "w.c", "-o", where / "w.o"],
+        [program("bpftool"), "gen", "object", where / "linked.o", where / "w.o"],
+    ):
+        status, _, err = run(*words)
+        assert status == 0, err
+    return where
+
+
+def test_sections_of_an_unloaded_object_are_those_that_the_linker_completes(unloaded):
+    ours, theirs = [sections_of(bpf.BTF.from_file(unloaded / name)) for name in ("w.o", "linked.o")]
+    for unplaced in (".ksyms", ".kconfig"):
+        assert set(ours.pop(unplaced)[1]) == set(theirs.pop(unplaced)[1])
+    assert ours == theirs and {".bss", ".data", ".rodata", ".bss.x", ".data.my.sec"} < set(ours)
+    assert ours[".bss"][0] == 20 and "handler.counter" in ours[".data"][1]
+    btf = bpf.BTF.from_file(unloaded / "w.o")
+    for name in ours:
+        assert btf.sizeof(name) == ours[name][0] == ctypes.sizeof(btf.ctype(name))
+        assert btf.describe(name) and btf.python_source(name)
+    assert len(btf.data) == len(bpf.BTF.from_bytes(btf.data).data)
+
+
+def test_variables_of_gccs_objects_lie_where_their_symbols_are(tmp_path):
+    (tmp_path / "g.c").write_text(
+        "int first; static int zeros[3]; int data = 5; static long more = 6; const int fixed = 7;\n"
+        "int f(int x) { static int counter = 1; zeros[x]++; more++; return counter++ + fixed; }\n"
+    )
+    words = ["-gbtf", "-O1", "-c", tmp_path / "g.c", "-o", tmp_path / "g.o"]
+    status, _, err = run(program("gcc"), *words)
+    if status and "gbtf" in err:
+        lacking("a gcc with -gbtf (12)")
+    assert status == 0, err
+    status, out, _ = run(program("readelf"), "-sW", tmp_path / "g.o")
+    symbols = {
+        row[7]: int(row[1], 16)
+        for row in map(str.split, out.splitlines())
+        if len(row) == 8 and row[3] == "OBJECT"
+    }
+    found = sections_of(bpf.BTF.from_file(tmp_path / "g.o"))
+    assert set(found) == {".bss", ".data", ".rodata"}
+    for size, members in found.values():
+        assert size > 0
+        for name, (at, _) in members.items():
+            assert at == 8 * symbols[name], name
+
+
+def unplaced(order, size=0):
+    """Return a Blob with sections as compilers leave them: a global and two statics, a function."""
+    b = Blob(order)
+    word = b.int("int", 4, 1)
+    globally, locally = b.add(b.VAR, "x", 0, word, [1]), b.add(b.VAR, "x", 0, word, [0])
+    twice = b.add(b.VAR, "twice", 0, word, [0])
+    entries = [twice, 12, 4, globally, 0, 4, locally, 4, 4]
+    b.add(b.DATASEC, ".data", 3, size, entries)
+    b.add(b.DATASEC, ".bss.far.away", 1, 0, [globally, 0, 4])
+    b.add(b.DATASEC, ".ksyms", 1, 0, [b.of(b.FUNC, b.add(b.FUNC_PROTO), "call"), 0, 0])
+    return b
+
+
+SYMBOLS = [
+    ("x", 20, False, ".data"),
+    ("x", 16, True, ".data"),
+    ("x", 8, False, ".bss.far.away"),
+    ("twice", 0, True, ".data"),
+    ("twice", 8, True, ".data"),
+    ("", 99, True, ".data"),
+]
+
+
+@ORDERS
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("counted", [True, False])
+def test_sizes_and_offsets_come_from_sections_and_symbols(tmp_path, order, wide, counted):
+    path, b = tmp_path / "x.o", unplaced(order)
+    sections = [(".BTF", b.data()), (".data", bytes(24)), (".bss.far.away", 12)]
+    path.write_bytes(elf_file(sections, SYMBOLS, wide, order, counted=counted))
+    btf = bpf.BTF.from_file(path)
+    assert sections_of(btf)[".bss.far.away"] == (12, {"x": (64, "int")})
+    assert btf.sizeof(".data") == 24 and btf.sizeof(".ksyms") == 0
+    in_order = [member[:3:2] for member in btf.members(".data")]
+    assert in_order == [("twice", 96), ("x", 128), ("x", 160)], "sorted, as the kernel wants them"
+    assert btf.order == order and len(btf) == len(b.types)
+    sections[1:] = [(".data", bytes(24), 3, 0x1000), (".bss.far.away", 12, 3, 0x2000)]
+    path.write_bytes(elf_file(sections, SYMBOLS, wide, order))
+    assert sections_of(bpf.BTF.from_file(path)) == sections_of(btf)
+    # an executable's symbols are addresses
+    moved = [
+        (name, at + {".data": 0x1000}.get(where, 0x2000), local, where)
+        for name, at, local, where in SYMBOLS
+    ]
+    path.write_bytes(elf_file(sections, moved, wide, order, kind=2))
+    assert sections_of(bpf.BTF.from_file(path)) == sections_of(btf)
+
+
+def test_sections_that_have_sizes_or_are_in_no_file_keep_what_they_say(tmp_path):
+    path, b = tmp_path / "x.o", unplaced("little", size=32)
+    sections = [(".BTF", b.data()), (".data", bytes(24)), (".ksyms", 0)]
+    path.write_bytes(elf_file(sections, SYMBOLS))
+    btf = bpf.BTF.from_file(path)
+    assert btf.data == b.data() and btf.sizeof(".data") == 32
+    assert [member[2] for member in btf.members(".data")] == [96, 0, 32]
+    assert btf.sizeof(".bss.far.away") == 0 and list(btf.members(".ksyms"))[0][0] == "call"
+
+
+def test_the_layout_section_survives_the_placing_of_variables(tmp_path):
+    path, b = tmp_path / "x.o", unplaced("little")
+    b.add(99, "of the future", 2, 0, [7, 7]), b.int("behind", 2)
+    sections = [(".BTF", b.data(layout={99: (0, 4)})), (".data", bytes(24))]
+    path.write_bytes(elf_file(sections, SYMBOLS))
+    btf = bpf.BTF.from_file(path)
+    assert btf.sizeof(".data") == 24 and btf.sizeof("behind") == 2 and len(btf) == len(b.types)
+
+
+def test_btf_that_an_elf_file_does_not_hold_is_told(tmp_path):
+    path, blob = tmp_path / "x.o", zoo().data()
+    for sections, why in (
+        ([(".BTF", len(blob))], "NOBITS"),
+        ([(".BTF", blob, 0x800)], "compressed"),
+        ([(".BTF.ext", blob)], "no section .BTF"),
+        ([], "no section .BTF"),
+        ([(".BTF", b"")], "no BTF"),
+    ):
+        path.write_bytes(elf_file(sections))
+        with pytest.raises(bpf.BTFError, match=why):
+            bpf.BTF.from_file(path)
+
+
+def test_elf_files_come_through_a_pipe_too(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(str(path))
+    for data in (elf_file([(".BTF", zoo().data())]), zoo().data()):
+        writer = threading.Thread(target=path.write_bytes, args=(data,))
+        writer.start()
+        assert bpf.BTF.from_file(path).count == 19
+        writer.join()
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_hostile_elf_files_are_refused_or_read_but_never_more(tmp_path, wide):
+    path, order = tmp_path / "x.o", "little" if wide else "big"
+    sections = [(".BTF", unplaced(order).data()), (".data", bytes(24)), (".bss.far.away", 12)]
+    whole = elf_file(sections, SYMBOLS, wide, order)
+    rng, peak = random.Random(11), resident("VmHWM")
+
+    def read(data):
+        path.write_bytes(data)
+        with contextlib.suppress(bpf.BTFError):
+            for t in bpf.BTF.from_file(path):
+                with contextlib.suppress(bpf.BTFError):
+                    t.kind == bpf.BTF_KIND_DATASEC and list(bpf.BTF.from_file(path).members(t))
+
+    for end in range(0, len(whole), 7):
+        read(whole[:end])
+    places = list(range(4, 6)) + list(range(16, 64)) + list(range(len(whole) - 640, len(whole)))
+    for _ in range(2000):
+        broken = bytearray(whole)
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.choice(places)
+            broken[at : at + 1] = bytes([rng.choice([0, 1, 2, 3, 8, 64, 127, 128, 255])])
+            if not rng.randrange(4):
+                broken[at : at + 8] = b"\xff" * len(broken[at : at + 8])
+        read(bytes(broken))
+    assert resident("VmHWM") - peak < 32 << 20
+
+
+# -- distilled bases
+
+
+def kernel_base(order="little", more=0):
+    """Return a Blob as a kernel's BTF; more: as many types before, so that the ids are others."""
+    b = Blob(order)
+    for number in range(more):
+        b.int("filler%d" % number, 4)
+    b.types_by_name = {}
+    word, wide = b.int("int", 4, 1), b.int("u64", 8)
+    real = b.add(b.FLOAT, "double", 0, 8)
+    color = b.enum("color", 4, [("RED", 1), ("BLUE", 2)])
+    far = b.enum("far", 8, [("AWAY", 1 << 40)], wide=True)
+    b.struct("list", 16, ("next", b.of(b.PTR, b.first + len(b.types) + 1), 0), ("size", wide, 64))
+    b.union("either", 8, ("number", word, 0), ("wide", wide, 0))
+    b.struct("twin", 4, ("a", word, 0)), b.struct("twin", 8, ("b", wide, 0))
+    b.struct("seen_whole", 12, ("x", word, 32), ("e", color, 64))
+    b.add(b.FWD, "never_seen"), b.add(b.FWD, "never_seen_union", flag=1)
+    b.struct("precise", 16, ("d", real, 0), ("f", far, 64))
+    return b
+
+
+DISTILLED = [  # as pahole leaves them: (method, name, size or flag)
+    ("int", "int", 4),
+    ("int", "u64", 8),
+    ("float", "double", 8),
+    ("enum", "color", 4),
+    ("enum", "far", 8),
+    ("struct", "list", 16),
+    ("union", "either", 8),
+    ("struct", "twin", 8),
+    ("fwd", "seen_whole", 0),
+    ("fwd", "never_seen", 0),
+    ("fwd", "never_seen_union", 1),
+    ("struct", "precise", 16),
+]
+
+
+def distilled_base(order="little", rows=DISTILLED):
+    b = Blob(order)
+    for kind, name, number in rows:
+        if kind == "int":
+            b.int(name, number, name == "int")
+        elif kind in ("struct", "union"):
+            b.struct(name, number, kind=getattr(b, kind.upper()))
+        elif kind == "fwd":
+            b.add(b.FWD, name, flag=number)
+        else:
+            b.add(getattr(b, kind.upper()), name, 0, number)
+    return b
+
+
+def module(base, names):
+    """Return a Blob of a module's types upon a base; names: of the base's types -> their ids."""
+    b, of = Blob(base.order, base), names
+    embedded, pointer = b.array(of["list"], 2), b.of(b.PTR, of["seen_whole"])
+    b.struct(
+        "mine",
+        72,
+        ("lists", b.of(b.TYPEDEF, b.of(b.CONST, embedded), "lists_t"), 0),
+        ("whole", pointer, 256),
+        ("u", of["either"], 320),
+        ("p", of["precise"], 384),
+        (base.strings.index(b"list\0"), of["color"], 512, 0),  # a name that the base has as well
+        ("bits", of["int"], 544, 3),
+    )
+    b.add(b.FUNC_PROTO, "", 2, of["int"], ["a", pointer, "b", b.of(b.PTR, of["twin"])])
+    b.add(b.FUNC, "call", 1, b.first + len(b.types) - 2)
+    b.add(b.VAR, "here", 0, of["u64"], [1])
+    b.add(b.DATASEC, ".data..percpu", 1, 8, [b.first + len(b.types) - 1, 0, 8])
+    b.add(b.DECL_TAG, "tag", 0, b.first + 4, [0]), b.enum("own", 4, [("ONE", 1)])
+    b.enum("own64", 8, [("ONE", 1), ("TWO", 2)], wide=True)
+    b.union("both", 8, ("f", of["far"], 0), ("o", b.of(b.PTR, of["never_seen"]), 0))
+    b.of(b.PTR, of["never_seen_union"]), b.of(b.TYPE_TAG, of["double"], "user"), b.of(b.PTR, 0)
+    return b
+
+
+def ids_of(blob):
+    return {name: blob.btf().find(name) for _, name, _ in DISTILLED if name != "twin"}
+
+
+def with_base(tmp_path, blob, base, **names):
+    path = tmp_path / "module.ko"
+    sections = [(".BTF", blob.data()), (names.get("section", ".BTF.base"), base.data())]
+    path.write_bytes(elf_file(sections, order=blob.order))
+    return path
+
+
+@ORDERS
+@pytest.mark.parametrize("more", [0, 5])
+def test_a_module_with_a_distilled_base_is_read_as_if_split_from_the_kernels(tmp_path, order, more):
+    kernel_types, distilled = kernel_base(order, more), distilled_base(order)
+    ids, small_ids = ids_of(kernel_types), ids_of(distilled)
+    small_ids["twin"] = distilled.btf().find("twin")
+    ids["twin"] = [t.id for t in kernel_types.btf()._all_named("twin") if t.size == 8][0]
+    expected = module(kernel_types, ids).btf()
+    path = with_base(tmp_path, module(distilled, small_ids), distilled)
+    btf = bpf.BTF.from_file(path, kernel_types.btf())
+    assert len(btf) == len(expected) and btf.base.data == kernel_types.data()
+    for mine, theirs in zip(btf, expected):
+        for slot in ("id", "kind", "name", "size", "type_id", "count", "flag"):
+            assert getattr(mine, slot) == getattr(theirs, slot), (mine, slot)
+        assert btf.c_type(mine) == expected.c_type(theirs)
+        if mine.kind in (bpf.BTF_KIND_STRUCT, bpf.BTF_KIND_UNION, bpf.BTF_KIND_DATASEC):
+            assert btf.describe(mine) == expected.describe(theirs)
+            assert list(btf.members(mine)) == list(expected.members(theirs))
+    assert "next" in btf.describe("list") and "BLUE" in btf.describe("mine")
+    assert btf.offsetof("mine", "lists[1].size") == 24 and btf.offsetof("mine", "whole.x") == (
+        32,
+        4,
+    )
+    assert btf.enumerators("own64") == {1: "ONE", 2: "TWO"}
+    assert bpf.BTF.from_bytes(btf.data, kernel_types.btf()).describe("mine") == btf.describe("mine")
+
+
+def test_without_the_kernels_types_a_distilled_base_is_the_base(tmp_path):
+    distilled = distilled_base()
+    path = with_base(tmp_path, module(distilled, dict(ids_of(distilled), twin=8)), distilled)
+    btf = bpf.BTF.from_file(path)
+    assert btf.base.data == distilled.data() and btf.sizeof("mine") == 72
+    assert btf.type("list").size == 16 and list(btf.members("list")) == []
+    with pytest.raises(bpf.BTFError, match="member"):
+        btf.offsetof("mine", "lists[0].next")
+
+
+CHANGES = [  # what a kernel has instead, what is said of it
+    ("struct list", lambda b: b.struct("list", 24), "list'.*16 bytes"),
+    ("struct list", lambda b: b.union("list", 16), "list"),
+    ("struct list", lambda b: b.add(b.FWD, "list"), "list"),
+    ("union either", lambda b: b.struct("either", 8), "either"),
+    ("int u64", lambda b: b.int("u64", 8, 1), "u64"),
+    ("int u64", lambda b: b.int("u64", 4), "u64"),
+    ("float double", lambda b: b.add(b.FLOAT, "double", 0, 4), "double"),
+    ("enum color", lambda b: b.enum("color", 1, [("RED", 1)]), "color"),
+    ("enum color", lambda b: b.of(b.TYPEDEF, 1, "color"), "color"),
+    ("struct twin", lambda b: b.struct("twin", 8, ("c", 1, 0)), "several.*twin"),
+    ("struct twin", lambda b: b.struct("twin", 16), "twin"),
+    ("fwd never_seen", lambda b: b.add(b.FWD, "never_seen", flag=1), "never_seen"),
+    ("struct seen_whole", lambda b: b.union("seen_whole", 12), "seen_whole"),
+    ("struct precise", lambda b: b.struct("precise", 8), "precise"),
+    (None, lambda b: b.struct("precise", 16), "several.*precise"),
+]
+
+
+@pytest.mark.parametrize("gone, change, why", CHANGES)
+def test_a_module_that_does_not_fit_the_kernels_types_is_refused(tmp_path, gone, change, why):
+    base, distilled = kernel_base(), distilled_base()
+    path = with_base(tmp_path, module(distilled, dict(ids_of(distilled), twin=8)), distilled)
+    assert bpf.BTF.from_file(path, base.btf()).sizeof("mine") == 72
+    if gone is not None:
+        kind, name = gone.split()
+        for t in base.btf()._all_named(name):
+            if bpf._KIND_NAMES[t.kind] == kind and not (
+                name == "twin" and t.size == 4 + 4 * ("several" in why)
+            ):
+                record = bytearray(base.types[t.id - 1])
+                record[:4] = struct.pack("<I", base.name("gone"))
+                base.types[t.id - 1] = bytes(record)
+    change(base)
+    if gone == "struct twin" and "several" in why:
+        base.struct("twin", 8, ("d", 1, 0))
+    with pytest.raises(bpf.BTFError, match=why):
+        bpf.BTF.from_file(path, base.btf())
+
+
+FITTING = [
+    ("struct list", lambda b: b.struct("list", 24), [("struct", "list", 16)]),  # by pointer alone
+    ("struct list", lambda b: b.add(b.FWD, "list"), [("struct", "list", 16)]),
+    ("enum color", lambda b: b.enum("color", 4, [("RED", 1)], wide=True), [("enum", "color", 4)]),
+    ("fwd never_seen", lambda b: b.struct("never_seen", 4), [("fwd", "never_seen", 0)]),
+    (
+        "fwd never_seen_union",
+        lambda b: b.union("never_seen_union", 4),
+        [("fwd", "never_seen_union", 1)],
+    ),
+]
+
+
+@pytest.mark.parametrize("gone, change, rows", FITTING)
+def test_what_a_module_only_points_to_may_have_changed(tmp_path, gone, change, rows):
+    base, distilled = Blob(), distilled_base(rows=rows)
+    base.int("filler", 4)
+    wanted = change(base)
+    b = Blob("little", distilled)
+    b.struct("mine", 8, ("p", b.of(b.PTR, b.of(b.CONST, 1)), 0))
+    btf = bpf.BTF.from_file(with_base(tmp_path, b, distilled), base.btf())
+    ((_, pointer, _, _, _),) = btf.members("mine")
+    assert btf.type(btf.type(pointer).type_id).type_id == wanted
+
+
+def test_what_no_distilled_base_may_have_is_refused(tmp_path):
+    base = kernel_base()
+    for wrong in (
+        lambda b: b.of(b.PTR, 1),
+        lambda b: b.of(b.TYPEDEF, 1, "int"),
+        lambda b: b.struct("", 16),
+        lambda b: b.add(99, "list"),
+        lambda b: b.add(20, "list", 0, 0, [1]),
+    ):
+        distilled = distilled_base(rows=DISTILLED[:2])
+        wrong(distilled)
+        b = Blob("little", distilled)
+        b.struct("mine", 8, ("x", 1, 0))
+        with pytest.raises(bpf.BTFError):
+            bpf.BTF.from_file(with_base(tmp_path, b, distilled), base.btf())
+    distilled = distilled_base(rows=DISTILLED[:2])
+    b = Blob("little", distilled)
+    b.struct("mine", 8, ("x", 1, 0)), b.add(21, "", 1, 0, [1])
+    with pytest.raises(bpf.BTFError, match="kind 21"):
+        bpf.BTF.from_file(with_base(tmp_path, b, distilled), base.btf())
+    path = with_base(tmp_path, module(distilled_base(), dict.fromkeys(base_names(), 1)), distilled)
+    with pytest.raises(bpf.BTFError):  # nor is what is split from another distilled base
+        for t in bpf.BTF.from_file(path, base.btf()):
+            bpf.BTF.from_file(path, base.btf()).c_type(t)
+
+
+def base_names():
+    return [name for _, name, _ in DISTILLED]
+
+
+def test_no_mutation_of_a_module_with_a_distilled_base_gets_out(tmp_path):
+    base, distilled = kernel_base().btf(), distilled_base()
+    whole = module(distilled, dict(ids_of(distilled), twin=8)).data()
+    rng, peak = random.Random(12), resident("VmHWM")
+    for _ in range(1500):
+        parts = [bytearray(whole), bytearray(distilled.data())]
+        part = rng.choice(parts)
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(24, len(part) - 4) & ~3
+            part[at : at + 4] = struct.pack("<I", rng.choice(INTERESTING))
+        path = tmp_path / "m.ko"
+        path.write_bytes(elf_file([(".BTF", bytes(parts[0])), (".BTF.base", bytes(parts[1]))]))
+        with contextlib.suppress(bpf.BTFError):
+            btf = bpf.BTF.from_file(path, base)
+            for t in btf:
+                with contextlib.suppress(bpf.BTFError):
+                    btf.describe(t)
+    assert resident("VmHWM") - peak < 64 << 20
+
+
+def test_a_distilled_base_of_many_types_of_one_name_is_looked_up_once(tmp_path, monkeypatch):
+    base, distilled = Blob(), Blob()
+    for size in range(1, 300):
+        base.struct("same", size)
+    for size in range(1, 300):
+        distilled.struct("same", size)
+    b = Blob("little", distilled)
+    b.struct("mine", 8, ("x", 7, 0))
+    asked = []
+    _all_named = bpf.BTF._all_named
+    monkeypatch.setattr(
+        bpf.BTF, "_all_named", lambda btf, name: asked.append(name) or _all_named(btf, name)
+    )
+    btf = bpf.BTF.from_file(with_base(tmp_path, b, distilled), base.btf())
+    assert asked == ["same"] and list(btf.members("mine"))[0][1] == 7
 
 
 # -- source
@@ -8960,6 +9810,68 @@ def test_btf_questions(pins, tmp_path):
     refused("btf", "sideways", "x")
 
 
+def test_btf_of_a_module_upon_a_base_that_is_given(tmp_path):
+    base, split = tmp_path / "base", tmp_path / "split"
+    base.write_bytes(zoo().data()), split.write_bytes(extension(zoo()).data())
+    for words in (["-B", base], ["--base-btf", base], ["--base-btf=%s" % base]):
+        words += ["--btf", split, "btf", "offset"]
+        assert done(*words + ["more.low.high"]) == "4 bits 0..4\n"
+    assert "low: struct pair" in done("-B", base, "--btf", split, "btf", "layout", "more")
+    status, _, err = main("--btf", split, "btf", "layout", "more")
+    assert status == 1 and "base" in err
+    assert "--btf" in refused("-B", base, "btf", "layout", "more")
+    refused("--btf", split, "btf", "layout", "more", "-B")
+    assert "--base-btf" in done("help")
+    kernel_types, distilled = kernel_base(), distilled_base()
+    path = with_base(tmp_path, module(distilled, dict(ids_of(distilled), twin=8)), distilled)
+    base.write_bytes(kernel_types.data())
+    words = ["btf", "offset", "mine.lists[1].size"]
+    assert done("-B", base, "--btf", path, *words) == "24\n"
+    base.write_bytes(zoo().data())
+    status, out, err = main("-B", base, "--btf", path, *words)
+    assert (status, out, err.count("\n")) == (1, "", 1) and ".BTF.base" in err
+
+
+def test_btf_questions_about_names_that_hold_dots(unloaded, tmp_path):
+    btf, path = bpf.BTF.from_file(unloaded / "w.o"), unloaded / "w.o"
+    for name, variable in (
+        (".bss.x", "in_x"),
+        (".bss", "zeros[2]"),
+        (".bss", "other.counter"),
+        (".data.my.sec", "gap"),
+        (".data", "conf.b"),
+        (".data", "handler.counter"),
+        (".rodata", "hidden"),
+    ):
+        at = btf.offsetof(name, variable)
+        assert done("--btf", path, "btf", "offset", name + "." + variable) == "%d\n" % at
+        assert btf.describe(name) in done("--btf", path, "btf", "layout", name)
+    plain = {name: at for name, (at, _) in sections_of(btf)[".data"][1].items()}
+    assert 8 * btf.offsetof(".data", "handler.counter") == plain["handler.counter"]
+    for words in (".bss", ".", "x", ".data.", ""):
+        refused("--btf", path, "btf", "offset", words)
+    for words in (".bss.no_such", ".data.handler.x", ".nothing.x", "conf.no.such"):
+        status, out, err = main("--btf", path, "btf", "offset", words)
+        assert (status, out, err.count("\n")) == (1, "", 1) and "no" in err
+    b = Blob()  # sections whose names begin with another's, and a variable with dots as long as one
+    word = b.int("int", 4, 1)
+    var, dotted = b.add(b.VAR, "x", 0, word, [1]), b.add(b.VAR, "percpu.x", 0, word, [0])
+    b.add(b.DATASEC, ".data", 2, 8, [var, 0, 4, dotted, 4, 4])
+    b.add(
+        b.DATASEC, ".data..percpu", 2, 16, [var, 12, 4, b.add(b.VAR, "percpu", 0, word, [0]), 8, 4]
+    )
+    (tmp_path / "raw").write_bytes(b.data())
+    for words, at in ((".data.x", 0), (".data.percpu.x", 4), (".data..percpu.x", 12)):
+        assert done("--btf", tmp_path / "raw", "btf", "offset", words) == "%d\n" % at
+
+
+@kernel
+def test_btf_of_sections_of_the_kernel(vmlinux):
+    name, _, at, _, _ = list(vmlinux.members(".data..percpu"))[7]
+    assert done("btf", "offset", ".data..percpu." + name) == "%d\n" % (at // 8)
+    assert name in done("btf", "layout", ".data..percpu")
+
+
 @kernel
 def test_probe_tells_what_there_is(pins):
     told = {row["what"]: row for row in json.loads(done("-j", "probe"))}
@@ -9414,7 +10326,7 @@ def test_errors_are_one_line_and_json_with_j(words, status, message):
         (["create", "/x", "kind", "hash"], "unknown word 'kind'"),
         (["create", "/x", "key", "4"], "'type' is needed: hash array"),
         (["update", "M", "key", "1", "value", "2", "noexist", "extra"], "unexpected 'extra'"),
-        (["btf", "offset", "list_head"], "TYPE.MEMBER is wanted; members of list_head: next prev"),
+        (["btf", "offset", "list_head"], "TYPE.MEMBER is needed; members of list_head: next prev"),
         (["btf", "offset", "struct", "list_head."], "TYPE.MEMBER"),
         (["btf", "offset", "task_struct"], " ..."),
         (["peek", "M"], "its values have keys"),
