@@ -7547,7 +7547,11 @@ cpu=N stores the value of one CPU of a per-CPU map, else all CPUs get it;
 kernels before 7.0 do that by reading all and storing all, and what other CPUs
 count in between is lost.  If the value has a field 'cpu', give cpu=N after it.
 A flag, cpu=N or an option stands behind the DATA, see --help.  Text that ends
-in 'any' is to be quoted: value 'plan any'."""),
+in 'any' is to be quoted: value 'plan any'.
+NAME=VALUE and JSON objects change the fields that they name: the entry is read,
+changed and stored, on every CPU or the one of cpu=N, which is not atomic: what a
+program writes to it in between is lost.  Where there is no entry all fields are
+needed, or rest=0 for those that are zero."""),
     "lookup": ("MAP key DATA", "print an entry; exit status 1 if there is none",
         "map lookup name flows key 10 0 0 1", """\
 Everything behind 'key' is DATA; of a queue or stack leave 'key' out."""),
@@ -7612,6 +7616,9 @@ _WORDS_HELP = """\
         or as the type has it: 1234, -1, 10.0.0.1, 10.0.0.0/8, fe80::1,
         02:00:00:00:00:01, text, the name of an enumerator,
         src=10.0.0.1,port=443 or src=10.0.0.1 port=443, {"src": 1, "port": 2}
+        A key names all its fields (of a union one), or rest=0 for those left.
+        A VALUE may hold blanks and commas (quote the word: 'comm=a b,c'), what
+        looks like ,NAME= only in quotes: comm='"a,b=c"',port=1
 
 What a word is: the first word behind key and value is DATA, whatever it is.
 DATA ends after as many bytes as the type has, after one word for a number,
@@ -8334,10 +8341,12 @@ def _readable(options, view):
     for run in _runs(view):
         if not isinstance(run, _Unread):
             yield run
+        elif run.code == errno.ENOENT or options.metrics:
+            continue
         elif options.ndjson:
             key = view.key_layout.reader("json").one(run.key)
             print('{"key":%s,"error":%s}' % (key, options.text(run.text)))
-        elif run.code != errno.ENOENT and not options.metrics:
+        else:
             why = errno_name(run.code) if run.code == ENOTSUPP else run.text
             line = "key: %s  value: <%s>" if options.hex else "%s: <%s>"
             print(line % (_key_text(options, view, run.key), why))
@@ -8425,24 +8434,69 @@ def _update(options):
     key = _key(given) if view.info.key_size else None
     if given.value is None:
         raise _UsageError("'value' is needed")
-    value, flag = _value(given), given.flag or BPF_ANY
-    if given.cpu is not None:
-        return _update_cpu(view, given.cpu, key, value, flag)
-    return view.source.push(value, flag) if key is None else view.source.update(key, value, flag)
+    at = None if given.cpu is None else _slot_of(view, given.cpu)
+    value, flag = _whole_value(options, view, given, key, at), given.flag or BPF_ANY
+    if at is not None:
+        _update_cpu(view, at, key, value, flag)
+    elif key is None:
+        view.source.push(value, flag)
+    else:
+        view.source.update(key, value, flag)
 
 
-def _update_cpu(view, cpu, key, value, flag):
-    """Store one CPU's value."""
+def _whole_value(options, view, given, key, at):
+    """Return the bytes to store, of the fields that were not named those that are there.
+
+    at is the slot of the one CPU that is meant.  Where all are, each keeps its own: then it is a list.
+    """
+    try:
+        return _value(given)
+    except _UsageError as incomplete:
+        if key is None or not _names_fields(given.value, view.value_layout):
+            raise
+        stored = _stored(options, view, key)
+        if stored is None:
+            hint = "%s; there is no entry whose other fields could stay" % incomplete
+            raise _UsageError(hint if "not given" in str(incomplete) else incomplete) from None
+    if at is not None:
+        return _data(given.value, view, "value", stored[at])
+    if isinstance(stored, list):
+        return [_data(given.value, view, "value", one) for one in stored]
+    return _data(given.value, view, "value", stored)
+
+
+def _stored(options, view, key):
+    """Return the value that is there, None if there is none; read by a descriptor of its own."""
+    with _open_words(options.map, "r", options.token) as reader:
+        if reader.id != view.source.id:
+            raise ValueError("another map has taken the place of %s" % view.info._about)
+        return reader.get(key)
+
+
+def _names_fields(words, found):
+    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out."""
+    text = isinstance(found, Array) and _is_text(found)
+    return not text and bool(words) and (words[0][:1] == "{" or "=" in words[0])
+
+
+def _slot_of(view, cpu):
+    """Return which of a value's slots is a CPU's."""
     if not cpu.isdecimal() or int(cpu) not in view.cpus:
         known = " ".join(map(str, view.cpus))
         raise _UsageError("cpu=%s is none of this map's: %s" % (cpu, known))
+    return view.cpus.index(int(cpu))
+
+
+def _update_cpu(view, at, key, value, flag):
+    """Store one CPU's value."""
     try:  # 7.0; before, what other CPUs add meanwhile is lost
-        return view.source.update(key, value, flag | BPF_F_CPU | int(cpu) << 32)
+        view.source.update(key, value, flag | BPF_F_CPU | view.cpus[at] << 32)
+        return
     except SyscallError:
         pass
     values = view.source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
-    values[view.cpus.index(int(cpu))] = value
-    return view.source.update(key, values, flag)
+    values[at] = value
+    view.source.update(key, values, flag)
 
 
 def _key(given):
@@ -8897,7 +8951,7 @@ def _typed(words, found, key_of=None):
     if words[1:] and all(len(word) < 3 and _hex_bytes(word) for word in words):
         raise ValueError("'%s' is no decimal number; before bytes in hex write 'hex'" % text)
     if "=" in words[0]:
-        return _assignments(text)
+        return _assignments(words, found)
     if key_of == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:"):
         return lpm_key(text)
     return text
@@ -8908,18 +8962,89 @@ def _number(word):
     return int(word, 8 if word.isdecimal() and word[0] == "0" else 0)
 
 
-def _assignments(text):
-    """Return {"addr": {"ip4": "10.0.0.1"}} for "addr.ip4=10.0.0.1"."""
-    tree = {}
-    for word in text.replace(",", " ").split():
-        path, _, value = word.partition("=")
-        branch, names = tree, path.split(".")
-        for name in names[:-1]:
-            branch = branch.setdefault(name, {}) if isinstance(branch, dict) else None
-        if not isinstance(branch, dict) or names[-1] in branch or "=" not in word:
-            raise ValueError("'%s' is no NAME=VALUE, or a second one for the name" % word)
-        branch[names[-1]] = value
+# NAME=VALUE: one or more in a word, with commas between them, or with blanks where another field's NAME= follows.  A
+# comma or blank that no NAME= follows is VALUE's own; what would be taken for more than that can be put in quotes.
+# {...} and [...] are JSON where the field is no text.
+
+
+def _assignments(words, found):
+    """Return {"addr": {"ip4": "10.0.0.1"}} for ["addr.ip4=10.0.0.1"]; found is the layout."""
+    tree, names = {}, _field_names(found)  # type: ignore
+    for at, word in enumerate(words):
+        if at + 1 < len(words) and word[-1:] == ",":
+            word = word[:-1]
+        end = 0
+        while end < len(word):
+            name, sign, _ = word[end:].partition("=")
+            if not sign:
+                quoted = " ".join(words[max(at - 1, 0) : at + 1])
+                told = "'%s' is no NAME=VALUE" % word[end:]
+                raise ValueError(told + (", or quote '%s'" % quoted if at else ""))
+            value, end = _value_in(word, end + len(name) + 1, names, _field(found, name))
+            _assign(tree, names, name.strip(), value)
     return tree
+
+
+def _assign(tree, names, path, value):
+    """Put a value where its path says: into the dict of a dict."""
+    branch, steps = tree, [path] if path in names else path.split(".")
+    for step in steps[:-1]:
+        branch = branch.setdefault(step, {}) if isinstance(branch, dict) else None
+    if not isinstance(branch, dict) or steps[-1] in branch:
+        raise ValueError("'%s' is given twice" % path)
+    branch[steps[-1]] = value
+
+
+def _field(found, path):
+    """Return the layout of a field, None if there is no such field."""
+    for step in path.strip().split("."):
+        part = found._named(step) if isinstance(found, Record) else None
+        if part is None:
+            return None
+        found = part.layout
+    return found
+
+
+def _value_in(word, start, names, field):
+    """Return (VALUE, where the next NAME begins) of what stands behind a "="."""
+    first = word[start : start + 1]
+    if first in ("{", "[") and not _is_text(field):
+        import json
+
+        value, end = json.JSONDecoder().raw_decode(word, start)
+        return value, _separated(word, end)
+    if first in ("'", '"'):
+        end = start + 1
+        while end < len(word) and word[end] != first:
+            end += 2 if word[end] == "\\" else 1
+        if end < len(word) and word[end + 1 : end + 2] in ("", ",", " "):
+            return _unquoted(word[start + 1 : end]), end + 2
+    end = start
+    while end < len(word) and not (word[end] in ", " and _name_follows(word, end, names)):
+        end += 1
+    return word[start:end], end + 1
+
+
+def _separated(word, end):
+    if word[end : end + 1] not in ("", ",", " "):
+        raise ValueError("'%s' is more than the JSON before it" % word[end:])
+    return end + 1
+
+
+def _name_follows(word, at, names):
+    """Whether NAME= stands behind a separator; behind a blank only that of a field."""
+    path, sign, _ = word[at + 1 :].partition("=")
+    path = path.strip()
+    if not sign or not path or not path.replace("_", "a").replace(".", "a").isalnum():
+        return False
+    return word[at] == "," or path.partition(".")[0] in names or path in names + ["rest"]
+
+
+def _unquoted(text):
+    """Return a text in quotes without what backslashes stand for in it."""
+    if "\\" not in text:
+        return text
+    return text.encode("ascii", "backslashreplace").decode("unicode_escape")
 
 
 # Live views.

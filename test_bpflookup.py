@@ -8879,35 +8879,35 @@ TYPED = [
     (
         "w_hash",
         "src=10.0.0.1,port=443,proto=6",
-        "count=1,delta=-1",
+        "count=1,delta=-1,rest=0",
         FLOW_FIELDS(IP("10.0.0.1"), 443, 6),
         {0: NUMBER(1), 8: NUMBER(-1)},
     ),
     (
         "w_hash",
         "src=0x0a,port=010,proto=255",
-        "proto=TCP mood=BAD",
+        "proto=TCP mood=BAD rest=0",
         FLOW_FIELDS(10, 8, 255),
         {16: NUMBER(6, 4), 20: NUMBER(-2, 4)},
     ),
     (
         "w_hash",
-        '{"src": 4294967295, "port": 0}',
-        '{"comm": "ba sh", "mac": "02:00:00:00:00:0f"}',
+        '{"src": 4294967295, "port": 0, "rest": 0}',
+        '{"comm": "ba sh", "rest": 0, "mac": "02:00:00:00:00:0f"}',
         FLOW_FIELDS((1 << 32) - 1, 0, 0),
         {40: b"\2\0\0\0\0\x0f", 46: b"ba sh"},
     ),
     (
         "w_hash",
-        "port=1",
-        "addr.ip4=1.2.3.4,comm=0123456789abcdef",
+        "port=1,rest=0",
+        "addr.ip4=1.2.3.4,comm=0123456789abcdef,rest=0",
         FLOW_FIELDS(0, 1, 0),
         {24: b"\1\2\3\4", 46: b"0123456789abcdef"},
     ),
     (
         "w_hash",
-        "port=2",
-        "addr.ip6=fe80::1",
+        "port=2,rest=0",
+        "addr.ip6=fe80::1,rest=0",
         FLOW_FIELDS(0, 2, 0),
         {24: b"\xfe\x80" + bytes(13) + b"\1"},
     ),
@@ -8954,11 +8954,13 @@ def test_bits_and_single_cpus_are_set_without_touching_the_rest(pins):
         "update",
         pins + "/w_hash",
         "key",
-        "port=9",
+        "port=9,rest=0",
         "value",
-        "low=7,high=-262144,ok=true,wide=0x%x" % (1 << 127),
+        "low=7,high=-262144,ok=true,wide=0x%x,rest=0" % (1 << 127),
     )
-    fields = json.loads(done("--ndjson", "lookup", pins + "/w_hash", "key", "port=9"))["value"]
+    fields = json.loads(done("--ndjson", "lookup", pins + "/w_hash", "key", "port=9,rest=0"))[
+        "value"
+    ]
     assert [fields[name] for name in ("low", "mid", "high", "ok", "wide")] == [
         7,
         0,
@@ -8973,7 +8975,17 @@ def test_bits_and_single_cpus_are_set_without_touching_the_rest(pins):
         assert raw_entries(pin)[NUMBER(2, 4)] == [
             NUMBER(one + 100 if one <= cpu else 5) for one in cpus
         ]
-    done("update", pins + "/w_pc_hash", "key", "3", "value", "ip4=10.0.0.1", "cpu=0", "noexist")
+    done(
+        "update",
+        pins + "/w_pc_hash",
+        "key",
+        "3",
+        "value",
+        "ip4=10.0.0.1",
+        "rest=0",
+        "cpu=0",
+        "noexist",
+    )
     assert raw_entries(pins + "/w_pc_hash")[NUMBER(3, 4)] == [b"\x0a\0\0\1" + bytes(12)] + [
         bytes(16)
     ] * (len(cpus) - 1)
@@ -8989,24 +9001,24 @@ def test_bits_and_single_cpus_are_set_without_touching_the_rest(pins):
         ("w_hash", "src=1,src=2", "count=1", "src"),
         ("w_hash", "src=1,dst=2", "count=1", "dst"),
         ("w_hash", "src", "count=1", "src"),
-        ("w_hash", "1", "count=1", "8 bytes"),
-        ("w_hash", "[1, 2]", "count=1", "8 bytes"),
+        ("w_hash", "1", "count=1", "src, port, proto"),
+        ("w_hash", "[1, 2]", "count=1", "src, port, proto"),
         ("w_hash", "{", "count=1", "key"),
-        ("w_hash", "src=1", "count=1.5", "count"),
-        ("w_hash", "src=1", "addr.ip4=1,addr=2", "addr"),
-        ("w_hash", "src=1", "addr.ip6=fe80:::1", "fe80"),
-        ("w_hash", "src=1", "count.x=1", "count"),
-        ("w_hash", "src=1", "mac=02:00:00:00:00:100", "value"),
-        ("w_hash", "src=1", "comm=0123456789abcdefg", "comm"),
-        ("w_hash", "src=1", "low=8", "3 bits"),
-        ("w_hash", "src=1", "proto=SCTP", "TCP"),
-        ("w_hash", "src=1", "ok=2", "ok"),
-        ("w_hash", "src=1", "high=-262145", "19 bits"),
-        ("w_hash", "src=1", '{"count": null}', "count"),
-        ("w_hash", "src=1", '{"grid": [[1, 2, 3]]}', "grid"),
-        ("w_hash", "src=1", '{"count": 1e400}', "count"),
-        ("w_hash", "src=1", "[" * 5000, "value"),
-        ("w_hash", "src=1", "", "value"),
+        ("w_hash", "src=1,rest=0", "count=1.5", "count"),
+        ("w_hash", "src=1,rest=0", "addr.ip4=1,addr=2", "addr"),
+        ("w_hash", "src=1,rest=0", "addr.ip6=fe80:::1", "fe80"),
+        ("w_hash", "src=1,rest=0", "count.x=1", "count"),
+        ("w_hash", "src=1,rest=0", "mac=02:00:00:00:00:100", "value"),
+        ("w_hash", "src=1,rest=0", "comm=0123456789abcdefg", "comm"),
+        ("w_hash", "src=1,rest=0", "low=8", "3 bits"),
+        ("w_hash", "src=1,rest=0", "proto=SCTP", "TCP"),
+        ("w_hash", "src=1,rest=0", "ok=2", "ok"),
+        ("w_hash", "src=1,rest=0", "high=-262145", "19 bits"),
+        ("w_hash", "src=1,rest=0", '{"count": null}', "count"),
+        ("w_hash", "src=1,rest=0", '{"grid": [[1, 2, 3]]}', "grid"),
+        ("w_hash", "src=1,rest=0", '{"count": 1e400}', "count"),
+        ("w_hash", "src=1,rest=0", "[" * 5000, "value"),
+        ("w_hash", "src=1,rest=0", "", "value"),
         ("w_lru", "SCTP", "1", "TCP"),
         ("w_lru", "1", "65536", "65535"),
         ("w_lru", "1", "-1", "65535"),
@@ -9050,6 +9062,198 @@ def test_what_is_printed_can_be_typed_again(pins):
             lines
         )  # an update moves an entry
         assert raw_entries(pin) == before
+
+
+# -- what is not named
+
+
+def changed_bytes(before, after):
+    """Return where two values of one size differ."""
+    return [at for at, pair in enumerate(zip(before, after)) if pair[0] != pair[1]]
+
+
+@kernel
+@pytest.mark.parametrize(
+    "line, places",
+    [
+        ("count=9", range(0, 8)),
+        ('{"count": 9}', range(0, 8)),
+        ("count=9 any", range(0, 8)),
+        ("count=9 exist", range(0, 8)),
+        ("mood=GOOD,ok=false", [20, 21, 22, 23, 67]),
+        ("addr.ip4=9.9.9.9", range(24, 28)),
+        ('{"addr": {"ip4": "9.9.9.9"}}', range(24, 28)),
+        ("comm=x", range(46, 62)),
+        ("low=1", [62]),
+        ("mid=1", [62, 63]),
+    ],
+)
+def test_an_update_leaves_alone_what_it_does_not_name(pins, line, places):
+    pin = pins + "/w_hash"
+    before = raw_entries(pin)
+    with Map.from_pin(pin) as m:
+        fields = json.loads(done("--ndjson", "dump", pin).splitlines()[0])["key"]
+        raw = bytes(m.key_type(**fields))
+    key = ",".join("%s=%s" % pair for pair in fields.items())
+    for words in (["key", key], ["key"] + list(raw)):
+        done(
+            "update", pin, *(words + ["value"] + (shlex.split(line) if "{" not in line else [line]))
+        )
+        after = raw_entries(pin)
+        differ = changed_bytes(before[raw], after[raw])
+        assert differ and set(after) == set(before)
+        assert set(differ) <= set(places)
+    rest = [one for one in before if one != raw]
+    assert [after[one] for one in rest] == [before[one] for one in rest]
+
+
+@kernel
+def test_global_variables_are_set_one_by_one(pins):
+    for name, line in (
+        ("w_bss", "last.count=77"),
+        ("w_bss", '{"last": {"comm": "new"}}'),
+        ("w_data", "counter=5"),
+    ):
+        pin = pins + "/" + name
+        before = json.loads(done("--ndjson", "lookup", pin, "key", "0"))["value"]
+        done("update", pin, "key", "0", "value", line)
+        after = json.loads(done("--ndjson", "lookup", pin, "key", "0"))["value"]
+        wanted = {"last.count=77": ("last", "count", 77), "counter=5": ("counter", None, 5)}.get(
+            line, ("last", "comm", "new")
+        )
+        inner = before[wanted[0]] if wanted[1] else before
+        assert inner[wanted[1] or wanted[0]] != wanted[2]
+        inner[wanted[1] or wanted[0]] = wanted[2]
+        assert after == before
+
+
+@kernel
+def test_every_cpu_keeps_what_is_not_named():
+    cpus = bpf.possible_cpus()
+    options = ["--value-type", "u32 count, u16 kind, u16 flags"]
+    pack = struct.Struct("=IHH").pack
+    for map_type in (bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY):
+        with Map.create(map_type, u32, None, 4, value_size=8) as m:
+            m[2] = [pack(10 + cpu, cpu, 7) for cpu in cpus]
+            done(*(options + ["update", "id", m.id, "key", "2", "value", "flags=9"]))
+            assert m[2] == [pack(10 + cpu, cpu, 9) for cpu in cpus]
+            last = "cpu=%d" % cpus[-1]
+            done(*(options + ["update", "id", m.id, "key", "2", "value", "kind=99", last]))
+            wanted = [pack(10 + cpu, 99 if cpu == cpus[-1] else cpu, 9) for cpu in cpus]
+            assert m[2] == wanted
+            done(
+                *(options + ["update", "id", m.id, "key", "2", "value", "count=1", "rest=0", last])
+            )
+            assert m[2] == wanted[:-1] + [pack(1, 0, 0)]
+            done(*(options + ["update", "id", m.id, "key", "2", "value", "rest=0"]))
+            assert m[2] == [bytes(8)] * len(cpus)
+
+
+@kernel
+def test_where_nothing_can_stay_all_fields_are_needed(pins):
+    options, m = words_for(("u32 a, u16 b, u16 c", 8), ("u32 x, u32 y, u32 rest", 12))
+    with m:
+        words = options + ["update", "id", m.id, "key"]
+        for line, said in (
+            ("a=1 value x=1,y=2,rest=3", "b, c not given"),
+            ("a=1,c=2 value x=1,y=2,rest=3", "b not given"),
+            ('{"b":1} value x=1,y=2,rest=3', "a, c not given"),
+            ("a=1,b=2,c=3 value x=1", "y, rest not given"),
+            ("a=1,b=2,c=3 value x=1 noexist", "no entry"),
+            ("a=1,b=2,c=3 value {}", "x, y, rest not given"),
+            ("a=1,b=2,rest=1 value x=1,y=2,rest=3", "rest can only be 0"),
+        ):
+            assert said in refused(*(words + line.split())), line
+            assert not dict(m.items())
+        for command in ("lookup", "delete", "getnext"):
+            line = options + [command, "id", m.id, "key", "a=1"]
+            assert "b, c not given" in refused(*line)
+        done(*(words + "a=1,rest=0 value x=1 y=2 rest=3".split()))
+        done(*(words + ['{"a": 2, "rest": 0}', "value", '{"x": 1, "y": 2, "rest": 3}']))
+        stored = struct.pack("=III", 1, 2, 3)
+        assert dict(m.items()) == {struct.pack("=IHH", a, 0, 0): stored for a in (1, 2)}
+        done(*(words + "a=1,rest=0 value y=9".split()))  # rest is a field of this one
+        assert m[struct.pack("=IHH", 1, 0, 0)] == struct.pack("=III", 1, 9, 3)
+        assert "EEXIST" in main(*(words + "a=1,rest=0 value y=8 noexist".split()))[2]
+    with Map.create(QUEUE, None, None, 4, key_size=0, value_size=8) as queue:
+        push = ["--value-type", "u32 a, u32 b", "push", "id", queue.id, "value"]
+        assert "b not given" in refused(*(push + ["a=1"]))
+        done(*(push + ["a=1", "rest=0"]))
+        assert queue.pop() == struct.pack("=II", 1, 0)
+
+
+@kernel
+def test_a_partial_update_reads_by_a_descriptor_of_its_own(pins, tmp_path):
+    code = "import sys, bpflookup\nassert bpflookup.main(sys.argv[1:]) == 0"
+    words = ["update", pins + "/w_bss", "key", "0", "value", "last.count=7"]
+    status, out, err = run(
+        *([program("strace"), "-f", "-e", "trace=bpf", "-o", tmp_path / "calls", sys.executable]),
+        *["-c", code] + words,
+        env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+    )
+    assert status == 0, err
+    flags = re.findall(r"BPF_OBJ_GET, {.*file_flags=(\w+)", (tmp_path / "calls").read_text())
+    assert flags == ["BPF_F_WRONLY", "BPF_F_RDONLY"]
+
+
+@kernel
+@pytest.mark.parametrize(
+    "words, text, number",
+    [
+        (["name=gr\xfcn \u20ac", "port=1"], "gr\xfcn \u20ac", 1),
+        (["name=gr\xfcn x,port=1"], "gr\xfcn x", 1),
+        (["name=a b port=2"], "a b", 2),
+        (["port=3 name=a b"], "a b", 3),
+        (["name=a,b", "port=4"], "a,b", 4),
+        (["name=a, b,port=5"], "a, b", 5),
+        (["name=a,", "port=6"], "a", 6),
+        (["port=7", "name=a,"], "a,", 7),
+        (["name=a x=y", "port=8"], "a x=y", 8),
+        (["name=x=y,port=9"], "x=y", 9),
+        (["name='a,b=c',port=10"], "a,b=c", 10),
+        (['name="a port=1" port=11'], "a port=1", 11),
+        (["name='it\\'s'", "port=12"], "it's", 12),
+        (["name='a\\x41\\t'", "port=13"], "aA\t", 13),
+        (["name='a'b", "port=14"], "'a'b", 14),
+        (["name=", "port=15"], "", 15),
+        (["port=16", "name= a "], " a ", 16),
+        (["name={1},port=17"], "{1}", 17),
+        (["name=[1]", "port=18"], "[1]", 18),
+        (["port=19,name=--help"], "--help", 19),
+        (["port= 20,name=x"], "x", 20),
+        (['{"name": "a, b=c", "port": 21}'], "a, b=c", 21),
+    ],
+)
+def test_values_hold_blanks_and_commas(words, text, number):
+    options, m = words_for(U32, ("char name[16], u32 port", 20))
+    with m:
+        done(*(options + ["update", "id", m.id, "key", "1", "value"] + words))
+        assert m[bytes(u32(1))] == text16(text) + bytes(u32(number))
+        for unnamed in ("x", "port", "a b"):
+            line = options + ["update", "id", m.id, "key", "1", "value", "port=1", unnamed]
+            assert "is no NAME=VALUE, or quote" in refused(*line)
+        for twice in (["port=1,port=2"], ["port=1", "port=2"], ["port=1 port=2"]):
+            assert "twice" in refused(
+                *(options + ["update", "id", m.id, "key", "1", "value"] + twice)
+            )
+
+
+@kernel
+def test_arrays_and_records_in_a_list_are_json():
+    options, m = words_for(U32, ("struct { u16 a[3]; struct { u8 x, y; } p; }", 8))
+    with m:
+        for words in (
+            ['a=[1,2,3],p={"x": 4, "y": 5}'],
+            ["a=[1, 2, 3]", "p.x=4,p.y=5"],
+            ["p.x=4 p.y=5 a=[1,2,3]"],
+            ['{"a": [1, 2, 3], "p": {"x": 4, "y": 5}}'],
+            ['{"a":', "[1,", "2,", '3],"p":{"x":4,"y":5}}', "any"],
+        ):
+            done(*(options + ["update", "id", m.id, "key", "1", "value"] + words))
+            assert m[bytes(u32(1))] == struct.pack("=HHHBB", 1, 2, 3, 4, 5)
+            m.delete(bytes(u32(1)))
+        for words in (["a=[1,2,3]x,p.x=1,p.y=2"], ["a=[1,2],p.x=1,p.y=2"], ["a=[1,2,3],p=1"]):
+            refused(*(options + ["update", "id", m.id, "key", "1", "value"] + words))
 
 
 # -- the grammar of words: what is data, what a flag, an option, a keyword
