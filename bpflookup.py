@@ -4172,13 +4172,12 @@ class _BTFBlob:
         for kind in range(1, len(self._layout) // 4):
             always_bytes, each_bytes = self._layout[4 * kind : 4 * kind + 2]
             self._tails.setdefault(kind, (always_bytes // 4, each_bytes // 4))
-        self._first, self._str_base = 1, 0
-        if base is not None:
-            self._first, self._str_base = self._places_behind(base)
         self._offsets, self._cut, self._decl_tags = None, "", None
         self._found, self._enums, self._long_names, self._long_bytes = {}, {}, {}, 0
         self._questions, self._by_name = 0, None
+        self._first, self._str_base = 1, 0
         if base is not None:
+            self._first, self._str_base = self._places_behind(base)
             self._prove_base()
 
     def _header(self):
@@ -6731,7 +6730,7 @@ def _shown(key):
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-def _btf_layout(source, what):
+def _layout_by_btf(source, what):
     """Return the Layout that BTF has of a source's keys or values; None, and why in ._no_btf, where it has none."""
     btf, type_id = source.btf, source._btf_types.get(what)
     size = source.info.key_size if what == "key" else source.info.value_size
@@ -6751,7 +6750,7 @@ def _btf_layout(source, what):
 
 def _found_layout(source, what, size, numeric):
     """Return the Layout of keys or values of which nobody has told: BTF's, a number, or bytes."""
-    found = _btf_layout(source, what)
+    found = _layout_by_btf(source, what)
     if found is not None:
         return found
     if numeric and size in (4, 8):
@@ -6761,7 +6760,7 @@ def _found_layout(source, what, size, numeric):
 
 def _default_type(source, what, size, numeric, demanded=False):
     """Return the type of a source's keys or values: BTF's (or BTFError if demanded), a number, bytes, or None."""
-    found = _btf_layout(source, what)
+    found = _layout_by_btf(source, what)
     if demanded and found is None:
         if what not in source._btf_types:
             words = (what, source._about, source._no_btf)
@@ -7106,7 +7105,7 @@ class View:
 
     def _formatted_parts(self):
         """Return the parts of "formatted": what BTF makes of an entry; none where its values can't be read."""
-        layouts = {what: _btf_layout(self.source, what) for what in ("key", "value")}
+        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is None or not self.info.key_size:
             return []
         value, rows = self._of_value(self._columns(layouts["value"], "bpftool", self.slot))
@@ -7121,7 +7120,7 @@ class View:
             return "".join(self.bpftool([self.chunk_of([(key, value)])]))
         error = '"value":{"error":%s}' % _json_text(os.strerror(value))
         entry = '{"key":["0x%s"],%s' % (next(_hex_rows(len(key), '","0x')(key))[0], error)
-        layouts = {what: _btf_layout(self.source, what) for what in ("key", "value")}
+        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is not None:
             shown = error
             if layouts["key"] is not None:
@@ -8677,16 +8676,21 @@ def _bits_text(step):
 
 def _offset_of(btf, name):
     """Return what offsetof does for TYPE.MEMBER; the type, too, may hold dots: .data..percpu.x."""
-    failure = None
+    unknown = failure = None
     for dot in [at for at, letter in enumerate(name) if letter == "." and at]:
         path = name[dot + 1 :]
         if path and not path.startswith("."):
             try:
-                return btf.offsetof(name[:dot], path)
+                type_id = btf.type(name[:dot]).id
             except BTFError as error:
-                failure = failure or error
-    if failure:
-        raise failure
+                unknown = unknown or error
+                continue
+            try:
+                return btf.offsetof(type_id, path)
+            except BTFError as error:
+                failure = error  # of the longest name that is a type's
+    if failure or unknown:
+        raise failure or unknown
     known = [member[0] for member in btf.members(name.rstrip(".")) if member[0]]
     some = " ".join(known[:8] + ["..."] * (len(known) > 8))
     raise _UsageError("TYPE.MEMBER is needed; members of %s: %s" % (name, some))

@@ -3037,6 +3037,16 @@ def test_few_btf_are_kept_and_those_are_the_same_object(monkeypatch):
     assert bpf._kept_btf, "one that was just read is kept"
 
 
+@ORDERS
+def test_a_header_that_ends_within_the_layout_section_has_none(order):
+    for header in (25, 28, 31):
+        btf = zoo(order).btf(header=header, layout_off=1 << 30, layout_len=1 << 30)
+        assert btf.count == 19 and btf.find("pair") == 4
+    for wrong in (dict(layout_off=1 << 30), dict(layout_len=1 << 30)):
+        with pytest.raises(bpf.BTFError, match="layout"):
+            zoo(order).btf(header=32, **wrong)
+
+
 # -- enums
 
 
@@ -10067,6 +10077,8 @@ def test_btf_questions_about_names_that_hold_dots(unloaded, tmp_path):
     (tmp_path / "raw").write_bytes(b.data())
     for words, at in ((".data.x", 0), (".data.percpu.x", 4), (".data..percpu.x", 12)):
         assert done("--btf", tmp_path / "raw", "btf", "offset", words) == "%d\n" % at
+    _, _, err = main("--btf", tmp_path / "raw", "btf", "offset", ".data..percpu.nope")
+    assert ".data..percpu has no member 'nope'" in err
 
 
 @kernel
