@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: MIT        (full text at the end of this file)
 """Look keys up in live Linux BPF maps.  One file, standard library only.
 
@@ -25,11 +26,21 @@ Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  5 BTF  6 M
 
 __version__ = "0.1.0"
 
-import ctypes
+import sys
+
+try:
+    import ctypes
+except ImportError as _missing:  # _ctypes, an extension that distributions package by itself
+    _missing.msg = (
+        "this Python lacks ctypes, which bpflookup needs (%s): install python3, not only "
+        "python3-minimal" % _missing.msg
+    )
+    if __name__ != "__main__":
+        raise
+    sys.exit("bpflookup: %s" % _missing)
 import errno
 import os
 import struct
-import sys
 import time
 from _functools import partial  # type: ignore  # functools reads many files more
 from _operator import add, itemgetter  # type: ignore  # operator is more than these
@@ -2189,7 +2200,7 @@ class Record(Layout):
 
 
 _MAX_PARTS = 1 << 16  # of a record: what is shared by anonymous ones multiplies
-_MAX_ROWS = 1 << 18  # of a table: what is shared by records multiplies
+_MAX_ROWS = 1 << 16  # of a table: what is shared by records multiplies
 _MAX_VALUES = 1 << 20  # in a type, besides those that its bytes can hold: bitfields in unions take none
 
 
@@ -6183,7 +6194,10 @@ class Map:
         # LOOKUP in a bloom filter reads the buffer: there is nothing to peek at.
         if self.key_type is not None or not pushing and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
             raise self._no(
-                cmd, "order of values" if pushing or self.key_type is not None else "values to read"
+                cmd,
+                "values to read"
+                if self.key_type is None
+                else "queue: its values have keys (push, peek and pop are for queues and stacks)",
             )
         obj = self._value_in(None, given[0]) if pushing and self.value_size else self._new_out()
         code = self._element(cmd, None, obj, given[1] if given else 0)
@@ -6802,7 +6816,7 @@ def _map_btf(info, token):
             "its BTF has no type for it",
             btf,
         )
-    except (SyscallError, BTFError) as failure:
+    except (SyscallError, BTFError, ImportError) as failure:  # a bare system lacks modules
         return {}, str(failure), False
 
 
@@ -7526,100 +7540,134 @@ class _Progress:
 
 # ---- 9. Command line --------------------------------------------------------
 
-# command -> usage, what it does, an example.  The order is bpftool's: a prefix stands for the first that it fits.
+# command -> usage, what it does, an example, what else its -h says.  The order is bpftool's: a
+# prefix stands for the first that it fits.  No line of help has more than 80 columns.
+# fmt: off
 _COMMANDS = {
-    "show": (
-        "[MAP]",
-        "list the maps, or one with its pins, programs and processes",
-        "map show name flows",
-    ),
-    "list": ("[MAP]", "as show", "map list"),
-    "help": ("[COMMAND]", "this text, or a command's", "help dump"),
-    "dump": ("MAP", "print every entry", "--ndjson map dump name flows | jq .value.packets"),
+    "show": ("[MAP]", "list the maps, or tell one's pins and users", "map show name flows", """\
+Without MAP all maps of the kernel, with their pins; with MAP also the
+programs and the processes that hold it, as far as one may see them.
+Of several maps of the name all are shown.  It takes CAP_SYS_ADMIN, with
+'pinned PATH' read permission for the pin.
+-j prints bpftool's JSON, -j -f with the pins too."""),
+    "list": ("[MAP]", "as show", "map list", ""),
+    "help": ("[COMMAND]", "this text, or a command's", "help dump", ""),
+    "dump": ("MAP", "print every entry", "--ndjson map dump name flows | jq .value.packets", """\
+An entry a line, decoded by the map's BTF or by --key-type and --value-type;
+of a per-CPU map a line for each CPU.  Without types: bytes in hex.
+-j prints bpftool's JSON, --ndjson decoded JSON, an entry a line, --metrics
+OpenMetrics text, --hex bytes.  Of several maps of the name all are printed.
+Where values can't be read (perf_event_array, xskmap, ...) each key is printed
+with the error."""),
     "update": (
-        "MAP [key DATA] value VALUE [cpu=N] [any|exist|noexist]",
-        "store an entry; VALUE: DATA, or of a map of "
-        "maps or programs id N, name S, pinned PATH, tag T",
-        "map update name limits key 10.0.0.1 value 100",
-    ),
-    "lookup": (
-        "MAP key DATA",
-        "print an entry; exit status 1 if there is none",
-        "map lookup name flows key 10 0 0 1",
-    ),
-    "getnext": (
-        "MAP [key DATA]",
-        "print the key after a key, or the first",
-        "map getnext name flows",
-    ),
-    "delete": (
-        "MAP key DATA",
-        "remove an entry",
-        "map delete name flows key src=10.0.0.1,port=443",
-    ),
-    "pin": ("MAP PATH", "give the map a name in a bpffs", "map pin id 5 /sys/fs/bpf/flows"),
-    "peek": ("MAP", "print the value that pop would", "map peek name queue"),
-    "push": (
-        "MAP value DATA",
-        "add a value to a queue, stack or bloom filter",
-        "map push id 5 value 7",
-    ),
-    "enqueue": ("MAP value DATA", "as push", "map enqueue id 5 value 7"),
-    "pop": ("MAP", "remove a value from a queue or stack and print it", "map pop id 5"),
-    "dequeue": ("MAP", "as pop", "map dequeue id 5"),
-    "freeze": ("MAP", "forbid user space to change it, for good", "map freeze id 5"),
-    "create": (
-        "PATH type TYPE key SIZE value SIZE entries N name NAME [flags N] [inner_map MAP]",
-        "make a map, pin it",
-        "map create /sys/fs/bpf/hits type hash key 4 value 8 entries 1024 name hits",
-    ),
-    "layout": (
-        "MAP",
-        "show key and value: offsets, holes, Python that declares them",
-        "map layout name flows",
-    ),
-    "watch": (
-        "MAP [once] [interval SECONDS]",
-        "show the entries live, those that change most first",
-        "map watch id 5",
-    ),
-    "hist": (
-        "MAP [linear]",
-        "draw a histogram; slots, log2 unless linear, are the key's last field",
-        "map hist id 5",
-    ),
-    "save": (
-        "MAP FILE",
-        "write a capture, to be read with --from",
-        "map save name flows flows.capture",
-    ),
-    "btf": (
-        "offset TYPE.MEMBER | layout TYPE",
-        "ask the kernel's BTF",
-        "btf offset task_struct.comm",
-    ),
-    "probe": ("", "tell what this kernel and these privileges allow", "-j probe"),
-    "demo": ("", "have the kernel fill a map and look it up", "demo"),
+        "MAP key DATA value VALUE\n           [cpu=N] [any|exist|noexist]", "store an entry",
+        "map update name limits key 10.0.0.1 value 100", """\
+VALUE is DATA, or of a map of maps or programs: id N, name S,
+pinned PATH, tag T.
+any, the usual one, stores in any case, exist only over an entry, noexist only
+a new one.
+cpu=N stores the value of one CPU of a per-CPU map, else all CPUs get it;
+kernels before 7.0 do that by reading all and storing all, and what other CPUs
+count in between is lost.  If the value has a field 'cpu', give cpu=N after it.
+A flag, cpu=N or an option stands behind the DATA, see --help.  Text that ends
+in 'any' is to be quoted: value 'plan any'.
+NAME=VALUE and JSON objects change the fields that they name: the entry is read,
+changed and stored, on every CPU or the one of cpu=N, which is not atomic: what a
+program writes to it in between is lost.  Where there is no entry all fields are
+needed, or rest=0 for those that are zero."""),
+    "lookup": ("MAP key DATA", "print an entry; exit status 1 if there is none",
+        "map lookup name flows key 10 0 0 1", """\
+Everything behind 'key' is DATA; of a queue or stack leave 'key' out."""),
+    "getnext": ("MAP [key DATA]", "print the key after a key, or the first",
+        "map getnext name flows", """\
+Exit status 1 after the last one.  A hash that has not got the key (any more)
+starts over with its first."""),
+    "delete": ("MAP key DATA", "remove an entry", "map delete name flows key src=10.0.0.1,port=443",
+        "Exit status 1 if there was none.  Entries of arrays can't be removed."),
+    "pin": ("MAP PATH", "give the map a name in a bpffs", "map pin id 5 /sys/fs/bpf/flows", """\
+The map then stays when no program and no process holds it; rm PATH ends that."""),
+    "peek": ("MAP", "print the value that pop would", "map peek name queue", ""),
+    "push": ("MAP value DATA", "add a value to a queue, stack or bloom filter",
+        "map push id 5 value 7", ""),
+    "enqueue": ("MAP value DATA", "as push", "map enqueue id 5 value 7", ""),
+    "pop": ("MAP", "remove a value from a queue or stack and print it", "map pop id 5", ""),
+    "dequeue": ("MAP", "as pop", "map dequeue id 5", ""),
+    "freeze": ("MAP", "forbid user space to change it, for good", "map freeze id 5", """\
+Programs still change it.  It can't be undone, and maps that are mapped writable
+can't be frozen."""),
+    "create": ("PATH type TYPE key SIZE value SIZE\n"
+        "           entries N [name NAME] [flags N] [inner_map MAP]", "make a map, pin it",
+        "create /sys/fs/bpf/h type hash key 4 value 8 entries 9", """\
+Sizes in bytes.  'inner_map' is for maps of maps: one like those they will hold.
+It takes CAP_BPF, or a --token."""),
+    "layout": ("MAP", "show offsets, holes, and Python that declares the types",
+        "map layout name flows", """\
+Key and value as the map's BTF or --key-type and --value-type have them."""),
+    "watch": ("MAP [once] [interval SECONDS]", "show the entries live, with rates",
+        "map watch id 5", """\
+The entries whose numbers change fastest come first; what changed is marked.
+The numbers of a per-CPU map are added up.  'once' prints one interval and ends.
+Into a pipe it prints one list an interval."""),
+    "hist": ("MAP [linear]", "draw a histogram", "map hist id 5", """\
+The key's last field is the slot, the value the count (added up over the CPUs);
+other fields of the key make a histogram each.  Slot n stands for 2^(n-1) up to
+2^n - 1; with 'linear' for n itself."""),
+    "save": ("MAP FILE", "write a capture, to be read with --from",
+        "map save name flows flows.capture", """\
+FILE holds the map's info, its BTF and every entry; it appears when it is whole.
+'--from FILE' stands for MAP in show, dump, lookup, layout and hist, anywhere."""),
+    "btf": ("offset TYPE.MEMBER | layout TYPE", "ask the kernel's BTF",
+        "btf offset task_struct.comm", """\
+offset: the byte at which a member lies; members of members with more dots,
+through pointers too: then an offset for each step.  layout: the type with
+offsets and holes, and Python that declares it.  --btf FILE asks another BTF."""),
+    "probe": ("", "tell what this kernel and these privileges allow", "-j probe", ""),
+    "demo": ("", "have the kernel fill a map and look it up", "demo", """\
+It makes two maps and a socket filter, sends three datagrams to itself and looks
+the counts up.  Nothing is left behind."""),
 }
+# fmt: on
 _SAME = {"list": "show", "enqueue": "push", "dequeue": "pop"}
+# Those that show keys or values.
+_SHOWING = frozenset("dump lookup getnext peek pop watch hist".split())
 _SILENT = frozenset(
     ("update", "delete", "pin", "push", "freeze", "create")
 )  # null in bpftool's JSON
-_OPTIONS_HELP = """\
+_WORDS_HELP = """\
   MAP   id N | name S | pinned PATH, or just N, S, /PATH
-  DATA  [hex] BYTE...   a word per byte: 10 0x0a, after hex: 0a
-        or typed        1234, -1, 10.0.0.1, 10.0.0.0/8, fe80::1, 02:00:00:00:00:01, text, the name of an enumerator,
-                        src=10.0.0.1,port=443 {"src": 1, "port": 2}
+  DATA  [hex] BYTE...  a word a byte: 10 0x0a 012; after hex: 0a, or 7f000001
+        or as the type has it: 1234, -1, 10.0.0.1, 10.0.0.0/8, fe80::1,
+        02:00:00:00:00:01, text, the name of an enumerator,
+        src=10.0.0.1,port=443 or src=10.0.0.1 port=443, {"src": 1, "port": 2}
+        A key names all its fields (of a union one), or rest=0 for those left.
+        A VALUE may hold blanks and commas (quote the word: 'comm=a b,c'), what
+        looks like ,NAME= only in quotes: comm='"a,b=c"',port=1
 
-  -j, --json     JSON as bpftool prints it     -p, --pretty  the same, indented     -f, --bpffs  -j show tells pins too
-  --hex          bytes, not decoded            --ndjson      decoded, one a line    --metrics    OpenMetrics text
-  --key-type T, --value-type T    for maps without BTF: u32, be16, char[16], "u64 count, u64 last_seen"
-  --from FILE    a capture instead of a map    --btf FILE    instead of the running kernel's
-  -B, --base-btf FILE    what the BTF of a module is split from, for --btf with its .ko
-  --token DIR    in a user namespace: the rights that the bpffs at DIR delegates
-  --trace        print every bpf(2) call       -h, --help    -V, --version
+What a word is: the first word behind key and value is DATA, whatever it is.
+DATA ends after as many bytes as the type has, after one word for a number,
+after the last NAME=VALUE, after JSON's last bracket; text of several words at
+'value' or at any, exist, noexist in full (quote what would be taken for them).
+Flags, cpu=N and options stand behind that.  '--' ends the options.
 
-exit status: 0 done, 1 failed or not found, 2 usage"""
+  -j, --json         JSON as bpftool prints it
+  -p, --pretty       the same, indented
+  -f, --bpffs        -j map show tells pins too
+  --ndjson           decoded JSON, an entry a line
+  --metrics          OpenMetrics text
+  --hex              bytes, not decoded
+  --key-type T, --value-type T
+                     for maps without BTF: u32, be16, char[16],
+                     "u64 count, u64 last_seen"
+  --from FILE        a capture instead of a map
+  --btf FILE         instead of the running kernel's
+  -B, --base-btf FILE
+                     what that of a module is split from, for --btf with its .ko
+  --token DIR        in a user namespace: the rights that the bpffs delegates
+  --trace            print every bpf(2) call to stderr
+  -h, --help         after a command: what it does, in full
+  -V, --version
+
+Exit status: 0 done, 1 failed or not found, 2 usage."""
 
 
 class _UsageError(Exception):
@@ -7630,8 +7678,32 @@ class _Miss(Exception):
     """What was asked for is not there: what to tell people, what bpftool's JSON says."""
 
 
+def _stands_for(word, *names):
+    """Return the first of the names that a word is, or begins; None if it is none of them."""
+    if word in names:
+        return word
+    return next((name for name in names if word and name.startswith(word)), None)
+
+
+_MAP_WORDS = ("id", "name", "pinned")
+_FLAG_WORDS = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
+# What can stand after MAP in the commands that take DATA; from there on the words are _Given's.
+_CLAUSES = {
+    "lookup": ("key",),
+    "getnext": ("key",),
+    "delete": ("key",),
+    "push": ("value",),
+    "enqueue": ("value",),
+    "update": ("key", "value") + tuple(_FLAG_WORDS),
+}
+
+
 class _Options:
-    """A command line: its options as attributes, and .words, which commands take from the front."""
+    """A command line: its options as attributes, and its words.
+
+    Commands take .words from the front.  .data is what stands after MAP from the first "key",
+    "value" or flag on: there the map's types tell what a word is.
+    """
 
     FLAGS = {
         "-j": "json",
@@ -7665,38 +7737,68 @@ class _Options:
         "-B": "base_btf",
         "--token": "token",
     }
+    # What may still be said behind DATA; the others would come too late there.
+    LATE = frozenset("json pretty bpffs hex ndjson metrics same key_type value_type".split())
 
     def __init__(self, words):
-        self.words, given = (
-            [],
-            iter(
-                [
-                    one
-                    for word in words
-                    for one in (
-                        ["-" + letter for letter in word[1:]]
-                        if word[:1] == "-" and word[1:].isalpha()
-                        else [word]
-                    )
-                ]
-            ),
-        )
+        self.words, self.data, ended = [], [], False
+        self.unfinished = ""  # what ends the JSON that was begun, should it break off
         for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
             setattr(self, name, None)
-        for word in given:
-            option, sign, value = word.partition("=")
-            if option in self.VALUES:
-                value = value if sign else next(given, None)
-                if value is None:
-                    raise _UsageError("%s wants a value" % word)
-                setattr(self, self.VALUES[option], value)
-            elif word in self.FLAGS:
-                setattr(self, self.FLAGS[word], True)
-            elif word[:2] == "--" or word[:1] == "-" and word[1:2].isalpha():
-                raise _UsageError("unknown option %s" % word)
+        rest = list(words)
+        while rest:
+            if ended or not self.is_option(rest[0]):
+                self.words.append(rest.pop(0))
+                if self._data_follows(rest):
+                    self.data = [self.words.pop()] + rest
+                    break
+            elif rest[0] == "--":
+                ended = rest.pop(0)
             else:
-                self.words.append(word)
+                self.option(rest)
+        self.ended = bool(ended)
+
+    def is_option(self, word):
+        """Whether a word is an option; after id, name and pinned only one that there is."""
+        if word[:1] != "-" or not (word[1:2].isalpha() or word[1:2] == "-"):
+            return False
+        argument = self.words and self.words[-1] in _MAP_WORDS
+        return not argument or word == "--" or self.sets(word) is not None
+
+    def sets(self, word):
+        """Return the attributes that an option sets, None if there is none such; -jp is -j -p."""
+        option = word.partition("=")[0]
+        if option in self.VALUES:
+            return [self.VALUES[option]]
+        short = word[:1] == "-" and word[1:].isalpha()
+        names = [self.FLAGS.get(one) for one in (["-" + c for c in word[1:]] if short else [word])]
+        return None if None in names else names
+
+    def option(self, words):
+        """Take an option from the front of words, and its value."""
+        word = words.pop(0)
+        names, (option, sign, value) = self.sets(word), word.partition("=")
+        if names is None:
+            known = [one for one in list(self.FLAGS) + list(self.VALUES) if one[:2] == "--"]
+            raise _UsageError(_unknown("option " + word, word, known))
+        if option in self.VALUES and not sign and not words:
+            raise _UsageError("%s wants a value" % word)
+        if option in self.VALUES:
+            setattr(self, names[0], value if sign else words.pop(0))
+            return
+        for name in names:
+            setattr(self, name, True)
         self.json = self.json or self.pretty
+
+    def _data_follows(self, following):
+        """Whether the words so far are a command, MAP, and "key", "value" or a flag."""
+        words = self.words[1:] if _is_map(self.words[0]) else self.words
+        clauses = _CLAUSES.get(_command_name(words[0])) if words else None
+        if not clauses:
+            return False
+        ahead = [word for word in following[:3] if not self.is_option(word)]
+        length = 0 if self.file else _map_length(words[1:] + ahead, _opens(clauses))
+        return len(words) == length + 2 and _stands_for(words[-1], *clauses) is not None
 
     def text(self, thing):
         import json
@@ -7734,21 +7836,38 @@ class _Options:
     def view(self, mode=None, rest=0):
         """Take the words of a map or, with no mode, the capture; return its View.  rest words may follow, None: any."""
         types = [self.key_type, self.value_type]
-        spec = self.take("a map: id N, name S, pinned PATH") if self.file is None else ""
-        kind = next(
-            (kind for kind in ("id", "name", "pinned") if spec and kind.startswith(spec)), None
-        )
-        if kind and (kind == spec or self.words and not self.words[0].startswith(("k", "v"))):
-            spec = kind + " " + self.take("what follows '%s'" % kind)
-        self.end(rest)
-        if not spec and mode:
+        if self.file is not None and mode:
             raise _UsageError("this takes a map, not a capture")
-        return View(
-            open_map(spec, bytes, bytes, mode=mode or "r", token=self.token)
-            if spec
-            else Capture.load(self.file),
-            *types,
-        )
+        if self.file is not None:
+            self.end(rest)
+            return View(Capture.load(self.file), *types)
+        if not self.words or not self.words[0]:
+            raise _UsageError("a map: id N, name S, pinned PATH is needed")
+        length = _map_length(self.words, lambda after: rest is None or len(after) == rest)
+        self.map, self.words = self.words[:length], self.words[length:]
+        self.end(rest)
+        view = View(_open_words(self.map, mode or "r", self.token), *types)
+        if self.command in _SHOWING and not self.hex and None in types:
+            self._tell_why_untyped(view)
+        return view
+
+    def _tell_why_untyped(self, view):
+        """Say in a line why keys and values come as bytes, although the map has BTF."""
+        info = view.info
+        if (info.btf_id or info.btf_vmlinux_value_type_id) and not view.source.btf:
+            why = _one_line(view.source._no_btf)
+            sys.stderr.write("bpflookup: the map's types are missing: %s\n" % why)
+
+    def given(self, view):
+        """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
+        before = self.key_type, self.value_type
+        if self.words:
+            raise _UsageError("'key' or 'value' is needed, not '%s'" % self.words[0])
+        given = _Given(self, view)
+        if (self.key_type, self.value_type) != before:
+            view = View(view.source, self.key_type, self.value_type)
+            given = _Given(self, view)
+        return view, given
 
     def views(self):
         """Take the words of a map; return a View of each map that has the name."""
@@ -7757,11 +7876,20 @@ class _Options:
         except AmbiguousName as several:
             if self.ndjson or self.metrics:
                 raise
-            found = []
-            for map_id in several.ids:
-                self.words[:] = ["id", str(map_id)]
+            return self._views_of(several.ids)
+
+    def _views_of(self, ids):
+        """Return a View of each map that is still there."""
+        found, gone = [], None
+        for map_id in ids:
+            self.words[:] = ["id", str(map_id)]
+            try:
                 found.append(self.view())
-            return found
+            except MapNotFound as error:
+                gone = error
+        if gone and not found:
+            raise gone
+        return found
 
     def take(self, what, keyword=None):
         """Take the next word, which is what; keyword, if given, is that word and may be shortened."""
@@ -7775,13 +7903,98 @@ class _Options:
             raise _UsageError("unexpected '%s'" % self.words[rest])
 
 
+def _is_map(word):
+    """Whether a word is "map", which may be left out, or begins it; "m" is no command."""
+    return word not in _COMMANDS and _stands_for(word, "map") is not None
+
+
+def _command_name(word):
+    return _stands_for(word, *_COMMANDS)
+
+
+def _opens(clauses):
+    """Return what tells whether words can follow MAP: none, or those of a clause."""
+    return lambda words: not words or _stands_for(words[0], *clauses) is not None
+
+
+def _map_length(words, can_follow):
+    """Return how many of the first words are MAP: 2 for "id N", "name S", "pinned PATH", else 1.
+
+    A shortened "n" may be a map's own name: it is that where what stands behind "n S" can't follow.
+    """
+    kind = _stands_for(words[0], *_MAP_WORDS) if words else None
+    if kind == words[0] if words else False:
+        return min(2, len(words))
+    return 2 if kind and words[1:] and can_follow(words[2:]) else min(1, len(words))
+
+
+def _open_words(words, mode="r", token=None):
+    """Return the Map that MAP names, of bytes.  A path is taken as it is, blanks and all."""
+    kind, which = _stands_for(words[0], *_MAP_WORDS) if words[1:] else None, words[-1]
+    if words == [kind] or words[0] in _MAP_WORDS and not words[1:]:
+        raise _UsageError("what follows '%s' is needed" % words[0])
+    if kind is None:
+        bare = {"/" in which: "pinned", which.isdecimal(): "id"}
+        kind = bare.get(True, "name")
+    if not which or kind == "id" and not which.isdecimal():
+        raise _UsageError("'%s %s': a map is id N, name S or pinned PATH" % (kind, which))
+    if kind == "id":
+        return Map.from_id(int(which), bytes, bytes, mode=mode)
+    if kind == "pinned":
+        return Map.from_pin(which, bytes, bytes, mode=mode, token=token)
+    try:
+        return Map.from_name(which, bytes, bytes, mode=mode)
+    except MapNotFound as missing:
+        near = _nearest(which, {info.name for info in maps() if info.name})
+        missing.hint = "is it %s?" % " or ".join(map(repr, near)) if near else missing.hint
+        raise
+
+
+def _unknown(what, word, names):
+    """Return the message that what is unknown, and which of the names its word was meant for."""
+    near = _nearest(word, names)
+    return "unknown %s%s" % (what, "; is it %s?" % " or ".join(near) if near else "")
+
+
+def _nearest(word, names):
+    """Return those of the names that are nearly a word, at most three."""
+    meant = _folded(word.replace("@", "AT_"))  # bpftrace's maps
+    found = [name for name in names if _folded(name) == meant[:15]]
+    if not found and meant:
+        found = [name for name in names if meant in _folded(name)]
+    if not found:
+        try:
+            import difflib
+        except ImportError:  # a bare system
+            return []
+        found = difflib.get_close_matches(word, names, 3, 0.7)
+    return sorted(found)[:3]
+
+
+def _folded(name):
+    return name.lower().replace("-", "_")
+
+
+class _Closed:
+    """Standard output that was closed when we started: no harm until something is written."""
+
+    failure = None
+
+    def write(self, text):
+        self.failure = self.failure or OSError(errno.EBADF, "it is closed")
+        raise self.failure
+
+    def flush(self):
+        if self.failure:
+            raise self.failure
+
+    def isatty(self):
+        return False
+
+
 def main(argv=None):
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
-    for name in ("stdout", "stderr"):  # closed by who started us
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
-    if hasattr(sys.stdout, "reconfigure"):  # 3.7; a map's name may hold what LANG=C cannot print
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     options = None
     try:
         options = _Options(sys.argv[1:] if argv is None else argv)
@@ -7791,57 +8004,114 @@ def main(argv=None):
     except _Miss as miss:
         return _complain(options, miss.args[0], 1, miss)
     except BrokenPipeError:  # the reader has gone: nothing is left to say, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 1
     except KeyboardInterrupt:
         return 130
     except _UsageError as error:
         return _complain(options, "%s (see --help)" % error, 2)
-    except (
-        BPFError,
-        OSError,
-        ValueError,
-        OverflowError,
-        ImportError,
-    ) as error:  # a bare system may lack json
-        return _complain(options, error, 1)
+    except (BPFError, OSError, ValueError, OverflowError, ImportError) as error:
+        return _complain(options, error, 1)  # ImportError: a bare system may lack json
 
 
-def _complain(options, message, status, miss=None):
+def _prepare_streams():
+    if sys.stdout is None:
+        sys.stdout = _Closed()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+    if hasattr(sys.stdout, "reconfigure"):  # 3.7; a map's name may hold what LANG=C cannot print
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _give_up_stdout():
+    """Let what could not be written be forgotten, or Python would complain once more at exit."""
     try:
-        if options and options.json and not isinstance(message, ImportError):
-            options.put(miss.args[1] if miss else {"error": str(message)})
-            sys.stdout.flush()
-        if not miss or not options.json:
-            sys.stderr.write("bpflookup: %s\n" % message)
+        if isinstance(sys.stdout, _Closed):
+            sys.stdout = open(os.devnull, "w")
+        else:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (AttributeError, OSError, ValueError):  # no file, or closed
+        pass
+
+
+def _complain(options, problem, status, miss=None):
+    """Tell a problem, in one line and as JSON where that is asked for; return the exit status."""
+    told = False
+    try:
+        if options and options.json:
+            told = _complain_in_json(options, problem, miss)
+        sys.stdout.flush()
+    except OSError as failure:  # a full disk, a closed descriptor
+        _give_up_stdout()
+        problem, status, told = failure, 1, False
+    try:
+        if not miss or not told:
+            sys.stderr.write("bpflookup: %s\n" % _one_line(_problem_text(problem)))
     except OSError:  # nobody can be told
         pass
     return status
 
 
+def _complain_in_json(options, problem, miss):
+    """Print a problem as JSON, or only end what was begun; return whether that tells a miss."""
+    if options.unfinished:
+        sys.stdout.write(options.unfinished + "\n")
+        return False
+    try:
+        options.put(miss.args[1] if miss else {"error": _problem_text(problem)})
+    except ImportError:
+        return False
+    return True
+
+
+def _problem_text(problem):
+    """Return what an error says; of the system's own ones without the number."""
+    if not isinstance(problem, OSError) or isinstance(problem, BPFError):
+        return str(problem)
+    # what has no name is what we write to
+    name = "standard output" if problem.filename is None else os.fsdecode(problem.filename)
+    return "%s: %s" % (name, problem.strerror or problem)
+
+
+def _one_line(text):
+    """Return the first line of a text, what can't be printed escaped."""
+    line = text.split("\n")[0]
+    if line.isprintable():
+        return line
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in line
+    )
+
+
 def _run(options):
-    words = options.words
     if options.version:
         return print("bpflookup %s" % __version__)
-    if words and words[0] and words[0] not in _COMMANDS and "map".startswith(words[0]):
-        words.pop(0)
-    word = words.pop(0) if words else "help" if options.help else ""
-    name = (
-        word
-        if word in _COMMANDS
-        else next((name for name in _COMMANDS if word and name.startswith(word)), None)
-    )
-    if name is None:
-        raise _UsageError("unknown command '%s'" % word if word else "a command is needed")
+    name = _take_command(options)
     if options.help and name != "help":
-        words[:], name = [name], "help"
-    command = globals()["_" + _SAME.get(name, name)]
+        options.words[:], name = [name], "help"
+    options.command = _SAME.get(name, name)
     with trace() if options.trace else _Nothing():
         options.token = options.token and create_token(options.token)
-        status = command(options)
-    if name in _SILENT and options.json:
+        status = globals()["_" + options.command](options)
+    if options.command in _SILENT and options.json:
         options.put(None)
     return status
+
+
+def _take_command(options):
+    """Take the name of the command from the front, whole."""
+    words = options.words
+    if words and _is_map(words[0]):
+        words.pop(0)
+    if not words and options.help:
+        return "help"
+    word = words.pop(0) if words else ""
+    if not word:
+        raise _UsageError("a command is needed")
+    name = _command_name(word)
+    if name is None:
+        raise _UsageError(_unknown("command '%s'" % word, word, _COMMANDS))
+    return name
 
 
 class _Nothing:
@@ -7853,57 +8123,71 @@ class _Nothing:
 
 
 def _help(options):
-    if not options.words:
-        lines = ["  %-12s %s" % (name, text) for name, (_, text, _) in _COMMANDS.items()]
-        return print(
-            "usage: bpflookup.py [OPTION]... [map] COMMAND ...    (COMMAND -h: its usage)\n\n%s\n\n%s"
-            % ("\n".join(lines), _OPTIONS_HELP)
-        )
-    name = options.words[0]
+    name = options.words[0] if options.words else None
+    if name is None:
+        print("usage: %s [OPTION]... [map] COMMAND ...\n" % _program())
+        for name, (_, text, _, _) in _COMMANDS.items():
+            print("  %-9s %s" % (name, text))
+        return print("\nCOMMAND -h tells more of one.\n\n%s" % _WORDS_HELP)
     if name not in _COMMANDS:
-        raise _UsageError("unknown command '%s'" % name)
-    return print(
-        "usage: bpflookup.py [OPTION]... %s %s\n%s\nfor example: bpflookup.py %s\n\n%s"
-        % ((name,) + _COMMANDS[name] + (_OPTIONS_HELP,))
-    )
+        raise _UsageError(_unknown("command '%s'" % name, name, _COMMANDS))
+    usage, text, example, _ = _COMMANDS[name]
+    _, same, _, more = _COMMANDS[_SAME.get(name, name)]
+    text = text if text == same else "%s: %s" % (text, same)
+    print(("usage: %s [OPTION]... %s %s" % (_program(), name, usage)).rstrip())
+    print("%s%s.\n%s" % (text[0].upper(), text[1:], more and "\n%s\n" % more))
+    print("for example: %s %s" % (_program(), example))
+    return print("%s --help tells what MAP and DATA are, and all options." % _program())
+
+
+def _program():
+    """Return the name that we were called by; where that tells nothing, the file's."""
+    name = os.path.basename(sys.argv[0] if sys.argv else "")
+    known = name not in ("", "-", "-c") and __name__ == "__main__" or name.startswith("bpflookup")
+    return name if known else "bpflookup.py"
 
 
 def _show(options):
     views = options.views() if options.words or options.file else []
     infos = [view.info for view in views] or list(maps())
+    for view in views:  # we are no user of it
+        if isinstance(view.source, Map):
+            view.source.close()
     pinned = pins() if not options.file and (options.bpffs or not options.json) else {}
     if options.json:
-        shown = [_info_json(info, pinned.get(info.id)) for info in infos]
+        # bpftool tells of each map where it is pinned as soon as any is
+        shown = [_info_json(info, pinned.get(info.id, []) if pinned else None) for info in infos]
         return options.put(shown[0] if len(views) == 1 else shown)
     for info in infos:
-        known = _info_json(info)
         used = users(info.id) if views and not options.file else {}
-        print(_headline(info))
-        words = (
-            "bytes_key",
-            "bytes_value",
-            "max_entries",
-            "bytes_memlock",
-            "owner_prog_type",
-            "btf_id",
-            "frozen",
-        )
-        print(
-            "\t"
-            + "  ".join(
-                "%s %s" % (word.replace("bytes_", ""), known[word])
-                for word in words
-                if word in known
-            )
-        )
-        for what, things in (
-            ("pinned", pinned.get(info.id)),
-            ("programs", used.get("progs")),
-            ("processes", used.get("pids")),
-        ):
-            if things:
-                print("\t%s %s" % (what, ", ".join(things)))
+        _show_one(info, pinned.get(info.id), used)
     return None
+
+
+# What a map's second line tells, in bpftool's names for it.
+_SHOWN_NUMBERS = (
+    "bytes_key",
+    "bytes_value",
+    "max_entries",
+    "bytes_memlock",
+    "owner_prog_type",
+    "btf_id",
+    "frozen",
+)
+
+
+def _show_one(info, pinned, used):
+    """Print what people want to know of a map."""
+    known = _info_json(info)
+    numbers = ["%s %s" % (word, known[word]) for word in _SHOWN_NUMBERS if word in known]
+    print("%s\n\t%s" % (_headline(info), "  ".join(numbers).replace("bytes_", "")))
+    for what, things in (
+        ("pinned", pinned),
+        ("programs", used.get("progs")),
+        ("processes", used.get("pids")),
+    ):
+        if things:
+            print("\t%s %s" % (what, ", ".join(things)))
 
 
 def _headline(info):
@@ -7913,7 +8197,8 @@ def _headline(info):
 
 def _info_json(info, pinned=None):
     """Return a map's info as bpftool names it, without what the kernel does not tell."""
-    owner = info.owner_prog_type
+    owned = info.type == BPF_MAP_TYPE_PROG_ARRAY  # newer kernels tell it of others too
+    owner = info.owner_prog_type if owned else None
     known = {
         "id": info.id,
         "type": map_type_name(info.type),
@@ -7924,7 +8209,7 @@ def _info_json(info, pinned=None):
         "max_entries": info.max_entries,
         "bytes_memlock": info.memlock,
         "owner_prog_type": owner and dict(enumerate(_PROG_TYPES)).get(owner, owner),
-        "owner_jited": info.owner_jited,
+        "owner_jited": info.owner_jited if owned else None,
         "frozen": None if info.frozen is None else int(info.frozen),
         "btf_id": info.btf_id or None,
         "pinned": pinned,
@@ -7932,75 +8217,184 @@ def _info_json(info, pinned=None):
     return {name: value for name, value in known.items() if value is not None}
 
 
-# Those of whose indices bpftool says that there is no entry.
-_HOLED_TYPES = frozenset(
+# Arrays of descriptors: bpftool tells of each index what its lookup said, which may be an error.
+_DESCRIPTOR_ARRAYS = frozenset(
     (
+        BPF_MAP_TYPE_PERF_EVENT_ARRAY,
+        BPF_MAP_TYPE_CGROUP_ARRAY,
         BPF_MAP_TYPE_DEVMAP,
         BPF_MAP_TYPE_SOCKMAP,
         BPF_MAP_TYPE_CPUMAP,
+        BPF_MAP_TYPE_XSKMAP,
         BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
     )
 )
 
 
-def _dump(options):
-    views = options.views()
-    for view in views:
-        if views[1:]:  # each with a head, then
-            known, first = _info_json(view.info), view is views[0]
-            head = {name: known[name] for name in ("id", "type", "name", "flags")}
-            print(
-                ("[" if first else ",") + options.text(head).rstrip("}\n ") + ',"elements":'
-                if options.json
-                else "\n" * (not first) + _headline(view.info)
-            )
-        _dump_one(options, view)
-        if views[1:] and options.json:
-            print("}]" if view is views[-1] else "}")
+class _Unread:
+    """What a dump has in place of an entry whose value can't be read: .key, .text of the errno."""
+
+    def __init__(self, key, code):
+        self.key, self.code, self.text = key, code, os.strerror(code)
 
 
-def _dump_one(options, view):
-    if options.json:
-        _dump_json(options, view)
+def _entries(view):
+    """Yield (key, value) of a map whose values are looked up one by one; _Unread where that fails."""
+    source, info = view.source, view.info
+    if info.type in _DESCRIPTOR_ARRAYS:
+        there = None if isinstance(source, Map) else {pair[0]: pair for pair in view.entries()}
+        for index in range(info.max_entries):
+            key = index.to_bytes(info.key_size, source.order)
+            found = _looked_up(source, key) if there is None else there.get(key)
+            yield _Unread(key, errno.ENOENT) if found is None else found
         return
-    count = 0
-    for text in options.form_of(view)(_counted(view)):
-        print(text)
-    count = view.count
-    if not options.ndjson and not options.metrics:
-        print("Found %d element%s" % (count, "" if count == 1 else "s"))
+    seen = set()
+    try:
+        for key, value in view.entries():
+            seen.add(key)
+            yield key, value
+    except SyscallError:  # one lookup's, or that of a type without next key: then it comes again
+        yield from _walked(source, seen)
 
 
-def _counted(view):
-    """Yield the chunks of a view, and count their entries in view.count."""
+def _walked(source, seen):
+    """Yield (key, value) or _Unread of the keys that were not seen, a lookup each."""
+    key, steps = source.next_key(), 0
+    while key is not None and steps <= 20 * source.max_entries + 1000:
+        if key not in seen:
+            seen.add(key)
+            found = _looked_up(source, key)
+            if found is not None:
+                yield found
+        key, steps = source.next_key(key), steps + 1
+
+
+def _looked_up(source, key):
+    """Return (key, value), an _Unread, or None where there is no such key."""
+    try:
+        value = source.get(key)
+    except SyscallError as error:
+        return _Unread(key, error.errno)
+    return None if value is None else (key, value)
+
+
+def _runs(view):
+    """Yield chunks of entries and, between them, an _Unread for each that can't be read; count in view.count."""
     view.count, progress = 0, _Progress(view.info)
-    for chunk in view.chunks():
-        if chunk[2]:
-            view.count += chunk[2]
+    for run in _unbroken_runs(view):
+        if not isinstance(run, _Unread):
+            if not run[2]:
+                continue
+            view.count += run[2]
             progress.show(view.count)
-            yield chunk
+        yield run
     progress.end()
 
 
-def _dump_json(options, view):
-    """Print a map as bpftool's JSON has it: an array, whole whatever happens."""
-    between = "["
-    for text in _json_parts(view):
-        sys.stdout.write(between)
-        options.put_text(text, "") if not options.pretty else sys.stdout.write(text)
-        between = ","
-    print("]" if between == "," else "[]")
-
-
-def _json_parts(view):
-    if view.info.type not in _HOLED_TYPES:
-        for text in view.bpftool(_counted(view)):
-            yield text
+def _unbroken_runs(view):
+    info = view.info
+    by_one = info.key_size and info.type not in _BATCH_TYPES and isinstance(view.source, Map)
+    if not by_one and info.type not in _DESCRIPTOR_ARRAYS:
+        yield from view.chunks()
         return
-    there = dict(view.entries())
-    for index in range(view.info.max_entries):
-        key = index.to_bytes(4, view.source.order)
-        yield view.bpftool_entry(key, there.get(key, errno.ENOENT))
+    run = []
+    try:
+        for entry in _entries(view):
+            if isinstance(entry, tuple):
+                run.append(entry)
+            if run and (len(run) == _CHUNK_ENTRIES or isinstance(entry, _Unread)):
+                yield view.chunk_of(run)
+                run = []
+            if isinstance(entry, _Unread):
+                yield entry
+    except BPFError:  # what was read is handed out first
+        if run:
+            yield view.chunk_of(run)
+        raise
+    if run:
+        yield view.chunk_of(run)
+
+
+def _dump(options):
+    views = options.views()
+    _hint_at_json(options, views[0])
+    if not views[1:]:
+        return _dump_one(options, views[0])
+    for view in views:  # each with a head, then
+        first, last = view is views[0], view is views[-1]
+        known = _info_json(view.info)
+        head = {name: known[name] for name in ("id", "type", "name", "flags")}
+        if options.json:
+            start = options.text(head).rstrip("}\n ") + ',"elements":'
+            print(("[" if first else ",") + start)
+        else:
+            print("\n" * (not first) + _headline(view.info))
+        _dump_one(options, view, "}]")
+        if options.json:
+            print("}]" if last else "}")
+    return None
+
+
+def _hint_at_json(options, view):
+    """Tell who pipes a map with BTF into jq, as bpftool's plain dump can be, what to ask for."""
+    asked = options.json or options.ndjson or options.metrics or options.hex
+    if asked or options.file or not view.source.btf:
+        return
+    try:
+        terminal = os.isatty(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):  # no file: a caller of main
+        return
+    if not terminal:
+        sys.stderr.write("bpflookup: this is the form for people; -j prints bpftool's JSON\n")
+
+
+def _dump_one(options, view, closing=""):
+    """Print the entries of a map; closing: what ends the JSON around it."""
+    if options.json:
+        _dump_json(options, view, closing)
+        return
+    for text in options.form_of(view)(_readable(options, view)):
+        print(text)
+    if not options.ndjson and not options.metrics:
+        print("Found %d element%s" % (view.count, "" if view.count == 1 else "s"))
+
+
+def _readable(options, view):
+    """Yield the chunks of a view, and print what can't be read."""
+    for run in _runs(view):
+        if not isinstance(run, _Unread):
+            yield run
+        elif run.code == errno.ENOENT or options.metrics:
+            continue
+        elif options.ndjson:
+            key = view.key_layout.reader("json").one(run.key)
+            print('{"key":%s,"error":%s}' % (key, options.text(run.text)))
+        else:
+            why = errno_name(run.code) if run.code == ENOTSUPP else run.text
+            line = "key: %s  value: <%s>" if options.hex else "%s: <%s>"
+            print(line % (_key_text(options, view, run.key), why))
+
+
+def _dump_json(options, view, closing):
+    """Print the entries of a map as bpftool's JSON has them: an array that ends whatever happens."""
+    between, options.unfinished = "[", "[]" + closing
+    for run in _runs(view):
+        if isinstance(run, _Unread):
+            words = (options.text(_hex_list(run.key)), options.text(run.text))
+            texts = ['{"key":%s,"value":{"error":%s}}' % words]
+        else:
+            texts = view.bpftool([run])
+        for text in texts:
+            sys.stdout.write(between)
+            options.put_text(text, "")
+            between, options.unfinished = ",", "]" + closing
+    print("]" if between == "," else "[]")
+    options.unfinished = ""
+
+
+def _hex_list(raw):
+    """Return bytes as bpftool's JSON has them."""
+    return ["0x%02x" % byte for byte in raw]
 
 
 def _indented(text):
@@ -8025,86 +8419,144 @@ def _indented(text):
 
 
 def _lookup(options):
-    view = options.view(rest=None)
-    if not view.info.key_size:
+    view, given = options.given(options.view())
+    if not view.info.key_size and given.key is None:
         return _show_peeked(options, view, view.source.peek)
-    key = _key(options, view)
-    options.end()
+    key = _key(given)
     value = dict(view.entries()).get(key) if options.file else view.source.get(key)
     if value is None:
-        raise _Miss("no such key: %s" % _hex(key), None)
+        raise _Miss(given.missed(key), None)
     options.put_entry(view, key, value)
 
 
 def _getnext(options):
-    view = options.view("r", None)
-    key = _key(options, view) if options.words else None
-    options.end()
+    view, given = options.given(options.view("r"))
+    key = None if given.key is None else _key(given)
     following = view.source.next_key(key)
     if following is None:
-        raise _Miss("no next key", {"error": "can't get next key: No such file or directory"})
-    shown = lambda raw: (
-        raw
-        and (
-            ["0x%02x" % byte for byte in raw]
-            if options.json
-            else _hex(raw)
-            if options.hex
-            else view.key_layout.reader("words").one(raw)
+        what = "the map is empty" if key is None else "no key follows: it was the last"
+        raise _Miss(
+            "no next key; " + what, {"error": "can't get next key: No such file or directory"}
         )
-    )
     if options.json:
-        return options.put({"key": shown(key), "next_key": shown(following)})
-    return print("key: %s\nnext key: %s" % (shown(key), shown(following)))
+        shown = key and _hex_list(key)
+        return options.put({"key": shown, "next_key": _hex_list(following)})
+    if key is not None:
+        print("key: %s" % _key_text(options, view, key))
+    return print("next key: %s" % _key_text(options, view, following))
+
+
+def _key_text(options, view, key):
+    """Return a key in words or, with --hex, in hex."""
+    return _hex(key) if options.hex else view.key_layout.reader("words").one(key)
 
 
 def _update(options):
-    view = options.view(
-        "rw" if any(word.startswith("cpu=") for word in options.words) else "w", None
-    )
-    key = _key(options, view) if view.info.key_size else None
-    options.take("'value'", "value")
-    words, flags = options.words, {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
-    flag = [flags[name] for name in flags if words[1:] and name.startswith(words[-1])]
-    flag = flag[0] if flag and words.pop() else BPF_ANY
-    cpu = words.pop()[4:] if words and words[-1].startswith("cpu=") else None
-    if view.info.type in _FD_VALUE_TYPES and words and words[0] in ("id", "pinned", "name", "tag"):
-        held = (_open_program if view.info.type == BPF_MAP_TYPE_PROG_ARRAY else open_map)(
-            " ".join(words)
-        )
-        value = held.fileno().to_bytes(view.info.value_size, sys.byteorder)
+    one_cpu = any(word.startswith("cpu=") for word in options.data)
+    view, given = options.given(options.view("rw" if one_cpu else "w"))
+    key = _key(given) if view.info.key_size else None
+    if given.value is None:
+        raise _UsageError("'value' is needed")
+    at = None if given.cpu is None else _slot_of(view, given.cpu)
+    value, flag = _whole_value(options, view, given, key, at), given.flag or BPF_ANY
+    if at is not None:
+        _update_cpu(view, at, key, value, flag)
+    elif key is None:
+        view.source.push(value, flag)
     else:
-        value = _data(words, view.value_layout, "value", view)
-    if cpu is not None:
-        if not cpu.isdecimal() or int(cpu) not in view.cpus:
-            raise _UsageError(
-                "cpu=%s is none of this map's: %s" % (cpu, " ".join(map(str, view.cpus)))
-            )
-        try:  # 7.0; before, what other CPUs add meanwhile is lost
-            return view.source.update(key, value, flag | BPF_F_CPU | int(cpu) << 32)
-        except SyscallError:
-            pass
-        values = view.source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
-        values[view.cpus.index(int(cpu))], value = value, values
-    view.source.push(value, flag) if key is None else view.source.update(key, value, flag)
+        view.source.update(key, value, flag)
+
+
+def _whole_value(options, view, given, key, at):
+    """Return the bytes to store, of the fields that were not named those that are there.
+
+    at is the slot of the one CPU that is meant.  Where all are, each keeps its own: then it is a list.
+    """
+    try:
+        return _value(given)
+    except _UsageError as incomplete:
+        if key is None or not _names_fields(given.value, view.value_layout):
+            raise
+        stored = _stored(options, view, key)
+        if stored is None:
+            hint = "%s; there is no entry whose other fields could stay" % incomplete
+            raise _UsageError(hint if "not given" in str(incomplete) else incomplete) from None
+    if at is not None:
+        return _data(given.value, view, "value", stored[at])
+    if isinstance(stored, list):
+        return [_data(given.value, view, "value", one) for one in stored]
+    return _data(given.value, view, "value", stored)
+
+
+def _stored(options, view, key):
+    """Return the value that is there, None if there is none; read by a descriptor of its own."""
+    with _open_words(options.map, "r", options.token) as reader:
+        if reader.id != view.source.id:
+            raise ValueError("another map has taken the place of %s" % view.info._about)
+        return reader.get(key)
+
+
+def _names_fields(words, found):
+    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out."""
+    text = isinstance(found, Array) and _is_text(found)
+    return not text and bool(words) and (words[0][:1] == "{" or "=" in words[0])
+
+
+def _slot_of(view, cpu):
+    """Return which of a value's slots is a CPU's."""
+    if not cpu.isdecimal() or int(cpu) not in view.cpus:
+        known = " ".join(map(str, view.cpus))
+        raise _UsageError("cpu=%s is none of this map's: %s" % (cpu, known))
+    return view.cpus.index(int(cpu))
+
+
+def _update_cpu(view, at, key, value, flag):
+    """Store one CPU's value."""
+    try:  # 7.0; before, what other CPUs add meanwhile is lost
+        view.source.update(key, value, flag | BPF_F_CPU | view.cpus[at] << 32)
+        return
+    except SyscallError:
+        pass
+    values = view.source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
+    values[at] = value
+    view.source.update(key, values, flag)
+
+
+def _key(given):
+    """Return the bytes of the key that was given."""
+    if given.key is None:
+        raise _UsageError("'key' is needed")
+    return _data(given.key, given.view, "key")
+
+
+def _value(given):
+    """Return the bytes of the value that was given, of a map of maps or programs its descriptor."""
+    info, words = given.view.info, given.value
+    kind = words and _held(info.type, words)
+    if not kind or len(words) != 2:
+        return _data(words, given.view, "value")
+    is_program = info.type == BPF_MAP_TYPE_PROG_ARRAY
+    given.held = (  # open until the map has been told
+        _open_program("%s %s" % (kind, words[1])) if is_program else _open_words([kind, words[1]])
+    )
+    return given.held.fileno().to_bytes(info.value_size, sys.byteorder)
 
 
 def _push(options):
-    view = options.view("w", None)
-    options.take("'value'", "value")
-    view.source.push(_data(options.words, view.value_layout, "value", view))
+    view, given = options.given(options.view("w"))
+    if given.value is None:
+        raise _UsageError("'value' is needed")
+    view.source.push(_data(given.value, view, "value"))
 
 
 def _delete(options):
-    view = options.view("w", None)
-    key = _key(options, view)
-    options.end()
+    view, given = options.given(options.view("w"))
+    key = _key(given)
     try:
         view.source.delete(key)
     except KeyNotFound:
-        raise _Miss(
-            "no such key: %s" % _hex(key), {"error": "delete failed: No such file or directory"}
-        ) from None
+        told = {"error": "delete failed: No such file or directory"}
+        raise _Miss(given.missed(key), told) from None
 
 
 def _show_peeked(options, view, take):
@@ -8134,46 +8586,49 @@ def _freeze(options):
     options.view("w").source.freeze()
 
 
+# word of create -> what Map.create calls it
+_SETTINGS = {
+    "type": "map_type",
+    "key": "key_size",
+    "value": "value_size",
+    "entries": "max_entries",
+    "name": "name",
+    "flags": "flags",
+    "inner_map": "inner",
+}
+
+
 def _create(options):
-    path, settings, types = (
-        options.take("a path in a bpffs"),
-        {},
-        {name: one for one, name in _MAP_TYPE_NAMES.items()},
-    )
+    path, settings = options.take("a path in a bpffs"), {}
     while options.words:
         word = options.words.pop(0)
-        name = next(
-            (
-                name
-                for name in ("type", "key", "value", "entries", "name", "flags", "inner_map")
-                if name.startswith(word)
-            ),
-            word,
-        )
-        settings[name] = (
-            options.view(rest=None).source
-            if name == "inner_map"
-            else options.take("what follows " + word)
-        )
+        name = _stands_for(word, *_SETTINGS)
+        if name is None:
+            raise _UsageError(_unknown("word '%s'" % word, word, _SETTINGS))
+        if name == "inner_map":
+            settings["inner"] = options.view(rest=None).source
+        else:
+            settings[_SETTINGS[name]] = _setting(name, options.take("what follows " + name))
+    if "map_type" not in settings:
+        raise _UsageError("'type' is needed: " + " ".join(_MAP_TYPE_NAMES.values()))
+    for name in ("key_size", "value_size", "max_entries"):
+        settings.setdefault(name, 0)
+    Map.create(token=options.token, **settings).pin(path)
+
+
+def _setting(name, word):
+    """Return what a word says for a setting: text, the number of a map type, or a number."""
+    if name == "name":
+        return word
+    types = {text: number for number, text in _MAP_TYPE_NAMES.items()}
+    if name == "type" and word in types:
+        return types[word]
     try:
-        number = lambda name: int(settings.pop(name, "0"), 0)
-        map_type = settings.pop("type", "")
-        sizes = dict(
-            key_size=number("key"), value_size=number("value"), max_entries=number("entries")
-        )
-        made = Map.create(
-            types[map_type] if map_type in types else int(map_type, 0),
-            flags=number("flags"),
-            inner=settings.pop("inner_map", None),
-            name=settings.pop("name", ""),
-            token=options.token,
-            **sizes,
-        )
-    except ValueError as error:
-        raise _UsageError("a map needs a type, sizes and a number of entries: %s" % error) from None
-    if settings:
-        raise _UsageError("unexpected '%s'" % min(settings))
-    made.pin(path)
+        return _number(word)
+    except ValueError:
+        if name == "type":
+            raise _UsageError(_unknown("map type '%s'" % word, word, types)) from None
+        raise _UsageError("%s takes a number, not '%s'" % (name, word)) from None
 
 
 def _layout(options):
@@ -8192,7 +8647,13 @@ def _layout(options):
 
 def _save(options):
     view = options.view("r", 1)
-    count = capture(view.source, options.take("a file"))
+    path = options.take("a file")
+    try:
+        count = capture(view.source, path)
+    except OSError as error:
+        if not isinstance(error, BPFError):
+            error.filename = path  # not that of the file that it is until it is whole
+        raise
     return options.put({"entries": count}) if options.json else print("%d entries" % count)
 
 
@@ -8202,7 +8663,7 @@ def _btf(options):
         raise _UsageError("offset or layout is needed, not '%s'" % what)
     btf, name = _asked_btf(options), options.take("a type")
     name += "".join(" " + word for word in options.words)  # "struct task_struct"
-    return (_btf_layout if what == "layout" else _btf_offset)(options, btf, name)
+    return (_show_btf_layout if what == "layout" else _show_btf_offset)(options, btf, name)
 
 
 def _asked_btf(options):
@@ -8214,14 +8675,14 @@ def _asked_btf(options):
     return BTF.from_file(options.btf, options.base_btf and BTF.from_file(options.base_btf))
 
 
-def _btf_layout(options, btf, name):
+def _show_btf_layout(options, btf, name):
     table, source = btf.describe(name), btf.python_source(name)
     if options.json:
         return options.put({"layout": table.split("\n"), "python": source.split("\n")})
     return print("%s\n\n%s" % (table, source))
 
 
-def _btf_offset(options, btf, name):
+def _show_btf_offset(options, btf, name):
     steps = _offset_of(btf, name)
     steps = steps if isinstance(steps, tuple) else (steps,)
     if options.json:
@@ -8239,65 +8700,289 @@ def _bits_text(step):
 
 def _offset_of(btf, name):
     """Return what offsetof does for TYPE.MEMBER; the type, too, may hold dots: .data..percpu.x."""
-    unknown, failure = _UsageError("TYPE.MEMBER is needed, not '%s'" % name), None
+    unknown = failure = None
     for dot in [at for at, letter in enumerate(name) if letter == "." and at]:
         path = name[dot + 1 :]
         if path and not path.startswith("."):
             try:
                 type_id = btf.type(name[:dot]).id
             except BTFError as error:
-                unknown = error if isinstance(unknown, _UsageError) else unknown
+                unknown = unknown or error
                 continue
             try:
                 return btf.offsetof(type_id, path)
             except BTFError as error:
                 failure = error  # of the longest name that is a type's
-    raise failure or unknown
+    if failure or unknown:
+        raise failure or unknown
+    known = [member[0] for member in btf.members(name.rstrip(".")) if member[0]]
+    some = " ".join(known[:8] + ["..."] * (len(known) > 8))
+    raise _UsageError("TYPE.MEMBER is needed; members of %s: %s" % (name, some))
 
 
 # What people write for a type, a key, a value.
 
 
-def _key(options, view):
-    """Take "key DATA" and return the bytes."""
-    options.take("'key'", "key")
-    ends = [at for at, word in enumerate(options.words) if "value".startswith(word)]
-    words = options.words[: ends[0] if ends else None]
-    del options.words[: len(words)]
-    return _data(words, view.key_layout, "key", view)
+class _Given:
+    """What stands after MAP: .key, .value: words of DATA; .flag: a number; .cpu: text.  Or None.
 
+    As in bpftool key and value come in any order, flags anywhere between.  What stands behind DATA
+    (a flag, cpu=N, an option, the other clause) is told from it by where DATA is complete:
+    - with as many bytes as the type has, in decimal or after "hex", whatever else they could mean;
+    - with one word where the type is a number, with a record's last NAME=VALUE, with JSON's end;
+    - text of several words goes on to the end, to "value", or to a flag that is spelled out.
+    The first word is DATA whatever it is.
+    """
 
-def _data(words, layout, what, view):
-    """Return the bytes that DATA stands for: bytes as bpftool takes them, or what the type makes of the text."""
-    text, size = " ".join(words), layout.size
-    if not words:
-        raise _UsageError("a %s of %d bytes is needed" % (what, size))
-    try:
-        if words[1:] and "hex".startswith(words[0]):
-            raw = bytes(int(word, 16) for word in words[1:])
-        elif len(words) in (size, max(len(words), 2)) and all(
-            word[:1].isdigit() and word.isalnum() for word in words
-        ):
-            raw = bytes(map(_number, words))
-        elif (
-            what == "key"
-            and view.info.type == BPF_MAP_TYPE_LPM_TRIE
-            and set(text) & set(".:")
-            and text[0] != "{"
-            and "=" not in text
-        ):
-            raw = lpm_key(text)
-        elif text[:1] in ("{", "["):
-            import json
+    def __init__(self, options, view):
+        self.view, self.options, self.ended = view, options, options.ended
+        self.key = self.value = self.flag = self.cpu = None
+        self.wanted = list(_CLAUSES[options.command])
+        words = list(options.data)
+        while words:
+            clause = self._clause(words[0])
+            if clause:
+                del words[0]
+                self.wanted.remove(clause)
+                count = self._count(clause, words)
+                setattr(self, clause, words[:count])
+                del words[:count]
+            elif not self._takes(words):
+                raise _UsageError("unexpected '%s'" % words[0])
 
-            raw = layout.pack(json.loads(text), what=what)
+    def missed(self, key):
+        """Return the message that there is no such key: as it was typed, and its bytes."""
+        typed = " ".join(self.key)
+        as_bytes = _bytes_end(self.key, Bytes(len(key)))
+        return "no such key: %s" % (_hex(key) if as_bytes else "%s (%s)" % (typed, _hex(key)))
+
+    def _clause(self, word):
+        """Return the clause that a word opens, None if it opens none that may still come."""
+        return _stands_for(word, *[one for one in ("key", "value") if one in self.wanted])
+
+    def _flag(self, word):
+        return (
+            _stands_for(word, *_FLAG_WORDS) if self.flag is None and "any" in self.wanted else None
+        )
+
+    def _is_cpu(self, word):
+        return word[:4] == "cpu=" and self.cpu is None and self.view.info.type in _PERCPU_TYPES
+
+    def _is_option(self, word):
+        if self.ended or word[:1] != "-" or len(word) < 2:
+            return False
+        return self.options.sets(word) is not None or word == "--"
+
+    def _takes(self, words):
+        """Take a flag, cpu=N or an option from the front of words; return whether there was one."""
+        if self._flag(words[0]):
+            self.flag = _FLAG_WORDS[self._flag(words.pop(0))]
+        elif self._is_cpu(words[0]):
+            self.cpu = words.pop(0)[4:]
+        elif words[0] == "--" and not self.ended:
+            self.ended = bool(words.pop(0))
+        elif self._is_option(words[0]):
+            late = self.options.sets(words[0])
+            if not self.options.LATE.issuperset(late):
+                raise _UsageError("%s has to stand before the key and value" % words[0])
+            self.options.option(words)
         else:
-            raw = layout.pack(_assignments(text) if "=" in text else text, what=what)
+            return False
+        return True
+
+    def _count(self, clause, words):
+        """Return how many of the words are the clause's DATA."""
+        if words[1:] and words[0] == "--" and not self.ended:
+            self.ended = bool(words.pop(0))
+        if not words:
+            return 0
+        count = self._complete(clause, words)
+        if count and (count == len(words) or self._is_behind(words[count])):
+            return count
+        return self._text_end(words[: self._next_clause(words)])
+
+    def _is_behind(self, word):
+        """Whether a word can stand behind DATA that is complete."""
+        named = self._clause(word) or self._flag(word)
+        return bool(named) or self._is_cpu(word) or self._is_option(word)
+
+    def _complete(self, clause, words):
+        """Return with how many words DATA is complete, 0 for text, which goes on."""
+        found = _layout_of(self.view, clause)
+        count = _bytes_end(words, found)
+        if count or _is_text(found):
+            return count
+        if clause == "value" and _held(self.view.info.type, words):
+            return 2
+        if words[0][:1] in ("{", "["):
+            return _json_end(words)
+        if "=" not in words[0]:
+            return 1
+        count = next((at for at, word in enumerate(words) if "=" not in word), len(words))
+        if count > 1 and self._is_cpu(words[count - 1]):
+            named = ",cpu=" in "," + ",".join(words[: count - 1])
+            count -= named or "cpu" not in _field_names(found)
+        return count
+
+    def _next_clause(self, words):
+        """Return where the other clause begins; a word that is spelled out goes first."""
+        others = [one for one in ("key", "value") if one in self.wanted]
+        inner = range(1, len(words) - 1)
+        full = [at for at in inner if words[at] in others]
+        return (full or [at for at in inner if _stands_for(words[at], *others)] or [len(words)])[0]
+
+    def _text_end(self, words):
+        """Return how many words are text: those before a flag that is spelled out and cpu=N."""
+        end, flag, cpu = len(words), False, False
+        while end > 1:
+            word = words[end - 1]
+            if not flag and word in _FLAG_WORDS and self._flag(word):
+                flag = True
+            elif not cpu and self._is_cpu(word):
+                cpu = True
+            else:
+                break
+            end -= 1
+        return end
+
+
+def _layout_of(view, what):
+    return view.key_layout if what == "key" else view.value_layout
+
+
+def _is_text(found):
+    """Whether a layout holds text: an array of char, alone or as a record's only field."""
+    while isinstance(found, Record) and len(_field_names(found)) == 1:
+        found = [part.layout for part in found.parts if part.label is not None][0]
+    return isinstance(found, Array) and found.is_text
+
+
+def _field_names(found):
+    """Return the names that the fields of a layout have, none where it is no record."""
+    labels = [part.label for part in found.parts] if isinstance(found, Record) else []
+    return [label for label in labels if label is not None]
+
+
+def _json_end(words):
+    """Return with how many words JSON is complete, 0 if never."""
+    import json
+
+    text, count = " ".join(words), 1
+    try:
+        end = json.JSONDecoder().raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return 0
+    while len(" ".join(words[:count])) < end:
+        count += 1
+    return count
+
+
+def _held(map_type, words):
+    """Return the kind of name that a value is for a map or program, None if it is none."""
+    kinds = _MAP_WORDS + (("tag",) if map_type == BPF_MAP_TYPE_PROG_ARRAY else ())
+    return _stands_for(words[0], *kinds) if map_type in _FD_VALUE_TYPES and words[1:] else None
+
+
+def _hex_bytes(word):
+    """Return the bytes of hexadecimal digits: 7f, 0x7f, f, or 7f000001; None for what is none."""
+    digits = word[2:] if word[:2].lower() == "0x" else word
+    if not digits or set(digits) - set("0123456789abcdefABCDEF"):
+        return None
+    if len(digits) > 2 and len(digits) % 2:
+        return None
+    return bytes.fromhex(digits if len(digits) > 1 else "0" + digits)
+
+
+def _byte(word):
+    """Return the number of a word like bpftool's bytes: 10, 0x0a, 012; None for another."""
+    if not "0" <= word[:1] <= "9" or set(word) - set("0123456789abcdefxABCDEFX"):
+        return None
+    try:
+        return _number(word)
+    except ValueError:
+        return None
+
+
+def _bytes_end(words, found):
+    """Return how many words are the bytes of a layout, 0 if they do not begin with so many."""
+    size = found.size
+    if words[1:] and _stands_for(words[0], "hex"):
+        total = 0
+        for at, word in enumerate(words[1:], 2):
+            total += len(_hex_bytes(word) or b"")
+            if total >= size or not _hex_bytes(word):
+                return at if total == size and _hex_bytes(word) else 0
+        return 0
+    if len(words) < size or size < 2 and not isinstance(found, Bytes):
+        return 0
+    numbers = [_byte(word) for word in words[:size]]
+    return 0 if not size or None in numbers or max(numbers) > 255 else size
+
+
+def _data(words, view, what, base=None):
+    """Return the bytes that DATA stands for; base: those whose fields stay where none is named."""
+    found = _layout_of(view, what)
+    if not words:
+        raise _UsageError("a %s of %d bytes is needed" % (what, found.size))
+    if words[1:] and words[-1][:4] == "cpu=" and not _is_text(found):
+        if view.info.type not in _PERCPU_TYPES and "cpu" not in _field_names(found):
+            raise _UsageError("unexpected '%s': this map has no value per CPU" % words[-1])
+    try:
+        raw = _bytes_given(words, found)
+        if raw is None:
+            given = _typed(words, found, what == "key" and view.info.type)
+            raw = given if isinstance(given, bytes) else found.pack(given, base, what)
     except (ValueError, OverflowError, LayoutError, RecursionError) as error:
-        raise _UsageError("%s: %s" % (what, error)) from None
-    if len(raw) != size:
-        raise _UsageError("the %s has %d bytes, not %d" % (what, size, len(raw)))
+        told = str(error)
+        told = told if told.startswith(what) else "%s: %s" % (what, told)
+        raise _UsageError(told) from None
+    if len(raw) != found.size:
+        quote = "; as text quote it: '%s'" % " ".join(words) if _is_text(found) else ""
+        raise _UsageError("the %s has %d bytes, not %d%s" % (what, found.size, len(raw), quote))
     return raw
+
+
+def _bytes_given(words, found):
+    """Return the bytes of words that are bytes each, None where they are something else."""
+    if words[1:] and _stands_for(words[0], "hex"):
+        parts = [_hex_bytes(word) for word in words[1:]]
+        if None not in parts:
+            return b"".join(parts)
+        if not _is_text(found):
+            raise ValueError("'%s' is no byte in hex" % words[1 + parts.index(None)])
+        return None
+    numbers = [_byte(word) for word in words]
+    if None in numbers or len(words) == 1 and not _is_one_byte(numbers[0], found):
+        return None
+    for word, number in zip(words, numbers):
+        if number > 255:
+            raise ValueError("'%s' is no byte, which is 0 to 255" % word)
+    return bytes(numbers)
+
+
+def _is_one_byte(number, found):
+    """Whether a lone number is a byte as in bpftool: of no type, or 255 for a signed one."""
+    if found.size != 1 or isinstance(found, Bytes):
+        return found.size == 1
+    return type(found) is Number and found.signed and number > found.high
+
+
+def _typed(words, found, key_of=None):
+    """Return what pack takes for text, NAME=VALUE or JSON; bytes of a key of an LPM trie."""
+    text = " ".join(words)
+    if _is_text(found) and isinstance(found, Array):
+        return text
+    if text[:1] in ("{", "["):
+        import json
+
+        return json.loads(text)
+    if words[1:] and all(len(word) < 3 and _hex_bytes(word) for word in words):
+        raise ValueError("'%s' is no decimal number; before bytes in hex write 'hex'" % text)
+    if "=" in words[0]:
+        return _assignments(words, found)
+    if key_of == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:"):
+        return lpm_key(text)
+    return text
 
 
 def _number(word):
@@ -8305,18 +8990,89 @@ def _number(word):
     return int(word, 8 if word.isdecimal() and word[0] == "0" else 0)
 
 
-def _assignments(text):
-    """Return {"addr": {"ip4": "10.0.0.1"}} for "addr.ip4=10.0.0.1"."""
-    tree = {}
-    for word in text.replace(",", " ").split():
-        path, _, value = word.partition("=")
-        branch, names = tree, path.split(".")
-        for name in names[:-1]:
-            branch = branch.setdefault(name, {}) if isinstance(branch, dict) else None
-        if not isinstance(branch, dict) or names[-1] in branch or "=" not in word:
-            raise ValueError("'%s' is no NAME=VALUE, or a second one for the name" % word)
-        branch[names[-1]] = value
+# NAME=VALUE: one or more in a word, with commas between them, or with blanks where another field's NAME= follows.  A
+# comma or blank that no NAME= follows is VALUE's own; what would be taken for more than that can be put in quotes.
+# {...} and [...] are JSON where the field is no text.
+
+
+def _assignments(words, found):
+    """Return {"addr": {"ip4": "10.0.0.1"}} for ["addr.ip4=10.0.0.1"]; found is the layout."""
+    tree, names = {}, _field_names(found)  # type: ignore
+    for at, word in enumerate(words):
+        if at + 1 < len(words) and word[-1:] == ",":
+            word = word[:-1]
+        end = 0
+        while end < len(word):
+            name, sign, _ = word[end:].partition("=")
+            if not sign:
+                quoted = " ".join(words[max(at - 1, 0) : at + 1])
+                told = "'%s' is no NAME=VALUE" % word[end:]
+                raise ValueError(told + (", or quote '%s'" % quoted if at else ""))
+            value, end = _value_in(word, end + len(name) + 1, names, _field(found, name))
+            _assign(tree, names, name.strip(), value)
     return tree
+
+
+def _assign(tree, names, path, value):
+    """Put a value where its path says: into the dict of a dict."""
+    branch, steps = tree, [path] if path in names else path.split(".")
+    for step in steps[:-1]:
+        branch = branch.setdefault(step, {}) if isinstance(branch, dict) else None
+    if not isinstance(branch, dict) or steps[-1] in branch:
+        raise ValueError("'%s' is given twice" % path)
+    branch[steps[-1]] = value
+
+
+def _field(found, path):
+    """Return the layout of a field, None if there is no such field."""
+    for step in path.strip().split("."):
+        part = found._named(step) if isinstance(found, Record) else None
+        if part is None:
+            return None
+        found = part.layout
+    return found
+
+
+def _value_in(word, start, names, field):
+    """Return (VALUE, where the next NAME begins) of what stands behind a "="."""
+    first = word[start : start + 1]
+    if first in ("{", "[") and not _is_text(field):
+        import json
+
+        value, end = json.JSONDecoder().raw_decode(word, start)
+        return value, _separated(word, end)
+    if first in ("'", '"'):
+        end = start + 1
+        while end < len(word) and word[end] != first:
+            end += 2 if word[end] == "\\" else 1
+        if end < len(word) and word[end + 1 : end + 2] in ("", ",", " "):
+            return _unquoted(word[start + 1 : end]), end + 2
+    end = start
+    while end < len(word) and not (word[end] in ", " and _name_follows(word, end, names)):
+        end += 1
+    return word[start:end], end + 1
+
+
+def _separated(word, end):
+    if word[end : end + 1] not in ("", ",", " "):
+        raise ValueError("'%s' is more than the JSON before it" % word[end:])
+    return end + 1
+
+
+def _name_follows(word, at, names):
+    """Whether NAME= stands behind a separator; behind a blank only that of a field."""
+    path, sign, _ = word[at + 1 :].partition("=")
+    path = path.strip()
+    if not sign or not path or not path.replace("_", "a").replace(".", "a").isalnum():
+        return False
+    return word[at] == "," or path.partition(".")[0] in names or path in names + ["rest"]
+
+
+def _unquoted(text):
+    """Return a text in quotes without what backslashes stand for in it."""
+    if "\\" not in text:
+        return text
+    return text.encode("ascii", "backslashreplace").decode("unicode_escape")
 
 
 # Live views.
@@ -8527,73 +9283,63 @@ def histogram(counts, linear=False, width=40):
 
 def _probe(options):
     options.end()
-    token = options.token
-    checks = [
-        (
-            "Linux",
-            lambda: (
-                "%s on %s, Python %s"
-                % (os.uname().release, os.uname().machine, sys.version.split()[0])
-            ),
-        ),
-        ("bpf(2)", lambda: "number %d" % syscall_number()),
-        ("possible CPUs", lambda: " ".join(map(str, possible_cpus()))),
-        ("maps and programs by id", lambda: "%d maps" % sum(1 for _ in maps())),
-        ("the kernel's BTF", lambda: "%d types" % BTF.from_vmlinux().count),
-        (
-            "batches, exact scans",
-            lambda: _probe_map(token, BPF_MAP_TYPE_HASH, lambda m: m.exact_scan),
-        ),
-        ("freeze", lambda: _probe_map(token, BPF_MAP_TYPE_ARRAY, lambda m: m.freeze())),
-        (
-            "mapped arrays",
-            lambda: _probe_map(
-                token, BPF_MAP_TYPE_ARRAY, lambda m: m.mmap().close(), BPF_F_MMAPABLE
-            ),
-        ),
-        ("BPF tokens", _probe_token),
-    ]
-    checks += [
-        (name, lambda bit=bit: _capability(bit))
-        for name, bit in (
-            ("CAP_BPF", _CAP_BPF),
-            ("CAP_PERFMON", 38),
-            ("CAP_NET_ADMIN", _CAP_NET_ADMIN),
-            ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN),
-        )
-    ]
-    checks += [
-        ("map type " + name, lambda map_type=map_type: _probe_map(token, map_type, lambda m: None))
-        for map_type, name in sorted(_MAP_TYPE_NAMES.items())
-    ]
-    checks.insert(3, ("RLIMIT_MEMLOCK", lambda: "%s bytes; charged before Linux 5.11" % _memlock()))
-    rows = [(what,) + _outcome(check) for what, check in checks]
-    rows = [
-        (what, there, text or ("" if there else "not held by this process"))
-        for what, there, text in rows
-    ]
-    setting = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip()
-    mounts = _bpffs_mounts()
-    rows[3:3] = [
-        ("initial user namespace", not _in_user_namespace(), "capabilities count only there"),
-        (
-            "unprivileged bpf(2)",
-            setting == "0",
-            "kernel.unprivileged_bpf_disabled: " + (setting or "unknown"),
-        ),
-        (
-            "bpffs",
-            bool(mounts),
-            " ".join(mounts) or "none is mounted (mount -t bpf bpf /sys/fs/bpf)",
-        ),
-    ]
+    rows = []
+    for what, check in _checks(options.token):
+        there, detail = _outcome(check)
+        rows.append((what, there, detail or ("" if there else "not held by this process")))
     if options.json:
-        return options.put(
-            [{"what": what, "available": there, "detail": text} for what, there, text in rows]
-        )
+        names = ("what", "available", "detail")
+        return options.put([dict(zip(names, row)) for row in rows])
     for what, there, text in rows:
         print(("%-3s  %-32s %s" % ("yes" if there else "no", what, text)).rstrip())
     return None
+
+
+def _checks(token):
+    """Yield (what, its check) of all that probe asks; a check is as _outcome takes it."""
+    yield "Linux", _probe_system
+    yield "bpf(2)", lambda: "number %d" % syscall_number()
+    yield "possible CPUs", lambda: " ".join(map(str, possible_cpus()))
+    yield "initial user namespace", _probe_namespace
+    yield "unprivileged bpf(2)", _probe_unprivileged
+    yield "bpffs", _probe_bpffs
+    yield "RLIMIT_MEMLOCK", lambda: "%s bytes; charged before Linux 5.11" % _memlock()
+    yield "maps and programs by id", lambda: "%d maps" % sum(1 for _ in maps())
+    yield "the kernel's BTF", lambda: "%d types" % BTF.from_vmlinux().count
+    on_a_map = partial(_probe_map, token)
+    yield "batches, exact scans", partial(on_a_map, BPF_MAP_TYPE_HASH, lambda m: m.exact_scan)
+    yield "freeze", partial(on_a_map, BPF_MAP_TYPE_ARRAY, lambda m: m.freeze())
+    mapped = partial(on_a_map, BPF_MAP_TYPE_ARRAY, lambda m: m.mmap().close(), BPF_F_MMAPABLE)
+    yield "mapped arrays", mapped
+    yield "BPF tokens", _probe_token
+    for name, bit in (
+        ("CAP_BPF", _CAP_BPF),
+        ("CAP_PERFMON", 38),
+        ("CAP_NET_ADMIN", _CAP_NET_ADMIN),
+        ("CAP_SYS_ADMIN", _CAP_SYS_ADMIN),
+    ):
+        yield name, partial(_capability, bit)
+    for map_type, name in sorted(_MAP_TYPE_NAMES.items()):
+        yield "map type " + name, partial(on_a_map, map_type, lambda m: None)
+
+
+def _probe_system():
+    system = os.uname()
+    return "%s on %s, Python %s" % (system.release, system.machine, sys.version.split()[0])
+
+
+def _probe_namespace():
+    return not _in_user_namespace(), "capabilities count only there"
+
+
+def _probe_unprivileged():
+    setting = _read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip()
+    return setting == "0", "kernel.unprivileged_bpf_disabled: " + (setting or "unknown")
+
+
+def _probe_bpffs():
+    mounts = _bpffs_mounts()
+    return bool(mounts), " ".join(mounts) or "none is mounted (mount -t bpf bpf /sys/fs/bpf)"
 
 
 def _memlock():
@@ -8604,12 +9350,14 @@ def _memlock():
 
 
 def _outcome(check):
-    """Return (whether, detail) of a check, which returns one of the two or fails."""
+    """Return (whether, detail) of a check, which returns both or one of them, or fails."""
     try:
         found = check()
-        return (found, "") if isinstance(found, bool) else (True, str(found or ""))
     except (BPFError, OSError, ValueError, KeyError, ImportError) as failure:
         return False, str(failure)
+    if isinstance(found, tuple):
+        return found
+    return (found, "") if isinstance(found, bool) else (True, str(found or ""))
 
 
 def _probe_token():
@@ -8622,56 +9370,49 @@ def _probe_token():
         return True
 
 
+# map type -> key size, value size, entries and flags of the smallest one, where it is not _SMALLEST
+_SMALLEST = (4, 4, 1, 0)
+_SMALLEST_OF = {
+    BPF_MAP_TYPE_LPM_TRIE: (8, 4, 1, BPF_F_NO_PREALLOC),
+    BPF_MAP_TYPE_RHASH: (4, 4, 1, BPF_F_NO_PREALLOC),
+    BPF_MAP_TYPE_STACK_TRACE: (4, 8, 1, 0),
+    BPF_MAP_TYPE_INSN_ARRAY: (4, 16, 1, 0),
+    BPF_MAP_TYPE_ARENA: (0, 0, 1, BPF_F_MMAPABLE),
+    BPF_MAP_TYPE_CGROUP_STORAGE: (16, 4, 0, 0),
+    BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE: (16, 4, 0, 0),
+    BPF_MAP_TYPE_RINGBUF: (0, 0, 4096, 0),
+    BPF_MAP_TYPE_USER_RINGBUF: (0, 0, 4096, 0),
+}
+_SMALLEST_OF.update({one: (4, 4, 0, BPF_F_NO_PREALLOC) for one in _FD_KEY_TYPES})
+
+
 def _probe_map(token, map_type, check, flags=0):
     """Make the smallest map of a type and return what check makes of it."""
-    if (
-        map_type == BPF_MAP_TYPE_STRUCT_OPS
-    ):  # of the kernel's type 1, which is none for it: ENOTSUPP if known
-        attr = bpf_attr()
-        attr.map_create.map_type, attr.map_create.btf_vmlinux_value_type_id = map_type, 1
-        attr.map_create.key_size = attr.map_create.value_size = 4
-        attr.map_create.max_entries = 1
-        try:
-            _bpf(BPF_MAP_CREATE, attr, "", _end("map_create", "btf_vmlinux_value_type_id"))
-        except NotSupported:
-            return True
-    key_size, value_size, entries, flags = {
-        BPF_MAP_TYPE_LPM_TRIE: (8, 4, 1, BPF_F_NO_PREALLOC),
-        BPF_MAP_TYPE_RHASH: (4, 4, 1, BPF_F_NO_PREALLOC),
-        BPF_MAP_TYPE_STACK_TRACE: (4, 8, 1, 0),
-        BPF_MAP_TYPE_INSN_ARRAY: (4, 16, 1, 0),
-        BPF_MAP_TYPE_ARENA: (0, 0, 1, BPF_F_MMAPABLE),
-        BPF_MAP_TYPE_CGROUP_STORAGE: (16, 4, 0, 0),
-        BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE: (16, 4, 0, 0),
-        BPF_MAP_TYPE_RINGBUF: (0, 0, 4096, 0),
-        BPF_MAP_TYPE_USER_RINGBUF: (0, 0, 4096, 0),
-    }.get(
-        map_type,
-        (
-            0 if map_type in _KEYLESS_TYPES else 4,
-            4,
-            0 if map_type in _FD_KEY_TYPES else 1,
-            flags | (BPF_F_NO_PREALLOC if map_type in _FD_KEY_TYPES else 0),
-        ),
-    )
-    of_maps = map_type in _OF_MAPS_TYPES
-    inner = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32, token=token) if of_maps else None
-    btf = _int_btf(token) if map_type in _FD_KEY_TYPES else None
-    with Map.create(
-        map_type,
-        None,
-        None,
-        entries,
-        key_size=key_size,
-        value_size=value_size,
-        flags=flags,
-        inner=inner,
-        btf=btf,
-        btf_key=btf and 1,
-        btf_value=btf and 1,
-        token=token,
-    ) as m:
+    if map_type == BPF_MAP_TYPE_STRUCT_OPS and _knows_struct_ops():
+        return True
+    smallest = (0,) + _SMALLEST[1:] if map_type in _KEYLESS_TYPES else _SMALLEST
+    key_size, value_size, entries, needed = _SMALLEST_OF.get(map_type, smallest)
+    known = {"key_size": key_size, "value_size": value_size, "flags": flags | needed}
+    if map_type in _OF_MAPS_TYPES:
+        known["inner"] = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32, token=token)
+    if map_type in _FD_KEY_TYPES:
+        known.update(btf=_int_btf(token), btf_key=1, btf_value=1)
+    with Map.create(map_type, None, None, entries, token=token, **known) as m:
         return check(m)
+
+
+def _knows_struct_ops():
+    """Ask for a map of the kernel's type 1, which is none for it: ENOTSUPP where such maps are known."""
+    attr = bpf_attr()
+    create = attr.map_create
+    create.map_type, create.btf_vmlinux_value_type_id = BPF_MAP_TYPE_STRUCT_OPS, 1
+    create.key_size = create.value_size = 4
+    create.max_entries = 1
+    try:
+        _bpf(BPF_MAP_CREATE, attr, "", _end("map_create", "btf_vmlinux_value_type_id"))
+    except NotSupported:
+        return True
+    return False
 
 
 def _int_btf(token):
@@ -8712,12 +9453,10 @@ def _load_map_fd(dst, fd):
 
 
 def _counting_program(flows_fd, total_fd):
-    """Return a socket filter that adds each packet to flows[ports] and to total[0], and lets it pass."""
+    """Return a socket filter that counts each packet in flows[ports] and total[0], and lets it pass."""
     fp = 10
-    ports, zeros = (
-        _insn(0xBF, 2, fp) + _insn(0x07, 2, 0, 0, -4),
-        _insn(0xBF, 3, fp) + _insn(0x07, 3, 0, 0, -24),
-    )
+    ports = _insn(0xBF, 2, fp) + _insn(0x07, 2, 0, 0, -4)
+    zeros = _insn(0xBF, 3, fp) + _insn(0x07, 3, 0, 0, -24)
     return b"".join(
         [
             _insn(0xBF, 6, 1),
@@ -8776,8 +9515,6 @@ def _load_program(instructions, name):
 
 def _demo(options):
     """Have the kernel fill a map of ours and look it up; leave nothing behind."""
-    import socket
-
     options.end()
     try:
         flows = Map.create(
@@ -8787,57 +9524,66 @@ def _demo(options):
         return _complain(
             None,
             "the demo makes a map of its own, and may not: %s; run it as root (sudo python3 "
-            "bpflookup.py demo), or in a container started with --cap-add BPF" % error,
+            "bpflookup.py demo), or in a container started with --cap-add SYS_ADMIN" % error,
             1,
         )
+    total_type = BPF_MAP_TYPE_PERCPU_ARRAY
     with flows, Map.create(
-        BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total", token=options.token
-    ) as total, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, socket.socket(
-        socket.AF_INET, socket.SOCK_DGRAM
-    ) as sender:
+        total_type, u32, u64, 1, name="demo_total", token=options.token
+    ) as total:
         print("created  %r\n         %r" % (flows, total))
-        receiver.bind(("127.0.0.1", 0))
-        sender.bind(("127.0.0.1", 0))
-        ports = _Ports(sender.getsockname()[1], receiver.getsockname()[1])
-        sizes = [10, 20, 30]
-        try:
-            program = _load_program(_counting_program(flows.fd, total.fd), "demo")
-            receiver.setsockopt(socket.SOL_SOCKET, 50, program.number)  # SO_ATTACH_BPF
-            for size in sizes:
-                sender.sendto(bytes(size), receiver.getsockname())
-                receiver.settimeout(5)
-                receiver.recv(100)
-            print(
-                "kernel   a socket filter counted %d datagrams from port %d to %d"
-                % (len(sizes), ports.source, ports.destination)
-            )
-        except OSError as error:
-            print("no kernel program here: %s\nso the values are written from user space" % error)
-            flows[ports] = _Traffic(len(sizes), sum(sizes) + 8 * len(sizes))
-            total[0] = [len(sizes)] + [0] * (len(possible_cpus()) - 1)
-        found = flows[ports]
+        ports = _demo_traffic(flows, total)
+        found, per_cpu = flows[ports], total[0]
         print("hit      flows[%s] -> %s" % (to_json(ports), to_json(found)))
-        try:
-            flows[_Ports(1, 1)]
-        except KeyNotFound as error:
-            print("miss     %s" % error)
-        try:
-            Map.from_fd(
-                flows,
-                _Ports,
-                type("TooSmall", (ctypes.Structure,), {"_fields_": [("packets", u64)]}),
-            )
-        except LayoutError as error:
-            print("misfit   %s" % str(error).replace("\n", "\n         "))
-        per_cpu = total[0]
-        print(
-            "per CPU  total[0] -> %s"
-            % ", ".join("cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu))
-        )
-        # 8 bytes of UDP header before each datagram's own
-        right = (found.packets, found.bytes, sum(per_cpu)) == (3, sum(sizes) + 24, 3)
+        _demo_errors(flows)
+        counts = ["cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu)]
+        print("per CPU  total[0] -> %s" % ", ".join(counts))
+        right = (found.packets, found.bytes, sum(per_cpu)) == (len(_DATAGRAMS), _DEMO_BYTES, 3)
         print("the counts are right" if right else "the counts are wrong")
         return 0 if right else 1
+
+
+_DATAGRAMS = (10, 20, 30)  # bytes of each
+_DEMO_BYTES = sum(8 + size for size in _DATAGRAMS)  # with the UDP header, as the program sees them
+
+
+def _demo_traffic(flows, total):
+    """Have a program count some datagrams; return their key.  Where it can't, write what it would."""
+    import socket
+
+    make = partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        with make() as receiver, make() as sender:
+            receiver.bind(("127.0.0.1", 0))
+            sender.bind(("127.0.0.1", 0))
+            ports = _Ports(sender.getsockname()[1], receiver.getsockname()[1])
+            program = _load_program(_counting_program(flows.fd, total.fd), "demo")
+            receiver.setsockopt(socket.SOL_SOCKET, 50, program.number)  # SO_ATTACH_BPF
+            receiver.settimeout(5)
+            for size in _DATAGRAMS:
+                sender.sendto(bytes(size), receiver.getsockname())
+                receiver.recv(100)
+        told = (len(_DATAGRAMS), ports.source, ports.destination)
+        print("kernel   a socket filter counted %d datagrams from port %d to %d" % told)
+    except OSError as error:
+        print("no kernel program here: %s\nso the values are written from user space" % error)
+        ports = _Ports(1000, 2000)
+        flows[ports] = _Traffic(len(_DATAGRAMS), _DEMO_BYTES)
+        total[0] = [len(_DATAGRAMS)] + [0] * (len(possible_cpus()) - 1)
+    return ports
+
+
+def _demo_errors(flows):
+    """Show a miss, and a type that does not fit."""
+    try:
+        flows[_Ports(1, 1)]
+    except KeyNotFound as error:
+        print("miss     %s" % error)
+    too_small = type("TooSmall", (ctypes.Structure,), {"_fields_": [("packets", u64)]})
+    try:
+        Map.from_fd(flows, _Ports, too_small)
+    except LayoutError as error:
+        print("misfit   %s" % str(error).replace("\n", "\n         "))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ import ctypes
 import errno
 import functools
 import gc
+import glob
 import hashlib
 import io
 import json
 import keyword
+import math
 import os
 import pickle
 import random
@@ -1218,7 +1220,7 @@ def test_source_is_ascii_and_the_licence_travels():
     with open(MODULE, "rb") as file:
         text = file.read().decode("ascii")
     assert "Permission is hereby granted" in text and text.startswith(
-        "# SPDX-License-Identifier: MIT"
+        "#!/usr/bin/env python3\n# SPDX-License-Identifier: MIT"
     )
     assert all(len(line) <= 120 for line in text.splitlines())
 
@@ -4333,12 +4335,6 @@ def test_refusals_that_are_seldom_met():
     ):
         with pytest.raises(ValueError, match=hint):
             bpf.histogram(counts, linear)
-    assert (
-        bpf._data(
-            ["x"], ctypes.c_char, 1, "key", mock.Mock(info=mock.Mock(type=1), names=lambda what: {})
-        )
-        == b"x"
-    )
 
 
 def test_questions_about_a_type_take_none_of_its_memory():
@@ -8348,10 +8344,10 @@ def test_a_zipapp_and_a_bare_environment(tmp_path):
         run(
             program("sh"),
             "-c",
-            "exec %s -I %s map show <&- >&- 2>&-" % (sys.executable, MODULE),
+            "exec %s -I %s --version <&- >&- 2>&-" % (sys.executable, MODULE),
             env={},
         )[0]
-        == 0
+        == 1
     )
 
 
@@ -8580,9 +8576,7 @@ def test_json_of_every_type_is_bpftools(label, state, cgroup):
         surplus = (
             label.endswith("cgroup_storage") and state == "one" and KERNEL < (6, 1)
         )  # a key of no entry
-        if (
-            label not in ("perf_event_array", "cgroup_array", "xskmap") and not surplus
-        ):  # nothing to read
+        if not surplus:
             equal_json("dump", *m)
         equal_json("getnext", *m)
         if label != "bloom_filter":  # there bpftool looks up what its own buffer holds
@@ -8737,6 +8731,152 @@ def test_what_goes_away_while_it_is_listed_is_left_out(pins, witness, monkeypatc
         assert any(text.endswith(" fill") for text in bpf.users(m.id)["progs"]) and not first
 
 
+@kernel
+@pytest.mark.parametrize("kind", ["sockmap", "sockhash", "reuseport_sockarray"])
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_value_that_cant_be_read_is_that_entrys_error(kind, size):
+    """Sockets in values of 4 bytes, which only programs can use, and of 8, which lookups give cookies for."""
+    map_type = {name: one for one, name in bpf._MAP_TYPE_NAMES.items()}[kind]
+    with socket.socket() as server, socket.socket() as client:
+        server.bind(("127.0.0.1", 0))
+        server.listen(1)
+        client.connect(server.getsockname())
+        with created(map_type, key_size=4, value_size=size, max_entries=3) as m:
+            if kind != "reuseport_sockarray":
+                m.update(bytes(u32(1)), client)
+            found = equal_json("dump", "id", m.id)
+            out = done("dump", "id", m.id)
+            readable = [entry for entry in found if isinstance(entry["value"], list)]
+            assert out.endswith("Found %d element%s\n" % (len(readable), "s"[len(readable) == 1 :]))
+            lines = done("--ndjson", "dump", "id", m.id).splitlines()
+            there = [entry for entry in found if "No such file" not in str(entry)]
+            assert len(lines) == len(there) == out.count("\n") - 1
+            for entry, line in zip(there, map(json.loads, lines)):
+                assert ("error" in line) == ("error" in entry["value"])
+            hexes = done("--hex", "dump", "id", m.id)
+            assert hexes.count("<") == len([entry for entry in there if "error" in entry["value"]])
+
+
+@kernel
+@pytest.mark.parametrize("code", [errno.EIO, errno.EPERM, errno.ENOMEM, bpf.ENOTSUPP])
+def test_a_dump_that_breaks_off_is_whole_json(code, monkeypatch):
+    real, count = bpf._syscall, [0]
+
+    def inject(number, cmd, ref, size):
+        if cmd == failing:
+            count[0] += 1
+            element = cmd == bpf.BPF_MAP_LOOKUP_ELEM
+            if (
+                element
+                and ctypes.string_at(ref._obj.elem.key, 4) == bytes(u32(4))
+                or (not element and count[0] == 2)
+            ):
+                ctypes.set_errno(code)
+                return -1
+        return real(number, cmd, ref, size)
+
+    failing = bpf.BPF_MAP_LOOKUP_ELEM
+    with created(bpf.BPF_MAP_TYPE_DEVMAP_HASH, u32, u32, 8) as m:
+        for key in (3, 4, 5):
+            m[key] = 1  # the loopback device
+        monkeypatch.setattr(bpf, "_syscall", inject)
+        for words in (["-j"], ["-p"], ["--ndjson"], []):
+            count[0] = 0
+            out = done(*(words + ["dump", "id", m.id]))
+            if words in (["-j"], ["-p"]):  # the others come all the same, each once
+                entries = json.loads(out)
+                assert len(entries) == 3 and len({str(entry["key"]) for entry in entries}) == 3
+            assert out.count(os.strerror(code)) == (words != [] or code != bpf.ENOTSUPP)
+        failing = bpf.BPF_MAP_GET_NEXT_KEY
+        for option in ("-j", "-p"):
+            count[0] = -1  # the third question fails, at which one entry is out
+            status, out, err = main(option, "dump", "id", m.id)
+            assert isinstance(json.loads(out), list) and (status == 0 or err.count("\n") == 1)
+    name = "b%d_%d" % (code, os.getpid())
+    with Map.create(HASH, u32, u32, 8, name=name) as m, Map.create(
+        HASH, u32, u32, 8, name=name
+    ) as n:
+        m[1] = n[1] = 2
+        failing = bpf.BPF_MAP_LOOKUP_BATCH
+        for option in ("-j", "-p"):
+            for nth in range(6):
+                count[0] = 2 - nth
+                status, out, err = main(option, "dump", "name", name)
+                assert [one["id"] for one in json.loads(out)][:1] in ([m.id], [])
+                assert status == 0 or err.count("\n") == 1
+
+
+@kernel
+def test_pins_are_told_of_every_map_as_soon_as_one_is_pinned(bpffs):
+    with Map.create(HASH, u32, u32, 1) as m, Map.create(HASH, u32, u32, 1) as n:
+        m.pin(bpffs + "/m")
+        assert equal_json("show", "id", m.id, option="-jf")["pinned"] == [bpffs + "/m"]
+        assert equal_json("show", "id", n.id, option="-jf")["pinned"] == []
+        assert "pinned" not in equal_json("show", "id", n.id)
+        listed = {info["id"]: info for info in json.loads(done("-jf", "map", "show"))}
+        assert listed[m.id]["pinned"] == [bpffs + "/m"] and listed[n.id]["pinned"] == []
+        assert "\tpinned" not in done("show", "id", n.id)
+
+
+@kernel
+def test_only_a_prog_arrays_owner_is_told():
+    for map_type in (bpf.BPF_MAP_TYPE_CPUMAP, bpf.BPF_MAP_TYPE_DEVMAP, bpf.BPF_MAP_TYPE_PROG_ARRAY):
+        with created(map_type, u32, u32, 2) as m:
+            info = m.info
+            info.owner_prog_type, info.owner_jited = 6, True  # as newer kernels have it for all
+            told = bpf._info_json(info)
+            assert ("owner_prog_type" in told, "owner_jited" in told) == (
+                (map_type == bpf.BPF_MAP_TYPE_PROG_ARRAY,) * 2
+            )
+
+
+@kernel
+def test_show_does_not_tell_its_own_process(bpffs):
+    with Map.create(HASH, u32, u32, 1, name="alone") as m:
+        m.pin(bpffs + "/alone")
+    for words in (["pinned", bpffs + "/alone"], ["name", "alone"]):
+        status, out, err = command("map", "show", *words)
+        assert (status, err) == (0, "") and "processes" not in out and "\tpinned" in out
+
+
+@kernel
+@pytest.mark.parametrize("option", ["-j", "--hex", "--ndjson"])
+def test_one_of_several_maps_of_a_name_may_vanish(option, monkeypatch):
+    real = bpf._fd_by_id
+    for gone in (0, 1, 2):
+        name = "v%d%s%d" % (gone, option[-1:], os.getpid())
+        maps = [Map.create(HASH, u32, u32, 1, name=name) for _ in range(3)]
+        ids = [m.id for m in maps]
+
+        def fd_by_id(map_id, flags):
+            if map_id == ids[gone] and asked.append(map_id) is None and len(asked) > 1:
+                raise bpf._error(errno.ENOENT, bpf.BPF_MAP_GET_FD_BY_ID, "map %d" % map_id)
+            return real(map_id, flags)
+
+        asked = []
+        monkeypatch.setattr(bpf, "_fd_by_id", fd_by_id)
+        if option == "--ndjson":
+            assert "3 maps are named" in main(option, "dump", "name", name)[2]
+        else:
+            out = done(option, "dump", "name", name)
+            told = [entry["id"] for entry in json.loads(out)] if option == "-j" else out
+            assert told == ids[:gone] + ids[gone + 1 :] or out.count("Found 0") == 2
+        monkeypatch.setattr(bpf, "_fd_by_id", real)
+        for m in maps:
+            m.close()
+
+
+@kernel
+def test_who_pipes_the_form_for_people_is_told_of_j(pins):
+    for name, hinted in (("w_hash", True), ("w_rodata", True), ("w_plain", False)):
+        for words in ([], ["-j"], ["--ndjson"], ["--hex"]):
+            status, out, err = command(*(words + ["map", "dump", "pinned", pins + "/" + name]))
+            assert status == 0 and err.count("\n") == (hinted and not words), (words, err)
+            assert not err or "-j" in err and out == done("dump", "pinned", pins + "/" + name)
+    status, text = in_a_terminal(["dump", pins + "/w_lru"])
+    assert "-j" not in text and "Found" in text
+
+
 FLOW_FIELDS, IP = (
     struct.Struct("=IHBx").pack,
     lambda text: int.from_bytes(socket.inet_aton(text), sys.byteorder),
@@ -8749,35 +8889,35 @@ TYPED = [
     (
         "w_hash",
         "src=10.0.0.1,port=443,proto=6",
-        "count=1,delta=-1",
+        "count=1,delta=-1,rest=0",
         FLOW_FIELDS(IP("10.0.0.1"), 443, 6),
         {0: NUMBER(1), 8: NUMBER(-1)},
     ),
     (
         "w_hash",
         "src=0x0a,port=010,proto=255",
-        "proto=TCP mood=BAD",
+        "proto=TCP mood=BAD rest=0",
         FLOW_FIELDS(10, 8, 255),
         {16: NUMBER(6, 4), 20: NUMBER(-2, 4)},
     ),
     (
         "w_hash",
-        '{"src": 4294967295, "port": 0}',
-        '{"comm": "ba sh", "mac": "02:00:00:00:00:0f"}',
+        '{"src": 4294967295, "port": 0, "rest": 0}',
+        '{"comm": "ba sh", "rest": 0, "mac": "02:00:00:00:00:0f"}',
         FLOW_FIELDS((1 << 32) - 1, 0, 0),
         {40: b"\2\0\0\0\0\x0f", 46: b"ba sh"},
     ),
     (
         "w_hash",
-        "port=1",
-        "addr.ip4=1.2.3.4,comm=0123456789abcdef",
+        "port=1,rest=0",
+        "addr.ip4=1.2.3.4,comm=0123456789abcdef,rest=0",
         FLOW_FIELDS(0, 1, 0),
         {24: b"\1\2\3\4", 46: b"0123456789abcdef"},
     ),
     (
         "w_hash",
-        "port=2",
-        "addr.ip6=fe80::1",
+        "port=2,rest=0",
+        "addr.ip6=fe80::1,rest=0",
         FLOW_FIELDS(0, 2, 0),
         {24: b"\xfe\x80" + bytes(13) + b"\1"},
     ),
@@ -8824,11 +8964,13 @@ def test_bits_and_single_cpus_are_set_without_touching_the_rest(pins):
         "update",
         pins + "/w_hash",
         "key",
-        "port=9",
+        "port=9,rest=0",
         "value",
-        "low=7,high=-262144,ok=true,wide=0x%x" % (1 << 127),
+        "low=7,high=-262144,ok=true,wide=0x%x,rest=0" % (1 << 127),
     )
-    fields = json.loads(done("--ndjson", "lookup", pins + "/w_hash", "key", "port=9"))["value"]
+    fields = json.loads(done("--ndjson", "lookup", pins + "/w_hash", "key", "port=9,rest=0"))[
+        "value"
+    ]
     assert [fields[name] for name in ("low", "mid", "high", "ok", "wide")] == [
         7,
         0,
@@ -8843,7 +8985,17 @@ def test_bits_and_single_cpus_are_set_without_touching_the_rest(pins):
         assert raw_entries(pin)[NUMBER(2, 4)] == [
             NUMBER(one + 100 if one <= cpu else 5) for one in cpus
         ]
-    done("update", pins + "/w_pc_hash", "key", "3", "value", "ip4=10.0.0.1", "cpu=0", "noexist")
+    done(
+        "update",
+        pins + "/w_pc_hash",
+        "key",
+        "3",
+        "value",
+        "ip4=10.0.0.1",
+        "rest=0",
+        "cpu=0",
+        "noexist",
+    )
     assert raw_entries(pins + "/w_pc_hash")[NUMBER(3, 4)] == [b"\x0a\0\0\1" + bytes(12)] + [
         bytes(16)
     ] * (len(cpus) - 1)
@@ -8859,24 +9011,24 @@ def test_bits_and_single_cpus_are_set_without_touching_the_rest(pins):
         ("w_hash", "src=1,src=2", "count=1", "src"),
         ("w_hash", "src=1,dst=2", "count=1", "dst"),
         ("w_hash", "src", "count=1", "src"),
-        ("w_hash", "1", "count=1", "8 bytes"),
-        ("w_hash", "[1, 2]", "count=1", "8 bytes"),
+        ("w_hash", "1", "count=1", "src, port, proto"),
+        ("w_hash", "[1, 2]", "count=1", "src, port, proto"),
         ("w_hash", "{", "count=1", "key"),
-        ("w_hash", "src=1", "count=1.5", "count"),
-        ("w_hash", "src=1", "addr.ip4=1,addr=2", "addr"),
-        ("w_hash", "src=1", "addr.ip6=fe80:::1", "fe80"),
-        ("w_hash", "src=1", "count.x=1", "count"),
-        ("w_hash", "src=1", "mac=02:00:00:00:00:100", "value"),
-        ("w_hash", "src=1", "comm=0123456789abcdefg", "comm"),
-        ("w_hash", "src=1", "low=8", "3 bits"),
-        ("w_hash", "src=1", "proto=SCTP", "TCP"),
-        ("w_hash", "src=1", "ok=2", "ok"),
-        ("w_hash", "src=1", "high=-262145", "19 bits"),
-        ("w_hash", "src=1", '{"count": null}', "count"),
-        ("w_hash", "src=1", '{"grid": [[1, 2, 3]]}', "grid"),
-        ("w_hash", "src=1", '{"count": 1e400}', "count"),
-        ("w_hash", "src=1", "[" * 5000, "value"),
-        ("w_hash", "src=1", "", "value"),
+        ("w_hash", "src=1,rest=0", "count=1.5", "count"),
+        ("w_hash", "src=1,rest=0", "addr.ip4=1,addr=2", "addr"),
+        ("w_hash", "src=1,rest=0", "addr.ip6=fe80:::1", "fe80"),
+        ("w_hash", "src=1,rest=0", "count.x=1", "count"),
+        ("w_hash", "src=1,rest=0", "mac=02:00:00:00:00:100", "value"),
+        ("w_hash", "src=1,rest=0", "comm=0123456789abcdefg", "comm"),
+        ("w_hash", "src=1,rest=0", "low=8", "3 bits"),
+        ("w_hash", "src=1,rest=0", "proto=SCTP", "TCP"),
+        ("w_hash", "src=1,rest=0", "ok=2", "ok"),
+        ("w_hash", "src=1,rest=0", "high=-262145", "19 bits"),
+        ("w_hash", "src=1,rest=0", '{"count": null}', "count"),
+        ("w_hash", "src=1,rest=0", '{"grid": [[1, 2, 3]]}', "grid"),
+        ("w_hash", "src=1,rest=0", '{"count": 1e400}', "count"),
+        ("w_hash", "src=1,rest=0", "[" * 5000, "value"),
+        ("w_hash", "src=1,rest=0", "", "value"),
         ("w_lru", "SCTP", "1", "TCP"),
         ("w_lru", "1", "65536", "65535"),
         ("w_lru", "1", "-1", "65535"),
@@ -8920,6 +9072,446 @@ def test_what_is_printed_can_be_typed_again(pins):
             lines
         )  # an update moves an entry
         assert raw_entries(pin) == before
+
+
+# -- what is not named
+
+
+def changed_bytes(before, after):
+    """Return where two values of one size differ."""
+    return [at for at, pair in enumerate(zip(before, after)) if pair[0] != pair[1]]
+
+
+@kernel
+@pytest.mark.parametrize(
+    "line, places",
+    [
+        ("count=9", range(0, 8)),
+        ('{"count": 9}', range(0, 8)),
+        ("count=9 any", range(0, 8)),
+        ("count=9 exist", range(0, 8)),
+        ("mood=GOOD,ok=false", [20, 21, 22, 23, 67]),
+        ("addr.ip4=9.9.9.9", range(24, 28)),
+        ('{"addr": {"ip4": "9.9.9.9"}}', range(24, 28)),
+        ("comm=x", range(46, 62)),
+        ("low=1", [62]),
+        ("mid=1", [62, 63]),
+    ],
+)
+def test_an_update_leaves_alone_what_it_does_not_name(pins, line, places):
+    pin = pins + "/w_hash"
+    before = raw_entries(pin)
+    with Map.from_pin(pin) as m:
+        fields = json.loads(done("--ndjson", "dump", pin).splitlines()[0])["key"]
+        raw = bytes(m.key_type(**fields))
+    key = ",".join("%s=%s" % pair for pair in fields.items())
+    for words in (["key", key], ["key"] + list(raw)):
+        done(
+            "update", pin, *(words + ["value"] + (shlex.split(line) if "{" not in line else [line]))
+        )
+        after = raw_entries(pin)
+        differ = changed_bytes(before[raw], after[raw])
+        assert differ and set(after) == set(before)
+        assert set(differ) <= set(places)
+    rest = [one for one in before if one != raw]
+    assert [after[one] for one in rest] == [before[one] for one in rest]
+
+
+@kernel
+def test_global_variables_are_set_one_by_one(pins):
+    for name, line in (
+        ("w_bss", "last.count=77"),
+        ("w_bss", '{"last": {"comm": "new"}}'),
+        ("w_data", "counter=5"),
+    ):
+        pin = pins + "/" + name
+        before = json.loads(done("--ndjson", "lookup", pin, "key", "0"))["value"]
+        done("update", pin, "key", "0", "value", line)
+        after = json.loads(done("--ndjson", "lookup", pin, "key", "0"))["value"]
+        wanted = {"last.count=77": ("last", "count", 77), "counter=5": ("counter", None, 5)}.get(
+            line, ("last", "comm", "new")
+        )
+        inner = before[wanted[0]] if wanted[1] else before
+        assert inner[wanted[1] or wanted[0]] != wanted[2]
+        inner[wanted[1] or wanted[0]] = wanted[2]
+        assert after == before
+
+
+@kernel
+def test_every_cpu_keeps_what_is_not_named():
+    cpus = bpf.possible_cpus()
+    options = ["--value-type", "u32 count, u16 kind, u16 flags"]
+    pack = struct.Struct("=IHH").pack
+    for map_type in (bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY):
+        with Map.create(map_type, u32, None, 4, value_size=8) as m:
+            m[2] = [pack(10 + cpu, cpu, 7) for cpu in cpus]
+            done(*(options + ["update", "id", m.id, "key", "2", "value", "flags=9"]))
+            assert m[2] == [pack(10 + cpu, cpu, 9) for cpu in cpus]
+            last = "cpu=%d" % cpus[-1]
+            done(*(options + ["update", "id", m.id, "key", "2", "value", "kind=99", last]))
+            wanted = [pack(10 + cpu, 99 if cpu == cpus[-1] else cpu, 9) for cpu in cpus]
+            assert m[2] == wanted
+            done(
+                *(options + ["update", "id", m.id, "key", "2", "value", "count=1", "rest=0", last])
+            )
+            assert m[2] == wanted[:-1] + [pack(1, 0, 0)]
+            done(*(options + ["update", "id", m.id, "key", "2", "value", "rest=0"]))
+            assert m[2] == [bytes(8)] * len(cpus)
+
+
+@kernel
+def test_where_nothing_can_stay_all_fields_are_needed(pins):
+    options, m = words_for(("u32 a, u16 b, u16 c", 8), ("u32 x, u32 y, u32 rest", 12))
+    with m:
+        words = options + ["update", "id", m.id, "key"]
+        for line, said in (
+            ("a=1 value x=1,y=2,rest=3", "b, c not given"),
+            ("a=1,c=2 value x=1,y=2,rest=3", "b not given"),
+            ('{"b":1} value x=1,y=2,rest=3', "a, c not given"),
+            ("a=1,b=2,c=3 value x=1", "y, rest not given"),
+            ("a=1,b=2,c=3 value x=1 noexist", "no entry"),
+            ("a=1,b=2,c=3 value {}", "x, y, rest not given"),
+            ("a=1,b=2,rest=1 value x=1,y=2,rest=3", "rest can only be 0"),
+        ):
+            assert said in refused(*(words + line.split())), line
+            assert not dict(m.items())
+        for command in ("lookup", "delete", "getnext"):
+            line = options + [command, "id", m.id, "key", "a=1"]
+            assert "b, c not given" in refused(*line)
+        done(*(words + "a=1,rest=0 value x=1 y=2 rest=3".split()))
+        done(*(words + ['{"a": 2, "rest": 0}', "value", '{"x": 1, "y": 2, "rest": 3}']))
+        stored = struct.pack("=III", 1, 2, 3)
+        assert dict(m.items()) == {struct.pack("=IHH", a, 0, 0): stored for a in (1, 2)}
+        done(*(words + "a=1,rest=0 value y=9".split()))  # rest is a field of this one
+        assert m[struct.pack("=IHH", 1, 0, 0)] == struct.pack("=III", 1, 9, 3)
+        assert "EEXIST" in main(*(words + "a=1,rest=0 value y=8 noexist".split()))[2]
+    with Map.create(QUEUE, None, None, 4, key_size=0, value_size=8) as queue:
+        push = ["--value-type", "u32 a, u32 b", "push", "id", queue.id, "value"]
+        assert "b not given" in refused(*(push + ["a=1"]))
+        done(*(push + ["a=1", "rest=0"]))
+        assert queue.pop() == struct.pack("=II", 1, 0)
+
+
+@kernel
+def test_a_partial_update_reads_by_a_descriptor_of_its_own(pins, tmp_path):
+    code = "import sys, bpflookup\nassert bpflookup.main(sys.argv[1:]) == 0"
+    words = ["update", pins + "/w_bss", "key", "0", "value", "last.count=7"]
+    status, out, err = run(
+        *([program("strace"), "-f", "-e", "trace=bpf", "-o", tmp_path / "calls", sys.executable]),
+        *["-c", code] + words,
+        env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+    )
+    assert status == 0, err
+    flags = re.findall(r"BPF_OBJ_GET, {.*file_flags=(\w+)", (tmp_path / "calls").read_text())
+    assert flags == ["BPF_F_WRONLY", "BPF_F_RDONLY"]
+
+
+@kernel
+@pytest.mark.parametrize(
+    "words, text, number",
+    [
+        (["name=gr\xfcn \u20ac", "port=1"], "gr\xfcn \u20ac", 1),
+        (["name=gr\xfcn x,port=1"], "gr\xfcn x", 1),
+        (["name=a b port=2"], "a b", 2),
+        (["port=3 name=a b"], "a b", 3),
+        (["name=a,b", "port=4"], "a,b", 4),
+        (["name=a, b,port=5"], "a, b", 5),
+        (["name=a,", "port=6"], "a", 6),
+        (["port=7", "name=a,"], "a,", 7),
+        (["name=a x=y", "port=8"], "a x=y", 8),
+        (["name=x=y,port=9"], "x=y", 9),
+        (["name='a,b=c',port=10"], "a,b=c", 10),
+        (['name="a port=1" port=11'], "a port=1", 11),
+        (["name='it\\'s'", "port=12"], "it's", 12),
+        (["name='a\\x41\\t'", "port=13"], "aA\t", 13),
+        (["name='a'b", "port=14"], "'a'b", 14),
+        (["name=", "port=15"], "", 15),
+        (["port=16", "name= a "], " a ", 16),
+        (["name={1},port=17"], "{1}", 17),
+        (["name=[1]", "port=18"], "[1]", 18),
+        (["port=19,name=--help"], "--help", 19),
+        (["port= 20,name=x"], "x", 20),
+        (['{"name": "a, b=c", "port": 21}'], "a, b=c", 21),
+    ],
+)
+def test_values_hold_blanks_and_commas(words, text, number):
+    options, m = words_for(U32, ("char name[16], u32 port", 20))
+    with m:
+        done(*(options + ["update", "id", m.id, "key", "1", "value"] + words))
+        assert m[bytes(u32(1))] == text16(text) + bytes(u32(number))
+        for unnamed in ("x", "port", "a b"):
+            line = options + ["update", "id", m.id, "key", "1", "value", "port=1", unnamed]
+            assert "is no NAME=VALUE, or quote" in refused(*line)
+        for twice in (["port=1,port=2"], ["port=1", "port=2"], ["port=1 port=2"]):
+            assert "twice" in refused(
+                *(options + ["update", "id", m.id, "key", "1", "value"] + twice)
+            )
+
+
+@kernel
+def test_arrays_and_records_in_a_list_are_json():
+    options, m = words_for(U32, ("struct { u16 a[3]; struct { u8 x, y; } p; }", 8))
+    with m:
+        for words in (
+            ['a=[1,2,3],p={"x": 4, "y": 5}'],
+            ["a=[1, 2, 3]", "p.x=4,p.y=5"],
+            ["p.x=4 p.y=5 a=[1,2,3]"],
+            ['{"a": [1, 2, 3], "p": {"x": 4, "y": 5}}'],
+            ['{"a":', "[1,", "2,", '3],"p":{"x":4,"y":5}}', "any"],
+        ):
+            done(*(options + ["update", "id", m.id, "key", "1", "value"] + words))
+            assert m[bytes(u32(1))] == struct.pack("=HHHBB", 1, 2, 3, 4, 5)
+            m.delete(bytes(u32(1)))
+        for words in (["a=[1,2,3]x,p.x=1,p.y=2"], ["a=[1,2],p.x=1,p.y=2"], ["a=[1,2,3],p=1"]):
+            refused(*(options + ["update", "id", m.id, "key", "1", "value"] + words))
+
+
+# -- the grammar of words: what is data, what a flag, an option, a keyword
+
+TEXT, U32, U64 = ("char[16]", 16), ("u32", 4), ("u64", 8)
+RECORD, CPU_RECORD = ("u32 name, u32 cpu", 8), ("u32 id, u32 count", 8)
+FEW = ("", 4)  # nothing is known of its bytes
+
+
+def text16(text):
+    return text.encode().ljust(16, b"\0")
+
+
+def words_for(key, value):
+    """Return the options that tell the types, and a hash of their sizes."""
+    options = ["--key-type", key[0]] * bool(key[0]) + ["--value-type", value[0]] * bool(value[0])
+    return options, Map.create(HASH, None, None, 8, key_size=key[1], value_size=value[1])
+
+
+# key type, value type, words, the key and value that must be stored, the flag
+GRAMMAR = [
+    # as many bytes as the type has are data, whatever else they are; what stands behind is not
+    (FEW, FEW, "key 1 2 3 4 value hex 0 0 0 a", bytes([1, 2, 3, 4]), b"\0\0\0\x0a", 0),
+    (FEW, FEW, "key 1 2 3 4 value hex 0 0 0 a n", bytes([1, 2, 3, 4]), b"\0\0\0\x0a", 1),
+    (FEW, FEW, "key 1 2 3 4 value h 0 0 0 e a", bytes([1, 2, 3, 4]), b"\0\0\0\x0e", 0),
+    (FEW, FEW, "k 1 2 3 4 v 1 2 3 4 a", bytes([1, 2, 3, 4]), bytes([1, 2, 3, 4]), 0),
+    (FEW, FEW, "key hex a b c d value hex 0a0b0c0d noe", b"\n\x0b\x0c\r", b"\n\x0b\x0c\r", 1),
+    (FEW, FEW, "key hex 0a0b 0c0d v hex 0x1 2 3 ff", b"\n\x0b\x0c\r", b"\1\2\3\xff", 0),
+    (FEW, FEW, "value 1 2 3 4 key 5 6 7 8", bytes([5, 6, 7, 8]), bytes([1, 2, 3, 4]), 0),
+    (FEW, FEW, "any value 1 2 3 4 key 5 6 7 8", bytes([5, 6, 7, 8]), bytes([1, 2, 3, 4]), 0),
+    (FEW, FEW, "n key 5 6 7 8 value 1 2 3 4", bytes([5, 6, 7, 8]), bytes([1, 2, 3, 4]), 1),
+    (FEW, FEW, "key 5 6 7 8 noexist value 1 2 3 4", bytes([5, 6, 7, 8]), bytes([1, 2, 3, 4]), 1),
+    (TEXT, FEW, "key " + "7 " * 16 + "value 1 2 3 4 a", b"\7" * 16, bytes([1, 2, 3, 4]), 0),
+    (U32, U64, "key 5 value 6 n", u32(5), u64(6), 1),
+    (U32, U64, "key 5 value 6 -j", u32(5), u64(6), 0),
+    (U32, U64, "value 6 key 5", u32(5), u64(6), 0),
+    (U32, RECORD, "key 5 value name=1,cpu=2 noexist", u32(5), u32(1), u32(2), 1),
+    # a word of text is no flag and no option; a flag that is spelled out is one behind it
+    (U32, TEXT, "key 1 value plan a", u32(1), text16("plan a"), 0),
+    (U32, TEXT, "key 1 value plan e", u32(1), text16("plan e"), 0),
+    (U32, TEXT, "key 1 value plan no", u32(1), text16("plan no"), 0),
+    (U32, TEXT, "key 1 value a n", u32(1), text16("a n"), 0),
+    (U32, TEXT, "key 1 value plan a noexist", u32(1), text16("plan a"), 1),
+    (U32, TEXT, "key 1 value any", u32(1), text16("any"), 0),
+    (U32, TEXT, "key 1 value noexist any", u32(1), text16("noexist"), 0),
+    (U32, TEXT, "key 1 value 'plan any'", u32(1), text16("plan any"), 0),
+    (U32, TEXT, "key 1 value plan any any", u32(1), text16("plan any"), 0),
+    (U32, TEXT, "key 1 value -j", u32(1), text16("-j"), 0),
+    (U32, TEXT, "key 1 value -inf", u32(1), text16("-inf"), 0),
+    (U32, TEXT, "key 1 value --help", u32(1), text16("--help"), 0),
+    (U32, TEXT, "key 1 value a -h", u32(1), text16("a -h"), 0),
+    (U32, TEXT, "key 1 value --from x", u32(1), text16("--from x"), 0),
+    (U32, TEXT, "key 1 value -- -x", u32(1), text16("-x"), 0),
+    (U32, TEXT, "key 1 value --", u32(1), text16("--"), 0),
+    (U32, TEXT, "key 1 value cpu=0", u32(1), text16("cpu=0"), 0),
+    (U32, TEXT, "key 1 value on cpu=0", u32(1), text16("on cpu=0"), 0),
+    (U32, TEXT, "key 1 value hex", u32(1), text16("hex"), 0),
+    (U32, TEXT, "key 1 value hex wrench", u32(1), text16("hex wrench"), 0),
+    (U32, TEXT, "key 1 value a  value", u32(1), text16("a value"), 0),
+    (U32, TEXT, "key 1 value v", u32(1), text16("v"), 0),
+    (("char", 1), U32, "key x value 1 any", b"x", u32(1), 0),
+    (("char", 1), U32, "key 255 value 1 any", b"\xff", u32(1), 0),
+    (("s8", 1), ("u8", 1), "key 254 value 0xff n", b"\xfe", b"\xff", 1),
+    (("s8", 1), ("u8", 1), "key -2 value 7", b"\xfe", b"\7", 0),
+    # so is a keyword that can't be one
+    (TEXT, U32, "key value value 1", text16("value"), u32(1), 0),
+    (TEXT, U32, "key v value 1", text16("v"), u32(1), 0),
+    (TEXT, U32, "key k v 1", text16("k"), u32(1), 0),
+    (TEXT, U32, "key my v id value 1", text16("my v id"), u32(1), 0),
+    (TEXT, U32, "key key value 1 any", text16("key"), u32(1), 0),
+    (TEXT, U32, "key any value 1 any", text16("any"), u32(1), 0),
+    (TEXT, U32, "key 'a value' value 1", text16("a value"), u32(1), 0),
+    (TEXT, TEXT, "key a v value", text16("a"), text16("value"), 0),
+    (TEXT, TEXT, "key value value value", text16("value"), text16("value"), 0),
+    (TEXT, TEXT, "value b key a", text16("a"), text16("b"), 0),
+    (TEXT, U32, "key -n value 1", text16("-n"), u32(1), 0),
+    (TEXT, U32, "key cpu=3 value 1", text16("cpu=3"), u32(1), 0),
+    (("double", 8), ("float", 4), "key -inf value -inf", b"INF8", b"INF4", 0),
+    (U32, ("float", 4), "key 1 value -infinity any", u32(1), b"INF4", 0),
+    (U32, ("s64", 8), "key 1 value -- -5 noexist", u32(1), ctypes.c_int64(-5), 1),
+    # a field may be named as what else could stand there
+    (U32, RECORD, "key 1 value cpu=3,name=4", u32(1), u32(4), u32(3), 0),
+    (U32, RECORD, "key 1 value name=4 cpu=3", u32(1), u32(4), u32(3), 0),
+    (RECORD, U32, "key name=4 cpu=3 value 9 any", struct.pack("=II", 4, 3), u32(9), 0),
+    (
+        ("u32 value, u32 key", 8),
+        U32,
+        "key value=4 key=3 value 9",
+        struct.pack("=II", 4, 3),
+        u32(9),
+        0,
+    ),
+    (U32, ("u32 any, u32 exist", 8), "key 1 value any=1 exist=2", u32(1), u32(1), u32(2), 0),
+    (U32, RECORD, """key 1 value '{"name": 4, "cpu": 3}' any""", u32(1), u32(4), u32(3), 0),
+]
+
+
+@kernel
+@pytest.mark.parametrize("given", GRAMMAR, ids=[case[2] for case in GRAMMAR])
+def test_words_are_data_where_they_can_be(given):
+    key_type, value_type, line, key, flag = given[:4] + given[-1:]
+    infinite = {b"INF8": ctypes.c_double(-math.inf), b"INF4": ctypes.c_float(-math.inf)}
+    key = bytes(infinite.get(key, key) if isinstance(key, bytes) else key)
+    value = b"".join(
+        bytes(infinite.get(one, one) if isinstance(one, bytes) else one) for one in given[4:-1]
+    )
+    options, m = words_for(key_type, value_type)
+    with m:
+        words = options + ["update", "id", m.id] + shlex.split(line)
+        status, out, err = main(*words)
+        assert (status, err) == (0, "") and out in ("", "null\n")
+        assert dict(m.items()) == {key: value}
+        if flag == bpf.BPF_NOEXIST:
+            assert "EEXIST" in main(*words)[2]
+        if value_type == U32 and key_type in (TEXT, RECORD) and line.startswith("key "):
+            # the same words ask for it, where nothing stands behind them
+            asked = options + ["-j", "lookup", "id", m.id] + key_words(line)
+            assert json.loads(done(*asked))["value"] == ["0x%02x" % byte for byte in value]
+
+
+def key_words(line):
+    """Return "key DATA" of a line that goes on with "value NUMBER" and perhaps a flag."""
+    words = shlex.split(line)
+    ends = [
+        at for at, word in enumerate(words) if word in ("value", "v") and words[at + 1].isdigit()
+    ]
+    return words[: ends[-1]]
+
+
+@kernel
+@pytest.mark.parametrize(
+    "key, value, line, said",
+    [
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 5", "4 bytes, not 5"),
+        (FEW, FEW, "key 1 2 3 4 value hex 1 2 3", "4 bytes, not 3"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 n n", "'"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 n n", "'n'"),
+        (FEW, FEW, "key 1 2 3 4 key 1 2 3 4 value 1 2 3 4", "key"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 cpu=0", "cpu=0"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 --trace", "--trace"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 --help", "--help"),
+        (FEW, FEW, "key 1 2 3 4 value 1 2 3 4 --bogus", "--bogus"),
+        (FEW, FEW, "key 1 2 3 4 value", "value"),
+        (FEW, FEW, "key 1 2 3 4", "value"),
+        (FEW, FEW, "value 1 2 3 4", "key"),
+        (FEW, FEW, "any", "key"),
+        (FEW, FEW, "whatever 1", "'whatever'"),
+        (U32, TEXT, "key 1 value 1 2 3", "quote"),
+        (U32, TEXT, "key 1 value hex ad be", "quote"),
+        (U32, U32, "key 1 value 2 -x", "-x"),
+        (U32, U32, "key 1 value 2 3", "4 bytes, not 2"),
+        (U32, RECORD, "key 1 value name=1,cpu=2 noexist extra", "'extra'"),
+    ],
+)
+def test_words_that_are_nothing_are_refused(key, value, line, said):
+    options, m = words_for(key, value)
+    with m:
+        assert said in refused(*(options + ["update", "id", m.id] + line.split()))
+        assert not dict(m.items())
+
+
+@kernel
+def test_options_stand_where_they_always_stood(pins):
+    pin, key = pins + "/w_lru", ["key", 6, 0, 0, 0]
+    wanted = done("-j", "lookup", pin, *key)
+    for words in (
+        ["lookup", "-j", pin] + key,
+        ["lookup", pin, "-j"] + key,
+        ["lookup", pin] + key + ["-j"],
+        ["map", "-nj", "lookup", "pinned", pin, "key", "TCP"],
+        ["lookup", "pinned", "-j", pin, "key", "TCP", "--json"],
+        ["lookup", pin, "key", "TCP", "--hex", "-j"],
+    ):
+        assert done(*words) == wanted
+    assert done("dump", pin, "-j") == done("-j", "dump", "--", pin)
+    told = ["lookup", pins + "/w_plain", "key", 6, "--ndjson", "--value-type", "u8[5]"]
+    assert json.loads(done(*told)) == {"key": [6, 0, 0, 0], "value": [1, 2, 3, 4, 5]}
+    assert "unknown option -x" in refused("lookup", "-x", pin, "key", "6")
+
+
+@kernel
+@pytest.mark.parametrize(
+    "name", ["n", "na", "i", "id", "pin", "kprobes", "key", "v", "views", "map"]
+)
+def test_a_map_may_have_the_name_of_a_word(name, bpffs):
+    name = name[:1] + "x%d" % os.getpid() if len(name) > 3 else name
+    with Map.create(HASH, u32, u32, 8, name=name) as m:
+        m[7] = 9
+        if main("-j", "show", "name", name)[1][:1] != "{":
+            pytest.skip("another map of this name")
+        for prefix in ("name", "na", "n"):
+            words = [prefix, name]
+            assert done("show", *words).startswith("%d: hash  name %s" % (m.id, name))
+            assert "Found 1" in done("dump", *words) and "7" in done("getnext", *words)
+            for key in ("key", "k"):
+                assert ": " in done("lookup", *(words + [key, "7", "0", "0", "0"]))
+                done("update", *(words + [key, "7", "0", "0", "0", "v", "9", "0", "0", "0", "any"]))
+            done("pin", *(words + [bpffs + "/" + prefix + name]))
+        if name not in ("id", "key"):  # without a kind: not a word that is one in full
+            assert "Found 1" in done("dump", name)
+            done("pin", name, bpffs + "/bare" + name)
+            done("lookup", name, "key", "7", "0", "0", "0")
+            done("update", name, "key", "7", "0", "0", "0", "value", "1", "0", "0", "0")
+
+
+@kernel
+def test_a_pins_path_is_taken_as_it_is(bpffs, monkeypatch):
+    with Map.create(HASH, u32, u32, 8) as m:
+        m[7] = 9
+        for name in ("blank ", " blank", "two  blanks", "key", "-x", "n"):
+            path = os.path.join(bpffs, name)
+            done("map", "pin", "id", m.id, path)
+            assert "Found 1" in done("dump", "pinned", path) and "Found 1" in done("dump", path)
+            assert done("lookup", "pinned", path, "key", "7", "0", "0", "0").startswith("07")
+        with pytest.raises(AssertionError):
+            done("dump", "pinned", os.path.join(bpffs, "blank"))
+        monkeypatch.chdir(bpffs)
+        for name in ("blank ", "-x", "key", "n"):
+            assert "Found 1" in done("dump", "pinned", name)
+            assert done("lookup", "pinned", name, "key", "7", "0", "0", "0").startswith("07")
+        outer = Map.create(bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, None, None, 2, inner=m)
+        with Map.create(HASH, u32, u32, 8) as other:
+            for words in (["id", other.id], ["i", other.id]):
+                done("update", "id", outer.id, "key", 1, 0, 0, 0, "value", *(words + ["any"]))
+                assert outer[1] == other.id
+        done("update", "id", outer.id, "k", 0, 0, 0, 0, "v", "pin", os.path.join(bpffs, "blank "))
+        assert outer[0] == m.id
+        outer.close()
+
+
+@kernel
+def test_one_cpus_value_and_a_field_named_cpu():
+    cpus = bpf.possible_cpus()
+    last = "cpu=%d" % cpus[-1]
+    for value, line, wanted in (
+        ("u32 name, u32 cpu", "name=1 cpu=2", (1, 2)),
+        ("u32 name, u32 cpu", "name=1,cpu=2 " + last, (1, 2)),
+        ("u32 name, u32 cpu", "cpu=2 name=1 any " + last, (1, 2)),
+        ("u32 name, u32 cpu", "name=1 cpu=2 " + last + " any", (1, 2)),
+        ("u32 name, u32 size", "name=1 size=2 " + last, (1, 2)),
+        ("u32 name, u32 size", "hex 1 0 0 0 2 0 0 0 %s a" % last, (1, 2)),
+    ):
+        with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 8) as m:
+            words = ["update", "id", m.id, "key", 5, 0, 0, 0, "value"] + line.split()
+            done("--value-type", value, *words)
+            number = int.from_bytes(struct.pack("=II", *wanted), sys.byteorder)
+            alone = [0] * (len(cpus) - 1) + [number]
+            assert m[5] == (alone if last in line else [number] * len(cpus))
 
 
 @pytest.mark.parametrize(
@@ -9935,10 +10527,90 @@ def test_errors_are_one_line_and_json_with_j(words, status, message):
 
 
 @kernel
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["lookup", "M", "key", "7f", "00", "00", "01"], "write 'hex'"),
+        (["update", "M", "key", "1", "value", "0a", "ff", "0", "0", "0", "0", "0", "0"], "'hex'"),
+        (["lookup", "M", "key", "7", "256", "0", "0"], "'256' is no byte, which is 0 to 255"),
+        (["lookup", "M", "key", "hex", "7", "100", "0", "0"], "'100' is no byte in hex"),
+        (["lookup", "M", "key", "hex", "7f00"], "4 bytes, not 2"),
+        (["create", "/x", "type", "hsh"], "unknown map type 'hsh'; is it hash"),
+        (["create", "/x", "type", "per_cpu_hash"], "percpu_hash"),
+        (["create", "/x", "type", "hash", "key", "four"], "key takes a number, not 'four'"),
+        (["create", "/x", "type", "hash", "entries", ""], "entries"),
+        (["create", "/x", "kind", "hash"], "unknown word 'kind'"),
+        (["create", "/x", "key", "4"], "'type' is needed: hash array"),
+        (["update", "M", "key", "1", "value", "2", "noexist", "extra"], "unexpected 'extra'"),
+        (["btf", "offset", "list_head"], "TYPE.MEMBER is needed; members of list_head: next prev"),
+        (["btf", "offset", "struct", "list_head."], "TYPE.MEMBER"),
+        (["btf", "offset", "task_struct"], " ..."),
+        (["peek", "M"], "its values have keys"),
+        (["pop", "M"], "its values have keys"),
+        (["push", "M", "value", "1"], "its values have keys"),
+        (["save", "M", "/nope/c.capture"], "/nope/c.capture"),
+        (["dmp", "M"], "unknown command 'dmp'; is it dump?"),
+        (["map", "lokup", "M"], "is it lookup"),
+        (["--jsn", "dump"], "is it --json"),
+        (["--value_type", "u32", "dump"], "is it --value-type"),
+        (["lookup", "M", "key", "1"], "no such key: 1 (%s"),
+        (["delete", "M", "key", "0x10"], "no such key: 0x10 ("),
+        (["lookup", "M", "key", "1", "2", "3", "4"], "no such key: 01 02 03 04"),
+        (["lookup", "M", "key", "10.0.0.0/8"], "10.0.0.0/8"),
+        (["getnext", "M"], "no next key; the map is empty"),
+    ],
+)
+def test_messages_say_what_to_do(words, said):
+    with Map.create(HASH, u32, u64, 3) as m:
+        status, out, err = main(*[m.id if word == "M" else word for word in words])
+        said = said.replace("%s", bytes(u32(1)).hex()[:2])
+        assert status in (1, 2) and out == "" and said in err and err.count("\n") == 1, err
+        for never in ("invalid literal", ".tmp", "order of values", "None", "''", "[Errno"):
+            assert never not in err
+
+
+@kernel
+def test_a_missing_key_is_told_as_it_was_typed(pins):
+    for words, typed, raw in (
+        (["w_lpm", "key", "10.0.0.0/8"], "10.0.0.0/8", NUMBER(8, 4) + bytes([10, 0, 0, 0])),
+        (["w_lru", "key", "ICMP"], "ICMP", NUMBER(1, 4)),
+        (["w_pairs", "key", "pid=9", "slot=1"], "pid=9 slot=1", NUMBER(9, 4) + NUMBER(1, 4)),
+    ):
+        for command in ("lookup", "delete"):
+            status, out, err = main(command, pins + "/" + words[0], *words[1:])
+            told = "bpflookup: no such key: %s (%s)\n" % (typed, " ".join("%02x" % b for b in raw))
+            assert (status, out, err) == (1, "", told)
+    out = done("getnext", pins + "/w_lru")
+    assert out == "next key: UDP\n" or out == "next key: TCP\n" and "None" not in out
+
+
+@kernel
+def test_a_name_that_is_nearly_one_is_offered():
+    number = os.getpid()
+    with Map.create(HASH, u32, u32, 1, name="AT_cnt%d" % number), Map.create(
+        HASH, u32, u32, 1, name="my_conns%d" % number
+    ):
+        for name, wanted in (
+            ("@cnt%d" % number, "AT_cnt%d"),
+            ("at_cnt%d" % number, "AT_cnt%d"),
+            ("MY-CONNS%d" % number, "my_conns%d"),
+            ("my_cons%d" % number, "my_conns%d"),
+            ("conns%d" % number, "my_conns%d"),
+            ("my_conns%d_and_more" % number, "my_conns%d" if number > 999999 else ""),
+        ):
+            for words in (["name", name], [name]):
+                status, out, err = main("lookup", *(words + ["key", "1"]))
+                assert (status, out, err.count("\n")) == (1, "", 1)
+                assert not wanted or "is it '%s'?" % (wanted % number) in err, err
+        err = main("dump", "nothing_like_it")[2]
+        assert err.endswith("no map is named so (ENOENT)\n")
+
+
+@kernel
 def test_help_has_an_example_for_each_command_that_parses():
     for words in (["-h"], ["--help"], ["help"], ["map", "-h"], ["map", "help"]):
         whole = done(*words)
-        assert "usage: bpflookup.py" in whole and max(map(len, whole.splitlines())) <= 120, words
+        assert "usage: bpflookup.py" in whole and max(map(len, whole.splitlines())) <= 80, words
     names = re.findall(r"^  ([a-z]+)  ", whole, re.M)
     assert set(
         "show list create dump update lookup getnext delete pin peek push pop enqueue dequeue freeze help watch "
@@ -9947,6 +10619,9 @@ def test_help_has_an_example_for_each_command_that_parses():
     for name in set(names) - {"help"}:
         text = done(name, "-h")
         assert text == done("help", name) == done("map", name, "--help")
+        assert max(map(len, text.splitlines())) <= 80, text
+        assert text.splitlines()[-1].startswith("bpflookup.py --help tells"), text
+        assert "--ndjson  " not in text and len(text.splitlines()) < 20  # its own words, no more
         (example,) = re.findall(r"example: bpflookup.py (.*)$", text, re.M)
         words = [word for word in shlex.split(example.split(" | ")[0])]
         assert name in words
@@ -9955,6 +10630,44 @@ def test_help_has_an_example_for_each_command_that_parses():
         )  # who can't get further than to the map
         assert "Traceback" not in told and told.splitlines()[-1] in ("0", "1"), example
     assert command("--version")[1] == done("-V") == "bpflookup %s\n" % bpf.__version__
+
+
+def test_help_calls_the_program_as_it_was_called(tmp_path):
+    shutil.copy(MODULE, str(tmp_path / "maps"))
+    (tmp_path / "app").mkdir()
+    shutil.copy(MODULE, str(tmp_path / "app" / "__main__.py"))
+    zipapp.create_archive(str(tmp_path / "app"), str(tmp_path / "app.pyz"))
+    entry = (
+        "import sys; sys.argv[0] = '/usr/bin/bpflookup'; import bpflookup; bpflookup.main(['-h'])"
+    )
+    for name, words in (
+        ("bpflookup.py", [MODULE]),
+        ("maps", [tmp_path / "maps"]),
+        ("app.pyz", [tmp_path / "app.pyz"]),
+        ("bpflookup.py", ["-m", "bpflookup"]),
+        ("bpflookup", ["-c", entry]),
+    ):
+        status, out, err = run(
+            sys.executable,
+            *(words + ["-h"]),
+            env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+        )
+        assert (status, err) == (0, "") and out.startswith("usage: %s [OPTION]" % name), out
+    with open(MODULE) as script:
+        out = run(sys.executable, "-", "help", "dump", stdin=script)[1]
+    assert out.startswith("usage: bpflookup.py [OPTION]... dump MAP\n")
+
+
+def test_what_help_says_of_data_is_so():
+    text = done("-h")
+    for word in list(bpf._Options.FLAGS) + list(bpf._Options.VALUES):
+        if bpf._Options.FLAGS.get(word) not in (
+            "same",
+            "once",
+        ):  # taken for bpftool's sake, or of watch
+            assert re.search(r"(^|[ ,])%s\b" % word, text, re.M), word
+    for name in ("update", "watch", "hist", "save", "dump", "btf"):
+        assert len(done(name, "-h").splitlines()) > 6
 
 
 @kernel
@@ -9970,20 +10683,47 @@ def test_closed_and_full_streams_and_strange_names_are_no_trouble(pins):
             "-h",
         ):
             wanted = main(*words.split())[0]
-            for closing in (">&-", ">&- 2>&- <&-", "2>/dev/full"):
-                status, out, err = run(
-                    shell, "-c", "exec %s %s %s %s" % (sys.executable, MODULE, words, closing)
+            line = "exec %s %s %s " % (sys.executable, MODULE, words)
+            assert run(shell, "-c", line + "2>/dev/full")[0] == wanted
+            for lost in (">&-", ">/dev/full", "1<" + os.devnull):  # nothing is lost in silence
+                status, out, err = run(shell, "-c", line + lost)
+                assert status in (1, wanted or 1) and err.count("\n") == 1, (words, lost, err)
+                assert err.startswith("bpflookup: ") and (
+                    "standard output: " in err or wanted == 2 and "-j" not in words
                 )
-                assert status == wanted and "Traceback" not in err, (words, closing, err)
+                assert run(shell, "-c", line + lost + " 2>&- <&-")[0] == status
+        for words in ("update %s key UDP value 7 0", "-h", "lookup %s key 1"):
+            words = words % pin if "%" in words else words
             status, out, err = run(
-                shell, "-c", "exec %s %s %s >/dev/full" % (sys.executable, MODULE, words)
+                shell, "-c", "exec %s %s %s >&-" % (sys.executable, MODULE, words)
             )
-            assert status in (1, 2, 120) and "Traceback" not in err, (words, err)
+            assert (status, err) == (0, "") or words[:6] != "update" and status == 1 and err
         status, out, err = command(
             "map", "show", env=dict(os.environ, LC_ALL="C", PYTHONIOENCODING="ascii")
         )
         if sys.version_info >= (3, 7):
             assert status == 0 and "name caf\\xe9" in out and err == ""
+
+
+@kernel
+def test_every_error_is_one_line_that_a_terminal_can_show(tmp_path):
+    with Map.create(HASH, Key, Value, 4) as m:
+        for words in (
+            ["--value-type", "u32 a, u64 b, u8 c", "dump", "id", m.id],
+            ["--key-type", "u8 a, u8 b", "lookup", "id", m.id, "key", "a=1,b=2"],
+            ["dump", "name", "a\nb\x1b[31m\x9b"],
+            ["lookup", "id", m.id, "key", "src=1,no\nsuch=1"],
+            ["--from", str(tmp_path / "line\nfeed"), "dump"],
+            ["dump", "pinned", "/\r\n"],
+            ["a\nb"],
+            ["--a\nb"],
+        ):
+            status, out, err = main(*words)
+            assert status in (1, 2) and out == "" and err.count("\n") == 1
+            assert err[:-1].isprintable() and len(err) > 20
+            if words[0][:3] != "--a":
+                told = json.loads(main("-j", *words)[1])
+                assert list(told) == ["error"] and told["error"]
 
 
 def test_a_standard_library_without_json_is_an_error_in_one_line(monkeypatch):
@@ -10193,6 +10933,186 @@ def test_the_examples_of_the_readme_run(bpffs, capsys):
             if line.startswith("# {"):
                 assert line[2:] in printed.splitlines()
     assert printed.startswith("77\n") and "3 384 48\n" in printed and printed.endswith("42 8 64\n")
+
+
+def readme():
+    with open(os.path.join(os.path.dirname(MODULE), "README.md")) as file:
+        return file.read()
+
+
+def readme_block(word):
+    """Return the block of shell in the README that a word stands in."""
+    blocks = readme().split("```")[1::2]
+    (block,) = [block for block in blocks if word in block]
+    return block.split("\n", 1)[1]
+
+
+def test_the_file_runs_by_its_first_line(tmp_path):
+    with open(MODULE) as file:
+        assert file.readline() == "#!/usr/bin/env python3\n"
+    assert os.stat(MODULE).st_mode & 0o111 == 0o111
+    (tmp_path / "python3").symlink_to(
+        sys.executable
+    )  # as ansible's script module runs a copy of it
+    path = "%s:%s" % (tmp_path, os.environ["PATH"])
+    out = run(MODULE, "--version", env=dict(os.environ, PATH=path))
+    assert out == (0, "bpflookup %s\n" % bpf.__version__, "")
+
+
+@kernel
+def test_many_hosts_one_of_them_dead(tmp_path):
+    lines = [line for line in readme_block("xargs").splitlines() if line]
+    shutil.copy(MODULE, str(tmp_path / "bpflookup.py"))
+    (tmp_path / "hosts").write_text("one\ndead\ntwo\nwithout-the-map\nlast\n")
+    (tmp_path / "ssh").write_text(
+        '#!/bin/sh\nwhile [ "$1" = -o ]; do shift 2; done\nhost=$1; shift\n'
+        '[ $host != dead ] || exit 255\n[ $host != without-the-map ] || set -- false\nexec "$@"\n'
+    )
+    (tmp_path / "ssh").chmod(0o755)
+    (tmp_path / "python3").symlink_to(sys.executable)
+    name = "hosts_%d" % os.getpid()
+    with Map.create(HASH, u32, u32, 2, name=name) as m:
+        m[1] = 2
+        script = "\n".join(lines).replace("name flows", "name " + name)
+        path = "%s:%s" % (tmp_path, os.environ["PATH"])
+        status, out, err = run(
+            program("bash"), "-c", script, cwd=str(tmp_path), env=dict(os.environ, PATH=path)
+        )
+    assert (status, out) == (123, "") and "dead failed" in err and "without-the-map failed" in err
+    found = {one.name: one.read_text() for one in tmp_path.glob("*.*") if one.suffix != ".py"}
+    line = '{"key":[1,0,0,0],"value":[2,0,0,0]}\n'
+    if sys.byteorder == "little":
+        assert found == {host + ".ndjson": line for host in ("one", "two", "last")}
+
+
+def test_the_readmes_zipapp_keeps_the_status(tmp_path):
+    shutil.copy(MODULE, str(tmp_path / "bpflookup.py"))
+    (tmp_path / "python3").symlink_to(sys.executable)
+    env = dict(os.environ, PATH="%s:%s" % (tmp_path, os.environ["PATH"]))
+    assert run(program("sh"), "-ec", readme_block("zipapp"), cwd=str(tmp_path), env=env)[0] == 0
+    for words, status in ((["--version"], 0), (["nonsense"], 2), (["--from", "/no", "dump"], 1)):
+        assert run(tmp_path / "bpflookup.pyz", *words, env=env)[0] == status
+
+
+def test_every_pipe_of_the_readme_reads_the_program_at_once():
+    lines = [
+        line for line in readme().splitlines() if "< bpflookup.py" in line or "python3 -" in line
+    ]
+    assert len([line for line in lines if "python3 -E -" in line]) >= 3
+    assert not [line for line in lines if re.search(r"python3 - ", line)]
+
+
+def test_a_python_without_ctypes_is_told_what_to_install():
+    code = "import sys; sys.modules['_ctypes'] = None; sys.argv[0] = 'x'\n"
+    code += "import runpy; runpy.run_path(%r, run_name=%r)"
+    status, out, err = run(sys.executable, "-c", code % (MODULE, "__main__"))
+    assert (status, out, err.count("\n")) == (1, "", 1) and "install python3" in err
+    status, out, err = run(sys.executable, "-c", code % (MODULE, "bpflookup"))
+    assert (
+        status == 1
+        and "install python3" in err.splitlines()[-1]
+        and "ImportError" in err
+        or ("ModuleNotFoundError" in err)
+    )
+
+
+STDLIB = os.path.dirname(os.path.realpath(os.__file__))
+
+
+def initramfs(root, rows):
+    """Copy this Python, its libraries and what some rows of the README's table name to a directory; return its path."""
+    copied = set()
+
+    def copy(path):
+        if path not in copied:
+            copied.add(path)
+            os.makedirs(os.path.dirname(root + path), exist_ok=True)
+            shutil.copy(path, root + path)
+            if path.endswith(".so") or path == interpreter:
+                for library in re.findall(r"(/\S+) \(0x", run(program("ldd"), path)[1]):
+                    copy(library)
+
+    interpreter = os.path.realpath(sys.executable)
+    copy(interpreter)
+    for name in itertools.chain.from_iterable(rows):
+        for path in glob.glob(os.path.join(STDLIB, name)) + glob.glob(
+            os.path.join(STDLIB, "lib-dynload", name)
+        ):
+            if os.path.isfile(path):
+                copy(os.path.realpath(path))
+                continue
+            for directory, _, names in os.walk(path):
+                for one in names:
+                    if one.endswith(".py"):
+                        copy(os.path.join(os.path.realpath(directory), one))
+    shutil.copy(MODULE, root + "/bpflookup.py")
+    return interpreter
+
+
+# rows of the README's table -> commands that run with them, and what they print
+BARE = [
+    ("map show", "w_hash"),
+    ("--help", "usage: "),
+    ("map dump M", "01 02 03 04 05"),
+    ("--hex map dump W", "value: "),
+    ("map dump W", ": "),
+    ("map show M", "w_plain"),
+    ("map lookup M key 6 0 0 0", "06 00 00 00: 01 02 03 04 05"),
+    ("map getnext M", "next key: 06 00 00 00"),
+    ("map update M key hex 07000000 value 1 2 3 4 5", ""),
+    ("map delete M key 7 0 0 0", ""),
+    ("map layout M", "keys of 4 bytes"),
+    ("--trace map show M", "w_plain"),
+    ("probe", "map type hash"),
+]
+TYPES = [
+    ("map dump W", "proto=TCP"),
+    ("map layout W", "proto: enum"),
+    ("--metrics dump C", "# EOF"),
+]
+WITH_JSON = [
+    ("-j map show", '"w_hash"'),
+    ("-j map dump W", '"formatted"'),
+    ("--ndjson map dump W", '"proto":"TCP"'),
+    ("-p map lookup M key 6 0 0 0", '"0x06"'),
+    ("--key-type u32 --value-type u8[5] dump M", "6: [1 2 3 4 5]"),
+]
+NUMBERS = [
+    ("lookup M key 6", "01 02 03 04 05"),
+    ("lookup W key src=127.0.0.1,port=443,proto=6", "proto=TCP"),
+    ("lookup L key 10.1.2.0/24", "-5"),
+]
+CAPTURES = [("map save W /capture", "entries"), ("--from /capture map dump", "proto=TCP")]
+TIERS = [BARE, TYPES, WITH_JSON, NUMBERS, CAPTURES]
+
+
+@kernel
+@pytest.mark.parametrize("count", range(1, len(TIERS) + 1))
+def test_an_initramfs_with_the_readmes_list_works(count, pins, tmp_path):
+    if os.geteuid() or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        lacking("chroot(2)")
+    table = readme().split("| for | files, folders |")[1].split("\n\n")[0]
+    rows = [
+        re.findall(r"`([^`]+)`", line.split("|")[2])[0].split() for line in table.splitlines()[2:]
+    ]
+    assert len(rows) == len(TIERS)
+    interpreter = initramfs(str(tmp_path), rows[:count])
+    maps = {}
+    for short, name in (("M", "w_plain"), ("W", "w_hash"), ("L", "w_lpm"), ("C", "w_pc_array")):
+        with Map.from_pin(os.path.join(pins, name)) as m:
+            maps[short] = ["id", str(m.id)]
+    for line, wanted in TIERS[count - 1]:
+        words = [one for word in line.split() for one in maps.get(word, [word])]
+        answer = run(program("chroot"), tmp_path, interpreter, "-S", "-E", "/bpflookup.py", *words)
+        status, out, err = answer
+        untyped = line == "map dump W"  # the one line that tells why, and with types that of -j
+        assert status == 0 and wanted in out, (line, answer)
+        assert "--trace" in line or err.count("\n") == untyped, (line, answer)
+    for tier in TIERS[count:]:  # what is missing is told in a line
+        words = [one for word in tier[0][0].split() for one in maps.get(word, [word])]
+        answer = run(program("chroot"), tmp_path, interpreter, "-S", "-E", "/bpflookup.py", *words)
+        assert answer[0] in (0, 1) and "Traceback" not in answer[2], answer
+        assert answer[0] == 0 or "No module named" in answer[2], answer
 
 
 # ---- Bench: ratios in one run (pytest -m bench -s) --------------------------
