@@ -111,6 +111,8 @@ def map_type_name(map_type):
 
 def cmd_name(cmd):
     """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for a command newer than this file, "mmap" as it is."""
+    if isinstance(cmd, int):
+        cmd &= ~BPF_COMMON_ATTRS
     return _CMD_NAMES.get(cmd) or (cmd if isinstance(cmd, str) else "cmd_%d" % cmd)
 
 
@@ -415,6 +417,22 @@ def _size_up_to(arm, field):
 _ATTR_SIZES = {cmd: _size_up_to(arm, field) for cmd, (arm, field) in _ARMS.items()}
 
 
+# A bit of the command: arguments 4 and 5 of bpf(2) are a bpf_common_attr and its size.
+BPF_COMMON_ATTRS = 1 << 16  # 7.2
+
+
+class bpf_common_attr(ctypes.Structure):
+    """Where a command, so far MAP_CREATE, is to say why it fails: log_buf is an address."""
+
+    _fields_ = [
+        ("log_buf", u64),
+        ("log_size", u32),
+        ("log_level", u32),
+        ("log_true_size", u32),
+        ("_pad", u32),
+    ]
+
+
 class bpf_map_info(ctypes.Structure):
     """What BPF_OBJ_GET_INFO_BY_FD tells of a map.  Also input since 6.18 (hash): must be zeroed."""
 
@@ -524,6 +542,10 @@ class KeyOutOfRange(SyscallError, IndexError):
     """E2BIG from an update of an array: the index is not below max_entries."""
 
     _meaning = "the index is past the end of the map"
+
+
+class IndexNotFound(KeyNotFound, KeyOutOfRange):
+    """ENOENT from reading or deleting at an index that is not below max_entries, as KeyOutOfRange is from writing."""
 
 
 class MapNotFound(SyscallError, FileNotFoundError):
@@ -662,13 +684,13 @@ def errno_name(code):
     return kernel_names.get(code) or errno.errorcode.get(code, "errno %d" % code)
 
 
-def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None, flags=0):
+def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None, flags=0, cls=None):
     """Return the exception for an errno: the class from the tables, the hint from a look around.
 
     about is what the command was used on, in words; fd, path and its flags explain refusals; detail replaces the
-    class's words.
+    class's words, cls the class.
     """
-    cls = _error_class(code, cmd, map_type)
+    cls = cls or _error_class(code, cmd, map_type)
     name = cmd_name(cmd)
     meaning = detail or cls._meaning or os.strerror(code)
     error = cls(
@@ -791,15 +813,22 @@ def _why_not_this_path(code, cmd, path, flags):
 
 
 def _bpffs_mounts():
-    return [
-        line.split()[1]
-        for line in _read_text("/proc/self/mounts").splitlines()
-        if line.split()[2:3] == ["bpf"]
-    ]
+    """Return the directories that a bpffs is mounted on, [] without /proc."""
+    lines = [line.split() for line in _read_text("/proc/self/mounts").splitlines()]
+    return [_unescaped(words[1]) for words in lines if words[2:3] == ["bpf"]]
+
+
+def _unescaped(text):
+    """Return a path as it is, of which /proc writes blanks and the like as octal numbers: \\040."""
+    head, *parts = text.split("\\")
+    path = head + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts)
+    return os.fsdecode(path.encode("latin-1"))
 
 
 def _in_bpffs(path):
-    return os.stat(path).st_dev in [os.stat(mount).st_dev for mount in _bpffs_mounts()]
+    return os.stat(path).st_dev in [
+        os.stat(mount).st_dev for mount in _bpffs_mounts() if os.path.isdir(mount)
+    ]
 
 
 def _why_fd_refuses(cmd, fd):
@@ -1208,7 +1237,7 @@ def _traced_syscall_into(kept, number, cmd, ref, size, *common):
     import time  # it reads a file in older Pythons: not at import
 
     attr = ref._obj
-    before = _format_attr(cmd, attr, size)
+    before = _format_attr(cmd & ~BPF_COMMON_ATTRS, attr, size)
     start = time.perf_counter()
     _libc_syscall_into(kept, number, cmd, ref, size, *common)
     duration_ns = (time.perf_counter() - start) * 1e9
@@ -3001,10 +3030,17 @@ def _mode_flags(mode):
     return _MODES[mode]
 
 
-class MapInfo:
+class _LaterInfo:
+    """What MapInfo learnt to tell later, and captures do not hold."""
+
+    ifindex = netns_dev = netns_ino = hash = None
+
+
+class MapInfo(_LaterInfo):
     """What the kernel tells of a map, as in struct bpf_map_info; None stands for what it does not tell.
 
-    frozen, memlock (bytes) and, of a prog_array, owner_prog_type and owner_jited are from /proc.
+    frozen, memlock (bytes) and, of a prog_array, owner_prog_type and owner_jited are from /proc.  ifindex, netns_dev
+    and netns_ino are those of an offloaded map (4.16); hash is the SHA-256 of a frozen array in hex (6.18).
     """
 
     __slots__ = (
@@ -3026,11 +3062,12 @@ class MapInfo:
         "owner_prog_type",
         "owner_jited",
     )
+    _names = __slots__ + ("ifindex", "netns_dev", "netns_ino", "hash")
 
     def __init__(self, fd, about):
         info = bpf_map_info()
         known = _info_by_fd(fd, info, about)
-        for name in self.__slots__[:-4]:
+        for name in self.__slots__[:-4] + ("ifindex", "netns_dev", "netns_ino"):
             descriptor = getattr(bpf_map_info, name)
             told = descriptor.offset + descriptor.size <= known
             setattr(self, name, getattr(info, name) if told else None)
@@ -3041,20 +3078,44 @@ class MapInfo:
         self.memlock = int(proc["memlock"]) if "memlock" in proc else None
         self.owner_prog_type = int(proc["owner_prog_type"]) if "owner_prog_type" in proc else None
         self.owner_jited = proc["owner_jited"] == "1" if "owner_jited" in proc else None
+        if self.frozen and self.type == BPF_MAP_TYPE_ARRAY and known >= sizeof(info):
+            self.hash = _array_hash(fd)
+
+    def _asdict(self):
+        """Return {name: value} of all of it."""
+        return {name: getattr(self, name) for name in self._names}
+
+    def __eq__(self, other):
+        return self._asdict() == other._asdict() if type(other) is type(self) else NotImplemented
+
+    def __hash__(self):
+        return hash(tuple(self._asdict().values()))
+
+    def __getstate__(self):
+        return self._asdict()
+
+    def __setstate__(self, state):
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def __repr__(self):
-        return "MapInfo(%s)" % ", ".join(
-            "%s=%r" % (name, getattr(self, name)) for name in self.__slots__
-        )
+        return "MapInfo(%s)" % ", ".join("%s=%r" % pair for pair in self._asdict().items())
 
     @property
     def _about(self):
         """The map in words: "map 5 (hash 'flows')"."""
-        return "map %s (%s%s)" % (
-            self.id,
-            map_type_name(self.type),
-            " '%s'" % self.name if self.name else "",
-        )
+        name = " '%s'" % self.name if self.name else ""
+        return "map %s (%s%s)" % (self.id, map_type_name(self.type), name)
+
+
+def _array_hash(fd):
+    """Return the SHA-256 of a frozen array in hex, None where the kernel does not tell it."""
+    digest, info = (u8 * 32)(), bpf_map_info()
+    info.hash, info.hash_size = addressof(digest), sizeof(digest)
+    attr = _info_attr(fd, info)
+    size = _ATTR_SIZES[BPF_OBJ_GET_INFO_BY_FD]
+    failed = _syscall(_nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), size)
+    return None if failed else bytes(digest).hex()
 
 
 def _prove_map(fd, about):
@@ -3113,6 +3174,38 @@ class _Call:
             self.cell = memoryview(cell).cast("B").cast(key_type._type_)
 
 
+class _ByteArray:
+    """What the arrays that come out of a map have in common: they compare, hash and print by their bytes."""
+
+    def __eq__(self, other):
+        is_bytes = isinstance(other, (bytes, ctypes.Array))
+        return bytes(self) == bytes(other) if is_bytes else NotImplemented
+
+    def __hash__(self):
+        return hash(bytes(self))  # of what it holds now: a key that is changed is another key
+
+    def __repr__(self):
+        shown = repr(bytes(self).rstrip(b"\0")) if self._type_ is ctypes.c_char else list(self)
+        return "%s(%s)" % (type_name(type(self)), shown)
+
+
+_BYTE_ARRAYS = {}  # type: dict  # length -> class of char arrays that are _ByteArrays
+
+
+def _byte_array(ctype):
+    """Return the class of the arrays that come out of a map for an array type."""
+    if ctype._type_ is not ctypes.c_char:
+        return type(ctype.__name__, (_ByteArray, ctype), {})
+    if ctype._length_ not in _BYTE_ARRAYS:
+        made = type(ctype.__name__, (_ByteArray, ctypes.c_char * ctype._length_), {})
+        _BYTE_ARRAYS.setdefault(ctype._length_, made)
+    return _BYTE_ARRAYS[ctype._length_]
+
+
+def _is_char_array(ctype):
+    return _is_array(ctype) and ctype._type_ is ctypes.c_char
+
+
 class _OpenMap:
     """The state of an open map: what it is, its types and its descriptor."""
 
@@ -3143,16 +3236,26 @@ class _OpenMap:
         self._btf_info, self._btf, self._no_btf = info, None, ""  # fetched when it is needed
         self._is_percpu = self.type in _PERCPU_TYPES
         numeric_key = self.type in _INDEX_TYPES | _FD_KEY_TYPES
-        self.key_type = self._checked_type(key, self.key_size, numeric_key, "key", strict)
         numeric_value = self.type in _NUMBER_VALUE_TYPES
-        self.value_type = self._checked_type(value, self.value_size, numeric_value, "value", strict)
-        self._prepare_keys()
-        self._prepare_values()
+        refused = []  # both are told
+        for what, given, size, numeric in (
+            ("key", key, self.key_size, numeric_key),
+            ("value", value, self.value_size, numeric_value),
+        ):
+            try:
+                checked = self._checked_type(given, size, numeric, what, strict)
+                setattr(self, what + "_type", checked)
+            except LayoutError as failure:
+                refused.append(str(failure))
+        if refused:
+            raise LayoutError("\n".join(refused))
+        self._prepare_keys(key in (None, BTF))
+        self._prepare_values(value in (None, BTF))
         self._has_batch = None  # whether the kernel has LOOKUP_BATCH: asked before the first scan
         self._idle_calls = []  # pop and append of a list are atomic
 
-    def _prepare_keys(self):
-        """Set what the element commands look at for keys."""
+    def _prepare_keys(self, is_btfs):
+        """Set what the element commands look at for keys; is_btfs: the type is not the caller's."""
         ctype = self.key_type
         self._has_int_keys = _is_plain_int(ctype) and not _is_swapped(ctype)
         # The class of the keys that go to the kernel as they are; None where there are none such.
@@ -3160,12 +3263,16 @@ class _OpenMap:
         self._raw_key_type = ctype
         if ctype in (bytes, None):
             self._key_class, self._raw_key_type = None, u8 * self.key_size
+        elif _is_char_array(ctype) or is_btfs and _is_array(ctype):
+            self._raw_key_type = _byte_array(ctype)
         self._new_key = _maker(self._raw_key_type)
 
-    def _prepare_values(self):
+    def _prepare_values(self, is_btfs):
         """Set what the element commands look at for values."""
         ctype = self.value_type
         self._raw_value_type = u8 * self.value_size if ctype in (bytes, None) else ctype
+        if _is_char_array(ctype) or is_btfs and _is_array(ctype):
+            self._raw_value_type = _byte_array(ctype)
         finish = (
             None  # what turns what the kernel wrote into what the caller gets; None: it is that
         )
@@ -3266,12 +3373,16 @@ class _OpenMap:
 
     def _error(self, cmd, code, key=None):
         """Return the error for an errno of a command; key is the key it was about, in any form."""
-        detail = None
+        detail = cls = None
         if code == errno.ENOENT and key is not None:
             key = self._told_key(key)
             detail = "no such key: %s" % _key_text(key)
+            if self.type in _INDEX_TYPES and isinstance(key, int) and key >= self.max_entries:
+                cls = IndexNotFound
+                detail = "no such index: %d, past the end (%d entries)" % (key, self.max_entries)
         owner = self._fd
-        error = _error(code, cmd, self._about, self.type, owner and owner.number, detail)
+        number = owner and owner.number
+        error = _error(code, cmd, self._about, self.type, number, detail, cls=cls)
         if isinstance(error, KeyNotFound):
             error.key = key
         return error
@@ -3279,6 +3390,29 @@ class _OpenMap:
     def _lacks(self, cmd, what):
         """Return the error for what this type of map does not have."""
         return _error(ENOTSUPP, cmd, self._about, self.type, detail="this map has no %s" % what)
+
+
+def _converted(ctype, size, given, what):
+    """Do what _to_ctype does; a str for an array of chars is text: UTF-8, filled up with NULs."""
+    if isinstance(given, str) and _is_char_array(ctype):
+        try:
+            raw = given.encode("utf-8")
+        except UnicodeEncodeError as failure:
+            raise LayoutError("%s: %s" % (what, failure)) from None
+        if len(raw) > size:
+            raise LayoutError(
+                "%s is %s, which %d bytes of text do not fit into"
+                % (what, type_name(ctype), len(raw))
+            )
+        given = raw.ljust(size, b"\0")
+    return _to_ctype(ctype, size, given, what)
+
+
+def _descriptor_in(given):
+    """Return the number of a descriptor given as an object with fileno() or as a ctypes int; else what was given."""
+    if hasattr(given, "fileno"):
+        return given.fileno()
+    return _get_value(given) if _is_plain_int(type(given)) else given
 
 
 class _Converting(_OpenMap):
@@ -3299,9 +3433,9 @@ class _Converting(_OpenMap):
     def _key_in(self, key, cmd=BPF_MAP_LOOKUP_ELEM):
         """Return key as an int within bounds (int keys) or a ctypes object of key_size bytes."""
         self._require_keys(cmd)
-        if self.type in _FD_KEY_TYPES and hasattr(key, "fileno"):
-            key = key.fileno()
-        obj = _to_ctype(self.key_type, self.key_size, key, "key of " + self._about)
+        if self.type in _FD_KEY_TYPES:
+            key = _descriptor_in(key)
+        obj = _converted(self.key_type, self.key_size, key, "key of " + self._about)
         return _get_value(obj) if self._has_int_keys else obj
 
     def _key_out(self, obj):
@@ -3321,11 +3455,11 @@ class _Converting(_OpenMap):
 
     def _value_in(self, key, value, flags=0):
         """Return value as a ctypes object that UPDATE may read; key is where it goes."""
-        if self.type in _FD_VALUE_TYPES and hasattr(value, "fileno"):
-            value = value.fileno()
+        if self.type in _FD_VALUE_TYPES:
+            value = _descriptor_in(value)
         if self._is_percpu and not self._flagged_type(flags):
             return self._slots_in(key, value)
-        return _to_ctype(self.value_type, self.value_size, value, "value of " + self._about)
+        return _converted(self.value_type, self.value_size, value, "value of " + self._about)
 
     def _room_in(self, key, out, flags=0):
         """Return a ctypes object over out, where a lookup of key may write; None if there is no such key."""
@@ -3344,12 +3478,9 @@ class _Converting(_OpenMap):
         """Return a ctypes object over the caller's writable memory, which must have out_type's size."""
         size = sizeof(out_type)
         try:
-            foreign = (
-                isinstance(out, _CDATA)
-                and type(out) is not out_type
-                and self.value_type is not bytes
-                and not (isinstance(out, ctypes.Array) and sizeof(out._type_) == 1)
-            )
+            element = out._type_ if isinstance(out, ctypes.Array) else None
+            is_own = element is not None and (sizeof(element) == 1 or element is self.value_type)
+            foreign = isinstance(out, _CDATA) and not (is_own or self.value_type is bytes)
             view = memoryview(out).cast("B")
             if foreign or view.nbytes != size:
                 raise TypeError("%s of %d bytes" % (type(out).__name__, view.nbytes))
@@ -3463,7 +3594,7 @@ class _PerCPU(_Converting):
                 ctypes.memmove(room, raw, len(raw))
                 return room
         for index, one in enumerate(self._listed_values(value, cpus, len(room))):
-            obj = _to_ctype(self.value_type, self.value_size, one, "value of " + self._about)
+            obj = _converted(self.value_type, self.value_size, one, "value of " + self._about)
             ctypes.memmove(addressof(room) + index * stride, addressof(obj), self.value_size)
         return room
 
@@ -3480,7 +3611,7 @@ class _PerCPU(_Converting):
         return values
 
 
-def _element_command(cmd, convert, moves_value=True, name=None, doc=None):
+def _element_command(cmd, convert, moves_value=True):
     """Return the method that runs an element command: the short way, which all of the calls for one element take.
 
     It goes method(map, key, out, flags=0): out is what the kernel writes to, or for UPDATE reads.  It returns False if
@@ -3524,8 +3655,12 @@ def _element_command(cmd, convert, moves_value=True, name=None, doc=None):
         call = idle = None
         raise self._error(cmd, code, key)
 
-    if name:
-        command.__name__, command.__qualname__, command.__doc__ = name, "Map." + name, doc
+    return command
+
+
+def _public(command, name, doc):
+    """Return a made method with the name and the words that users see."""
+    command.__name__, command.__qualname__, command.__doc__ = name, "Map." + name, doc
     return command
 
 
@@ -3569,14 +3704,13 @@ class _Elements(_PerCPU):
             idle.append(call)
         return code
 
-    lookup_into = _element_command(
-        BPF_MAP_LOOKUP_ELEM,
-        "_room_in",
-        name="lookup_into",
-        doc="""Write the value under key into out; return False if there is none, leaving out as it is.
+    lookup_into = _public(
+        _element_command(BPF_MAP_LOOKUP_ELEM, "_room_in"),
+        "lookup_into",
+        """Write the value under key into out; return False if there is none, leaving out as it is.
 
-        out is a value_type, for per-CPU maps a percpu_type(), or any writable buffer of exactly that many bytes, which
-        must not be moved (ctypes.resize) during the call.  Else as lookup.
+        out is a value_type, for per-CPU maps a percpu_type(), an array of one value_type, of bytes, or any other writable
+        buffer of exactly that many bytes, which must not be moved (ctypes.resize) during the call.  Else as lookup.
         """,
     )
     _take_into = _element_command(BPF_MAP_LOOKUP_AND_DELETE_ELEM, "_room_in")
@@ -3764,27 +3898,28 @@ class _Scanning(_Keyless):
 
     __iter__ = keys
 
-    def values(self):
+    def values(self, flags=0):
         """Return an iterator over the values; see items."""
-        return (value for _, value in self._scan(True))
+        return (value for _, value in self._scan(True, flags))
 
-    def items(self):
-        """Return an iterator over (key, value) of every entry, each new objects.
+    def items(self, flags=0):
+        """Return an iterator over (key, value) of every entry, each new objects; flags as of lookup.
 
         Where exact_scan is True, what is in the map from start to end comes exactly once; elsewhere nothing comes
         twice, but an entry that others update meanwhile may be missed.  The current key may be deleted.  raises
         IterationAborted if that cannot be kept, NotSupported (queues, storages ...).  BPF_MAP_LOOKUP_BATCH, 5.6
         """
-        return self._scan(True)
+        return self._scan(True, flags)
 
-    def _scan(self, with_values):
+    def _scan(self, with_values, flags=0):
+        flags = _flag_bits(flags)
         self._require_keys(BPF_MAP_GET_NEXT_KEY)
         if not self._batches():
-            return ((self._key_out(key), self._finished(out)) for key, out in self._walk())
-        return self._scan_batches(with_values)
+            return ((self._key_out(key), self._finished(out)) for key, out in self._walk(flags))
+        return self._scan_batches(with_values, flags)
 
-    def _scan_batches(self, with_values):
-        parts = _Batches(self, BPF_MAP_LOOKUP_BATCH, None)
+    def _scan_batches(self, with_values, flags):
+        parts = _Batches(self, BPF_MAP_LOOKUP_BATCH, None, flags)
         parts._owner = None  # a generator lets in one thread at a time, whichever
         for keys, values in parts:
             finished = [None] * len(keys)
@@ -3803,24 +3938,24 @@ class _Scanning(_Keyless):
             return [raw[offset : offset + step] for offset in range(0, len(raw), step)]
         if _is_plain(ctype) and ctype._type_ != "c":
             return array[:]
-        copy = _copier(ctype)
+        copy = _copier(array._type_)
         objects = [copy(raw, offset) for offset in range(0, len(raw), step)]
         return [_get_value(obj) for obj in objects] if _is_scalar(ctype) else objects
 
-    def _walk(self):
+    def _walk(self, flags):
         """Return an iterator over (key, out) as ctypes objects of every entry, each once."""
-        return self._walk_indices() if self.type in _INDEX_TYPES else self._walk_keys()
+        return self._walk_indices(flags) if self.type in _INDEX_TYPES else self._walk_keys(flags)
 
-    def _walk_indices(self):
+    def _walk_indices(self, flags):
         """Yield the entries of an array: what is there stays where it is."""
         copy = _copier(self._raw_key_type)
         for index in range(self.max_entries):
             raw = index.to_bytes(self.key_size, sys.byteorder)
-            out = self._present(raw)
+            out = self._present(raw, flags)
             if out is not None:
                 yield copy(raw), out
 
-    def _walk_keys(self):
+    def _walk_keys(self, flags):
         """Yield the entries in the order of the keys.
 
         A cursor that others delete sends the kernel back to its first key, or (cgroup storages) to the end.
@@ -3834,32 +3969,43 @@ class _Scanning(_Keyless):
                     "%s: deletions keep sending the scan back to its start" % self._about
                 )
             raw = _raw(cursor)
-            following = self._next(self._key_in(raw))  # before the current key may be deleted
+            following, failure = self._following(raw)  # before the current key may be deleted
             out = None
             if raw not in seen:
                 seen.add(raw)
-                out = self._present(raw)
+                out = self._present(raw, flags)
             if out is not None:
                 news += 1
                 yield cursor, out
-            elif following is None and news and self._present(raw) is None:
+            if failure:  # after the entry that was there
+                raise failure
+            if out is None and following is None and news and self._present(raw, flags) is None:
                 # vanished just then: once more, until nothing new comes
                 news, following = 0, self._next(None)
             cursor = following
 
-    def lookup_batch(self, size=None):
+    def _following(self, raw):
+        """Return the key after one given as bytes, and the error if that can't be told."""
+        try:
+            return self._next(self._key_in(raw)), None
+        except SyscallError as failure:
+            return None, failure
+
+    def lookup_batch(self, size=None, flags=0):
         """Return an iterator over (keys, values): ctypes arrays of at most size entries each (left out: about a MiB).
 
         The kernel fills them, and they are valid until the next step: memoryview(values), struct.iter_unpack and
-        numpy.frombuffer take them as they are; per-CPU values are arrays of percpu_type().  Exact where exact_scan is
-        True.  raises IterationAborted, NotSupported, SyscallError.  BPF_MAP_LOOKUP_BATCH, 5.6; else entry by entry
+        numpy.frombuffer take them as they are; per-CPU values are arrays of percpu_type(); flags are those of lookup.
+        Exact where exact_scan is True.  raises IterationAborted, NotSupported (also of flags), SyscallError.
+        BPF_MAP_LOOKUP_BATCH, 5.6; else entry by entry
         """
+        flags = _flag_bits(flags)
         self._require_keys(BPF_MAP_LOOKUP_BATCH)
         if self._batches():
-            return _Batches(self, BPF_MAP_LOOKUP_BATCH, size)
-        return self._walked_batches(size)
+            return _Batches(self, BPF_MAP_LOOKUP_BATCH, size, flags)
+        return self._walked_batches(size, flags)
 
-    def lookup_and_delete_batch(self, size=None):
+    def lookup_and_delete_batch(self, size=None, flags=0):
         """Return an iterator like lookup_batch's that removes the entries it hands out.
 
         Nothing is lost: what the kernel has removed comes with the next step, if the one that did it ended in an error
@@ -3867,10 +4013,10 @@ class _Scanning(_Keyless):
         queues: use pop), PermissionDenied, SyscallError.  BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
         """
         self._require_keys(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
-        return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size)
+        return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size, _flag_bits(flags))
 
-    def _walked_batches(self, size):
-        entries, room = self._walk(), self._batch_room(size)
+    def _walked_batches(self, size, flags):
+        entries, room = self._walk(flags), self._batch_room(size)
         while True:
             part = list(islice(entries, room))
             if not part:
@@ -4132,22 +4278,28 @@ class Map(_Whole):
 
         raises MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
         """
-        found = [info.id for info in maps() if info.name == name]
+        flags, about = _mode_flags(mode), "'%s'" % name
+        if len(name) > 15:
+            detail = "a map's name has at most 15 characters, not %d" % len(name)
+            error = _error(errno.ENOENT, BPF_MAP_GET_FD_BY_ID, about, detail=detail)
+            error.hint = "the kernel keeps the first 15 of them: try '%s'" % name[:15]
+            raise error
+        found = dict(_still_there([info.id for info in maps() if info.name == name], flags))
         if len(found) > 1:
             several = AmbiguousName(
                 "%d maps are named '%s': ids %s; open one by its id"
                 % (len(found), name, ", ".join(map(str, found)))
             )
-            several.ids = found
+            several.ids = list(found)
             raise several
         if not found:
-            error = _error(
-                errno.ENOENT, BPF_MAP_GET_FD_BY_ID, "'%s'" % name, detail="no map is named so"
-            )
-            if len(name) > 15:
-                error.hint = "the kernel keeps 15 characters of a name: try '%s'" % name[:15]
-            raise error
-        return cls.from_id(found[0], key, value, mode=mode, strict=strict)
+            detail = "no map is named so"
+            raise _error(errno.ENOENT, BPF_MAP_GET_FD_BY_ID, about, detail=detail)
+        map_id, owner = found.popitem()
+        try:
+            return cls._opened(owner, "map %d" % map_id, key, value, strict)
+        finally:
+            del owner
 
     @classmethod
     def create(
@@ -4155,7 +4307,7 @@ class Map(_Whole):
         map_type,
         key=None,
         value=None,
-        max_entries=1,
+        max_entries=None,
         *,
         key_size=None,
         value_size=None,
@@ -4172,23 +4324,21 @@ class Map(_Whole):
     ):
         """Create a map and return it, open for reading and writing.  BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8
 
-        key_size, value_size default to those of the types; name has at most 15 of A-Z a-z 0-9 _ .; inner is the Map or
-        descriptor that is the pattern for the entries of a map of maps; btf a descriptor of loaded BTF, btf_key and
-        btf_value type ids in it; token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError
+        key_size, value_size default to those of the types; max_entries to 1, for perf_event_arrays and cpumaps to the
+        number of possible CPUs; name has at most 15 of A-Z a-z 0-9 _ .; inner is the Map or descriptor that is the
+        pattern for the entries of a map of maps; btf a descriptor of loaded BTF, btf_key and btf_value type ids in it;
+        token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError
         """
-        attr = bpf_attr()
-        create = attr.map_create
-        extra_flags = (0 if numa_node is None else BPF_F_NUMA_NODE) | (
-            0 if token is None else BPF_F_TOKEN_FD
+        sizes = (
+            _size_for("key", key, key_size, map_type, _NUMBER_KEY_TYPES, _KEYLESS_TYPES),
+            _size_for("value", value, value_size, map_type, _NUMBER_VALUE_TYPES, _VALUELESS_TYPES),
         )
+        if max_entries is None:
+            max_entries = len(possible_cpus()) if map_type in _ENTRY_PER_CPU_TYPES else 1
         settings = {
             "map_type": map_type,
-            "key_size": _size_for(
-                "key", key, key_size, map_type, _INDEX_TYPES | _FD_KEY_TYPES, _KEYLESS_TYPES
-            ),
-            "value_size": _size_for(
-                "value", value, value_size, map_type, _NUMBER_VALUE_TYPES, _VALUELESS_TYPES
-            ),
+            "key_size": sizes[0],
+            "value_size": sizes[1],
             "max_entries": max_entries,
             "map_flags": flags,
             "inner_map_fd": _fd_number(inner),
@@ -4199,33 +4349,54 @@ class Map(_Whole):
             "btf_value_type_id": btf_value or 0,
             "map_token_fd": _fd_number(token),
         }
-        size = _ATTR_SIZES[BPF_MAP_CREATE]
-        types = dict(create._fields_)
-        for field, number in settings.items():  # ctypes would cut a number that is too large
-            number = _integer(number, *_int_range(types[field]), what=field)
-            setattr(create, field, number | extra_flags if field == "map_flags" else number)
-            if number:
-                size = max(size, _size_up_to("map_create", field))
-        if name:
-            raw = name.encode("latin-1")
-            if len(raw) > 15 or b"\0" in raw:
-                raise ValueError(
-                    "a map's name has at most 15 characters, no NUL among them: %r" % name
-                )
-            create.map_name = raw
-            size = max(size, _size_up_to("map_create", "map_name"))
-        about = "a new map (%s%s)" % (
-            map_type_name(create.map_type),
-            " '%s'" % name if name else "",
-        )
-        return cls._opened(
-            _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=create.map_type),
-            about,
-            key,
-            value,
-            strict,
-            token,
-        )
+        attr = bpf_attr()
+        size = _set_create(attr.map_create, settings, name)
+        attr.map_create.map_flags |= 0 if numa_node is None else BPF_F_NUMA_NODE
+        attr.map_create.map_flags |= 0 if token is None else BPF_F_TOKEN_FD
+        about = "a new map (%s%s)" % (map_type_name(map_type), " '%s'" % name if name else "")
+        try:
+            owner = _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=map_type)
+        except InvalidArgument as error:
+            error.hint = _creation_log(attr, size) or error.hint
+            raise
+        try:
+            return cls._opened(owner, about, key, value, strict, token)
+        finally:
+            del owner
+
+
+_ENTRY_PER_CPU_TYPES = frozenset((BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_CPUMAP))
+_NUMBER_KEY_TYPES = _INDEX_TYPES | _FD_KEY_TYPES | {BPF_MAP_TYPE_HASH_OF_MAPS}
+
+
+def _set_create(create, settings, name):
+    """Set the fields of a bpf_attr_map_create; return how many bytes of it must be passed."""
+    size, types = _ATTR_SIZES[BPF_MAP_CREATE], dict(create._fields_)
+    for field, number in settings.items():  # ctypes would cut a number that is too large
+        number = _integer(number, *_int_range(types[field]), what=field)
+        setattr(create, field, number)
+        if number:
+            size = max(size, _size_up_to("map_create", field))
+    if name:
+        raw = name.encode("latin-1")
+        if len(raw) > 15 or b"\0" in raw:
+            raise ValueError("a map's name has at most 15 characters, no NUL among them: %r" % name)
+        create.map_name = raw
+        size = max(size, _size_up_to("map_create", "map_name"))
+    return size
+
+
+def _creation_log(attr, size):
+    """Return what the kernel says of a map that it refused to create, "" where it has no words (before 7.2)."""
+    log = ctypes.create_string_buffer(4096)
+    common = bpf_common_attr(log_buf=addressof(log), log_size=sizeof(log), log_level=1)
+    words = BPF_MAP_CREATE | BPF_COMMON_ATTRS, byref(attr), size, byref(common), sizeof(common)
+    _Fd(_ask_for_log, *words)  # what is created after all is closed at once
+    return log.value.decode("latin-1").strip()
+
+
+def _ask_for_log(*words, kept):
+    _syscall_into(kept, _nr_bpf, *words)
 
 
 def _array_of(ctype, objects):
@@ -4245,15 +4416,18 @@ class _Batches:
     is all ones before; keys, of which no two are alike), and what it removed is handed out by the next step.
     """
 
-    def __init__(self, m, cmd, size):
+    def __init__(self, m, cmd, size, flags=0):
         self._map, self._cmd, self._room = m, cmd, m._batch_room(size)
         self._attr, self._out_batch = bpf_attr(), (u8 * max(4, m.key_size))()
-        self._arrays = self._cursor = (
-            None  # (keys, values) of one length; bytes, or None: from the start
-        )
+        self._attr.batch.elem_flags = flags
+        self._one_type = m._flagged_type(flags)  # of the one CPU that flags select
+        self._arrays = None  # (keys, values) of one length
+        self._cursor = None  # bytes, or None: from the start
         self._part = self.last = None  # the same: it has been handed out
         self._under_way = False  # a call was begun whose outcome has not been taken
         self._end, self._idle, self._owner = None, 0, {}
+        # RHASH: its cursor is a key, and may be gone: drain from the start
+        self._restarts = m.type == BPF_MAP_TYPE_RHASH
 
     def __iter__(self):
         return self
@@ -4275,40 +4449,54 @@ class _Batches:
 
     def _step(self):
         """Make a call, or take the outcome of one that an exception cut short; taken twice, it is the same."""
-        m, batch, code = self._map, self._attr.batch, None
-        restarts = (
-            m.type == BPF_MAP_TYPE_RHASH
-        )  # its cursor is a key, and may be gone: drain from the start
+        code = None
         if not self._under_way:
-            if m._is_percpu and m._out_type is None:
-                first = m._next(None)
-                if first is None:
-                    self._end = StopIteration
-                    return
-                m._prove_some(_raw(first))
-            keys = self._arrays and self._arrays[0]
-            if (
-                self._cmd != BPF_MAP_LOOKUP_BATCH
-                or not keys
-                or sizeof(keys) != self._room * m.key_size
-            ):
-                self._arrays = (m._raw_key_type * self._room)(), (m._out_type * self._room)()
-            keys, values = self._arrays  # the room is theirs: no other count goes with them
-            ctypes.memset(self._out_batch, 0xFF, sizeof(self._out_batch))
-            in_batch = ctypes.create_string_buffer(self._cursor or b"")
-            owner = m._live()
-            batch.in_batch = addressof(in_batch) if self._cursor else 0
-            batch.out_batch = addressof(self._out_batch)
-            batch.keys, batch.values = addressof(keys), addressof(values)
-            batch.map_fd, batch.count = owner.number, sizeof(keys) // m.key_size
-            self._under_way = True
-            code = _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd])
-            del owner
+            if not self._prepare():
+                self._end = StopIteration
+                return
+            code = self._call()
+        self._take_outcome(code)
+        self._under_way = False
+
+    def _prepare(self):
+        """Have arrays for the next call; False if the map has no entry by which to count the possible CPUs."""
+        m = self._map
+        if m._is_percpu and m._out_type is None and self._one_type is None:
+            first = m._next(None)
+            if first is None:
+                return False
+            m._prove_some(_raw(first))
+        keys = self._arrays and self._arrays[0]
+        fits = keys and sizeof(keys) == self._room * m.key_size
+        if self._cmd != BPF_MAP_LOOKUP_BATCH or not fits:
+            value_type = self._one_type or m._out_type
+            self._arrays = (m._raw_key_type * self._room)(), (value_type * self._room)()
+        return True
+
+    def _call(self):
+        """Make a call; return 0 or errno."""
+        m, batch = self._map, self._attr.batch
+        keys, values = self._arrays  # the room is theirs: no other count goes with them
+        ctypes.memset(self._out_batch, 0xFF, sizeof(self._out_batch))
+        in_batch = ctypes.create_string_buffer(self._cursor or b"")
+        owner = m._live()
+        batch.in_batch = addressof(in_batch) if self._cursor else 0
+        batch.out_batch = addressof(self._out_batch)
+        batch.keys, batch.values = addressof(keys), addressof(values)
+        batch.map_fd, batch.count = owner.number, sizeof(keys) // m.key_size
+        self._under_way = True
+        code = _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd])
+        del owner
+        return code
+
+    def _take_outcome(self, code):
+        """Take in what a call did; code None: an exception came before it could be told."""
         keys, values = self._arrays
-        room, step = sizeof(keys) // m.key_size, m.key_size
-        count, cursor = batch.count, bytes(self._out_batch)
+        step = self._map.key_size
+        room, count = sizeof(keys) // step, self._attr.batch.count
+        cursor = bytes(self._out_batch)
         moved = cursor.strip(b"\xff") != b""
-        filled = restarts and room > 1 and bytes(keys)[:step] != bytes(keys)[-step:]
+        filled = self._restarts and room > 1 and bytes(keys)[:step] != bytes(keys)[-step:]
         if not (code == 0 or moved or count != room or filled):
             count = 0  # it did not run
         if count:
@@ -4317,7 +4505,16 @@ class _Batches:
                 (values._type_ * count).from_buffer(values),
             )
         self._idle = 0 if count else self._idle + 1
-        if code == errno.ENOENT and not (restarts and count):
+        self._go_on(code, count, room)
+        if moved and not self._end:
+            self._cursor = cursor
+        if self._restarts:
+            self._cursor = None
+
+    def _go_on(self, code, count, room):
+        """Decide how the scan goes on, or ends, after a call that brought count entries."""
+        m = self._map
+        if code == errno.ENOENT and not (self._restarts and count):
             self._end = StopIteration
         elif code == errno.ENOSPC and not count:  # one bucket holds more
             if room >= m.max_entries:
@@ -4325,15 +4522,10 @@ class _Batches:
                     "%s: a bucket of more than all %d entries" % (m._about, room)
                 )
             self._room = min(2 * room, m.max_entries)
-        elif code in (0, None, errno.ENOENT, errno.EINTR, errno.EAGAIN):
-            self._cursor = None if restarts else cursor if moved else self._cursor
-            if self._idle > 1000:
-                self._end = IterationAborted(
-                    "%s: the kernel keeps interrupting the scan" % m._about
-                )
-        else:
+        elif code not in (0, None, errno.ENOENT, errno.EINTR, errno.EAGAIN):
             self._end = m._error(self._cmd, code)
-        self._under_way = False
+        elif self._idle > 1000:
+            self._end = IterationAborted("%s: the kernel keeps interrupting the scan" % m._about)
 
 
 class MemoryMap:
@@ -4513,6 +4705,17 @@ def _fd_by_id(map_id, open_flags):
     return _Fd(_bpf, BPF_MAP_GET_FD_BY_ID, attr, "map %d" % map_id)
 
 
+def _still_there(map_ids, open_flags):
+    """Yield (id, _Fd) of the maps that can still be opened; those that are gone meanwhile are left out."""
+    for map_id in map_ids:
+        try:
+            owner = _fd_by_id(map_id, open_flags)
+        except MapNotFound:
+            continue
+        yield map_id, owner
+        del owner
+
+
 def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0, kept=None):
     """Run BPF_OBJ_PIN or BPF_OBJ_GET on a path; return its result."""
     raw = os.fsencode(path)
@@ -4582,22 +4785,49 @@ def maps():
         yield info
 
 
-def pins(root="/sys/fs/bpf"):
-    """Return {map id: [path, ...]} of the maps pinned below root; what may not be read is left out."""
+def pins(root=None):
+    """Return {map id: [path, ...]} of the maps pinned below root, by default on every bpffs that is mounted.
+
+    What may not be read is left out.  raises BPFError for a root that is no directory of a bpffs, nor holds any
+    """
     found = {}
-    for directory, _, names in os.walk(root):
-        for name in names:
-            path = os.path.join(directory, name)
-            try:
-                with Map.from_pin(path) as pinned:
-                    found.setdefault(pinned.id, []).append(path)
-            except SyscallError:  # a program's pin, a link's, no pin at all, or not for us
-                continue
+    for top in _bpffs_tops(root):
+        for directory, _, names in os.walk(top):
+            for name in names:
+                path = os.path.join(directory, name)
+                try:
+                    with Map.from_pin(path) as pinned:
+                        paths = found.setdefault(pinned.id, [])
+                except SyscallError:  # a program's pin, a link's, no pin at all, or not for us
+                    continue
+                if path not in paths:
+                    paths.append(path)
     return found
 
 
-def users(map_id):
-    """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as one may see (4.13, /proc)."""
+def _bpffs_tops(root):
+    """Return the directories to look for pins below."""
+    mounts = _bpffs_mounts()
+    if root is None:
+        return mounts or ["/sys/fs/bpf"]
+    root = os.fsdecode(root)
+    if not os.path.isdir(root):
+        raise BPFError("%s is no directory" % root)
+    if not mounts or _in_bpffs(root):  # without /proc nobody can tell
+        return [root]
+    inside = os.path.realpath(root).rstrip("/") + "/"
+    below = [mount for mount in mounts if mount.startswith(inside)]
+    if not below:
+        where = ", ".join(mounts)
+        raise BPFError("%s is in no bpffs, nor is one below it; mounted are: %s" % (root, where))
+    return below
+
+
+def users(map_id, asking=()):
+    """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as one may see (4.13, /proc).
+
+    asking are descriptors of this process, or Maps, that were opened to ask: they alone make it no user of the map.
+    """
     found = {"progs": [], "pids": []}
     try:
         for prog_id, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
@@ -4605,18 +4835,26 @@ def users(map_id):
                 found["progs"].append(("%d %s" % (prog_id, info.name.decode("latin-1"))).strip())
     except SyscallError:
         pass
-    for pid in sorted(
-        filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ()), key=int
-    ):
-        try:  # a descriptor closed meanwhile is an empty file
-            if any(
-                _colon_file("/proc/%s/fdinfo/%s" % (pid, fd)).get("map_id") == str(map_id)
-                for fd in os.listdir("/proc/%s/fdinfo" % pid)
-            ):
-                found["pids"].append("%s(%s)" % (_read_text("/proc/%s/comm" % pid).strip(), pid))
+    own = os.getpid(), {str(_fd_number(one)) for one in asking}
+    processes = filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ())
+    for pid in sorted(map(int, processes)):
+        try:
+            if _holds(pid, map_id, own[1] if pid == own[0] else ()):
+                comm = _read_text("/proc/%d/comm" % pid).strip()
+                found["pids"].append("%s(%d)" % (comm, pid))
         except OSError:  # gone, or not ours to see
             continue
     return found
+
+
+def _holds(pid, map_id, but):
+    """Whether a process has a descriptor of a map, other than those named in but."""
+    directory = "/proc/%d/fdinfo" % pid
+    for number in os.listdir(directory):
+        if number not in but:  # a descriptor closed meanwhile is an empty file
+            if _colon_file("%s/%s" % (directory, number)).get("map_id") == str(map_id):
+                return True
+    return False
 
 
 def _prog_fd(prog_id):
@@ -4643,18 +4881,12 @@ def _open_program(spec):
     kind, _, which = spec.partition(" ")
     if kind == "pinned":
         return _Fd(_obj_cmd, BPF_OBJ_GET, which)
-    found = [
-        prog_id
-        for prog_id, (info, _) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info)
-        if which
-        == (
-            str(prog_id)
-            if kind == "id"
-            else bytes(info.tag).hex()
-            if kind == "tag"
-            else info.name.decode("latin-1")
-        )
-    ]
+    told = {
+        "id": lambda prog_id, info: str(prog_id),
+        "tag": lambda prog_id, info: bytes(info.tag).hex(),
+    }.get(kind, lambda prog_id, info: info.name.decode("latin-1"))
+    programs = _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info)
+    found = [prog_id for prog_id, (info, _) in programs if told(prog_id, info) == which]
     if len(found) != 1:
         raise ValueError("%d programs are '%s'" % (len(found), spec))
     return _prog_fd(found[0])
@@ -5449,7 +5681,7 @@ def _show(options):
         return options.put(shown[0] if len(views) == 1 else shown)
     for info in infos:
         known = _info_json(info)
-        used = users(info.id) if views and not options.file else {}
+        used = users(info.id, [view.source for view in views]) if views and not options.file else {}
         print(_headline(info))
         words = (
             "bytes_key",
