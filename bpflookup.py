@@ -755,17 +755,13 @@ def _diagnose(code, cmd, map_type, fd, path, flags):
         on_map = fd is not None and (cmd in _ELEMENT_CMDS or cmd == "mmap")
         return on_map and _why_fd_refuses(cmd, fd) or _why_not_privileged(cmd, map_type)
     if code == errno.EBUSY and cmd == BPF_MAP_FREEZE:  # before 6.5 also what is EPERM now
-        return (
-            "the map is frozen already"
-            if _fdinfo(fd).get("frozen") == "1"
-            else "it is mapped for writing"
-        )
+        is_frozen = _fdinfo(fd).get("frozen") == "1"
+        return "the map is frozen already" if is_frozen else "it is mapped for writing"
     if code == errno.EMFILE:
         return "this process has too many open descriptors (ulimit -n)"
     if code == errno.ENOSYS:
-        return "this kernel has no bpf(2), or a sandbox hides it; the number used was %r" % (
-            _nr_bpf,
-        )
+        text = "this kernel has no bpf(2), or a sandbox hides it; the number used was %r"
+        return text % (_nr_bpf,)
     if code == errno.ERANGE and cmd in _ELEMENT_CMDS:
         return "the CPU number in the flags is none of a possible CPU"
     return _HINTS.get((code, cmd))
@@ -784,20 +780,28 @@ def _why_not_this_path(code, cmd, path, flags):
             "there is no directory %s (is bpffs mounted? mount -t bpf bpf /sys/fs/bpf)" % directory
         )
     if cmd == BPF_OBJ_PIN:
-        if "." in os.path.basename(path):
-            return "the name of a pin has no dot"
-        if code == errno.EACCES:
-            return "the directory is not open to this user for writing"
-        old = _kernel_release() < (5, 19) and not _capability(_CAP_BPF)
-        return (
-            None
-            if old or code not in (errno.EPERM, errno.ENOENT) or _in_bpffs(directory)
-            else ("%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory)
-        )
+        return _why_no_pin_here(code, path, directory)
     if code == errno.ENOENT:
         return "it exists, but is no pin" if os.path.exists(path) else None
     if code != errno.EACCES:  # EPERM is a matter of privilege, before 6.1
         return None
+    return _why_no_access(path, flags)
+
+
+def _why_no_pin_here(code, path, directory):
+    """Say why nothing can be pinned at a path, None if nothing shows."""
+    if "." in os.path.basename(path):
+        return "the name of a pin has no dot"
+    if code == errno.EACCES:
+        return "the directory is not open to this user for writing"
+    old = _kernel_release() < (5, 19) and not _capability(_CAP_BPF)
+    if old or code not in (errno.EPERM, errno.ENOENT) or _in_bpffs(directory):
+        return None
+    return "%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory
+
+
+def _why_no_access(path, flags):
+    """Say why what is at a path may not be opened as a pin."""
     if os.path.isdir(path):
         return "it is a directory"
     what, bits = {BPF_F_RDONLY: ("read", os.R_OK), BPF_F_WRONLY: ("write", os.W_OK)}.get(
@@ -835,60 +839,37 @@ def _why_fd_refuses(cmd, fd):
     """Say why a command on an open map was refused, None if it is not for what the descriptor or the map is."""
     import fcntl
 
-    mode, info, writes = (
-        fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE,
-        _fdinfo(fd),
-        cmd in _WRITE_CMDS | {"mmap"},
-    )
-    if (
-        mode == os.O_RDONLY
-        and writes
-        or mode == os.O_WRONLY
-        and cmd not in _WRITE_CMDS - _READ_CMDS
-    ):
-        return 'this descriptor is %s-only: open the map with mode="rw"' % (
-            "read" if mode == os.O_RDONLY else "write"
-        )
+    mode, info = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, _fdinfo(fd)
+    writes = cmd in _WRITE_CMDS | {"mmap"}
+    only = None
+    if mode == os.O_RDONLY and writes:
+        only = "read"
+    if mode == os.O_WRONLY and cmd not in _WRITE_CMDS - _READ_CMDS:
+        only = "write"
+    if only:
+        return 'this descriptor is %s-only: open the map with mode="rw"' % only
     if info.get("frozen") == "1" and writes:
         return "the map is frozen: user space can no longer write to it"
+    if cmd != "mmap":
+        return None
     ring = info.get("map_type") in (str(BPF_MAP_TYPE_RINGBUF), str(BPF_MAP_TYPE_USER_RINGBUF))
-    return (
-        None
-        if cmd != "mmap"
-        else "%s can be mapped for reading only"
-        % ("a whole ring buffer" if ring else "a map created with BPF_F_RDONLY_PROG")
-    )
+    what = "a whole ring buffer" if ring else "a map created with BPF_F_RDONLY_PROG"
+    return "%s can be mapped for reading only" % what
 
 
 def _why_not_privileged(cmd, map_type):
     """Say which privilege the command wanted, and what this process has."""
-    wanted = {}
-    if cmd in _BY_ID_CMDS:
-        wanted["CAP_SYS_ADMIN"] = _CAP_SYS_ADMIN
-    elif cmd in _MAKING_CMDS or _kernel_release() < ((6, 5) if cmd == BPF_MAP_FREEZE else (5, 19)):
-        wanted["CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN)"] = _CAP_BPF
-    if cmd == BPF_MAP_CREATE and map_type in _NET_ADMIN_TYPES:
-        wanted["CAP_NET_ADMIN"] = _CAP_NET_ADMIN
-    instead = (
-        "; with a pin, file permission is enough"
-        if cmd in (BPF_MAP_GET_NEXT_ID, BPF_MAP_GET_FD_BY_ID)
-        else ""
-    )
+    wanted = _wanted_capabilities(cmd, map_type)
+    instead = ""
+    if cmd in (BPF_MAP_GET_NEXT_ID, BPF_MAP_GET_FD_BY_ID):
+        instead = "; with a pin, file permission is enough"
     if wanted and cmd != BPF_TOKEN_CREATE and _in_user_namespace():
-        return (
-            "capabilities of its user namespace do not count: bpf(2) wants %s outside of it%s"
-            % (
-                " and ".join(wanted),
-                ", or in it and a BPF token that allows this"
-                if cmd in _MAKING_CMDS | {BPF_BTF_GET_FD_BY_ID}
-                else instead,
-            )
-        )
-    lacked = [
-        name
-        for name, number in wanted.items()
-        if not _capability(number) and not _capability(_CAP_SYS_ADMIN)
-    ]
+        if cmd in _MAKING_CMDS | {BPF_BTF_GET_FD_BY_ID}:
+            instead = ", or in it and a BPF token that allows this"
+        text = "capabilities of its user namespace do not count: bpf(2) wants %s outside of it%s"
+        return text % (" and ".join(wanted), instead)
+    is_admin = wanted and _capability(_CAP_SYS_ADMIN)
+    lacked = [name for name, number in wanted.items() if not is_admin and not _capability(number)]
     if lacked:
         return (
             "needs %s, which this process lacks (CapEff %s, kernel.unprivileged_bpf_disabled %s)%s"
@@ -901,24 +882,44 @@ def _why_not_privileged(cmd, map_type):
         )
     if cmd == BPF_TOKEN_CREATE:
         return "this bpffs was not mounted for this process's user namespace"
-    if _kernel_release() < (5, 11) and cmd in (BPF_MAP_CREATE, BPF_PROG_LOAD):
-        import resource
+    return _memlock_limit(cmd) or _who_else_forbids(wanted)
 
-        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-        if limit != resource.RLIM_INFINITY:
-            return (
-                "kernels before 5.11 charge RLIMIT_MEMLOCK, here %d bytes: raise it (ulimit -l unlimited)"
-                % limit
-            )
-    filtered = _colon_file("/proc/self/status").get("Seccomp", "0") != "0"
-    return "%s: %s" % (
-        "the capabilities are there" if wanted else "this needs no capability",
-        (
-            "a seccomp filter (of the container?) or an LSM forbids it"
-            if filtered
-            else "an LSM or kernel lockdown may forbid it"
-        ),
+
+def _wanted_capabilities(cmd, map_type):
+    """Return {name: number} of the capabilities that a command takes here."""
+    wanted = {}
+    enough = (6, 5) if cmd == BPF_MAP_FREEZE else (5, 19)  # from where on a descriptor is
+    if cmd in _BY_ID_CMDS:
+        wanted["CAP_SYS_ADMIN"] = _CAP_SYS_ADMIN
+    elif cmd in _MAKING_CMDS or _kernel_release() < enough:
+        wanted["CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN)"] = _CAP_BPF
+    if cmd == BPF_MAP_CREATE and map_type in _NET_ADMIN_TYPES:
+        wanted["CAP_NET_ADMIN"] = _CAP_NET_ADMIN
+    return wanted
+
+
+def _memlock_limit(cmd):
+    """Say that old kernels charge a limit, None if that can't be it."""
+    if _kernel_release() >= (5, 11) or cmd not in (BPF_MAP_CREATE, BPF_PROG_LOAD):
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    text = (
+        "kernels before 5.11 charge RLIMIT_MEMLOCK, here %d bytes: raise it (ulimit -l unlimited)"
     )
+    return text % limit
+
+
+def _who_else_forbids(wanted):
+    """Say what may forbid a command that this process has the capabilities for."""
+    forbids = "an LSM or kernel lockdown may forbid it"
+    if _colon_file("/proc/self/status").get("Seccomp", "0") != "0":
+        forbids = "a seccomp filter (of the container?) or an LSM forbids it"
+    has = "the capabilities are there" if wanted else "this needs no capability"
+    return "%s: %s" % (has, forbids)
 
 
 def _in_user_namespace():
@@ -1257,11 +1258,8 @@ def _format_attr(cmd, attr, size):
     name, _ = _ARMS.get(cmd, ("get_id", ""))
     arm, words = getattr(attr, name), []
     # What may be shown as bytes: inputs of a size that is known
-    sizes = (
-        dict(zip(("key", "value") if cmd == BPF_MAP_UPDATE_ELEM else ("key",), _traced_sizes(arm)))
-        if name == "elem"
-        else {}
-    )
+    inputs = ("key", "value") if cmd == BPF_MAP_UPDATE_ELEM else ("key",)
+    sizes = dict(zip(inputs, _traced_sizes(arm))) if name == "elem" else {}
     for field, ctype in arm._fields_:
         value = getattr(arm, field)
         if field == "_pad" or getattr(type(arm), field).offset >= size:
@@ -1282,19 +1280,11 @@ def _format_outputs(cmd, attr):
     """Return what a successful command wrote, as " -> ..."."""
     arm = _ARMS.get(cmd, ("", ""))
     if cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY):
-        return (
-            " -> "
-            + ctypes.string_at(
-                attr.elem.value, _traced_sizes(attr.elem)[cmd != BPF_MAP_GET_NEXT_KEY]
-            ).hex()
-        )
-    return (
-        " -> count=%d" % attr.batch.count
-        if arm[0] == "batch"
-        else " -> next_id=%d" % attr.get_id.next_id
-        if arm == ("get_id", "next_id")
-        else ""
-    )
+        size = _traced_sizes(attr.elem)[cmd != BPF_MAP_GET_NEXT_KEY]
+        return " -> " + ctypes.string_at(attr.elem.value, size).hex()
+    if arm[0] == "batch":
+        return " -> count=%d" % attr.batch.count
+    return " -> next_id=%d" % attr.get_id.next_id if arm == ("get_id", "next_id") else ""
 
 
 def _traced_sizes(elem):
@@ -1304,10 +1294,10 @@ def _traced_sizes(elem):
     size = _ATTR_SIZES[BPF_OBJ_GET_INFO_BY_FD]
     if _libc_syscall(_nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), size):
         return 0, 0
-    slots = info.type in _PERCPU_TYPES and not elem.flags & (BPF_F_CPU | BPF_F_ALL_CPUS)
-    return info.key_size, percpu_stride(info.value_size) * len(
-        _proven_cpus or ()
-    ) if slots else info.value_size
+    value_size = info.value_size
+    if info.type in _PERCPU_TYPES and not elem.flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
+        value_size = percpu_stride(value_size) * len(_proven_cpus or ())
+    return info.key_size, value_size
 
 
 def percpu_stride(value_size):
@@ -3209,6 +3199,20 @@ def _is_char_array(ctype):
 class _OpenMap:
     """The state of an open map: what it is, its types and its descriptor."""
 
+    # What the short way looks at, where it is found fastest; there are other attributes.
+    __slots__ = (
+        "_key_class",
+        "_out_type",
+        "_out_size",
+        "_idle_calls",
+        "_new_out",
+        "_finish",
+        "_value_min",
+        "_value_max",
+        "key_size",
+        "__dict__",
+        "__weakref__",
+    )
     order = sys.byteorder
 
     @classmethod
@@ -4616,21 +4620,16 @@ def lpm_key(text):
 
 
 def _flag_bits(flags):
-    return (
-        flags
-        if type(flags) is int and 0 <= flags < 1 << 64
-        else _integer(flags, 0, (1 << 64) - 1, "flags")
-    )
+    if type(flags) is int and 0 <= flags < 1 << 64:
+        return flags
+    return _integer(flags, 0, (1 << 64) - 1, "flags")
 
 
 def _key_text(key):
     """Return a key in few characters, for a message."""
+    is_raw = isinstance(key, (bytes, bytearray, memoryview))
     try:
-        text = (
-            bytes(key).hex()
-            if isinstance(key, (bytes, bytearray, memoryview))
-            else repr(to_python(key))
-        )
+        text = bytes(key).hex() if is_raw else repr(to_python(key))
     except LayoutError:  # the class has a _union_ without a branch for it
         text = bytes(key).hex()
     return text if len(text) <= 200 else text[:200] + "..."
@@ -4652,14 +4651,11 @@ def _default_type(source, what, size, numeric, demanded=False):
         if demanded:
             raise
         source._no_btf = str(failure) if type_id else source._no_btf
-    number = _UNSIGNED_INTS.get(size) if numeric and size in (4, 8) else None
-    return (
-        None
-        if size == 0
-        else getattr(number, "__ctype_%se__" % source.order[0])
-        if number
-        else bytes
-    )
+    if size == 0:
+        return None
+    if numeric and size in (4, 8):
+        return getattr(_UNSIGNED_INTS[size], "__ctype_%se__" % source.order[0])
+    return bytes
 
 
 def _map_btf(info, token):
@@ -4694,7 +4690,9 @@ def _size_for(what, ctype, size, map_type, word_types, void_types):
 
 def _fd_number(source):
     """Return the descriptor number of an int, an object with fileno(), or None (0)."""
-    return 0 if source is None else source.fileno() if hasattr(source, "fileno") else source
+    if source is None:
+        return 0
+    return source.fileno() if hasattr(source, "fileno") else source
 
 
 def _fd_by_id(map_id, open_flags):
@@ -4745,7 +4743,8 @@ def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
     which = which.strip()
     if kind not in ("id", "name", "pinned"):
         which = spec.strip()
-        kind = "pinned" if "/" in which else "id" if which.isdecimal() else "name"
+        kind = "id" if which.isdecimal() else "name"
+        kind = "pinned" if "/" in which else kind
     if kind == "id" and which.isdecimal():
         return Map.from_id(int(which), key, value, mode=mode, strict=strict)
     if kind == "pinned" and which:
