@@ -3713,8 +3713,8 @@ class _Elements(_PerCPU):
         "lookup_into",
         """Write the value under key into out; return False if there is none, leaving out as it is.
 
-        out is a value_type, for per-CPU maps a percpu_type(), an array of one value_type, of bytes, or any other writable
-        buffer of exactly that many bytes, which must not be moved (ctypes.resize) during the call.  Else as lookup.
+        out is a value_type, for per-CPU maps a percpu_type(), an array of one value_type or of bytes, or any other
+        writable buffer of exactly that many bytes, which must not be moved (ctypes.resize) meanwhile.  Else as lookup.
         """,
     )
     _take_into = _element_command(BPF_MAP_LOOKUP_AND_DELETE_ELEM, "_room_in")
@@ -4376,8 +4376,9 @@ _NUMBER_KEY_TYPES = _INDEX_TYPES | _FD_KEY_TYPES | {BPF_MAP_TYPE_HASH_OF_MAPS}
 def _set_create(create, settings, name):
     """Set the fields of a bpf_attr_map_create; return how many bytes of it must be passed."""
     size, types = _ATTR_SIZES[BPF_MAP_CREATE], dict(create._fields_)
-    for field, number in settings.items():  # ctypes would cut a number that is too large
-        number = _integer(number, *_int_range(types[field]), what=field)
+    for field in settings:  # ctypes would cut a number that is too large
+        low, high = _int_range(types[field])
+        number = _integer(settings[field], low, high, field)
         setattr(create, field, number)
         if number:
             size = max(size, _size_up_to("map_create", field))

@@ -348,6 +348,7 @@ def test_offsets_sizes_and_numbers_are_those_of_compiled_c(tmp_path, vmlinux_h):
         "BPF_F_RB_OVERWRITE",
         "BPF_F_CPU",
         "BPF_F_ALL_CPUS",
+        "BPF_COMMON_ATTRS",
     }
     with open(vmlinux_h) as file:
         text = file.read()
@@ -5715,6 +5716,7 @@ def test_global_variables_of_a_program_are_read_in_place(tmp_path, bpffs):
 
 WORDS = {
     bpf.KeyNotFound: "none",
+    bpf.IndexNotFound: "none",
     bpf.KeyExists: "have",
     bpf.MapFull: "full",
     bpf.KeyOutOfRange: "past",
