@@ -4313,6 +4313,22 @@ def test_an_exception_raised_by_a_signal_handler_leaks_no_descriptor(numbers, bp
 
 
 @kernel
+@pytest.mark.parametrize("map_type", [HASH, ARRAY, bpf.BPF_MAP_TYPE_PERCPU_HASH])
+def test_a_dropped_map_closes_its_descriptor_without_the_garbage_collector(map_type):
+    bpf.possible_cpus()
+    before = open_fds()
+    gc.disable()
+    try:
+        m = Map.create(map_type, u32, u64, 4)
+        m[1] = 2
+        assert m[1] and 1 in m and list(m.items()) and m.get(77) is None
+        del m
+        assert sorted(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
+
+
+@kernel
 def test_an_index_past_the_end_is_an_index_error_too():
     per_cpu = bpf.BPF_MAP_TYPE_PERCPU_ARRAY
     for map_type, value in ((ARRAY, u32), (per_cpu, u64), (bpf.BPF_MAP_TYPE_PROG_ARRAY, None)):
