@@ -3380,7 +3380,7 @@ class _OpenMap:
         detail = cls = None
         if code == errno.ENOENT and key is not None:
             key = self._told_key(key)
-            detail = "no such key: %s" % _key_text(key)
+            detail = "no such key: %s" % _brief_key(key)
             if self.type in _INDEX_TYPES and isinstance(key, int) and key >= self.max_entries:
                 cls = IndexNotFound
                 detail = "no such index: %d, past the end (%d entries)" % (key, self.max_entries)
@@ -4626,7 +4626,7 @@ def _flag_bits(flags):
     return _integer(flags, 0, (1 << 64) - 1, "flags")
 
 
-def _key_text(key):
+def _brief_key(key):
     """Return a key in few characters, for a message."""
     is_raw = isinstance(key, (bytes, bytearray, memoryview))
     try:
