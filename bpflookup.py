@@ -5605,6 +5605,9 @@ def _is_char_array(ctype):
     return _is_array(ctype) and ctype._type_ is ctypes.c_char
 
 
+_NOT_A_QUEUE = "queue: its values have keys (push, peek and pop are for queues and stacks)"
+
+
 class _OpenMap:
     """The state of an open map: what it is, its types and its descriptor."""
 
@@ -6257,7 +6260,7 @@ class _Keyless(_Elements):
         """
         flags = _flag_bits(flags)
         if self.key_type is not None:
-            raise self._lacks(BPF_MAP_UPDATE_ELEM, "order of values")
+            raise self._lacks(BPF_MAP_UPDATE_ELEM, _NOT_A_QUEUE)
         obj = self._value_in(None, value) if self.value_size else self._new_out()
         code = self._element(BPF_MAP_UPDATE_ELEM, None, obj, flags)
         if code:
@@ -6274,8 +6277,7 @@ class _Keyless(_Elements):
     def _read_in_turn(self, cmd):
         """Return the value whose turn it is."""
         if self.key_type is not None:
-            what = "queue: its values have keys (push, peek and pop are for queues and stacks)"
-            raise self._lacks(cmd, what)
+            raise self._lacks(cmd, _NOT_A_QUEUE)
         if self.type == BPF_MAP_TYPE_BLOOM_FILTER:  # LOOKUP reads the buffer there
             raise self._lacks(cmd, "values to read")
         out = self._new_out()
@@ -7702,7 +7704,9 @@ def _printable_label(text):
     """Return text without what steers a terminal: \\x1b is spelled with a backslash of its own."""
     if text.isprintable():
         return text
-    shown = (char if char.isprintable() or char == "\t" else "\\" + ascii(char)[1:-1] for char in text)
+    shown = (
+        char if char.isprintable() or char == "\t" else "\\" + ascii(char)[1:-1] for char in text
+    )
     return "".join(shown)
 
 
@@ -7929,10 +7933,10 @@ kernels before 7.0 do that by reading all and storing all, and what other CPUs
 count in between is lost.  If the value has a field 'cpu', give cpu=N after it.
 A flag, cpu=N or an option stands behind the DATA, see --help.  Text that ends
 in 'any' is to be quoted: value 'plan any'.
-NAME=VALUE and JSON objects change the fields that they name: the entry is read,
-changed and stored, on every CPU or the one of cpu=N, which is not atomic: what a
-program writes to it in between is lost.  Where there is no entry all fields are
-needed, or rest=0 for those that are zero."""),
+NAME=VALUE and JSON objects change the fields that they name: the entry is
+read, changed and stored, on every CPU or the one of cpu=N, which is not atomic:
+what a program writes to it in between is lost.  Where there is no entry all
+fields are needed, or rest=0 for those that are zero."""),
     "lookup": ("MAP key DATA", "print an entry; exit status 1 if there is none",
         "map lookup name flows key 10 0 0 1", """\
 Everything behind 'key' is DATA; of a queue or stack leave 'key' out."""),
@@ -8508,9 +8512,6 @@ def _program():
 def _show(options):
     views = options.views() if options.words or options.file else []
     infos = [view.info for view in views] or list(maps())
-    for view in views:  # we are no user of it
-        if isinstance(view.source, Map):
-            view.source.close()
     pinned = pins() if not options.file and (options.bpffs or not options.json) else {}
     if options.json:
         # bpftool tells of each map where it is pinned as soon as any is
@@ -9075,6 +9076,8 @@ def _offset_of(btf, name):
                 failure = error  # of the longest name that is a type's
     if failure or unknown:
         raise failure or unknown
+    if not name.strip("."):
+        raise _UsageError("TYPE.MEMBER is needed")
     known = [member[0] for member in btf.members(name.rstrip(".")) if member[0]]
     some = " ".join(known[:8] + ["..."] * (len(known) > 8))
     raise _UsageError("TYPE.MEMBER is needed; members of %s: %s" % (name, some))
