@@ -1945,8 +1945,8 @@ class Array(Layout):
             return columns.add_bytes(form, at, self.size, form.text(self))
         if form.joins_arrays:
             return columns.add_bytes(form, at, self.size, _Each(self.reader("words").one))
-        if not self.size:
-            return form.array(self, [])
+        if not self.size and self.count > 64:
+            return form.array(self, [])  # nothing, many times
         if self._fuses(form):
             return columns.add_many(form, self, at // 8)
         if form.lists_arrays and (self.values > 64 or element.has_choice):
@@ -2062,10 +2062,10 @@ class Record(Layout):
     .parts are the same with those of anonymous records in the place of these.  btf_name is what bpftool calls it.
     """
 
-    __slots__ = ("kind", "members", "btf_name", "part_count", "row_count", "_parts")
+    __slots__ = ("kind", "members", "btf_name", "own_name", "part_count", "row_count", "_parts")
 
     def __init__(self, kind, name, size, members, btf_name=""):
-        self.kind, self.btf_name = kind, btf_name
+        self.kind, self.btf_name, self.own_name = kind, btf_name, name
         self.members = tuple(members)
         inside = [member.layout for member in self.members]
         self.part_count = sum(_part_count(member) for member in self.members)
@@ -2200,7 +2200,8 @@ class Record(Layout):
 
 
 _MAX_PARTS = 1 << 16  # of a record: what is shared by anonymous ones multiplies
-_MAX_ROWS = 1 << 18  # of a table
+_MAX_ROWS = 1 << 16  # of a table: what is shared by records multiplies
+_MAX_VALUES = 1 << 20  # in a type, besides those that its bytes can hold: bitfields in unions take none
 
 
 def _part_count(member):
@@ -2999,10 +3000,6 @@ def _printable_char(char):
 
 def _table(layout):
     """Return a layout as text: offset, size, name and type of each member, in the order of the bytes."""
-    if getattr(layout, "row_count", 0) > _MAX_ROWS:
-        raise LayoutError(
-            "%s: %d members are too many for a table" % (layout.name, layout.row_count)
-        )
     lines = ["%6s %5s  %s" % ("offset", "size", _printable(layout.name))]
     holes = _table_rows(lines, layout, 0, "  ") if layout.members else 0
     total = "%d bytes" % layout.size
@@ -3066,7 +3063,7 @@ class _BitField:
         return self if obj is None else self.bits.of(memoryview(obj).tobytes())
 
     def __set__(self, obj, given):
-        number = self.number.number(given, "a field")
+        number = _assigned(self.number, given, "a field")
         buffer = (u8 * sizeof(obj)).from_buffer(obj)
         packing = _Packing(buffer, True)
         packing.put_bits(self.bits, number, "a field")
@@ -3146,7 +3143,8 @@ class _ClassPlan:
 
     def _add_bits(self, name, layout, offset):
         """Whether it is a member that ctypes has no field for."""
-        needed = isinstance(layout, Number) and not layout.is_whole and layout.size
+        is_odd = isinstance(layout, Number) and (not layout.is_whole or offset % 8)
+        needed = is_odd and layout.size > 0
         if needed:
             self.bit_fields[name] = _BitField(layout, offset)
         return needed
@@ -3202,7 +3200,7 @@ class _MadeOfLayout:
         if isinstance(layout, Char) and isinstance(given, bytes):
             return given
         if isinstance(layout, Number):
-            number = layout.number(given, what)
+            number = _assigned(layout, given, what)
             return bytes([number & 0xFF]) if isinstance(layout, Char) else number
         if isinstance(given, (bytes, bytearray)):
             if layout.size < len(given):
@@ -3228,6 +3226,14 @@ class _MadeOfLayout:
         if "_made_of_" not in type(self).__dict__:
             return super().__reduce__()
         return _revived, (self._made_of_, _raw(self))
+
+
+def _assigned(layout, given, what):
+    """Return the number for what is assigned: text only where it is a char or the name of an enumerator."""
+    if isinstance(given, str) and not isinstance(layout, Char):
+        if not isinstance(layout, Enum) or given not in layout.names.values():
+            raise LayoutError("%s must be %s, not %r" % (what, layout._wanted(), given))
+    return layout.number(given, what)
 
 
 class NoSuchField(LayoutError, AttributeError):
@@ -3266,6 +3272,8 @@ def _class_of(layout):
         element = layout.element.ctype()
         if _is_scalar(element) or not isinstance(layout.element, (Array, Record)):
             return element * layout.count
+    if isinstance(layout, Record):
+        layout = layout.renamed(layout.own_name)  # typedefs and qualifiers make no class of their own
     return _known_class(layout) or _keep_class(layout, _new_class(layout))
 
 
@@ -4737,7 +4745,7 @@ class BTF(_BTFBlob):
     def _part_named(self, record, name, start, depth):
         inside = []
         for label, type_id, offset, bits in self._members(record):
-            if label == name:
+            if name and label == name:
                 return type_id, start + offset, bits
             if not label and not bits:
                 inside.append((type_id, offset))
@@ -4806,7 +4814,10 @@ class BTF(_BTFBlob):
 
     def describe(self, t):
         """Return a table of a type: offset, size, name and C type of each member, enum names, tags and holes."""
-        return self.layout(t).describe()
+        try:
+            return self.layout(t).describe()
+        except LayoutError as failure:
+            raise BTFError(str(failure)) from None
 
     def python_source(self, t):
         """Return Python that makes the ctypes type anew, with neither BTF nor this module; bitfields are read-only."""
@@ -4836,10 +4847,6 @@ def _encoding(t):
     return t._words[t._at + 3] >> 24 & 0xF if t.kind == BTF_KIND_INT else 0
 
 
-def _is_signed(t):
-    return bool(t.flag if t.kind in _ENUMS else _encoding(t) & _INT_SIGNED)
-
-
 class _FrontEnd:
     """Makes Layouts of the types of a BTF, each once, and proves them on the way."""
 
@@ -4855,6 +4862,10 @@ class _FrontEnd:
         if known is None:
             t = self.btf.type(type_id)
             known = self._modified(t, depth) if t.kind in _MODIFIERS else self._whole(t, depth)
+            rows = getattr(known, "row_count", 0)
+            if known.values > 16 * known.size + _MAX_VALUES or rows > _MAX_ROWS:
+                words = (known.size, known.values, rows)
+                raise t._error("%d bytes, %d values, %d members: too large" % words)
             known = self._made.setdefault(type_id, known)
         return known
 
@@ -4902,7 +4913,7 @@ class _FrontEnd:
         order = self.btf.order
         if t.kind in _ENUMS:
             names = self.btf.enumerators(t)
-            return Enum(t.size, name, names, order, _is_signed(t))
+            return Enum(t.size, name, names, order, self.btf._is_signed_enum(t))
         if t.kind == BTF_KIND_FLOAT:
             known = t.size in (2, 4, 8)
             return Float(t.size, name, order, True) if known else Bytes(t.size, name)
@@ -4919,10 +4930,8 @@ class _FrontEnd:
     def _record(self, t, depth):
         members = []
         for index, (name, type_id, offset, bits) in enumerate(self.btf._members(t)):
-            inner = self._member(type_id, depth)
+            inner = self._bits(type_id, bits) if bits else self._member(type_id, depth)
             self._check_member(t, name, inner, offset, bits)
-            if bits:
-                inner = inner.bitfield(bits)
             label = name or "_"
             tags = self.btf.tags(t.id, index)
             members.append(Member(name, inner, offset, bits, label, tags))
@@ -4934,15 +4943,30 @@ class _FrontEnd:
         t = self.btf._resolve(type_id)
         if t.kind in _SIZED or t.kind in (BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_VAR):
             return self.layout(type_id, depth + 1)
+        if t.kind and t.kind not in (BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO):
+            raise t._error("it has no size")
         return Bytes(0, self.btf.c_type(type_id))
 
+    def _bits(self, type_id, bits):
+        """Return the Layout of a bitfield, None if its type has none; of an int only the kind counts."""
+        t = self.btf._resolve(type_id)
+        name = self.btf.c_type(type_id)
+        if t.kind == BTF_KIND_INT and t.size <= 16:
+            signed = bool(_encoding(t) & _INT_SIGNED)
+            made = Number(t.size, name, self.btf.order, signed, _encoding(t))
+            if _encoding(t) & _INT_BOOL:
+                made = Boolean(t.size, name, self.btf.order)
+        elif t.kind in _ENUMS:
+            made = self._number(t, name)
+        else:
+            return None
+        return made.bitfield(bits) if bits <= made.bits else None
+
     def _check_member(self, t, name, inner, offset, bits):
-        whole = 8 * inner.size
-        if offset + (bits or whole) > 8 * t.size or bits > whole or not bits and offset % 8:
-            raise t._error("member '%s' does not lie inside of it" % name)
-        is_integer = isinstance(inner, Number) and not isinstance(inner, (Float, Pointer))
-        if bits and not is_integer or offset and not bits and t.kind == BTF_KIND_UNION:
+        if inner is None or offset and not bits and t.kind == BTF_KIND_UNION:
             raise t._error("member '%s' can't lie at bit %d of it" % (name, offset))
+        if offset + (bits or 8 * inner.size) > 8 * t.size or not bits and offset % 8:
+            raise t._error("member '%s' does not lie inside of it" % name)
 
 
 _kept_btf = {}  # type: dict  # those used last, by bytes: maps opened twice have the same types
