@@ -2201,7 +2201,9 @@ class Record(Layout):
 
 _MAX_PARTS = 1 << 16  # of a record: what is shared by anonymous ones multiplies
 _MAX_ROWS = 1 << 16  # of a table: what is shared by records multiplies
-_MAX_VALUES = 1 << 20  # in a type, besides those that its bytes can hold: bitfields in unions take none
+_MAX_VALUES = (
+    1 << 20
+)  # in a type, besides those that its bytes can hold: bitfields in unions take none
 
 
 def _part_count(member):
@@ -3273,7 +3275,9 @@ def _class_of(layout):
         if _is_scalar(element) or not isinstance(layout.element, (Array, Record)):
             return element * layout.count
     if isinstance(layout, Record):
-        layout = layout.renamed(layout.own_name)  # typedefs and qualifiers make no class of their own
+        layout = layout.renamed(
+            layout.own_name
+        )  # typedefs and qualifiers make no class of their own
     return _known_class(layout) or _keep_class(layout, _new_class(layout))
 
 
@@ -7572,9 +7576,9 @@ count in between is lost.  If the value has a field 'cpu', give cpu=N after it.
 A flag, cpu=N or an option stands behind the DATA, see --help.  Text that ends
 in 'any' is to be quoted: value 'plan any'.
 NAME=VALUE and JSON objects change the fields that they name: the entry is read,
-changed and stored, on every CPU or the one of cpu=N, which is not atomic: what a
-program writes to it in between is lost.  Where there is no entry all fields are
-needed, or rest=0 for those that are zero."""),
+changed and stored, on every CPU or on that of cpu=N.  This is not atomic: what
+a program writes to it in between is lost.  Where there is no entry all fields
+are needed, or rest=0 for those that are zero."""),
     "lookup": ("MAP key DATA", "print an entry; exit status 1 if there is none",
         "map lookup name flows key 10 0 0 1", """\
 Everything behind 'key' is DATA; of a queue or stack leave 'key' out."""),
@@ -8715,9 +8719,16 @@ def _offset_of(btf, name):
                 failure = error  # of the longest name that is a type's
     if failure or unknown:
         raise failure or unknown
-    known = [member[0] for member in btf.members(name.rstrip(".")) if member[0]]
-    some = " ".join(known[:8] + ["..."] * (len(known) > 8))
-    raise _UsageError("TYPE.MEMBER is needed; members of %s: %s" % (name, some))
+    raise _UsageError("TYPE.MEMBER is needed%s" % _known_members(btf, name.rstrip(".")))
+
+
+def _known_members(btf, name):
+    """Return what a message tells of a type without a member: some that it has."""
+    try:
+        known = [member[0] for member in btf.members(name) if member[0]]
+    except BTFError:
+        return ", not '%s'" % name
+    return "; members of %s: %s" % (name, " ".join(known[:8] + ["..."] * (len(known) > 8)))
 
 
 # What people write for a type, a key, a value.
