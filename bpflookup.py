@@ -7842,6 +7842,11 @@ class _Options:
         types = [self.key_type, self.value_type]
         if self.file is not None and mode:
             raise _UsageError("this takes a map, not a capture")
+        if self.file is not None and self.command in _CLAUSES:
+            self.data, self.words = (
+                self.words + self.data,
+                [],
+            )  # whether --from stood before or behind
         if self.file is not None:
             self.end(rest)
             return View(Capture.load(self.file), *types)
@@ -8479,7 +8484,7 @@ def _whole_value(options, view, given, key, at):
     try:
         return _value(given)
     except _UsageError as incomplete:
-        if key is None or not _names_fields(given.value, view.value_layout):
+        if key is None or not given.value or not _names_fields(given.value, view.value_layout):
             raise
         stored = _stored(options, view, key)
         if stored is None:
@@ -8501,9 +8506,11 @@ def _stored(options, view, key):
 
 
 def _names_fields(words, found):
-    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out."""
-    text = isinstance(found, Array) and _is_text(found)
-    return not text and bool(words) and (words[0][:1] == "{" or "=" in words[0])
+    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out; text may look so."""
+    name, sign, _ = words[0].partition("=")
+    if _is_text(found):
+        return bool(sign) and _field(found, name) is not None
+    return bool(sign) or words[0][:1] == "{"
 
 
 def _slot_of(view, cpu):
@@ -8821,7 +8828,7 @@ class _Given:
         """Return with how many words DATA is complete, 0 for text, which goes on."""
         found = _layout_of(self.view, clause)
         count = _bytes_end(words, found)
-        if count or _is_text(found):
+        if count or _is_text(found) and not _names_fields(words, found):
             return count
         if clause == "value" and _held(self.view.info.type, words):
             return 2
@@ -8866,6 +8873,14 @@ def _is_text(found):
     while isinstance(found, Record) and len(_field_names(found)) == 1:
         found = [part.layout for part in found.parts if part.label is not None][0]
     return isinstance(found, Array) and found.is_text
+
+
+def _as_text(found, text):
+    """Return what pack takes for text: never an address, which a record of that size could be."""
+    if not isinstance(found, Record):
+        return text
+    (part,) = [part for part in found.parts if part.label is not None]
+    return {part.label: _as_text(part.layout, text)}
 
 
 def _field_names(found):
@@ -8981,8 +8996,8 @@ def _is_one_byte(number, found):
 def _typed(words, found, key_of=None):
     """Return what pack takes for text, NAME=VALUE or JSON; bytes of a key of an LPM trie."""
     text = " ".join(words)
-    if _is_text(found) and isinstance(found, Array):
-        return text
+    if _is_text(found) and not _names_fields(words, found):
+        return _as_text(found, text)
     if text[:1] in ("{", "["):
         import json
 

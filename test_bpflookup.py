@@ -9160,7 +9160,7 @@ def test_every_cpu_keeps_what_is_not_named():
 
 
 @kernel
-def test_where_nothing_can_stay_all_fields_are_needed(pins):
+def test_where_nothing_can_stay_all_fields_are_needed(pins, tmp_path):
     options, m = words_for(("u32 a, u16 b, u16 c", 8), ("u32 x, u32 y, u32 rest", 12))
     with m:
         words = options + ["update", "id", m.id, "key"]
@@ -9185,6 +9185,17 @@ def test_where_nothing_can_stay_all_fields_are_needed(pins):
         done(*(words + "a=1,rest=0 value y=9".split()))  # rest is a field of this one
         assert m[struct.pack("=IHH", 1, 0, 0)] == struct.pack("=III", 1, 9, 3)
         assert "EEXIST" in main(*(words + "a=1,rest=0 value y=8 noexist".split()))[2]
+    capture = str(tmp_path / "c")
+    done("save", pins + "/w_lru", capture)
+    words = ["lookup", "key", "TCP"]
+    wanted = done("-j", "--from", capture, *words)
+    for line in (
+        ["--from", capture] + words + ["-j"],
+        ["-j"] + words + ["--from", capture],
+        ["lookup", "--from", capture, "-j", "key", "TCP"],
+        ["-j", "lookup", "key", "--from", capture, "6", "0", "0", "0"],
+    ):
+        assert done(*line) == wanted
     with Map.create(QUEUE, None, None, 4, key_size=0, value_size=8) as queue:
         push = ["--value-type", "u32 a, u32 b", "push", "id", queue.id, "value"]
         assert "b not given" in refused(*(push + ["a=1"]))
@@ -9270,6 +9281,7 @@ def test_arrays_and_records_in_a_list_are_json():
 
 TEXT, U32, U64 = ("char[16]", 16), ("u32", 4), ("u64", 8)
 RECORD, CPU_RECORD = ("u32 name, u32 cpu", 8), ("u32 id, u32 count", 8)
+RECORD_TEXT = ("struct { struct { char name[16]; } inner; }", 16)
 FEW = ("", 4)  # nothing is known of its bytes
 
 
@@ -9344,6 +9356,16 @@ GRAMMAR = [
     (("double", 8), ("float", 4), "key -inf value -inf", b"INF8", b"INF4", 0),
     (U32, ("float", 4), "key 1 value -infinity any", u32(1), b"INF4", 0),
     (U32, ("s64", 8), "key 1 value -- -5 noexist", u32(1), ctypes.c_int64(-5), 1),
+    # a record of nothing but text is text as well
+    (RECORD_TEXT, U32, "key ab:: value 1", text16("ab::"), u32(1), 0),
+    (RECORD_TEXT, U32, "key dead::beef a value 1", text16("dead::beef a"), u32(1), 0),
+    (RECORD_TEXT, U32, "key inner.name=ab:: value 1 any", text16("ab::"), u32(1), 0),
+    (RECORD_TEXT, U32, "key x=1 y value 1", text16("x=1 y"), u32(1), 0),
+    (RECORD_TEXT, U32, "key {1} value 1", text16("{1}"), u32(1), 0),
+    (TEXT, U32, "key fe80::1 value 1", text16("fe80::1"), u32(1), 0),
+    (TEXT, U32, "key kworker/0:0:a value 1", text16("kworker/0:0:a"), u32(1), 0),
+    (TEXT, U32, "key {x} value 1", text16("{x}"), u32(1), 0),
+    (TEXT, U32, "key a=b c=d value 1", text16("a=b c=d"), u32(1), 0),
     # a field may be named as what else could stand there
     (U32, RECORD, "key 1 value cpu=3,name=4", u32(1), u32(4), u32(3), 0),
     (U32, RECORD, "key 1 value name=4 cpu=3", u32(1), u32(4), u32(3), 0),
