@@ -5,23 +5,24 @@
     with Map.from_pin("/sys/fs/bpf/flows", key=FlowKey, value=FlowStats) as flows:
         print(flows[FlowKey(src=..., dst=...)].packets)
 
-Map                 open a map: from_pin, from_id, from_name, from_fd, create; then lookup, [], in, get, lookup_into,
-                    update, delete, items, batches, push and pop, mmap; .btf and types from it
+Map                 open a map: from_pin, from_id, from_name, from_fd, create; then lookup, [], in,
+                    get, lookup_into, update, delete, items, batches, push and pop, mmap; its .btf
 open_map            a Map from "id 5", "name foo", "pinned PATH", 5, "/path" or "foo"
-create_token        a BPF token, which lets a user namespace make maps and read their BTF
-maps, pins, users   MapInfo of every map; {map id: [pin, ...]}; the programs and processes that use a map
-BTF                 type information: from_vmlinux, from_id, from_file; offsetof, ctype, members, describe
-check_layout        refuse a ctypes type that does not fit; describe_layout shows offsets and holes
+create_token        a BPF token, with which a user namespace makes maps and reads their BTF
+maps, pins, users   MapInfo of every map; {map id: [pin, ...]}; the programs and processes of one
+layout, Layout      what bytes mean, of a ctypes class or of C text: describe, pack, ctype
+BTF                 type information: from_vmlinux, from_id, from_file; offsetof, ctype, layout
+check_layout        refuse a ctypes type that does not fit; describe_layout shows its holes
 to_python, to_json  decode a key or value
 capture, Capture    write a map down; read it elsewhere
 possible_cpus       the CPUs that the values of a per-CPU map belong to
-lpm_key, parse_type the key of an LPM trie for "10.0.0.0/8"; the ctypes type for "u32 src, u16 port"
+lpm_key, parse_type the key of an LPM trie for "10.0.0.0/8"; the ctypes type for "u32 a, u16 b"
 trace               print every bpf(2) call, like strace
 BPFError            root of every error raised here; KeyNotFound is also a KeyError
 main                the command line: python3 bpflookup.py --help
 
-Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  5 BTF  6 Map  7 Inspection  8 Output formats
-9 Command line
+Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  5 BTF  6 Map  7 Inspection
+8 Output formats  9 Command line
 """
 
 __version__ = "0.1.0"
@@ -7709,38 +7710,21 @@ class _Options:
     "value" or flag on: there the map's types tell what a word is.
     """
 
+    # fmt: off
     FLAGS = {
-        "-j": "json",
-        "--json": "json",
-        "-p": "pretty",
-        "--pretty": "pretty",
-        "-f": "bpffs",
-        "--bpffs": "bpffs",
-        "--hex": "hex",
-        "--ndjson": "ndjson",
-        "--metrics": "metrics",
-        "--trace": "trace",
-        "--once": "once",
-        "-h": "help",
-        "--help": "help",
-        "-V": "version",
-        "--version": "version",
-        "-n": "same",
-        "--nomount": "same",
-        "-d": "same",
-        "--debug": "same",
-        "-l": "same",
-        "--legacy": "same",
+        "-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty",
+        "-f": "bpffs", "--bpffs": "bpffs", "--hex": "hex", "--ndjson": "ndjson",
+        "--metrics": "metrics", "--trace": "trace", "--once": "once",
+        "-h": "help", "--help": "help", "-V": "version", "--version": "version",
+        # bpftool's, which change nothing here
+        "-n": "same", "--nomount": "same", "-d": "same", "--debug": "same",
+        "-l": "same", "--legacy": "same",
     }
     VALUES = {
-        "--key-type": "key_type",
-        "--value-type": "value_type",
-        "--from": "file",
-        "--btf": "btf",
-        "--base-btf": "base_btf",
-        "-B": "base_btf",
-        "--token": "token",
+        "--key-type": "key_type", "--value-type": "value_type", "--from": "file",
+        "--btf": "btf", "--base-btf": "base_btf", "-B": "base_btf", "--token": "token",
     }
+    # fmt: on
     # What may still be said behind DATA; the others would come too late there.
     LATE = frozenset("json pretty bpffs hex ndjson metrics same key_type value_type".split())
 
@@ -7827,7 +7811,7 @@ class _Options:
         sys.stdout.write((_indented(text) if self.pretty else text) + end)
 
     def form_of(self, view):
-        """Return the method of a view that makes the text asked for, but for -j, of chunks of entries."""
+        """Return the method of a view that makes text of chunks of entries, but for -j."""
         for is_asked, form in (
             (self.ndjson, view.json_lines),
             (self.metrics, view.metrics),
@@ -7838,7 +7822,10 @@ class _Options:
         return view.words
 
     def view(self, mode=None, rest=0):
-        """Take the words of a map or, with no mode, the capture; return its View.  rest words may follow, None: any."""
+        """Take the words of a map or, with no mode, the capture; return its View.
+
+        rest words may follow, None: any number.
+        """
         types = [self.key_type, self.value_type]
         if self.file is not None and mode:
             raise _UsageError("this takes a map, not a capture")
@@ -7900,12 +7887,11 @@ class _Options:
             raise gone
         return found
 
-    def take(self, what, keyword=None):
-        """Take the next word, which is what; keyword, if given, is that word and may be shortened."""
-        word = self.words.pop(0) if self.words else ""
-        if not word or keyword and not keyword.startswith(word):
-            raise _UsageError("%s is needed%s" % (what, ", not '%s'" % word if word else ""))
-        return word
+    def take(self, what):
+        """Take the next word, which is what."""
+        if not self.words or not self.words[0]:
+            raise _UsageError("%s is needed" % what)
+        return self.words.pop(0)
 
     def end(self, rest=0):
         if rest is not None and len(self.words) > rest:
@@ -8248,7 +8234,7 @@ class _Unread:
 
 
 def _entries(view):
-    """Yield (key, value) of a map whose values are looked up one by one; _Unread where that fails."""
+    """Yield (key, value) of a map that is looked up one by one; _Unread where that fails."""
     source, info = view.source, view.info
     if info.type in _DESCRIPTOR_ARRAYS:
         there = None if isinstance(source, Map) else {pair[0]: pair for pair in view.entries()}
@@ -8288,7 +8274,10 @@ def _looked_up(source, key):
 
 
 def _runs(view):
-    """Yield chunks of entries and, between them, an _Unread for each that can't be read; count in view.count."""
+    """Yield chunks of entries, between them an _Unread for each that can't be read.
+
+    view.count is the number of those that can.
+    """
     view.count, progress = 0, _Progress(view.info)
     for run in _unbroken_runs(view):
         if not isinstance(run, _Unread):
@@ -8385,7 +8374,7 @@ def _readable(options, view):
 
 
 def _dump_json(options, view, closing):
-    """Print the entries of a map as bpftool's JSON has them: an array that ends whatever happens."""
+    """Print the entries as bpftool's JSON has them: an array that ends whatever happens."""
     between, options.unfinished = "[", "[]" + closing
     for run in _runs(view):
         if isinstance(run, _Unread):
@@ -8479,7 +8468,7 @@ def _update(options):
 def _whole_value(options, view, given, key, at):
     """Return the bytes to store, of the fields that were not named those that are there.
 
-    at is the slot of the one CPU that is meant.  Where all are, each keeps its own: then it is a list.
+    at is the slot of the one CPU that is meant; a list where every CPU keeps its own.
     """
     try:
         return _value(given)
@@ -9016,9 +9005,9 @@ def _number(word):
     return int(word, 8 if word.isdecimal() and word[0] == "0" else 0)
 
 
-# NAME=VALUE: one or more in a word, with commas between them, or with blanks where another field's NAME= follows.  A
-# comma or blank that no NAME= follows is VALUE's own; what would be taken for more than that can be put in quotes.
-# {...} and [...] are JSON where the field is no text.
+# NAME=VALUE: one or more in a word, with commas between them, or with blanks where another field's
+# NAME= follows.  A comma or blank that no NAME= follows is VALUE's own; what would be taken for
+# more than that can be put in quotes.  {...} and [...] are JSON where the field is no text.
 
 
 def _assignments(words, found):
@@ -9428,7 +9417,7 @@ def _probe_map(token, map_type, check, flags=0):
 
 
 def _knows_struct_ops():
-    """Ask for a map of the kernel's type 1, which is none for it: ENOTSUPP where such maps are known."""
+    """Ask for a map of the kernel's type 1, which is none for it: ENOTSUPP where they are known."""
     attr = bpf_attr()
     create = attr.map_create
     create.map_type, create.btf_vmlinux_value_type_id = BPF_MAP_TYPE_STRUCT_OPS, 1
@@ -9479,7 +9468,7 @@ def _load_map_fd(dst, fd):
 
 
 def _counting_program(flows_fd, total_fd):
-    """Return a socket filter that counts each packet in flows[ports] and total[0], and lets it pass."""
+    """Return a socket filter that counts each packet in flows[ports] and total[0]."""
     fp = 10
     ports = _insn(0xBF, 2, fp) + _insn(0x07, 2, 0, 0, -4)
     zeros = _insn(0xBF, 3, fp) + _insn(0x07, 3, 0, 0, -24)
@@ -9521,7 +9510,7 @@ def _counting_program(flows_fd, total_fd):
 
 
 def _load_program(instructions, name):
-    """Load a socket filter; return its _Fd.  What the verifier says, if it refuses, is the error's hint."""
+    """Load a socket filter; return its _Fd.  What the verifier says is a failure's hint."""
     code, licence = (
         ctypes.create_string_buffer(instructions, len(instructions)),
         ctypes.create_string_buffer(b"MIT"),
@@ -9574,7 +9563,7 @@ _DEMO_BYTES = sum(8 + size for size in _DATAGRAMS)  # with the UDP header, as th
 
 
 def _demo_traffic(flows, total):
-    """Have a program count some datagrams; return their key.  Where it can't, write what it would."""
+    """Have a program count datagrams, or write what it would; return their key."""
     import socket
 
     make = partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
