@@ -8622,6 +8622,21 @@ map update pinned {d}/h key 0x3 0 0 0 value 9 9 9 9 9 9 9 9 any
 map update pinned {d}/h key 4 0 0 0 value 9 9 9 9 9 9 9 9 exist
 map update pinned {d}/h key 4 0 0 0 value 9 9 9 9 9 9 9 9
 map update pinned {d}/h key hex 03 00 00 00 value hex 08 08 08 08 08 08 08 08 exist
+map update pinned {d}/h value hex 1 2 3 4 5 6 7 a key hex 2 0 0 0
+map update pinned {d}/h key 2 0 0 0 value hex 0 0 0 0 0 0 0 a
+map update pinned {d}/h any key 2 0 0 0 value 1 2 3 4 5 6 7 8
+map update pinned {d}/h key 2 0 0 0 noe value 9 9 9 9 9 9 9 9
+map update pinned {d}/h key 2 0 0 0 e value 1 1 1 1 1 1 1 1
+map update pinned {d}/h key 2 0 0 0 key 2 0 0 0 value 1 1 1 1 1 1 1 2
+map update pinned {d}/h key 2 0 0 0 value 1 1 1 1 1 1 1 1 value 1 1 1 1 1 1 1 3
+map update pinned {d}/h key 2 0 0 0 value 1 1 1 1 1 1 1 4 any exist
+map update pinned {d}/h key 2 0 0 0 value 1 1 1 1 1 1 1 5 rest
+map lookup pinned {d}/h key 2 0 0 0 -p
+map lookup pinned -p {d}/h key 2 0 0 0
+map lookup -p -- pinned {d}/h key 2 0 0 0
+map lookup pinned {d}/h key hex 2 0 0 0 0
+map lookup pinned {d}/h key
+map lookup pinned {d}/h
 map delete pinned {d}/h key 1 0 0 0
 m del pinned {d}/h k 1 0 0 0
 map update pinned {d}/c key 1 0 0 0 value 1 2 3
