@@ -8336,6 +8336,7 @@ def _dump(options):
 def _hint_at_json(options, view):
     """Tell who pipes a map with BTF into jq, as bpftool's plain dump can be, what to ask for."""
     asked = options.json or options.ndjson or options.metrics or options.hex
+    asked = asked or options.key_type or options.value_type
     if asked or options.file or not view.source.btf:
         return
     try:
@@ -8418,7 +8419,7 @@ def _indented(text):
 
 def _lookup(options):
     view, given = options.given(options.view())
-    if not view.info.key_size and given.key is None:
+    if not view.info.key_size:
         return _show_peeked(options, view, view.source.peek)
     key = _key(given)
     value = dict(view.entries()).get(key) if options.file else view.source.get(key)
@@ -8744,7 +8745,8 @@ class _Given:
     def __init__(self, options, view):
         self.view, self.options, self.ended = view, options, options.ended
         self.key = self.value = self.flag = self.cpu = None
-        self.wanted = list(_CLAUSES[options.command])
+        keyless = () if view.info.key_size else ("key",)
+        self.wanted = [one for one in _CLAUSES[options.command] if one not in keyless]
         words = list(options.data)
         while words:
             clause = self._clause(words[0])

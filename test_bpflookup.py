@@ -9212,6 +9212,9 @@ def test_where_nothing_can_stay_all_fields_are_needed(pins, tmp_path):
     ):
         assert done(*line) == wanted
     with Map.create(QUEUE, None, None, 4, key_size=0, value_size=8) as queue:
+        for command in ("update", "push", "lookup"):
+            line = [command, "id", queue.id, "key", "1", "value"] + ["1"] * 8
+            assert "'key'" in refused(*line[: 5 if command == "lookup" else None])
         push = ["--value-type", "u32 a, u32 b", "push", "id", queue.id, "value"]
         assert "b not given" in refused(*(push + ["a=1"]))
         done(*(push + ["a=1", "rest=0"]))
