@@ -8230,7 +8230,11 @@ class _Unread:
     """What a dump has in place of an entry whose value can't be read: .key, .text of the errno."""
 
     def __init__(self, key, code):
-        self.key, self.code, self.text = key, code, os.strerror(code)
+        self.key, self.code = key, code
+
+    @property
+    def text(self):
+        return os.strerror(self.code)
 
 
 def _entries(view):
@@ -8238,9 +8242,12 @@ def _entries(view):
     source, info = view.source, view.info
     if info.type in _DESCRIPTOR_ARRAYS:
         there = None if isinstance(source, Map) else {pair[0]: pair for pair in view.entries()}
+        never = None  # what the lookup of any index says, where the type has none
         for index in range(info.max_entries):
             key = index.to_bytes(info.key_size, source.order)
-            found = _looked_up(source, key) if there is None else there.get(key)
+            found = there.get(key) if there is not None else never or _looked_up(source, key)
+            if isinstance(found, _Unread) and found.code in (ENOTSUPP, errno.EOPNOTSUPP):
+                never = found = _Unread(key, found.code)
             yield _Unread(key, errno.ENOENT) if found is None else found
         return
     seen = set()
@@ -8377,18 +8384,43 @@ def _readable(options, view):
 def _dump_json(options, view, closing):
     """Print the entries as bpftool's JSON has them: an array that ends whatever happens."""
     between, options.unfinished = "[", "[]" + closing
-    for run in _runs(view):
-        if isinstance(run, _Unread):
-            words = (options.text(_hex_list(run.key)), options.text(run.text))
-            texts = ['{"key":%s,"value":{"error":%s}}' % words]
-        else:
-            texts = view.bpftool([run])
-        for text in texts:
-            sys.stdout.write(between)
-            options.put_text(text, "")
-            between, options.unfinished = ",", "]" + closing
+    for texts in _many(_json_texts(options, view)):
+        sys.stdout.write(between)
+        options.put_text(",".join(texts), "")
+        between, options.unfinished = ",", "]" + closing
     print("]" if between == "," else "[]")
     options.unfinished = ""
+
+
+def _json_texts(options, view):
+    """Yield entries as bpftool's JSON: chunks of them, and by themselves those that can't be read."""
+    entry = '{"key":["0x%s"],"value":{"error":%s}}'
+    errors = {}  # type: dict  # errno -> what it means, as JSON
+    for run in _runs(view):
+        if not isinstance(run, _Unread):
+            yield from view.bpftool([run])
+            continue
+        if run.code not in errors:
+            errors[run.code] = options.text(run.text)
+        yield entry % ('","0x'.join(map("%02x".__mod__, run.key)), errors[run.code])
+
+
+def _many(texts):
+    """Yield lists of texts, so many that writing them costs little; what is there when it breaks off too."""
+    waiting, length = [], 0  # type: ignore
+    try:
+        for text in texts:
+            waiting.append(text)
+            length += len(text)
+            if length > 1 << 16:
+                yield waiting
+                waiting, length = [], 0
+    except BPFError:
+        if waiting:
+            yield waiting
+        raise
+    if waiting:
+        yield waiting
 
 
 def _hex_list(raw):
