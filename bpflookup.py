@@ -7850,9 +7850,12 @@ class _Options:
     def _tell_why_untyped(self, view):
         """Say in a line why keys and values come as bytes, although the map has BTF."""
         info = view.info
-        if (info.btf_id or info.btf_vmlinux_value_type_id) and not view.source.btf:
-            why = _one_line(view.source._no_btf)
-            sys.stderr.write("bpflookup: the map's types are missing: %s\n" % why)
+        if not (info.btf_id or info.btf_vmlinux_value_type_id) or view.source.btf:
+            return
+        why = "the map's types are missing: " + _one_line(view.source._no_btf)
+        if self.metrics and isinstance(view.value_layout, Bytes):
+            raise ValueError("metrics need the type of the values (--value-type); " + why)
+        sys.stderr.write("bpflookup: %s\n" % why)
 
     def given(self, view):
         """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
@@ -8794,8 +8797,12 @@ class _Given:
     def missed(self, key):
         """Return the message that there is no such key: as it was typed, and its bytes."""
         typed = " ".join(self.key)
-        as_bytes = _bytes_end(self.key, Bytes(len(key)))
-        return "no such key: %s" % (_hex(key) if as_bytes else "%s (%s)" % (typed, _hex(key)))
+        if _bytes_end(self.key, Bytes(len(key))):
+            return "no such key: " + _hex(key)
+        text = "no such key: %s (%s)" % (typed, _hex(key))
+        if self.key[1:] and self._is_option(self.key[-1]):
+            text += "; %s was taken for text: options stand before it" % self.key[-1]
+        return text
 
     def _clause(self, word):
         """Return the clause that a word opens, None if it opens none that may still come."""

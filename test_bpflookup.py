@@ -8882,6 +8882,41 @@ def test_one_of_several_maps_of_a_name_may_vanish(option, monkeypatch):
 
 
 @kernel
+def test_types_that_may_not_be_had_are_told_of_in_one_line(pins):
+    os.chmod(pins, 0o755)
+    os.chmod(pins + "/w_lru", 0o444)
+    code = """
+        import io
+        for words in lines:
+            sys.stderr = io.StringIO()
+            status = bpf.main(words)
+            print("[%s] %d %d %s" % (words[0], status, sys.stderr.getvalue().count("\\n"), sys.stderr.getvalue()))
+    """
+    pin = ["pinned", pins + "/w_lru"]
+    lines = [
+        ["dump"] + pin,
+        ["--ndjson", "dump"] + pin,
+        ["lookup"] + pin + ["key", "6", "0", "0", "0"],
+        ["--metrics", "dump"] + pin,
+        ["--hex", "dump"] + pin,
+        ["--key-type", "u32", "--value-type", "u16", "dump"] + pin,
+    ]
+    told = as_nobody("import sys\n" + textwrap.dedent(code), lines=lines)
+    for word, status, count in (
+        ("dump", 0, 1),
+        ("--ndjson", 0, 1),
+        ("lookup", 0, 1),
+        ("--metrics", 1, 1),
+        ("--hex", 0, 0),
+        ("--key-type", 0, 0),
+    ):
+        (line,) = [line for line in told.splitlines() if line.startswith("[%s]" % word)]
+        assert line.startswith("[%s] %d %d " % (word, status, count)), line
+        assert not count or "types are missing" in line and "CAP_SYS_ADMIN" in line
+    assert done("dump", *pin).startswith("UDP: 5\n") or "TCP: 5" in done("dump", *pin)
+
+
+@kernel
 def test_who_pipes_the_form_for_people_is_told_of_j(pins):
     for name, hinted in (("w_hash", True), ("w_rodata", True), ("w_plain", False)):
         for words in ([], ["-j"], ["--ndjson"], ["--hex"]):
@@ -10620,6 +10655,9 @@ def test_a_missing_key_is_told_as_it_was_typed(pins):
             status, out, err = main(command, pins + "/" + words[0], *words[1:])
             told = "bpflookup: no such key: %s (%s)\n" % (typed, " ".join("%02x" % b for b in raw))
             assert (status, out, err) == (1, "", told)
+    with Map.create(HASH, None, None, 2, key_size=16, value_size=4) as m:
+        err = main("--key-type", "char[16]", "lookup", "id", m.id, "key", "x", "-j")[2]
+        assert "no such key: x -j (" in err and "options stand before it" in err
     out = done("getnext", pins + "/w_lru")
     assert out == "next key: UDP\n" or out == "next key: TCP\n" and "None" not in out
 
