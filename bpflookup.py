@@ -7860,8 +7860,6 @@ class _Options:
     def given(self, view):
         """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
         before = self.key_type, self.value_type
-        if self.words:
-            raise _UsageError("'key' or 'value' is needed, not '%s'" % self.words[0])
         given = _Given(self, view)
         if (self.key_type, self.value_type) != before:
             view = View(view.source, self.key_type, self.value_type)
@@ -7897,8 +7895,11 @@ class _Options:
         return self.words.pop(0)
 
     def end(self, rest=0):
+        """Refuse words that are left, but for rest ones; None: any number."""
         if rest is not None and len(self.words) > rest:
-            raise _UsageError("unexpected '%s'" % self.words[rest])
+            opening = [one for one in _CLAUSES.get(self.command, ()) if one not in _FLAG_WORDS]
+            wanted = ", %s is needed" % " or ".join(map(repr, opening)) if opening else ""
+            raise _UsageError("unexpected '%s'%s" % (self.words[rest], wanted))
 
 
 def _is_map(word):
@@ -8101,6 +8102,8 @@ def _take_command(options):
     words = options.words
     if words and _is_map(words[0]):
         words.pop(0)
+        if not words and not options.help:
+            return "show"  # as bpftool
     if not words and options.help:
         return "help"
     word = words.pop(0) if words else ""
@@ -8647,9 +8650,17 @@ def _create(options):
             settings[_SETTINGS[name]] = _setting(name, options.take("what follows " + name))
     if "map_type" not in settings:
         raise _UsageError("'type' is needed: " + " ".join(_MAP_TYPE_NAMES.values()))
-    for name in ("key_size", "value_size", "max_entries"):
-        settings.setdefault(name, 0)
-    Map.create(token=options.token, **settings).pin(path)
+    numbers = [name for name in _SETTINGS if name in ("key", "value", "entries")]
+    absent = [name for name in numbers if _SETTINGS[name] not in settings]
+    for name in absent:
+        settings[_SETTINGS[name]] = 0
+    try:
+        made = Map.create(token=options.token, **settings)
+    except InvalidArgument as error:
+        if absent:
+            error.hint = "not given: %s; %s" % (", ".join(absent), error.hint)
+        raise
+    made.pin(path)
 
 
 def _setting(name, word):

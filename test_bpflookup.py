@@ -8849,6 +8849,7 @@ def test_only_a_prog_arrays_owner_is_told():
 def test_show_does_not_tell_its_own_process(bpffs):
     with Map.create(HASH, u32, u32, 1, name="alone") as m:
         m.pin(bpffs + "/alone")
+        assert "hash  name alone" in done("map") and "hash  name alone" in done("m")
     for words in (["pinned", bpffs + "/alone"], ["name", "alone"]):
         status, out, err = command("map", "show", *words)
         assert (status, err) == (0, "") and "processes" not in out and "\tpinned" in out
@@ -10549,7 +10550,6 @@ def test_everything_works_from_standard_input(pins):
         (["nonsense"], 2, "unknown command"),
         (["-x"], 2, "-x"),
         (["--frm", "x"], 2, "--frm"),
-        (["map"], 2, "command is needed"),
         (["map", "dump"], 2, "a map"),
         (["map", "dump", "id"], 2, "id"),
         (["dump", "M", "x"], 2, "'x'"),
@@ -10620,6 +10620,9 @@ def test_errors_are_one_line_and_json_with_j(words, status, message):
         (["btf", "offset", "list_head"], "TYPE.MEMBER is needed; members of list_head: next prev"),
         (["btf", "offset", "struct", "list_head."], "TYPE.MEMBER"),
         (["btf", "offset", "task_struct"], " ..."),
+        (["create", "/x", "type", "hash", "key", "4", "value", "4"], "not given: entries"),
+        (["lookup", "M", "kye", "1"], "unexpected 'kye', 'key' is needed"),
+        (["update", "M", "kye", "1"], "'key' or 'value' is needed"),
         (["peek", "M"], "its values have keys"),
         (["pop", "M"], "its values have keys"),
         (["push", "M", "value", "1"], "its values have keys"),
