@@ -8994,6 +8994,8 @@ def _data(words, view, what, base=None):
     if words[1:] and words[-1][:4] == "cpu=" and not _is_text(found):
         if view.info.type not in _PERCPU_TYPES and "cpu" not in _field_names(found):
             raise _UsageError("unexpected '%s': this map has no value per CPU" % words[-1])
+    if isinstance(found, Bytes) and _names_fields(words, found):
+        raise _UsageError("the %s has no fields: --%s-type can tell them" % (what, what))
     try:
         raw = _bytes_given(words, found)
         if raw is None:

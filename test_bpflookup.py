@@ -10610,6 +10610,8 @@ def test_errors_are_one_line_and_json_with_j(words, status, message):
         (["lookup", "M", "key", "7", "256", "0", "0"], "'256' is no byte, which is 0 to 255"),
         (["lookup", "M", "key", "hex", "7", "100", "0", "0"], "'100' is no byte in hex"),
         (["lookup", "M", "key", "hex", "7f00"], "4 bytes, not 2"),
+        (["lookup", "M", "key", "a=1"], "--key-type can tell them"),
+        (["update", "M", "key", "1", "value", '{"a": 1}'], "--value-type can tell them"),
         (["create", "/x", "type", "hsh"], "unknown map type 'hsh'; is it hash"),
         (["create", "/x", "type", "per_cpu_hash"], "percpu_hash"),
         (["create", "/x", "type", "hash", "key", "four"], "key takes a number, not 'four'"),
@@ -11139,6 +11141,7 @@ BARE = [
     ("map dump W", ": "),
     ("map show M", "w_plain"),
     ("map lookup M key 6 0 0 0", "06 00 00 00: 01 02 03 04 05"),
+    ("map lookup M key 6", "06 00 00 00: 01 02 03 04 05"),
     ("map getnext M", "next key: 06 00 00 00"),
     ("map update M key hex 07000000 value 1 2 3 4 5", ""),
     ("map delete M key 7 0 0 0", ""),
@@ -11150,6 +11153,7 @@ TYPES = [
     ("map dump W", "proto=TCP"),
     ("map layout W", "proto: enum"),
     ("--metrics dump C", "# EOF"),
+    ("map lookup W key src=0x0100007f,port=443,proto=6", "proto=TCP"),
 ]
 WITH_JSON = [
     ("-j map show", '"w_hash"'),
@@ -11158,13 +11162,12 @@ WITH_JSON = [
     ("-p map lookup M key 6 0 0 0", '"0x06"'),
     ("--key-type u32 --value-type u8[5] dump M", "6: [1 2 3 4 5]"),
 ]
-NUMBERS = [
-    ("lookup M key 6", "01 02 03 04 05"),
+ADDRESSES = [
     ("lookup W key src=127.0.0.1,port=443,proto=6", "proto=TCP"),
     ("lookup L key 10.1.2.0/24", "-5"),
 ]
 CAPTURES = [("map save W /capture", "entries"), ("--from /capture map dump", "proto=TCP")]
-TIERS = [BARE, TYPES, WITH_JSON, NUMBERS, CAPTURES]
+TIERS = [BARE, TYPES, WITH_JSON, ADDRESSES, CAPTURES]
 
 
 @kernel
