@@ -47,7 +47,7 @@ from _functools import partial  # type: ignore  # functools reads many files mor
 from _operator import add, itemgetter  # type: ignore  # operator is more than these
 from _thread import get_ident
 from ctypes import addressof, byref, set_errno, sizeof
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 
 # ---- 1. ABI -----------------------------------------------------------------
 # Names and numbers of linux/bpf.h; the kernel version that brought each stands beside it.
@@ -1543,7 +1543,8 @@ class Layout:
         return _same_tree(self, other, set()) if isinstance(other, Layout) else NotImplemented
 
     def __hash__(self):
-        return hash((type(self), self.size, self.name))
+        names = tuple(member.name for member in self.members[:8])
+        return hash((type(self), self.size, self.name, self.values, self.levels, names))
 
     def __repr__(self):
         return "<Layout %s: %d bytes>" % (self.name, self.size)
@@ -1643,7 +1644,7 @@ def _same_tree(one, other, seen):
 
 
 class Number(Layout):
-    """A leaf: .order of its bytes, .bits (fewer than 8 * size in a bitfield), .signed; what it means, its class says."""
+    """A leaf: .order of its bytes, .bits (fewer than 8 * size in a bitfield), .signed; its class says what it means."""
 
     # raw_order is what the record around it has: bpftool knows no other.  encoding is BTF's, 0 elsewhere.
     __slots__ = ("order", "raw_order", "bits", "signed", "encoding")
@@ -2201,7 +2202,7 @@ class Record(Layout):
 
 
 _MAX_PARTS = 1 << 16  # of a record: what is shared by anonymous ones multiplies
-_MAX_ROWS = 1 << 16  # of a table: what is shared by records multiplies
+_MAX_ROWS = 1 << 15  # of a table: what is shared by records multiplies
 _MAX_VALUES = (
     1 << 20
 )  # in a type, besides those that its bytes can hold: bitfields in unions take none
@@ -2264,9 +2265,11 @@ class _Packing:
 
 
 def _parsed_int(text):
-    """Return the integer that a word is: 010 is octal, as bpftool's strtoul has it."""
+    """Return the integer that a word is: 010 is octal, as bpftool's strtoul has it.  raises ValueError"""
     digits = text.lstrip("+-")
-    is_octal = digits.isdecimal() and digits[:1] == "0"
+    if not digits.isalnum() or max(digits) > "~" or len(text) > len(digits) + 1:
+        raise ValueError("'%s' is no number" % text)
+    is_octal = digits.isdigit() and digits[0] == "0"
     return int(text, 8 if is_octal else 0)
 
 
@@ -2404,6 +2407,10 @@ class _Column:
         self.first, self.size, self.code, self.order = first, size, code, order
         self.convert, self.count = convert, count
 
+    @property
+    def end(self):
+        return self.first + self.size
+
 
 class _Columns:
     """The columns of a layout while it is compiled, and what they become."""
@@ -2453,24 +2460,29 @@ class _Columns:
 
     def _passes(self):
         """Yield lists of columns of one byte order that do not overlap, those to be converted apart."""
-        import heapq
-
         groups = {}  # type: dict
         for column in self.wanted:
             groups.setdefault((column.convert is not None, column.order), []).append(column)
         for key in sorted(groups):
-            ends = []  # type: list  # (where a pass ends, its number), the lowest first
-            found = []  # type: list
-            for column in sorted(groups[key], key=lambda one: one.first):
-                if ends and ends[0][0] <= column.first:
-                    number = heapq.heappop(ends)[1]
-                else:
-                    number = len(found)
-                    found.append([])
-                found[number].append(column)
-                heapq.heappush(ends, (column.first + column.size, number))
-            for columns in found:
+            for columns in _apart(groups[key]):
                 yield columns
+
+
+def _apart(columns):
+    """Return lists of columns that lie one behind the other, as few as can be."""
+    by_start = sorted(columns, key=lambda column: (column.first, column.size))
+    by_end = sorted(columns, key=lambda column: (column.end, column.first, column.size))
+    passes, free, number_of, ended = [], [], {}, 0  # type: ignore
+    for column in by_start:
+        while by_end[ended].end <= column.first and id(by_end[ended]) in number_of:
+            free.append(number_of[id(by_end[ended])])
+            ended += 1
+        if not free:
+            free.append(len(passes))
+            passes.append([])
+        number_of[id(column)] = number = free.pop()
+        passes[number].append(column)
+    return passes
 
 
 def _one_pass(columns, stride):
@@ -4002,7 +4014,7 @@ class _CParser:
             made = Array(made, length)
         bits = None
         if self.take(":"):
-            bits = int(self.take(), 0)
+            bits = _parsed_int(self.take())
             whole = isinstance(made, Number) and not isinstance(made, Float)
             if not whole or bits > made.bits or not bits and name:
                 raise self.error("%d bits of %s" % (bits, made.name))
@@ -4012,7 +4024,7 @@ class _CParser:
     def lengths(self):
         found = []
         while self.take("["):
-            found.append(int(self.take(), 0) if self.peek() != "]" else 0)
+            found.append(_parsed_int(self.take()) if self.peek() != "]" else 0)
             self.need("]")
         return found
 
@@ -4482,18 +4494,17 @@ class _BTFBlob:
         return own
 
     def _all_tags(self):
-        """Return {(type id, component): [tag]}: the few tags are looked for in the bytes, not among all records."""
-        from bisect import bisect_left
-
-        offsets, raw, found = self._index(), self._words.tobytes(), {}
+        """Return {(type id, component): [tag]}; the few there are, are looked for in the bytes."""
+        raw, places = self._words.tobytes(), set()
         for info in (BTF_KIND_DECL_TAG << 24, 1 << 31 | BTF_KIND_DECL_TAG << 24):
             for at in _occurrences(raw, info.to_bytes(4, sys.byteorder)):
-                index = bisect_left(offsets, at // 4 - 1)
-                if at % 4 == 0 and index < len(offsets) and offsets[index] == at // 4 - 1:
-                    tag = self.type(self._first + index)
-                    component = self._words[at // 4 + 2]
-                    found.setdefault((tag.type_id, component), []).append((index, tag.name))
-        return {where: [name for _, name in sorted(names)] for where, names in found.items()}
+                places.add(at // 4 - 1 if at % 4 == 0 else -1)
+        found = {}  # type: dict
+        for index, at in enumerate(self._index()) if places else ():
+            if at in places:
+                tag = self.type(self._first + index)
+                found.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
+        return found
 
     def enumerators(self, t):
         """Return {number: name} of an enum, numbers as values read; of several names the first."""
@@ -4876,27 +4887,22 @@ class _FrontEnd:
 
     def _modified(self, t, depth):
         """Return the Layout behind a typedef, qualifier or tag, under the name that this gives it."""
-        name, order, is_typedef = self.btf.c_type(t.id), None, False
+        name, order = self.btf.c_type(t.id), None
         for _ in range(MAX_DEPTH + 1):
             if t.kind not in _MODIFIERS:
                 break
-            is_typedef = is_typedef or t.kind == BTF_KIND_TYPEDEF
             order = order or t.kind == BTF_KIND_TYPEDEF and _ORDERED_TYPEDEFS.get(t.name)
             t = self.btf.type(t.type_id)
         else:
             raise t._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
         made = self.layout(t.id, depth).renamed(name)
-        if order and type(made) is Number:
-            made = made.ordered(order)
-        if is_typedef and isinstance(made, Char):
-            made = made._changed(is_plain_char=False)
-        return made
+        return made.ordered(order) if order and type(made) is Number else made
 
     def _whole(self, t, depth):
         if t.kind in _RECORDS:
             return self._record(t, depth)
         if t.kind == BTF_KIND_ARRAY:
-            element = self.layout(t.type_id, depth + 1)
+            element = self._char(t.type_id) or self.layout(t.type_id, depth + 1)
             self._check_size(t, element.size * t.count)
             return Array(element, t.count, self.btf.c_type(t.id))
         if t.kind == BTF_KIND_VAR:
@@ -4909,6 +4915,21 @@ class _FrontEnd:
         if t.size > 16 or t.kind in _ENUMS and t.size not in _STRUCT_CODES:
             raise t._error("its size can't be %d" % t.size)
         return self._number(t, name)
+
+    def _char(self, type_id):
+        """Return the Layout of a char that is an element, which makes its array text; None for any other type."""
+        t = self.btf._resolve(type_id)
+        encoding = _encoding(t)
+        if t.kind != BTF_KIND_INT or t.size != 1 or t._words[t._at + 3] & 0xFF00FF != 8:
+            return None
+        if t.name != "char" and not encoding & _INT_CHAR:
+            return None
+        step = self.btf.type(type_id)
+        while step.kind in _MODIFIERS and step.kind != BTF_KIND_TYPEDEF:
+            step = self.btf.type(step.type_id)
+        is_plain = step.kind == BTF_KIND_INT and (t.name == "char" or encoding == _INT_CHAR)
+        name = self.btf.c_type(type_id)
+        return Char(name, encoding, is_plain, encoding & _INT_SIGNED > 0)
 
     def _check_size(self, t, size):
         if size > _MAX_BYTES:
@@ -4927,8 +4948,6 @@ class _FrontEnd:
             return Bytes(t.size, name)  # of no bits, or of some in the middle
         if encoding & _INT_BOOL:
             return Boolean(t.size, name, order)
-        if t.size == 1 and bits == 8 and (t.name == "char" or encoding & _INT_CHAR):
-            return Char(name, encoding, t.name == "char" or encoding == _INT_CHAR, encoding & 1 > 0)
         made = Number(t.size, name, order, bool(encoding & _INT_SIGNED), encoding)
         return made if bits == made.bits or not 0 < bits < made.bits else made.bitfield(bits)
 
@@ -7125,6 +7144,8 @@ class View:
         parts = []
         if self.info.key_size:
             parts.append(('"key":["0x%s"]', "key", _hex_rows(self.info.key_size, '","0x')))
+        else:
+            parts.append(('"key":[]', "value", lambda raw: repeat(())))
         hexed = '["0x%s"]', _hex_rows(size, '","0x', self.slot)
         parts.append((self._of_value(hexed)[0], "value", self._of_value(hexed)[1]))
         if self.info.type in _OF_MAPS_TYPES:  # from bpftool 7.5 on
@@ -7350,7 +7371,10 @@ def _printable_label(text):
     """Return text without what steers a terminal: \\x1b is spelled with a backslash of its own."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else "\\" + ascii(char)[1:-1] for char in text)
+    shown = (
+        char if char.isprintable() or char == "\t" else "\\" + ascii(char)[1:-1] for char in text
+    )
+    return "".join(shown)
 
 
 def _metric_number(number):

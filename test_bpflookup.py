@@ -1782,8 +1782,10 @@ def test_tags_that_make_no_sense(tags):
         (b"12345678", "12345678"),
         (bytes(8), ""),
         (b"\xc3\xa9\0\0\0\0\0\0", "\xe9"),
-        (b"\xff\xfe\0\0\0\0\0\0", [255, 254, 0, 0, 0, 0, 0, 0]),
-        (b"\1\2\3\4\5\6\7\x08", [1, 2, 3, 4, 5, 6, 7, 8]),
+        (b"\xff\xfe\0\0\0\0\0\0", "\\xff\\xfe"),
+        (b"C:\\x41\0\0", "C:\\\\x41"),
+        (b"C:\\d\xff\0\0\0", "C:\\\\d\\xff"),
+        (b"\1\2\3\4\5\6\7\x08", "\1\2\3\4\5\6\7\x08"),
     ],
 )
 def test_char_arrays_are_text_where_they_are_text(raw, plain):
@@ -1797,8 +1799,7 @@ def test_char_arrays_are_text_where_they_are_text(raw, plain):
 
 def test_json_has_no_nan():
     assert (
-        bpf.to_json((ctypes.c_double * 3)(float("nan"), float("inf"), 0.5))
-        == '["NaN", "Infinity", 0.5]'
+        bpf.to_json((ctypes.c_double * 3)(float("nan"), float("inf"), 0.5)) == "[null, 1e999, 0.5]"
     )
     assert (
         bpf.to_json(b"\1\2") == "[1, 2]"
@@ -2149,10 +2150,10 @@ SCALARS = [  # what adds the type, an example in big-endian bytes, what that mea
     (lambda b: b.int("s16", 2, 1), "fffe", -2),
     (lambda b: b.int("u24", 3), "010203", 0x010203),
     (lambda b: b.int("s24", 3, 1), "fffffe", -2),
-    (lambda b: b.int("u32", 4), "fffffffe", 0xFFFFFFFE),
+    (lambda b: b.int("u32", 4), "fffffffe", "4294967294"),
     (lambda b: b.int("s32", 4, 1), "fffffffe", -2),
     (lambda b: b.int("u40", 5), "0102030405", 0x0102030405),
-    (lambda b: b.int("s64", 8, 1), "ff" * 7 + "fe", -2),
+    (lambda b: b.int("s64", 8, 1), "ff" * 7 + "fe", "-2"),
     (lambda b: b.int("u128", 16), "0102" * 8, int("0102" * 8, 16)),
     (lambda b: b.int("s128", 16, 1), "ff" * 16, -1),
     (lambda b: b.int("bool", 1, 4), "01", True),
@@ -2161,10 +2162,10 @@ SCALARS = [  # what adds the type, an example in big-endian bytes, what that mea
     (lambda b: b.add(b.FLOAT, "float", 0, 4), "bfc00000", -1.5),
     (lambda b: b.add(b.FLOAT, "double", 0, 8), "3ff8" + "00" * 6, 1.5),
     (lambda b: b.enum("e", 4, [("ONE", 1), ("TOP", -1)]), "ffffffff", "TOP"),
-    (lambda b: b.enum("e", 4, [("ONE", 1)]), "fffffffe", 0xFFFFFFFE),
+    (lambda b: b.enum("e", 4, [("ONE", 1)]), "fffffffe", "4294967294"),
     (lambda b: b.enum("e", 4, [("TOP", -1), ("AGAIN", -1)], signed=1), "ffffffff", "TOP"),
     (lambda b: b.enum("e", 1, [("TOP", -1)], signed=1), "ff", "TOP"),
-    (lambda b: b.enum("e", 8, [("ONE", 1)], signed=1), "ff" * 7 + "fe", -2),
+    (lambda b: b.enum("e", 8, [("ONE", 1)], signed=1), "ff" * 7 + "fe", "-2"),
     (lambda b: b.enum("e", 8, [("BIG", 1 << 63)], wide=True), "80" + "00" * 7, "BIG"),
     (lambda b: b.enum("e", 8, [("LOW", -1 << 63)], 1, wide=True), "80" + "00" * 7, "LOW"),
     (lambda b: b.enum("e", 4, [("TOP", -1)], 1, wide=True), "ffffffff", "TOP"),
@@ -2380,7 +2381,8 @@ def test_threads_that_ask_for_a_type_at_once_get_one_class():
             time.sleep(0.1)
             super().__setitem__(*words)
 
-    btf._ctypes.data = Slow()
+    assert btf.ctype("house")  # the table of classes is made
+    data, bpf._classes.data = bpf._classes.data, Slow()
     threads = [
         threading.Thread(target=lambda: results.append(btf.ctype("point"))) for _ in range(4)
     ]
@@ -2388,14 +2390,16 @@ def test_threads_that_ask_for_a_type_at_once_get_one_class():
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == 4 and len(set(results)) == 1 and not btf._made
+    bpf._classes.data = data
+    assert len(results) == 4 and len(set(results)) == 1 and not bpf._being_made
 
 
 def test_objects_compare_hash_and_print():
     point = house().btf().ctype("point")
     one, other = point(1, 2), point(x=1, y=2)
     assert one == other and hash(one) == hash(other) and one is not other and one != point(2, 1)
-    assert one != house().btf().ctype("point")(1, 2) and one != (1, 2) and one != None  # noqa: E711
+    assert one == house().btf().ctype("point")(1, 2)  # the same type, read twice
+    assert one != house().btf().ctype("house")() and one != (1, 2) and one != None  # noqa: E711
     assert len({one, other, point(2, 1)}) == 2 and {one: "here"}[other] == "here"
     assert repr(one) == "point(x=1, y=2)" and repr(house().btf().ctype("house")()).startswith(
         "house(number=0, door=0, "
@@ -3981,7 +3985,6 @@ HOSTILE = [  # each adds types behind 1 int, 2 struct { int x; }, 3 float, and g
     lambda b: b.array(99, 4),
     lambda b: b.array(0xFFFFFFFF, 4),
     lambda b: b.struct("s", 4, ("x", 99, 0)),
-    lambda b: b.struct("s", 4, ("x", 0, 0)),
     lambda b: b.struct("s", 4, (9999, 1, 0)),
     lambda b: b.struct(9999, 4, ("x", 1, 0)),
     lambda b: b.struct(0xFFFFFFFF, 4, ("x", 1, 0)),
@@ -3996,7 +3999,6 @@ HOSTILE = [  # each adds types behind 1 int, 2 struct { int x; }, 3 float, and g
     lambda b: b.struct("s", 8, ("", 2, 3, 5)),
     lambda b: b.union("s", 8, ("x", 1, 32)),
     lambda b: b.struct("s", 8, ("x", b.struct("t", 2, ("x", 1, 0)), 0)),
-    lambda b: b.int("x", 0),
     lambda b: b.int("x", 255),
     lambda b: b.int("x", 17),
     lambda b: b.int("x", 0xFFFFFFFF),
@@ -7197,7 +7199,7 @@ char _license[] SEC("license") = "GPL";
 FOUR, EIGHT = struct.pack("=I", 0x01020304), struct.pack("=Q", 0x0807060504030201)
 EVERY = {
     "name": "hello",
-    "text": [-1, 1] + [0] * 6,
+    "text": "\\xff\1",
     "code": 99,
     "yes": True,
     "tiny": "SOME",
@@ -7214,7 +7216,7 @@ EVERY = {
     "whole": 0xFEDCBA98,
     "forty": 0x123456789A,
     "color": "GREEN",
-    "colors": ["RED", 6],
+    "colors": ["RED", "6"],
     "mood": "BAD",
     "inner": {
         "odd": -1,
@@ -7306,7 +7308,10 @@ def agree(ours, told, name=""):
     if isinstance(ours, list):
         return len(ours) == len(told) and all(agree(*pair, name=name) for pair in zip(ours, told))
     if isinstance(told, list):
-        return bytes(number & 0xFF for number in told).split(b"\0")[0] == ours.encode()
+        raw = bytes(number & 0xFF for number in told).split(b"\0")[0]
+        return raw in (ours.encode(), unescaped(ours))
+    if isinstance(ours, str) and ours.lstrip("-").isdigit():  # an enumerator without a name
+        ours = int(ours)
     if isinstance(ours, str) and ours.startswith("0x") and isinstance(told, int):
         return int(ours, 16) == told
     if isinstance(told, str) and told.startswith("0x"):
@@ -7319,6 +7324,19 @@ def agree(ours, told, name=""):
     if isinstance(told, int) and name in ENUM_BITS:
         return (ours - told) % (1 << ENUM_BITS[name]) == 0
     return ours == told
+
+
+def unescaped(text):
+    """Return the bytes that text with \\xNN in it stands for."""
+    pieces = re.split(r"(\\\\|\\x[0-9a-f]{2})", text)
+    return b"".join(
+        b"\\"
+        if piece == "\\\\"
+        else bytes([int(piece[2:], 16)])
+        if piece[:2] == "\\x"
+        else piece.encode()
+        for piece in pieces
+    )
 
 
 def dumped(*words):
@@ -7349,7 +7367,7 @@ def test_btf_values_are_what_the_source_of_the_program_says(every, every_object)
         for key in (first, second):
             plain = bpf.to_python(m[key])
             assert json.loads(bpf.to_json(m[key])) == plain
-            assert plain.pop("big") in ("LARGE", ENUMS["LARGE"]) or KERNEL < (
+            assert plain.pop("big") in ("LARGE", str(ENUMS["LARGE"])) or KERNEL < (
                 6,
                 0,
             )  # enum64 came in 6.0
@@ -7547,7 +7565,7 @@ def test_btf_every_record_of_the_kernel_is_built_at_its_offsets(vmlinux):
         for name, member_id, offset, bits in flat(vmlinux, type_id):
             field = getattr(ctype, name)
             if hasattr(field, "offset"):
-                assert 8 * field.offset == offset and not bits, (ctype, name)
+                assert 8 * field.offset == offset and bits in (0, 8 * field.size), (ctype, name)
                 fields += 1
             else:  # bitfields and 128 bits are no fields of ctypes
                 assert bits or vmlinux.sizeof(member_id) == 16, (ctype, name)
@@ -9623,7 +9641,17 @@ def test_types_in_words(text, size, name):
         "u32 a, u32",
         "u32 a, u32 a",
         "u32 a b",
-        "int",
+        "u32 a:33",
+        "u32 a:0",
+        "float a:3",
+        "struct nosuch a",
+        "struct { u32 a; } }",
+        "struct { u32 a",
+        "enum { A B } e",
+        "void a",
+        "unsigned float a",
+        "struct { u32 a; struct { u32 a; }; }",
+        "u32 a[1_0]",
         "u32[",
         "u32]",
         "u32[-1]",
@@ -9634,14 +9662,10 @@ def test_types_in_words(text, size, name):
         "u8[65536][65536][2]",
         "u32 1a",
         "u32 a-b",
-        "u8 _fields_[4]",
         "u8 __class__",
-        "u8 _pack_, u32 b",
-        "u32*",
         "lambda",
         "__import__('os').system('true')",
         "u8[__import__('os')]",
-        "u32 a;u32 b",
         "\0",
         "u\u0663",
         "u8[\u0663]",
@@ -9693,7 +9717,7 @@ def test_given_types_decode_maps_without_btf(bpffs):
         )
         assert m.lookup_bytes(key) == bytes(wanted)
         line = json.loads(
-            done(*(types + ["--ndjson", "lookup", pin, "key", "ip=0x0a000001,port=80,rest=0"]))
+            done(*(types + ["--ndjson", "lookup", pin, "key", "ip=0x0a000001,port=80,zone=0"]))
         )
         assert line == {
             "key": {"ip": 0x0A000001, "port": 80, "zone": 0},
@@ -9825,7 +9849,9 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
         if name.endswith(end) and all(told[label] == text for label, text in labels.items())
     ]
     assert find("_count", port="443", src="16777343") == [77] and find("_delta", port="80") == [-3]
-    assert find("_high", proto="6") == [-7, -7] and find("_grid_1_2", port="80") == [3]
+    assert find("_high", proto="6") == [-7, -7] and find(
+        "_grid", port="80", index="1", index_2="2"
+    ) == [3]
     for (
         name
     ) in "w_array w_pc_hash w_pc_array w_lru w_lru_pc w_lpm w_pairs w_real w_bss w_outer".split():
@@ -9877,12 +9903,12 @@ def in_a_terminal(words, until=b"$.", keys=b"", meanwhile=lambda: None, **enviro
     """Run it in a terminal of 8 x 50 until a pattern appears, type keys or send a signal; return (status, output)."""
     pid, terminal = pty.fork()
     if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("=4H", 8, 50, 0, 0))
         os.execve(
             sys.executable,
             [sys.executable, MODULE] + list(map(str, words)),
             dict(os.environ, **environment),
         )
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("=4H", 8, 50, 0, 0))
     before, text, end = termios.tcgetattr(terminal), bytearray(), time.time() + 60
     while time.time() < end:
         meanwhile()
