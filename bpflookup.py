@@ -7754,6 +7754,7 @@ class _Options:
 
     def __init__(self, words):
         self.words, self.data, ended = [], [], False
+        self.notice = ""  # what is told in the end, or with what went wrong
         self.unfinished = ""  # what ends the JSON that was begun, should it break off
         for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
             setattr(self, name, None)
@@ -7879,7 +7880,7 @@ class _Options:
         why = "the map's types are missing: " + _one_line(view.source._no_btf)
         if self.metrics and isinstance(view.value_layout, Bytes):
             raise ValueError("metrics need the type of the values (--value-type); " + why)
-        sys.stderr.write("bpflookup: %s\n" % why)
+        self.notice = why
 
     def given(self, view):
         """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
@@ -8069,7 +8070,10 @@ def _complain(options, problem, status, miss=None):
         problem, status, told = failure, 1, False
     try:
         if not miss or not told:
-            sys.stderr.write("bpflookup: %s\n" % _one_line(_problem_text(problem)))
+            line = _one_line(_problem_text(problem))
+            if options and options.notice and options.notice not in line:
+                line += "; " + options.notice
+            sys.stderr.write("bpflookup: %s\n" % line)
     except OSError:  # nobody can be told
         pass
     return status
@@ -8116,6 +8120,8 @@ def _run(options):
     with trace() if options.trace else _Nothing():
         options.token = options.token and create_token(options.token)
         status = globals()["_" + options.command](options)
+    if options.notice:
+        sys.stderr.write("bpflookup: %s\n" % options.notice)
     if options.command in _SILENT and options.json:
         options.put(None)
     return status
