@@ -44,9 +44,9 @@ import os
 import struct
 import time
 from _functools import partial  # type: ignore  # functools reads many files more
-from _operator import add, itemgetter  # type: ignore  # operator is more than these
+from _operator import add, itemgetter, methodcaller  # type: ignore  # operator is more than these
 from _thread import get_ident
-from ctypes import addressof, byref, set_errno, sizeof
+from ctypes import addressof, byref, get_errno, set_errno, sizeof
 from itertools import chain, islice, repeat
 
 # ---- 1. ABI -----------------------------------------------------------------
@@ -126,6 +126,8 @@ def map_type_name(map_type):
 
 def cmd_name(cmd):
     """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for a command newer than this file, "mmap" as it is."""
+    if isinstance(cmd, int):
+        cmd &= ~BPF_COMMON_ATTRS
     return _CMD_NAMES.get(cmd) or (cmd if isinstance(cmd, str) else "cmd_%d" % cmd)
 
 
@@ -379,11 +381,11 @@ _ARMS = {
             (
                 BPF_MAP_LOOKUP_ELEM,
                 BPF_MAP_UPDATE_ELEM,
-                BPF_MAP_DELETE_ELEM,
                 BPF_MAP_GET_NEXT_KEY,
                 BPF_MAP_LOOKUP_AND_DELETE_ELEM,
             ),
         ),
+        ("elem", "key", (BPF_MAP_DELETE_ELEM,)),
         ("elem", "map_fd", (BPF_MAP_FREEZE,)),
         (
             "batch",
@@ -421,14 +423,29 @@ _ARMS = {
 }
 
 
-def _end(arm, field):
+def _size_up_to(arm, field):
     """Return the offset behind field in the named arm of bpf_attr."""
     descriptor = getattr(dict(bpf_attr._fields_)[arm], field)
     return descriptor.offset + descriptor.size
 
 
-_ATTR_SIZES = {cmd: _end(arm, field) for cmd, (arm, field) in _ARMS.items()}
-_ELEM_SIZE = _ATTR_SIZES[BPF_MAP_LOOKUP_ELEM]
+_ATTR_SIZES = {cmd: _size_up_to(arm, field) for cmd, (arm, field) in _ARMS.items()}
+
+
+# A bit of the command: arguments 4 and 5 of bpf(2) are a bpf_common_attr and its size.
+BPF_COMMON_ATTRS = 1 << 16  # 7.2
+
+
+class bpf_common_attr(ctypes.Structure):
+    """Where a command, so far MAP_CREATE, is to say why it fails: log_buf is an address."""
+
+    _fields_ = [
+        ("log_buf", u64),
+        ("log_size", u32),
+        ("log_level", u32),
+        ("log_true_size", u32),
+        ("_pad", u32),
+    ]
 
 
 class bpf_map_info(ctypes.Structure):
@@ -540,6 +557,10 @@ class KeyOutOfRange(SyscallError, IndexError):
     """E2BIG from an update of an array: the index is not below max_entries."""
 
     _meaning = "the index is past the end of the map"
+
+
+class IndexNotFound(KeyNotFound, KeyOutOfRange):
+    """ENOENT from reading or deleting at an index that is not below max_entries, as KeyOutOfRange is from writing."""
 
 
 class MapNotFound(SyscallError, FileNotFoundError):
@@ -678,13 +699,13 @@ def errno_name(code):
     return kernel_names.get(code) or errno.errorcode.get(code, "errno %d" % code)
 
 
-def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None, flags=0):
+def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None, flags=0, cls=None):
     """Return the exception for an errno: the class from the tables, the hint from a look around.
 
     about is what the command was used on, in words; fd, path and its flags explain refusals; detail replaces the
-    class's words.
+    class's words, cls the class.
     """
-    cls = _error_class(code, cmd, map_type)
+    cls = cls or _error_class(code, cmd, map_type)
     name = cmd_name(cmd)
     meaning = detail or cls._meaning or os.strerror(code)
     error = cls(
@@ -749,17 +770,13 @@ def _diagnose(code, cmd, map_type, fd, path, flags):
         on_map = fd is not None and (cmd in _ELEMENT_CMDS or cmd == "mmap")
         return on_map and _why_fd_refuses(cmd, fd) or _why_not_privileged(cmd, map_type)
     if code == errno.EBUSY and cmd == BPF_MAP_FREEZE:  # before 6.5 also what is EPERM now
-        return (
-            "the map is frozen already"
-            if _fdinfo(fd).get("frozen") == "1"
-            else "it is mapped for writing"
-        )
+        is_frozen = _fdinfo(fd).get("frozen") == "1"
+        return "the map is frozen already" if is_frozen else "it is mapped for writing"
     if code == errno.EMFILE:
         return "this process has too many open descriptors (ulimit -n)"
     if code == errno.ENOSYS:
-        return "this kernel has no bpf(2), or a sandbox hides it; the number used was %r" % (
-            _nr_bpf,
-        )
+        text = "this kernel has no bpf(2), or a sandbox hides it; the number used was %r"
+        return text % (_nr_bpf,)
     if code == errno.ERANGE and cmd in _ELEMENT_CMDS:
         return "the CPU number in the flags is none of a possible CPU"
     return _HINTS.get((code, cmd))
@@ -778,20 +795,28 @@ def _why_not_this_path(code, cmd, path, flags):
             "there is no directory %s (is bpffs mounted? mount -t bpf bpf /sys/fs/bpf)" % directory
         )
     if cmd == BPF_OBJ_PIN:
-        if "." in os.path.basename(path):
-            return "the name of a pin has no dot"
-        if code == errno.EACCES:
-            return "the directory is not open to this user for writing"
-        old = _kernel_release() < (5, 19) and not _capability(_CAP_BPF)
-        return (
-            None
-            if old or code not in (errno.EPERM, errno.ENOENT) or _in_bpffs(directory)
-            else ("%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory)
-        )
+        return _why_no_pin_here(code, path, directory)
     if code == errno.ENOENT:
         return "it exists, but is no pin" if os.path.exists(path) else None
     if code != errno.EACCES:  # EPERM is a matter of privilege, before 6.1
         return None
+    return _why_no_access(path, flags)
+
+
+def _why_no_pin_here(code, path, directory):
+    """Say why nothing can be pinned at a path, None if nothing shows."""
+    if "." in os.path.basename(path):
+        return "the name of a pin has no dot"
+    if code == errno.EACCES:
+        return "the directory is not open to this user for writing"
+    old = _kernel_release() < (5, 19) and not _capability(_CAP_BPF)
+    if old or code not in (errno.EPERM, errno.ENOENT) or _in_bpffs(directory):
+        return None
+    return "%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory
+
+
+def _why_no_access(path, flags):
+    """Say why what is at a path may not be opened as a pin."""
     if os.path.isdir(path):
         return "it is a directory"
     what, bits = {BPF_F_RDONLY: ("read", os.R_OK), BPF_F_WRONLY: ("write", os.W_OK)}.get(
@@ -807,75 +832,59 @@ def _why_not_this_path(code, cmd, path, flags):
 
 
 def _bpffs_mounts():
-    return [
-        line.split()[1]
-        for line in _read_text("/proc/self/mounts").splitlines()
-        if line.split()[2:3] == ["bpf"]
-    ]
+    """Return the directories that a bpffs is mounted on, [] without /proc."""
+    lines = [line.split() for line in _read_text("/proc/self/mounts").splitlines()]
+    return [_unescaped(words[1]) for words in lines if words[2:3] == ["bpf"]]
+
+
+def _unescaped(text):
+    """Return a path as it is, of which /proc writes blanks and the like as octal numbers: \\040."""
+    head, *parts = text.split("\\")
+    path = head + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts)
+    return os.fsdecode(path.encode("latin-1"))
 
 
 def _in_bpffs(path):
-    return os.stat(path).st_dev in [os.stat(mount).st_dev for mount in _bpffs_mounts()]
+    return os.stat(path).st_dev in [
+        os.stat(mount).st_dev for mount in _bpffs_mounts() if os.path.isdir(mount)
+    ]
 
 
 def _why_fd_refuses(cmd, fd):
     """Say why a command on an open map was refused, None if it is not for what the descriptor or the map is."""
     import fcntl
 
-    mode, info, writes = (
-        fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE,
-        _fdinfo(fd),
-        cmd in _WRITE_CMDS | {"mmap"},
-    )
-    if (
-        mode == os.O_RDONLY
-        and writes
-        or mode == os.O_WRONLY
-        and cmd not in _WRITE_CMDS - _READ_CMDS
-    ):
-        return 'this descriptor is %s-only: open the map with mode="rw"' % (
-            "read" if mode == os.O_RDONLY else "write"
-        )
+    mode, info = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, _fdinfo(fd)
+    writes = cmd in _WRITE_CMDS | {"mmap"}
+    only = None
+    if mode == os.O_RDONLY and writes:
+        only = "read"
+    if mode == os.O_WRONLY and cmd not in _WRITE_CMDS - _READ_CMDS:
+        only = "write"
+    if only:
+        return 'this descriptor is %s-only: open the map with mode="rw"' % only
     if info.get("frozen") == "1" and writes:
         return "the map is frozen: user space can no longer write to it"
+    if cmd != "mmap":
+        return None
     ring = info.get("map_type") in (str(BPF_MAP_TYPE_RINGBUF), str(BPF_MAP_TYPE_USER_RINGBUF))
-    return (
-        None
-        if cmd != "mmap"
-        else "%s can be mapped for reading only"
-        % ("a whole ring buffer" if ring else "a map created with BPF_F_RDONLY_PROG")
-    )
+    what = "a whole ring buffer" if ring else "a map created with BPF_F_RDONLY_PROG"
+    return "%s can be mapped for reading only" % what
 
 
 def _why_not_privileged(cmd, map_type):
     """Say which privilege the command wanted, and what this process has."""
-    wanted = {}
-    if cmd in _BY_ID_CMDS:
-        wanted["CAP_SYS_ADMIN"] = _CAP_SYS_ADMIN
-    elif cmd in _MAKING_CMDS or _kernel_release() < ((6, 5) if cmd == BPF_MAP_FREEZE else (5, 19)):
-        wanted["CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN)"] = _CAP_BPF
-    if cmd == BPF_MAP_CREATE and map_type in _NET_ADMIN_TYPES:
-        wanted["CAP_NET_ADMIN"] = _CAP_NET_ADMIN
-    instead = (
-        "; with a pin, file permission is enough"
-        if cmd in (BPF_MAP_GET_NEXT_ID, BPF_MAP_GET_FD_BY_ID)
-        else ""
-    )
+    wanted = _wanted_capabilities(cmd, map_type)
+    instead = ""
+    if cmd in (BPF_MAP_GET_NEXT_ID, BPF_MAP_GET_FD_BY_ID):
+        instead = "; with a pin, file permission is enough"
     if wanted and cmd != BPF_TOKEN_CREATE and _in_user_namespace():
-        return (
-            "capabilities of its user namespace do not count: bpf(2) wants %s outside of it%s"
-            % (
-                " and ".join(wanted),
-                ", or in it and a BPF token that allows this"
-                if cmd in _MAKING_CMDS | {BPF_BTF_GET_FD_BY_ID}
-                else instead,
-            )
-        )
-    lacked = [
-        name
-        for name, number in wanted.items()
-        if not _capability(number) and not _capability(_CAP_SYS_ADMIN)
-    ]
+        if cmd in _MAKING_CMDS | {BPF_BTF_GET_FD_BY_ID}:
+            instead = ", or in it and a BPF token that allows this"
+        text = "capabilities of its user namespace do not count: bpf(2) wants %s outside of it%s"
+        return text % (" and ".join(wanted), instead)
+    is_admin = wanted and _capability(_CAP_SYS_ADMIN)
+    lacked = [name for name, number in wanted.items() if not is_admin and not _capability(number)]
     if lacked:
         return (
             "needs %s, which this process lacks (CapEff %s, kernel.unprivileged_bpf_disabled %s)%s"
@@ -888,24 +897,44 @@ def _why_not_privileged(cmd, map_type):
         )
     if cmd == BPF_TOKEN_CREATE:
         return "this bpffs was not mounted for this process's user namespace"
-    if _kernel_release() < (5, 11) and cmd in (BPF_MAP_CREATE, BPF_PROG_LOAD):
-        import resource
+    return _memlock_limit(cmd) or _who_else_forbids(wanted)
 
-        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-        if limit != resource.RLIM_INFINITY:
-            return (
-                "kernels before 5.11 charge RLIMIT_MEMLOCK, here %d bytes: raise it (ulimit -l unlimited)"
-                % limit
-            )
-    filtered = _colon_file("/proc/self/status").get("Seccomp", "0") != "0"
-    return "%s: %s" % (
-        "the capabilities are there" if wanted else "this needs no capability",
-        (
-            "a seccomp filter (of the container?) or an LSM forbids it"
-            if filtered
-            else "an LSM or kernel lockdown may forbid it"
-        ),
+
+def _wanted_capabilities(cmd, map_type):
+    """Return {name: number} of the capabilities that a command takes here."""
+    wanted = {}
+    enough = (6, 5) if cmd == BPF_MAP_FREEZE else (5, 19)  # from where on a descriptor is
+    if cmd in _BY_ID_CMDS:
+        wanted["CAP_SYS_ADMIN"] = _CAP_SYS_ADMIN
+    elif cmd in _MAKING_CMDS or _kernel_release() < enough:
+        wanted["CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN)"] = _CAP_BPF
+    if cmd == BPF_MAP_CREATE and map_type in _NET_ADMIN_TYPES:
+        wanted["CAP_NET_ADMIN"] = _CAP_NET_ADMIN
+    return wanted
+
+
+def _memlock_limit(cmd):
+    """Say that old kernels charge a limit, None if that can't be it."""
+    if _kernel_release() >= (5, 11) or cmd not in (BPF_MAP_CREATE, BPF_PROG_LOAD):
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    text = (
+        "kernels before 5.11 charge RLIMIT_MEMLOCK, here %d bytes: raise it (ulimit -l unlimited)"
     )
+    return text % limit
+
+
+def _who_else_forbids(wanted):
+    """Say what may forbid a command that this process has the capabilities for."""
+    forbids = "an LSM or kernel lockdown may forbid it"
+    if _colon_file("/proc/self/status").get("Seccomp", "0") != "0":
+        forbids = "a seccomp filter (of the container?) or an LSM forbids it"
+    has = "the capabilities are there" if wanted else "this needs no capability"
+    return "%s: %s" % (has, forbids)
 
 
 def _in_user_namespace():
@@ -1025,42 +1054,82 @@ def _elf_syscall_number(path="/proc/self/exe"):
     )
 
 
-def _first_syscall(_, *args):
-    """Stand in for libc's syscall(2) until the first use: importing does no I/O and fails nowhere."""
-    global _nr_bpf, _libc_syscall, _syscall
+class _Outcomes(dict):
+    """Makes an errno of what syscall(2) returned: 0 stays 0; for -1 set_errno is called, which returns errno.
+
+    All of that is C's: no signal handler, whose own calls may fail, runs between the call and the reading of errno.
+    """
+
+    __missing__ = set_errno
+
+
+class _Errno(ctypes._SimpleCData):
+    """The result of a system call that returns 0 if it succeeds: 0 or errno."""
+
+    _type_ = "l"
+    _check_retval_ = _Outcomes({0: 0}).__getitem__
+
+
+def _in_one_step(kept, function, *words):
+    """Append function(*words), a function of C's, to the list kept: no signal handler comes between."""
+    kept.extend(map(function, *zip(words)))
+
+
+def _find_libc():
+    """Find syscall(2) and its number, at the first use: importing does no I/O and fails nowhere."""
+    global _nr_bpf, _libc_function, _libc_syscall, _syscall
     if not sys.platform.startswith("linux"):
         raise _unknown_machine(sys.platform)
-    number = syscall_number()
-    function = ctypes.CDLL(None, use_errno=True).syscall
+    number, libc = syscall_number(), ctypes.CDLL(None, use_errno=True)
     # Without argtypes plain ints travel fastest; libffi widens them to the registers they take.
-    function.restype = ctypes.c_long
-    _nr_bpf, _libc_syscall = number, function
+    plain, checked = libc["syscall"], libc["syscall"]
+    plain.restype, checked.restype = ctypes.c_long, _Errno
+    _libc_function, _libc_syscall = plain, checked
     if _syscall is _first_syscall:
-        _syscall = function
-    return function(number, *args)
+        _syscall = checked
+    _nr_bpf = number  # last: other threads may look for it
 
 
-_nr_bpf = None
+def _first_syscall(_, *words):
+    """Stand in for libc's syscall(2) until the first use."""
+    _find_libc()
+    return _libc_syscall(_nr_bpf, *words)
+
+
+def _libc_syscall_into(kept, _, *words):
+    """Append bpf(2)'s result and errno to the list kept, in one step: whoever holds the list owns a new descriptor."""
+    if _nr_bpf is None:
+        _find_libc()
+    call = partial(_libc_function, _nr_bpf, *words)
+    kept.extend(map(_call, (call, get_errno)))
+
+
+_nr_bpf = _libc_function = None  # type: ignore
+_call = methodcaller("__call__")
 _libc_syscall = _first_syscall
-_syscall = _first_syscall  # every call goes through this one; trace() puts itself here
+# Every call goes through one of these two; trace() puts its own here.
+_syscall = _first_syscall  # (number, command, attr, size): 0 or errno, for commands that return 0
+_syscall_into = _libc_syscall_into  # (kept, number, command, attr, size): appends result, errno
 
 
-def _bpf(cmd, attr, about="", size=None, **known):
-    """Call bpf(2); return its result or raise _error of what is known.  The caller keeps alive what attr points to."""
-    while True:
-        result = _syscall(_nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd] if size is None else size)
-        if result != -1:
-            return result
-        # Whoever reads errno leaves 0: found 0, a signal handler came before us and failed in a call of its own.
-        code = set_errno(0)
-        if code:
-            raise _error(code, cmd, about, **known)
+def _bpf(cmd, attr, about="", size=None, kept=None, **known):
+    """Call bpf(2); return its result or raise _error of what is known.  The caller keeps alive what attr points to.
+
+    A list given as kept holds the result as soon as there is one: a descriptor is closed with it, whatever interrupts.
+    """
+    kept = [] if kept is None else kept
+    del kept[:]
+    _syscall_into(kept, _nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd] if size is None else size)
+    result, code = kept
+    if result == -1:
+        raise _error(code, cmd, about, **known)
+    return result
 
 
-def _bpf_charged(cmd, attr, about="", size=None, **known):
+def _bpf_charged(cmd, attr, about="", size=None, kept=None, **known):
     """Do what _bpf does; where kernels before 5.11 answer EPERM for RLIMIT_MEMLOCK, raise that and try again."""
     try:
-        return _bpf(cmd, attr, about, size, **known)
+        return _bpf(cmd, attr, about, size, kept, **known)
     except PermissionDenied:
         if _kernel_release() >= (5, 11):
             raise
@@ -1072,25 +1141,34 @@ def _bpf_charged(cmd, attr, about="", size=None, **known):
                 break
             except (ValueError, OSError):  # no CAP_SYS_RESOURCE, or a sandbox
                 pass
-    return _bpf(cmd, attr, about, size, **known)
+    return _bpf(cmd, attr, about, size, kept, **known)
 
 
 class _Fd:
-    """The descriptor that make(...) returns, closed when nobody refers to it any more: calls under way keep it open."""
+    """The descriptor that make(...) returns, closed when nobody refers to it any more: calls under way keep it open.
 
-    __slots__ = ("number",)
+    make is a function of C's, or one of ours that takes kept, the list that holds the descriptor from its first moment.
+    """
+
+    __slots__ = ("number", "_kept")
 
     def __init__(self, make, *words, **options):
-        self.number = -1
-        self.number = make(
-            *words, **options
-        )  # in here: with the descriptor made, no memory must be wanting
+        self._kept = []  # type: list
+        if hasattr(make, "__code__"):
+            make(*words, kept=self._kept, **options)
+        else:
+            _in_one_step(self._kept, make, *words)
+        self.number = self._kept[0]
 
     def __del__(self, close=os.close):
         try:
-            close(self.number)
-        except (OSError, AttributeError):  # the latter: there was no memory to call __init__
+            close(self._kept[0])
+        except (OSError, AttributeError, IndexError):  # there was none, or no memory to make it
             pass
+
+    def release(self):
+        """Leave the descriptor open: it is another's."""
+        del self._kept[:]
 
     def fileno(self):
         return self.number
@@ -1126,7 +1204,7 @@ def _ids(cmd):
         yield attr.get_id.next_id
 
 
-def _each(cmd, read):
+def _read_ids(cmd, read):
     """Yield (id, read(id)) of the ids that a BPF_*_GET_NEXT_ID tells; what goes away meanwhile is left out."""
     for number in _ids(cmd):
         try:
@@ -1148,46 +1226,46 @@ class trace:
         self._write = write or (lambda text: sys.stderr.write(text))
 
     def __enter__(self):
-        global _syscall
+        global _syscall, _syscall_into
         _tracers.append(self._write)
-        _syscall = _traced_syscall
+        _syscall, _syscall_into = _traced_syscall, _traced_syscall_into
         return self
 
     def __exit__(self, *_):
-        global _syscall
+        global _syscall, _syscall_into
         _tracers.remove(self._write)
-        _syscall = _syscall if _tracers else _libc_syscall
+        if not _tracers:
+            _syscall, _syscall_into = _libc_syscall, _libc_syscall_into
 
 
 _tracers = []  # type: list
 
 
-def _traced_syscall(number, cmd, ref, size):
-    """Do what libc's syscall(2) does and tell the tracers."""
+def _traced_syscall(*words):
+    """Do what libc's syscall(2) does and tell the tracers; return 0 or errno."""
+    kept = []  # type: list
+    _traced_syscall_into(kept, *words)
+    return kept[1] if kept[0] == -1 else 0
+
+
+def _traced_syscall_into(kept, number, cmd, ref, size, *common):
+    """Do what _libc_syscall_into does and tell the tracers."""
     import time  # it reads a file in older Pythons: not at import
 
     attr = ref._obj
-    before = _format_attr(cmd, attr, size)
+    before = _format_attr(cmd & ~BPF_COMMON_ATTRS, attr, size)
     start = time.perf_counter()
-    result = _libc_syscall(_nr_bpf, cmd, ref, size)  # known by now, if number is not
-    duration_ns, code = (time.perf_counter() - start) * 1e9, set_errno(0)
-    outcome = (
-        "-1 %s" % errno_name(code)
-        if result == -1
-        else "%d%s" % (result, _format_outputs(cmd, attr))
-    )
-    try:
-        for write in tuple(_tracers):
-            write(
-                "bpf(%s, {%s}, %d) = %s <%d ns>\n"
-                % (cmd_name(cmd), before, size, outcome, duration_ns)
-            )
-    except BaseException:
-        if result > 0:  # a descriptor that nobody will ever hear of
-            os.close(result)
-        raise
-    set_errno(code)  # formatting made calls of its own
-    return result
+    _libc_syscall_into(kept, number, cmd, ref, size, *common)
+    duration_ns = (time.perf_counter() - start) * 1e9
+    result, code = kept
+    if result == -1:
+        outcome = "-1 " + errno_name(code)
+    else:
+        outcome = "%d%s" % (result, _format_outputs(cmd, attr))
+    for write in tuple(_tracers):
+        write(
+            "bpf(%s, {%s}, %d) = %s <%d ns>\n" % (cmd_name(cmd), before, size, outcome, duration_ns)
+        )
 
 
 def _format_attr(cmd, attr, size):
@@ -1195,11 +1273,8 @@ def _format_attr(cmd, attr, size):
     name, _ = _ARMS.get(cmd, ("get_id", ""))
     arm, words = getattr(attr, name), []
     # What may be shown as bytes: inputs of a size that is known
-    sizes = (
-        dict(zip(("key", "value") if cmd == BPF_MAP_UPDATE_ELEM else ("key",), _traced_sizes(arm)))
-        if name == "elem"
-        else {}
-    )
+    inputs = ("key", "value") if cmd == BPF_MAP_UPDATE_ELEM else ("key",)
+    sizes = dict(zip(inputs, _traced_sizes(arm))) if name == "elem" else {}
     for field, ctype in arm._fields_:
         value = getattr(arm, field)
         if field == "_pad" or getattr(type(arm), field).offset >= size:
@@ -1220,36 +1295,24 @@ def _format_outputs(cmd, attr):
     """Return what a successful command wrote, as " -> ..."."""
     arm = _ARMS.get(cmd, ("", ""))
     if cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY):
-        return (
-            " -> "
-            + ctypes.string_at(
-                attr.elem.value, _traced_sizes(attr.elem)[cmd != BPF_MAP_GET_NEXT_KEY]
-            ).hex()
-        )
-    return (
-        " -> count=%d" % attr.batch.count
-        if arm[0] == "batch"
-        else " -> next_id=%d" % attr.get_id.next_id
-        if arm == ("get_id", "next_id")
-        else ""
-    )
+        size = _traced_sizes(attr.elem)[cmd != BPF_MAP_GET_NEXT_KEY]
+        return " -> " + ctypes.string_at(attr.elem.value, size).hex()
+    if arm[0] == "batch":
+        return " -> count=%d" % attr.batch.count
+    return " -> next_id=%d" % attr.get_id.next_id if arm == ("get_id", "next_id") else ""
 
 
 def _traced_sizes(elem):
     """Return (key, value) bytes as an element command moves them; zeros where the kernel does not tell."""
     info = bpf_map_info()
     attr = _info_attr(elem.map_fd, info)
-    if (
-        _libc_syscall(
-            _nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), _ATTR_SIZES[BPF_OBJ_GET_INFO_BY_FD]
-        )
-        == -1
-    ):
+    size = _ATTR_SIZES[BPF_OBJ_GET_INFO_BY_FD]
+    if _libc_syscall(_nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), size):
         return 0, 0
-    slots = info.type in _PERCPU_TYPES and not elem.flags & (BPF_F_CPU | BPF_F_ALL_CPUS)
-    return info.key_size, percpu_stride(info.value_size) * len(
-        _proven_cpus or ()
-    ) if slots else info.value_size
+    value_size = info.value_size
+    if info.type in _PERCPU_TYPES and not elem.flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
+        value_size = percpu_stride(value_size) * len(_proven_cpus or ())
+    return info.key_size, value_size
 
 
 def percpu_stride(value_size):
@@ -4614,7 +4677,7 @@ class BTF(_BTFBlob):
         except OSError as failure:
             reason = failure
         try:
-            for _, (info, name, data) in _each(BPF_BTF_GET_NEXT_ID, _btf_info):
+            for _, (info, name, data) in _read_ids(BPF_BTF_GET_NEXT_ID, _btf_info):
                 if info.kernel_btf and name == "vmlinux":
                     return cls(data)
         except SyscallError as failure:
@@ -5355,6 +5418,8 @@ def _shown_in(table, path):
 
 
 # ---- 6. Map -----------------------------------------------------------------
+# What a Map is made of, an idea a class: _OpenMap, _Converting, _PerCPU, _Elements, _Keyless, _Scanning, _Writing,
+# _Whole; Map itself is the ways to open one.
 
 _MODES = {"r": BPF_F_RDONLY, "w": BPF_F_WRONLY, "rw": 0}
 
@@ -5365,10 +5430,17 @@ def _mode_flags(mode):
     return _MODES[mode]
 
 
-class MapInfo:
+class _LaterInfo:
+    """What MapInfo learnt to tell later, and captures do not hold."""
+
+    ifindex = netns_dev = netns_ino = hash = None
+
+
+class MapInfo(_LaterInfo):
     """What the kernel tells of a map, as in struct bpf_map_info; None stands for what it does not tell.
 
-    frozen, memlock (bytes) and, of a prog_array, owner_prog_type and owner_jited are from /proc.
+    frozen, memlock (bytes) and, of a prog_array, owner_prog_type and owner_jited are from /proc.  ifindex, netns_dev
+    and netns_ino are those of an offloaded map (4.16); hash is the SHA-256 of a frozen array in hex (6.18).
     """
 
     __slots__ = (
@@ -5390,11 +5462,12 @@ class MapInfo:
         "owner_prog_type",
         "owner_jited",
     )
+    _names = __slots__ + ("ifindex", "netns_dev", "netns_ino", "hash")
 
     def __init__(self, fd, about):
         info = bpf_map_info()
         known = _info_by_fd(fd, info, about)
-        for name in self.__slots__[:-4]:
+        for name in self.__slots__[:-4] + ("ifindex", "netns_dev", "netns_ino"):
             descriptor = getattr(bpf_map_info, name)
             told = descriptor.offset + descriptor.size <= known
             setattr(self, name, getattr(info, name) if told else None)
@@ -5405,20 +5478,44 @@ class MapInfo:
         self.memlock = int(proc["memlock"]) if "memlock" in proc else None
         self.owner_prog_type = int(proc["owner_prog_type"]) if "owner_prog_type" in proc else None
         self.owner_jited = proc["owner_jited"] == "1" if "owner_jited" in proc else None
+        if self.frozen and self.type == BPF_MAP_TYPE_ARRAY and known >= sizeof(info):
+            self.hash = _array_hash(fd)
+
+    def _asdict(self):
+        """Return {name: value} of all of it."""
+        return {name: getattr(self, name) for name in self._names}
+
+    def __eq__(self, other):
+        return self._asdict() == other._asdict() if type(other) is type(self) else NotImplemented
+
+    def __hash__(self):
+        return hash(tuple(self._asdict().values()))
+
+    def __getstate__(self):
+        return self._asdict()
+
+    def __setstate__(self, state):
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def __repr__(self):
-        return "MapInfo(%s)" % ", ".join(
-            "%s=%r" % (name, getattr(self, name)) for name in self.__slots__
-        )
+        return "MapInfo(%s)" % ", ".join("%s=%r" % pair for pair in self._asdict().items())
 
     @property
     def _about(self):
         """The map in words: "map 5 (hash 'flows')"."""
-        return "map %s (%s%s)" % (
-            self.id,
-            map_type_name(self.type),
-            " '%s'" % self.name if self.name else "",
-        )
+        name = " '%s'" % self.name if self.name else ""
+        return "map %s (%s%s)" % (self.id, map_type_name(self.type), name)
+
+
+def _array_hash(fd):
+    """Return the SHA-256 of a frozen array in hex, None where the kernel does not tell it."""
+    digest, info = (u8 * 32)(), bpf_map_info()
+    info.hash, info.hash_size = addressof(digest), sizeof(digest)
+    attr = _info_attr(fd, info)
+    size = _ATTR_SIZES[BPF_OBJ_GET_INFO_BY_FD]
+    failed = _syscall(_nr_bpf, BPF_OBJ_GET_INFO_BY_FD, byref(attr), size)
+    return None if failed else bytes(digest).hex()
 
 
 def _prove_map(fd, about):
@@ -5427,55 +5524,1123 @@ def _prove_map(fd, about):
         kind = os.readlink("/proc/self/fd/%d" % fd)
     except OSError:
         kind = None
-    if kind == "anon_inode:bpf-map":
+    if kind == "anon_inode:bpf-map" or kind is None and _answers_as_a_map(fd):
         return
-    if kind is None:
-        # No /proc.  On what is no map every element command is EINVAL; on a map, LOOKUP without a key
-        # is EFAULT and the like on all types but arenas, for which NEXT_KEY is EOPNOTSUPP.
-        attr = bpf_attr()
-        attr.elem.map_fd = fd
-        for cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY):
-            if (
-                _syscall(_nr_bpf, cmd, byref(attr), _ELEM_SIZE) != -1
-                or set_errno(0) != errno.EINVAL
-            ):
-                return
     kinds = {
         "anon_inode:bpf-prog": "a BPF program",
         "anon_inode:btf": "a BTF object",
         "anon_inode:bpf_link": "a BPF link",
         None: "something else",
     }
-    raise _error(
-        errno.EINVAL,
-        BPF_OBJ_GET_INFO_BY_FD,
-        about,
-        detail="no BPF map but " + kinds.get(kind, str(kind)),
-    )
+    detail = "no BPF map but " + kinds.get(kind, str(kind))
+    raise _error(errno.EINVAL, BPF_OBJ_GET_INFO_BY_FD, about, detail=detail)
+
+
+def _answers_as_a_map(fd):
+    """Whether a descriptor is a map's, where there is no /proc to tell.
+
+    On what is no map every element command is EINVAL; on a map, LOOKUP without a key is EFAULT and the like on all
+    types but arenas, for which NEXT_KEY is EOPNOTSUPP.
+    """
+    attr = bpf_attr()
+    attr.elem.map_fd = fd
+    for cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY):
+        if _syscall(_nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd]) != errno.EINVAL:
+            return True
+    return False
 
 
 class _Call:
     """A prepared element command, used by one call at a time.
 
-    key and value are the addresses in attr, as objects that are set faster than fields; cell is where an int key goes.
+    key, value and flags are those of attr, as objects that are set faster than fields.  cell is the memory of an int
+    key, as a memoryview, which refuses what is no int or out of range; None for keys of other types.
     """
 
-    __slots__ = ("fd", "attr", "ref", "key", "value", "cell")
+    __slots__ = ("fd", "attr", "ref", "key", "value", "flags", "cell")
 
-    def __init__(self, fd, key_type, flags):
+    def __init__(self, fd, key_type, has_int_keys):
         self.fd = fd  # keeps the descriptor open, whatever close() does meanwhile
         self.attr = attr = bpf_attr()
         self.ref = byref(attr)
         self.key = u64.from_buffer(attr, bpf_attr_elem.key.offset)
         self.value = u64.from_buffer(attr, bpf_attr_elem.value.offset)
-        attr.elem.map_fd, attr.elem.flags = fd.number, flags
+        self.flags = u64.from_buffer(attr, bpf_attr_elem.flags.offset)
+        attr.elem.map_fd = fd.number
         self.cell = None
-        if _is_plain_int(key_type):
-            self.cell = key_type()
-            self.key.value = addressof(self.cell)
+        if has_int_keys:
+            cell = key_type()
+            self.key.value = addressof(cell)
+            self.cell = memoryview(cell).cast("B").cast(key_type._type_)
 
 
-class Map:
+class _ByteArray:
+    """What the arrays that come out of a map have in common: they compare, hash and print by their bytes."""
+
+    def __eq__(self, other):
+        is_bytes = isinstance(other, (bytes, ctypes.Array))
+        return bytes(self) == bytes(other) if is_bytes else NotImplemented
+
+    def __hash__(self):
+        return hash(bytes(self))  # of what it holds now: a key that is changed is another key
+
+    def __repr__(self):
+        shown = repr(bytes(self).rstrip(b"\0")) if self._type_ is ctypes.c_char else list(self)
+        return "%s(%s)" % (type_name(type(self)), shown)
+
+
+_BYTE_ARRAYS = {}  # type: dict  # length -> class of char arrays that are _ByteArrays
+
+
+def _byte_array(ctype):
+    """Return the class of the arrays that come out of a map for an array type."""
+    if ctype._type_ is not ctypes.c_char:
+        return type(ctype.__name__, (_ByteArray, ctype), {})
+    if ctype._length_ not in _BYTE_ARRAYS:
+        made = type(ctype.__name__, (_ByteArray, ctypes.c_char * ctype._length_), {})
+        _BYTE_ARRAYS.setdefault(ctype._length_, made)
+    return _BYTE_ARRAYS[ctype._length_]
+
+
+def _is_char_array(ctype):
+    return _is_array(ctype) and ctype._type_ is ctypes.c_char
+
+
+class _OpenMap:
+    """The state of an open map: what it is, its types and its descriptor."""
+
+    # What the short way looks at, where it is found fastest; there are other attributes.
+    __slots__ = (
+        "_key_class",
+        "_out_type",
+        "_out_size",
+        "_idle_calls",
+        "_new_out",
+        "_finish",
+        "_value_min",
+        "_value_max",
+        "key_size",
+        "__dict__",
+        "__weakref__",
+    )
+    order = sys.byteorder
+
+    @classmethod
+    def _opened(cls, owner, about, key, value, strict, token=None, prove=False, keep=False):
+        """Return the Map on an _Fd.  keep: a failure leaves the descriptor open, it is the caller's."""
+        opened = cls.__new__(cls)
+        opened._fd, opened._token = owner, token
+        try:
+            if prove:
+                _prove_map(owner.number, about)
+            opened._adopt(MapInfo(owner.number, about), key, value, strict)
+            return opened
+        except BaseException:
+            if keep:
+                owner.release()
+            opened._fd = owner = None  # a traceback that is kept must not keep the descriptor open
+            raise
+
+    def _adopt(self, info, key, value, strict):
+        """Take in what the map is, and check the types against it."""
+        self.id, self.name, self.type, self.flags = info.id, info.name, info.type, info.map_flags
+        self.key_size, self.value_size = info.key_size, info.value_size
+        self.max_entries = info.max_entries
+        self._about = info._about
+        self._btf_info, self._btf, self._no_btf = info, None, ""  # fetched when it is needed
+        self._given = {"key": key, "value": value}
+        self._is_percpu = self.type in _PERCPU_TYPES
+        numeric_key = self.type in _INDEX_TYPES | _FD_KEY_TYPES
+        numeric_value = self.type in _NUMBER_VALUE_TYPES
+        refused = []  # both are told
+        for what, given, size, numeric in (
+            ("key", key, self.key_size, numeric_key),
+            ("value", value, self.value_size, numeric_value),
+        ):
+            try:
+                checked = self._checked_type(given, size, numeric, what, strict)
+                setattr(self, what + "_type", checked)
+            except LayoutError as failure:
+                refused.append(str(failure))
+        if refused:
+            raise LayoutError("\n".join(refused))
+        self._prepare_keys(key in (None, BTF))
+        self._prepare_values(value in (None, BTF))
+        self._has_batch = None  # whether the kernel has LOOKUP_BATCH: asked before the first scan
+        self._idle_calls = []  # pop and append of a list are atomic
+
+    def _prepare_keys(self, is_btfs):
+        """Set what the element commands look at for keys; is_btfs: the type is not the caller's."""
+        ctype = self.key_type
+        self._has_int_keys = _is_plain_int(ctype) and not _is_swapped(ctype)
+        # The class of the keys that go to the kernel as they are; None where there are none such.
+        self._key_class = int if self._has_int_keys else ctype
+        self._raw_key_type = ctype
+        if ctype in (bytes, None):
+            self._key_class, self._raw_key_type = None, u8 * self.key_size
+        elif _is_char_array(ctype) or is_btfs and _is_array(ctype):
+            self._raw_key_type = _byte_array(ctype)
+        self._new_key = _maker(self._raw_key_type)
+
+    def _prepare_values(self, is_btfs):
+        """Set what the element commands look at for values."""
+        ctype = self.value_type
+        self._raw_value_type = u8 * self.value_size if ctype in (bytes, None) else ctype
+        if _is_char_array(ctype) or is_btfs and _is_array(ctype):
+            self._raw_value_type = _byte_array(ctype)
+        finish = (
+            None  # what turns what the kernel wrote into what the caller gets; None: it is that
+        )
+        if ctype is bytes:
+            finish = bytes
+        elif _is_scalar(ctype):
+            finish = _get_value
+        # A number inside these bounds needs no further look.
+        self._value_min, self._value_max = 1, 0
+        # What LOOKUP writes into, its size, and how to make one; per-CPU: known once the CPUs are counted.
+        self._out_type = self._new_out = self._out_size = None
+        self._percpu_types = {}  # number of slots -> array type
+        if self._is_percpu:
+            copy = _copier(self._raw_value_type)
+            self._finish = partial(_percpu_values, self._raw_value_type, copy, finish)
+            return
+        self._finish = finish
+        self._out_type, self._out_size = self._raw_value_type, self.value_size
+        self._new_out = _maker(self._raw_value_type)
+        if _is_plain_int(ctype):
+            self._value_min, self._value_max = _int_range(ctype)
+
+    @property
+    def btf(self):
+        """The map's BTF; None where there is none, or no right to it (CAP_SYS_ADMIN, or a token)."""
+        if self._btf is None:
+            found = _map_btf(self._btf_info, self._token)
+            self._types, self._no_btf, self._btf = found  # _btf last: threads look
+        return self._btf or None
+
+    @property
+    def _btf_types(self):
+        return self._types if self.btf else {}
+
+    @property
+    def key_layout(self):
+        """The Layout of the keys; None where there are none."""
+        return self._layout_of("key", self.key_type, self.key_size)
+
+    @property
+    def value_layout(self):
+        """The Layout of the values, of a per-CPU map that of one CPU's; None where there are none."""
+        return self._layout_of("value", self.value_type, self.value_size)
+
+    def _layout_of(self, what, ctype, size):
+        if ctype is None:
+            return None
+        if self._given[what] in (None, BTF):  # BTF knows more than the class that it makes
+            types = _INDEX_TYPES | _FD_KEY_TYPES if what == "key" else _NUMBER_VALUE_TYPES
+            return _found_layout(self, what, size, self.type in types)
+        return Bytes(size) if ctype is bytes else layout(ctype)
+
+    def _checked_type(self, ctype, size, numeric, what, strict):
+        """Return the type of keys or values: None where there are none; if none is given, BTF's, a number or bytes."""
+        about = "%s of %s" % (what, self._about)
+        if ctype is None or ctype is BTF:
+            return _default_type(self, what, size, numeric, ctype is BTF)
+        if size == 0 and ctype is not bytes:
+            raise LayoutError(
+                "%s: the map has none, so that %s can't be its type" % (about, type_name(ctype))
+            )
+        check_layout(ctype, size, about)
+        type_id = None if ctype is bytes else self._btf_types.get(what)
+        if type_id and self.btf.sizeof(type_id) == size:
+            _prove_agreement(layout(ctype), self.btf.layout(type_id), strict, about)
+        return ctype if size else None
+
+    def close(self):
+        """Close the map: calls under way finish, later ones raise ValueError.  Closing twice is fine."""
+        self._fd = None  # first, so that no new call is made from it
+        self._idle_calls = []
+
+    def __enter__(self):
+        self._live()
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __repr__(self):
+        if self._fd is None:
+            return "<Map %s, closed>" % self._about[4:]
+        return "<Map %s: key %s (%d bytes), value %s (%d bytes), %d entries at most>" % (
+            self._about[4:],
+            self.key_type and type_name(self.key_type),
+            self.key_size,
+            self.value_type and type_name(self.value_type),
+            self.value_size,
+            self.max_entries,
+        )
+
+    def __reduce__(self):
+        raise TypeError("a Map cannot be pickled or copied: open it again")
+
+    def _live(self):
+        """Return the _Fd, which stays open as long as the caller keeps it; ValueError if the map is closed."""
+        owner = self._fd
+        if owner is None:
+            raise ValueError("this map is closed")
+        return owner
+
+    def fileno(self):
+        """Return the descriptor's number."""
+        return self._live().number
+
+    fd = property(fileno)
+
+    @property
+    def info(self):
+        """A fresh MapInfo."""
+        owner = self._live()  # held: its number must not become another's meanwhile
+        try:
+            return MapInfo(owner.number, self._about)
+        finally:
+            del owner
+
+    def _error(self, cmd, code, key=None):
+        """Return the error for an errno of a command; key is the key it was about, in any form."""
+        detail = cls = None
+        if code == errno.ENOENT and key is not None:
+            key = self._told_key(key)
+            detail = "no such key: %s" % _brief_key(key)
+            if self.type in _INDEX_TYPES and isinstance(key, int) and key >= self.max_entries:
+                cls = IndexNotFound
+                detail = "no such index: %d, past the end (%d entries)" % (key, self.max_entries)
+        owner = self._fd
+        number = owner and owner.number
+        error = _error(code, cmd, self._about, self.type, number, detail, cls=cls)
+        if isinstance(error, KeyNotFound):
+            error.key = key
+        return error
+
+    def _lacks(self, cmd, what):
+        """Return the error for what this type of map does not have."""
+        return _error(ENOTSUPP, cmd, self._about, self.type, detail="this map has no %s" % what)
+
+
+def _converted(ctype, size, given, what):
+    """Do what _to_ctype does; a str for an array of chars is text: UTF-8, filled up with NULs."""
+    if isinstance(given, str) and _is_char_array(ctype):
+        try:
+            raw = given.encode("utf-8")
+        except UnicodeEncodeError as failure:
+            raise LayoutError("%s: %s" % (what, failure)) from None
+        if len(raw) > size:
+            raise LayoutError(
+                "%s is %s, which %d bytes of text do not fit into"
+                % (what, type_name(ctype), len(raw))
+            )
+        given = raw.ljust(size, b"\0")
+    return _to_ctype(ctype, size, given, what)
+
+
+def _descriptor_in(given):
+    """Return the number of a descriptor given as an object with fileno() or as a ctypes int; else what was given."""
+    if hasattr(given, "fileno"):
+        return given.fileno()
+    return _get_value(given) if _is_plain_int(type(given)) else given
+
+
+class _Converting(_OpenMap):
+    """From what callers give to what the kernel reads and writes, and back."""
+
+    def _require_keys(self, cmd):
+        """Raise ValueError if the map is closed, NotSupported if it has no keys."""
+        self._live()
+        if self.key_type is not None:
+            return
+        what = "keys and values"
+        if self.value_size:
+            is_bloom = self.type == BPF_MAP_TYPE_BLOOM_FILTER
+            use = "asked for with in" if is_bloom else "peeked at and popped"
+            what = "keys; values are pushed, " + use
+        raise self._lacks(cmd, what)
+
+    def _key_in(self, key, cmd=BPF_MAP_LOOKUP_ELEM):
+        """Return key as an int within bounds (int keys) or a ctypes object of key_size bytes."""
+        self._require_keys(cmd)
+        if self.type in _FD_KEY_TYPES:
+            key = _descriptor_in(key)
+        obj = _converted(self.key_type, self.key_size, key, "key of " + self._about)
+        return _get_value(obj) if self._has_int_keys else obj
+
+    def _key_out(self, obj):
+        """Return a key that the kernel wrote in the form that callers get."""
+        if self.key_type is bytes:
+            return bytes(obj)
+        return _get_value(obj) if _is_scalar(self.key_type) else obj
+
+    def _told_key(self, key):
+        """Return a key, in any form that callers give, as an error tells it."""
+        if not isinstance(key, _CDATA):
+            try:
+                key = self._key_in(key)
+            except (BPFError, ValueError):  # closed, or another than it was, by now
+                pass
+        return self._key_out(key) if isinstance(key, _CDATA) else key
+
+    def _value_in(self, key, value, flags=0):
+        """Return value as a ctypes object that UPDATE may read; key is where it goes."""
+        if self.type in _FD_VALUE_TYPES:
+            value = _descriptor_in(value)
+        if self._is_percpu and not self._flagged_type(flags):
+            return self._slots_in(key, value)
+        return _converted(self.value_type, self.value_size, value, "value of " + self._about)
+
+    def _room_in(self, key, out, flags=0):
+        """Return a ctypes object over out, where a lookup of key may write; None if there is no such key."""
+        out_type = self._flagged_type(flags) or self._proved_type(key)
+        if out_type is None:
+            return None
+        if type(out) is out_type and sizeof(out) >= sizeof(out_type):
+            return out
+        return self._buffer(out, out_type)
+
+    def _nothing_in(self, key, value, flags=0):
+        """Return the object for a command that moves no value."""
+        return _ZERO
+
+    def _buffer(self, out, out_type):
+        """Return a ctypes object over the caller's writable memory, which must have out_type's size."""
+        size = sizeof(out_type)
+        try:
+            element = out._type_ if isinstance(out, ctypes.Array) else None
+            is_own = element is not None and (sizeof(element) == 1 or element is self.value_type)
+            foreign = isinstance(out, _CDATA) and not (is_own or self.value_type is bytes)
+            view = memoryview(out).cast("B")
+            if foreign or view.nbytes != size:
+                raise TypeError("%s of %d bytes" % (type(out).__name__, view.nbytes))
+            return (u8 * size).from_buffer(view)
+        except (TypeError, ValueError) as failure:  # no buffer, read-only, not contiguous
+            raise LayoutError(
+                "out must be %s or a writable buffer of %d bytes: %s"
+                % (type_name(out_type), size, failure)
+            ) from None
+
+
+def _percpu_values(one_type, copy, finish, out):
+    """Return the list of the values in a per-CPU value, or the one value that flags selected."""
+    if type(out) is one_type:
+        return finish(out) if finish else out
+    raw, stride = bytes(out), sizeof(out._type_)
+    values = [copy(raw, offset) for offset in range(0, len(raw), stride)]
+    return [finish(value) for value in values] if finish else values
+
+
+class _PerCPU(_Converting):
+    """Values of per-CPU maps: a slot for every possible CPU, whose number has to be proved first."""
+
+    def percpu_type(self):
+        """Return the ctypes array type of one per-CPU value: a slot, with field value, per possible CPU."""
+        if not self._is_percpu:
+            raise self._lacks(BPF_MAP_LOOKUP_ELEM, "value per CPU")
+        return self._out_type or self._slots(len(possible_cpus()))
+
+    def _slots(self, count):
+        """Return the array type of count slots of percpu_stride bytes."""
+        if count not in self._percpu_types:
+            padding = percpu_stride(self.value_size) - self.value_size
+            fields = [("value", self._raw_value_type)]
+            if padding:
+                fields.append(("_pad", u8 * padding))
+            slot = type("slot", (ctypes.Structure,), {"_fields_": fields})
+            self._percpu_types.setdefault(count, slot * count)
+        return self._percpu_types[count]
+
+    def _flagged_type(self, flags):
+        """Return the type of the one value that flags select of a per-CPU map, None if they select none."""
+        selects = self._is_percpu and flags & (BPF_F_CPU | BPF_F_ALL_CPUS)
+        return self._raw_value_type if selects else None
+
+    def _prove_out(self, key):
+        """Return the array type that a per-CPU value fits, having proved the number of its slots."""
+        if _proven_cpus is None:
+            try:
+                count = _count_cpus_by_lru()
+            except SyscallError:
+                count = self._count_cpus_by_lookup(key)
+            _prove_cpus(count)
+        out_type = self._slots(len(_proven_cpus))
+        self._out_size = sizeof(out_type)
+        self._out_type = out_type  # last: threads look
+        return out_type
+
+    def _proved_type(self, key):
+        """Return what LOOKUP writes into, None if only a lookup of key could tell and there is no such key."""
+        try:
+            return self._out_type or self._prove_out(key)
+        except KeyNotFound:
+            return None
+
+    def _percpu_room(self, key, flags):
+        """Return a new object for what LOOKUP writes; None as _proved_type."""
+        flags = _flag_bits(flags)
+        room_type = self._flagged_type(flags)
+        if room_type:
+            return _maker(room_type)()
+        room_type = self._out_type or self._proved_type(self._key_in(key))
+        return None if room_type is None else room_type()
+
+    def _count_cpus_by_lookup(self, key):
+        """Look key up into a buffer that no machine outgrows; return how many slots the kernel wrote.
+
+        For who may not create a map.  raises KeyNotFound where key is absent: nothing is proved then
+        """
+        import mmap
+
+        stride = percpu_stride(self.value_size)
+        with mmap.mmap(-1, stride * _MAX_CPUS, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+            mark = os.urandom(8)  # no value looks like it
+            for offset in range(0, len(memory), stride):
+                memory[offset : offset + 8] = mark
+            room = u8.from_buffer(memory)
+            try:
+                code = self._element(BPF_MAP_LOOKUP_ELEM, key, room)
+            finally:
+                del room  # or the memory could not be unmapped
+            if code:
+                raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
+            count = 0
+            while count < _MAX_CPUS and memory[count * stride : count * stride + 8] != mark:
+                count += 1
+            return count
+
+    def _slots_in(self, key, value):
+        """Return what UPDATE reads of a value for all CPUs, a list of one for each, or the bytes of all."""
+        try:
+            room = (self._out_type or self._prove_out(key))()
+            cpus = len(room)
+        except SyscallError:  # nothing to count by: believe /sys, but have room for any number
+            room, cpus = self._slots(_MAX_CPUS)(), len(_sysfs_cpus())
+        stride = sizeof(room._type_)
+        is_whole = type(value) is self._percpu_types.get(cpus)
+        if cpus and (is_whole or isinstance(value, (bytes, bytearray, memoryview))):
+            raw = memoryview(value).tobytes()  # a copy: nobody can resize what is measured here
+            if len(raw) == cpus * stride:
+                ctypes.memmove(room, raw, len(raw))
+                return room
+        for index, one in enumerate(self._listed_values(value, cpus, len(room))):
+            obj = _converted(self.value_type, self.value_size, one, "value of " + self._about)
+            ctypes.memmove(addressof(room) + index * stride, addressof(obj), self.value_size)
+        return room
+
+    def _listed_values(self, value, cpus, slots):
+        """Return a tuple of the values given for the CPUs; one value is meant for all slots."""
+        if not isinstance(value, (list, tuple)):
+            return (value,) * slots
+        values = tuple(value)  # ours: an __index__ could append to a list
+        if len(values) != cpus or not cpus:
+            raise LayoutError(
+                "value of %s takes one value, or one for each of %s possible CPUs, not %d"
+                % (self._about, cpus or "the unknown number of", len(values))
+            )
+        return values
+
+
+def _element_command(cmd, convert, moves_value=True):
+    """Return the method that runs an element command: the short way, which all of the calls for one element take.
+
+    It goes method(map, key, out, flags=0): out is what the kernel writes to, or for UPDATE reads.  It returns False if
+    there is no such key.  Keys of the map's key class, or ints, and objects of the class that LOOKUP writes go straight
+    to the kernel; for all else there is _take_the_long_way, which converts with the method named by convert.
+    """
+    size, absent = _ATTR_SIZES[cmd], errno.ENOENT
+
+    def command(self, key, out, flags=0):
+        if (
+            type(key) is not self._key_class
+            or flags != 0
+            # The class alone proves nothing: an object's __class__ can be assigned a larger one.
+            or (moves_value and (type(out) is not self._out_type or sizeof(out) < self._out_size))
+        ):
+            return self._take_the_long_way(cmd, convert, key, out, flags)
+        idle = self._idle_calls
+        try:
+            call = idle.pop()
+        except IndexError:
+            call = self._new_call()
+        cell = call.cell
+        try:
+            if cell is not None:
+                cell[0] = key
+            elif sizeof(key) >= self.key_size:
+                call.key.value = addressof(key)
+            else:
+                call = None
+        except ValueError:  # an int out of range
+            call = None
+        if call is None:  # errors are raised with nothing at hand that keeps the descriptor open
+            return self._take_the_long_way(cmd, convert, key, out, flags)
+        call.value.value = addressof(out)
+        code = _syscall(_nr_bpf, cmd, call.ref, size)
+        idle.append(call)
+        if not code:
+            return True
+        if code == absent:
+            return False
+        call = idle = None
+        raise self._error(cmd, code, key)
+
+    return command
+
+
+def _public(command, name, doc):
+    """Return a made method with the name and the words that users see."""
+    command.__name__, command.__qualname__, command.__doc__ = name, "Map." + name, doc
+    return command
+
+
+class _Elements(_PerCPU):
+    """The commands for one element, and the methods of a mapping made of them."""
+
+    def _new_call(self):
+        return _Call(self._live(), self.key_type, self._has_int_keys)
+
+    def _take_the_long_way(self, cmd, convert, key, out, flags):
+        """Run an element command on what has to be converted first; return False if there is no such key."""
+        flags = _flag_bits(flags)  # before out is looked at: an __index__ could move it
+        key = self._key_in(key, cmd)
+        obj = getattr(self, convert)(key, out, flags)
+        if obj is None:
+            return False
+        code = self._element(cmd, key, obj, flags)
+        if code not in (0, errno.ENOENT):
+            raise self._error(cmd, code, key)
+        return code == 0
+
+    def _element(self, cmd, key, value, flags=0):
+        """Run an element command on what needs no look any more; return 0 or an errno.
+
+        key is an int within bounds for int keys, else a ctypes object of key_size bytes, or None for NULL; value a
+        ctypes object as large as the kernel takes it to be; flags are as _flag_bits returns them.
+        """
+        idle = self._idle_calls
+        try:
+            call = self._new_call() if key is None else idle.pop()
+        except IndexError:
+            call = self._new_call()
+        if type(key) is int:
+            call.cell[0] = key
+        else:
+            call.key.value = 0 if key is None else addressof(key)
+        call.value.value, call.flags.value = addressof(value), flags
+        code = _syscall(_nr_bpf, cmd, call.ref, _ATTR_SIZES[cmd])
+        call.flags.value = 0
+        if key is not None:
+            idle.append(call)
+        return code
+
+    lookup_into = _public(
+        _element_command(BPF_MAP_LOOKUP_ELEM, "_room_in"),
+        "lookup_into",
+        """Write the value under key into out; return False if there is none, leaving out as it is.
+
+        out is a value_type, for per-CPU maps a percpu_type(), an array of one value_type or of bytes, or any other
+        writable buffer of exactly that many bytes, which must not be moved (ctypes.resize) meanwhile.  Else as lookup.
+        """,
+    )
+    _take_into = _element_command(BPF_MAP_LOOKUP_AND_DELETE_ELEM, "_room_in")
+    _store = _element_command(BPF_MAP_UPDATE_ELEM, "_value_in")
+    _remove = _element_command(BPF_MAP_DELETE_ELEM, "_nothing_in", moves_value=False)
+
+    def lookup(self, key, flags=0):
+        """Return the value stored under key: a new value_type, a Python number for scalars, a list of per-CPU values.
+
+        key is an instance of key_type, an int for integer keys, or exactly key_size bytes; for the storages of sockets,
+        tasks, inodes and cgroups a descriptor, or an object with fileno().  flags are BPF_F_LOCK (5.1), or BPF_F_CPU |
+        cpu << 32 for that CPU's value alone (7.0).  raises KeyNotFound, LayoutError, NotSupported, SyscallError.
+        BPF_MAP_LOOKUP_ELEM, 3.18
+        """
+        out = self._new_out() if self._new_out else self._percpu_room(key, flags)
+        if out is None or not self.lookup_into(key, out, flags):
+            raise self._error(BPF_MAP_LOOKUP_ELEM, errno.ENOENT, key)
+        return out if self._finish is None else self._finish(out)
+
+    __getitem__ = lookup
+
+    def get(self, key, default=None, flags=0):
+        """Return the value under key, or default if there is none; else as lookup."""
+        out = self._new_out() if self._new_out else self._percpu_room(key, flags)
+        if out is None or not self.lookup_into(key, out, flags):
+            return default
+        return out if self._finish is None else self._finish(out)
+
+    def __contains__(self, key):
+        """Whether the map has the key, a bloom filter the value: a lookup.  NotSupported for queues and stacks"""
+        if self._key_class is None and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
+            return self._filter_has(key)
+        out = self._new_out() if self._new_out else self._percpu_room(key, 0)
+        return out is not None and self.lookup_into(key, out)
+
+    def lookup_bytes(self, key, flags=0):
+        """Return the value under key as bytes; of a per-CPU map every CPU's slot of 8 * n bytes.  Else as lookup."""
+        out = self._new_out() if self._new_out else self._percpu_room(key, flags)
+        if out is None or not self.lookup_into(key, out, flags):
+            raise self._error(BPF_MAP_LOOKUP_ELEM, errno.ENOENT, key)
+        return memoryview(out).tobytes()  # not what the class's __bytes__ says
+
+    def lookup_and_delete(self, key, flags=0):
+        """Remove key and return its value, in one step; else as lookup.
+
+        BPF_MAP_LOOKUP_AND_DELETE_ELEM, 5.14 for hashes; NotSupported where type or kernel has none
+        """
+        out = self._new_out() if self._new_out else self._percpu_room(key, flags)
+        if out is None or not self._take_into(key, out, flags):
+            raise self._error(BPF_MAP_LOOKUP_AND_DELETE_ELEM, errno.ENOENT, key)
+        return out if self._finish is None else self._finish(out)
+
+    def update(self, key, value, flags=BPF_ANY):
+        """Store value under key: an instance of value_type, a number for scalars, or exactly value_size bytes.
+
+        Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold maps, programs, sockets
+        or cgroups a Map, a descriptor, or an object with fileno().  flags: BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK;
+        BPF_F_CPU | cpu << 32 to store one CPU's value, BPF_F_ALL_CPUS one for all (7.0).  raises KeyExists,
+        KeyNotFound, MapFull, KeyOutOfRange, LayoutError, PermissionDenied.  BPF_MAP_UPDATE_ELEM, 3.18
+        """
+        if type(value) is int and self._value_min <= value <= self._value_max:
+            value = self.value_type(value)
+        if not self._store(key, value, flags):
+            raise self._error(BPF_MAP_UPDATE_ELEM, errno.ENOENT, key)
+
+    __setitem__ = update
+
+    def delete(self, key):
+        """Remove key.  raises KeyNotFound, NotSupported (arrays), PermissionDenied.  BPF_MAP_DELETE_ELEM, 3.18"""
+        if not self._remove(key, _ZERO):
+            raise self._error(BPF_MAP_DELETE_ELEM, errno.ENOENT, key)
+
+    __delitem__ = delete
+
+    def next_key(self, key=None):
+        """Return the key after key, the first one if key is None (4.12); None after the last.
+
+        A hash that no longer has key starts over at its first one; an index is next whether it is set or not.
+        raises NotSupported (queues, storages, ring buffers), SyscallError.  BPF_MAP_GET_NEXT_KEY, 3.18
+        """
+        following = self._next(None if key is None else self._key_in(key, BPF_MAP_GET_NEXT_KEY))
+        return None if following is None else self._key_out(following)
+
+    def _next(self, key):
+        """Return the ctypes object of the key after key, None at the end."""
+        self._require_keys(BPF_MAP_GET_NEXT_KEY)
+        following = self._new_key()
+        code = self._element(BPF_MAP_GET_NEXT_KEY, key, following)
+        if code == errno.ENOENT:
+            return None
+        if code:
+            raise self._error(BPF_MAP_GET_NEXT_KEY, code)
+        return following
+
+    def _present(self, raw, flags=0):
+        """Return what LOOKUP writes for a key given as bytes, None if there is no such key."""
+        out = self._new_out() if self._new_out else self._percpu_room(raw, flags)
+        return out if out is not None and self.lookup_into(raw, out, flags) else None
+
+    def _finished(self, out):
+        """Return what LOOKUP wrote in the form that callers get."""
+        return out if self._finish is None else self._finish(out)
+
+
+class _Keyless(_Elements):
+    """Queues, stacks, bloom filters: values without keys."""
+
+    def push(self, value, flags=0):
+        """Add value to a queue, a stack (4.20) or a bloom filter (5.16); BPF_EXIST drops the oldest of a full one.
+
+        raises MapFull, LayoutError, NotSupported, PermissionDenied, SyscallError.  BPF_MAP_UPDATE_ELEM
+        """
+        flags = _flag_bits(flags)
+        if self.key_type is not None:
+            raise self._lacks(BPF_MAP_UPDATE_ELEM, "order of values")
+        obj = self._value_in(None, value) if self.value_size else self._new_out()
+        code = self._element(BPF_MAP_UPDATE_ELEM, None, obj, flags)
+        if code:
+            raise self._keyless_error(BPF_MAP_UPDATE_ELEM, code)
+
+    def peek(self):
+        """Return the value that pop would; KeyNotFound if there is none.  BPF_MAP_LOOKUP_ELEM, 4.20"""
+        return self._read_in_turn(BPF_MAP_LOOKUP_ELEM)
+
+    def pop(self):
+        """Remove and return the oldest value of a queue, the newest of a stack; KeyNotFound if there is none.  4.20"""
+        return self._read_in_turn(BPF_MAP_LOOKUP_AND_DELETE_ELEM)
+
+    def _read_in_turn(self, cmd):
+        """Return the value whose turn it is."""
+        if self.key_type is not None:
+            what = "queue: its values have keys (push, peek and pop are for queues and stacks)"
+            raise self._lacks(cmd, what)
+        if self.type == BPF_MAP_TYPE_BLOOM_FILTER:  # LOOKUP reads the buffer there
+            raise self._lacks(cmd, "values to read")
+        out = self._new_out()
+        code = self._element(cmd, None, out)
+        if code:
+            raise self._keyless_error(cmd, code)
+        return self._finished(out)
+
+    def _keyless_error(self, cmd, code):
+        error = self._error(cmd, code)
+        if code == errno.ENOENT:
+            error.args = code, "%s on %s: the map is empty (ENOENT)" % (error.cmd, self._about)
+        return error
+
+    def _filter_has(self, value):
+        """Whether a bloom filter has a value, as far as those can tell."""
+        code = self._element(BPF_MAP_LOOKUP_ELEM, None, self._value_in(None, value))
+        if code not in (0, errno.ENOENT):
+            raise self._error(BPF_MAP_LOOKUP_ELEM, code)
+        return code == 0
+
+
+class _Scanning(_Keyless):
+    """All the entries: over the batch commands where the kernel has them, else key by key."""
+
+    @property
+    def exact_scan(self):
+        """Whether a scan yields every entry that is in the map from start to end exactly once, come what may.
+
+        True over the batch commands of hashes (5.6) and for arrays.  False where a walk is all there is (LPM tries,
+        RHASH, DEVMAP_HASH, SOCKHASH, hashes before 5.6): an update moves an entry in its bucket, and a walk may
+        miss it meanwhile.  raises ValueError, SyscallError
+        """
+        return self.type in _INDEX_TYPES or self._batches()
+
+    def _batches(self):
+        """Whether the kernel has LOOKUP_BATCH for this type: asked once, with a batch of none."""
+        if self._has_batch is None:
+            owner, attr, code = self._live(), bpf_attr(), ENOTSUPP
+            attr.batch.map_fd = owner.number
+            if self.type in _BATCH_TYPES:
+                size = _ATTR_SIZES[BPF_MAP_LOOKUP_BATCH]
+                code = _syscall(_nr_bpf, BPF_MAP_LOOKUP_BATCH, byref(attr), size)
+            del owner
+            if code not in (0, errno.EINVAL, ENOTSUPP):
+                raise self._error(BPF_MAP_LOOKUP_BATCH, code)
+            self._has_batch = code == 0
+        return self._has_batch
+
+    def keys(self):
+        """Return an iterator over the keys of the entries that are there; see items."""
+        return (key for key, _ in self._scan(False))
+
+    __iter__ = keys
+
+    def values(self, flags=0):
+        """Return an iterator over the values; see items."""
+        return (value for _, value in self._scan(True, flags))
+
+    def items(self, flags=0):
+        """Return an iterator over (key, value) of every entry, each new objects; flags as of lookup.
+
+        Where exact_scan is True, what is in the map from start to end comes exactly once; elsewhere nothing comes
+        twice, but an entry that others update meanwhile may be missed.  The current key may be deleted.  raises
+        IterationAborted if that cannot be kept, NotSupported (queues, storages ...).  BPF_MAP_LOOKUP_BATCH, 5.6
+        """
+        return self._scan(True, flags)
+
+    def _scan(self, with_values, flags=0):
+        flags = _flag_bits(flags)
+        self._require_keys(BPF_MAP_GET_NEXT_KEY)
+        if not self._batches():
+            return ((self._key_out(key), self._finished(out)) for key, out in self._walk(flags))
+        return self._scan_batches(with_values, flags)
+
+    def _scan_batches(self, with_values, flags):
+        parts = _Batches(self, BPF_MAP_LOOKUP_BATCH, None, flags)
+        parts._owner = None  # a generator lets in one thread at a time, whichever
+        for keys, values in parts:
+            finished = [None] * len(keys)
+            if with_values:
+                finished = self._finished_elements(values, self.value_type)
+            for entry in zip(self._finished_elements(keys, self.key_type), finished):
+                yield entry
+
+    def _finished_elements(self, array, ctype):
+        """Return the list of what callers get for the elements of an array that is about to be reused."""
+        step, raw = sizeof(array._type_), bytes(array)
+        if array._type_ is self._out_type and self._is_percpu:
+            copy = _copier(self._out_type)
+            return [self._finish(copy(raw, offset)) for offset in range(0, len(raw), step)]
+        if ctype is bytes:
+            return [raw[offset : offset + step] for offset in range(0, len(raw), step)]
+        if _is_plain(ctype) and ctype._type_ != "c":
+            return array[:]
+        copy = _copier(array._type_)
+        objects = [copy(raw, offset) for offset in range(0, len(raw), step)]
+        return [_get_value(obj) for obj in objects] if _is_scalar(ctype) else objects
+
+    def _walk(self, flags):
+        """Return an iterator over (key, out) as ctypes objects of every entry, each once."""
+        return self._walk_indices(flags) if self.type in _INDEX_TYPES else self._walk_keys(flags)
+
+    def _walk_indices(self, flags):
+        """Yield the entries of an array: what is there stays where it is."""
+        copy = _copier(self._raw_key_type)
+        for index in range(self.max_entries):
+            raw = index.to_bytes(self.key_size, sys.byteorder)
+            out = self._present(raw, flags)
+            if out is not None:
+                yield copy(raw), out
+
+    def _walk_keys(self, flags):
+        """Yield the entries in the order of the keys.
+
+        A cursor that others delete sends the kernel back to its first key, or (cgroup storages) to the end.
+        """
+        seen, steps, news = set(), 0, 0
+        cursor = self._next(None)
+        while cursor is not None:
+            steps += 1
+            if steps > 20 * (self.max_entries or len(seen)) + 1000:
+                raise IterationAborted(
+                    "%s: deletions keep sending the scan back to its start" % self._about
+                )
+            raw = _raw(cursor)
+            following, failure = self._following(raw)  # before the current key may be deleted
+            out = None
+            if raw not in seen:
+                seen.add(raw)
+                out = self._present(raw, flags)
+            if out is not None:
+                news += 1
+                yield cursor, out
+            if failure:  # after the entry that was there
+                raise failure
+            if out is None and following is None and news and self._present(raw, flags) is None:
+                # vanished just then: once more, until nothing new comes
+                news, following = 0, self._next(None)
+            cursor = following
+
+    def _following(self, raw):
+        """Return the key after one given as bytes, and the error if that can't be told."""
+        try:
+            return self._next(self._key_in(raw)), None
+        except SyscallError as failure:
+            return None, failure
+
+    def lookup_batch(self, size=None, flags=0):
+        """Return an iterator over (keys, values): ctypes arrays of at most size entries each (left out: about a MiB).
+
+        The kernel fills them, and they are valid until the next step: memoryview(values), struct.iter_unpack and
+        numpy.frombuffer take them as they are; per-CPU values are arrays of percpu_type(); flags are those of lookup.
+        Exact where exact_scan is True.  raises IterationAborted, NotSupported (also of flags), SyscallError.
+        BPF_MAP_LOOKUP_BATCH, 5.6; else entry by entry
+        """
+        flags = _flag_bits(flags)
+        self._require_keys(BPF_MAP_LOOKUP_BATCH)
+        if self._batches():
+            return _Batches(self, BPF_MAP_LOOKUP_BATCH, size, flags)
+        return self._walked_batches(size, flags)
+
+    def lookup_and_delete_batch(self, size=None, flags=0):
+        """Return an iterator like lookup_batch's that removes the entries it hands out.
+
+        Nothing is lost: what the kernel has removed comes with the next step, if the one that did it ended in an error
+        or KeyboardInterrupt; .last is the part that was handed out last.  raises NotSupported (arrays, LPM tries;
+        queues: use pop), PermissionDenied, SyscallError.  BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
+        """
+        self._require_keys(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
+        return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size, _flag_bits(flags))
+
+    def _walked_batches(self, size, flags):
+        entries, room = self._walk(flags), self._batch_room(size)
+        while True:
+            part = list(islice(entries, room))
+            if not part:
+                return
+            yield tuple(_array_of(type(column[0]), column) for column in zip(*part))
+
+    def _batch_room(self, size):
+        """Return how many entries a batch is to hold: size, or as many as fit into about a MiB."""
+        if size is not None:
+            return min(_integer(size, 1, (1 << 32) - 1, "size"), self.max_entries or 1 << 12)
+        cpus = 1
+        if self._is_percpu:
+            cpus = len(_proven_cpus or range(64))  # no more than a guess at the memory
+        entry = self.key_size + cpus * percpu_stride(self.value_size)
+        return max(1, min(self.max_entries or 1 << 12, 1 << 16, (1 << 20) // entry))
+
+    def _prove_some(self, key):
+        """Have the possible CPUs counted, by key (bytes) or any key there is, before per-CPU values move in bulk."""
+        if self._proved_type(self._key_in(key)) is None:
+            first = self._next(None)
+            if first is None or self._proved_type(self._key_in(_raw(first))) is None:
+                what = "entry by which the possible CPUs could be counted"
+                raise self._lacks(BPF_MAP_LOOKUP_BATCH, what)
+
+
+class _Writing(_Scanning):
+    """Many entries written in one call."""
+
+    def update_batch(self, keys, values, flags=0):
+        """Store values under keys, in one call where the kernel can (5.6); return how many, which is all of them.
+
+        Each is an array of the type, a buffer of whole elements, or a sequence of what update takes; flags that the
+        batch command does not know (BPF_NOEXIST) make it go entry by entry.  raises as update, .count: stored before
+        """
+        flags = _flag_bits(flags)
+        keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
+        if self._is_percpu and not self._flagged_type(flags) and len(keys):
+            self._prove_some(bytes(keys)[: self.key_size])
+        value_type = self._flagged_type(flags) or self._out_type or self._raw_value_type
+        convert = partial(self._value_in, None, flags=flags)
+        values = self._batch_in(value_type, values, convert, "values")
+        if len(keys) != len(values):
+            raise LayoutError("%d keys and %d values do not go together" % (len(keys), len(values)))
+        return self._write_batch(BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM, keys, values, flags)
+
+    def delete_batch(self, keys):
+        """Remove keys, in one call where the kernel can (5.6); return how many, which is all of them.
+
+        raises as delete, KeyNotFound at the first that is absent (.count says how many were removed before)
+        """
+        keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
+        return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, keys, None, 0)
+
+    def _batch_in(self, ctype, given, convert, what):
+        """Return a new array of ctype with the elements given: one that nobody else can resize or redefine."""
+        self._require_keys(BPF_MAP_UPDATE_BATCH)
+        try:
+            if (
+                isinstance(given, (str, _CDATA))
+                and getattr(type(given), "_type_", None) is not ctype
+            ):
+                raise TypeError("not " + type(given).__name__)
+            raw = None
+            if not isinstance(given, (list, tuple)):
+                try:
+                    raw = memoryview(given).tobytes()
+                except TypeError:  # no buffer
+                    given = list(given)
+            if raw is not None and len(raw) % sizeof(ctype):
+                raise ValueError("%d bytes are not a multiple of %d" % (len(raw), sizeof(ctype)))
+        except (TypeError, ValueError) as failure:
+            raise LayoutError(
+                "%s must be an array of %s, a buffer of whole ones or a sequence: %s"
+                % (what, type_name(ctype), failure)
+            ) from None
+        if raw is not None:
+            return _copier(ctype * (len(raw) // sizeof(ctype)))(raw)
+        return _array_of(ctype, [convert(one) for one in given])
+
+    def _write_batch(self, batch_cmd, cmd, keys, values, flags):
+        """Run UPDATE_BATCH or DELETE_BATCH on arrays; where there is no batch, cmd on each."""
+        owner, attr, total = self._live(), bpf_attr(), sizeof(keys) // self.key_size
+        batch = attr.batch
+        batch.map_fd, batch.count, batch.elem_flags = owner.number, total, flags
+        batch.keys, batch.values = addressof(keys), 0 if values is None else addressof(values)
+        code = 0
+        if total:
+            code = _syscall(_nr_bpf, batch_cmd, byref(attr), _ATTR_SIZES[batch_cmd])
+        del owner
+        if not code:
+            return total
+        done = batch.count if batch.count < total else 0  # as it was: refused as a whole
+        if code in (ENOTSUPP, errno.EINVAL) and not done:
+            batch_cmd = cmd
+            done, code = self._write_each(cmd, keys, values, flags)
+        if not code:
+            return total
+        raw = bytes(keys)[done * self.key_size : (done + 1) * self.key_size]
+        error = self._error(batch_cmd, code, self._key_in(raw))
+        error.count = done
+        raise error
+
+    def _write_each(self, cmd, keys, values, flags):
+        """Run cmd on one element after the other; return how many are done and 0 or the errno of the next."""
+        raw, step, value = bytes(keys), self.key_size, _ZERO
+        total = len(raw) // step
+        for index in range(total):
+            key = self._key_in(raw[index * step : (index + 1) * step])
+            if values is not None:
+                value = u8.from_buffer(values, index * sizeof(values._type_))
+            code = self._element(cmd, key, value, flags)
+            if code:
+                return index, code
+        return total, 0
+
+
+class _Whole(_Writing):
+    """The map as a whole: frozen, pinned, mapped."""
+
+    def freeze(self):
+        """Forbid user space to change the map, for good and through every descriptor; programs still may.
+
+        raises PermissionDenied (frozen already, read-only), Busy (mapped writable; before 6.5 also frozen already),
+        NotSupported.  BPF_MAP_FREEZE, 5.2
+        """
+        owner, attr = self._live(), bpf_attr()
+        attr.elem.map_fd = owner.number
+        code = _syscall(_nr_bpf, BPF_MAP_FREEZE, byref(attr), _ATTR_SIZES[BPF_MAP_FREEZE])
+        del owner
+        if code:
+            raise self._error(BPF_MAP_FREEZE, code)
+
+    def pin(self, path):
+        """Give the map a name in a bpffs, which keeps it alive.
+
+        raises PinExists, PermissionDenied (no bpffs, a dot in the name), SyscallError.  BPF_OBJ_PIN, 4.4
+        """
+        owner = self._live()
+        try:
+            _obj_cmd(BPF_OBJ_PIN, path, bpf_fd=owner.number)
+        finally:
+            del owner
+
+    def unpin(self, path):
+        """Remove a pin of this map; BPFError for what is another map's, MapNotFound, OSError."""
+        self._live()
+        with Map.from_pin(path) as pinned:
+            if pinned.id != self.id:
+                raise BPFError(
+                    "%s is a pin of %s, not of %s" % (os.fsdecode(path), pinned._about, self._about)
+                )
+        os.unlink(path)
+
+    def mmap(self, writable=False):
+        """Map the map's memory: a MemoryMap, whose reads make no system call.  Indices are 0..max_entries-1.
+
+        For arrays created with BPF_F_MMAPABLE (5.5; the .data, .bss and .rodata of programs are), ring buffers, arenas.
+        Even reading takes mode="rw": the kernel maps no read-only descriptor.  raises NotSupported, PermissionDenied
+        (descriptor, frozen, BPF_F_RDONLY_PROG), SyscallError
+        """
+        import fcntl
+        import mmap
+
+        owner = self._live()
+        try:
+            length = self._mapped_length(mmap.PAGESIZE)
+            if fcntl.fcntl(owner.number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+                raise _error(errno.EACCES, "mmap", self._about, self.type, owner.number)
+            protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+            try:
+                memory = mmap.mmap(owner.number, length, mmap.MAP_SHARED, protection)
+            except OSError as failure:
+                raise _error(failure.errno, "mmap", self._about, self.type, owner.number) from None
+        finally:
+            del owner
+        return MemoryMap(self, memory, writable)
+
+    def _mapped_length(self, page_size):
+        """Return how many bytes of memory the map shows; NotSupported if it shows none."""
+        if self.type == BPF_MAP_TYPE_ARRAY and self.flags & BPF_F_MMAPABLE:
+            return percpu_stride(self.value_size) * self.max_entries
+        if self.type == BPF_MAP_TYPE_ARENA:
+            return self.max_entries * page_size
+        if self.type in _VALUELESS_TYPES:  # ring buffers: two positions, the data twice
+            return 2 * page_size + 2 * self.max_entries
+        detail = "not an array created with BPF_F_MMAPABLE, a ring buffer or an arena"
+        raise _error(ENOTSUPP, "mmap", self._about, detail=detail)
+
+
+class Map(_Whole):
     """A live BPF map.  Open one with from_fd, from_id, from_pin, from_name or create.
 
     key and value are ctypes types, bytes, or BTF to demand the map's own; left out they are BTF's, else numbers for
@@ -5484,12 +6649,8 @@ class Map:
     finish on this map, later ones raise ValueError.  A dropped Map closes its descriptor; with closes it at the end.
     """
 
-    order = sys.byteorder
-
     def __init__(self):
         raise TypeError("open a map with Map.from_pin, from_id, from_name, from_fd or create")
-
-    # -- opening
 
     @classmethod
     def from_fd(cls, fd, key=None, value=None, *, dup=True, strict=False, token=None):
@@ -5551,22 +6712,28 @@ class Map:
 
         raises MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
         """
-        found = [info.id for info in maps() if info.name == name]
+        flags, about = _mode_flags(mode), "'%s'" % name
+        if len(name) > 15:
+            detail = "a map's name has at most 15 characters, not %d" % len(name)
+            error = _error(errno.ENOENT, BPF_MAP_GET_FD_BY_ID, about, detail=detail)
+            error.hint = "the kernel keeps the first 15 of them: try '%s'" % name[:15]
+            raise error
+        found = dict(_still_there([info.id for info in maps() if info.name == name], flags))
         if len(found) > 1:
             several = AmbiguousName(
                 "%d maps are named '%s': ids %s; open one by its id"
                 % (len(found), name, ", ".join(map(str, found)))
             )
-            several.ids = found
+            several.ids = list(found)
             raise several
         if not found:
-            error = _error(
-                errno.ENOENT, BPF_MAP_GET_FD_BY_ID, "'%s'" % name, detail="no map is named so"
-            )
-            if len(name) > 15:
-                error.hint = "the kernel keeps 15 characters of a name: try '%s'" % name[:15]
-            raise error
-        return cls.from_id(found[0], key, value, mode=mode, strict=strict)
+            detail = "no map is named so"
+            raise _error(errno.ENOENT, BPF_MAP_GET_FD_BY_ID, about, detail=detail)
+        map_id, owner = found.popitem()
+        try:
+            return cls._opened(owner, "map %d" % map_id, key, value, strict)
+        finally:
+            del owner
 
     @classmethod
     def create(
@@ -5574,7 +6741,7 @@ class Map:
         map_type,
         key=None,
         value=None,
-        max_entries=1,
+        max_entries=None,
         *,
         key_size=None,
         value_size=None,
@@ -5591,23 +6758,21 @@ class Map:
     ):
         """Create a map and return it, open for reading and writing.  BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8
 
-        key_size, value_size default to those of the types; name has at most 15 of A-Z a-z 0-9 _ .; inner is the Map or
-        descriptor that is the pattern for the entries of a map of maps; btf a descriptor of loaded BTF, btf_key and
-        btf_value type ids in it; token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError
+        key_size, value_size default to those of the types; max_entries to 1, for perf_event_arrays and cpumaps to the
+        number of possible CPUs; name has at most 15 of A-Z a-z 0-9 _ .; inner is the Map or descriptor that is the
+        pattern for the entries of a map of maps; btf a descriptor of loaded BTF, btf_key and btf_value type ids in it;
+        token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError
         """
-        attr = bpf_attr()
-        create = attr.map_create
-        extra_flags = (0 if numa_node is None else BPF_F_NUMA_NODE) | (
-            0 if token is None else BPF_F_TOKEN_FD
+        sizes = (
+            _size_for("key", key, key_size, map_type, _NUMBER_KEY_TYPES, _KEYLESS_TYPES),
+            _size_for("value", value, value_size, map_type, _NUMBER_VALUE_TYPES, _VALUELESS_TYPES),
         )
+        if max_entries is None:
+            max_entries = len(possible_cpus()) if map_type in _ENTRY_PER_CPU_TYPES else 1
         settings = {
             "map_type": map_type,
-            "key_size": _size_for(
-                "key", key, key_size, map_type, _INDEX_TYPES | _FD_KEY_TYPES, _KEYLESS_TYPES
-            ),
-            "value_size": _size_for(
-                "value", value, value_size, map_type, _NUMBER_VALUE_TYPES, _VALUELESS_TYPES
-            ),
+            "key_size": sizes[0],
+            "value_size": sizes[1],
             "max_entries": max_entries,
             "map_flags": flags,
             "inner_map_fd": _fd_number(inner),
@@ -5618,946 +6783,55 @@ class Map:
             "btf_value_type_id": btf_value or 0,
             "map_token_fd": _fd_number(token),
         }
-        size = _ATTR_SIZES[BPF_MAP_CREATE]
-        types = dict(create._fields_)
-        for field, number in settings.items():  # ctypes would cut a number that is too large
-            number = _integer(number, *_int_range(types[field]), what=field)
-            setattr(create, field, number | extra_flags if field == "map_flags" else number)
-            if number:
-                size = max(size, _end("map_create", field))
-        if name:
-            raw = name.encode("latin-1")
-            if len(raw) > 15 or b"\0" in raw:
-                raise ValueError(
-                    "a map's name has at most 15 characters, no NUL among them: %r" % name
-                )
-            create.map_name = raw
-            size = max(size, _end("map_create", "map_name"))
-        about = "a new map (%s%s)" % (
-            map_type_name(create.map_type),
-            " '%s'" % name if name else "",
-        )
-        return cls._opened(
-            _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=create.map_type),
-            about,
-            key,
-            value,
-            strict,
-            token,
-        )
-
-    @classmethod
-    def _opened(cls, owner, about, key, value, strict, token=None, prove=False, keep=False):
-        """Return the Map on an _Fd.  keep: a failure leaves the descriptor open, it is the caller's."""
-        opened = cls.__new__(cls)
-        opened._fd, opened._token = owner, token
+        attr = bpf_attr()
+        size = _set_create(attr.map_create, settings, name)
+        attr.map_create.map_flags |= 0 if numa_node is None else BPF_F_NUMA_NODE
+        attr.map_create.map_flags |= 0 if token is None else BPF_F_TOKEN_FD
+        about = "a new map (%s%s)" % (map_type_name(map_type), " '%s'" % name if name else "")
         try:
-            if prove:
-                _prove_map(owner.number, about)
-            opened._adopt(MapInfo(owner.number, about), key, value, strict)
-            return opened
-        except BaseException:
-            if keep:
-                owner.number = -1
-            opened._fd = owner = None  # a traceback that is kept must not keep the descriptor open
+            owner = _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=map_type)
+        except InvalidArgument as error:
+            error.hint = _creation_log(attr, size) or error.hint
             raise
-
-    def _adopt(self, info, key, value, strict):
-        """Take in what the map is, and check the types against it."""
-        self.id, self.name, self.type, self.flags = info.id, info.name, info.type, info.map_flags
-        self.key_size, self.value_size, self.max_entries = (
-            info.key_size,
-            info.value_size,
-            info.max_entries,
-        )
-        self._about = info._about
-        self._btf_info, self._btf, self._no_btf = info, None, ""  # fetched when it is needed
-        self._given = {"key": key, "value": value}
-        self.key_type = self._checked_type(
-            key, self.key_size, self.type in _INDEX_TYPES | _FD_KEY_TYPES, "key", strict
-        )
-        self.value_type = self._checked_type(
-            value, self.value_size, self.type in _NUMBER_VALUE_TYPES, "value", strict
-        )
-        # An int key inside these bounds needs no further look; other key types have none.
-        self._key_min, self._key_max = (
-            _int_range(self.key_type) if _is_plain_int(self.key_type) else (1, 0)
-        )
-        self._raw_key_type = u8 * self.key_size if self.key_type in (bytes, None) else self.key_type
-        self._raw_value_type = (
-            u8 * self.value_size if self.value_type in (bytes, None) else self.value_type
-        )
-        self._is_percpu = self.type in _PERCPU_TYPES
-        self._percpu_types = {}  # number of slots -> array type
-        # What LOOKUP writes into, and how to make one; per-CPU: known once the number of CPUs is proved.
-        self._out_type = self._new_out = None
-        self._out_size = self.value_size
-        self._new_key, self._copy_value = _maker(self._raw_key_type), _copier(self._raw_value_type)
-        if not self._is_percpu:
-            self._out_type, self._new_out = self._raw_value_type, _maker(self._raw_value_type)
-        # What turns that into what the caller gets (None: it is that already)
-        self._finish_one = (
-            bytes
-            if self.value_type is bytes
-            else _get_value
-            if _is_scalar(self.value_type)
-            else None
-        )
-        self._finish = self._percpu_values if self._is_percpu else self._finish_one
-        self._has_batch = (
-            None  # whether the kernel has LOOKUP_BATCH for it; asked before the first scan
-        )
-        self._calls = []  # idle _Calls; pop and append of a list are atomic
-
-    @property
-    def btf(self):
-        """The map's BTF; None where there is none, or no right to it (CAP_SYS_ADMIN, or a token)."""
-        if self._btf is None:
-            self._types, self._no_btf, self._btf = _map_btf(
-                self._btf_info, self._token
-            )  # _btf last: threads look
-        return self._btf or None
-
-    @property
-    def _btf_types(self):
-        return self._types if self.btf else {}
-
-    @property
-    def key_layout(self):
-        """The Layout of the keys; None where there are none."""
-        return self._layout_of("key", self.key_type, self.key_size)
-
-    @property
-    def value_layout(self):
-        """The Layout of the values, of a per-CPU map that of one CPU's; None where there are none."""
-        return self._layout_of("value", self.value_type, self.value_size)
-
-    def _layout_of(self, what, ctype, size):
-        if ctype is None:
-            return None
-        if self._given[what] in (None, BTF):  # BTF knows more than the class that it makes
-            types = _INDEX_TYPES | _FD_KEY_TYPES if what == "key" else _NUMBER_VALUE_TYPES
-            return _found_layout(self, what, size, self.type in types)
-        return Bytes(size) if ctype is bytes else layout(ctype)
-
-    def _checked_type(self, ctype, size, numeric, what, strict):
-        """Return the type of keys or values: None where there are none; if none is given, BTF's, a number or bytes."""
-        about = "%s of %s" % (what, self._about)
-        if ctype is None or ctype is BTF:
-            return _default_type(self, what, size, numeric, ctype is BTF)
-        if size == 0 and ctype is not bytes:
-            raise LayoutError(
-                "%s: the map has none, so that %s can't be its type" % (about, type_name(ctype))
-            )
-        check_layout(ctype, size, about)
-        type_id = None if ctype is bytes else self._btf_types.get(what)
-        if type_id and self.btf.sizeof(type_id) == size:
-            _prove_agreement(layout(ctype), self.btf.layout(type_id), strict, about)
-        return ctype if size else None
-
-    def close(self):
-        """Close the map: calls under way finish, later ones raise ValueError.  Closing twice is fine."""
-        self._fd = None  # first, so that no new call is made from it
-        self._calls = []
-
-    def __enter__(self):
-        self._live()
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def __repr__(self):
-        if self._fd is None:
-            return "<Map %s, closed>" % self._about[4:]
-        return "<Map %s: key %s (%d bytes), value %s (%d bytes), %d entries at most>" % (
-            self._about[4:],
-            self.key_type and type_name(self.key_type),
-            self.key_size,
-            self.value_type and type_name(self.value_type),
-            self.value_size,
-            self.max_entries,
-        )
-
-    def __reduce__(self):
-        raise TypeError("a Map cannot be pickled or copied: open it again")
-
-    def _live(self):
-        """Return the _Fd, which stays open as long as the caller keeps it; ValueError if the map is closed."""
-        owner = self._fd
-        if owner is None:
-            raise ValueError("this map is closed")
-        return owner
-
-    def fileno(self):
-        """Return the descriptor's number."""
-        return self._live().number
-
-    fd = property(fileno)
-
-    @property
-    def info(self):
-        """A fresh MapInfo."""
-        owner = self._live()  # held: its number must not become another's meanwhile
         try:
-            return MapInfo(owner.number, self._about)
+            return cls._opened(owner, about, key, value, strict, token)
         finally:
             del owner
 
-    # -- the element commands
 
-    def lookup(self, key, flags=0):
-        """Return the value stored under key: a new value_type, a Python number for scalars, a list of per-CPU values.
-
-        key is an instance of key_type, an int for integer keys, or exactly key_size bytes; for the storages of sockets,
-        tasks, inodes and cgroups a descriptor, or an object with fileno().  flags are BPF_F_LOCK (5.1), or BPF_F_CPU |
-        cpu << 32 for that CPU's value alone (7.0).  raises KeyNotFound, LayoutError, NotSupported, SyscallError.
-        BPF_MAP_LOOKUP_ELEM, 3.18
-        """
-        if flags != 0:
-            return self._finished(self._found(key, self._find(key, flags)))
-        # lookup and lookup_into are _element written out: a call less is a tenth of their time.
-        if type(key) is not int or not self._key_min <= key <= self._key_max:
-            key = self._key_in(key)
-        out = (self._new_out or self._prove_out(key))()
-        calls = self._calls
-        try:
-            call = calls.pop()
-        except IndexError:
-            call = self._new_call()
-        cell = call.cell
-        if cell is None:
-            call.key.value = addressof(key)
-        else:
-            cell.value = key
-        call.value.value = addressof(out)
-        while _syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, call.ref, _ELEM_SIZE) == -1:
-            code = set_errno(0)
-            if code:
-                del calls, call  # a traceback that is kept must not keep the descriptor open
-                raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
-        calls.append(call)
-        return out if self._finish is None else self._finish(out)
-
-    __getitem__ = lookup
-
-    def lookup_into(self, key, out, flags=0):
-        """Write the value under key into out; return False if there is none, leaving out as it is.
-
-        out is a value_type, for per-CPU maps a percpu_type(), or any writable buffer of exactly that many bytes, which
-        must not be moved (ctypes.resize) during the call.  Else as lookup.
-        """
-        if flags != 0:
-            flags = _flag_bits(flags)  # before out is looked at: __index__ could move it
-            key = self._key_in(key)
-            out_type = self._flagged_type(flags) or self._proved_type(key)
-            return (
-                out_type is not None
-                and self._find(key, flags, self._buffer(out, out_type)) is not None
-            )
-        if type(key) is not int or not self._key_min <= key <= self._key_max:
-            key = self._key_in(key)
-        if type(out) is not self._out_type or sizeof(out) < self._out_size:
-            out_type = self._proved_type(key)
-            if out_type is None:
-                return False
-            out = self._buffer(out, out_type)
-        calls = self._calls
-        try:
-            call = calls.pop()
-        except IndexError:
-            call = self._new_call()
-        cell = call.cell
-        if cell is None:
-            call.key.value = addressof(key)
-        else:
-            cell.value = key
-        call.value.value = addressof(out)
-        while _syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, call.ref, _ELEM_SIZE) == -1:
-            code = set_errno(0)
-            if code == errno.ENOENT:
-                return False
-            if code:
-                del calls, call
-                raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
-        calls.append(call)
-        return True
-
-    def _element(self, cmd, key, value, flags=0):
-        """Run an element command; return 0 or an errno.
-
-        key is an int within bounds for int key types, else a ctypes object of key_size bytes, or None for NULL; value a
-        ctypes object as large as the kernel takes it to be, or None; flags are as _flag_bits returns them.
-        """
-        calls = self._calls
-        try:
-            call = self._new_call(flags) if flags or key is None else calls.pop()
-        except IndexError:
-            call = self._new_call()
-        if type(key) is int:
-            call.cell.value = key
-        else:
-            call.key.value = 0 if key is None else addressof(key)
-        call.value.value = 0 if value is None else addressof(value)
-        code = 0
-        while not code and _syscall(_nr_bpf, cmd, call.ref, _ELEM_SIZE) == -1:
-            code = set_errno(0)
-        if not flags and key is not None:
-            calls.append(call)
-        return code
-
-    def _new_call(self, flags=0):
-        return _Call(self._live(), self.key_type, flags)
-
-    def _find(self, key, flags=0, out=None, cmd=BPF_MAP_LOOKUP_ELEM):
-        """Return what LOOKUP or LOOKUP_AND_DELETE writes for key, None if there is no such key."""
-        flags = _flag_bits(flags)
-        key = self._key_in(key, cmd)
-        if out is None:
-            one = self._flagged_type(flags)
-            new = _maker(one) if one else self._new_out or self._proved_type(key)
-            if new is None:
-                return None
-            out = new()
-        code = self._element(cmd, key, out, flags)
-        if code not in (0, errno.ENOENT):
-            raise self._error(cmd, code, key)
-        return None if code else out
-
-    def _found(self, key, out, cmd=BPF_MAP_LOOKUP_ELEM):
-        if out is None:
-            raise self._error(cmd, errno.ENOENT, self._key_in(key))
-        return out
-
-    def _finished(self, out):
-        """Return what LOOKUP wrote in the form that callers get."""
-        finish = self._finish if type(out) is self._out_type else self._finish_one
-        return finish(out) if finish else out
-
-    def _flagged_type(self, flags):
-        """Return the type of the one value that flags select of a per-CPU map, None if they select none."""
-        return (
-            self._raw_value_type
-            if self._is_percpu and flags & (BPF_F_CPU | BPF_F_ALL_CPUS)
-            else None
-        )
-
-    def _error(self, cmd, code, key=None):
-        owner = self._fd
-        if isinstance(key, _CDATA):
-            key = self._key_out(key)
-        detail = (
-            "no such key: %s" % _shown(key) if code == errno.ENOENT and key is not None else None
-        )
-        error = _error(code, cmd, self._about, self.type, owner and owner.number, detail)
-        if isinstance(error, KeyNotFound):
-            error.key = key
-        return error
-
-    def _no(self, cmd, what):
-        """Return the error for what this type of map does not have."""
-        return _error(ENOTSUPP, cmd, self._about, self.type, detail="this map has no %s" % what)
-
-    def _keyed(self, cmd):
-        """Raise ValueError if the map is closed, NotSupported if it has no keys."""
-        self._live()
-        if self.key_type is None:
-            use = (
-                "asked for with in"
-                if self.type == BPF_MAP_TYPE_BLOOM_FILTER
-                else "peeked at and popped"
-            )
-            raise self._no(
-                cmd, "keys; values are pushed, " + use if self.value_size else "keys and values"
-            )
-
-    def _key_in(self, key, cmd=BPF_MAP_LOOKUP_ELEM):
-        """Return key as an int within bounds (int key types) or a ctypes object of key_size bytes."""
-        self._keyed(cmd)
-        if self.type in _FD_KEY_TYPES and hasattr(key, "fileno"):
-            key = key.fileno()
-        obj = _to_ctype(self.key_type, self.key_size, key, "key of " + self._about)
-        return _get_value(obj) if self._key_min <= self._key_max else obj
-
-    def _key_out(self, obj):
-        """Return a key that the kernel wrote in the form that callers get."""
-        return (
-            bytes(obj)
-            if self.key_type is bytes
-            else _get_value(obj)
-            if _is_scalar(self.key_type)
-            else obj
-        )
-
-    def _value_in(self, key, value, flags=0):
-        """Return value as a ctypes object that UPDATE may read; key is where it goes."""
-        what = "value of " + self._about
-        if self.type in _FD_VALUE_TYPES and hasattr(value, "fileno"):
-            value = value.fileno()
-        if not self._is_percpu or self._flagged_type(flags):
-            return _to_ctype(self.value_type, self.value_size, value, what)
-        try:
-            room = (self._new_out or self._prove_out(key))()
-            cpus = len(room)
-        except (
-            SyscallError
-        ):  # nothing to count the CPUs by: believe /sys, but have room for any number
-            room, cpus = self._slots(_MAX_CPUS)(), len(_sysfs_cpus())
-        stride = sizeof(room._type_)
-        if cpus and (
-            type(value) is self._percpu_types.get(cpus)
-            or isinstance(value, (bytes, bytearray, memoryview))
-        ):
-            raw = memoryview(value).tobytes()  # a copy: nobody can resize what is measured here
-            if len(raw) == cpus * stride:
-                ctypes.memmove(room, raw, len(raw))
-                return room
-        listed = isinstance(value, (list, tuple))
-        values = (
-            tuple(value) if listed else (value,) * len(room)
-        )  # ours: an __index__ could append to a list
-        if listed and (len(values) != cpus or not cpus):
-            raise LayoutError(
-                "%s takes one value, or one for each of %s possible CPUs, not %d"
-                % (what, cpus or "the unknown number of", len(values))
-            )
-        for index, one in enumerate(values):
-            obj = _to_ctype(self.value_type, self.value_size, one, what)
-            ctypes.memmove(addressof(room) + index * stride, addressof(obj), self.value_size)
-        return room
-
-    def _buffer(self, out, out_type):
-        """Return a ctypes object over the caller's writable memory, which must have out_type's size."""
-        size = sizeof(out_type)
-        try:
-            foreign = (
-                isinstance(out, _CDATA)
-                and type(out) is not out_type
-                and self.value_type is not bytes
-                and not (isinstance(out, ctypes.Array) and sizeof(out._type_) == 1)
-            )
-            view = memoryview(out).cast("B")
-            if foreign or view.nbytes != size:
-                raise TypeError("%s of %d bytes" % (type(out).__name__, view.nbytes))
-            return (u8 * size).from_buffer(view)
-        except (TypeError, ValueError) as failure:  # no buffer, read-only, not contiguous
-            raise LayoutError(
-                "out must be %s or a writable buffer of %d bytes: %s"
-                % (type_name(out_type), size, failure)
-            ) from None
-
-    # -- per-CPU values
-
-    def percpu_type(self):
-        """Return the ctypes array type of one per-CPU value: a slot, with field value, per possible CPU."""
-        if not self._is_percpu:
-            raise self._no(BPF_MAP_LOOKUP_ELEM, "value per CPU")
-        return self._out_type or self._slots(len(possible_cpus()))
-
-    def _slots(self, count):
-        """Return the array type of count slots of percpu_stride bytes."""
-        if count not in self._percpu_types:
-            padding = percpu_stride(self.value_size) - self.value_size
-            slot = type(
-                "slot",
-                (ctypes.Structure,),
-                {
-                    "_fields_": [("value", self._raw_value_type), ("_pad", u8 * padding)][
-                        : 2 if padding else 1
-                    ]
-                },
-            )
-            self._percpu_types.setdefault(count, slot * count)
-        return self._percpu_types[count]
-
-    def _prove_out(self, key):
-        """Return the array type that a per-CPU value fits, having proved the number of its slots."""
-        if _proven_cpus is None:
-            try:
-                count = _count_cpus_by_lru()
-            except SyscallError:
-                count = self._count_cpus_by_lookup(key)
-            _prove_cpus(count)
-        out_type = self._slots(len(_proven_cpus))
-        self._out_size = sizeof(out_type)
-        self._out_type = self._new_out = out_type
-        return out_type
-
-    def _proved_type(self, key):
-        """Return what LOOKUP writes into, None if only a lookup of key could tell and there is no such key."""
-        try:
-            return self._out_type or self._prove_out(key)
-        except KeyNotFound:
-            return None
-
-    def _count_cpus_by_lookup(self, key):
-        """Look key up into a buffer that no machine outgrows; return how many slots the kernel wrote.
-
-        For who may not create a map.  raises KeyNotFound where key is absent: nothing is proved then
-        """
-        import mmap
-
-        stride = percpu_stride(self.value_size)
-        with mmap.mmap(-1, stride * _MAX_CPUS, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-            mark = os.urandom(8)  # no value looks like it
-            for offset in range(0, len(memory), stride):
-                memory[offset : offset + 8] = mark
-            room = u8.from_buffer(memory)
-            try:
-                code = self._element(BPF_MAP_LOOKUP_ELEM, key, room)
-            finally:
-                del room  # or the memory could not be unmapped
-            if code:
-                raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
-            count = 0
-            while count < _MAX_CPUS and memory[count * stride : count * stride + 8] != mark:
-                count += 1
-            return count
-
-    def _percpu_values(self, slots):
-        """Return the list of the values in a per-CPU value."""
-        copy, raw, stride = self._copy_value, bytes(slots), sizeof(slots._type_)
-        values = [copy(raw, offset) for offset in range(0, len(raw), stride)]
-        return [self._finish_one(value) for value in values] if self._finish_one else values
-
-    # -- the mapping
-
-    def __contains__(self, key):
-        """Whether the map has the key, a bloom filter the value: a lookup.  NotSupported for queues and stacks"""
-        if self.type != BPF_MAP_TYPE_BLOOM_FILTER:
-            return self._find(key) is not None
-        code = self._element(BPF_MAP_LOOKUP_ELEM, None, self._value_in(None, key))
-        if code not in (0, errno.ENOENT):
-            raise self._error(BPF_MAP_LOOKUP_ELEM, code)
-        return code == 0
-
-    def get(self, key, default=None, flags=0):
-        """Return the value under key, or default if there is none; else as lookup."""
-        out = self._find(key, flags)
-        return default if out is None else self._finished(out)
-
-    def lookup_bytes(self, key, flags=0):
-        """Return the value under key as bytes; of a per-CPU map every CPU's slot of 8 * n bytes.  Else as lookup."""
-        return _raw(self._found(key, self._find(key, flags)))
-
-    def lookup_and_delete(self, key, flags=0):
-        """Remove key and return its value, in one step; else as lookup.
-
-        BPF_MAP_LOOKUP_AND_DELETE_ELEM, 5.14 for hashes; NotSupported where type or kernel has none
-        """
-        cmd = BPF_MAP_LOOKUP_AND_DELETE_ELEM
-        return self._finished(self._found(key, self._find(key, flags, cmd=cmd), cmd))
-
-    def update(self, key, value, flags=BPF_ANY):
-        """Store value under key: an instance of value_type, a number for scalars, or exactly value_size bytes.
-
-        Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold maps, programs, sockets
-        or cgroups a Map, a descriptor, or an object with fileno().  flags: BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK;
-        BPF_F_CPU | cpu << 32 to store one CPU's value, BPF_F_ALL_CPUS one for all (7.0).  raises KeyExists,
-        KeyNotFound, MapFull, KeyOutOfRange, LayoutError, PermissionDenied.  BPF_MAP_UPDATE_ELEM, 3.18
-        """
-        flags = _flag_bits(flags)
-        key = self._key_in(key, BPF_MAP_UPDATE_ELEM)
-        value = self._value_in(key, value, flags)
-        code = self._element(BPF_MAP_UPDATE_ELEM, key, value, flags)
-        if code:
-            raise self._error(BPF_MAP_UPDATE_ELEM, code, key)
-
-    def __setitem__(self, key, value):
-        self.update(key, value)
-
-    def delete(self, key):
-        """Remove key.  raises KeyNotFound, NotSupported (arrays), PermissionDenied.  BPF_MAP_DELETE_ELEM, 3.18"""
-        key = self._key_in(key, BPF_MAP_DELETE_ELEM)
-        code = self._element(BPF_MAP_DELETE_ELEM, key, None)
-        if code:
-            raise self._error(BPF_MAP_DELETE_ELEM, code, key)
-
-    __delitem__ = delete
-
-    def next_key(self, key=None):
-        """Return the key after key, the first one if key is None (4.12); None after the last.
-
-        A hash that no longer has key starts over at its first one; an index is next whether it is set or not.
-        raises NotSupported (queues, storages, ring buffers), SyscallError.  BPF_MAP_GET_NEXT_KEY, 3.18
-        """
-        following = self._next(None if key is None else self._key_in(key, BPF_MAP_GET_NEXT_KEY))
-        return None if following is None else self._key_out(following)
-
-    def _next(self, key):
-        """Return the ctypes object of the key after key, None at the end."""
-        self._keyed(BPF_MAP_GET_NEXT_KEY)
-        following = self._new_key()
-        code = self._element(BPF_MAP_GET_NEXT_KEY, key, following)
-        if code == errno.ENOENT:
-            return None
-        if code:
-            raise self._error(BPF_MAP_GET_NEXT_KEY, code)
-        return following
-
-    # -- queues, stacks, bloom filters: values without keys
-
-    def push(self, value, flags=0):
-        """Add value to a queue, a stack (4.20) or a bloom filter (5.16); BPF_EXIST drops the oldest of a full one.
-
-        raises MapFull, LayoutError, NotSupported, PermissionDenied, SyscallError.  BPF_MAP_UPDATE_ELEM
-        """
-        self._keyless(BPF_MAP_UPDATE_ELEM, value, _flag_bits(flags))
-
-    def peek(self):
-        """Return the value that pop would; KeyNotFound if there is none.  BPF_MAP_LOOKUP_ELEM, 4.20"""
-        return self._keyless(BPF_MAP_LOOKUP_ELEM)
-
-    def pop(self):
-        """Remove and return the oldest value of a queue, the newest of a stack; KeyNotFound if there is none.  4.20"""
-        return self._keyless(BPF_MAP_LOOKUP_AND_DELETE_ELEM)
-
-    def _keyless(self, cmd, *given):
-        """Run an element command without a key, with (value, flags) if they are given."""
-        pushing = cmd == BPF_MAP_UPDATE_ELEM
-        # LOOKUP in a bloom filter reads the buffer: there is nothing to peek at.
-        if self.key_type is not None or not pushing and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
-            raise self._no(
-                cmd,
-                "values to read"
-                if self.key_type is None
-                else "queue: its values have keys (push, peek and pop are for queues and stacks)",
-            )
-        obj = self._value_in(None, given[0]) if pushing and self.value_size else self._new_out()
-        code = self._element(cmd, None, obj, given[1] if given else 0)
-        if code:
-            error = self._error(cmd, code)
-            if code == errno.ENOENT:
-                error.args = (
-                    code,
-                    "%s on %s: the map is empty (ENOENT)" % (error.cmd, self._about),
-                )
-            raise error
-        return None if pushing else self._finished(obj)
-
-    # -- scans
-
-    @property
-    def exact_scan(self):
-        """Whether a scan yields every entry that is in the map from start to end exactly once, come what may.
-
-        True over the batch commands of hashes (5.6) and for arrays.  False where a walk is all there is (LPM tries,
-        RHASH, DEVMAP_HASH, SOCKHASH, hashes before 5.6): an update moves an entry in its bucket, and a walk may
-        miss it meanwhile.  raises ValueError, SyscallError
-        """
-        return self.type in _INDEX_TYPES or self._batches()
-
-    def _batches(self):
-        """Whether the kernel has LOOKUP_BATCH for this type: asked once, with a batch of none."""
-        if self._has_batch is None:
-            owner, attr = self._live(), bpf_attr()
-            attr.batch.map_fd = owner.number
-            code = 0
-            while (
-                not code
-                and self.type in _BATCH_TYPES
-                and _syscall(
-                    _nr_bpf, BPF_MAP_LOOKUP_BATCH, byref(attr), _ATTR_SIZES[BPF_MAP_LOOKUP_BATCH]
-                )
-                == -1
-            ):
-                code = set_errno(0)
-            del owner
-            if code not in (0, errno.EINVAL, ENOTSUPP):
-                raise self._error(BPF_MAP_LOOKUP_BATCH, code)
-            self._has_batch = self.type in _BATCH_TYPES and code == 0
-        return self._has_batch
-
-    def keys(self):
-        """Return an iterator over the keys of the entries that are there; see items."""
-        return (key for key, _ in self._scan(False))
-
-    __iter__ = keys
-
-    def values(self):
-        """Return an iterator over the values; see items."""
-        return (value for _, value in self._scan(True))
-
-    def items(self):
-        """Return an iterator over (key, value) of every entry, each new objects.
-
-        Where exact_scan is True, what is in the map from start to end comes exactly once; elsewhere nothing comes
-        twice, but an entry that others update meanwhile may be missed.  The current key may be deleted.  raises
-        IterationAborted if that cannot be kept, NotSupported (queues, storages ...).  BPF_MAP_LOOKUP_BATCH, 5.6
-        """
-        return self._scan(True)
-
-    def _scan(self, with_values):
-        self._keyed(BPF_MAP_GET_NEXT_KEY)
-        if not self._batches():
-            return ((self._key_out(key), self._finished(out)) for key, out in self._walk())
-        return self._scan_batches(with_values)
-
-    def _scan_batches(self, with_values):
-        parts = _Batches(self, BPF_MAP_LOOKUP_BATCH, None)
-        parts._owner = None  # a generator lets in one thread at a time, whichever
-        for keys, values in parts:
-            values = self._each(values, self.value_type) if with_values else [None] * len(keys)
-            for entry in zip(self._each(keys, self.key_type), values):
-                yield entry
-
-    def _each(self, array, ctype):
-        """Return the list of what callers get for the elements of an array that is about to be reused."""
-        step, raw = sizeof(array._type_), bytes(array)
-        if array._type_ is self._out_type and self._is_percpu:
-            copy = _copier(self._out_type)
-            return [self._percpu_values(copy(raw, offset)) for offset in range(0, len(raw), step)]
-        if ctype is bytes:
-            return [raw[offset : offset + step] for offset in range(0, len(raw), step)]
-        if _is_plain(ctype) and ctype._type_ != "c":
-            return array[:]
-        copy = _copier(ctype)
-        objects = [copy(raw, offset) for offset in range(0, len(raw), step)]
-        return [_get_value(obj) for obj in objects] if _is_scalar(ctype) else objects
-
-    def _walk(self):
-        """Yield (key, out) as ctypes objects of every entry, each once."""
-        copy = _copier(self._raw_key_type)
-        if self.type in _INDEX_TYPES:  # what is there stays where it is: count
-            for index in range(self.max_entries):
-                key = copy(index.to_bytes(self.key_size, sys.byteorder))
-                out = self._find(_raw(key))
-                if out is not None:
-                    yield key, out
-            return
-        # A cursor that others delete sends the kernel back to its first key, or (cgroup storages) to the end.
-        seen, steps, news = set(), 0, 0
-        cursor = self._next(None)
-        while cursor is not None:
-            steps += 1
-            if steps > 20 * (self.max_entries or len(seen)) + 1000:
-                raise IterationAborted(
-                    "%s: deletions keep sending the scan back to its start" % self._about
-                )
-            raw = _raw(cursor)
-            following = self._next(self._key_in(raw))  # before the current key may be deleted
-            out = None
-            if raw not in seen:
-                seen.add(raw)
-                out = self._find(raw)
-            if out is not None:
-                news += 1
-                yield cursor, out
-            elif following is None and news and self._find(raw) is None:
-                news, following = (
-                    0,
-                    self._next(None),
-                )  # vanished just then: once more, until nothing new comes
-            cursor = following
-
-    def lookup_batch(self, size=None):
-        """Return an iterator over (keys, values): ctypes arrays of at most size entries each (left out: about a MiB).
-
-        The kernel fills them, and they are valid until the next step: memoryview(values), struct.iter_unpack and
-        numpy.frombuffer take them as they are; per-CPU values are arrays of percpu_type().  Exact where exact_scan is
-        True.  raises IterationAborted, NotSupported, SyscallError.  BPF_MAP_LOOKUP_BATCH, 5.6; else entry by entry
-        """
-        self._keyed(BPF_MAP_LOOKUP_BATCH)
-        if self._batches():
-            return _Batches(self, BPF_MAP_LOOKUP_BATCH, size)
-        return self._walked_batches(size)
-
-    def lookup_and_delete_batch(self, size=None):
-        """Return an iterator like lookup_batch's that removes the entries it hands out.
-
-        Nothing is lost: what the kernel has removed comes with the next step, if the one that did it ended in an error
-        or KeyboardInterrupt; .last is the part that was handed out last.  raises NotSupported (arrays, LPM tries;
-        queues: use pop), PermissionDenied, SyscallError.  BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
-        """
-        self._keyed(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
-        return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size)
-
-    def _walked_batches(self, size):
-        entries, room = self._walk(), self._batch_room(size)
-        while True:
-            part = list(islice(entries, room))
-            if not part:
-                return
-            yield tuple(_array_of(type(column[0]), column) for column in zip(*part))
-
-    def _batch_room(self, size):
-        """Return how many entries a batch is to hold: size, or as many as fit into about a MiB."""
-        if size is not None:
-            return min(_integer(size, 1, (1 << 32) - 1, "size"), self.max_entries or 1 << 12)
-        cpus = (
-            len(_proven_cpus or range(64)) if self._is_percpu else 1
-        )  # no more than a guess at the memory
-        entry = self.key_size + cpus * percpu_stride(self.value_size)
-        return max(1, min(self.max_entries or 1 << 12, 1 << 16, (1 << 20) // entry))
-
-    def update_batch(self, keys, values, flags=0):
-        """Store values under keys, in one call where the kernel can (5.6); return how many, which is all of them.
-
-        Each is an array of the type, a buffer of whole elements, or a sequence of what update takes; flags that the
-        batch command does not know (BPF_NOEXIST) make it go entry by entry.  raises as update, .count: stored before
-        """
-        flags = _flag_bits(flags)
-        keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
-        if self._is_percpu and not self._flagged_type(flags) and len(keys):
-            self._prove_some(bytes(keys)[: self.key_size])
-        value_type = self._flagged_type(flags) or self._out_type or self._raw_value_type
-        values = self._batch_in(
-            value_type, values, lambda value: self._value_in(None, value, flags), "values"
-        )
-        if len(keys) != len(values):
-            raise LayoutError("%d keys and %d values do not go together" % (len(keys), len(values)))
-        return self._write_batch(BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM, keys, values, flags)
-
-    def delete_batch(self, keys):
-        """Remove keys, in one call where the kernel can (5.6); return how many, which is all of them.
-
-        raises as delete, KeyNotFound at the first that is absent (.count says how many were removed before)
-        """
-        keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
-        return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, keys, None, 0)
-
-    def _batch_in(self, ctype, given, convert, what):
-        """Return a new array of ctype with the elements given: one that nobody else can resize or redefine."""
-        self._keyed(BPF_MAP_UPDATE_BATCH)
-        try:
-            if (
-                isinstance(given, (str, _CDATA))
-                and getattr(type(given), "_type_", None) is not ctype
-            ):
-                raise TypeError("not " + type(given).__name__)
-            if not isinstance(given, (list, tuple)):
-                try:
-                    raw = memoryview(given).tobytes()
-                except TypeError:  # no buffer
-                    given = list(given)
-                else:
-                    if len(raw) % sizeof(ctype):
-                        raise ValueError(
-                            "%d bytes are not a multiple of %d" % (len(raw), sizeof(ctype))
-                        )
-                    return _copier(ctype * (len(raw) // sizeof(ctype)))(raw)
-        except (TypeError, ValueError) as failure:
-            raise LayoutError(
-                "%s must be an array of %s, a buffer of whole ones or a sequence: %s"
-                % (what, type_name(ctype), failure)
-            ) from None
-        return _array_of(ctype, [convert(one) for one in given])
-
-    def _prove_some(self, key):
-        """Have the possible CPUs counted, by key (bytes) or any key there is, before per-CPU values move in bulk."""
-        if self._proved_type(self._key_in(key)) is None:
-            first = self._next(None)
-            if first is None or self._proved_type(self._key_in(_raw(first))) is None:
-                raise self._no(
-                    BPF_MAP_LOOKUP_BATCH, "entry by which the possible CPUs could be counted"
-                )
-
-    def _write_batch(self, batch_cmd, cmd, keys, values, flags):
-        """Run UPDATE_BATCH or DELETE_BATCH on arrays; where there is no batch, cmd on each."""
-        owner, attr, total = self._live(), bpf_attr(), sizeof(keys) // self.key_size
-        batch = attr.batch
-        batch.map_fd, batch.count, batch.elem_flags = owner.number, total, flags
-        batch.keys, batch.values = addressof(keys), 0 if values is None else addressof(values)
-        if not total or _syscall(_nr_bpf, batch_cmd, byref(attr), _ATTR_SIZES[batch_cmd]) != -1:
-            return total
-        code = set_errno(0)  # 0: a signal handler took it; what is left tells it once more
-        del owner
-        done = batch.count if batch.count < total else 0  # as it was: refused as a whole
-        raw, step = bytes(keys), self.key_size
-        key_at = lambda index: self._key_in(raw[index * step : (index + 1) * step])
-        if code in (ENOTSUPP, errno.EINVAL) and not done or not code:
-            batch_cmd = cmd
-            first = done
-            for done in range(first, total):
-                value = (
-                    None if values is None else u8.from_buffer(values, done * sizeof(values._type_))
-                )
-                code = self._element(cmd, key_at(done), value, flags)
-                if code:
-                    break
-            else:
-                return total
-        error = self._error(batch_cmd, code, key_at(done))
-        error.count = done
-        raise error
-
-    # -- the map as a whole
-
-    def freeze(self):
-        """Forbid user space to change the map, for good and through every descriptor; programs still may.
-
-        raises PermissionDenied (frozen already, read-only), Busy (mapped writable; before 6.5 also frozen already),
-        NotSupported.  BPF_MAP_FREEZE, 5.2
-        """
-        owner, attr = self._live(), bpf_attr()
-        attr.elem.map_fd = owner.number
-        while _syscall(_nr_bpf, BPF_MAP_FREEZE, byref(attr), _ATTR_SIZES[BPF_MAP_FREEZE]) == -1:
-            code = set_errno(0)
-            if code:
-                del owner
-                raise self._error(BPF_MAP_FREEZE, code)
-
-    def pin(self, path):
-        """Give the map a name in a bpffs, which keeps it alive.
-
-        raises PinExists, PermissionDenied (no bpffs, a dot in the name), SyscallError.  BPF_OBJ_PIN, 4.4
-        """
-        owner = self._live()
-        try:
-            _obj_cmd(BPF_OBJ_PIN, path, bpf_fd=owner.number)
-        finally:
-            del owner
-
-    def unpin(self, path):
-        """Remove a pin of this map; BPFError for what is another map's, MapNotFound, OSError."""
-        self._live()
-        with Map.from_pin(path) as pinned:
-            if pinned.id != self.id:
-                raise BPFError(
-                    "%s is a pin of %s, not of %s" % (os.fsdecode(path), pinned._about, self._about)
-                )
-        os.unlink(path)
-
-    def mmap(self, writable=False):
-        """Map the map's memory: a MemoryMap, whose reads make no system call.  Indices are 0..max_entries-1.
-
-        For arrays created with BPF_F_MMAPABLE (5.5; the .data, .bss and .rodata of programs are), ring buffers, arenas.
-        Even reading takes mode="rw": the kernel maps no read-only descriptor.  raises NotSupported, PermissionDenied
-        (descriptor, frozen, BPF_F_RDONLY_PROG), SyscallError
-        """
-        import fcntl
-        import mmap
-
-        owner = self._live()
-        try:
-            if self.type == BPF_MAP_TYPE_ARRAY and self.flags & BPF_F_MMAPABLE:
-                length = percpu_stride(self.value_size) * self.max_entries
-            elif self.type in _VALUELESS_TYPES:
-                ring = 2 * mmap.PAGESIZE + 2 * self.max_entries
-                length = (
-                    self.max_entries * mmap.PAGESIZE if self.type == BPF_MAP_TYPE_ARENA else ring
-                )
-            else:
-                raise _error(
-                    ENOTSUPP,
-                    "mmap",
-                    self._about,
-                    detail="not an array created with BPF_F_MMAPABLE, a ring buffer or an arena",
-                )
-            if fcntl.fcntl(owner.number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
-                raise _error(errno.EACCES, "mmap", self._about, self.type, owner.number)
-            try:
-                memory = mmap.mmap(
-                    owner.number,
-                    length,
-                    mmap.MAP_SHARED,
-                    mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0),
-                )
-            except OSError as failure:
-                raise _error(failure.errno, "mmap", self._about, self.type, owner.number) from None
-        finally:
-            del owner
-        return MemoryMap(self, memory, writable)
+_ENTRY_PER_CPU_TYPES = frozenset((BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_CPUMAP))
+_NUMBER_KEY_TYPES = _INDEX_TYPES | _FD_KEY_TYPES | {BPF_MAP_TYPE_HASH_OF_MAPS}
+
+
+def _set_create(create, settings, name):
+    """Set the fields of a bpf_attr_map_create; return how many bytes of it must be passed."""
+    size, types = _ATTR_SIZES[BPF_MAP_CREATE], dict(create._fields_)
+    for field in settings:  # ctypes would cut a number that is too large
+        low, high = _int_range(types[field])
+        number = _integer(settings[field], low, high, field)
+        setattr(create, field, number)
+        if number:
+            size = max(size, _size_up_to("map_create", field))
+    if name:
+        raw = name.encode("latin-1")
+        if len(raw) > 15 or b"\0" in raw:
+            raise ValueError("a map's name has at most 15 characters, no NUL among them: %r" % name)
+        create.map_name = raw
+        size = max(size, _size_up_to("map_create", "map_name"))
+    return size
+
+
+def _creation_log(attr, size):
+    """Return what the kernel says of a map that it refused to create, "" where it has no words (before 7.2)."""
+    log = ctypes.create_string_buffer(4096)
+    common = bpf_common_attr(log_buf=addressof(log), log_size=sizeof(log), log_level=1)
+    words = BPF_MAP_CREATE | BPF_COMMON_ATTRS, byref(attr), size, byref(common), sizeof(common)
+    _Fd(_ask_for_log, *words)  # what is created after all is closed at once
+    return log.value.decode("latin-1").strip()
+
+
+def _ask_for_log(*words, kept):
+    _syscall_into(kept, _nr_bpf, *words)
 
 
 def _array_of(ctype, objects):
@@ -6577,15 +6851,18 @@ class _Batches:
     is all ones before; keys, of which no two are alike), and what it removed is handed out by the next step.
     """
 
-    def __init__(self, m, cmd, size):
+    def __init__(self, m, cmd, size, flags=0):
         self._map, self._cmd, self._room = m, cmd, m._batch_room(size)
         self._attr, self._out_batch = bpf_attr(), (u8 * max(4, m.key_size))()
-        self._arrays = self._cursor = (
-            None  # (keys, values) of one length; bytes, or None: from the start
-        )
+        self._attr.batch.elem_flags = flags
+        self._one_type = m._flagged_type(flags)  # of the one CPU that flags select
+        self._arrays = None  # (keys, values) of one length
+        self._cursor = None  # bytes, or None: from the start
         self._part = self.last = None  # the same: it has been handed out
         self._under_way = False  # a call was begun whose outcome has not been taken
         self._end, self._idle, self._owner = None, 0, {}
+        # RHASH: its cursor is a key, and may be gone: drain from the start
+        self._restarts = m.type == BPF_MAP_TYPE_RHASH
 
     def __iter__(self):
         return self
@@ -6607,42 +6884,54 @@ class _Batches:
 
     def _step(self):
         """Make a call, or take the outcome of one that an exception cut short; taken twice, it is the same."""
-        m, batch, code = self._map, self._attr.batch, None
-        restarts = (
-            m.type == BPF_MAP_TYPE_RHASH
-        )  # its cursor is a key, and may be gone: drain from the start
+        code = None
         if not self._under_way:
-            if m._is_percpu and m._out_type is None:
-                first = m._next(None)
-                if first is None:
-                    self._end = StopIteration
-                    return
-                m._prove_some(_raw(first))
-            keys = self._arrays and self._arrays[0]
-            if (
-                self._cmd != BPF_MAP_LOOKUP_BATCH
-                or not keys
-                or sizeof(keys) != self._room * m.key_size
-            ):
-                self._arrays = (m._raw_key_type * self._room)(), (m._out_type * self._room)()
-            keys, values = self._arrays  # the room is theirs: no other count goes with them
-            ctypes.memset(self._out_batch, 0xFF, sizeof(self._out_batch))
-            in_batch = ctypes.create_string_buffer(self._cursor or b"")
-            owner = m._live()
-            batch.in_batch = addressof(in_batch) if self._cursor else 0
-            batch.out_batch = addressof(self._out_batch)
-            batch.keys, batch.values = addressof(keys), addressof(values)
-            batch.map_fd, batch.count = owner.number, sizeof(keys) // m.key_size
-            self._under_way = True
-            code = 0
-            if _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd]) == -1:
-                code = set_errno(0) or None
-            del owner
+            if not self._prepare():
+                self._end = StopIteration
+                return
+            code = self._call()
+        self._take_outcome(code)
+        self._under_way = False
+
+    def _prepare(self):
+        """Have arrays for the next call; False if the map has no entry by which to count the possible CPUs."""
+        m = self._map
+        if m._is_percpu and m._out_type is None and self._one_type is None:
+            first = m._next(None)
+            if first is None:
+                return False
+            m._prove_some(_raw(first))
+        keys = self._arrays and self._arrays[0]
+        fits = keys and sizeof(keys) == self._room * m.key_size
+        if self._cmd != BPF_MAP_LOOKUP_BATCH or not fits:
+            value_type = self._one_type or m._out_type
+            self._arrays = (m._raw_key_type * self._room)(), (value_type * self._room)()
+        return True
+
+    def _call(self):
+        """Make a call; return 0 or errno."""
+        m, batch = self._map, self._attr.batch
+        keys, values = self._arrays  # the room is theirs: no other count goes with them
+        ctypes.memset(self._out_batch, 0xFF, sizeof(self._out_batch))
+        in_batch = ctypes.create_string_buffer(self._cursor or b"")
+        owner = m._live()
+        batch.in_batch = addressof(in_batch) if self._cursor else 0
+        batch.out_batch = addressof(self._out_batch)
+        batch.keys, batch.values = addressof(keys), addressof(values)
+        batch.map_fd, batch.count = owner.number, sizeof(keys) // m.key_size
+        self._under_way = True
+        code = _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd])
+        del owner
+        return code
+
+    def _take_outcome(self, code):
+        """Take in what a call did; code None: an exception came before it could be told."""
         keys, values = self._arrays
-        room, step = sizeof(keys) // m.key_size, m.key_size
-        count, cursor = batch.count, bytes(self._out_batch)
+        step = self._map.key_size
+        room, count = sizeof(keys) // step, self._attr.batch.count
+        cursor = bytes(self._out_batch)
         moved = cursor.strip(b"\xff") != b""
-        filled = restarts and room > 1 and bytes(keys)[:step] != bytes(keys)[-step:]
+        filled = self._restarts and room > 1 and bytes(keys)[:step] != bytes(keys)[-step:]
         if not (code == 0 or moved or count != room or filled):
             count = 0  # it did not run
         if count:
@@ -6651,7 +6940,16 @@ class _Batches:
                 (values._type_ * count).from_buffer(values),
             )
         self._idle = 0 if count else self._idle + 1
-        if code == errno.ENOENT and not (restarts and count):
+        self._go_on(code, count, room)
+        if moved and not self._end:
+            self._cursor = cursor
+        if self._restarts:
+            self._cursor = None
+
+    def _go_on(self, code, count, room):
+        """Decide how the scan goes on, or ends, after a call that brought count entries."""
+        m = self._map
+        if code == errno.ENOENT and not (self._restarts and count):
             self._end = StopIteration
         elif code == errno.ENOSPC and not count:  # one bucket holds more
             if room >= m.max_entries:
@@ -6659,15 +6957,10 @@ class _Batches:
                     "%s: a bucket of more than all %d entries" % (m._about, room)
                 )
             self._room = min(2 * room, m.max_entries)
-        elif code in (0, None, errno.ENOENT, errno.EINTR, errno.EAGAIN):
-            self._cursor = None if restarts else cursor if moved else self._cursor
-            if self._idle > 1000:
-                self._end = IterationAborted(
-                    "%s: the kernel keeps interrupting the scan" % m._about
-                )
-        else:
+        elif code not in (0, None, errno.ENOENT, errno.EINTR, errno.EAGAIN):
             self._end = m._error(self._cmd, code)
-        self._under_way = False
+        elif self._idle > 1000:
+            self._end = IterationAborted("%s: the kernel keeps interrupting the scan" % m._about)
 
 
 class MemoryMap:
@@ -6758,21 +7051,16 @@ def lpm_key(text):
 
 
 def _flag_bits(flags):
-    return (
-        flags
-        if type(flags) is int and 0 <= flags < 1 << 64
-        else _integer(flags, 0, (1 << 64) - 1, "flags")
-    )
+    if type(flags) is int and 0 <= flags < 1 << 64:
+        return flags
+    return _integer(flags, 0, (1 << 64) - 1, "flags")
 
 
-def _shown(key):
+def _brief_key(key):
     """Return a key in few characters, for a message."""
+    is_raw = isinstance(key, (bytes, bytearray, memoryview))
     try:
-        text = (
-            bytes(key).hex()
-            if isinstance(key, (bytes, bytearray, memoryview))
-            else repr(to_python(key))
-        )
+        text = bytes(key).hex() if is_raw else repr(to_python(key))
     except LayoutError:  # the class has a _union_ without a branch for it
         text = bytes(key).hex()
     return text if len(text) <= 200 else text[:200] + "..."
@@ -6857,7 +7145,9 @@ def _size_for(what, ctype, size, map_type, word_types, void_types):
 
 def _fd_number(source):
     """Return the descriptor number of an int, an object with fileno(), or None (0)."""
-    return 0 if source is None else source.fileno() if hasattr(source, "fileno") else source
+    if source is None:
+        return 0
+    return source.fileno() if hasattr(source, "fileno") else source
 
 
 def _fd_by_id(map_id, open_flags):
@@ -6868,7 +7158,18 @@ def _fd_by_id(map_id, open_flags):
     return _Fd(_bpf, BPF_MAP_GET_FD_BY_ID, attr, "map %d" % map_id)
 
 
-def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
+def _still_there(map_ids, open_flags):
+    """Yield (id, _Fd) of the maps that can still be opened; those that are gone meanwhile are left out."""
+    for map_id in map_ids:
+        try:
+            owner = _fd_by_id(map_id, open_flags)
+        except MapNotFound:
+            continue
+        yield map_id, owner
+        del owner
+
+
+def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0, kept=None):
     """Run BPF_OBJ_PIN or BPF_OBJ_GET on a path; return its result."""
     raw = os.fsencode(path)
     if b"\0" in raw:
@@ -6880,7 +7181,8 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0):
         bpf_fd,
         file_flags,
     )
-    return _bpf(cmd, attr, os.fsdecode(path), path=os.fsdecode(path), flags=file_flags)
+    about = os.fsdecode(path)
+    return _bpf(cmd, attr, about, kept=kept, path=about, flags=file_flags)
 
 
 def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
@@ -6896,7 +7198,8 @@ def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
     which = which.strip()
     if kind not in ("id", "name", "pinned"):
         which = spec.strip()
-        kind = "pinned" if "/" in which else "id" if which.isdecimal() else "name"
+        kind = "id" if which.isdecimal() else "name"
+        kind = "pinned" if "/" in which else kind
     if kind == "id" and which.isdecimal():
         return Map.from_id(int(which), key, value, mode=mode, strict=strict)
     if kind == "pinned" and which:
@@ -6932,45 +7235,80 @@ def maps():
         finally:
             del owner  # and not kept by a traceback
 
-    for _, info in _each(BPF_MAP_GET_NEXT_ID, read):
+    for _, info in _read_ids(BPF_MAP_GET_NEXT_ID, read):
         yield info
 
 
-def pins(root="/sys/fs/bpf"):
-    """Return {map id: [path, ...]} of the maps pinned below root; what may not be read is left out."""
+def pins(root=None):
+    """Return {map id: [path, ...]} of the maps pinned below root, by default on every bpffs that is mounted.
+
+    What may not be read is left out.  raises BPFError for a root that is no directory of a bpffs, nor holds any
+    """
     found = {}
-    for directory, _, names in os.walk(root):
-        for name in names:
-            path = os.path.join(directory, name)
-            try:
-                with Map.from_pin(path) as pinned:
-                    found.setdefault(pinned.id, []).append(path)
-            except SyscallError:  # a program's pin, a link's, no pin at all, or not for us
-                continue
+    for top in _bpffs_tops(root):
+        for directory, _, names in os.walk(top):
+            for name in names:
+                path = os.path.join(directory, name)
+                try:
+                    with Map.from_pin(path) as pinned:
+                        paths = found.setdefault(pinned.id, [])
+                except SyscallError:  # a program's pin, a link's, no pin at all, or not for us
+                    continue
+                if path not in paths:
+                    paths.append(path)
     return found
 
 
-def users(map_id):
-    """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as one may see (4.13, /proc)."""
+def _bpffs_tops(root):
+    """Return the directories to look for pins below."""
+    mounts = _bpffs_mounts()
+    if root is None:
+        return mounts or ["/sys/fs/bpf"]
+    root = os.fsdecode(root)
+    if not os.path.isdir(root):
+        raise BPFError("%s is no directory" % root)
+    if not mounts or _in_bpffs(root):  # without /proc nobody can tell
+        return [root]
+    inside = os.path.realpath(root).rstrip("/") + "/"
+    below = [mount for mount in mounts if mount.startswith(inside)]
+    if not below:
+        where = ", ".join(mounts)
+        raise BPFError("%s is in no bpffs, nor is one below it; mounted are: %s" % (root, where))
+    return below
+
+
+def users(map_id, asking=()):
+    """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as one may see (4.13, /proc).
+
+    asking are descriptors of this process, or Maps, that were opened to ask: they alone make it no user of the map.
+    """
     found = {"progs": [], "pids": []}
     try:
-        for prog_id, (info, map_ids) in _each(BPF_PROG_GET_NEXT_ID, _prog_info):
+        for prog_id, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
             if map_id in map_ids:
                 found["progs"].append(("%d %s" % (prog_id, info.name.decode("latin-1"))).strip())
     except SyscallError:
         pass
-    for pid in sorted(
-        filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ()), key=int
-    ):
-        try:  # a descriptor closed meanwhile is an empty file
-            if any(
-                _colon_file("/proc/%s/fdinfo/%s" % (pid, fd)).get("map_id") == str(map_id)
-                for fd in os.listdir("/proc/%s/fdinfo" % pid)
-            ):
-                found["pids"].append("%s(%s)" % (_read_text("/proc/%s/comm" % pid).strip(), pid))
+    own = os.getpid(), {str(_fd_number(one)) for one in asking}
+    processes = filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ())
+    for pid in sorted(map(int, processes)):
+        try:
+            if _holds(pid, map_id, own[1] if pid == own[0] else ()):
+                comm = _read_text("/proc/%d/comm" % pid).strip()
+                found["pids"].append("%s(%d)" % (comm, pid))
         except OSError:  # gone, or not ours to see
             continue
     return found
+
+
+def _holds(pid, map_id, but):
+    """Whether a process has a descriptor of a map, other than those named in but."""
+    directory = "/proc/%d/fdinfo" % pid
+    for number in os.listdir(directory):
+        if number not in but:  # a descriptor closed meanwhile is an empty file
+            if _colon_file("%s/%s" % (directory, number)).get("map_id") == str(map_id):
+                return True
+    return False
 
 
 def _prog_fd(prog_id):
@@ -6997,18 +7335,12 @@ def _open_program(spec):
     kind, _, which = spec.partition(" ")
     if kind == "pinned":
         return _Fd(_obj_cmd, BPF_OBJ_GET, which)
-    found = [
-        prog_id
-        for prog_id, (info, _) in _each(BPF_PROG_GET_NEXT_ID, _prog_info)
-        if which
-        == (
-            str(prog_id)
-            if kind == "id"
-            else bytes(info.tag).hex()
-            if kind == "tag"
-            else info.name.decode("latin-1")
-        )
-    ]
+    told = {
+        "id": lambda prog_id, info: str(prog_id),
+        "tag": lambda prog_id, info: bytes(info.tag).hex(),
+    }.get(kind, lambda prog_id, info: info.name.decode("latin-1"))
+    programs = _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info)
+    found = [prog_id for prog_id, (info, _) in programs if told(prog_id, info) == which]
     if len(found) != 1:
         raise ValueError("%d programs are '%s'" % (len(found), spec))
     return _prog_fd(found[0])
@@ -8190,7 +8522,9 @@ def _show(options):
         shown = [_info_json(info, pinned.get(info.id, []) if pinned else None) for info in infos]
         return options.put(shown[0] if len(views) == 1 else shown)
     for info in infos:
-        used = users(info.id) if views and not options.file else {}
+        used = {}
+        if views and not options.file:
+            used = users(info.id, [view.source for view in views])
         _show_one(info, pinned.get(info.id), used)
     return None
 
@@ -9508,7 +9842,7 @@ def _knows_struct_ops():
     create.key_size = create.value_size = 4
     create.max_entries = 1
     try:
-        _bpf(BPF_MAP_CREATE, attr, "", _end("map_create", "btf_vmlinux_value_type_id"))
+        _bpf(BPF_MAP_CREATE, attr, "", _size_up_to("map_create", "btf_vmlinux_value_type_id"))
     except NotSupported:
         return True
     return False
@@ -9607,7 +9941,7 @@ def _load_program(instructions, name):
         return _Fd(_bpf_charged, BPF_PROG_LOAD, attr, "program '%s'" % name)
     except SyscallError as error:
         load.log_buf, load.log_size, load.log_level = addressof(log), sizeof(log), 1
-        _syscall(_nr_bpf, BPF_PROG_LOAD, byref(attr), _ATTR_SIZES[BPF_PROG_LOAD])
+        _syscall_into([], _nr_bpf, BPF_PROG_LOAD, byref(attr), _ATTR_SIZES[BPF_PROG_LOAD])
         error.hint = log.value.decode("latin-1").strip() or error.hint
         raise
 

@@ -194,6 +194,28 @@ def loopback():
             lacking("a loopback device that is up (%s)" % error)
 
 
+def real_kernel(number, cmd, ref, size, *common):
+    """Return what bpf(2) does, with -errno instead of -1."""
+    kept = []
+    bpf._libc_syscall_into(kept, number, cmd, ref, size, *common)
+    return kept[0] if kept[0] != -1 else -kept[1]
+
+
+@pytest.fixture
+def kernel_is(monkeypatch):
+    """Have a function of (number, cmd, ref, size) answer for the kernel: a result, or -errno."""
+
+    def replace(fake):
+        def syscall_into(kept, *words):
+            result = fake(*words)
+            kept.extend((result, 0) if result >= 0 else (-1, -result))
+
+        monkeypatch.setattr(bpf, "_syscall", lambda *words: max(0, -fake(*words)))
+        monkeypatch.setattr(bpf, "_syscall_into", syscall_into)
+
+    return replace
+
+
 @pytest.fixture
 def bpffs():
     """A directory for pins."""
@@ -328,6 +350,7 @@ def test_offsets_sizes_and_numbers_are_those_of_compiled_c(tmp_path, vmlinux_h):
         "BPF_F_RB_OVERWRITE",
         "BPF_F_CPU",
         "BPF_F_ALL_CPUS",
+        "BPF_COMMON_ATTRS",
     }
     with open(vmlinux_h) as file:
         text = file.read()
@@ -1016,16 +1039,13 @@ def test_a_read_only_bpffs(flows):
     "raised, wanted", [(True, resource.RLIM_INFINITY), (False, 99), (None, None)]
 )
 def test_the_memlock_limit_of_old_kernels_is_raised_where_that_is_allowed(
-    monkeypatch, raised, wanted
+    monkeypatch, kernel_is, raised, wanted
 ):
     calls, limits = [], [65536, 99]
 
     def fake(number, cmd, ref, size):
         calls.append(cmd)
-        if limits[0] == wanted:
-            return 7
-        ctypes.set_errno(errno.EPERM)
-        return -1
+        return 7 if limits[0] == wanted else -errno.EPERM
 
     def setrlimit(which, new):
         assert which == resource.RLIMIT_MEMLOCK
@@ -1033,7 +1053,7 @@ def test_the_memlock_limit_of_old_kernels_is_raised_where_that_is_allowed(
             raise ValueError("not allowed to raise maximum limit")
         limits[:] = new
 
-    monkeypatch.setattr(bpf, "_syscall", fake)
+    kernel_is(fake)
     monkeypatch.setattr(bpf, "_kernel_release", lambda: (5, 10))
     monkeypatch.setattr(resource, "getrlimit", lambda which: tuple(limits))
     monkeypatch.setattr(resource, "setrlimit", setrlimit)
@@ -2150,10 +2170,10 @@ SCALARS = [  # what adds the type, an example in big-endian bytes, what that mea
     (lambda b: b.int("s16", 2, 1), "fffe", -2),
     (lambda b: b.int("u24", 3), "010203", 0x010203),
     (lambda b: b.int("s24", 3, 1), "fffffe", -2),
-    (lambda b: b.int("u32", 4), "fffffffe", "4294967294"),
+    (lambda b: b.int("u32", 4), "fffffffe", 0xFFFFFFFE),
     (lambda b: b.int("s32", 4, 1), "fffffffe", -2),
     (lambda b: b.int("u40", 5), "0102030405", 0x0102030405),
-    (lambda b: b.int("s64", 8, 1), "ff" * 7 + "fe", "-2"),
+    (lambda b: b.int("s64", 8, 1), "ff" * 7 + "fe", -2),
     (lambda b: b.int("u128", 16), "0102" * 8, int("0102" * 8, 16)),
     (lambda b: b.int("s128", 16, 1), "ff" * 16, -1),
     (lambda b: b.int("bool", 1, 4), "01", True),
@@ -5029,50 +5049,434 @@ def test_close_may_race_with_lookups():
     assert len(finished) == 8 and all(finished)
 
 
-@kernel
-def test_signal_handlers_that_use_the_map_change_no_answer(monkeypatch, numbers):
-    """The handler runs, as it does when the signal comes during the call, before errno is looked at."""
-    real, other, handled = bpf._libc_syscall, Map.create(HASH, u32, u32, 1), []
-    other[1] = 1
+def with_handler(action, handler, functions=None):
+    """Return action(), with handler() run after every step of the module's code, where a signal's could run.
 
-    def interrupted(*words):
-        result = real(*words)
-        if len(handled) < 10:
-            monkeypatch.setattr(bpf, "_syscall", real)
-            handled.append(words)
-            with pytest.raises(bpf.KeyExists):
-                other.update(1, 1, bpf.BPF_NOEXIST)
-            monkeypatch.setattr(bpf, "_syscall", real if len(handled) % 2 == 0 else interrupted)
-        return result
+    A step is a bytecode, on Python 3.6 a line, of the functions of these names or of all.
+    """
 
-    def answer(action):
-        del handled[:]
-        monkeypatch.setattr(bpf, "_syscall", interrupted)
+    def tracer(frame, event, _):
+        if frame.f_code.co_filename != bpf.__file__:
+            return None
+        if functions is not None and frame.f_code.co_name not in functions:
+            return None
+        if hasattr(frame, "f_trace_opcodes"):
+            frame.f_trace_opcodes = True
+        handler()
+        return tracer
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        return action()
+    finally:
+        sys.settrace(before)
+
+
+def element_calls(m, present, absent, value):
+    """Yield what every element command answers, or the class and errno of its error."""
+    out = type(value)()
+    for action in (
+        lambda: m[absent],
+        lambda: m.lookup(present),
+        lambda: m.get(absent),
+        lambda: m.get(present),
+        lambda: m.get(present, flags=bpf.BPF_F_LOCK),
+        lambda: m.lookup_into(absent, out),
+        lambda: m.lookup_into(present, bytearray(ctypes.sizeof(out))),
+        lambda: absent in m,
+        lambda: present in m,
+        lambda: m.lookup_bytes(absent),
+        lambda: m.lookup_and_delete(absent),
+        lambda: m.delete(absent),
+        lambda: m.update(present, value, bpf.BPF_NOEXIST),
+        lambda: m.update(absent, value, bpf.BPF_EXIST),
+        lambda: m.next_key(present),
+        lambda: len(list(m.items())),
+        lambda: m.delete_batch([absent]),
+        lambda: m.update_batch([present], [value], bpf.BPF_NOEXIST),
+        lambda: Map.from_id(0xFFFFFFFF),
+        lambda: Map.from_pin("/sys/fs/bpf/no/such/pin"),
+    ):
         try:
-            return action()
-        except bpf.BPFError as error:
-            return type(error), error.errno, getattr(error, "count", None)
-        finally:
-            assert handled
-            monkeypatch.setattr(bpf, "_syscall", real)
+            found = action()
+            yield bytes(found) if isinstance(found, ctypes.Structure) else found
+        except bpf.SyscallError as error:
+            yield type(error), error.errno, error.count
 
-    numbers[1] = 1
-    missing = bpf.KeyNotFound, errno.ENOENT, None
-    assert answer(lambda: numbers[77]) == answer(lambda: numbers.delete(77)) == missing
-    assert answer(lambda: numbers.get(77)) is answer(lambda: numbers.next_key(1)) is None
-    assert answer(lambda: numbers.lookup_into(77, u64())) is answer(lambda: 77 in numbers) is False
-    assert answer(lambda: Map.from_id(0xFFFFFFFF)) == (bpf.MapNotFound, errno.ENOENT, None)
-    assert answer(lambda: numbers.delete_batch([1, 77])) == (bpf.KeyNotFound, errno.ENOENT, 1)
-    numbers[1] = 1
-    numbers._has_batch = None
-    assert (
-        answer(lambda: list(numbers.items())) == answer(lambda: list(numbers.items())) == [(1, 1)]
-    )
-    assert answer(lambda: list(numbers.lookup_and_delete_batch())) and len(list(numbers)) == 0
-    with Map.from_id(numbers.id, u32, u64) as m:
-        numbers[1] = 1
-        if KERNEL >= (6, 5):  # before, a read-only descriptor freezes the map
-            assert answer(m.freeze)[0] is bpf.PermissionDenied
+
+@kernel
+@pytest.mark.parametrize("mode", ["r", "w", "rw"])
+@pytest.mark.parametrize("key", [u32, Key])
+def test_what_signal_handlers_do_changes_no_answer(key, mode):
+    """Whether they fail in calls of another library, or use a map of this module's."""
+    libc, other = ctypes.CDLL(None, use_errno=True), Map.create(HASH, u32, u32, 1)
+    other[1] = 1
+    with Map.create(HASH, key, Value, 4) as owner:
+        present, absent = (1, 77) if key is u32 else (Key(1), Key(77))
+        owner[present] = Value(2, 3)
+        with Map.from_id(owner.id, key, Value, mode=mode) as m:
+            actions = lambda: list(element_calls(m, present, absent, Value(2, 3)))
+            wanted = actions()
+            assert (
+                bpf.PermissionDenied in [told[0] for told in wanted if type(told) is tuple]
+            ) == (mode != "rw")
+
+            def failing():
+                assert libc.close(-1) == -1
+
+            def reentrant():
+                with pytest.raises(bpf.KeyExists):
+                    other.update(1, 1, bpf.BPF_NOEXIST)
+
+            assert with_handler(actions, failing) == wanted
+            for call in (lambda: m.get(absent), lambda: m.update(absent, Value(), bpf.BPF_EXIST)):
+                with contextlib.suppress(bpf.SyscallError):
+                    assert with_handler(call, reentrant) is None
+            assert actions() == wanted
+
+
+@kernel
+def test_an_exception_raised_by_a_signal_handler_leaks_no_descriptor(numbers, bpffs):
+    pin = os.path.join(bpffs, "numbers")
+    numbers.pin(pin)
+    # No exception can be raised in finalizers; what comes after a map is open makes no descriptor.
+    functions = set("__init__ _bpf _bpf_charged _in_one_step _libc_syscall_into _obj_cmd".split())
+    functions |= set("_fd_by_id _opened from_id from_pin from_fd create maps read pins".split())
+    for action in (
+        lambda: Map.from_id(numbers.id).close(),
+        lambda: Map.from_pin(pin).close(),
+        lambda: Map.from_fd(numbers).close(),
+        lambda: Map.create(HASH, u32, u32).close(),
+        lambda: [info.id for info in itertools.islice(bpf.maps(), 1)],
+        lambda: bpf.pins(bpffs),
+    ):
+        before, struck, left = open_fds(), 0, [0]
+        while True:
+            left[0] = struck
+
+            def strike():
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+
+            try:
+                with_handler(action, strike, functions)
+                break
+            except KeyboardInterrupt:
+                struck += 1
+            if len(os.listdir("/proc/self/fd")) != len(before):
+                assert open_fds() == before, struck
+        assert struck > 30
+
+
+@kernel
+@pytest.mark.parametrize("map_type", [HASH, ARRAY, bpf.BPF_MAP_TYPE_PERCPU_HASH])
+def test_a_dropped_map_closes_its_descriptor_without_the_garbage_collector(map_type):
+    bpf.possible_cpus()
+    before = open_fds()
+    gc.disable()
+    try:
+        m = Map.create(map_type, u32, u64, 4)
+        m[1] = 2
+        assert m[1] and 1 in m and list(m.items()) and m.get(77) is None
+        del m
+        assert sorted(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
+
+
+@kernel
+def test_an_index_past_the_end_is_an_index_error_too():
+    per_cpu = bpf.BPF_MAP_TYPE_PERCPU_ARRAY
+    for map_type, value in ((ARRAY, u32), (per_cpu, u64), (bpf.BPF_MAP_TYPE_PROG_ARRAY, None)):
+        with Map.create(map_type, u32, value, 8) as m:
+            for action in (lambda: m[8], lambda: m.lookup_bytes(9), lambda: m.lookup(1 << 31)):
+                with pytest.raises(bpf.KeyNotFound) as info:
+                    action()
+                error = info.value
+                assert isinstance(error, IndexError) and isinstance(error, bpf.KeyOutOfRange)
+                assert error.key >= 8 and "8 entries" in str(error)
+                assert str(pickle.loads(pickle.dumps(error))) == str(error)
+            assert m.get(8) is None and 8 not in m
+    with Map.create(bpf.BPF_MAP_TYPE_PROG_ARRAY, max_entries=8) as m:
+        with pytest.raises(bpf.KeyNotFound) as info:
+            m[7]
+        assert not isinstance(info.value, IndexError)  # inside, and not set
+
+
+@kernel
+def test_char_arrays_that_come_out_are_keys_of_a_dict():
+    text = ctypes.c_char * 16
+    with Map.create(HASH, text, text, 8) as m:
+        m["bash"], m["gr\u00fcn"] = "sh", b"x" * 16
+        m[text(b"z", b"s", b"h")] = text(b"a")
+        raw = lambda word: word.encode("utf-8").ljust(16, b"\0")
+        assert {bytes(key): bytes(value) for key, value in dict(m).items()} == {
+            raw("bash"): raw("sh"),
+            raw("gr\u00fcn"): b"x" * 16,
+            raw("zsh"): raw("a"),
+        }
+        for entries in (dict(m), dict(m.items()), dict(zip(m.keys(), m.values()))):
+            assert entries[raw("bash")] == m["bash"] == m[raw("bash")]
+        first = next(iter(m))
+        assert m[first] and first in m and first in set(m) and isinstance(first, text)
+        assert (
+            first == text(*[bytes([byte]) for byte in bytes(first)]) and first != b"" and first != 1
+        )
+        assert repr(m["bash"]) == "char[16](b'sh')" and m.next_key(first) != first
+        m.lookup_into("bash", text()), m.update(first, m[first]), m.delete(first)
+        assert first not in m and m.key_type is text
+        assert m.update_batch(["a", b"b" * 16], ["c", "d"]) == 2 and m["a"] == raw("c")
+        for wrong in ("seventeen letters", "\udc80", b"bash", 5, None, (ctypes.c_char * 15)()):
+            with pytest.raises(bpf.LayoutError):
+                m[wrong]
+            with pytest.raises(bpf.LayoutError):
+                m["bash"] = wrong
+    with Map.create(HASH, u32, text, 8) as m:
+        m[1] = m[2] = "one"
+        assert set(m.values()) == {m[1]} and m.lookup_and_delete(1) == m[2]
+    with Map.create(HASH, Key, u32, 1) as m, pytest.raises(bpf.LayoutError):
+        m["bashbash"]
+
+
+@kernel
+def test_flags_of_scans_and_batches(kernel_is):
+    with Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u64, 8) as m:
+        m.update_batch([1, 2], [3, 4])
+        seen, flags = [], bpf.BPF_F_LOCK
+
+        def kernel(number, cmd, ref, size):
+            name = bpf._ARMS[cmd][0]
+            if name == "batch":
+                seen.append((cmd, ref._obj.batch.elem_flags))
+                ref._obj.batch.elem_flags = 0  # there is no lock in these values
+            elif cmd == LOOKUP:
+                address = ctypes.addressof(ref._obj)
+                seen.append((cmd, ref._obj.elem.flags))
+                u64.from_address(address + bpf.bpf_attr_elem.flags.offset).value = 0
+            return real_kernel(number, cmd, ref, size)
+
+        assert m.exact_scan
+        kernel_is(kernel)
+        assert sum(len(keys) for keys, _ in m.lookup_batch(flags=flags)) == 2
+        assert dict(m.items(flags=flags)) == dict(m.items(flags)) == {1: 3, 2: 4}
+        assert sorted(m.values(flags=flags)) == [3, 4]
+        assert sum(len(keys) for keys, _ in m.lookup_and_delete_batch(None, flags)) == 2
+        assert {told for _, told in seen} == {flags} and len(seen) >= 5
+        del seen[:]
+        m._has_batch = False
+        m[1] = 5
+        assert list(m.items(flags=flags)) == [(1, 5)] and (LOOKUP, flags) in seen
+        assert [list(values) for _, values in m.lookup_batch(flags=flags)] == [[5]]
+        for action in (m.items, m.values, m.lookup_batch, m.lookup_and_delete_batch):
+            with pytest.raises(bpf.LayoutError):
+                action(flags="x")
+    kernel_is(real_kernel)
+    with Map.create(HASH, u32, u64, 8) as m, pytest.raises(bpf.SyscallError):
+        list(m.items(flags=bpf.BPF_F_LOCK))
+
+
+@kernel
+def test_one_cpus_values_in_batches(kernel_is):
+    """As Linux 7.0 has it: packed, without padding."""
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u8 * 5, 8) as m:
+
+        def kernel(number, cmd, ref, size):
+            batch = ref._obj.batch
+            if cmd != bpf.BPF_MAP_LOOKUP_BATCH or not batch.count:
+                return real_kernel(number, cmd, ref, size)
+            assert batch.elem_flags == bpf.BPF_F_CPU | 1 << 32
+            ctypes.memmove(batch.values, b"aaaaabbbbb", 10)
+            ctypes.memmove(batch.keys, bytes((u32 * 2)(1, 2)), 8)
+            batch.count = 2
+            return -errno.ENOENT
+
+        assert m.exact_scan
+        kernel_is(kernel)
+        flags = bpf.BPF_F_CPU | 1 << 32
+        assert [(key, bytes(value)) for key, value in m.items(flags=flags)] == [
+            (1, b"aaaaa"),
+            (2, b"bbbbb"),
+        ]
+
+
+@kernel
+def test_a_walk_that_fails_hands_out_the_entry_it_has(kernel_is):
+    with Map.create(HASH, u32, u64, 8) as m:
+        m.update_batch(range(4), range(4))
+        m._has_batch, steps = False, []
+
+        def kernel(number, cmd, ref, size):
+            if cmd == bpf.BPF_MAP_GET_NEXT_KEY:
+                steps.append(cmd)
+                if len(steps) == 3:
+                    return -errno.EPERM
+            return real_kernel(number, cmd, ref, size)
+
+        found = []
+        kernel_is(kernel)
+        with pytest.raises(bpf.PermissionDenied):
+            for entry in m.items():
+                found.append(entry)
+        assert len(found) == 2 and all(key == value for key, value in found)
+
+
+@kernel
+def test_maps_of_descriptors_take_ctypes_ints_and_sizes_are_left_out():
+    inner = Map.create(ARRAY, u32, u32, 2)
+    for map_type in (bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, bpf.BPF_MAP_TYPE_HASH_OF_MAPS):
+        with Map.create(map_type, inner=inner) as outer:
+            assert (outer.key_size, outer.value_size, outer.max_entries) == (4, 4, 1)
+            key = 0 if outer.key_type is u32 else bytes(4)
+            for given in (ctypes.c_int(inner.fd), u32(inner.fd), inner, inner.fd):
+                outer[key] = given
+                assert outer.lookup_bytes(key) == bytes(u32(inner.id))
+    for map_type in (bpf.BPF_MAP_TYPE_PERF_EVENT_ARRAY, bpf.BPF_MAP_TYPE_CPUMAP):
+        with created(map_type) as m:
+            assert m.max_entries == len(bpf.possible_cpus())
+    with Map.create(ARRAY, u32, u32) as m:
+        out = (u32 * 1)()
+        m[0] = 7
+        assert m.max_entries == 1 and m.lookup_into(0, out) and out[0] == 7
+
+
+@kernel
+def test_a_layout_error_names_key_and_value_both(flows):
+    with pytest.raises(bpf.LayoutError) as info:
+        Map.from_fd(flows, u64 * 2, u32)
+    assert "key of map" in str(info.value) and "value of map" in str(info.value)
+    for options in (dict(key=u32), dict(value=u32)):
+        with pytest.raises(bpf.LayoutError) as info:
+            Map.from_fd(flows, **options)
+        assert ("key of map" in str(info.value)) == ("key" in options)
+
+
+@kernel
+def test_a_name_that_is_too_long_is_told_so():
+    for name in ("a_name_of_16_chr", "x" * 40):
+        with pytest.raises(
+            bpf.MapNotFound, match="at most 15 characters, not %d" % len(name)
+        ) as info:
+            Map.from_name(name)
+        assert name[:15] in info.value.hint
+
+
+@kernel
+def test_maps_that_vanish_between_listing_and_opening_are_not_missed(kernel_is):
+    name = "van_%d" % os.getpid()
+    first, second = [Map.create(HASH, u32, u32, 1, name=name) for _ in range(2)]
+    with pytest.raises(bpf.AmbiguousName):
+        Map.from_name(name)
+    opened = []
+
+    def kernel(number, cmd, ref, size):
+        if cmd == bpf.BPF_MAP_GET_FD_BY_ID and ref._obj.get_id.start_id in gone:
+            opened.append(ref._obj.get_id.start_id)
+            if opened.count(opened[-1]) > 1:  # it was there when it was listed
+                return -errno.ENOENT
+        return real_kernel(number, cmd, ref, size)
+
+    kernel_is(kernel)
+    for gone in ({first.id}, {second.id}):
+        del opened[:]
+        with Map.from_name(name) as m:
+            assert {m.id} == {first.id, second.id} - gone
+    gone = {first.id, second.id}
+    del opened[:]
+    with pytest.raises(bpf.MapNotFound, match=name):
+        Map.from_name(name)
+
+
+@kernel
+def test_a_failed_creation_is_explained_by_the_kernel(kernel_is):
+    """As Linux 7.3 does it; kernels without the words are asked, and their hint is ours."""
+    with pytest.raises(bpf.InvalidArgument) as info:
+        Map.create(HASH, u32, u32, 1, name="no blanks")
+    assert "name" in info.value.hint
+
+    def kernel(number, cmd, ref, size, *common):
+        if cmd == bpf.BPF_MAP_CREATE | 1 << 16:
+            attr, length = common[0]._obj, common[1]
+            assert length == 24 and attr.log_level and attr.log_size >= 64
+            ctypes.memmove(attr.log_buf, b"Invalid map_name.\n\0", 19)
+        return (
+            -errno.EINVAL
+            if cmd & 0xFFFF == bpf.BPF_MAP_CREATE
+            else real_kernel(number, cmd, ref, size)
+        )
+
+    kernel_is(kernel)
+    with pytest.raises(bpf.InvalidArgument) as info:
+        Map.create(HASH, u32, u32, 1, name="no blanks")
+    assert info.value.hint == "Invalid map_name."
+    before = open_fds()
+    kernel_is(lambda number, cmd, *rest: os.dup(2) if cmd >> 16 else -errno.EINVAL)
+    with pytest.raises(bpf.InvalidArgument):
+        Map.create(HASH, u32, u32)
+    assert open_fds() == before
+
+
+@kernel
+def test_what_info_says_is_a_dict_a_pickle_and_the_same_as_bpftools():
+    with Map.create(ARRAY, u32, u64, 2, name="info") as m:
+        info = m.info
+        told = info._asdict()
+        assert told["id"] == m.id and told["name"] == "info" and told["hash"] is None
+        assert (info.ifindex, info.netns_dev, info.netns_ino) == (0, 0, 0)
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            twin = pickle.loads(pickle.dumps(info, protocol))
+            assert twin == info and hash(twin) == hash(info) and repr(twin) == repr(info)
+        assert copy.copy(info) == info == m.info and info != told
+        assert json.loads(json.dumps(told)) == told
+        m[1] = 5
+        m.freeze()
+        assert m.info != info
+        if KERNEL >= (6, 18):
+            content = bytes(u64(0)) + bytes(u64(5))
+            assert m.info.hash == hashlib.sha256(content).hexdigest()
+    with Map.create(HASH, u32, u64, 2) as m:
+        m.freeze()
+        assert m.info.hash is None
+
+
+@kernel
+def test_pins_are_found_on_every_bpffs(flows, bpffs, tmp_path):
+    mounts = [tmp_path / "with blank\tand\\040", tmp_path / "deep" / "er"]
+    flows.pin(os.path.join(bpffs, "first"))
+    try:
+        for mount in mounts:
+            mount.mkdir(parents=True)
+            status, _, err = run(program("mount"), "-t", "bpf", "bpf", mount)
+            assert status == 0, err
+            flows.pin(mount / "second")
+        wanted = [os.path.join(bpffs, "first")] + [str(mount / "second") for mount in mounts]
+        assert sorted(bpf.pins()[flows.id]) == sorted(wanted)
+        assert bpf.pins(mounts[0]) == {flows.id: wanted[1:2]}
+        assert sorted(bpf.pins(str(tmp_path))[flows.id]) == sorted(wanted[1:])
+        assert flows.id in bpf.pins("/sys/fs/bpf")
+    finally:
+        for mount in mounts:
+            run(program("umount"), mount)
+    for path in (tmp_path, "/proc", tmp_path / "none", MODULE):
+        with pytest.raises(bpf.BPFError, match="no bpffs|no directory"):
+            bpf.pins(path)
+
+
+@kernel
+def test_who_asks_is_no_user_of_the_map(flows):
+    me = "(%d)" % os.getpid()
+    listed = lambda *asking: any(text.endswith(me) for text in bpf.users(flows.id, asking)["pids"])
+    assert listed() and not listed(flows) and not listed(flows.fd)
+    with Map.from_id(flows.id) as other:
+        assert listed(other) and listed(flows) and not listed(flows, other)
+    child = subprocess.Popen(["sleep", "60"], pass_fds=[flows.fd])
+    try:
+        pids = bpf.users(flows.id, [flows])["pids"]
+        assert [text.rpartition("(")[2] for text in pids] == ["%d)" % child.pid]
+    finally:
+        child.kill()
+        child.wait()
 
 
 @kernel
@@ -5456,21 +5860,20 @@ def test_a_drain_interrupted_anywhere_still_hands_over_everything():
 
 
 @kernel
-def test_a_drain_that_fails_midway_hands_over_what_was_removed(monkeypatch):
+def test_a_drain_that_fails_midway_hands_over_what_was_removed(kernel_is):
     with Map.create(HASH, u32, u64, 64) as m:
         m.update_batch(list(range(40)), list(range(40)))
-        real, calls, found = bpf._syscall, [0], []
+        calls, found = [0], []
 
         def failing(number, cmd, ref, size):
-            result = real(number, cmd, ref, size)
+            result = real_kernel(number, cmd, ref, size)
             if cmd == bpf.BPF_MAP_LOOKUP_AND_DELETE_BATCH:
                 calls[0] += 1
                 if calls[0] == 2:  # done, but reported as an error
-                    ctypes.set_errno(errno.EFAULT)
-                    return -1
+                    return -errno.EFAULT
             return result
 
-        monkeypatch.setattr(bpf, "_syscall", failing)
+        kernel_is(failing)
         with pytest.raises(bpf.BadAddress):
             for keys, values in m.lookup_and_delete_batch(16):
                 found += list(keys)
@@ -5692,8 +6095,7 @@ class FakeBatches:
             batch.count = len(keys)
         if cursor is not None:
             u32.from_address(batch.out_batch).value = cursor
-        ctypes.set_errno(code)
-        return -1 if code else 0
+        return -code
 
 
 @kernel
@@ -5719,10 +6121,10 @@ class FakeBatches:
         ([(errno.ENOMEM, None, None)], [], "OutOfMemory"),
     ],
 )
-def test_answers_that_the_real_kernel_will_not_give(monkeypatch, numbers, answers, keys, error):
+def test_answers_that_the_real_kernel_will_not_give(kernel_is, numbers, answers, keys, error):
     assert numbers.exact_scan
     fake = FakeBatches(answers)
-    monkeypatch.setattr(bpf, "_syscall", fake)
+    kernel_is(fake)
     found = []
 
     def scan():
@@ -5813,17 +6215,15 @@ def test_what_update_batch_and_delete_batch_take():
 
 @kernel
 @pytest.mark.parametrize("has_batch", [True, False])
-def test_partial_success_is_told(monkeypatch, has_batch):
+def test_partial_success_is_told(kernel_is, has_batch):
     if not has_batch:
-        real = bpf._syscall
 
         def without(number, cmd, ref, size):
             if bpf._ARMS[cmd][0] == "batch":
-                ctypes.set_errno(errno.EINVAL)
-                return -1
-            return real(number, cmd, ref, size)
+                return -errno.EINVAL
+            return real_kernel(number, cmd, ref, size)
 
-        monkeypatch.setattr(bpf, "_syscall", without)
+        kernel_is(without)
     with Map.create(HASH, u32, u64, 4) as m:
         with pytest.raises(bpf.MapFull) as info:
             m.update_batch(range(8), range(8))
@@ -6190,6 +6590,7 @@ def test_global_variables_of_a_program_are_read_in_place(tmp_path, bpffs):
 
 WORDS = {
     bpf.KeyNotFound: "none",
+    bpf.IndexNotFound: "none",
     bpf.KeyExists: "have",
     bpf.MapFull: "full",
     bpf.KeyOutOfRange: "past",
@@ -8253,16 +8654,13 @@ ERRNOS = [
 
 @kernel
 @pytest.mark.parametrize("name", sorted(faulty(mock.MagicMock(), 0)))
-def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(
-    name, monkeypatch, capsys
-):
+def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(name, kernel_is, capsys):
     if name == "take":
         since(5, 14)  # of hashes
     elif name == "btf":
         since(5, 11)  # the kernel's by id
         if not os.path.exists("/sys/kernel/btf/vmlinux"):
             lacking("BTF of the kernel")
-    real = bpf._syscall
     gc.collect()  # what earlier tests left behind is not to be closed meanwhile
     for code in ERRNOS:
         for at in range(6):
@@ -8273,11 +8671,10 @@ def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(
                 def inject(number, cmd, ref, size, code=code, at=at):
                     calls.append(cmd)
                     if len(calls) - 1 != at:
-                        return real(number, cmd, ref, size)
-                    ctypes.set_errno(code)
-                    return -1
+                        return real_kernel(number, cmd, ref, size)
+                    return -code
 
-                monkeypatch.setattr(bpf, "_syscall", inject)
+                kernel_is(inject)
                 error = None
                 try:
                     operation()
@@ -8297,7 +8694,7 @@ def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(
                     assert type(failure) is told and failure.errno == code, (code, at)
                 except bpf.BTFError as failure:  # the kernel's BTF is asked for in another way then
                     error = failure
-                monkeypatch.setattr(bpf, "_syscall", real)
+                kernel_is(real_kernel)
                 del error, operation
                 if set(os.listdir("/proc/self/fd")) - set(before):
                     gc.collect()  # slow with all the kernel's types about
@@ -8746,20 +9143,19 @@ def test_maps_of_one_name_are_shown_and_dumped_all(pins):
 
 
 @kernel
-def test_what_goes_away_while_it_is_listed_is_left_out(pins, witness, monkeypatch):
+def test_what_goes_away_while_it_is_listed_is_left_out(pins, witness, kernel_is):
     bpftool("prog", "load", witness / "w.o", pins + "/later", "pinmaps", pins + "/of_later")
-    real, first = bpf._syscall, [bpf.BPF_PROG_GET_FD_BY_ID, bpf.BPF_MAP_GET_FD_BY_ID]
+    first = [bpf.BPF_PROG_GET_FD_BY_ID, bpf.BPF_MAP_GET_FD_BY_ID]
 
     def inject(number, cmd, ref, size):
         if cmd in first:  # the first of each is gone
             first.remove(cmd)
-            ctypes.set_errno(errno.ENOENT)
-            return -1
-        return real(number, cmd, ref, size)
+            return -errno.ENOENT
+        return real_kernel(number, cmd, ref, size)
 
     with Map.create(ARRAY, u32, u32, 1), Map.from_pin(pins + "/of_later/w_hash") as m:
         lowest = next(bpf.maps()).id
-        monkeypatch.setattr(bpf, "_syscall", inject)
+        kernel_is(inject)
         assert lowest not in [info.id for info in bpf.maps()]
         assert any(text.endswith(" fill") for text in bpf.users(m.id)["progs"]) and not first
 
@@ -11260,37 +11656,76 @@ def million():
     return m
 
 
-def floor_loop(m, libc=None):
-    """Return the fastest plain ctypes lookup loop: prebuilt buffers, one field read (design of the speed target)."""
-    syscall = ctypes.CDLL(None, use_errno=True).syscall
+class Number(ctypes.Structure):
+    """A key that is a structure."""
+
+    _fields_ = [("number", u32)]
+
+
+def floor_loop(m, cmd, key_type, back=None):
+    """Return the fastest plain ctypes loop for a command: prebuilt buffers, one field read.
+
+    back: a command that is run after each, to leave the map as it was.
+    """
+    syscall = ctypes.CDLL(None).syscall
     syscall.restype = ctypes.c_long
-    key, value, attr = u32(), Value(), bpf.bpf_attr_elem()
-    attr.map_fd, attr.key, attr.value = m.fd, ctypes.addressof(key), ctypes.addressof(value)
+    key, value, attr, second = key_type(), Value(), bpf.bpf_attr_elem(), bpf.bpf_attr_elem()
+    for one in (attr, second):
+        one.map_fd, one.key, one.value = m.fd, ctypes.addressof(key), ctypes.addressof(value)
     ref, number = ctypes.byref(attr), bpf.syscall_number()
+    size, field = bpf._ATTR_SIZES[cmd], "value" if key_type is u32 else "number"
+    source = "def loop(piece):\n    for x in range(piece * 10000, piece * 10000 + 10000):\n"
+    source += "        key.%s = x\n        syscall(number, %d, ref, %d)\n" % (field, cmd, size)
+    if cmd in (LOOKUP, bpf.BPF_MAP_LOOKUP_AND_DELETE_ELEM):
+        source += "        value.packets\n"
+    if back is not None:
+        source += "        syscall(number, %d, other, %d)\n" % (back, bpf._ATTR_SIZES[back])
+    names = dict(key=key, value=value, ref=ref, syscall=syscall, number=number)
+    names["other"] = ctypes.byref(second)
+    exec(source, names)
+    return names["loop"]
 
-    def loop(piece):
-        for x in range(piece * 10000, piece * 10000 + 10000):
-            key.value = x
-            syscall(number, 1, ref, 32)
-            value.packets
 
-    loop.kept = key, value, attr
-    return loop
+# method -> its command, the loop's body, what puts back what it removed
+SINGLE_CALLS = {
+    "lookup": (LOOKUP, "m.lookup(KEY).packets", None),
+    "[]": (LOOKUP, "m[KEY].packets", None),
+    "get": (LOOKUP, "m.get(KEY).packets", None),
+    "in": (LOOKUP, "KEY in m", None),
+    "lookup_bytes": (LOOKUP, "m.lookup_bytes(KEY)", None),
+    "lookup_into": (LOOKUP, "m.lookup_into(KEY, out); out.packets", None),
+    "update": (bpf.BPF_MAP_UPDATE_ELEM, "m.update(KEY, out)", None),
+    "[] =": (bpf.BPF_MAP_UPDATE_ELEM, "m[KEY] = out", None),
+    "delete": (bpf.BPF_MAP_DELETE_ELEM, "m.delete(KEY)", bpf.BPF_MAP_UPDATE_ELEM),
+    "del": (bpf.BPF_MAP_DELETE_ELEM, "del m[KEY]", bpf.BPF_MAP_UPDATE_ELEM),
+    "lookup_and_delete": (
+        bpf.BPF_MAP_LOOKUP_AND_DELETE_ELEM,
+        "m.lookup_and_delete(KEY).packets",
+        bpf.BPF_MAP_UPDATE_ELEM,
+    ),
+}
+
+
+def call_loop(m, body, key_type, back):
+    """Return the same loop over a method; back is run as the floor runs it."""
+    key, out, attr = key_type(), Value(), bpf.bpf_attr_elem()
+    syscall = ctypes.CDLL(None).syscall
+    syscall.restype = ctypes.c_long
+    attr.map_fd, attr.key, attr.value = m.fd, ctypes.addressof(key), ctypes.addressof(out)
+    source = "def loop(piece):\n    for x in range(piece * 10000, piece * 10000 + 10000):\n"
+    if key_type is not u32 or back is not None:
+        source += "        key.%s = x\n" % ("value" if key_type is u32 else "number")
+    source += "        %s\n" % body.replace("KEY", "x" if key_type is u32 else "key")
+    if back is not None:
+        source += "        syscall(number, %d, other, %d)\n" % (back, bpf._ATTR_SIZES[back])
+    names = dict(m=m, key=key, out=out, syscall=syscall, number=bpf.syscall_number())
+    names.update(other=ctypes.byref(attr), attr=attr)
+    exec(source, names)
+    return names["loop"]
 
 
 def lookup_loops(m):
-    lookup, lookup_into, out = m.lookup, m.lookup_into, Value()
-
-    def by_lookup(piece):
-        for x in range(piece * 10000, piece * 10000 + 10000):
-            lookup(x).packets
-
-    def by_lookup_into(piece):
-        for x in range(piece * 10000, piece * 10000 + 10000):
-            lookup_into(x, out)
-            out.packets
-
-    return [by_lookup, by_lookup_into]
+    return [call_loop(m, SINGLE_CALLS[name][1], u32, None) for name in ("lookup", "lookup_into")]
 
 
 def report(rows, floor, per):
@@ -11308,20 +11743,22 @@ def report(rows, floor, per):
 
 @kernel
 @pytest.mark.bench
-def test_bench_lookup_against_the_ctypes_floor():
-    with million() as m:
-        floor, lookup, into = best([floor_loop(m)] + lookup_loops(m))
-    print("\nlookup in a hash of 1 M entries, Python %s" % sys.version.split()[0])
-    report(
-        [
-            ("plain ctypes loop", floor, None),
-            ("m.lookup(int) -> Structure", lookup, 1.35),
-            ("m.lookup_into(int, out)", into, 1.25),
-        ],
-        floor,
-        200000,
-    )
-    assert sys.version_info[:2] != (3, 11) or (lookup / floor <= 1.35 and into / floor <= 1.25)
+@pytest.mark.parametrize("key_type", [u32, Number])
+def test_bench_single_calls_against_their_ctypes_floors(key_type):
+    """Every method beside the loop of its command; those that remove put the entry back, at the same price in both."""
+    print("\nsingle calls, hash of 1 M entries, %s keys" % ("int" if key_type is u32 else "struct"))
+    with million() as owner, Map.from_fd(owner, key_type, Value) as m:
+        for name, (cmd, body, back) in SINGLE_CALLS.items():
+            loops = [floor_loop(m, cmd, key_type, back), call_loop(m, body, key_type, back)]
+            if back is not None:  # what the putting back takes is no part of the call
+                loops.append(floor_loop(m, back, key_type))
+            floor, spent, putting = (best(loops, pieces=10) + [0.0])[:3]
+            ratio = (spent - putting) / (floor - putting)
+            wanted = 1.2 if name == "lookup_into" else 1.4
+            print(
+                "  %-18s %5.0f ns, floor %5.0f ns: %.2f x  (to reach: %.1f)"
+                % (name, (spent - putting) * 1e4, (floor - putting) * 1e4, ratio, wanted)
+            )
 
 
 C_SCANS = r"""
