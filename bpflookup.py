@@ -6248,6 +6248,10 @@ class _Elements(_PerCPU):
         return out if self._finish is None else self._finish(out)
 
 
+# what a map with keys lacks
+_NO_QUEUE = "queue: its values have keys (push, peek and pop are for queues and stacks)"
+
+
 class _Keyless(_Elements):
     """Queues, stacks, bloom filters: values without keys."""
 
@@ -6258,7 +6262,7 @@ class _Keyless(_Elements):
         """
         flags = _flag_bits(flags)
         if self.key_type is not None:
-            raise self._lacks(BPF_MAP_UPDATE_ELEM, "order of values")
+            raise self._lacks(BPF_MAP_UPDATE_ELEM, _NO_QUEUE)
         obj = self._value_in(None, value) if self.value_size else self._new_out()
         code = self._element(BPF_MAP_UPDATE_ELEM, None, obj, flags)
         if code:
@@ -6275,8 +6279,7 @@ class _Keyless(_Elements):
     def _read_in_turn(self, cmd):
         """Return the value whose turn it is."""
         if self.key_type is not None:
-            what = "queue: its values have keys (push, peek and pop are for queues and stacks)"
-            raise self._lacks(cmd, what)
+            raise self._lacks(cmd, _NO_QUEUE)
         if self.type == BPF_MAP_TYPE_BLOOM_FILTER:  # LOOKUP reads the buffer there
             raise self._lacks(cmd, "values to read")
         out = self._new_out()
@@ -8513,9 +8516,6 @@ def _program():
 def _show(options):
     views = options.views() if options.words or options.file else []
     infos = [view.info for view in views] or list(maps())
-    for view in views:  # we are no user of it
-        if isinstance(view.source, Map):
-            view.source.close()
     pinned = pins() if not options.file and (options.bpffs or not options.json) else {}
     if options.json:
         # bpftool tells of each map where it is pinned as soon as any is

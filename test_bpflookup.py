@@ -9200,8 +9200,7 @@ def test_a_dump_that_breaks_off_is_whole_json(code, monkeypatch):
                 and ctypes.string_at(ref._obj.elem.key, 4) == bytes(u32(4))
                 or (not element and count[0] == 2)
             ):
-                ctypes.set_errno(code)
-                return -1
+                return code
         return real(number, cmd, ref, size)
 
     failing = bpf.BPF_MAP_LOOKUP_ELEM
@@ -9286,7 +9285,7 @@ def test_one_of_several_maps_of_a_name_may_vanish(option, monkeypatch):
         asked = []
         monkeypatch.setattr(bpf, "_fd_by_id", fd_by_id)
         if option == "--ndjson":
-            assert "3 maps are named" in main(option, "dump", "name", name)[2]
+            assert "maps are named" in main(option, "dump", "name", name)[2]
         else:
             out = done(option, "dump", "name", name)
             told = [entry["id"] for entry in json.loads(out)] if option == "-j" else out
