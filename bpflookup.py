@@ -7969,11 +7969,14 @@ It takes CAP_BPF, or a --token."""),
     "layout": ("MAP", "show offsets, holes, and Python that declares the types",
         "map layout name flows", """\
 Key and value as the map's BTF or --key-type and --value-type have them."""),
-    "watch": ("MAP [once] [interval SECONDS]", "show the entries live, with rates",
-        "map watch id 5", """\
-The entries whose numbers change fastest come first; what changed is marked.
-The numbers of a per-CPU map are added up.  'once' prints one interval and ends.
-Into a pipe it prints one list an interval."""),
+    "watch": ("MAP [once] [interval SEC] [sort FIELD]", "show the entries live, with rates",
+        "map watch id 5 sort bytes", """\
+The entries that change fastest come first: by the rate of FIELD, else of the
+first field that counts something (not of what only names a time, an id or an
+address).  What changed is marked.  The numbers of a per-CPU map are added up.
+'once' prints one interval and ends, as a capture does.  Into a pipe it prints a
+list an interval; with -j or --ndjson a line of JSON: time, seconds, entries and
+their rates."""),
     "hist": ("MAP [linear]", "draw a histogram", "map hist id 5", """\
 The key's last field is the slot, the value the count (added up over the CPUs);
 other fields of the key make a histogram each.  Slot n stands for 2^(n-1) up to
@@ -9514,82 +9517,256 @@ def _unquoted(text):
 
 
 def _watch(options):
-    import signal
-    import threading
-
-    view, once, interval, before, then = options.view(rest=None), options.once, 1.0, {}, 0.0
-    while options.words:
-        word = options.words.pop(0)
+    view, watch = options.view(rest=None), _Watch(options)
+    words = options.words
+    while words:
+        word = words.pop(0)
         if word == "once":
-            once = True
-        elif (
-            word == "interval"
-            and options.words
-            and options.words[0].replace(".", "", 1).isdecimal()
-        ):
-            interval = float(options.words.pop(0))
+            watch.is_once = True
+        elif word == "interval" and words:
+            watch.interval = _seconds(words.pop(0))
+        elif word == "sort" and words:
+            watch.sort_field = words.pop(0)
         else:
-            raise _UsageError("once, or interval SECONDS, not '%s'" % word)
-    live = sys.stdout.isatty() and not once
-    leave = "\033[?25h\033[?1049l" if live else ""
+            raise _UsageError("once, interval SECONDS or sort FIELD, not '%s'" % word)
+    watch.run(view)
 
-    def killed(number, _):
-        signal.signal(number, signal.SIG_DFL)
+
+def _seconds(text):
+    """Return an interval; what would spin is refused."""
+    if not text.replace(".", "", 1).isdecimal() or not 0.05 <= float(text) <= 86400:
+        raise _UsageError("an interval is 0.05 to 86400 seconds, not '%s'" % text)
+    return float(text)
+
+
+class _Watch:
+    """Shows a map's entries again and again: on a terminal a screen, else a list, or a line of JSON, an interval."""
+
+    def __init__(self, options):
+        self.is_once, self.interval, self.sort_field = options.once, 1.0, None
+        self.is_json, self.is_hex = options.json or options.ndjson, options.hex
+        if options.metrics:
+            raise _UsageError("watch has no --metrics; map dump has")
+        self.is_live = False
+
+    def run(self, view):
+        is_capture = not isinstance(view.source, Map)
+        self.is_once = self.is_once or is_capture
+        self.is_live = sys.stdout.isatty() and not self.is_once and not self.is_json
+        with _Screen() if self.is_live else _Nothing():
+            before, then = None, 0.0
+            while True:
+                now, rows = time.time(), _samples(view)
+                self._check_sort(view, rows)
+                # what is printed once has rates; a screen or a list that goes on need not wait for them
+                if before is not None or not self.is_once or is_capture:
+                    self._show(view, rows, before or {}, now - then)
+                    if self.is_once:
+                        return
+                before, then = rows, now
+                time.sleep(self.interval)
+
+    def _check_sort(self, view, rows):
+        known = [name for row in islice(rows.values(), 1) for name in row.totals]
+        if self.sort_field and rows and self.sort_field not in known:
+            raise _UsageError(
+                "no field '%s' to sort by; there are %s" % (self.sort_field, ", ".join(known))
+            )
+
+    def _show(self, view, rows, before, seconds):
+        changes = [_Change(key, row, before, seconds) for key, row in rows.items()]
+        changes.sort(key=self._rank)
+        if self.is_json:
+            print(self._json(view, changes, seconds if before else None))
+        elif self.is_live:
+            lines = self._screen(view, changes, bool(before))
+            sys.stdout.write("\033[H%s\033[J" % "\033[K\n".join(lines))
+        else:
+            print("\n".join(self._lines(view, changes, bool(before), 1 << 16)))
+        sys.stdout.flush()
+
+    def _rank(self, change):
+        """Return what sorts the fastest first: by the field asked for, else by the first that counts something."""
+        if self.sort_field:
+            rate = change.rates.get(self.sort_field, 0)
+            return (-abs(rate), -change.row.totals.get(self.sort_field, 0), change.row.head)
+        counted = [-abs(rate) for name, rate in change.rates.items() if not _only_names(name)]
+        return (counted, change.is_same, change.row.head)
+
+    def _json(self, view, changes, seconds):
+        """Return a line of JSON: the entries as --ndjson has them, with rates a second."""
+        entries = []
+        for change in changes:
+            entry = change.row.json(view)
+            if seconds:
+                entry = '%s,"rates":%s}' % (entry[:-1], _json_of(change.rates))
+            entries.append(entry)
+        return '{"time":%s,"seconds":%s,"entries":[%s]}' % (
+            _json_float(round(time.time(), 3)),
+            "null" if seconds is None else _json_float(round(seconds, 3)),
+            ",".join(entries),
+        )
+
+    def _screen(self, view, changes, has_before):
+        """Return the lines that fill a terminal, what changed in bold."""
+        import shutil
+
+        size = shutil.get_terminal_size()
+        columns, height = size[0] or 80, size[1] or 24  # a size of 0 is none
+        lines = self._lines(view, changes[: height - 1], has_before, columns)
+        lines[0] = _cut("%s: %d entries" % (view.info._about, len(changes)), columns)
+        if len(changes) > height - 1:
+            lines[-1] = "... %d more" % (len(changes) - height + 2)
+        if os.environ.get("NO_COLOR"):
+            return lines
+        return ["\033[1m%s\033[0m" % line if line[:1] == "*" else line for line in lines]
+
+    def _lines(self, view, changes, has_before, columns):
+        """Return a line for each entry: a mark if it changed, its key, its rates, its numbers."""
+        width = min(max([_width(change.row.head) for change in changes] or [0]), columns * 2 // 5)
+        rates = [change.rates_text() for change in changes]
+        rates_width = min(max(map(len, rates)) if rates else 0, max(columns - width - 6, 0))
+        lines = ["%s: %d entries" % (view.info._about, len(changes))]
+        for change, text in zip(changes, rates):
+            mark = "*" if has_before and not change.is_same else " "
+            head = _cut(change.row.head, width)
+            head += " " * (width - _width(head))
+            parts = [mark + " " + head]
+            if rates_width:
+                parts.append(text.ljust(rates_width))
+            parts.append(change.row.text)
+            lines.append(_cut("  ".join(parts).rstrip(), columns))
+        return lines
+
+
+class _Screen:
+    """A screen of its own on a terminal, without a cursor; left as it was found, whatever ends it."""
+
+    LEAVE = "\033[?25h\033[?1049l"
+
+    def __enter__(self):
+        import signal
+        import threading
+
+        self.signal, self.caught = signal, []
+        if get_ident() == threading.main_thread().ident:
+            numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+            self.caught = [one for one in numbers if signal.getsignal(one) == signal.SIG_DFL]
+        for number in self.caught:
+            signal.signal(number, self._killed)
+        sys.stdout.write("\033[?1049h\033[?25l")
+        return self
+
+    def _killed(self, number, _):
+        self.signal.signal(number, self.signal.SIG_DFL)
         try:
-            os.write(sys.stdout.fileno(), leave.encode())
+            os.write(sys.stdout.fileno(), self.LEAVE.encode())
         finally:  # the terminal may be gone
             os.kill(os.getpid(), number)
 
-    caught = [
-        number
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-        if live
-        and signal.getsignal(number) == signal.SIG_DFL
-        and get_ident() == threading.main_thread().ident
-    ]
-    try:
-        for number in caught:
-            signal.signal(number, killed)
-        sys.stdout.write("\033[?1049h\033[?25l" if live else "")  # a screen of its own, no cursor
-        while True:
-            now, rows = time.time(), _samples(view)
-            if then or live:
-                lines = _watch_lines(view, rows, before, now - then, live)
-                sys.stdout.write(
-                    "\033[H%s\033[J" % "\033[K\n".join(lines) if live else "\n".join(lines) + "\n"
-                )
-                sys.stdout.flush()
-                if once:
-                    return
-            before, then = rows, now
-            time.sleep(interval)
-    finally:
-        sys.stdout.write(leave)
-        sys.stdout.flush()
-        for number in caught:
-            signal.signal(number, signal.SIG_DFL)
+    def __exit__(self, *_):
+        try:
+            sys.stdout.write(self.LEAVE)
+            sys.stdout.flush()
+        finally:
+            for number in self.caught:
+                self.signal.signal(number, self.signal.SIG_DFL)
+
+
+# What only names times and ids: that it changes fast means nothing.
+_NAMING_WORDS = frozenset(
+    "ns us ms ts time timestamp ktime seen stamp start last first expires deadline pid tid tgid id uid gid"
+    " ifindex cpu port sport dport addr saddr daddr ip mac key cookie inode ino state flags cgroup netns seq".split()
+)
+
+
+def _only_names(field):
+    """Whether the name of a field says that it is a time, an id, an address: no number of things."""
+    return bool(_NAMING_WORDS.intersection(field.lower().split("_")))
+
+
+class _Change:
+    """An entry and how it changed: .rates {field: a second}, .is_same."""
+
+    def __init__(self, key, row, before, seconds):
+        old = before.get(key)
+        self.row, self.rates = row, {}
+        self.is_same = old is not None and old.text == row.text
+        if old is not None:
+            known = [name for name in row.totals if name in old.totals]
+            self.rates = {name: (row.totals[name] - old.totals[name]) / seconds for name in known}
+
+    def rates_text(self):
+        """Return the rates for people; of times and ids none is worth telling."""
+        told = [(name, rate) for name, rate in self.rates.items() if rate and not _only_names(name)]
+        return "  ".join(("%s %s/s" % (name, _scaled(rate))).strip() for name, rate in told)
+
+
+def _scaled(number):
+    """Return a number in few letters, "+3.40M"."""
+    for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= factor:
+            return "%+.4g%s" % (number / factor, letter)
+    return "%+.4g" % number
+
+
+def _width(text):
+    """Return how many columns of a terminal a text takes: wide characters take two, marks upon others none."""
+    if text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80":
+        return len(text)
+    import unicodedata
+
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def _cut(text, columns):
+    """Return as much of a text as fits into so many columns, with an end that says if it is not all."""
+    if _width(text) <= columns:
+        return text
+    while text and _width(text) > max(columns - 2, 0):
+        text = text[:-1]
+    return (text + "..")[:columns]
+
+
+class _Row:
+    """An entry in a watch: .head (the key in words), .text (the value), .totals {field: number}, and its bytes."""
+
+    __slots__ = ("head", "text", "totals", "key", "value")
+
+    def __init__(self, head, text, totals, key, value):
+        self.head, self.text, self.totals, self.key, self.value = head, text, totals, key, value
+
+    def json(self, view):
+        """Return the entry as --ndjson has it."""
+        return "".join(view.json_lines([(self.key, self.value, 1)]))
 
 
 def _samples(view):
-    """Return {key: (its text, the value's text, {path: number})}, a value's CPUs added up."""
+    """Return {key: _Row} of all entries, a value's CPUs added up."""
     rows, cpus = {}, max(len(view.cpus), 1)
+    key_size, value_size = view.info.key_size, view.slot * cpus
     for keys, values, count in view.chunks():
         heads = [""] * count
-        if view.info.key_size:
+        if key_size:
             heads = view.texts(view.key_layout, keys)
         totals = _totals(view, values, count, cpus)
         texts = view.texts(view.value_layout, values, view.slot)
-        size = view.info.key_size
         for index, head in enumerate(heads):
-            text = " ".join(texts[index * cpus : (index + 1) * cpus])
-            if view.cpus and totals[index]:
-                pairs = [(path or "sum", number) for path, number in totals[index].items()]
-                text = " ".join("%s=%s" % pair for pair in pairs)
-            elif view.cpus:
-                marks = zip(view.cpus, texts[index * cpus : (index + 1) * cpus])
-                text = " ".join("[cpu %d] %s" % pair for pair in marks)
-            rows[keys[index * size : (index + 1) * size]] = head, text, totals[index]
+            text = _row_text(view, texts[index * cpus : (index + 1) * cpus], totals[index])
+            key = keys[index * key_size : (index + 1) * key_size]
+            value = values[index * value_size : (index + 1) * value_size]
+            rows[key] = _Row(head, text, totals[index], key, value)
     return rows
+
+
+def _row_text(view, texts, totals):
+    """Return a value in words: of a per-CPU map the sums, or where there are no numbers each CPU's."""
+    if not view.cpus:
+        return texts[0]
+    if totals:
+        return " ".join("%s=%s" % (name or "sum", number) for name, number in totals.items())
+    return " ".join("[cpu %d] %s" % pair for pair in zip(view.cpus, texts))
 
 
 def _totals(view, values, count, cpus):
@@ -9602,47 +9779,6 @@ def _totals(view, values, count, cpus):
                 into = totals[index // cpus]
                 into[name] = into.get(name, 0) + number
     return totals
-
-
-def _watch_lines(view, rows, before, seconds, live):
-    """Return the lines of a screen: the entries by how fast they change, those that did marked."""
-    import shutil
-
-    columns, height = 1 << 16, len(rows) + 2
-    if live:  # a size of 0 is none
-        columns, height = [
-            told or usual for told, usual in zip(shutil.get_terminal_size(), (80, 24))
-        ]
-    bold, plain = ("\033[1m", "\033[0m") if live and not os.environ.get("NO_COLOR") else ("", "")
-    sorted_rows = []
-    for key, (shown, text, totals) in rows.items():
-        old = before[key][2] if key in before else {}
-        rates = [
-            (path, (number - old[path]) / seconds) for path, number in totals.items() if path in old
-        ]
-        same = key in before and before[key][1] == text or not before
-        sorted_rows.append(
-            (
-                -sum(abs(rate) for _, rate in rates),
-                same,
-                shown,
-                text,
-                "  ".join(
-                    "%s%+.6g/s" % (path and path + " ", rate) for path, rate in rates if rate
-                ),
-            )
-        )
-    sorted_rows.sort()
-    width = min(max([len(row[2]) for row in sorted_rows] or [0]), columns // 2)
-    lines = [("%s: %d entries" % (view.info._about, len(rows)))[:columns]]
-    for _, same, shown, text, rates in sorted_rows[: height - 1]:
-        line = ("%s %-*s  %s  %s" % (" " if same else "*", width, shown, text, rates)).rstrip()[
-            :columns
-        ]
-        lines.append(line if same else bold + line + plain)
-    if len(sorted_rows) > height - 1:
-        lines[-1] = "... %d more" % (len(sorted_rows) - height + 2)
-    return lines
 
 
 def _hist(options):

@@ -10237,6 +10237,96 @@ def test_ndjson_of_one_entry_is_that_entry_alone():
         }
 
 
+def series_of(m, *types):
+    """Return [(family, labels, value)] of a map's metrics, having proved each series unique and each name legal."""
+    samples = parsed(done(*(list(types) + ["--metrics", "dump", "id", m.id])))
+    identities = [(name, tuple(sorted(labels.items()))) for name, labels, _ in samples]
+    assert len(set(identities)) == len(identities)
+    for name, labels, _ in samples:
+        assert re.match("[a-zA-Z_:][a-zA-Z0-9_:]*$", name)
+        for label in labels:
+            assert re.match("[a-zA-Z_][a-zA-Z0-9_]*$", label) and label[:2] != "__"
+            assert label not in ("le", "quantile")
+    return samples
+
+
+@kernel
+def test_metrics_keep_every_enumerator():
+    act = "enum act { PASS, DROP, REDIRECT }"
+    with Map.create(HASH, u32, u32, 8) as m:
+        m.update_batch([1, 2, 3, 4], [0, 1, 2, 9])
+        samples = series_of(m, "--key-type", "u32", "--value-type", act)
+    assert sorted(value for _, _, value in samples) == [0, 1, 2, 9]
+
+
+@kernel
+@pytest.mark.parametrize(
+    "text, given, numbers",
+    [
+        ("struct { struct { u32 b; } a; u32 a_b; }", (1, 2), [1, 2]),
+        ("struct { u32 hits[2]; u32 hits_0; u32 hits_1; }", (1, 2, 3, 4), [1, 2, 3, 4]),
+        ("struct { u32 a; u32 __a; u32 A; }", (1, 2, 3), [1, 2, 3]),
+        ("struct { u32 index; u32 cpu; u32 id; u32 map; }", (1, 2, 3, 4), [1, 2, 3, 4]),
+        ("struct { struct { u32 x[2]; } p[2]; }", (1, 2, 3, 4), [1, 2, 3, 4]),
+    ],
+)
+def test_metrics_have_no_family_and_no_series_twice(text, given, numbers):
+    raw = struct.pack("=%dI" % len(given), *given)
+    with Map.create(HASH, u32, key_size=4, value_size=len(raw), max_entries=2) as m:
+        m[1] = raw
+        m[2] = bytes(len(raw))
+        samples = series_of(m, "--key-type", "u32", "--value-type", text)
+    assert [value for _, labels, value in samples if labels["key"] == "1"] == numbers
+
+
+@kernel
+@pytest.mark.parametrize(
+    "text, raws",
+    [
+        ("char[8]", [b"ab\0x\0\0\0\0", b"ab\0y\0\0\0\0", b"ab\0\0\0\0\0\0", b"\xff\0\0\0\0\0\0\0"]),
+        (
+            "struct { u8 kind; u32 port; u8 x[3]; }",
+            [bytes([1, n, 0, 0]) + bytes(8) for n in range(4)],
+        ),
+        (
+            "struct { u32 __pad; u32 __0; u32 le; u32 id; u32 map; }",
+            [bytes(19) + bytes([n]) for n in range(4)],
+        ),
+        ("struct { struct { u32 b; } a; u32 a_b; }", [bytes(7) + bytes([n]) for n in range(4)]),
+        ("char[8]", [b"\x1b[2Jx\0\0\0", b'q"\\\n\0\0\0\0', b"\\x1b[2J\0", b"\t\0\0\0\0\0\0\0"]),
+    ],
+)
+def test_metrics_tell_keys_apart_that_differ(text, raws):
+    with Map.create(HASH, key_size=len(raws[0]), value=u32, max_entries=8) as m:
+        for number, raw in enumerate(raws):
+            m[raw] = number
+        samples = series_of(m, "--key-type", text, "--value-type", "u32")
+    assert sorted(value for _, _, value in samples) == list(range(len(raws)))
+
+
+@kernel
+def test_metrics_of_two_maps_of_one_name_never_collide():
+    name = "same%d" % (os.getpid() % 10**6)
+    with Map.create(HASH, u32, u32, 1, name=name) as one, Map.create(
+        HASH, u32, u32, 1, name=name
+    ) as other:
+        one[1] = other[1] = 5
+        types = ["--key-type", "u32", "--value-type", "u32"]
+        told = [series_of(m, *types)[0] for m in (one, other)]
+    assert told[0][:1] == told[1][:1] and told[0][1] != told[1][1]
+    assert {labels["map"] for _, labels, _ in told} == {name}
+
+
+@kernel
+def test_metrics_of_floats_are_what_the_parsers_read():
+    values = [-0.0, float("inf"), float("-inf"), 0.1, 1e300]
+    with Map.create(HASH, u32, ctypes.c_double, 8) as m:
+        m.update_batch(list(range(5)), values)
+        samples = series_of(m, "--key-type", "u32", "--value-type", "double")
+    told = {labels["key"]: value for _, labels, value in samples}
+    assert repr([told[str(index)] for index in range(5)]) == repr(values)
+
+
 @kernel
 def test_metrics_are_what_prometheus_reads(pins, bpffs):
     samples = parsed(done("--metrics", "dump", pins + "/w_hash"))
@@ -10326,6 +10416,92 @@ def in_a_terminal(words, until=b"$.", keys=b"", meanwhile=lambda: None, **enviro
             keys = b""
     os.close(terminal)
     return os.waitpid(pid, 0)[1], text.decode().replace("\r\n", "\n")
+
+
+STATS = "struct { u64 last_ns; u64 packets; u64 bytes; }"
+
+
+@pytest.fixture
+def stats():
+    """A hash of statistics by comm, and the words that say so."""
+    types = ["--key-type", "char[16]", "--value-type", STATS]
+    with Map.create(HASH, bpf.parse_type("char[16]"), bpf.parse_type(STATS), 64) as m:
+        for name, packets in (("idle", 1), ("busy", 2), ("\u7f51\u7edc", 3)):
+            m[name] = m.value_type(last_ns=10**9, packets=packets, bytes=100)
+        yield m, types
+
+
+def changing(m, **steps):
+    """Return a stand-in for time.sleep that counts a second in an instant and changes entries by so many packets."""
+
+    def sleep(seconds):
+        for number, (name, packets) in enumerate(sorted(steps.items())):
+            value = m[name]
+            value.last_ns += 10**9 * (len(steps) - number)
+            value.packets += packets
+            value.bytes += 1500
+            m[name] = value
+
+    return sleep
+
+
+@kernel
+def test_watch_ranks_by_what_is_counted_not_by_times(stats, monkeypatch):
+    m, types = stats
+    monkeypatch.setattr(bpf.time, "sleep", changing(m, busy=5, idle=0))
+    lines = done(*(types + ["watch", "id", m.id, "once"])).splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["*", "busy"], ["*", "idle"]]
+    assert (
+        "packets +" in lines[1] and "last_ns +" not in lines[1]
+    )  # a time has no rate worth a line
+    lines = done(*(types + ["watch", "id", m.id, "once", "sort", "last_ns"])).splitlines()
+    assert lines[1].split()[1] == "busy" and lines[2].split()[1] == "idle"
+    refused(*(types + ["watch", "id", m.id, "once", "sort", "no_such"]))
+
+
+@kernel
+@pytest.mark.parametrize("option", ["-j", "--ndjson"])
+def test_watch_writes_json_for_programs(stats, monkeypatch, option):
+    m, types = stats
+    monkeypatch.setattr(bpf.time, "sleep", changing(m, busy=5))
+    (line,) = done(*([option] + types + ["watch", "id", m.id, "once"])).splitlines()
+    told = json.loads(line)
+    assert told["seconds"] >= 0 and abs(told["time"] - time.time()) < 600
+    first = told["entries"][0]
+    assert first["key"] == "busy" and first["value"]["packets"] == 7 and len(told["entries"]) == 3
+    assert first["rates"]["packets"] > 0 == told["entries"][1]["rates"]["packets"]
+
+
+@kernel
+def test_a_watched_capture_is_shown_once(stats, tmp_path):
+    m, types = stats
+    done("save", "id", m.id, tmp_path / "kept")
+    out = done(*(types + ["--from", tmp_path / "kept", "watch"]))
+    assert out.count("packets=") == 3 and "*" not in out
+
+
+@kernel
+@pytest.mark.parametrize("text", ["0", "0.0", "0.01", "-1", "nan", "1e3", "x", "1000000"])
+def test_watch_refuses_intervals_that_spin(stats, text):
+    m, types = stats
+    refused(*(types + ["watch", "id", m.id, "interval", text]))
+
+
+def test_columns_of_a_terminal_are_counted_as_it_shows_them():
+    assert [bpf._width(text) for text in ("", "abc", "\u7f51\u7edc", "e\u0301", "\uff21")] == [
+        0,
+        3,
+        4,
+        1,
+        2,
+    ]
+    assert bpf._cut("\u7f51\u7edc\u7f51\u7edc", 5) == "\u7f51.." and bpf._cut("abc", 3) == "abc"
+    assert [bpf._scaled(rate) for rate in (3395840.0, -1.5, 0.25, 12e9)] == [
+        "+3.396M",
+        "-1.5",
+        "+0.25",
+        "+12G",
+    ]
 
 
 @kernel
