@@ -4399,7 +4399,7 @@ def test_no_mutation_gets_anything_but_a_btf_error_out():
             slow.append((data, bases.get(blob), number))
     assert resident("VmHWM") - highest < 256 << 20
     for arguments in slow:
-        within(0.1, exercise, *arguments)
+        within(0.3, exercise, *arguments)
 
 
 @pytest.mark.skipif(
@@ -9188,8 +9188,8 @@ def test_a_value_that_cant_be_read_is_that_entrys_error(kind, size):
 
 @kernel
 @pytest.mark.parametrize("code", [errno.EIO, errno.EPERM, errno.ENOMEM, bpf.ENOTSUPP])
-def test_a_dump_that_breaks_off_is_whole_json(code, monkeypatch):
-    real, count = bpf._syscall, [0]
+def test_a_dump_that_breaks_off_is_whole_json(code, kernel_is):
+    count = [0]
 
     def inject(number, cmd, ref, size):
         if cmd == failing:
@@ -9200,14 +9200,14 @@ def test_a_dump_that_breaks_off_is_whole_json(code, monkeypatch):
                 and ctypes.string_at(ref._obj.elem.key, 4) == bytes(u32(4))
                 or (not element and count[0] == 2)
             ):
-                return code
-        return real(number, cmd, ref, size)
+                return -code
+        return real_kernel(number, cmd, ref, size)
 
     failing = bpf.BPF_MAP_LOOKUP_ELEM
     with created(bpf.BPF_MAP_TYPE_DEVMAP_HASH, u32, u32, 8) as m:
         for key in (3, 4, 5):
             m[key] = 1  # the loopback device
-        monkeypatch.setattr(bpf, "_syscall", inject)
+        kernel_is(inject)
         for words in (["-j"], ["-p"], ["--ndjson"], []):
             count[0] = 0
             out = done(*(words + ["dump", "id", m.id]))
@@ -9285,7 +9285,7 @@ def test_one_of_several_maps_of_a_name_may_vanish(option, monkeypatch):
         asked = []
         monkeypatch.setattr(bpf, "_fd_by_id", fd_by_id)
         if option == "--ndjson":
-            assert "maps are named" in main(option, "dump", "name", name)[2]
+            assert "2 maps are named" in main(option, "dump", "name", name)[2]
         else:
             out = done(option, "dump", "name", name)
             told = [entry["id"] for entry in json.loads(out)] if option == "-j" else out
@@ -10304,7 +10304,10 @@ def in_a_terminal(words, until=b"$.", keys=b"", meanwhile=lambda: None, **enviro
         os.execve(
             sys.executable,
             [sys.executable, MODULE] + list(map(str, words)),
-            dict(os.environ, **environment),
+            dict(
+                {k: v for k, v in os.environ.items() if k not in ("LINES", "COLUMNS")},
+                **environment,
+            ),
         )
     before, text, end = termios.tcgetattr(terminal), bytearray(), time.time() + 60
     while time.time() < end:
