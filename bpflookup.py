@@ -5606,7 +5606,7 @@ def _is_char_array(ctype):
     return _is_array(ctype) and ctype._type_ is ctypes.c_char
 
 
-_NOT_A_QUEUE = "queue: its values have keys (push, peek and pop are for queues and stacks)"
+_NO_QUEUE = "queue: its values have keys (push, peek and pop are for queues and stacks)"
 
 
 class _OpenMap:
@@ -6261,7 +6261,7 @@ class _Keyless(_Elements):
         """
         flags = _flag_bits(flags)
         if self.key_type is not None:
-            raise self._lacks(BPF_MAP_UPDATE_ELEM, _NOT_A_QUEUE)
+            raise self._lacks(BPF_MAP_UPDATE_ELEM, _NO_QUEUE)
         obj = self._value_in(None, value) if self.value_size else self._new_out()
         code = self._element(BPF_MAP_UPDATE_ELEM, None, obj, flags)
         if code:
@@ -6278,7 +6278,7 @@ class _Keyless(_Elements):
     def _read_in_turn(self, cmd):
         """Return the value whose turn it is."""
         if self.key_type is not None:
-            raise self._lacks(cmd, _NOT_A_QUEUE)
+            raise self._lacks(cmd, _NO_QUEUE)
         if self.type == BPF_MAP_TYPE_BLOOM_FILTER:  # LOOKUP reads the buffer there
             raise self._lacks(cmd, "values to read")
         out = self._new_out()
@@ -7934,10 +7934,10 @@ kernels before 7.0 do that by reading all and storing all, and what other CPUs
 count in between is lost.  If the value has a field 'cpu', give cpu=N after it.
 A flag, cpu=N or an option stands behind the DATA, see --help.  Text that ends
 in 'any' is to be quoted: value 'plan any'.
-NAME=VALUE and JSON objects change the fields that they name: the entry is
-read, changed and stored, on every CPU or the one of cpu=N, which is not atomic:
-what a program writes to it in between is lost.  Where there is no entry all
-fields are needed, or rest=0 for those that are zero."""),
+NAME=VALUE and JSON objects change the fields that they name: the entry is read,
+changed and stored, on every CPU or on that of cpu=N.  This is not atomic: what
+a program writes to it in between is lost.  Where there is no entry all fields
+are needed, or rest=0 for those that are zero."""),
     "lookup": ("MAP key DATA", "print an entry; exit status 1 if there is none",
         "map lookup name flows key 10 0 0 1", """\
 Everything behind 'key' is DATA; of a queue or stack leave 'key' out."""),
