@@ -6251,9 +6251,6 @@ class _Elements(_PerCPU):
         return out if self._finish is None else self._finish(out)
 
 
-# what a map with keys lacks
-
-
 class _Keyless(_Elements):
     """Queues, stacks, bloom filters: values without keys."""
 
