@@ -9408,9 +9408,10 @@ def _typed(words, found, key_of=None):
     if _is_text(found) and not _names_fields(words, found):
         return _as_text(found, text)
     if text[:1] in ("{", "["):
-        import json
-
-        return json.loads(text)
+        value, end = _in_brackets(text, 0)
+        if text[end:].strip():
+            raise ValueError("'%s' is more than the JSON before it" % text[end:].strip())
+        return value
     if words[1:] and all(len(word) < 3 and _hex_bytes(word) for word in words):
         raise ValueError("'%s' is no decimal number; before bytes in hex write 'hex'" % text)
     if "=" in words[0]:
@@ -9472,9 +9473,7 @@ def _value_in(word, start, names, field):
     """Return (VALUE, where the next NAME begins) of what stands behind a "="."""
     first = word[start : start + 1]
     if first in ("{", "[") and not _is_text(field):
-        import json
-
-        value, end = json.JSONDecoder().raw_decode(word, start)
+        value, end = _in_brackets(word, start)
         return value, _separated(word, end)
     if first in ("'", '"'):
         end = start + 1
@@ -9486,6 +9485,55 @@ def _value_in(word, start, names, field):
     while end < len(word) and not (word[end] in ", " and _name_follows(word, end, names)):
         end += 1
     return word[start:end], end + 1
+
+
+def _in_brackets(text, start):
+    """Return (value, end) of JSON, or of what a dump prints: [1 2 3], {a=1 b={c=2}}."""
+    import json
+
+    try:
+        return json.JSONDecoder().raw_decode(text, start)
+    except ValueError as failure:
+        try:
+            return _printed(text, start, 0)
+        except (ValueError, IndexError):
+            raise failure from None
+
+
+def _printed(text, at, depth):
+    """Return (value, end) of a list, a record or a word as the form "words" prints them."""
+    if depth > MAX_DEPTH:
+        raise ValueError("too deep")
+    opening = text[at]
+    if opening not in "[{":
+        return _printed_word(text, at)
+    values, names = [], []
+    at += 1
+    while True:
+        while text[at] in ", ":
+            at += 1
+        if text[at] in "]}":
+            break
+        if opening == "{":
+            end = text.index("=", at)
+            names.append(text[at:end])
+            at = end + 1
+        value, at = _printed(text, at, depth + 1)
+        values.append(value)
+    if text[at] != {"[": "]", "{": "}"}[opening]:
+        raise ValueError("'%s' closes nothing" % text[at])
+    return dict(zip(names, values)) if opening == "{" else values, at + 1
+
+
+def _printed_word(text, at):
+    quote, end = text[at], at + 1
+    if quote not in "'\"":
+        while text[end] not in ", ]}":
+            end += 1
+        return text[at:end], end
+    while text[end] != quote:
+        end += 2 if text[end] == "\\" else 1
+    return _unquoted(text[at + 1 : end]), end + 1
 
 
 def _separated(word, end):

@@ -10237,6 +10237,42 @@ def test_ndjson_of_one_entry_is_that_entry_alone():
         }
 
 
+PRINTED = [
+    "struct { u32 hits[3]; enum { RED, BLUE = 5 } c[2]; }",
+    "struct { struct { u16 a; struct { s8 x, y; } b[2]; } in; char name[8]; bool yes; }",
+    "struct { enum { A, B } low:3; u32 rest:29; double d; u8 mac[6]; __be16 port; }",
+    "struct { char name[8], other[8]; }",
+    "u128",
+    "enum { NO, YES }",
+]
+
+
+@kernel
+@pytest.mark.parametrize("text", PRINTED)
+def test_a_line_of_a_dump_can_be_typed_again(text):
+    found, rng = bpf.layout(text), random.Random(text)
+    words = ["--key-type", "u32", "--value-type", text]
+    with Map.create(HASH, u32, key_size=4, value_size=found.size, max_entries=4) as m:
+        for _ in range(20):
+            raw = bytes(rng.choice((0, 1, 65, 32, 39, 92, 200)) for _ in range(found.size))
+            if "bool" in text:
+                raw = raw[:-1] + b"\1"
+            if "double" in text:
+                raw = raw[:4] + bytes(found.size - 4)
+            raw = found.pack(found.reader("plain").one(raw))  # nothing in holes, or behind a NUL
+            m[1] = raw
+            line = done(*(words + ["lookup", "id", m.id, "key", "1"])).rstrip("\n")
+            assert line.startswith("1: ")
+            m[1] = bytes(found.size)
+            pieces = re.findall(
+                r"\w+=(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^ '\"\[{]+|[\[{].*?[\]}]+(?= \w+=|$))",
+                line[3:],
+            )
+            given = pieces if "=" in line else [line[3:]]
+            done(*(words + ["update", "id", m.id, "key", "1", "value"] + given))
+            assert m.lookup_bytes(1) == raw, line
+
+
 def series_of(m, *types):
     """Return [(family, labels, value)] of a map's metrics, having proved each series unique and each name legal."""
     samples = parsed(done(*(list(types) + ["--metrics", "dump", "id", m.id])))
