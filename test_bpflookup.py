@@ -3916,6 +3916,14 @@ def test_hostile_names_neither_break_nor_inject(name, capfd):
         assert len(bpf.to_python(obj)) == {same: 2, bits: 3, twice: 3, outer: 6, inner: 1}[
             t
         ] and bpf.to_json(obj)
+        found, raw = btf.layout(t), bytes(obj)
+        plain = found.reader("plain").one(raw)
+        assert json.loads(found.reader("json").one(raw)) == plain == bpf.to_python(obj)
+        if t == same:
+            assert list(plain) == [name, "other"]  # a name is the same in every form
+            assert [path for path, _ in found.reader("samples").one(raw)] == [(name,), ("other",)]
+            words = found.reader("words").one(raw)
+            assert words.endswith(" other=8") and words.isprintable()
         assert (
             btf.describe(t)
             and bpf.describe_layout(ctype)
@@ -3926,6 +3934,20 @@ def test_hostile_names_neither_break_nor_inject(name, capfd):
     assert btf.offsetof(twice, "other") == 8 and bpf.to_python(btf.ctype(name + "_enum")(1)) == 1
     del obj
     assert capfd.readouterr() == ("", "") and not hasattr(sys.modules["builtins"], "PWNED")
+
+
+def test_what_a_union_does_not_fill_is_padding():
+    class Inner(ctypes.Union):
+        _fields_ = [("a", u8), ("b", u16)]
+
+    class Outer(ctypes.Union):
+        _fields_ = [("inner", Inner), ("wide", u32 * 2), ("odd", u8 * 9)]
+
+    b = Blob()
+    union = b.union("u", 12, ("odd", b.array(b.int("u8", 1), 9), 0))
+    for table in (bpf.describe_layout(Outer), b.btf().describe(union)):
+        assert "     9     3  " in table and "(hole)" in table
+        assert table.splitlines()[-1].startswith("12 bytes, 3 of them padding")
 
 
 # -- hostile blobs
