@@ -42,7 +42,6 @@ except ImportError as _missing:  # _ctypes, an extension that distributions pack
 import errno
 import os
 import struct
-import time
 from _functools import partial  # type: ignore  # functools reads many files more
 from _operator import add, itemgetter, methodcaller  # type: ignore  # operator is more than these
 from _thread import get_ident
@@ -7728,6 +7727,7 @@ def capture(m, path):
     import base64
     import hashlib
     import json
+    import time
 
     with Map.from_fd(m, bytes, bytes) as source:
         info, system = source.info, os.uname()
@@ -7887,12 +7887,15 @@ class _Progress:
     """Tells people on a terminal how far it is."""
 
     def __init__(self, info):
-        self.info, self.next_time = info, time.time() + 1
+        import time  # which on old Pythons reads the zone's file
+
+        self.info, self.clock = info, time.time
+        self.next_time = self.clock() + 1
         self.is_watched = sys.stderr.isatty() and not sys.stdout.isatty()
 
     def show(self, count):
-        if self.is_watched and time.time() > self.next_time:
-            self.next_time = time.time() + 0.5
+        if self.is_watched and self.clock() > self.next_time:
+            self.next_time = self.clock() + 0.5
             sys.stderr.write("\r%d of at most %d entries\033[K" % (count, self.info.max_entries))
             sys.stderr.flush()
 
@@ -9592,9 +9595,11 @@ class _Watch:
         self.is_json, self.is_hex = options.json or options.ndjson, options.hex
         if options.metrics:
             raise _UsageError("watch has no --metrics; map dump has")
-        self.is_live = False
+        self.is_live, self.time = False, 0.0
 
     def run(self, view):
+        import time
+
         is_capture = not isinstance(view.source, Map)
         self.is_once = self.is_once or is_capture
         self.is_live = sys.stdout.isatty() and not self.is_once and not self.is_json
@@ -9602,6 +9607,7 @@ class _Watch:
             before, then = None, 0.0
             while True:
                 now, rows = time.time(), _samples(view)
+                self.time = now
                 self._check_sort(view, rows)
                 # what is printed once has rates; a screen or a list that goes on need not wait for them
                 if before is not None or not self.is_once or is_capture:
@@ -9647,7 +9653,7 @@ class _Watch:
                 entry = '%s,"rates":%s}' % (entry[:-1], _json_of(change.rates))
             entries.append(entry)
         return '{"time":%s,"seconds":%s,"entries":[%s]}' % (
-            _json_float(round(time.time(), 3)),
+            _json_float(round(self.time, 3)),
             "null" if seconds is None else _json_float(round(seconds, 3)),
             ",".join(entries),
         )

@@ -10506,7 +10506,7 @@ def changing(m, **steps):
 @kernel
 def test_watch_ranks_by_what_is_counted_not_by_times(stats, monkeypatch):
     m, types = stats
-    monkeypatch.setattr(bpf.time, "sleep", changing(m, busy=5, idle=0))
+    monkeypatch.setattr(time, "sleep", changing(m, busy=5, idle=0))
     lines = done(*(types + ["watch", "id", m.id, "once"])).splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["*", "busy"], ["*", "idle"]]
     assert (
@@ -10521,7 +10521,7 @@ def test_watch_ranks_by_what_is_counted_not_by_times(stats, monkeypatch):
 @pytest.mark.parametrize("option", ["-j", "--ndjson"])
 def test_watch_writes_json_for_programs(stats, monkeypatch, option):
     m, types = stats
-    monkeypatch.setattr(bpf.time, "sleep", changing(m, busy=5))
+    monkeypatch.setattr(time, "sleep", changing(m, busy=5))
     (line,) = done(*([option] + types + ["watch", "id", m.id, "once"])).splitlines()
     told = json.loads(line)
     assert told["seconds"] >= 0 and abs(told["time"] - time.time()) < 600
