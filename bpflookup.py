@@ -7361,6 +7361,7 @@ class View:
 
     def __init__(self, source, key=None, value=None):
         self.source, self.info, self.width = source, source.info, 0
+        self.query = None  # what of the entries a dump shows; None: all
         self.cpus = tuple(getattr(source, "cpus", ()))
         if self.info.type in _PERCPU_TYPES and not self.cpus:
             self.cpus = possible_cpus()
@@ -7918,13 +7919,21 @@ Of several maps of the name all are shown.  It takes CAP_SYS_ADMIN, with
 -j prints bpftool's JSON, -j -f with the pins too."""),
     "list": ("[MAP]", "as show", "map list", ""),
     "help": ("[COMMAND]", "this text, or a command's", "help dump", ""),
-    "dump": ("MAP", "print every entry", "--ndjson map dump name flows | jq .value.packets", """\
+    "dump": (
+        "MAP [where FIELD=VALUE ...]\n           [sort FIELD] [top N] [columns A,B...]", "print entries",
+        "map dump name flows where dport=443 sort bytes top 20", """\
 An entry a line, decoded by the map's BTF or by --key-type and --value-type;
 of a per-CPU map a line for each CPU.  Without types: bytes in hex.
 -j prints bpftool's JSON, --ndjson decoded JSON, an entry a line, --metrics
 OpenMetrics text, --hex bytes.  Of several maps of the name all are printed.
 Where values can't be read (perf_event_array, xskmap, ...) each key is printed
-with the error."""),
+with the error.
+where: entries that meet all conditions, FIELD and one of = != < > <= >= ~ (a
+pattern of Python's re) and a value as key and value take it.  A FIELD is one of
+the value, else of the key: bytes, addr.ip4, hits[3], key.port, key, value; of a
+per-CPU map the sum of its CPUs' numbers is compared.  sort: the largest first,
+'sort +FIELD' the smallest.  top: the first N.  columns: these fields alone (of
+the key if any is named); not with -j."""),
     "update": (
         "MAP key DATA value VALUE\n           [cpu=N] [any|exist|noexist]", "store an entry",
         "map update name limits key 10.0.0.1 value 100", """\
@@ -8661,7 +8670,8 @@ def _runs(view):
     view.count is the number of those that can.
     """
     view.count, progress = 0, _Progress(view.info)
-    for run in _unbroken_runs(view):
+    runs = _unbroken_runs(view)
+    for run in view.query.runs(runs) if view.query else runs:
         if not isinstance(run, _Unread):
             if not run[2]:
                 continue
@@ -8696,7 +8706,11 @@ def _unbroken_runs(view):
 
 
 def _dump(options):
+    options.words, query = _split_query(options.words, options.file is None)
+    query = query and _Query(query)
     views = options.views()
+    for view in views if query else ():
+        query.bind(view, options.json)
     _hint_at_json(options, views[0])
     if not views[1:]:
         return _dump_one(options, views[0])
@@ -8822,6 +8836,275 @@ def _indented(text):
         else:
             lines.append(": " if token == ":" else token)
     return "".join(lines)
+
+
+# Looking at a part: map dump MAP where FIELD=VALUE ... sort FIELD top N columns A,B
+
+_QUERY_WORDS = ("where", "sort", "top", "columns")
+_COMPARISONS = ("!=", "<=", ">=", "=", "<", ">", "~")  # the longer ones first
+
+
+def _split_query(words, has_map):
+    """Return (the words of the map, those of the query); a map may have the name of one of them."""
+    start = 0
+    if has_map:
+        start = (
+            2
+            if words and any(_stands_for(words[0], one) for one in ("id", "name", "pinned"))
+            else 1
+        )
+    for at in range(start, len(words)):
+        if words[at] in _QUERY_WORDS:
+            return words[:at], words[at:]
+    return words, []
+
+
+class _Query:
+    """What of a map is shown: entries that meet conditions, the largest first, so many, these fields of them."""
+
+    def __init__(self, words):
+        self.conditions, self.columns = [], []  # type: ignore
+        self.sort_field = self.top = None
+        words = list(words)
+        while words:
+            word = words.pop(0)
+            if not words:
+                raise _UsageError("what follows '%s' is needed" % word)
+            if word == "where":
+                while words and words[0] not in _QUERY_WORDS:
+                    self.conditions.append(words.pop(0))
+            elif word == "sort":
+                self.sort_field = words.pop(0)
+            elif word == "columns":
+                self.columns += [name for name in words.pop(0).split(",") if name]
+            elif word == "top" and words[0].isdecimal():
+                self.top = int(words.pop(0))
+            else:
+                told = "where FIELD=VALUE, sort FIELD, top N or columns A,B is needed, not '%s %s'"
+                raise _UsageError(told % (word, words[0]))
+
+    def bind(self, view, is_bpftools):
+        """Find the fields in a view's layouts; have it show the columns asked for."""
+        if self.columns and is_bpftools:
+            raise _UsageError("-j is bpftool's JSON, of whole entries; columns go with --ndjson")
+        conditions = [_Condition(view, text) for text in self.conditions]
+        field = self.sort_field and _FieldColumn(view, self.sort_field.lstrip("+"))
+        chosen = {"key": [], "value": []}  # type: dict
+        for name in self.columns:
+            column = _FieldColumn(view, name)
+            chosen[column.what].append(column.steps)
+        view.query = _BoundQuery(view, conditions, field, self.sort_field or "", self.top)
+        if chosen["value"]:
+            view.value_layout = _selected(view.value_layout, chosen["value"])
+        if chosen["key"]:
+            view.key_layout = _selected(view.key_layout, chosen["key"])
+
+
+def _selected(found, paths):
+    """Return a layout with the members that paths, lists of names, lead to; [] is the whole."""
+    if [] in paths or not isinstance(found, Record):
+        return found
+    members = []
+    for part in found.parts:
+        inside = [path[1:] for path in paths if path[0] in (part.label, part.name)]
+        if inside:
+            members.append(part.changed(layout=_selected(part.layout, inside)))
+    return Record("struct", found.name, found.size, members)
+
+
+class _FieldColumn:
+    """A field of keys or values: .what of the two, .steps to it, and its values in a chunk.
+
+    Numbers are compared as numbers (a per-CPU map's are added up), text as text, anything else as bytes.
+    """
+
+    def __init__(self, view, name):
+        self.view, self.name = view, name
+        self.what, self.steps, leaf, offset, bits = _find_field(view, name)
+        self.leaf = leaf
+        whole = view.key_layout if self.what == "key" else view.value_layout
+        self.is_number = isinstance(leaf, Number) and not isinstance(leaf, (Char, Pointer))
+        self.is_text = isinstance(leaf, Char) or isinstance(leaf, Array) and leaf.is_text
+        self.first, self.size = offset // 8, leaf.size
+        self.stride = view.slot if self.what == "value" else view.info.key_size
+        self.cpus = len(view.cpus) if self.what == "value" and view.cpus else 1
+        alone = Record("struct", "", whole.size, [Member("f", leaf, offset, bits, "f")])
+        self.reader = alone.reader("samples" if self.is_number else "plain", self.stride)
+
+    def of(self, keys, values):
+        """Return the field's value in each entry of a chunk."""
+        raw = keys if self.what == "key" else values
+        if self.is_number:
+            numbers = [number for pairs in self.reader.read(raw) for _, number in pairs]
+            if self.cpus == 1:
+                return numbers
+            return [sum(numbers[at : at + self.cpus]) for at in range(0, len(numbers), self.cpus)]
+        step = self.stride * self.cpus
+        if self.is_text:
+            return [plain["f"] for plain in self.reader.read(raw)][:: self.cpus]
+        starts = range(self.first, len(raw), step) if step else ()
+        return [raw[at : at + self.size] for at in starts]
+
+    def words(self, one):
+        """Return a value as text, for patterns."""
+        return one if isinstance(one, str) else self.leaf.reader("words").one(one)
+
+    def given(self, text):
+        """Return the value that a text stands for."""
+        if self.is_number:
+            return self.leaf.number(text, self.name)
+        return text if self.is_text else self.leaf.pack(text, what=self.name)
+
+
+def _find_field(view, name):
+    """Return ("key" or "value", steps, layout, bit offset, bits) of a field by its name; values come first."""
+    for what in ("value", "key"):
+        found = view.value_layout if what == "value" else view.key_layout
+        path = name
+        if name == what or name.startswith(what + "."):
+            path = name[len(what) + 1 :]
+        elif not isinstance(found, Record):
+            continue
+        place = _follow(found, path)
+        if place is not None:
+            return (what,) + place
+    known = [
+        part.label
+        for one in (view.value_layout, view.key_layout)
+        for part in getattr(one, "parts", ())
+    ]
+    told = ", ".join(filter(None, known)) or "key and value"
+    raise _UsageError("no field '%s'; there are %s" % (name, told))
+
+
+def _follow(found, path):
+    """Return (steps, layout, bit offset, bits) of what a path leads to, None if nothing."""
+    offset, bits, steps = 0, 0, []
+    for step in path.replace("[", ".[").split(".") if path else ():
+        if isinstance(found, Array) and step[:1] == "[" and step[1:-1].isdecimal():
+            index = int(step[1:-1])
+            if index >= found.count:
+                return None
+            found, offset = found.element, offset + 8 * index * found.element.size
+            continue
+        part = found._named(step) if isinstance(found, Record) else None
+        if part is None:
+            return None
+        steps.append(step)
+        found, offset, bits = part.layout, offset + part.offset, part.bits
+    return steps, found, offset, bits
+
+
+class _Condition:
+    """FIELD, a comparison, VALUE."""
+
+    def __init__(self, view, text):
+        ends = [(text.find(sign), -len(sign), sign) for sign in _COMPARISONS if sign in text]
+        if not ends or not min(ends)[0]:
+            told = "'%s' is no condition: FIELD and one of = != < > <= >= ~, then a value"
+            raise _UsageError(told % text)
+        at, _, self.sign = min(ends)
+        self.field = _FieldColumn(view, text[:at].strip())
+        wanted = text[at + len(self.sign) :].strip()
+        if self.sign == "~":
+            self.pattern = _pattern(wanted)
+            return
+        if not self.field.is_number and not self.field.is_text and self.sign not in ("=", "!="):
+            raise _UsageError("%s has no order: only = and != can be asked of it" % self.field.name)
+        try:
+            self.wanted = self.field.given(wanted)
+        except LayoutError as failure:
+            raise _UsageError(str(failure)) from None
+
+    def holds(self, keys, values):
+        """Return for each entry of a chunk whether it meets the condition."""
+        column = self.field.of(keys, values)
+        if self.sign == "~":
+            search = self.pattern.search
+            if self.field.is_number:
+                names = getattr(self.field.leaf, "names", {})
+                return [bool(search(names.get(one) or str(one))) for one in column]
+            return [bool(search(self.field.words(one))) for one in column]
+        import operator
+
+        signs = {"=": "eq", "!=": "ne", "<": "lt", ">": "gt", "<=": "le", ">=": "ge"}
+        compare, wanted = getattr(operator, signs[self.sign]), self.wanted
+        return [compare(one, wanted) for one in column]
+
+
+def _pattern(text):
+    import re
+
+    try:
+        return re.compile(text)
+    except re.error as failure:
+        raise _UsageError("'%s' is no pattern: %s" % (text, failure)) from None
+
+
+class _BoundQuery:
+    """A query with the fields of a view: a filter of its chunks."""
+
+    def __init__(self, view, conditions, field, sort_field, top):
+        self.view, self.conditions, self.field, self.top = view, conditions, field, top
+        self.is_upward = sort_field.startswith("+")
+        self.key_size = view.info.key_size
+        self.value_size = view.slot * max(len(view.cpus), 1)
+
+    def runs(self, runs):
+        """Yield of the runs what is asked for; with a sort field at the end, else as it comes."""
+        entries = self._matching(runs)
+        if self.field:
+            entries = self._sorted(entries)
+        left = self.top
+        part = []  # type: list
+        for entry in entries:
+            if left is not None:
+                if not left:
+                    break
+                left -= 1
+            part.append(entry)
+            if len(part) == _CHUNK_ENTRIES:
+                yield self._chunk(part)
+                part = []
+        yield self._chunk(part)
+
+    def _chunk(self, entries):
+        keys = b"".join([key for _, key, _ in entries])
+        return keys, b"".join([value for _, _, value in entries]), len(entries)
+
+    def _matching(self, runs):
+        """Yield (what it is sorted by, key, value) of the entries that meet all conditions."""
+        for run in runs:
+            if isinstance(run, _Unread):
+                continue  # nothing is known of it
+            keys, values, count = run
+            keep = [True] * count
+            for condition in self.conditions:
+                keep = [one and other for one, other in zip(keep, condition.holds(keys, values))]
+            ranks = self.field.of(keys, values) if self.field else [None] * count
+            for index in range(count):
+                if keep[index]:
+                    key = keys[index * self.key_size : (index + 1) * self.key_size]
+                    value = values[index * self.value_size : (index + 1) * self.value_size]
+                    yield ranks[index], key, value
+
+    def _sorted(self, entries):
+        """Return the entries in order; with a top no more are kept than that takes."""
+        kept = []  # type: list
+        room = None if self.top is None else 2 * self.top + 4096
+        for entry in entries:
+            kept.append(entry)
+            if room is not None and len(kept) > room:
+                kept = self._in_order(kept)[: self.top]
+        return self._in_order(kept)
+
+    def _in_order(self, entries):
+        return sorted(entries, key=_rank_of, reverse=not self.is_upward)
+
+
+def _rank_of(entry):
+    rank = entry[0]
+    return (rank == rank, rank) if isinstance(rank, float) else (True, rank)  # NaN is the least
 
 
 def _lookup(options):

@@ -10259,6 +10259,166 @@ def test_ndjson_of_one_entry_is_that_entry_alone():
         }
 
 
+FLOWS = "struct { __be32 saddr; __be16 port; u16 pad; }"
+COUNTS = "struct { u64 packets, bytes; char comm[8]; enum { A, B, C } st; s32 low; u8 mac[6]; double d; }"
+
+
+@pytest.fixture(scope="module")
+def many_flows():
+    """A hash of 5,000 flows, the words for its types, and its entries as plain Python."""
+    key, value, rng = bpf.layout(FLOWS), bpf.layout(COUNTS), random.Random(5)
+    entries = []
+    for number in range(5000):
+        entries.append(
+            (
+                dict(saddr=0x0A000000 + number, port=rng.choice([22, 80, 443]), pad=0),
+                dict(
+                    packets=rng.randrange(50),
+                    bytes=rng.randrange(1 << 40),
+                    comm=rng.choice(["nginx", "bash", "a b"]),
+                    st=rng.choice("ABC"),
+                    low=rng.randrange(-9, 9),
+                    mac=[2, 0, 0, 0, 0, rng.randrange(3)],
+                    d=rng.random(),
+                ),
+            )
+        )
+    types = ["--key-type", FLOWS, "--value-type", COUNTS]
+    with Map.create(HASH, key_size=key.size, value_size=value.size, max_entries=8192) as m:
+        m.update_batch(
+            [key.pack(one) for one, _ in entries], [value.pack(one) for _, one in entries]
+        )
+        yield m, types, entries
+
+
+def asked(many_flows, *query):
+    """Return [(key, value)] of what a query shows."""
+    m, types, _ = many_flows
+    out = done(*(types + ["--ndjson", "dump", "id", m.id] + list(query)))
+    return [(one["key"], one["value"]) for one in map(json.loads, out.splitlines())]
+
+
+def in_any_order(entries):
+    return sorted(entries, key=repr)
+
+
+@kernel
+@pytest.mark.parametrize(
+    "conditions, holds",
+    [
+        (["port=443"], lambda k, v: k["port"] == 443),
+        (["key.port!=443", "packets>=40"], lambda k, v: k["port"] != 443 and v["packets"] >= 40),
+        (["packets<3", "low>0"], lambda k, v: v["packets"] < 3 and v["low"] > 0),
+        (["low<=-8"], lambda k, v: v["low"] <= -8),
+        (["st=B"], lambda k, v: v["st"] == "B"),
+        (["st~[AC]", "comm=a b"], lambda k, v: v["st"] in "AC" and v["comm"] == "a b"),
+        (["comm~^n"], lambda k, v: v["comm"] == "nginx"),
+        (["comm<b"], lambda k, v: v["comm"] == "a b"),
+        (["saddr=10.0.0.77"], lambda k, v: k["saddr"] == 0x0A00004D),
+        (["mac=02:00:00:00:00:02"], lambda k, v: v["mac"][5] == 2),
+        (["mac[5]>0"], lambda k, v: v["mac"][5] > 0),
+        (["d>0.99"], lambda k, v: v["d"] > 0.99),
+        (["bytes=-0"], lambda k, v: False),
+    ],
+)
+def test_where_shows_what_meets_all_conditions(many_flows, conditions, holds):
+    wanted = [(k, v) for k, v in many_flows[2] if holds(k, v)]
+    assert in_any_order(asked(many_flows, "where", *conditions)) == in_any_order(wanted)
+
+
+@kernel
+def test_sort_and_top_are_those_of_python(many_flows):
+    entries = many_flows[2]
+    ranks = sorted((v["bytes"] for _, v in entries), reverse=True)
+    assert [v["bytes"] for _, v in asked(many_flows, "sort", "bytes")] == ranks
+    assert [v["bytes"] for _, v in asked(many_flows, "sort", "+bytes", "top", "7")] == ranks[:-8:-1]
+    of_port = sorted((v["d"] for k, v in entries if k["port"] == 22), reverse=True)
+    found = asked(many_flows, "where", "port=22", "sort", "d", "top", "20")
+    assert [v["d"] for _, v in found] == of_port[:20]
+    assert len(asked(many_flows, "top", "3")) == 3 and not asked(many_flows, "top", "0")
+
+
+@kernel
+def test_columns_show_those_fields_alone(many_flows):
+    found = asked(many_flows, "columns", "bytes,comm")
+    wanted = [(k, {"bytes": v["bytes"], "comm": v["comm"]}) for k, v in many_flows[2]]
+    assert in_any_order(found) == in_any_order(wanted)
+    found = asked(many_flows, "where", "st=A", "columns", "key.port,low")
+    wanted = [({"port": k["port"]}, {"low": v["low"]}) for k, v in many_flows[2] if v["st"] == "A"]
+    assert in_any_order(found) == in_any_order(wanted)
+
+
+@kernel
+def test_queries_work_in_every_form(many_flows, tmp_path):
+    m, types, entries = many_flows
+    (key, value), query = (
+        max(entries, key=lambda one: one[1]["bytes"]),
+        ["sort", "bytes", "top", "1"],
+    )
+    words = types + ["dump", "id", m.id] + query
+    (entry,) = json.loads(done(*(["-j"] + words)))
+    assert bytes(int(one, 16) for one in entry["key"]) == bpf.layout(FLOWS).pack(key)
+    assert done(*words).count("bytes=%d " % value["bytes"]) == 1
+    assert done(*words).endswith("Found 1 element\n")
+    assert done(*(["--hex"] + words)).count("key: ") == 1
+    assert done(*(["--metrics"] + words)).count("bytes{") == 1
+    done("save", "id", m.id, tmp_path / "kept")
+    assert done(*(types + ["--from", tmp_path / "kept", "dump"] + query)) == done(*words)
+
+
+@kernel
+def test_fields_of_per_cpu_values_are_added_up_to_be_compared():
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 8) as m:
+        cpus = len(bpf.possible_cpus())
+        for key in range(4):
+            m[key] = [key] * cpus
+        types = ["--ndjson", "--key-type", "u32", "--value-type", "u64", "dump", "id", m.id]
+        out = done(*(types + ["where", "value>=%d" % (2 * cpus), "sort", "value"]))
+    assert [json.loads(line)["key"] for line in out.splitlines()] == [3, 2]
+
+
+@kernel
+@pytest.mark.parametrize(
+    "query",
+    [
+        "where",
+        "sort",
+        "top x",
+        "top -1",
+        "columns",
+        "where packets",
+        "where =5",
+        "where nope=1",
+        "where st=Z",
+        "where packets=x",
+        "where packets=99999999999999999999999",
+        "where mac<1",
+        "where comm~(",
+        "sort nope",
+        "columns packets,nope",
+        "top 1 extra",
+        "where mac[6]=1",
+    ],
+)
+def test_queries_that_make_no_sense_are_refused(many_flows, query):
+    m, types, _ = many_flows
+    refused(*(types + ["dump", "id", m.id] + query.split()))
+
+
+@kernel
+def test_a_map_may_be_called_as_a_word_of_a_query():
+    for name in ("where", "top"):
+        with Map.create(HASH, u32, u32, 2, name=name) as m:
+            m[1] = 7
+            types = ["--key-type", "u32", "--value-type", "u32"]
+            try:
+                out = done(*(types + ["dump", "name", name, "where", "value=7"]))
+            except AssertionError:
+                assert sum(one.name == name for one in bpf.maps()) > 1  # somebody else's
+                continue
+        assert out == "1: 7\nFound 1 element\n"
+
+
 PRINTED = [
     "struct { u32 hits[3]; enum { RED, BLUE = 5 } c[2]; }",
     "struct { struct { u16 a; struct { s8 x, y; } b[2]; } in; char name[8]; bool yes; }",
@@ -11398,7 +11558,7 @@ def test_help_calls_the_program_as_it_was_called(tmp_path):
         assert (status, err) == (0, "") and out.startswith("usage: %s [OPTION]" % name), out
     with open(MODULE) as script:
         out = run(sys.executable, "-", "help", "dump", stdin=script)[1]
-    assert out.startswith("usage: bpflookup.py [OPTION]... dump MAP\n")
+    assert out.startswith("usage: bpflookup.py [OPTION]... dump MAP ")
 
 
 def test_what_help_says_of_data_is_so():
