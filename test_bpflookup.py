@@ -4422,6 +4422,696 @@ def test_nothing_is_kept_once_it_is_dropped():
     assert kept() <= before
 
 
+# -- layouts of random types, against a plain walk that knows nothing of the module
+
+
+class Said:
+    """A type as a test describes it.  members: (name, Said, bit offset, bits or None); choices as _union_ has them."""
+
+    def __init__(self, kind, size, order="little", **facts):
+        self.kind, self.size, self.order, self.raw_order = kind, size, order, order
+        self.signed, self.names, self.members, self.choices, self.count = False, {}, [], {}, 0
+        self.__dict__.update(facts)
+
+    @property
+    def leaves(self):
+        if self.kind == "array":
+            return self.count * self.element.leaves
+        return sum(member[1].leaves for member in self.members) if self.kind == "record" else 1
+
+
+Seen = collections.namedtuple("Seen", "kind value said")
+
+
+def number_at(said, raw, at, bits):
+    order = said.order if bits is None else said.raw_order
+    width = 8 * said.size if bits is None else bits
+    if bits is None:
+        number = int.from_bytes(raw[at // 8 : at // 8 + said.size], order)
+    elif order == "little":
+        number = int.from_bytes(raw, order) >> at & (1 << width) - 1
+    else:
+        number = int.from_bytes(raw, order) >> 8 * len(raw) - at - width & (1 << width) - 1
+    return number - (1 << width) if said.signed and number >> width - 1 else number
+
+
+def seen(said, raw, at=0, bits=None, branch=None):
+    """Return what stands in the bytes as a tree of Seen: records hold pairs, arrays lists."""
+    if said.kind == "record":
+        pairs = []
+        for name, inner, offset, width in said.members:
+            if branch not in (None, name):
+                continue
+            chosen = None
+            if name in said.choices:
+                tag, branches = said.choices[name]
+                chosen = branches[plain_of(dict(pairs)[tag])]
+            found = seen(inner, raw, at + offset, width, chosen)
+            is_merged = not name and inner.kind == "record"
+            pairs += found.value if is_merged else [(name or "_", found)]
+        return Seen("record", pairs, said)
+    if said.kind == "array":
+        steps = [at + 8 * said.element.size * index for index in range(said.count)]
+        return Seen("array", [seen(said.element, raw, step) for step in steps], said)
+    piece = raw[at // 8 : at // 8 + said.size]
+    if said.kind in ("char", "text", "bytes"):
+        return Seen(said.kind, piece, said)
+    if said.kind == "float":
+        code = {2: "e", 4: "f", 8: "d"}[said.size]
+        mark = "<" if said.order == "little" else ">"
+        return Seen("float", struct.unpack(mark + code, piece)[0], said)
+    return Seen(said.kind, number_at(said, raw, at, bits), said)
+
+
+def escaped(raw):
+    """Return bytes as text, what is no UTF-8 as \\xNN and then the backslash as two."""
+    with contextlib.suppress(UnicodeDecodeError):
+        if "\\x" not in raw.decode():
+            return raw.decode()
+    text, at = "", 0
+    while at < len(raw):
+        for size in range(1, 5):
+            with contextlib.suppress(UnicodeDecodeError):
+                text, at = text + raw[at : at + size].decode().replace("\\", "\\\\"), at + size
+                break
+        else:
+            text, at = text + "\\x%02x" % raw[at], at + 1
+    return text
+
+
+def c_string(raw):
+    return escaped(raw.split(b"\0")[0])
+
+
+def plain_of(found):
+    kind, value, said = found
+    if kind == "record":
+        return {name: plain_of(one) for name, one in value}
+    if kind == "array":
+        return [plain_of(one) for one in value]
+    if kind in ("char", "text"):
+        return c_string(value)
+    if kind == "enum":
+        return said.names.get(value) or str(value)
+    shown = {"bool": bool, "pointer": hex, "bytes": list}
+    return shown[kind](value) if kind in shown else value
+
+
+def json_of(found):
+    kind, value, _ = found
+    if kind == "record":
+        return "{%s}" % ",".join(json.dumps(name) + ":" + json_of(one) for name, one in value)
+    if kind == "array":
+        return "[%s]" % ",".join(map(json_of, value))
+    if kind == "float" and not math.isfinite(value):
+        return "null" if math.isnan(value) else "1e999" if value > 0 else "-1e999"
+    return json.dumps(plain_of(found), separators=(",", ":"))
+
+
+def word(text):
+    needs = not text or not text.isprintable() or any(mark in text for mark in " ='\"{}[],")
+    return (repr(text) if text.isprintable() else ascii(text)) if needs else text
+
+
+def words_of(found, text_of=c_string, shown=bool):
+    kind, value, said = found
+    if kind in ("record", "array"):
+        texts = []
+        for name, one in value if kind == "record" else [("", one) for one in value]:
+            text = words_of(one, text_of, shown)
+            text = "{%s}" % text if one.kind == "record" else text
+            texts.append(name + "=" + text if kind == "record" else text)
+        return ("%s" if kind == "record" else "[%s]") % " ".join(texts)
+    if kind in ("char", "text"):
+        return word(text_of(value))
+    if kind == "bytes":
+        return " ".join("%02x" % byte for byte in value)
+    if kind == "bool":
+        return str(shown(value))
+    return word(plain_of(found)) if kind == "enum" else str(plain_of(found))
+
+
+def samples_of(found, path=()):
+    kind, value, _ = found
+    if kind in ("record", "array"):
+        steps = value if kind == "record" else enumerate(value)
+        return [pair for step, one in steps for pair in samples_of(one, path + (step,))]
+    if kind in ("char", "text", "bytes", "pointer"):
+        return []
+    return [(path, int(value != 0) if kind == "bool" else value)]
+
+
+def labels_of(found, path=()):
+    kind, value, _ = found
+    in_full = lambda raw: escaped(raw.rstrip(b"\0"))
+    if kind == "record":
+        return [pair for step, one in value for pair in labels_of(one, path + (step,))]
+    if kind in ("char", "text"):
+        return [(path, in_full(value))]
+    if kind == "array":
+        return [(path, words_of(found, in_full, int))]
+    return [(path, plain_of(found) if kind == "enum" else words_of(found, shown=int))]
+
+
+WALKS = {
+    "plain": plain_of,
+    "json": json_of,
+    "words": words_of,
+    "samples": samples_of,
+    "labels": labels_of,
+}
+
+
+class RandomBTF:
+    """Makes random types in a Blob, and says what they are."""
+
+    def __init__(self, rng, order, gentle=False):
+        self.rng, self.order, self.gentle = rng, order, gentle  # gentle: what kernel and bpftool know
+        self.b, self.count = Blob(order), 0
+
+    def said(self, kind, size, **facts):
+        return Said(kind, size, self.order, **facts)
+
+    def label(self, stem):
+        self.count += 1
+        return "%s%d" % (stem, self.count)
+
+    def number(self, for_bits=False):
+        sizes = [1, 2, 4, 8] if self.gentle else [1, 2, 3, 4, 5, 6, 7, 8, 16]
+        size, signed = self.rng.choice(sizes), self.rng.random() < 0.5
+        kind = self.rng.choice(["int", "int", "bool", "enum"] + ["order"] * (not for_bits))
+        if kind == "bool":
+            size = 1 if self.gentle else self.rng.choice([1, 1, 1, 4])
+            return self.b.int("bool", size, 4), self.said("bool", size)
+        if kind == "enum":
+            size = self.rng.choice([4, 8] if self.gentle else [1, 2, 4, 8])
+            limit = 1 << min(8 * size, 20) - 1
+            numbers = self.rng.sample(range(-3, 9) if signed else range(12), 4) + [limit - 1]
+            names = [(self.label("E"), number) for number in numbers]
+            type_id = self.b.enum(self.label("enum"), size, names, signed, size == 8)
+            facts = dict(signed=signed, names={number: name for name, number in names})
+            return type_id, self.said("enum", size, **facts)
+        if kind == "order":
+            size, order = self.rng.choice([2, 4, 8]), self.rng.choice(["little", "big"])
+            inner = self.b.int("uint%d" % size, size)
+            name = "__%se%d" % (order[0], 8 * size)
+            said = Said("int", size, order, raw_order=self.order)
+            return self.b.of(self.b.TYPEDEF, inner, name), said
+        made = self.b.int(self.label("i"), size, signed)
+        return made, self.said("int", size, signed=signed)
+
+    def leaf(self):
+        kinds = ["number"] * 5 + ["text", "pointer"] + ["float", "char", "odd"] * (not self.gentle)
+        kind = self.rng.choice(kinds)
+        if kind == "number":
+            return self.number()
+        if kind == "float":
+            size = self.rng.choice([2, 4, 8])
+            return self.b.add(self.b.FLOAT, self.label("f"), 0, size), self.said("float", size)
+        if kind == "pointer":
+            return self.b.of(self.b.PTR, self.b.int("void", 1)), self.said("pointer", 8)
+        if kind == "odd":  # what has no meaning: bytes
+            made = self.b.add(self.b.FLOAT, self.label("f"), 0, 16)
+            return made, self.said("bytes", 16)
+        if kind == "char":  # alone, it is a number as in C
+            return self.b.int("char", 1, 1), self.said("int", 1, signed=True)
+        count = self.rng.choice([0, 1, 5, 16, 70])
+        char = self.b.int("char", 1, self.rng.choice([0, 1, 2, 3]))
+        return self.b.array(char, count), self.said("text", count)
+
+    def any(self, depth):
+        pick = self.rng.random()
+        if depth and pick < 0.25:
+            return self.record(depth - 1)
+        if depth and pick < 0.5:
+            type_id, element = self.any(depth - 1)
+            if element.kind == "int" and element.size == 1:
+                type_id, element = self.number()
+            count = self.rng.choice([0, 1, 2, 3, 3, 65, 70])
+            count = min(count, 2 if element.leaves > 8 else count)
+            if not element.size or self.gentle and not count:
+                count = 1
+            facts = dict(element=element, count=count)
+            return self.b.array(type_id, count), self.said("array", count * element.size, **facts)
+        return self.leaf()
+
+    def record(self, depth):
+        is_union, end, members, words = self.rng.random() < 0.3, 0, [], []
+        for _ in range(self.rng.randint(1, 5)):
+            bits, is_bits = None, self.rng.random() < 0.3
+            type_id, said = self.number(True) if is_bits else self.any(depth)
+            at = 0 if is_union else end + self.rng.choice([0, 0, 0, 3, 8, 21])
+            if is_bits:
+                bits = self.rng.randint(1, min(8 * said.size, 30 if self.gentle else 128))
+            else:
+                at = -(-at // 8) * 8
+            is_nameless = said.kind == "record" and self.rng.random() < 0.4
+            name = "" if is_nameless else self.label("m")
+            members.append((name, said, at, bits))
+            words.append((name, type_id, at, bits or 0))
+            end = max(end, at + (8 * said.size if bits is None else bits))
+        size = -(-end // 8) + self.rng.choice([0, 0, 1, 5])
+        kind = self.b.UNION if is_union else self.b.STRUCT
+        type_id = self.b.struct(self.label("s"), size, *words, kind=kind)
+        return type_id, self.said("record", size, members=members, is_union=is_union)
+
+
+def random_bytes(rng, size, order="little"):
+    """Return bytes in which there are zeros, ones, text, what is no text, infinities and NaN."""
+    mark, found = "<" if order == "little" else ">", b""
+    while len(found) < size:
+        found += rng.choice(
+            [
+                bytes(rng.getrandbits(8) for _ in range(8)),
+                bytes(rng.randint(0, 4)),
+                b"\xff" * 8,
+                b"\1",
+                b"a::b'\"\\x %s\n",
+                "gr\u00fcn \u20ac".encode(),
+                struct.pack(mark + "2f", float("inf"), float("-inf")),
+                struct.pack(mark + "d", float("nan")),
+                struct.pack(mark + "d", float("inf")),
+            ]
+        )
+    return found[:size]
+
+
+def whole(form, found):
+    """Return what a reader gives for one element with what iterates in it taken out."""
+    return list(found) if form in ("samples", "labels") else found
+
+
+def assert_reads_as_walked(layout, walked, batch, stride):
+    """Every form says of the elements in batch what walked, their trees, say."""
+    for form, walk in WALKS.items():
+        wanted = [repr(walk(one)) for one in walked]
+        reader = layout.reader(form, stride)
+        assert [repr(whole(form, one)) for one in reader.read(batch)] == wanted, (form, layout)
+        assert repr(whole(form, reader.one(batch[:stride]))) == wanted[0], (form, layout)
+    pairs = [[] for _ in walked]
+    for path, indices, column in layout.reader("samples", stride).series(batch):
+        for index, number in zip(range(len(walked)) if indices is None else indices, column):
+            pairs[index].append((path, number))
+    wanted = [repr(sorted(samples_of(one), key=repr)) for one in walked]
+    assert [repr(sorted(one, key=repr)) for one in pairs] == wanted
+
+
+def assert_batches_agree(rng, layout, said, order, many=1000):
+    assert layout.size == said.size
+    for count, more in ((1, 0), (2, 0), (2, rng.randint(1, 9)), (many, 0)):
+        if count * said.leaves > 4000:
+            count = max(1, 4000 // said.leaves)
+        stride = said.size + more
+        rows = [random_bytes(rng, stride, order) for _ in range(count)]
+        if stride:
+            walked = [seen(said, row[: said.size]) for row in rows]
+            assert_reads_as_walked(layout, walked, b"".join(rows), stride)
+
+
+@ORDERS
+def test_every_form_of_random_btf_is_what_a_plain_walk_sees(order):
+    for seed in range(60):
+        rng = random.Random(seed)
+        made = RandomBTF(rng, order)
+        type_id, said = made.record(3) if seed % 4 else made.any(2)
+        layout = made.b.btf().layout(type_id)
+        assert_batches_agree(rng, layout, said, order, 1000 if seed % 5 == 0 else 20)
+
+
+def byte_at(obj, offset):
+    return ctypes.string_at(ctypes.addressof(obj) + offset, 1)[0]
+
+
+def seen_object(obj, ctype, branch=None):
+    """Return what ctypes itself says of an object, as a tree of Seen."""
+    if isinstance(obj, (ctypes.Structure, ctypes.Union)):
+        pairs, values, names = [], {}, getattr(obj, "_json_", {})
+        for name, inner, *_ in obj._fields_:
+            if branch not in (None, name):
+                continue
+            chosen = None
+            if name in getattr(obj, "_union_", {}):
+                tag, branches = obj._union_[name]
+                chosen = branches[values[tag]]
+            values[name] = getattr(obj, name)
+            if inner is ctypes.c_bool:
+                values[name] = byte_at(obj, getattr(type(obj), name).offset)
+            found = seen_object(values[name], inner, chosen)
+            if names.get(name, name) is not None:
+                pairs.append((names.get(name, name), found))
+        return Seen("record", pairs, None)
+    if isinstance(obj, ctypes.Array) or isinstance(obj, bytes) and issubclass(ctype, ctypes.Array):
+        if ctype._type_ is ctypes.c_char:
+            return Seen("text", obj.raw, None)
+        if ctype._type_ is ctypes.c_bool:
+            obj = [byte_at(obj, at) for at in range(len(obj))]
+        return Seen("array", [seen_object(one, ctype._type_) for one in obj], None)
+    kind = {"?": "bool", "c": "char", "f": "float", "d": "float"}.get(ctype._type_, "int")
+    return Seen(kind, obj, None)
+
+
+def random_ctype(rng, depth, bases):
+    """Return a random plain ctypes class of the byte order of bases, (Structure, Union)."""
+    scalars = [ctypes.c_int8, u8, ctypes.c_int16, u16, ctypes.c_int32, u32, ctypes.c_int64, u64]
+    scalars += [ctypes.c_char, ctypes.c_float, ctypes.c_double, ctypes.c_longlong]
+    scalars += [ctypes.c_bool] * (bases[0] is ctypes.Structure)  # others have none
+    pick = rng.random()
+    if depth == 0 or pick < 0.4:
+        return rng.choice(scalars)
+    if pick < 0.65:
+        element = random_ctype(rng, depth - 1, bases)
+        if bases[0] is not ctypes.Structure and issubclass(element, ctypes._SimpleCData):
+            mark = "__ctype_%se__" % bpf._FOREIGN_ORDER[0]
+            element = getattr(element, mark, element)
+        small = ctypes.sizeof(element) < 100
+        return element * rng.choice([0, 1, 2, 3] + [65, 70] * small)
+    fields, own = [], {}
+    for number in range(rng.randint(1, 5)):
+        inner = random_ctype(rng, depth - 1, bases)
+        if issubclass(inner, ctypes.Array) and inner._type_ is ctypes.c_char:
+            inner = u8  # what getattr cuts at its NUL; see below
+        fields.append(("f%d" % number, inner))
+    if rng.random() < 0.3:
+        fields.append(("hidden", u16))
+        own["_json_"] = {"hidden": None, "f0": "first"}
+    if rng.random() < 0.3:
+        own["_pack_"], own["_layout_"] = 1, "ms"
+    own["_fields_"] = fields
+    base = rng.choice(bases)
+    return type(base)("Random", (base,), own)
+
+
+def bit_fields(rng, bases):
+    """Return a class of bitfields of one type, which every Python has where C has them."""
+    number = rng.choice([u32, ctypes.c_int32, ctypes.c_int64, u64, u16, u8])
+    fields, left = [], 8 * ctypes.sizeof(number)
+    while left:
+        bits = rng.randint(1, left)
+        fields.append(("b%d" % left, number, bits))
+        left -= bits
+    return type(bases[0])("Bits", (bases[0],), {"_fields_": fields + [("last", u8)]})
+
+
+def choosing(rng, bases, depth):
+    """Return a class in which a field tells how to read a union; deeper, its branches are such classes."""
+    structure, union, number = bases
+    inner = choosing(rng, bases, depth - 1) if depth else number
+    either = {"_fields_": [("a", inner), ("b", u8 * 3), ("c", number)]}
+    either = type(union)("Either", (union,), either)
+    branches = {tag: rng.choice("abc") for tag in range(256)}
+    own = {"_fields_": [("kind", u8), ("u", either)], "_union_": {"u": ("kind", branches)}}
+    made = type(structure)("Choosing", (structure,), own)
+    around = {"_fields_": [("n", u16), ("in_it", made)]}
+    return rng.choice([made, type(structure)("Around", (structure,), around)])
+
+
+SWAPPED = (
+    getattr(ctypes, "%sEndianStructure" % bpf._FOREIGN_ORDER.title()),
+    None,  # few Pythons take unions in these
+    getattr(u64, "__ctype_%se__" % bpf._FOREIGN_ORDER[0]),
+)
+
+
+@pytest.mark.parametrize("bases", [(ctypes.Structure, ctypes.Union, u64), SWAPPED])
+def test_every_form_of_random_classes_is_what_ctypes_says(bases):
+    for seed in range(90):
+        rng = random.Random(seed)
+        plain_bases = bases[:2] if bases[1] else bases[:1]
+        kinds = [lambda: random_ctype(rng, 3, plain_bases), lambda: bit_fields(rng, bases)]
+        if bases[1]:
+            made = choosing(rng, bases, seed % 3)
+            kinds += [lambda: made, lambda: made * 3]
+            more = [("n", u8), ("many", made * 2), ("one", made)]
+            kinds.append(lambda: type(bases[0])("Outer", (bases[0],), {"_fields_": more}))
+        ctype = kinds[seed % len(kinds)]()
+        layout = bpf.layout(ctype)
+        for count, more in ((1, 0), (2, 3), (20, 0)):
+            stride = ctypes.sizeof(ctype) + more
+            rows = [random_bytes(rng, stride) for _ in range(count)]
+            objects = [(ctype * 1).from_buffer_copy(row) for row in rows]
+            walked = [seen_object(one, ctype * 1).value[0] for one in objects]
+            if stride:
+                assert_reads_as_walked(layout, walked, b"".join(rows), stride)
+
+
+def random_c_leaf(rng, count):
+    kind = rng.choice(["int"] * 6 + ["order", "char", "bool", "float", "enum", "pointer"])
+    if kind == "int":
+        size, signed = rng.choice([1, 2, 4, 8, 16]), rng.random() < 0.5
+        return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
+    if kind == "order":
+        size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
+        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+    if kind == "enum":
+        low = rng.choice([-2, 0])
+        names = {number: "E%d" % next(count) for number in range(low, 3)}
+        body = ", ".join("%s = %d" % (name, number) for number, name in sorted(names.items()))
+        return "enum { %s } %%s" % body, "", Said("enum", 4, signed=low < 0, names=names)
+    if kind == "float":
+        size = rng.choice([4, 8])
+        return {4: "float %s", 8: "double %s"}[size], "", Said("float", size)
+    if kind == "pointer":
+        return "void *%s", "", Said("pointer", 8)
+    return kind + " %s", "", Said(kind, 1)
+
+
+def random_c_leaf(rng, count):
+    kind = rng.choice(["int"] * 6 + ["order", "char", "bool", "float", "enum", "pointer"])
+    if kind == "int":
+        size, signed = rng.choice([1, 2, 4, 8, 16]), rng.random() < 0.5
+        return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
+    if kind == "order":
+        size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
+        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+    if kind == "enum":
+        low = rng.choice([-2, 0])
+        names = {number: "E%d" % next(count) for number in range(low, 3)}
+        body = ", ".join("%s = %d" % (name, number) for number, name in sorted(names.items()))
+        return "enum { %s } %%s" % body, "", Said("enum", 4, signed=low < 0, names=names)
+    if kind == "float":
+        size = rng.choice([4, 8])
+        return {4: "float %s", 8: "double %s"}[size], "", Said("float", size)
+    if kind == "pointer":
+        return "void *%s", "", Said("pointer", 8)
+    return kind + " %s", "", Said(kind, 1)
+
+
+def random_c_leaf(rng, count):
+    kind = rng.choice(["int"] * 6 + ["order", "char", "bool", "float", "enum", "pointer"])
+    if kind == "int":
+        size, signed = rng.choice([1, 2, 4, 8, 16]), rng.random() < 0.5
+        return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
+    if kind == "order":
+        size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
+        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+    if kind == "enum":
+        low = rng.choice([-2, 0])
+        names = {number: "E%d" % next(count) for number in range(low, 3)}
+        body = ", ".join("%s = %d" % (name, number) for number, name in sorted(names.items()))
+        return "enum { %s } %%s" % body, "", Said("enum", 4, signed=low < 0, names=names)
+    if kind == "float":
+        size = rng.choice([4, 8])
+        return {4: "float %s", 8: "double %s"}[size], "", Said("float", size)
+    if kind == "pointer":
+        return "void *%s", "", Said("pointer", 8)
+    return kind + " %s", "", Said(kind, 1)
+
+
+def random_c_leaf(rng, count):
+    kind = rng.choice(["int"] * 6 + ["order", "char", "bool", "float", "enum", "pointer"])
+    if kind == "int":
+        size, signed = rng.choice([1, 2, 4, 8, 16]), rng.random() < 0.5
+        return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
+    if kind == "order":
+        size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
+        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+    if kind == "enum":
+        low = rng.choice([-2, 0])
+        names = {number: "E%d" % next(count) for number in range(low, 3)}
+        body = ", ".join("%s = %d" % (name, number) for number, name in sorted(names.items()))
+        return "enum { %s } %%s" % body, "", Said("enum", 4, signed=low < 0, names=names)
+    if kind == "float":
+        size = rng.choice([4, 8])
+        return {4: "float %s", 8: "double %s"}[size], "", Said("float", size)
+    if kind == "pointer":
+        return "void *%s", "", Said("pointer", 8)
+    return kind + " %s", "", Said(kind, 1)
+
+
+def random_c_leaf(rng, count):
+    kind = rng.choice(["int"] * 6 + ["order", "char", "bool", "float", "enum", "pointer"])
+    if kind == "int":
+        size, signed = rng.choice([1, 2, 4, 8, 16]), rng.random() < 0.5
+        return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
+    if kind == "order":
+        size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
+        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+    if kind == "enum":
+        low = rng.choice([-2, 0])
+        names = {number: "E%d" % next(count) for number in range(low, 3)}
+        body = ", ".join("%s = %d" % (name, number) for number, name in sorted(names.items()))
+        return "enum { %s } %%s" % body, "", Said("enum", 4, signed=low < 0, names=names)
+    if kind == "float":
+        size = rng.choice([4, 8])
+        return {4: "float %s", 8: "double %s"}[size], "", Said("float", size)
+    if kind == "pointer":
+        return "void *%s", "", Said("pointer", 8)
+    return kind + " %s", "", Said(kind, 1)
+
+
+def random_c_leaf(rng, count):
+    kind = rng.choice(["int"] * 6 + ["order", "char", "bool", "float", "enum", "pointer"])
+    if kind == "int":
+        size, signed = rng.choice([1, 2, 4, 8, 16]), rng.random() < 0.5
+        return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
+    if kind == "order":
+        size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
+        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+    if kind == "enum":
+        low = rng.choice([-2, 0])
+        names = {number: "E%d" % next(count) for number in range(low, 3)}
+        body = ", ".join("%s = %d" % (name, number) for number, name in sorted(names.items()))
+        return "enum { %s } %%s" % body, "", Said("enum", 4, signed=low < 0, names=names)
+    if kind == "float":
+        size = rng.choice([4, 8])
+        return {4: "float %s", 8: "double %s"}[size], "", Said("float", size)
+    if kind == "pointer":
+        return "void *%s", "", Said("pointer", 8)
+    return kind + " %s", "", Said(kind, 1)
+
+
+def random_c_leaf(rng, count):
+    kind = rng.choice(["int"] * 6 + ["order", "char", "bool", "float", "enum", "pointer"])
+    if kind == "int":
+        size, signed = rng.choice([1, 2, 4, 8, 16]), rng.random() < 0.5
+        return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
+    if kind == "order":
+        size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
+        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+    if kind == "enum":
+        low = rng.choice([-2, 0])
+        names = {number: "E%d" % next(count) for number in range(low, 3)}
+        body = ", ".join("%s = %d" % (name, number) for number, name in sorted(names.items()))
+        return "enum { %s } %%s" % body, "", Said("enum", 4, signed=low < 0, names=names)
+    if kind == "float":
+        size = rng.choice([4, 8])
+        return {4: "float %s", 8: "double %s"}[size], "", Said("float", size)
+    if kind == "pointer":
+        return "void *%s", "", Said("pointer", 8)
+    return kind + " %s", "", Said(kind, 1)
+
+
+def random_c_text(rng, depth, count):
+    """Return (declaration with %s for what is declared, its brackets, Said without offsets)."""
+    pick = rng.random()
+    if depth and pick > 0.7:
+        return random_c_record(rng, depth - 1, count)
+    if not depth or pick < 0.5:
+        return random_c_leaf(rng, count)
+    base, brackets, element = random_c_text(rng, depth - 1, count)
+    length = rng.choice([0, 1, 2, 3, 65] if element.leaves < 5 else [1, 2])
+    length = length if element.leaves else 1
+    if element.kind == "char":
+        return base, "[%d]" % length, Said("text", length)
+    said = Said("array", 0, element=element, count=length)
+    return base, "[%d]%s" % (length, brackets), said  # the outer length stands first
+
+
+def random_c_record(rng, depth, count):
+    kind, packed = rng.choice(["struct", "struct", "union"]), " __attribute__((packed))"
+    members, texts = [], []
+    for _ in range(rng.randint(1, 5)):
+        base, brackets, said = random_c_text(rng, depth, count)
+        bits, name = None, "m%d" % next(count)
+        if said.kind in ("int", "bool", "enum") and said.size < 16 and rng.random() < 0.3:
+            bits = 1 if said.kind == "bool" else rng.randint(3, 8 * said.size)
+        if said.kind == "record" and rng.random() < 0.4:
+            name = ""
+        members.append([name, said, 0, bits])
+        texts.append(base % (name + brackets) + (" : %d" % bits if bits else "") + ";")
+    end = packed if rng.random() < 0.3 else ""
+    said = Said("record", 0, members=members)
+    return "%s { %s }%s %%s" % (kind, " ".join(texts), end), "", said
+
+
+def places(said, path, told, start=0):
+    """Ask gcc for the place of each member, or with what it told (an iterator) take that in; yield the questions."""
+    said.at = start
+    if said.kind == "array":
+        for question in places(said.element, path + "[0]", told, start):
+            yield question
+        said.size = said.count * said.element.size
+        return
+    if said.kind != "record":
+        return
+    yield "size(%s);" % (path or "x")
+    said.size = next(told) if told else 0
+    for member in said.members:
+        here = (path or "x") + ("." + member[0] if member[0] else "")
+        if member[0]:
+            yield "%s(%s);" % ("bits" if member[3] else "bytes", here)
+            at = next(told) if told else 0
+            member[2] = at - start
+        at = start + member[2]
+        inner = places(member[1], here, told, at) if member[0] else nameless(member[1], here, told, at)
+        for question in inner:
+            yield question
+
+
+def nameless(said, path, told, start):
+    """The same of a record without a name, of which C can't be asked the size."""
+    for number, question in enumerate(places(said, path, told and itertools.chain([0], told), start)):
+        if number:
+            yield question
+
+
+C_PRELUDE = """
+#include <stdio.h>
+#include <string.h>
+#include <stdbool.h>
+%s
+typedef unsigned __int128 u128; typedef __int128 s128;
+#define size(path) printf("%%ld ", 8L * sizeof(path) / 8)
+#define bytes(path) printf("%%ld ", 8L * ((char *)&(path) - (char *)&x))
+#define bits(path) memset(&x, 0, sizeof x), (path) = -1, first(&x)
+static void first(void *object)
+{
+    int bit = 0;
+    while (!(((unsigned char *)object)[bit / 8] >> bit %% 8 & 1))
+        bit++;
+    printf("%%d ", bit);
+}
+""" % "\n".join(
+    "typedef %s %s%d, __le%d, __be%d;" % ((word, letter) + (8 * size,) * 3)
+    if letter == "u"
+    else "typedef %s s%d;" % (word, 8 * size)
+    for size, stem in ((1, "char"), (2, "short"), (4, "int"), (8, "long"))
+    for letter, word in (("u", "unsigned " + stem), ("s", "signed " + stem))
+)
+
+
+@pytest.mark.skipif(sys.byteorder == "big", reason="the walk of C text is of little-endian data")
+def test_every_form_of_random_c_text_is_what_a_plain_walk_at_gccs_offsets_sees(tmp_path):
+    made, source = [], C_PRELUDE
+    for seed in range(60):
+        rng = random.Random(seed)
+        base, _, said = random_c_record(rng, 3, itertools.count())
+        made.append((base % "", said))
+        asked = "\n".join(places(said, "", None))
+        function = "static void f%d(void)\n{\n    static %s;\n%s\n    puts(\"\");\n}\n"
+        source += function % (seed, base % "x", asked)
+    source += "int main(void)\n{\n%s}\n" % "".join("f%d();\n" % seed for seed in range(60))
+    for (text, said), line in zip(made, compiled(tmp_path, source).splitlines()):
+        told = iter(list(map(int, line.split())))
+        collections.deque(places(said, "", told), 0)
+        assert not list(told)
+        rng = random.Random(text)
+        assert_batches_agree(rng, bpf.layout(text), said, "little", 20)
+
+
+# -- end of random types
+
+
 # ---- 6. Map -----------------------------------------------------------------
 
 
