@@ -3841,11 +3841,11 @@ def _own_members(cls, what, depth):
         positions = _c_offsets(cls, getattr(cls, "_pack_", 0))[0]
         for at, field in enumerate(fields):
             places[at] = places[at] if field.bits is None else positions[at]
-    members = []
+    members, order = [], _FOREIGN_ORDER if _is_swapped(cls) else sys.byteorder
     for field, place in zip(fields, places):
         inner = _layout_of_class(field.type, "%s.%s" % (what, field.name), depth + 1)
         if field.bits is not None:
-            inner = inner.bitfield(field.bits)
+            inner = inner._changed(raw_order=order).bitfield(field.bits)
         members.append(Member(field.name, inner, place, field.bits or 0, field.name))
     return members
 
