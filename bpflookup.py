@@ -2364,8 +2364,10 @@ class Record(Layout):
                 open_members.append(member.layout._missing(parts, given))
                 continue
             part = next(parts)
-            if part.layout.size and (part.label is not None or part in given):
-                open_members.append([] if part in given else [part.label])
+            if part in given:
+                open_members.append([])
+            elif part.layout.size and part.label is not None:
+                open_members.append([part.label])
         if not self.is_union:
             return [label for labels in open_members for label in labels]
         if not open_members or any(not labels for labels in open_members):
@@ -3303,11 +3305,29 @@ class _BitField:
         return "((%s) ^ %#x) - %#x" % (number, bits.sign, bits.sign) if bits.sign else number
 
 
+class _Inner:
+    """Descriptor of an attribute of an anonymous record, whose name is another one in the record around it."""
+
+    def __init__(self, record, name):
+        self.record, self.name = record, name
+
+    def __get__(self, obj, owner=None):
+        return self if obj is None else getattr(getattr(obj, self.record), self.name)
+
+    def __set__(self, obj, given):
+        setattr(getattr(obj, self.record), self.name, given)
+
+    def source(self):
+        """Return Python that reads it from self."""
+        return "getattr(self.%s, %a)" % (self.record, self.name)
+
+
 class _ClassPlan:
     """What the class of a record has: it is packed and every hole a field, so that no ABI has a say.
 
     fields      (name, Layout) in the order of the bytes
-    bit_fields  {name: _BitField}
+    properties  {name: descriptor} of attributes that are no fields
+    renames     whether there are other names for attributes of anonymous records
     anonymous   names of fields whose members are attributes of the record too
     holes       names of fields that are none
     attributes  {name: Layout} of what a user may set, in the order of declaration
@@ -3315,7 +3335,8 @@ class _ClassPlan:
 
     def __init__(self, record):
         self.base = _MadeUnion if record.is_union else _MadeStructure
-        self.fields, self.bit_fields, self.anonymous, self.holes = [], {}, [], []  # type: ignore
+        self.fields, self.properties, self.anonymous, self.holes = [], {}, [], []  # type: ignore
+        self.renames = False
         self.attributes = {}  # type: dict
         self._reserved = set(dir(self.base)) | _RESERVED_NAMES
         self._names = _Names(self._reserved)
@@ -3346,10 +3367,7 @@ class _ClassPlan:
     def _add(self, record, at, member, names):
         first = member.offset // 8
         if member.is_merged:
-            for name, part in names:
-                self._add_bits(name, part.layout, part.offset + member.offset)
-            name = self._free("_anon%d" % at)
-            self.anonymous.append(name)
+            name = self._add_merged(self._free("_anon%d" % at), member, names)
         else:
             name = names[0][0] if names else self._free("_")
             if self._add_bits(name, member.layout, member.offset):
@@ -3363,12 +3381,25 @@ class _ClassPlan:
         self.fields.append((name, member.layout))
         self._end = max(self._end, first + member.layout.size)
 
+    def _add_merged(self, field, member, names):
+        """Make what is in an anonymous record attributes; return the name of its field."""
+        inner = _ClassPlan(member.layout)
+        inner_names = list(inner.attributes)
+        is_renamed = inner.renames or inner_names != [name for name, _ in names]
+        if not is_renamed:
+            self.anonymous.append(field)
+        for (name, part), inner_name in zip(names, inner_names):
+            is_bits = self._add_bits(name, part.layout, part.offset + member.offset)
+            if is_renamed and not is_bits:
+                self.properties[name], self.renames = _Inner(field, inner_name), True
+        return field
+
     def _add_bits(self, name, layout, offset):
         """Whether it is a member that ctypes has no field for."""
         is_odd = isinstance(layout, Number) and (not layout.is_whole or offset % 8)
         needed = is_odd and layout.size > 0
         if needed:
-            self.bit_fields[name] = _BitField(layout, offset)
+            self.properties[name] = _BitField(layout, offset)
         return needed
 
     def _add_hole(self, record, until):
@@ -3544,7 +3575,7 @@ def _new_class(layout):
         return type(ctypes.Array)(name, (ctypes.Array,), own)
     plan = _ClassPlan(layout)
     own = {"_pack_": 1, "_layout_": "ms", "_made_of_": layout, "_attributes_": plan.attributes}
-    own.update(plan.bit_fields)
+    own.update(plan.properties)
     own["_anonymous_"] = plan.anonymous
     own["_btf_"] = own["_json_"] = dict.fromkeys(plan.holes)
     own["_fields_"] = [(name, inner.ctype()) for name, inner in plan.fields]
@@ -3588,11 +3619,9 @@ def _source_of(layout, names, lines):
         )
         if plan.holes:
             lines.append("    _btf_ = _json_ = %a" % dict.fromkeys(plan.holes))
-        lines += ["", ""] if plan.bit_fields else []
-        for field, bits in sorted(plan.bit_fields.items()):
-            lines.append(
-                "setattr(%s, %a, property(lambda self: %s))" % (name, field, bits.source())
-            )
+        lines += ["", ""] if plan.properties else []
+        for field, one in sorted(plan.properties.items()):
+            lines.append("setattr(%s, %a, property(lambda self: %s))" % (name, field, one.source()))
     return names[id(layout)]
 
 
@@ -3628,7 +3657,7 @@ def _identifier(text):
     name = "".join(letters) or "anonymous"
     if name[0].isdigit():
         return "_" + name
-    taken = ("ctypes", "setattr", "property", "int", "bytes")  # the source itself needs those
+    taken = ("ctypes", "setattr", "getattr", "property", "int", "bytes")  # the source itself needs those
     return name + "_" if keyword.iskeyword(name) or name in taken else name
 
 

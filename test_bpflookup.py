@@ -5132,6 +5132,433 @@ def test_every_form_of_random_c_text_is_what_a_plain_walk_at_gccs_offsets_sees(t
         assert_batches_agree(rng, bpf.layout(text), said, "little", 20)
 
 
+def put(said, rng, bits_of, at=0, bits=None):
+    """Choose a value for a type; return it in plain Python, its bits in bits_of: {bit of memory: 0 or 1}.
+
+    Of a union one branch is chosen.
+    """
+    if said.kind == "record":
+        values = {}
+        members = [rng.choice(said.members)] if said.is_union else said.members
+        for name, inner, offset, width in members:
+            value = put(inner, rng, bits_of, at + offset, width)
+            values.update(value if not name and inner.kind == "record" else {name or "_": value})
+        return values
+    if said.kind == "array":
+        steps = [at + 8 * said.element.size * index for index in range(said.count)]
+        return [put(said.element, rng, bits_of, step) for step in steps]
+    if said.kind in ("text", "bytes", "float"):
+        value, raw = put_whole(said, rng)
+        set_bits(bits_of, at, 8 * said.size, int.from_bytes(raw, "little"), "little")
+        return value
+    width = 8 * said.size if bits is None else bits
+    low = -1 << width - 1 if said.signed else 0
+    number = rng.choice([low, low + (1 << width) - 1, 0, low + rng.getrandbits(width)])
+    number = rng.getrandbits(1) if said.kind == "bool" else number
+    number = 0 if said.kind == "bool" and low + number < low else number
+    set_bits(bits_of, at, width, number, said.order if bits is None else said.raw_order)
+    if said.kind == "enum":
+        return said.names.get(number) or rng.choice([number, str(number), hex(number)])
+    shown = {"bool": [bool(number), number], "pointer": [hex(number), number]}
+    return rng.choice(shown.get(said.kind, [number, number, str(number), hex(number)]))
+
+
+def put_whole(said, rng):
+    """Return (plain value, bytes) of a leaf that is no integer."""
+    if said.kind == "text":
+        texts = ["", "ab::", "::1", "1.2.3.4", "a\\x5cx41", "\u20ac'\"", "7", "0x7", "null", "a b"]
+        fitting = [text for text in texts if len(text.encode()) <= said.size]
+        text = rng.choice(fitting)
+        return text, text.replace("\\x5c", "\\").encode().ljust(said.size, b"\0")
+    if said.kind == "bytes":
+        raw = bytes(rng.getrandbits(8) for _ in range(said.size))
+        return list(raw), raw
+    value = rng.choice([0.0, -1.5, 3, float("inf"), 1024])
+    mark = "<" if said.order == "little" else ">"
+    return value, struct.pack(mark + {2: "e", 4: "f", 8: "d"}[said.size], value)
+
+
+def set_bits(bits_of, at, width, number, order):
+    """Note a number of some bits: bit n of byte m is 8 * m + n, and big-endian data begin at the high end of each."""
+    for bit in range(width):
+        place = at + bit
+        if order == "big":
+            place = at + width - 1 - bit
+            place += 7 - 2 * (place % 8)
+        bits_of[place] = number >> bit & 1
+
+
+def joined_bits(bits_of, size):
+    raw = bytearray(size)
+    for place, bit in bits_of.items():
+        raw[place // 8] |= bit << place % 8
+    return bytes(raw)
+
+
+@ORDERS
+def test_pack_is_the_inverse_of_what_random_types_say(order):
+    for seed in range(200):
+        rng = random.Random(seed)
+        made = RandomBTF(rng, order)
+        type_id, said = made.record(3)
+        layout = made.b.btf().layout(type_id)
+        bits_of = {}
+        value = put(said, rng, bits_of)
+        raw = joined_bits(bits_of, said.size)
+        assert layout.pack(value) == raw, (seed, value)
+        assert layout.pack(dict(value, rest=0), base=b"\xff" * said.size) == raw
+        kept = random_bytes(rng, said.size)
+        mask = joined_bits(dict.fromkeys(bits_of, 1), said.size)
+        both = bytes(a & m | b & ~m for a, m, b in zip(raw, mask, kept))
+        assert layout.pack(value, base=kept) == both and layout.pack({}, base=both) == both
+
+
+@ORDERS
+def test_what_is_read_and_each_word_of_it_can_be_packed_again(order):
+    tried = 0
+    for seed in range(200):
+        rng = random.Random(seed)
+        made = RandomBTF(rng, order)
+        type_id, said = made.record(2)
+        layout = made.b.btf().layout(type_id)
+        bits_of = {}
+        put(said, rng, bits_of)
+        raw = joined_bits(bits_of, said.size)
+        for part in layout.parts:
+            if part.layout.has_choice or isinstance(part.layout, (bpf.Record, bpf.Array, bpf.Bytes)):
+                continue
+            said_of_part = layout.reader("plain").one(raw)[part.label]
+            one = bpf.Record("struct", "one", layout.size, [part])
+            text = one.reader("words").one(raw).partition("=")[2]
+            for given in (said_of_part, bpf._unquoted(text) if text[:1] in "'\"" else text):
+                if isinstance(given, float) and math.isnan(given) or given == "nan":
+                    continue
+                if isinstance(part.layout, bpf.Boolean):
+                    continue  # in a union: any number
+                assert layout.pack({part.label: given}, base=raw) == raw, (seed, part, given)
+                tried += 1
+    assert tried > 500
+
+
+@pytest.mark.parametrize("text, low, high", [
+    (text % bits, -1 << bits - 1 if signed else 0, (1 << bits - signed) - 1)
+    for text, signed in (("u%d", 0), ("s%d", 1), ("be%d", 0), ("le%d", 0))
+    for bits in (8, 16, 32, 64, 128)
+] + [
+    ("%s64 pad : 3, %s64 f : %d, u8 b : 1" % (sign, sign, bits), -1 << bits - 1 if sign == "s" else 0,
+     (1 << bits - (sign == "s")) - 1)
+    for bits in range(1, 60, 3)
+    for sign in "us"
+])  # fmt: skip
+def test_numbers_of_every_width_have_their_range(text, low, high):
+    layout, name = bpf.layout(text), "f" if ":" in text else None
+    wrap = lambda number: {name: number, "rest": 0} if name else number
+    plain = lambda raw: layout.reader("plain").one(raw)
+    for number in (low, high, low // 2, high // 2, 0):
+        for given in (number, str(number), hex(number)):
+            found = plain(layout.pack(wrap(given)))
+            assert (found[name] if name else found) == number
+    for wrong in (low - 1, high + 1, 1 << 200, -1 << 200, str(high + 1), hex(high + 1)):
+        with pytest.raises(bpf.LayoutError, match=r"outside -?\d+\.\.\d+"):
+            layout.pack(wrap(wrong))
+    for wrong in (None, 1.0, [1], [], {}, {"a": 1}, "1.0", "", "x", "1 2", "1_0", "\u0661", float("nan"), b"1"):
+        with pytest.raises(bpf.LayoutError):
+            layout.pack(wrap(wrong))
+
+
+def test_floats_are_rounded_and_ints_are_not():
+    for text, size, exact, inexact, over in (
+        ("float", 4, 1 << 24, (1 << 24) + 1, 1e39),
+        ("double", 8, 1 << 53, (1 << 53) + 1, 1 << 1024),
+    ):
+        layout = bpf.layout(text)
+        record = bpf.layout(text + " f").ctype()
+        code = "=f" if size == 4 else "=d"
+        assert layout.pack(exact) == bytes(record(f=exact)) == struct.pack(code, exact)
+        assert layout.pack(0.1) == bytes(record(f=0.1)) == struct.pack(code, 0.1)
+        assert layout.pack("-inf") == struct.pack(code, float("-inf"))
+        for wrong in (inexact, over, -over, (1 << 1023) + 1, 1 << 5000, None, True, [1.0], "x"):
+            with pytest.raises(bpf.LayoutError):
+                layout.pack(wrong)
+            with pytest.raises(bpf.LayoutError):
+                record(f=wrong)
+
+
+@pytest.mark.parametrize("text, given, raw", [
+    ("char n[4]", {"n": "ab::"}, b"ab::"), ("char n[16]", {"n": "ab::"}, b"ab::" + bytes(12)),
+    ("char n[16]", "ab::", b"ab::" + bytes(12)), ("char n[6]", "1:2:3:", b"1:2:3:"),
+    ("struct { struct { char n[16]; } a; }", "::1", b"::1" + bytes(13)),
+    ("char n[6]", {"n": "a:b:c"}, b"a:b:c\0"), ("char[4]", "1.2.", b"1.2."),
+    ("char[16]", "dead::beef", b"dead::beef" + bytes(6)), ("char n[2][16]", {"n": ["::1", "::"]}, b"::1" + bytes(13) + b"::" + bytes(14)),
+    ("union { char a[16]; char b[2]; }", {"a": "ab::"}, b"ab::" + bytes(12)),
+    ("be32", "10.0.0.1", b"\x0a\0\0\1"), ("u32", "10.0.0.1", b"\x0a\0\0\1"), ("s32 a", {"a": "255.0.0.1"}, b"\xff\0\0\1"),
+    ("u8 m[6]", {"m": "0:1b:2:3:4:FF"}, b"\0\x1b\2\3\4\xff"), ("u8[4]", "10.0.0.1", b"\x0a\0\0\1"),
+    ("u8 a[16]", {"a": "::1"}, bytes(15) + b"\1"), ("u32 a[4]", {"a": "::1"}, bytes(15) + b"\1"),
+    ("struct { union { u8 a[16]; be16 b[8]; be32 c[4]; } u; }", "fe80::1", b"\xfe\x80" + bytes(13) + b"\1"),
+    ("struct { be32 s_addr; }", "10.0.0.1", b"\x0a\0\0\1"), ("u128", "::2", bytes(15) + b"\2"),
+    ("union { struct { u32 p1; u32 p2; u32 p3; u32 p4; }; u8 addr[16]; }", "::1", bytes(15) + b"\1"),
+])  # fmt: skip
+def test_the_type_decides_whether_text_is_an_address(text, given, raw):
+    assert bpf.layout(text).pack(given) == raw
+
+
+@pytest.mark.parametrize("text, given", [
+    ("u32 a, u32 b, u32 c, u32 d", "::1"), ("u16 a, u16 b", "1.2.3.4"), ("enum { A } e", {"e": "10.0.0.1"}),
+    ("u64", "10.0.0.1"), ("u32 a : 31", {"a": "10.0.0.1"}), ("u8[6]", "1:2:3:4:5:100"), ("u8[6]", "1:2:3:4:5:"),
+    ("u8[6]", "+1:2:3:4:5:6"), ("u8[6]", " 1:2:3:4:5:6"), ("u8[16]", "::g"), ("u8[16]", "1.2.3.4"), ("u8[16]", ":::"),
+    ("struct { u16 a; } r[2]", {"r": "1.2.3.4"}), ("float", "1.2.3.4"), ("u8[5]", "1:2:3:4:5:6"), ("u8[15]", "::1"),
+    ("u32", "10.0.0"), ("u32", "10.0.0.256"), ("bool", "2"), ("bool", 2), ("bool", -1), ("bool", "maybe"),
+    ("char[2]", "abc"), ("char[2]", "\u20ac"), ("char", "ab"), ("char", 256), ("char", -129), ("char", None),
+    ("char[2]", ["ab", "c"]), ("char[2]", ["a"]), ("u8[2]", [1]), ("u8[2]", [1, 2, 3]), ("u8[2]", 5), ("u8[2]", {"a": 1}),
+    ("u8[2]", [1, None]), ("u8 a", None), ("u8 a", [1]), ("u8 a, u8 b", "1"), ("u8 a", {"b": 1}), ("u8 a", 1.0),
+    ("u8 a, u8 b", {"a": 1}), ("u8 a, u8 b", {"a": 1, "rest": 1}), ("u8 a, u8 b", {"a": 1, "rest": None}),
+    ("u8 a, u8 b", {"a": 1, "rest": False}), ("u8 a, u8 b", {"a": 1, "rest": 0.0}), ("u8 a, u8 b", {"a": 1, "rest": "00"}),
+    ("union { u8 a; u16 b; } u", {"u": {}}), ("union { u8 a; u16 b; }", {}), ("u8 a, struct { u8 b; };", {"a": 1}),
+    ("union { u8 a; u16 b; }", {"a": 1, "b": 2}), ("union { struct { u8 a; u8 b; }; u16 c; }", {"a": 1}),
+])  # fmt: skip
+def test_what_does_not_say_every_byte_or_says_it_twice_is_refused(text, given):
+    with pytest.raises(bpf.LayoutError):
+        bpf.layout(text).pack(given)
+
+
+def test_pack_lists_what_is_missing_and_keeps_or_clears_the_rest():
+    layout = bpf.layout("u8 a, struct { u8 b; union { u8 c; u16 d; }; u8 e[2]; } in, u8 f : 3, u8 g : 5")
+    whole = {"a": 1, "in": {"b": 2, "d": 3, "e": [4, 5]}, "f": 6, "g": 7}
+    raw = layout.pack(whole)
+    assert layout.pack(whole, base=b"\xff" * layout.size)[:5] != raw[:5]  # the hole stays
+    for change, words in (
+        ({"a": 1}, "in, f, g not given"),
+        ({"a": 1, "f": 1, "in": {"b": 1}}, r"in: one of c, d, e not given"),
+        ({"a": 1, "f": 1, "in": {"d": 1, "e": [1, 2]}}, r"in: b not given"),
+        (dict(whole, **{"in": {"b": 2, "c": 1, "d": 3, "e": [4, 5]}}), "in.d says something else"),
+    ):
+        with pytest.raises(bpf.LayoutError, match=words):
+            layout.pack(change)
+    assert layout.pack({"a": 1, "rest": 0}) == layout.pack({"a": "1", "rest": "0"}) == b"\1" + bytes(layout.size - 1)
+    assert layout.pack({}, base=raw) == raw and layout.pack({"g": 7, "f": 6}, base=raw) == raw
+    ones = b"\xff" * layout.size
+    assert layout.pack({"a": 1, "rest": 0}, base=ones) == b"\1" + bytes(layout.size - 1)
+    given = {"in": {"b": 1, "rest": 0}}  # what is around it stays
+    at = [member.offset // 8 for member in layout.members]
+    wanted = ones[: at[1]] + b"\1" + bytes(at[2] - at[1] - 1) + ones[at[2] :]
+    assert layout.pack(given, base=ones) == wanted
+    assert bpf.layout("u8 rest, u8 b").pack({"rest": 3, "b": 4}) == b"\3\4"  # a field of that name
+
+
+def test_fields_that_are_hidden_or_renamed_are_packed_under_either_name():
+    class Tagged(ctypes.Structure):
+        _fields_ = [("a", u8), ("pad", u8), ("b", u8), ("nothing", u8 * 0)]
+        _json_ = {"pad": None, "b": "second"}
+
+    layout = bpf.layout(Tagged)
+    assert layout.pack({"a": 1, "second": 2}) == layout.pack({"a": 1, "b": 2}) == b"\1\0\2"
+    assert layout.pack({"a": 1, "b": 2, "pad": 3}) == b"\1\3\2"
+    assert layout.pack({"a": 1, "b": 2}, base=b"\7\7\7") == b"\1\7\2"
+    with pytest.raises(bpf.LayoutError, match="second not given"):
+        layout.pack({"a": 1, "pad": 3})
+    with pytest.raises(bpf.LayoutError, match="no field 'c'; there are a, second"):
+        layout.pack({"a": 1, "c": 3})
+
+
+def test_members_of_nameless_records_that_share_a_name_are_all_wanted():
+    b = Blob()
+    inner = b.struct("", 2, ("a", b.int("u8", 1), 0), ("b", 1, 8))
+    outer = b.struct("s", 4, ("a", 1, 0), ("", inner, 8), ("b", 1, 24))
+    layout = b.btf().layout(outer)
+    assert list(layout.reader("plain").one(b"\1\2\3\4").values()) == [1, 2, 3, 4]
+    names = list(layout.reader("plain").one(b"\1\2\3\4"))
+    for number in range(4):
+        with pytest.raises(bpf.LayoutError, match=": %s not given" % names[number]):
+            layout.pack({name: 0 for name in names if name != names[number]})
+    assert layout.pack(dict(zip(names, b"\1\2\3\4"))) == b"\1\2\3\4"
+    made = layout.ctype()(**dict(zip(names, b"\1\2\3\4")))
+    assert bytes(made) == b"\1\2\3\4"
+    around = b.struct("around", 9, ("", outer, 0), ("", outer, 32), ("b", 1, 64))
+    layout = b.btf().layout(around)
+    names = list(layout.reader("plain").one(bytes(9)))
+    made = layout.ctype()(*range(9))
+    assert bytes(made) == bytes(range(9)) and list(layout.ctype()._attributes_) == names
+    source = {}
+    exec(layout.python_source("made"), source)
+    twin = source["made"].from_buffer_copy(bytes(range(9)))
+    assert [getattr(made, name) for name in names] == [getattr(twin, name) for name in names]
+    assert [getattr(twin, name) for name in names] == list(range(9))
+
+
+PORTS = "be16 dport, u8 proto, enum { TCP = 6, UDP = 17 } kind, char name[8], u32 low : 3, s32 high : 5, u8 mac[6], float f"
+REFUSED = [
+    ("dport", 65536), ("dport", -1), ("dport", "443"), ("dport", None), ("dport", 1.0), ("dport", b"ab"), ("proto", 256),
+    ("kind", "SCTP"), ("kind", 1 << 32), ("name", "nine chars"), ("name", b"123456789"), ("name", 5), ("low", 8), ("low", -1),
+    ("high", 16), ("high", -17), ("mac", b"12345"), ("mac", [1, 2]), ("mac", [1, 2, 3, 4, 5, 256]), ("f", 1e39),
+    ("nosuch", 1), ("_fields", 1), ("Dport", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, given", REFUSED)
+def test_constructors_and_setattr_refuse_what_is_unknown_or_does_not_fit(name, given):
+    class Sub(bpf.layout(PORTS).ctype()):
+        _fields_ = [("more", u8)]
+
+    for made in (bpf.layout(PORTS).ctype(), Sub):
+        with pytest.raises(bpf.LayoutError):
+            made(**{name: given})
+        obj = made(dport=1, name="x", low=7)
+        before = bytes(obj)
+        with pytest.raises(bpf.LayoutError):
+            setattr(obj, name, given)
+        assert bytes(obj) == before
+        for wrong in ({"more": 256}, {"more": -1}) if made is Sub else ({"more": 1},):
+            with pytest.raises(bpf.LayoutError):
+                made(**wrong)
+    with pytest.raises(bpf.LayoutError):
+        made(*range(20))
+    with pytest.raises(bpf.LayoutError):
+        made(1, dport=1)
+
+
+@ORDERS
+def test_a_big_endian_typedef_of_btf_is_a_number_of_that_order(order):
+    b = Blob(order)
+    port = b.of(b.TYPEDEF, b.int("unsigned short", 2), "__be16")
+    b.struct("key", 8, ("dport", b.of(b.CONST, port), 0), ("list", b.array(port, 2), 16), ("n", 1, 48))
+    btf = b.btf()
+    layout, made = btf.layout("key"), btf.ctype("key")
+    native = (443).to_bytes(2, order)
+    raw = b"\1\xbb\0\x50\1\xbc" + native
+    given = {"dport": 443, "list": [80, 444], "n": 443}
+    assert layout.pack(given) == raw == bytes(made(**given)) and made(dport=443).dport == 443
+    found = made.from_buffer_copy(raw)
+    assert (found.dport, list(found.list), found.n) == (443, [80, 444], 443)
+    assert bpf.to_python(found) == given
+    assert layout.reader("words").one(raw) == "dport=443 list=[80 444] n=443"
+    for form in ("samples", "labels"):
+        assert list(layout.reader(form).one(raw))[0][1] in (443, "443")
+    shown = json.loads(layout.reader("bpftool").one(raw))  # which knows of no typedef
+    assert shown["dport"] == int.from_bytes(b"\1\xbb", order) and shown["n"] == 443
+    names = {}
+    exec(btf.python_source("key"), names)
+    assert names["key"].from_buffer_copy(raw).dport == 443
+
+
+def test_bytes_of_big_endian_bitfields_are_counted_from_the_high_end():
+    class Bits(ctypes.BigEndianStructure):
+        _fields_ = [("a", u8, 1), ("b", u8, 7), ("c", u16.__ctype_be__, 4), ("d", u16.__ctype_be__, 12)]
+
+    raw = b"\x61\x12\x34"
+    layout = bpf.layout(Bits)
+    shown = {name: getattr(Bits.from_buffer_copy(raw + b"\0"), name) for name in "ab"}
+    assert shown == {"a": 0, "b": 0x61}
+    raw = bytes(Bits(a=1, b=5, c=3, d=0x456))
+    assert layout.reader("plain").one(raw) == {"a": 1, "b": 5, "c": 3, "d": 0x456}
+    assert layout.pack({"a": 1, "b": 5, "c": 3, "d": 0x456}, base=bytes(len(raw))) == raw
+
+
+def test_a_class_of_a_layout_takes_names_text_bytes_lists_and_dicts():
+    made = bpf.layout(PORTS + ", struct { u8 x; u8 y[2]; } in, char n2[2][4]").ctype()
+    obj = made(443, 6, "UDP", "bash", high=-16, mac=b"\1\2\3\4\5\6", f=1)
+    setattr(obj, "in", {"x": 1, "y": [2, 3]})
+    obj.n2 = ["ab", "abcd"]
+    assert (obj.dport, obj.kind, obj.high, list(obj.mac), obj.f) == (443, 17, -16, [1, 2, 3, 4, 5, 6], 1)
+    plain = bpf.to_python(obj)
+    assert plain["name"] == "bash" and plain["kind"] == "UDP" and plain["n2"] == ["ab", "abcd"]
+    assert plain["in"] == {"x": 1, "y": [2, 3]}
+    obj.mac, obj.name, obj.kind = "ff:0:0:0:0:1", b"sh", 6
+    assert bpf.to_python(obj)["mac"] == [255, 0, 0, 0, 0, 1] and bpf.to_python(obj)["name"] == "sh"
+    twin = made.from_buffer_copy(bytes(obj))
+    assert twin == obj and hash(twin) == hash(obj) and {obj: 1}[twin] == 1 and "dport=443" in repr(obj)
+    twin.low = 1
+    assert twin != obj and obj != bytes(obj)
+
+
+def test_a_subclass_decodes_with_its_own_fields_and_leaves_the_base_alone():
+    layout = bpf.layout("struct { u8 a; struct { be16 b; } __attribute__((packed)); }")
+    made = layout.ctype()
+    sub = type("Sub", (made,), {"_fields_": [("more", u16), ("text", ctypes.c_char * 4)], "_json_": {"a": "first"}})
+    subsub = type("SubSub", (sub,), {"_fields_": [("last", u8)], "_json_": {"more": None}})
+    obj = subsub(1, 2, 3, "abc", 5)
+    assert bpf.to_python(obj) == {"first": 1, "b": 2, "text": "abc", "last": 5}
+    assert bpf.to_python(sub(a=1, more=7)) == {"first": 1, "b": 0, "more": 7, "text": ""}
+    assert bpf.to_python(made(a=1)) == {"a": 1, "b": 0} and layout.members[0].label == "a"
+    assert bpf.layout(made) == layout
+    for wrong in ({"last": 256}, {"more": "x"}, {"text": "abcde"}):
+        with pytest.raises(bpf.LayoutError):
+            subsub(**wrong)
+
+
+def test_objects_and_errors_that_hold_them_survive_pickling_in_another_process():
+    b = house("little")
+    btf = b.btf()
+    values = [bpf.layout(PORTS).ctype()(dport=443, name="x"), btf.ctype("house")(), bpf.layout("union { u8 a; u16 b; }").ctype()(b=7)]
+    layouts = [bpf.layout(PORTS), btf.layout("house"), bpf.layout(Tagless), bpf.layout("char n[3][4]")]
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        error = bpf.KeyNotFound(errno.ENOENT, "no such key")
+        error.key = values[0]
+        for value in values:
+            twin = pickle.loads(pickle.dumps(value, protocol))
+            assert twin == value and type(twin) is type(value) and copy.deepcopy(value) == value
+        assert pickle.loads(pickle.dumps(error, protocol)).key == values[0]
+        for layout in layouts:
+            twin = pickle.loads(pickle.dumps(layout, protocol))
+            assert twin == layout and hash(twin) == hash(layout) and twin.describe() == layout.describe()
+            raw = bytes(range(layout.size))
+            for form in ("plain", "json", "words"):
+                assert twin.reader(form).one(raw) == layout.reader(form).one(raw)
+        given = pickle.dumps([values, error], protocol)
+        told = python(
+            "import pickle, sys; values, error = pickle.loads(%r); print([bytes(one).hex() for one in values],"
+            " error.key == values[0], values[0].dport)" % given
+        )
+        assert told[1].strip() == "%s True 443" % [bytes(one).hex() for one in values], told
+
+
+class Tagless(ctypes.BigEndianStructure):
+    _fields_ = [("a", u16), ("bits", u16, 3), ("more", u16, 13), ("b", u8 * 3)]
+
+
+@ORDERS
+def test_source_of_random_types_has_the_same_offsets_without_the_module(order):
+    for seed in range(40):
+        rng = random.Random(seed)
+        made = RandomBTF(rng, order)
+        type_id, said = made.record(3)
+        layout = made.b.btf().layout(type_id)
+        try:
+            wanted = layout.ctype()
+        except bpf.LayoutError as error:
+            assert "overlap" in str(error)
+            continue
+        names = {}
+        exec(layout.python_source("made"), names)
+        assert ctypes.sizeof(names["made"]) == said.size
+        raw = random_bytes(rng, said.size)
+        one, other = names["made"].from_buffer_copy(raw), wanted.from_buffer_copy(raw)
+        told = layout.reader("plain").one(raw)
+        for name, inner in wanted._attributes_.items():
+            mine, theirs = getattr(one, name), getattr(other, name)
+            if isinstance(inner, bpf.Number) and not isinstance(mine, ctypes.Array):
+                assert mine == theirs or mine != mine, (seed, name)
+                if type(inner) is bpf.Number:
+                    assert mine == told[name]
+            elif not isinstance(mine, bytes):
+                assert bytes(mine) == bytes(theirs)
+            if not isinstance(mine, (int, float, bytes)):
+                at = ctypes.addressof(mine) - ctypes.addressof(one)
+                assert at == ctypes.addressof(theirs) - ctypes.addressof(other)
+
+
+def test_packed_types_in_words_have_their_offsets_as_attributes():
+    text = "struct tuple { be32 dst; be32 src; be16 dport; be16 sport; u8 proto; u8 flags; } __attribute__((packed))"
+    layout = bpf.layout(text)
+    made = layout.ctype()
+    raw = bytes(made(0x0A000001, 0x0A000002, 443, 55555, 6, 1))
+    assert len(raw) == 14 and raw == bytes([10, 0, 0, 1, 10, 0, 0, 2, 1, 187, 0xD9, 3, 6, 1])
+    assert layout.pack({"dst": "10.0.0.1", "src": "10.0.0.2", "dport": 443, "sport": 55555, "proto": 6, "flags": 1}) == raw
+    odd = bpf.layout("struct { u8 a; u32 b; u16 c : 9; u64 d; } __attribute__((packed))")
+    obj = odd.ctype()(a=1, b=0x01020304, c=0x155, d=1 << 63)
+    assert bytes(obj) == bytes.fromhex("0104030201" "5501" "0000000000000080") or sys.byteorder == "big"
+    assert (obj.a, obj.b, obj.c, obj.d) == (1, 0x01020304, 0x155, 1 << 63)
+
+
 # -- end of random types
 
 
