@@ -1706,6 +1706,19 @@ class Layout:
         """Yield (path, what is wrong) where this layout, a caller's, does not agree with another, the map's."""
         return _differences(self, other, strict, "")
 
+    def dtype(self):
+        """Return what numpy.dtype() takes for these bytes: numpy.frombuffer(values, m.value_layout.dtype()).
+
+        A code such as "<u4", or a dict of names, formats, offsets and itemsize.  Chars are "S16", padding has no
+        name, the members of anonymous records are those of the record around them, enumerators their numbers.
+        Bitfields and integers that NumPy does not have are left out: read what holds them as bytes, with
+        Layout.reader("plain").
+        """
+        return self._dtype()
+
+    def _dtype(self):
+        return "V%d" % self.size
+
     def pack(self, given, base=None, what="value"):
         """Return the bytes for what was typed or read from JSON: text, numbers, lists, dicts by name.
 
@@ -1826,6 +1839,11 @@ class Number(Layout):
             raise LayoutError("%s must be %s, not %r" % (what, self._wanted(), given))
         return _integer(given, self.low, self.high, "%s (%s)" % (what, self._wanted()))
 
+    def _dtype(self):
+        if not self.is_whole:
+            return "V%d" % self.size
+        return "%s%s%d" % (_ORDER_MARKS[self.order], "i" if self.signed else "u", self.size)
+
     def _wanted(self):
         if self.bits != 8 * self.size:
             return "a field of %d bits" % self.bits
@@ -1887,6 +1905,9 @@ class Boolean(Number):
     def converter(self, form):
         return form.boolean(self)
 
+    def _dtype(self):
+        return "?" if self.size == 1 else Number._dtype(self)
+
     def scalar(self):
         return ctypes.c_bool if self.size == 1 else Number.scalar(self)
 
@@ -1913,6 +1934,9 @@ class Char(Number):
 
     def converter(self, form):
         return form.char(self)
+
+    def _dtype(self):
+        return "S1"
 
     def scalar(self):
         return ctypes.c_char
@@ -1946,6 +1970,9 @@ class Float(Number):
 
     def converter(self, form):
         return form.real(self)
+
+    def _dtype(self):
+        return "%sf%d" % (_ORDER_MARKS[self.order], self.size)
 
     @property
     def code(self):
@@ -2082,6 +2109,11 @@ class Array(Layout):
         """Return an array whose elements have the branches that the values of those members choose."""
         return _ChosenElements(self, [one.decided(form, tags) for one in self.elements])
 
+    def _dtype(self):
+        if self.is_text:
+            return "S%d" % self.size
+        return self.element._dtype(), (self.count,)
+
     def _compile(self, form, at, columns):
         element = self.element
         if self.is_text:
@@ -2201,6 +2233,12 @@ class Member:
         return bool(self.choice) or self.layout.is_undecided(form)
 
     @property
+    def is_odd(self):
+        """Whether it is a number in bits, or of a size, that neither ctypes nor NumPy has."""
+        number = self.layout
+        return isinstance(number, Number) and (not number.is_whole or self.offset % 8 > 0)
+
+    @property
     def is_merged(self):
         """Whether its members are named as if they were those of the record around it."""
         return not self.name and isinstance(self.layout, Record) and not self.choice
@@ -2299,6 +2337,15 @@ class Record(Layout):
         except (KeyError, TypeError):
             words = (self.name.split(" ")[-1], member.name, name, tag)
             raise LayoutError("%s.%s: no branch for %s = %r" % words) from None
+
+    def _dtype(self):
+        shown = [part for part in self.parts if part.label is not None and not part.is_odd]
+        return {
+            "names": [part.label for part in shown],
+            "formats": [part.layout._dtype() for part in shown],
+            "offsets": [part.offset // 8 for part in shown],
+            "itemsize": self.size,
+        }
 
     def _compile(self, form, at, columns):
         members = form.members_of(self)
@@ -3211,7 +3258,15 @@ class _LabelsForm(_SamplesForm):
 
 
 _FORMS = {}
-for _form in (_PlainForm, _JSONForm, _BpftoolForm, _WordsForm, _JoinedForm, _SamplesForm, _LabelsForm):
+for _form in (
+    _PlainForm,
+    _JSONForm,
+    _BpftoolForm,
+    _WordsForm,
+    _JoinedForm,
+    _SamplesForm,
+    _LabelsForm,
+):
     _FORMS[_form.name] = _form()
 
 
@@ -3657,7 +3712,14 @@ def _identifier(text):
     name = "".join(letters) or "anonymous"
     if name[0].isdigit():
         return "_" + name
-    taken = ("ctypes", "setattr", "getattr", "property", "int", "bytes")  # the source itself needs those
+    taken = (
+        "ctypes",
+        "setattr",
+        "getattr",
+        "property",
+        "int",
+        "bytes",
+    )  # the source itself needs those
     return name + "_" if keyword.iskeyword(name) or name in taken else name
 
 
