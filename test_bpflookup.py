@@ -11376,14 +11376,14 @@ def test_ndjson_of_one_entry_is_that_entry_alone():
         }
 
 
-FLOWS = "struct { __be32 saddr; __be16 port; u16 pad; }"
-COUNTS = "struct { u64 packets, bytes; char comm[8]; enum { A, B, C } st; s32 low; u8 mac[6]; double d; }"
+FLOW_TYPE = "struct { __be32 saddr; __be16 port; u16 pad; }"
+COUNT_TYPE = "struct { u64 packets, bytes; char comm[8]; enum { A, B, C } st; s32 low; u8 mac[6]; double d; }"
 
 
 @pytest.fixture(scope="module")
 def many_flows():
     """A hash of 5,000 flows, the words for its types, and its entries as plain Python."""
-    key, value, rng = bpf.layout(FLOWS), bpf.layout(COUNTS), random.Random(5)
+    key, value, rng = bpf.layout(FLOW_TYPE), bpf.layout(COUNT_TYPE), random.Random(5)
     entries = []
     for number in range(5000):
         entries.append(
@@ -11400,7 +11400,7 @@ def many_flows():
                 ),
             )
         )
-    types = ["--key-type", FLOWS, "--value-type", COUNTS]
+    types = ["--key-type", FLOW_TYPE, "--value-type", COUNT_TYPE]
     with Map.create(HASH, key_size=key.size, value_size=value.size, max_entries=8192) as m:
         m.update_batch(
             [key.pack(one) for one, _ in entries], [value.pack(one) for _, one in entries]
@@ -11474,7 +11474,7 @@ def test_queries_work_in_every_form(many_flows, tmp_path):
     )
     words = types + ["dump", "id", m.id] + query
     (entry,) = json.loads(done(*(["-j"] + words)))
-    assert bytes(int(one, 16) for one in entry["key"]) == bpf.layout(FLOWS).pack(key)
+    assert bytes(int(one, 16) for one in entry["key"]) == bpf.layout(FLOW_TYPE).pack(key)
     assert done(*words).count("bytes=%d " % value["bytes"]) == 1
     assert done(*words).endswith("Found 1 element\n")
     assert done(*(["--hex"] + words)).count("key: ") == 1
