@@ -7724,61 +7724,176 @@ def _metric_number(number):
 
 
 def capture(m, path):
-    """Write a map's info, BTF and entries to a file, which appears when it is whole; return the number of entries."""
-    import base64
+    """Write a map's info, BTF and entries to a file, which appears when it is whole; return the number of entries.
+
+    A plain file of that name is replaced, its mode and (where one may) its owner kept; of several captures to one path
+    the last stays.  raises OSError for what is no plain file, a link among them; SyscallError
+    """
+    path = os.fsdecode(path)
+    with Map.from_fd(m, bytes, bytes) as source, _Replacement(path) as replacement:
+        return _write_capture(View(source, bytes, bytes), replacement.file)
+
+
+class _Replacement:
+    """A new file, .file, that takes a path's place if all goes well, and leaves nothing behind if not."""
+
+    def __init__(self, path):
+        import stat
+
+        self.path, self.mode, self.owner = path, 0o666, None
+        self.temporary = self.file = None
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "a capture takes the place of a plain file only", path)
+        self.mode, self.owner = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
+
+    def __enter__(self):
+        try:
+            self._create()
+            if self.owner is not None:
+                self._keep_rights()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def _create(self):
+        """Create a file of a name that nobody else has: what is not made here is not removed here."""
+        opener = partial(os.open, mode=self.mode if self.owner is None else 0o600)
+        while True:
+            name = ".bpflookup-%s.tmp" % os.urandom(8).hex()
+            self.temporary = os.path.join(os.path.dirname(self.path), name)
+            try:
+                self.file = open(self.temporary, "xb", opener=opener)
+                return
+            except FileExistsError:
+                self.temporary = None
+
+    def _keep_rights(self):
+        number = self.file.fileno()
+        try:
+            os.fchown(number, *self.owner)
+        except OSError:  # another's file in a directory of ours
+            pass
+        os.fchmod(number, self.mode)
+
+    def __exit__(self, kind, error, _):
+        try:
+            if kind is None:
+                self._take_place()
+        except OSError as failure:
+            self._name_path(failure)
+            raise
+        finally:
+            self._discard()
+        self._name_path(error)
+
+    def _take_place(self):
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        os.replace(self.temporary, self.path)
+        self.temporary = None
+
+    def _name_path(self, error):
+        """Have an error of our file name the path that it was to have: users know no other."""
+        if isinstance(error, OSError) and not isinstance(error, BPFError):
+            if error.filename in (None, self.temporary):
+                error.filename, error.filename2 = self.path, None
+
+    def _discard(self):
+        """Close the file, and remove it unless it has taken its place."""
+        try:
+            if self.file is not None:
+                self.file.close()
+        except OSError:  # what could not be written is not wanted any more
+            pass
+        try:
+            if self.temporary is not None:
+                os.unlink(self.temporary)
+        except OSError:  # it was not made, or has just taken its place
+            pass
+
+
+def _write_capture(view, file):
+    """Write a map to a file; return the number of entries."""
     import hashlib
     import json
 
-    with Map.from_fd(m, bytes, bytes) as source:
-        info, system = source.info, os.uname()
-        header = {
-            "bpflookup_capture": 1,
-            "info": {name: getattr(info, name) for name in info.__slots__},
-            "btf": source.btf and base64.b64encode(source.btf.data).decode(),
-            "types": source._btf_types,
-            "base": source.btf
-            and source.btf.base
-            and base64.b64encode(source.btf.base.data).decode(),
-            "order": sys.byteorder,
-            "cpus": possible_cpus() if info.type in _PERCPU_TYPES else [],
-            "host": system.nodename,
-            "kernel": system.release,
-            "machine": system.machine,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "exact": source.exact_scan,
-        }
-        temporary, digest, count = "%s.%d.tmp" % (os.fspath(path), os.getpid()), hashlib.sha256(), 0
-        if os.path.islink(path) or os.path.exists(path) and not os.path.isfile(path):
-            raise OSError(errno.EINVAL, "a capture takes the place of a plain file only", path)
-        try:
-            with open(temporary, "xb") as file:
+    digest, count, progress = hashlib.sha256(), 0, _Progress(view.info)
 
-                def put(text):
-                    line = text.encode() + b"\n"
-                    digest.update(line)
-                    file.write(line)
+    def put(text):
+        line = text.encode() + b"\n"
+        digest.update(line)
+        file.write(line)
 
-                put(json.dumps(header))
-                progress = _Progress(info)
-                for count, (key, value) in enumerate(source.items(), 1):
-                    if not count & 0x3FF:
-                        progress.show(count)
-                    put(
-                        " ".join(
-                            raw.hex() or "-"
-                            for raw in [key] + (value if isinstance(value, list) else [value])
-                        )
-                    )
-                progress.end()
-                put(json.dumps({"entries": count, "sha256": digest.hexdigest()}))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
+    put(json.dumps(_capture_header(view.source)))
+    for chunk in _captured_chunks(view):
+        if chunk[2]:
+            put(_capture_lines(view, chunk))
+            count += chunk[2]
+            progress.show(count)
+    progress.end()
+    put(json.dumps({"entries": count, "sha256": digest.hexdigest()}))
     return count
+
+
+def _capture_header(source):
+    """Return what the first line of a capture tells."""
+    import base64
+
+    def encoded(btf):
+        return btf and base64.b64encode(btf.data).decode()
+
+    info, system = source.info, os.uname()
+    return {
+        "bpflookup_capture": 1,
+        "info": {name: getattr(info, name) for name in info.__slots__},
+        "btf": encoded(source.btf),
+        "types": source._btf_types,
+        "base": source.btf and encoded(source.btf.base),
+        "order": sys.byteorder,
+        "cpus": possible_cpus() if info.type in _PERCPU_TYPES else [],
+        "host": system.nodename,
+        "kernel": system.release,
+        "machine": system.machine,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "exact": source.exact_scan,
+    }
+
+
+def _captured_chunks(view):
+    """Yield a map's entries as View.chunks does, of one without batch commands too."""
+    if view.source._batches():
+        yield from view.chunks()
+        return
+    entries = view.entries()
+    while True:
+        part = list(islice(entries, _CHUNK_ENTRIES))
+        if not part:
+            return
+        yield view.chunk_of(part)
+
+
+def _capture_lines(view, chunk):
+    """Return the lines of a chunk: a word of hex for the key, and one for the value or each CPU's."""
+    keys, values, _ = chunk
+    value_words = _hex_words(values, view.info.value_size, view.slot)
+    words = [_hex_words(keys, view.info.key_size)] + [value_words] * max(len(view.cpus), 1)
+    return "\n".join(map(" ".join, zip(*words)))
+
+
+def _hex_words(raw, size, stride=None):
+    """Return an iterator over the elements of raw in hex, "-" for those without bytes."""
+    if not size:
+        return repeat("-")
+    text, step = raw.hex(), 2 * (stride or size)
+    return (text[start : start + 2 * size] for start in range(0, len(text), step))
+
+
+_CAPTURE_DIGITS = 20  # of a number: more are hostile, and take Python long
 
 
 class Capture:
@@ -7788,59 +7903,43 @@ class Capture:
     """
 
     def __init__(self, data, key=None, value=None):
-        import base64
-        import hashlib
-        import json
-
-        lines = data.split(b"\n")
         try:
-            self.header, end = json.loads(lines[0].decode()), json.loads(lines[-2].decode())
-            whole = (
-                end
-                == {
-                    "entries": len(lines) - 3,
-                    "sha256": hashlib.sha256(data[: len(data) - len(lines[-2]) - 1]).hexdigest(),
-                }
-                and not lines[-1]
-            )
-            if not whole or self.header["bpflookup_capture"] != 1:
-                raise ValueError
-            self.info = MapInfo.__new__(MapInfo)
-            for name in MapInfo.__slots__:
-                setattr(self.info, name, self.header["info"][name])
-            blob = lambda name: base64.b64decode(self.header[name]) if self.header[name] else None
-            self.btf = blob("btf") and BTF(blob("btf"), blob("base") and BTF(blob("base")))
-            self._btf_types, self.cpus, self._lines = (
-                self.header["types"],
-                self.header["cpus"],
-                lines[1:-2],
-            )
-            numbers = [
-                number
-                for name, number in self.header["info"].items()
-                if name != "name"
-                and (
-                    number is not None
-                    or name in ("id", "type", "key_size", "value_size", "max_entries", "map_flags")
-                )
-            ]
-            numbers += self.cpus + list(self._btf_types.values())
-            if (
-                self.header["order"] not in ("little", "big")
-                or not isinstance(self.info.name or "", str)
-                or not self.info.key_size
-                or set(self._btf_types) - ({"key", "value"} if self.btf else set())
-                or not all(isinstance(number, int) and 0 <= number < 1 << 64 for number in numbers)
-            ):
-                raise ValueError
+            self._read(data)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             raise ValueError("no capture, or one that was cut or changed") from None
-        self._about, self._no_btf, self.order = (
-            self.info._about,
-            "the map had none",
-            self.header["order"],
-        )
+        self._about, self._no_btf = self.info._about, "the map had none"
         self._view = View(self, key, value)
+
+    def _read(self, data):
+        """Take in a capture's first and last line; the entries are kept as they are."""
+        header = self.header = _capture_json(data[: data.index(b"\n") + 1])
+        self._data, self._first = data, data.index(b"\n") + 1
+        self._end = data.rindex(b"\n", 0, len(data) - 1) + 1
+        _check_whole(data, self._end)
+        if header["bpflookup_capture"] != 1:
+            raise ValueError
+        self.info = MapInfo.__new__(MapInfo)
+        for name in MapInfo.__slots__:
+            setattr(self.info, name, header["info"][name])
+        base = _capture_btf(header["base"])
+        self.btf = _capture_btf(header["btf"], base)
+        self._btf_types, self.cpus, self.order = header["types"], header["cpus"], header["order"]
+        _check_capture_info(self.info)
+        cpus_fit = self.info.type not in _PERCPU_TYPES or self.cpus
+        types_fit = set(self._btf_types) <= ({"key", "value"} if self.btf else set())
+        if self.order not in _ORDER_MARKS or not cpus_fit or not types_fit:
+            raise ValueError
+        for number in self.cpus + list(self._btf_types.values()):
+            _check_number(number, 32)
+
+    @property
+    def _lines(self):
+        """The lines of the entries, one after the other: together they would be the file once more."""
+        start, data = self._first, self._data
+        while start < self._end:
+            end = data.index(b"\n", start)
+            yield data[start:end]
+            start = end + 1
 
     @classmethod
     def load(cls, path, key=None, value=None):
@@ -7872,6 +7971,56 @@ class Capture:
                 yield key_of(key), [value_of(one) for one in value]
             else:
                 yield key_of(key), value_of(value)
+
+
+def _capture_json(line):
+    """Return what a line of a capture says."""
+    import json
+
+    def number(digits):
+        if len(digits) > _CAPTURE_DIGITS:
+            raise ValueError
+        return int(digits)
+
+    return json.loads(line.decode(), parse_int=number)
+
+
+def _check_whole(data, end):
+    """Raise ValueError unless the line from end on is the last, and counts what stands before it."""
+    import hashlib
+
+    with memoryview(data) as view:
+        digest = hashlib.sha256(view[:end]).hexdigest()
+    told = {"entries": data.count(b"\n") - 2, "sha256": digest}
+    if data[-1:] != b"\n" or _capture_json(data[end:]) != told:
+        raise ValueError
+
+
+def _capture_btf(text, base=None):
+    """Return the BTF that a capture holds in base 64, None for None."""
+    import base64
+
+    return BTF(base64.b64decode(text), base) if text else None
+
+
+# Numbers that the kernel keeps in 64 bits, those that are always there, and the rest.
+_CAPTURED_LONG = frozenset(("map_extra", "memlock"))
+_CAPTURED_ALWAYS = frozenset(("id", "type", "key_size", "value_size", "max_entries", "map_flags"))
+
+
+def _check_capture_info(info):
+    """Raise ValueError for numbers that no map has."""
+    for name in MapInfo.__slots__:
+        number = getattr(info, name)
+        if name != "name" and (number is not None or name in _CAPTURED_ALWAYS):
+            _check_number(number, 64 if name in _CAPTURED_LONG else 32)
+    if not isinstance(info.name or "", str) or not info.key_size:
+        raise ValueError
+
+
+def _check_number(number, bits):
+    if not isinstance(number, int) or not 0 <= number < 1 << bits:
+        raise ValueError
 
 
 def _object_maker(found):
@@ -8613,7 +8762,7 @@ def _entries(view):
     """Yield (key, value) of a map that is looked up one by one; _Unread where that fails."""
     source, info = view.source, view.info
     if info.type in _DESCRIPTOR_ARRAYS:
-        there = None if isinstance(source, Map) else {pair[0]: pair for pair in view.entries()}
+        there = None if isinstance(source, Map) else _kept_slots(view)
         never = None  # what the lookup of any index says, where the type has none
         for index in range(info.max_entries):
             key = index.to_bytes(info.key_size, source.order)
@@ -8629,6 +8778,18 @@ def _entries(view):
             yield key, value
     except SyscallError:  # one lookup's, or that of a type without next key: then it comes again
         yield from _walked(source, seen)
+
+
+_MAX_EMPTY_SLOTS = 1 << 18  # of a capture, which says more than it holds
+
+
+def _kept_slots(view):
+    """Return {key: entry} of a capture whose slots are going to be told, each."""
+    found = {entry[0]: entry for entry in view.entries()}
+    if view.info.max_entries - len(found) > _MAX_EMPTY_SLOTS:
+        words = len(found), view.info.max_entries
+        raise ValueError("a capture of %d entries for %d slots: too many to tell each" % words)
+    return found
 
 
 def _walked(source, seen):
@@ -9061,12 +9222,7 @@ def _layout(options):
 def _save(options):
     view = options.view("r", 1)
     path = options.take("a file")
-    try:
-        count = capture(view.source, path)
-    except OSError as error:
-        if not isinstance(error, BPFError):
-            error.filename = path  # not that of the file that it is until it is whole
-        raise
+    count = capture(view.source, path)
     return options.put({"entries": count}) if options.json else print("%d entries" % count)
 
 

@@ -4,6 +4,7 @@ Those marked @kernel use the real bpf(2): without the right to create maps they 
 BPFLOOKUP_KERNEL=1 such a skip is a failure, as is one for a program that is missing.
 """
 
+import base64
 import contextlib
 import collections
 import termios
@@ -11114,6 +11115,256 @@ def test_a_capture_appears_whole_or_not_at_all(pins, tmp_path):
             writer.communicate()
     assert (tmp_path / "link").is_symlink() and (tmp_path / "fifo").is_fifo()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "flows", "link"]
+
+
+@kernel
+def test_captures_to_one_path_at_once_all_succeed(numbers, tmp_path):
+    """Of threads and of processes; what stays is one of them, whole, and no other file."""
+    numbers[1] = 2
+    file, barrier, counts = str(tmp_path / "c"), threading.Barrier(8), []
+
+    def write():
+        barrier.wait()
+        counts.extend(bpf.capture(numbers, file) for _ in range(20))
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    children = [os.fork() for _ in range(1)]
+    if not children[0]:
+        os._exit(any(bpf.capture(numbers, file) != 1 for _ in range(100)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert os.waitpid(children[0], 0)[1] == 0
+    assert counts == [1] * 160 and os.listdir(str(tmp_path)) == ["c"]
+    assert list(bpf.Capture.load(file, u32, u64).items()) == [(1, 2)]
+
+
+@kernel
+def test_a_capture_makes_and_removes_no_file_but_its_own(numbers, tmp_path, monkeypatch):
+    """Names that are taken, as by one that was killed, are left alone."""
+    numbers[1] = 2
+    names = iter([b"\1" * 8, b"\1" * 8, b"\2" * 8] + [b"\3" * 8] * 9)
+    monkeypatch.setattr(os, "urandom", lambda count: next(names))
+    left = [tmp_path / (".bpflookup-%s.tmp" % (one * 8)) for one in ("01", "02")]
+    left[0].write_text("not ours")
+    left[1].symlink_to(tmp_path / "elsewhere")
+    (tmp_path / ("c.%d.tmp" % os.getpid())).write_text("nor this")
+    assert bpf.capture(numbers, tmp_path / "c") == 1
+    assert left[0].read_text() == "not ours" and left[1].is_symlink()
+    assert not (tmp_path / "elsewhere").exists()
+    assert (tmp_path / ("c.%d.tmp" % os.getpid())).read_text() == "nor this"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@kernel
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o444, 0o4711])
+def test_a_capture_keeps_the_mode_of_what_it_replaces(numbers, tmp_path, mode):
+    file, before = tmp_path / "c", os.umask(0o027)
+    try:
+        bpf.capture(numbers, file)
+        assert file.stat().st_mode & 0o7777 == 0o640
+        file.chmod(mode)
+        bpf.capture(numbers, file)
+        assert file.stat().st_mode & 0o7777 == mode
+        if os.getuid() == 0:
+            os.chown(str(file), 12, 34)
+            file.chmod(mode)
+            bpf.capture(numbers, file)
+            found = file.stat()
+            assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (12, 34, mode)
+    finally:
+        os.umask(before)
+
+
+@kernel
+def test_nobody_else_can_open_what_is_to_replace_a_private_file(numbers, tmp_path, monkeypatch):
+    """Not even before its mode is set."""
+    file, seen, made = tmp_path / "c", [], os.open
+
+    def opened(path, flags, mode=0o777, **options):
+        number = made(path, flags, mode, **options)
+        if flags & os.O_CREAT:
+            seen.append(os.fstat(number).st_mode & 0o7777)
+        return number
+
+    file.touch()
+    file.chmod(0o600)
+    monkeypatch.setattr(os, "open", opened)
+    bpf.capture(numbers, file)
+    assert seen == [0o600]
+
+
+@kernel
+def test_a_capture_takes_every_kind_of_path(numbers, tmp_path, monkeypatch):
+    monkeypatch.chdir(str(tmp_path))
+    names = [
+        "c",
+        b"c\xff",
+        "x" * 255,
+        os.path.join(os.fsencode(str(tmp_path)), b"d"),
+        tmp_path / "e",
+    ]
+    for count, name in enumerate(names, 1):
+        assert bpf.capture(numbers, name) == 0 and bpf.Capture.load(name).info.id == numbers.id
+        assert len(os.listdir(".")) == count
+    for name, error in (
+        ("/nope/c", FileNotFoundError),
+        (b"/nope/c", FileNotFoundError),
+        ("c/d", NotADirectoryError),
+        ("y" * 256, OSError),
+        (None, TypeError),
+        ("a\0b", ValueError),
+    ):
+        with pytest.raises(error) as told:
+            bpf.capture(numbers, name)
+        if isinstance(told.value, OSError):
+            assert told.value.filename == os.fsdecode(name)
+    assert len(os.listdir(".")) == len(names)
+
+
+@kernel
+def test_a_capture_never_follows_a_link(numbers, tmp_path):
+    """Nor does it replace what is no plain file."""
+    target = tmp_path / "target"
+    target.write_text("precious")
+    (tmp_path / "link").symlink_to(target)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(str(tmp_path / "fifo"))
+    before = sorted(os.listdir(str(tmp_path)))
+    for name in ("link", "dangling", "directory", "fifo"):
+        with pytest.raises(OSError, match="plain file") as told:
+            bpf.capture(numbers, tmp_path / name)
+        assert told.value.filename == str(tmp_path / name)
+        assert sorted(os.listdir(str(tmp_path))) == before
+    assert target.read_text() == "precious" and (tmp_path / "link").is_symlink()
+
+
+@kernel
+@pytest.mark.parametrize("step", ["fsync", "replace", "fchmod", "lstat", "open"])
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt, MemoryError])
+def test_a_capture_that_fails_leaves_nothing(numbers, tmp_path, monkeypatch, step, kind):
+    """Whichever step fails, the old file stays, no other and no descriptor; the error names the path."""
+    numbers[1] = 2
+    file = tmp_path / "c"
+    file.write_text("older")
+    before = open_fds()
+
+    def fail(*words, **options):
+        if step == "open" and not words[1] & os.O_CREAT:
+            return made(*words, **options)
+        raise kind(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patch:
+        made = os.open
+        patch.setattr(os, step, fail)
+        with pytest.raises(kind) as told:
+            bpf.capture(numbers, file)
+    assert os.listdir(str(tmp_path)) == ["c"] and file.read_text() == "older"
+    if kind is OSError and step != "lstat":
+        assert told.value.filename == str(file)
+    del told
+    assert open_fds() == before
+
+
+@kernel
+def test_a_capture_is_on_the_disk_before_it_takes_its_place(numbers, tmp_path, monkeypatch):
+    order = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *words, name=name, real=real: (order.append(name), real(*words))
+        )
+    bpf.capture(numbers, tmp_path / "c")
+    assert order == ["fsync", "replace"]
+
+
+@kernel
+def test_a_full_disk_is_told_by_the_file_that_it_is_about(pins):
+    status, out, err = main("save", pins + "/w_hash", "/dev/full")
+    assert status == 1 and "/dev/full" in err
+    directory = tempfile.mkdtemp()
+    code = """
+        import resource, sys, bpflookup as bpf
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+        sys.exit(bpf.main(["save", sys.argv[1], sys.argv[2]]))
+    """
+    status, out, err = python(code, pins + "/w_hash", directory + "/c")
+    assert status == 1 and err.startswith("bpflookup: %s/c: " % directory)
+    os.rmdir(directory)
+
+
+def forged(header, lines=()):
+    """Return a capture with a true checksum."""
+    body = (
+        "\n".join([header if isinstance(header, str) else json.dumps(header)] + list(lines)) + "\n"
+    )
+    end = {"entries": len(lines), "sha256": hashlib.sha256(body.encode()).hexdigest()}
+    return (body + json.dumps(end) + "\n").encode()
+
+
+def hand_made(btf=None, types=None, order="little", base=None, cpus=(), header=(), **info):
+    """Return the first line of a capture of a hash of u32 and u64, or what info says, as a dict."""
+    known = dict.fromkeys(bpf.MapInfo.__slots__)
+    known.update(id=1, type=1, name="made", key_size=4, value_size=8, max_entries=4, map_flags=0)
+    known.update(info)
+    encoded = [blob and base64.b64encode(blob).decode() for blob in (btf, base)]
+    made = {"bpflookup_capture": 1, "info": known, "btf": encoded[0], "base": encoded[1]}
+    made.update(types=types or {}, order=order, cpus=list(cpus), host="h", kernel="k", machine="m")
+    made.update(header)
+    return made
+
+
+@pytest.mark.parametrize(
+    "info",
+    [{name: value} for name in ("key_size", "value_size", "max_entries", "id", "type", "map_flags")
+     for value in (1 << 32, 1 << 63)]
+    + [{"map_extra": 1 << 64}, {"btf_id": 1 << 32}, {"type": bpf.BPF_MAP_TYPE_PERCPU_HASH}],
+)  # fmt: skip
+def test_a_capture_with_numbers_that_no_map_has_is_refused(info):
+    bpf.Capture(forged(hand_made()))
+    with pytest.raises(ValueError, match="capture"):
+        bpf.Capture(forged(hand_made(**info)))
+
+
+def test_what_a_hostile_capture_prints_is_bounded_by_what_it_holds(tmp_path):
+    """A devmap's slots are told each, under -j: a few bytes must not ask for 2^32 lines."""
+    for name in ("devmap", "cpumap", "sockmap", "xskmap", "perf_event_array"):
+        number = getattr(bpf, "BPF_MAP_TYPE_" + name.upper())
+        for slots in (3, (1 << 32) - 1):
+            info = {"type": number, "value_size": 4, "max_entries": slots}
+            (tmp_path / "c").write_bytes(forged(hand_made(**info), ["01000000 07000000"]))
+            status, out, err = main("-j", "--from", tmp_path / "c", "dump")
+            if slots == 3:
+                assert status == 0 and len(json.loads(out)) == 3
+            else:
+                assert status == 1 and len(out) < 100 and "slots" in err, (name, out[:99])
+
+
+def test_numbers_in_captures_are_no_longer_than_any_that_a_map_has():
+    """The time that Python takes for one grows with the square of its digits."""
+    for line in ('{"id": %s}', '{"entries": -%s, "x": 1}', "[[%s]]"):
+        bpf._capture_json((line % ("9" * 19)).encode())
+        with pytest.raises(ValueError):
+            bpf._capture_json((line % ("9" * 21)).encode())
+
+
+def test_loading_a_capture_takes_its_size_in_memory_and_not_several_times_that(tmp_path):
+    """Whatever the lengths of the lines."""
+    code = """
+        import sys, tracemalloc, bpflookup as bpf, hashlib, json, base64
+        bpf.Capture.load(sys.argv[1])
+        tracemalloc.start()
+        kept = bpf.Capture.load(sys.argv[1])
+        print(tracemalloc.get_traced_memory()[1])
+        assert next(kept.items())
+    """
+    for info, line in (({"key_size": 1, "value_size": 1}, "01 02"), ({}, "01000000 " + "00" * 8)):
+        data = forged(hand_made(**info), [line] * ((4 << 20) // len(line)))
+        (tmp_path / "c").write_bytes(data)
+        status, out, err = python(code, tmp_path / "c")
+        assert status == 0 and int(out) < 1.2 * len(data), err
 
 
 # -- manners
