@@ -508,6 +508,19 @@ class bpf_prog_info(ctypes.Structure):
 
 # ---- 2. Errors --------------------------------------------------------------
 
+
+def _printable(text):
+    """Return foreign text (names, paths, what others wrote) as it may stand on a terminal, or in an error.
+
+    Nothing in it steers a terminal, begins a new line or hides: what is not printable shows as Python spells it.
+    """
+    return text if text.isprintable() else "".join(map(_printable_char, text))
+
+
+def _printable_char(char):
+    return char if char.isprintable() else ascii(char)[1:-1]
+
+
 ENOTSUPP = 524  # kernel-internal, yet it reaches user space; libc has no name for it
 EBADFD = getattr(
     errno, "EBADFD", 77
@@ -708,12 +721,13 @@ def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None, 
     cls = cls or _error_class(code, cmd, map_type)
     name = cmd_name(cmd)
     meaning = detail or cls._meaning or os.strerror(code)
-    error = cls(
-        code, "%s%s: %s (%s)" % (name, " on " + about if about else "", meaning, errno_name(code))
-    )
+    about = _printable(about)
+    where = " on " + about if about else ""
+    error = cls(code, "%s%s: %s (%s)" % (name, where, _printable(meaning), errno_name(code)))
     error.cmd, error.map = name, about
     try:
-        error.hint = _diagnose(code, cmd, map_type, fd, path, flags)
+        hint = _diagnose(code, cmd, map_type, fd, path, flags)
+        error.hint = hint and _printable(hint)
     except Exception:  # a hint must never hide the error it explains
         pass
     return error
@@ -833,7 +847,7 @@ def _why_no_access(path, flags):
 
 def _bpffs_mounts():
     """Return the directories that a bpffs is mounted on, [] without /proc."""
-    lines = [line.split() for line in _read_text("/proc/self/mounts").splitlines()]
+    lines = [line.split(" ") for line in _read_text("/proc/self/mounts").split("\n")]
     return [_unescaped(words[1]) for words in lines if words[2:3] == ["bpf"]]
 
 
@@ -960,7 +974,7 @@ def _colon_file(path):
     """Return the "name: value" lines of a file in /proc as a dict, {} where it can't be read."""
     return dict(
         (name.strip(), value.strip())
-        for name, colon, value in (line.partition(":") for line in _read_text(path).splitlines())
+        for name, colon, value in (line.partition(":") for line in _read_text(path).split("\n"))
         if colon
     )
 
@@ -1280,9 +1294,8 @@ def _format_attr(cmd, attr, size):
         if field == "_pad" or getattr(type(arm), field).offset >= size:
             continue
         if isinstance(value, bytes) or field == "pathname":
-            text = '"%s"' % os.fsdecode(
-                value if isinstance(value, bytes) else ctypes.string_at(value)
-            )
+            raw = value if isinstance(value, bytes) else ctypes.string_at(value)
+            text = '"%s"' % _printable(os.fsdecode(raw))
         elif value and sizes.get(field):
             text = ctypes.string_at(value, sizes[field]).hex()
         else:
@@ -2942,7 +2955,7 @@ class _WordsForm(_TextForm):
         pairs = []
         for member, piece in zip(members, pieces):
             inside = "{%s}" % piece if isinstance(member.layout, Record) else piece
-            pairs.append(_bare_name(member.label).replace("%", "%%") + "=" + inside)
+            pairs.append(_printable(member.label).replace("%", "%%") + "=" + inside)
         return " ".join(pairs)
 
     def array(self, array, pieces):
@@ -2968,11 +2981,6 @@ def _bare(text):
     if text and text.isprintable() and not set(text) & set(" ='\"{}[],"):
         return text
     return repr(text) if text.isprintable() else ascii(text)
-
-
-def _bare_name(name):
-    """Return the name of a member as it may stand on a terminal."""
-    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 class _SamplesForm(_Form):
@@ -3065,15 +3073,6 @@ _FORMS = {
 
 
 # -- a layout as a table
-
-
-def _printable(text):
-    """Return foreign text as it may stand on a terminal: nothing in it steers one, or begins a new line."""
-    return text if text.isprintable() else "".join(map(_printable_char, text))
-
-
-def _printable_char(char):
-    return char if char.isprintable() else ascii(char)[1:-1]
 
 
 def _table(layout):
@@ -5504,7 +5503,7 @@ class MapInfo(_LaterInfo):
     @property
     def _about(self):
         """The map in words: "map 5 (hash 'flows')"."""
-        name = " '%s'" % self.name if self.name else ""
+        name = " '%s'" % _printable(self.name) if self.name else ""
         return "map %s (%s%s)" % (self.id, map_type_name(self.type), name)
 
 
@@ -7268,14 +7267,15 @@ def _bpffs_tops(root):
         return mounts or ["/sys/fs/bpf"]
     root = os.fsdecode(root)
     if not os.path.isdir(root):
-        raise BPFError("%s is no directory" % root)
+        raise BPFError("%s is no directory" % _printable(root))
     if not mounts or _in_bpffs(root):  # without /proc nobody can tell
         return [root]
     inside = os.path.realpath(root).rstrip("/") + "/"
     below = [mount for mount in mounts if mount.startswith(inside)]
     if not below:
         where = ", ".join(mounts)
-        raise BPFError("%s is in no bpffs, nor is one below it; mounted are: %s" % (root, where))
+        text = "%s is in no bpffs, nor is one below it; mounted are: %s"
+        raise BPFError(_printable(text % (root, where)))
     return below
 
 
@@ -7296,7 +7296,7 @@ def users(map_id, asking=()):
     for pid in sorted(map(int, processes)):
         try:
             if _holds(pid, map_id, own[1] if pid == own[0] else ()):
-                comm = _read_text("/proc/%d/comm" % pid).strip()
+                comm = os.fsdecode(_read_text("/proc/%d/comm" % pid).encode("latin-1")).rstrip("\n")
                 found["pids"].append("%s(%d)" % (comm, pid))
         except OSError:  # gone, or not ours to see
             continue
@@ -8583,17 +8583,12 @@ def _problem_text(problem):
         return str(problem)
     # what has no name is what we write to
     name = "standard output" if problem.filename is None else os.fsdecode(problem.filename)
-    return "%s: %s" % (name, problem.strerror or problem)
+    return "%s: %s" % (_printable(name), problem.strerror or problem)
 
 
 def _one_line(text):
     """Return the first line of a text, what can't be printed escaped."""
-    line = text.split("\n")[0]
-    if line.isprintable():
-        return line
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in line
-    )
+    return _printable(text.split("\n")[0])
 
 
 def _run(options):
@@ -8703,11 +8698,11 @@ def _show_one(info, pinned, used):
         ("processes", used.get("pids")),
     ):
         if things:
-            print("\t%s %s" % (what, ", ".join(things)))
+            print("\t%s %s" % (what, ", ".join(map(_printable, things))))
 
 
 def _headline(info):
-    name = "  name " + info.name if info.name else ""
+    name = "  name " + _printable(info.name) if info.name else ""
     return "%d: %s%s  flags 0x%x" % (info.id, map_type_name(info.type), name, info.map_flags)
 
 
@@ -9213,7 +9208,7 @@ def _layout(options):
         return options.put({what: found.describe().split("\n") for what, found in typed})
     if not typed:
         words = (view.info.key_size, view.info.value_size, view.source._no_btf)
-        print("keys of %d bytes, values of %d; no BTF: %s" % words)
+        print(_printable("keys of %d bytes, values of %d; no BTF: %s" % words))
     for what, found in typed:
         print("%s:\n%s\n\n%s" % (what, found.describe(), found.python_source(what)))
     return None
@@ -9918,7 +9913,7 @@ def _row_text(view, texts, totals):
     if not view.cpus:
         return texts[0]
     if totals:
-        return " ".join("%s=%s" % (name or "sum", number) for name, number in totals.items())
+        return _printable(" ".join("%s=%s" % (name or "sum", totals[name]) for name in totals))
     return " ".join("[cpu %d] %s" % pair for pair in zip(view.cpus, texts))
 
 
@@ -9968,8 +9963,8 @@ def _slots_of(view, keys, count):
         named, numbers = list(texts), dict(numbers)
         path = named[-1][0] if named else None
         slot = numbers.get(path)
-        shown = ("%s=%s" % ("_".join(map(str, where)), _bare(text)) for where, text in named[:-1])
-        yield " ".join(shown), slot if isinstance(slot, int) else None
+        shown = [(_printable("_".join(map(str, where))), _bare(text)) for where, text in named[:-1]]
+        yield " ".join(map("%s=%s".__mod__, shown)), slot if isinstance(slot, int) else None
 
 
 def histogram(counts, linear=False, width=40):
@@ -10015,7 +10010,8 @@ def _probe(options):
         names = ("what", "available", "detail")
         return options.put([dict(zip(names, row)) for row in rows])
     for what, there, text in rows:
-        print(("%-3s  %-32s %s" % ("yes" if there else "no", what, text)).rstrip())
+        line = "%-3s  %-32s %s" % ("yes" if there else "no", what, _printable(text))
+        print(line.rstrip())
     return None
 
 

@@ -11367,6 +11367,211 @@ def test_loading_a_capture_takes_its_size_in_memory_and_not_several_times_that(t
         assert status == 0 and int(out) < 1.2 * len(data), err
 
 
+# -- foreign text
+
+# What steers a terminal, forges a line, or hides what stands there: C0, DEL, C1, line ends of all kinds, bidi
+# controls, joiners, private use, surrogates, no UTF-8.  Each with a word that tells whether it got to a line's start.
+STEERING = [
+    b"\x1b[31m",
+    b"\x1b]0;title\x07",
+    b"\x08\x08\x08",
+    b"\r",
+    b"\n",
+    b"\x0b",
+    b"\x0c",
+    b"\x1c",
+    b"\x7f",
+    b"\t",
+    "\x85".encode(),
+    "\x9b31m".encode(),
+    "\u200b".encode(),
+    "\u2028".encode(),
+    "\u2029".encode(),
+    "\u202e".encode(),
+    "\u2066".encode(),
+    "\ufeff".encode(),
+    "\ue000".encode(),
+    "\U000e0041".encode(),
+    b"\xed\xa0\x80",
+    b"\x9b31m",
+    b"\xff\x1b[2J",
+    b"%s%n%(a)s",
+]
+
+
+def check_harmless(words, *texts):
+    """Check that nothing of the foreign text in an output steers a terminal or begins a line."""
+    for text in texts:
+        wrong = {char for char in text if not char.isprintable() and char not in "\n\t"}
+        assert not wrong, (words, wrong, text[:2000])
+        assert not re.search("^FORGED", text, re.M), (words, text[:2000])
+        assert "\tFORGED" not in text or "metrics" in words, (words, text[:2000])
+
+
+def hostile_capture(raw):
+    """Return a capture all of whose names and texts are raw and a word."""
+
+    class Raw(Blob):
+        def name(self, text):
+            if not isinstance(text, str) or text == "":
+                return text or 0
+            encoded = text.encode() + raw + b"FORGED"
+            self.strings += encoded + b"\0"
+            return self.start + len(self.strings) - len(encoded) - 1
+
+    blob = Raw()
+    number, char = blob.int("int", 4), blob.int("char", 1, 2)
+    kind = blob.enum("enum", 4, [("A", 1), ("B", 2)])
+    named = blob.of(blob.TYPEDEF, kind, "typedef")
+    tagged = blob.of(blob.TYPE_TAG, number, "tag")
+    inner = blob.struct("inner", 8, ("x", number, 0), ("y", tagged, 32))
+    key = blob.struct("key", 8, ("kind", named, 0), ("slot", number, 32))
+    text = blob.array(char, 32)
+    value = blob.struct("value", 44, ("n", number, 0), ("in", inner, 32), ("text", text, 96))
+    blob.add(blob.DECL_TAG, "decl", 0, value, [0])
+    single = blob.struct("single", 4, ("count", number, 0))
+    text = (b"t" + raw + b"FORGED").ljust(32, b"\0")[:32]
+    shown = raw.decode("utf-8", "surrogateescape") + "FORGED"
+    maps = []
+    for size, type_id, values in ((44, value, bytes(12) + text), (4, single, b"\7\0\0\0")):
+        header = hand_made(blob.data(), {"key": key, "value": type_id}, key_size=8, value_size=size)
+        header.update(host=shown, kernel=shown, machine=shown, time=shown)
+        header["info"].update(name=shown, btf_id=3)
+        lines = ["%s %s" % (struct.pack("<II", n, n).hex(), values.hex()) for n in (1, 2, 3)]
+        maps.append(forged(header, lines))
+    return blob.data(), maps
+
+
+STEERED = [
+    "show",
+    "dump",
+    "--hex dump",
+    "--ndjson dump",
+    "--metrics dump",
+    "-j dump",
+    "-p dump",
+    "layout",
+    "-j layout",
+    "hist",
+    "-j hist",
+    "hist linear",
+    "watch once",
+    "lookup key 1 0 0 0 1 0 0 0",
+    "lookup key slot=1",
+    "lookup key 9",
+    "lookup key A,B",
+    "getnext",
+    "update key 1 value 2",
+    "--key-type u8 dump",
+    "--value-type nope dump",
+    "--trace show",
+]
+
+
+@pytest.mark.parametrize("raw", STEERING, ids=ascii)
+def test_no_foreign_text_in_a_capture_steers_a_terminal(raw, tmp_path):
+    blob, captured = hostile_capture(raw)
+    (tmp_path / "btf").write_bytes(blob)
+    for number, data in enumerate(captured):
+        (tmp_path / "c").write_bytes(data)
+        for words in STEERED:
+            status, out, err = main("--from", tmp_path / "c", *words.split())
+            check_harmless(words, out, err)
+            assert (out or err) and status in (0, 1, 2)
+            if words == "dump" or words == "layout":
+                assert status == 0 and "FORGED" in out
+    kept = bpf.Capture(data)
+    for text in (repr(kept.info), kept.info._about, kept._view.key_layout.describe()):
+        check_harmless("repr", text)
+    name = os.fsdecode(b"key" + raw + b"FORGED")
+    for words in (["layout", name], ["offset", name + ".kind"], ["offset", name], ["layout", "k"]):
+        status, out, err = main("--btf", tmp_path / "btf", "btf", *words)
+        check_harmless(words, out, err)
+
+
+@kernel
+@pytest.mark.parametrize("raw", [one for one in STEERING if b"/" not in one], ids=ascii)
+def test_no_name_of_a_pin_file_or_process_steers_a_terminal(raw, bpffs, tmp_path):
+    word = os.fsdecode(raw.replace(b".", b"") + b"FORGED")
+    pin, directory = os.path.join(bpffs, "p" + word), os.path.join(bpffs, "d" + word)
+    os.mkdir(directory)
+    comm = open("/proc/self/comm", "rb").read()
+    with Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u64, 4, name=FLOWS) as m:
+        m.pin(pin)
+        m.pin(os.path.join(directory, "p" + word))
+        with open("/proc/self/comm", "wb") as file:
+            file.write(raw[:9] + b"FORGED")
+        try:
+            for words in (
+                ["show"],
+                ["show", "id", m.id],
+                ["show", "pinned", pin],
+                ["-j", "-f", "show", "id", m.id],
+                ["dump", "pinned", pin],
+                ["lookup", "pinned", pin, "key", "1"],
+                ["lookup", "pinned", pin, "key", word],
+                ["lookup", "pinned", pin, "key", "x" + word],
+                ["update", "pinned", pin, "key", "1", "value", word],
+                ["pin", "id", m.id, pin],
+                ["pin", "id", m.id, pin + "/x/y"],
+                ["dump", "pinned", pin + "no"],
+                ["dump", "pinned", directory],
+                ["dump", "name", word],
+                ["dump", word],
+                [word],
+                ["-" + word],
+                ["--trace", "dump", "pinned", pin],
+                ["--trace", "dump", "pinned", pin + "no"],
+                ["save", "pinned", pin, tmp_path / word / "no"],
+                ["save", "pinned", pin, tmp_path / ("c" + word)],
+                ["--from", tmp_path / ("c" + word), "dump"],
+                ["--from", tmp_path / ("no" + word), "dump"],
+                ["--btf", tmp_path / ("no" + word), "btf", "layout", "x"],
+                ["--value-type", word, "dump", "pinned", pin],
+                ["--value-type", "struct { u32 a; } " + word, "dump", "pinned", pin],
+                ["--token", tmp_path / word, "dump", "pinned", pin],
+            ):
+                status, out, err = main(*words)
+                check_harmless(words, out, err)
+                assert out or err
+        finally:
+            with open("/proc/self/comm", "wb") as file:
+                file.write(comm)
+    for failing in (
+        lambda: Map.from_pin(pin + "no"),
+        lambda: Map.from_name(word[:15]),
+        lambda: bpf.open_map("pinned " + pin + "no"),
+        lambda: bpf.pins(pin + "no"),
+    ):
+        with pytest.raises(bpf.BPFError) as told:
+            failing()
+        check_harmless("error", str(told.value))
+        check_harmless("error", getattr(told.value, "map", ""))
+
+
+@kernel
+def test_what_stands_in_proc_neither_steers_a_terminal_nor_forges_a_line(monkeypatch, tmp_path):
+    """A mount's path may hold all but NUL; of line ends /proc escapes only "\\n", of blanks not those above ASCII."""
+    odd = "/tmp/d\x1b[31m\u202e \xe0\x85"
+    spelled = os.fsencode(odd).decode("latin-1").replace(" ", "\\040")
+    real = bpf._read_text
+    texts = {
+        "/proc/self/mounts": "x / ext4 rw 0 0\nbpf %s bpf rw 0 0\n" % spelled,
+        "/proc/self/status": "Name:\tme\x85CapEff:\t1\x0bCapEff:\t2\nCapEff:\t0000\n",
+    }
+    monkeypatch.setattr(bpf, "_read_text", lambda path: texts.get(path) or real(path))
+    assert bpf._bpffs_mounts() == [odd]
+    assert bpf._colon_file("/proc/self/status")["CapEff"] == "0000"
+    status, out, err = main("probe")
+    check_harmless("probe", out, err)
+    for words in (["show"], ["dump", "pinned", "/nope"]):
+        check_harmless(words, *main(*words)[1:])
+    with pytest.raises(bpf.BPFError) as told:
+        bpf.pins(str(tmp_path))
+    check_harmless("pins", str(told.value))
+    assert "\\x1b" in str(told.value)
+
+
 # -- manners
 
 
