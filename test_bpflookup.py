@@ -71,6 +71,69 @@ for _number, _usual in (
         signal.signal(_number, _usual)
 
 
+# Seconds that a test may take, generously; those of the benchmarks, and those that try as often as they are told to.
+PATIENCE, LONG_PATIENCE = 120, 7200
+
+
+def children_of(pid):
+    """Return the ids of a process's children, and theirs."""
+    found = []
+    for path in glob.glob("/proc/%d/task/*/children" % pid):
+        try:
+            with open(path) as file:
+                for child in map(int, file.read().split()):
+                    found += [child] + children_of(child)
+        except OSError:  # it has ended
+            pass
+    return found
+
+
+@contextlib.contextmanager
+def over_within(seconds, name):
+    """Fail what is not over by then, by its name, wherever it waits; its children are killed."""
+
+    def fail(*_):
+        for child in children_of(os.getpid()):
+            with contextlib.suppress(OSError):
+                os.kill(child, signal.SIGKILL)
+        pytest.fail("%s was not over within %g seconds" % (name, seconds))
+
+    handler = signal.signal(signal.SIGALRM, fail)
+    before = signal.setitimer(signal.ITIMER_REAL, seconds)[0]
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, before)
+        signal.signal(signal.SIGALRM, handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_test_hangs(request):
+    is_long = request.node.get_closest_marker("bench") or "BPFLOOKUP_FUZZ" in os.environ
+    with over_within(LONG_PATIENCE if is_long else PATIENCE, request.node.nodeid):
+        yield
+
+
+def test_a_test_that_hangs_is_failed_by_its_name_and_its_children_end():
+    """In a read of what never comes, in a lock, waiting for a child."""
+    left, right = socket.socketpair()
+    lock = threading.Lock()
+    lock.acquire()
+    for wait in (lambda child: left.recv(1), lambda child: lock.acquire(), subprocess.Popen.wait):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        with pytest.raises(pytest.fail.Exception, match="the name was not over within 0.2 sec"):
+            with over_within(0.2, "the name"):
+                wait(child)
+        assert child.wait() == -signal.SIGKILL
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 1  # that of this test goes on
+    left.close()
+    right.close()
+
+
+def test_no_test_goes_without_a_time_limit(request):
+    assert "_no_test_hangs" in request.fixturenames
+
+
 def lacking(what):
     """Skip the test for want of something, or fail it where nothing may be wanting."""
     (pytest.fail if STRICT else pytest.skip)("%s is needed" % what)
@@ -711,9 +774,9 @@ def in_user_namespace(source, cmds=MAKE_AND_ASK, map_types=1 << HASH, **names):
             finally:
                 os._exit(0)
         outside.close()  # so that a helper that failed is noticed
-        assert ctypes.CDLL(None, use_errno=True).unshare(0x10020000) == 0, (
-            "CLONE_NEWUSER, CLONE_NEWNS"
-        )
+        if not in_namespaces_of_its_own():
+            os.kill(helper, signal.SIGKILL)  # or it would wait for ever, and its parent for it
+            raise OSError("no user namespace")
         inside.send(b"u")
         assert inside.recv(1) == b"m"
         os.setgroups([])
@@ -733,10 +796,20 @@ def in_user_namespace(source, cmds=MAKE_AND_ASK, map_types=1 << HASH, **names):
         os.rmdir(path)
 
 
+def in_namespaces_of_its_own():
+    """Have this process leave for new user and mount namespaces; return whether it may."""
+    return ctypes.CDLL(None, use_errno=True).unshare(0x10020000) == 0
+
+
 @pytest.fixture
 def tokens():
     if bpf._kernel_release() < (6, 9):
         lacking("a kernel with BPF tokens (6.9)")
+    child = os.fork()  # a chroot has none, nor have many containers
+    if child == 0:
+        os._exit(not in_namespaces_of_its_own())
+    if os.waitpid(child, 0)[1]:
+        lacking("the right to a user namespace")
 
 
 @kernel
@@ -837,6 +910,13 @@ def test_a_token_on_the_command_line(tokens):
         and probed["map type array"] == "no"
     )
     assert probed["initial user namespace"] == "no" and probed["BPF tokens"] == "yes"
+
+
+@kernel
+def test_where_a_user_namespace_is_refused_the_tests_of_tokens_end(tokens, monkeypatch):
+    monkeypatch.setitem(globals(), "in_namespaces_of_its_own", lambda: False)
+    with pytest.raises(Exception, match="no user namespace"):
+        in_user_namespace("")
 
 
 @kernel
@@ -4330,6 +4410,50 @@ def exercise_object(ctype, source, rng):
         bpf.to_json(obj), exec(source, {})
 
 
+@pytest.mark.parametrize("tag", ["_union_", "_json_"])
+def test_the_tags_of_a_base_class_hold_for_its_fields_in_a_derived_one(tag):
+    """Two levels up too; a class of its own tags adds to them."""
+
+    class Branches(ctypes.Union):
+        _fields_ = [("number", u32), ("raw", u8 * 4)]
+
+    tags = {"_union_": {"u": ("kind", {1: "number", 2: "raw"})}, "_json_": {"u": "said"}}
+    Base = type(
+        "Base", (ctypes.Structure,), {"_fields_": [("kind", u32), ("u", Branches)], tag: tags[tag]}
+    )
+    Middle = type("Middle", (Base,), {"_fields_": [("more", u32)], "_json_": {"more": "less"}})
+    Last = type("Last", (Middle,), {"_fields_": [("end", u32)]})
+    wanted = {
+        "_union_": {"kind": 2, "u": {"raw": [7, 0, 0, 0]}},
+        "_json_": {"kind": 2, "said": {"number": 7, "raw": [7, 0, 0, 0]}},
+    }[tag]
+    raw = struct.pack("=I4B2I", 2, 7, 0, 0, 0, 8, 9)
+    if sys.byteorder == "big" and tag == "_json_":
+        wanted["said"]["number"] = 7 << 24
+    assert bpf.to_python(Base.from_buffer_copy(raw[:8])) == wanted
+    assert bpf.to_python(Middle.from_buffer_copy(raw[:12])) == dict(wanted, less=8)
+    assert bpf.to_python(Last.from_buffer_copy(raw)) == dict(wanted, less=8, end=9)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 6, 8, 15, 16, 17, 20, 32])
+def test_an_address_fills_its_bytes_exactly(size):
+    """Of IPv6 16, of IPv4 4, of a MAC 6: no other field takes one."""
+    ipv6()
+    for text, wanted in (("fe80::1", 16), ("10.0.0.1", 4), ("2:0:0:0:0:1", 6)):
+        try:
+            found = bpf._address_bytes(text, size)
+        except bpf.LayoutError:
+            found = None
+        assert (found is not None and len(found) == size) == (size == wanted), text
+        try:
+            packed = bpf.layout(u8 * size).pack(text)
+        except (bpf.LayoutError, ValueError):
+            packed = None
+        assert packed is None or len(packed) == size
+        if size == wanted:
+            assert packed == found
+
+
 def test_refusals_that_are_seldom_met():
     twice = type("twice", (ctypes.Structure,), {"_fields_": [("a", u32), ("a", u32)]})
     with pytest.raises(bpf.LayoutError, match="two fields of one name"):
@@ -5303,6 +5427,38 @@ def test_one_cpus_values_in_batches(kernel_is):
 
 
 @kernel
+def test_a_walk_whose_last_key_vanishes_looks_once_more(kernel_is):
+    """A cgroup storage's walk ends when its cursor has gone, wherever that stood; entries behind it are found."""
+    with Map.create(HASH, u32, u64, 8) as m:
+        m.update_batch([1, 2, 3], [1, 2, 3])
+        m._has_batch, listed, gone = False, [1, 2, 3], []
+
+        def kernel(number, cmd, ref, size):
+            elem = ref._obj.elem
+            if cmd == bpf.BPF_MAP_LOOKUP_ELEM and not gone:
+                if u32.from_address(elem.key).value == 2:
+                    gone.append(listed.pop(1))  # before it is read
+                    attr = bpf.bpf_attr()
+                    attr.elem.map_fd, attr.elem.key = elem.map_fd, elem.key
+                    assert not real_kernel(number, bpf.BPF_MAP_DELETE_ELEM, ctypes.byref(attr), 16)
+            if cmd != bpf.BPF_MAP_GET_NEXT_KEY:
+                return real_kernel(number, cmd, ref, size)
+            key = u32.from_address(elem.key).value if elem.key else None
+            following = listed[0]
+            if key is not None:
+                # the key is asked for its successor before it is read, and ends the walk as one that has gone
+                at = listed.index(key) + 1 if key in listed and key != 2 else len(listed)
+                if at == len(listed):
+                    return -errno.ENOENT
+                following = listed[at]
+            u32.from_address(elem.value).value = following
+            return 0
+
+        kernel_is(kernel)
+        assert list(m.items()) == [(1, 1), (3, 3)] and gone == [2]
+
+
+@kernel
 def test_a_walk_that_fails_hands_out_the_entry_it_has(kernel_is):
     with Map.create(HASH, u32, u64, 8) as m:
         m.update_batch(range(4), range(4))
@@ -5462,6 +5618,33 @@ def test_pins_are_found_on_every_bpffs(flows, bpffs, tmp_path):
     for path in (tmp_path, "/proc", tmp_path / "none", MODULE):
         with pytest.raises(bpf.BPFError, match="no bpffs|no directory"):
             bpf.pins(path)
+
+
+@kernel
+def test_users_are_those_of_this_map_and_no_other():
+    """Processes and programs; one that holds another map is none."""
+    with Map.create(HASH, bpf._Ports, bpf._Traffic, 4) as flows:
+        with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, bpf._Traffic) as total, Map.create(
+            ARRAY, u32, u32
+        ) as other:
+            # of its program and the process that makes it, of a child, of nobody but us
+            loaded = bpf._load_program(bpf._counting_program(flows.fd, total.fd), "counts")
+            fd = os.dup(flows.fd)
+            os.set_inheritable(fd, True)
+            child = subprocess.Popen(
+                [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[fd]
+            )
+            os.close(fd)
+            try:
+                found = [bpf.users(m.id) for m in (flows, total, other)]
+            finally:
+                child.communicate(b"\n")
+            del loaded
+    pids = [[text.rpartition("(")[2] for text in one["pids"]] for one in found]
+    ours, theirs = "%d)" % os.getpid(), "%d)" % child.pid
+    assert all(ours in one for one in pids)
+    assert [theirs in one for one in pids] == [True, False, False]
+    assert [len(one["progs"]) for one in found] == [1, 1, 0]
 
 
 @kernel
@@ -10471,6 +10654,33 @@ def test_watch_writes_json_for_programs(stats, monkeypatch, option):
     first = told["entries"][0]
     assert first["key"] == "busy" and first["value"]["packets"] == 7 and len(told["entries"]) == 3
     assert first["rates"]["packets"] > 0 == told["entries"][1]["rates"]["packets"]
+
+
+@pytest.mark.parametrize("seconds", [0.25, 1, 4])
+def test_rates_are_a_second(seconds):
+    """Whatever the interval."""
+    rows = [mock.Mock(text=str(count), totals={"n": count, "m": 3}) for count in (10, 30)]
+    change = bpf._Change("key", rows[1], {"key": rows[0]}, seconds)
+    assert change.rates == {"n": 20 / seconds, "m": 0} and not change.is_same
+    assert bpf._Change("new", rows[1], {"key": rows[0]}, seconds).rates == {}
+
+
+@kernel
+def test_rates_are_those_of_the_time_that_went_by(stats, monkeypatch):
+    """By the clock, and not by the interval that was asked for."""
+    m, types = stats
+    clock, real = [100.0], changing(m, busy=30)
+
+    def sleep(seconds):
+        real(seconds)
+        clock[0] += 4.0
+
+    monkeypatch.setattr(bpf.time, "sleep", sleep)
+    for name in ("monotonic", "perf_counter", "time"):
+        monkeypatch.setattr(bpf.time, name, lambda: clock[0])
+    (line,) = done(*(["-j"] + types + ["watch", "id", m.id, "once", "interval", "2"])).splitlines()
+    told = json.loads(line)
+    assert told["seconds"] == 4 and told["entries"][0]["rates"]["packets"] == 30 / 4
 
 
 @kernel
