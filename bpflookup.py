@@ -371,56 +371,54 @@ class bpf_attr(ctypes.Union):
 
 # Arm, the last field that must be passed, and the commands: a kernel refuses bytes it does not know, so no more
 # than that is passed unless a caller says so.  MAP_CREATE passes what is set.
-_ARMS = {
-    cmd: (arm, last)
-    for arm, last, cmds in (
-        ("map_create", "map_flags", (BPF_MAP_CREATE,)),
+_ARMS = {}
+for _arm, _last, _cmds in (
+    ("map_create", "map_flags", (BPF_MAP_CREATE,)),
+    (
+        "elem",
+        "flags",
         (
-            "elem",
-            "flags",
-            (
-                BPF_MAP_LOOKUP_ELEM,
-                BPF_MAP_UPDATE_ELEM,
-                BPF_MAP_GET_NEXT_KEY,
-                BPF_MAP_LOOKUP_AND_DELETE_ELEM,
-            ),
+            BPF_MAP_LOOKUP_ELEM,
+            BPF_MAP_UPDATE_ELEM,
+            BPF_MAP_GET_NEXT_KEY,
+            BPF_MAP_LOOKUP_AND_DELETE_ELEM,
         ),
-        ("elem", "key", (BPF_MAP_DELETE_ELEM,)),
-        ("elem", "map_fd", (BPF_MAP_FREEZE,)),
+    ),
+    ("elem", "key", (BPF_MAP_DELETE_ELEM,)),
+    ("elem", "map_fd", (BPF_MAP_FREEZE,)),
+    (
+        "batch",
+        "flags",
         (
-            "batch",
-            "flags",
-            (
-                BPF_MAP_LOOKUP_BATCH,
-                BPF_MAP_LOOKUP_AND_DELETE_BATCH,
-                BPF_MAP_UPDATE_BATCH,
-                BPF_MAP_DELETE_BATCH,
-            ),
+            BPF_MAP_LOOKUP_BATCH,
+            BPF_MAP_LOOKUP_AND_DELETE_BATCH,
+            BPF_MAP_UPDATE_BATCH,
+            BPF_MAP_DELETE_BATCH,
         ),
-        ("prog_load", "prog_flags", (BPF_PROG_LOAD,)),
-        ("obj", "file_flags", (BPF_OBJ_PIN, BPF_OBJ_GET)),
-        ("prog_attach", "attach_flags", (BPF_PROG_ATTACH, BPF_PROG_DETACH)),
+    ),
+    ("prog_load", "prog_flags", (BPF_PROG_LOAD,)),
+    ("obj", "file_flags", (BPF_OBJ_PIN, BPF_OBJ_GET)),
+    ("prog_attach", "attach_flags", (BPF_PROG_ATTACH, BPF_PROG_DETACH)),
+    (
+        "get_id",
+        "next_id",
+        (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_BTF_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID),
+    ),
+    (
+        "get_id",
+        "open_flags",
         (
-            "get_id",
-            "next_id",
-            (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_BTF_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID),
+            BPF_PROG_GET_FD_BY_ID,
+            BPF_MAP_GET_FD_BY_ID,
+            BPF_BTF_GET_FD_BY_ID,
+            BPF_LINK_GET_FD_BY_ID,
         ),
-        (
-            "get_id",
-            "open_flags",
-            (
-                BPF_PROG_GET_FD_BY_ID,
-                BPF_MAP_GET_FD_BY_ID,
-                BPF_BTF_GET_FD_BY_ID,
-                BPF_LINK_GET_FD_BY_ID,
-            ),
-        ),
-        ("info", "info", (BPF_OBJ_GET_INFO_BY_FD,)),
-        ("btf_load", "btf_log_level", (BPF_BTF_LOAD,)),
-        ("token_create", "bpffs_fd", (BPF_TOKEN_CREATE,)),
-    )
-    for cmd in cmds
-}
+    ),
+    ("info", "info", (BPF_OBJ_GET_INFO_BY_FD,)),
+    ("btf_load", "btf_log_level", (BPF_BTF_LOAD,)),
+    ("token_create", "bpffs_fd", (BPF_TOKEN_CREATE,)),
+):
+    _ARMS.update(dict.fromkeys(_cmds, (_arm, _last)))
 
 
 def _size_up_to(arm, field):
@@ -1386,7 +1384,9 @@ def _sysfs_cpus():
         ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
     except ValueError:
         return ()
-    return tuple(cpu for ends in ranges for cpu in range(ends[0], min(ends[-1], _MAX_CPUS) + 1))
+    return tuple(
+        chain.from_iterable(range(ends[0], min(ends[-1], _MAX_CPUS) + 1) for ends in ranges)
+    )
 
 
 # ---- 4. Layout --------------------------------------------------------------
@@ -6046,20 +6046,19 @@ class _PerCPU(_Converting):
         return values
 
 
+# The methods made here go method(map, key, out, flags=0): out is what the kernel writes to, or for UPDATE
+# reads.  They return False if there is no such key.  Keys of the map's key class, or ints, and objects of the
+# class that LOOKUP writes go straight to the kernel; for all else there is _take_the_long_way, which converts
+# with the method named by convert.  The class alone proves nothing: an object's __class__ can be assigned a
+# larger one, so that sizes are asked too.
 def _element_command(cmd, convert, moves_value=True):
-    """Return the method that runs an element command: the short way, which all of the calls for one element take.
-
-    It goes method(map, key, out, flags=0): out is what the kernel writes to, or for UPDATE reads.  It returns False if
-    there is no such key.  Keys of the map's key class, or ints, and objects of the class that LOOKUP writes go straight
-    to the kernel; for all else there is _take_the_long_way, which converts with the method named by convert.
-    """
+    """Return the method that runs an element command: the short way, which all calls for one take."""
     size, absent = _ATTR_SIZES[cmd], errno.ENOENT
 
     def command(self, key, out, flags=0):
         if (
             type(key) is not self._key_class
             or flags != 0
-            # The class alone proves nothing: an object's __class__ can be assigned a larger one.
             or (moves_value and (type(out) is not self._out_type or sizeof(out) < self._out_size))
         ):
             return self._take_the_long_way(cmd, convert, key, out, flags)
@@ -6738,25 +6737,10 @@ class Map(_Whole):
 
     @classmethod
     def create(
-        cls,
-        map_type,
-        key=None,
-        value=None,
-        max_entries=None,
-        *,
-        key_size=None,
-        value_size=None,
-        name="",
-        flags=0,
-        inner=None,
-        map_extra=0,
-        numa_node=None,
-        btf=None,
-        btf_key=None,
-        btf_value=None,
-        token=None,
-        strict=False,
-    ):
+        cls, map_type, key=None, value=None, max_entries=None, *, key_size=None, value_size=None,
+        name="", flags=0, inner=None, map_extra=0, numa_node=None, btf=None, btf_key=None,
+        btf_value=None, token=None, strict=False
+    ):  # fmt: skip
         """Create a map and return it, open for reading and writing.  BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8
 
         key_size, value_size default to those of the types; max_entries to 1, for perf_event_arrays and cpumaps to the
@@ -6764,36 +6748,26 @@ class Map(_Whole):
         pattern for the entries of a map of maps; btf a descriptor of loaded BTF, btf_key and btf_value type ids in it;
         token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError
         """
-        sizes = (
-            _size_for("key", key, key_size, map_type, _NUMBER_KEY_TYPES, _KEYLESS_TYPES),
-            _size_for("value", value, value_size, map_type, _NUMBER_VALUE_TYPES, _VALUELESS_TYPES),
+        attr, settings = (
+            bpf_attr(),
+            {
+                "map_type": map_type,
+                "key_size": _size_for("key", key, key_size, map_type),
+                "value_size": _size_for("value", value, value_size, map_type),
+                "max_entries": _entries_for(map_type, max_entries),
+                "map_flags": flags,
+                "inner_map_fd": _fd_number(inner),
+                "numa_node": numa_node,
+                "map_extra": map_extra,
+                "btf_fd": _fd_number(btf),
+                "btf_key_type_id": btf_key,
+                "btf_value_type_id": btf_value,
+                "map_token_fd": _fd_number(token),
+            },
         )
-        if max_entries is None:
-            max_entries = len(possible_cpus()) if map_type in _ENTRY_PER_CPU_TYPES else 1
-        settings = {
-            "map_type": map_type,
-            "key_size": sizes[0],
-            "value_size": sizes[1],
-            "max_entries": max_entries,
-            "map_flags": flags,
-            "inner_map_fd": _fd_number(inner),
-            "numa_node": numa_node or 0,
-            "map_extra": map_extra,
-            "btf_fd": _fd_number(btf),
-            "btf_key_type_id": btf_key or 0,
-            "btf_value_type_id": btf_value or 0,
-            "map_token_fd": _fd_number(token),
-        }
-        attr = bpf_attr()
         size = _set_create(attr.map_create, settings, name)
-        attr.map_create.map_flags |= 0 if numa_node is None else BPF_F_NUMA_NODE
-        attr.map_create.map_flags |= 0 if token is None else BPF_F_TOKEN_FD
         about = "a new map (%s%s)" % (map_type_name(map_type), " '%s'" % name if name else "")
-        try:
-            owner = _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=map_type)
-        except InvalidArgument as error:
-            error.hint = _creation_log(attr, size) or error.hint
-            raise
+        owner = _created(attr, about, size, map_type)
         try:
             return cls._opened(owner, about, key, value, strict, token)
         finally:
@@ -6804,13 +6778,23 @@ _ENTRY_PER_CPU_TYPES = frozenset((BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_CP
 _NUMBER_KEY_TYPES = _INDEX_TYPES | _FD_KEY_TYPES | {BPF_MAP_TYPE_HASH_OF_MAPS}
 
 
+# fields that may be None, and flags that go with those which are given, be it 0
+_OPTIONAL_FIELDS = frozenset(
+    "inner_map_fd numa_node btf_fd btf_key_type_id btf_value_type_id map_token_fd".split()
+)
+_FLAGS_OF_FIELDS = {"numa_node": BPF_F_NUMA_NODE, "map_token_fd": BPF_F_TOKEN_FD}
+
+
 def _set_create(create, settings, name):
-    """Set the fields of a bpf_attr_map_create; return how many bytes of it must be passed."""
+    """Set the fields of a bpf_attr_map_create, None for what is not given; return how many bytes must be passed."""
     size, types = _ATTR_SIZES[BPF_MAP_CREATE], dict(create._fields_)
-    for field in settings:  # ctypes would cut a number that is too large
+    for field, given in settings.items():  # ctypes would cut a number that is too large
+        if given is None and field in _OPTIONAL_FIELDS:
+            continue
         low, high = _int_range(types[field])
-        number = _integer(settings[field], low, high, field)
+        number = _integer(given, low, high, field)
         setattr(create, field, number)
+        create.map_flags |= _FLAGS_OF_FIELDS.get(field, 0)
         if number:
             size = max(size, _size_up_to("map_create", field))
     if name:
@@ -6820,6 +6804,15 @@ def _set_create(create, settings, name):
         create.map_name = raw
         size = max(size, _size_up_to("map_create", "map_name"))
     return size
+
+
+def _created(attr, about, size, map_type):
+    """Return the _Fd of a new map; what is refused is told in the kernel's own words, if it has any."""
+    try:
+        return _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=map_type)
+    except InvalidArgument as error:
+        error.hint = _creation_log(attr, size) or error.hint
+        raise
 
 
 def _creation_log(attr, size):
@@ -7133,21 +7126,33 @@ def _map_btf(info, token):
         return {}, str(failure), False
 
 
-def _size_for(what, ctype, size, map_type, word_types, void_types):
-    """Return the key_size or value_size to create a map with: 4 in word_types, 0 in void_types if none is given."""
+# what is 4 bytes in these types, and what they have none of
+_WORD_TYPES = {"key": _NUMBER_KEY_TYPES, "value": _NUMBER_VALUE_TYPES}
+_VOID_TYPES = {"key": _KEYLESS_TYPES, "value": _VALUELESS_TYPES}
+
+
+def _size_for(what, ctype, size, map_type):
+    """Return the key_size or value_size to create a map with."""
     if size is not None:
         return size
     if ctype is not None and ctype is not bytes:
         return _class_layout(ctype, what).size
-    if map_type in word_types or map_type in void_types:
-        return 4 if map_type in word_types else 0
+    if map_type in _WORD_TYPES[what]:
+        return 4
+    if map_type in _VOID_TYPES[what]:
+        return 0
     raise LayoutError("give %s= a ctypes type, or %s_size=" % (what, what))
 
 
+def _entries_for(map_type, given):
+    """Return the max_entries to create a map with."""
+    if given is not None:
+        return given
+    return len(possible_cpus()) if map_type in _ENTRY_PER_CPU_TYPES else 1
+
+
 def _fd_number(source):
-    """Return the descriptor number of an int, an object with fileno(), or None (0)."""
-    if source is None:
-        return 0
+    """Return the descriptor number of an int or an object with fileno(), None for None."""
     return source.fileno() if hasattr(source, "fileno") else source
 
 
@@ -9704,7 +9709,7 @@ class _Watch:
         with _Screen() if self.is_live else _Nothing():
             before, then = None, 0.0
             while True:
-                now, rows = time.time(), _samples(view)
+                now, rows = time.monotonic(), _samples(view)  # which no clock that is set changes
                 self._check_sort(view, rows)
                 # what is printed once has rates; a screen or a list that goes on need not wait for them
                 if before is not None or not self.is_once or is_capture:
@@ -9715,7 +9720,7 @@ class _Watch:
                 time.sleep(self.interval)
 
     def _check_sort(self, view, rows):
-        known = [name for row in islice(rows.values(), 1) for name in row.totals]
+        known = list(next(iter(rows.values())).totals) if rows else []
         if self.sort_field and rows and self.sort_field not in known:
             raise _UsageError(
                 "no field '%s' to sort by; there are %s" % (self.sort_field, ", ".join(known))
@@ -9972,32 +9977,24 @@ def histogram(counts, linear=False, width=40):
     used = [slot for slot, count in counts.items() if count]
     if not used:
         return ["no samples"]
-    if (
-        min(used) < 0
-        or max(used) - min(used) > (1 << 12 if linear else 64)
-        or max(used) > 64
-        and not linear
-    ):
+    fits = max(used) - min(used) <= 1 << 12 if linear else max(used) <= 64
+    if min(used) < 0 or not fits:
         hint = "" if linear else " for log2 (linear?)"
         raise ValueError("slots %d to %d are too many%s" % (min(used), max(used), hint))
     top, rows = max(counts[slot] for slot in used), [("value", "count", "distribution")]
     for slot in range(min(used), max(used) + 1):
-        label = (
-            str(slot)
-            if linear
-            else "%d -> %d" % (1 << slot >> 1 if slot > 1 else 0, (1 << slot) - 1)
-        )
-        rows.append(
-            (
-                label,
-                counts.get(slot, 0),
-                "|%-*s|" % (width, "*" * (counts.get(slot, 0) * width // top)),
-            )
-        )
-    return [
-        "%*s : %-*s %s" % (max(16, len(label)), row[0], max(8, len(str(top))), row[1], row[2])
-        for row in rows
-    ]
+        count = counts.get(slot, 0)
+        bar = "|%-*s|" % (width, "*" * (count * width // top))
+        rows.append((str(slot) if linear else _power_text(slot), count, bar))
+    label_width, count_width = max(16, len(rows[-1][0])), max(8, len(str(top)))
+    line = "%%%ds : %%-%ds %%s" % (label_width, count_width)
+    return [line % row for row in rows]
+
+
+def _power_text(slot):
+    """Return the numbers that a slot of a log2 histogram stands for."""
+    first = 1 << slot - 1 if slot > 1 else 0
+    return "%d -> %d" % (first, (1 << slot) - 1)
 
 
 def _probe(options):

@@ -10676,8 +10676,8 @@ def test_rates_are_those_of_the_time_that_went_by(stats, monkeypatch):
         clock[0] += 4.0
 
     monkeypatch.setattr(bpf.time, "sleep", sleep)
-    for name in ("monotonic", "perf_counter", "time"):
-        monkeypatch.setattr(bpf.time, name, lambda: clock[0])
+    monkeypatch.setattr(bpf.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(bpf.time, "time", lambda: 1e9 - 1000 * clock[0])  # it is being set back
     (line,) = done(*(["-j"] + types + ["watch", "id", m.id, "once", "interval", "2"])).splitlines()
     told = json.loads(line)
     assert told["seconds"] == 4 and told["entries"][0]["rates"]["packets"] == 30 / 4
@@ -11365,6 +11365,21 @@ def test_a_capture_makes_and_removes_no_file_but_its_own(numbers, tmp_path, monk
     assert not (tmp_path / "elsewhere").exists()
     assert (tmp_path / ("c.%d.tmp" % os.getpid())).read_text() == "nor this"
     assert len(list(tmp_path.iterdir())) == 4
+
+
+@kernel
+def test_a_capture_that_was_killed_is_in_nobodys_way(pins, tmp_path):
+    """Not even in that of one with the same process id."""
+    code = """
+        import os, signal, sys, bpflookup as bpf
+        os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+        bpf.main(["save", sys.argv[1], sys.argv[2]])
+    """
+    for left in (1, 2):
+        assert python(code, pins + "/w_hash", tmp_path / "c")[0] == -signal.SIGKILL
+        assert len(os.listdir(str(tmp_path))) == left + (left > 1)
+        done("save", pins + "/w_hash", tmp_path / "c")
+        assert len(list(bpf.Capture.load(tmp_path / "c").items())) == 2
 
 
 @kernel
