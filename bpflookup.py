@@ -61,59 +61,74 @@ u8, u16, u32, u64, s32 = (
 
 # fmt: off
 # enum bpf_cmd; append only
-(BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY,       # 3.18
- BPF_PROG_LOAD, BPF_OBJ_PIN, BPF_OBJ_GET, BPF_PROG_ATTACH, BPF_PROG_DETACH,         # 3.18, 4.4, 4.4, 4.10, 4.10
- BPF_PROG_TEST_RUN, BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID, BPF_MAP_GET_FD_BY_ID,  # 4.13
- BPF_OBJ_GET_INFO_BY_FD, BPF_PROG_QUERY, BPF_RAW_TRACEPOINT_OPEN,                   # 4.13, 4.15, 4.17
+(BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM,     # 3.18
+ BPF_MAP_GET_NEXT_KEY, BPF_PROG_LOAD, BPF_OBJ_PIN, BPF_OBJ_GET,                     # 3.18, 4.4
+ BPF_PROG_ATTACH, BPF_PROG_DETACH, BPF_PROG_TEST_RUN,                               # 4.10, 4.12
+ BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID,                  # 4.13
+ BPF_MAP_GET_FD_BY_ID, BPF_OBJ_GET_INFO_BY_FD,                                      # 4.13
+ BPF_PROG_QUERY, BPF_RAW_TRACEPOINT_OPEN,                                           # 4.15, 4.17
  BPF_BTF_LOAD, BPF_BTF_GET_FD_BY_ID, BPF_TASK_FD_QUERY,                             # 4.18
- BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_FREEZE, BPF_BTF_GET_NEXT_ID,               # 4.20 (hashes 5.14), 5.2, 5.4
- BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH, BPF_MAP_UPDATE_BATCH, BPF_MAP_DELETE_BATCH,          # 5.6
- BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_LINK_GET_FD_BY_ID, BPF_LINK_GET_NEXT_ID, BPF_ENABLE_STATS,            # 5.8
- BPF_ITER_CREATE, BPF_LINK_DETACH, BPF_PROG_BIND_MAP, BPF_TOKEN_CREATE,             # 5.8, 5.9, 5.10, 6.9
+ BPF_MAP_LOOKUP_AND_DELETE_ELEM,                                                    # 4.20 (5.14)
+ BPF_MAP_FREEZE, BPF_BTF_GET_NEXT_ID,                                               # 5.2, 5.4
+ BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH,                             # 5.6
+ BPF_MAP_UPDATE_BATCH, BPF_MAP_DELETE_BATCH, BPF_LINK_CREATE, BPF_LINK_UPDATE,      # 5.6, 5.7
+ BPF_LINK_GET_FD_BY_ID, BPF_LINK_GET_NEXT_ID, BPF_ENABLE_STATS,                     # 5.8
+ BPF_ITER_CREATE, BPF_LINK_DETACH, BPF_PROG_BIND_MAP, BPF_TOKEN_CREATE,             # 5.8-10, 6.9
  BPF_PROG_STREAM_READ_BY_FD, BPF_PROG_ASSOC_STRUCT_OPS) = range(39)                 # 6.17, 7.0
 _CMD_NAMES = {number: name for name, number in dict(globals()).items() if name.startswith("BPF_")}
 
 # enum bpf_map_type; append only
-(BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY,     # 3.19, 4.2, 4.3
- BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_STACK_TRACE, BPF_MAP_TYPE_CGROUP_ARRAY,   # 4.6, 4.8
+(BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY,                                             # 3.19
+ BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY,                            # 4.2, 4.3
+ BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,                               # 4.6
+ BPF_MAP_TYPE_STACK_TRACE, BPF_MAP_TYPE_CGROUP_ARRAY,                               # 4.6, 4.8
  BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH, BPF_MAP_TYPE_LPM_TRIE,        # 4.10, 4.11
- BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS, BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_SOCKMAP,  # 4.12, 4.14
+ BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS,                             # 4.12
+ BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_SOCKMAP,                                         # 4.14
  BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_SOCKHASH,                   # 4.15, 4.18
- BPF_MAP_TYPE_CGROUP_STORAGE, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,  # 4.19, 4.20
- BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK, BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_DEVMAP_HASH,         # 4.20, 5.2, 5.4
+ BPF_MAP_TYPE_CGROUP_STORAGE, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,                     # 4.19
+ BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK,        # 4.20
+ BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_DEVMAP_HASH,                                 # 5.2, 5.4
  BPF_MAP_TYPE_STRUCT_OPS, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_INODE_STORAGE,         # 5.6, 5.8, 5.10
- BPF_MAP_TYPE_TASK_STORAGE, BPF_MAP_TYPE_BLOOM_FILTER, BPF_MAP_TYPE_USER_RINGBUF,   # 5.11, 5.16, 6.1
- BPF_MAP_TYPE_CGRP_STORAGE, BPF_MAP_TYPE_ARENA, BPF_MAP_TYPE_INSN_ARRAY, BPF_MAP_TYPE_RHASH,       # 6.2, 6.9, 6.19, 7.2
+ BPF_MAP_TYPE_TASK_STORAGE, BPF_MAP_TYPE_BLOOM_FILTER,                              # 5.11, 5.16
+ BPF_MAP_TYPE_USER_RINGBUF, BPF_MAP_TYPE_CGRP_STORAGE, BPF_MAP_TYPE_ARENA,          # 6.1, 6.2, 6.9
+ BPF_MAP_TYPE_INSN_ARRAY, BPF_MAP_TYPE_RHASH,                                       # 6.19, 7.2
  ) = range(1, 36)
-_MAP_TYPE_NAMES = {number: name[len("BPF_MAP_TYPE_"):].lower() for name, number in dict(globals()).items()
+_MAP_TYPE_NAMES = {number: name[len("BPF_MAP_TYPE_"):].lower()
+                   for name, number in dict(globals()).items()
                    if name.startswith("BPF_MAP_TYPE_")}
 
 # map_flags of BPF_MAP_CREATE; RDONLY and WRONLY also open_flags, file_flags
-(BPF_F_NO_PREALLOC, BPF_F_NO_COMMON_LRU, BPF_F_NUMA_NODE, BPF_F_RDONLY, BPF_F_WRONLY,       # 4.6, 4.10, 4.14, 4.15
+(BPF_F_NO_PREALLOC, BPF_F_NO_COMMON_LRU, BPF_F_NUMA_NODE,                           # 4.6, 4.10, .14
+ BPF_F_RDONLY, BPF_F_WRONLY,                                                        # 4.15
  BPF_F_STACK_BUILD_ID, BPF_F_ZERO_SEED, BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG,       # 4.17, 5.0, 5.2
  BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_PRESERVE_ELEMS, BPF_F_INNER_MAP,                # 5.4, 5.5, 5.10
  BPF_F_LINK, BPF_F_PATH_FD, BPF_F_VTYPE_BTF_OBJ_FD, BPF_F_TOKEN_FD,                 # 6.4, 6.5, 6.9
- BPF_F_SEGV_ON_FAULT, BPF_F_NO_USER_CONV, BPF_F_RB_OVERWRITE) = (1 << bit for bit in range(20))     # 6.9, 7.0
+ BPF_F_SEGV_ON_FAULT, BPF_F_NO_USER_CONV,                                           # 6.9
+ BPF_F_RB_OVERWRITE) = (1 << bit for bit in range(20))                              # 7.0
 
-# flags of the element commands: create or replace, create only, replace only, under the value's bpf_spin_lock (5.1);
-# 7.0, per-CPU values: one CPU's, its number in bits 32..63, or the same for every CPU
+# flags of the element commands: create or replace, create only, replace only, under the value's
+# bpf_spin_lock (5.1); 7.0, per-CPU values: one CPU's, its number in bits 32..63, or the same for
+# every CPU
 BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK, BPF_F_CPU, BPF_F_ALL_CPUS = 0, 1, 2, 4, 8, 16
 
 # kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, FLOAT 5.13,
 # the tags 5.16, 5.17, ENUM64 6.0; the last three, of inlined calls, after 7.2
-(BTF_KIND_INT, BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_FWD,
- BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO,
- BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT, BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64,
- BTF_KIND_LOC_PARAM, BTF_KIND_LOC_PROTO, BTF_KIND_LOCSEC) = range(1, 23)
+(BTF_KIND_INT, BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM,
+ BTF_KIND_FWD, BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT,
+ BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO, BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT,
+ BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64, BTF_KIND_LOC_PARAM,
+ BTF_KIND_LOC_PROTO, BTF_KIND_LOCSEC) = range(1, 23)
 _KIND_NAMES = {number: name[len("BTF_KIND_"):].lower() for name, number in dict(globals()).items()
                if name.startswith("BTF_KIND_")}
 
 BPF_PROG_TYPE_SOCKET_FILTER = 1        # 3.19
 _PROG_TYPES = (                        # enum bpf_prog_type, as bpftool names them
-    "unspec socket_filter kprobe sched_cls sched_act tracepoint xdp perf_event cgroup_skb cgroup_sock lwt_in lwt_out "
-    "lwt_xmit sock_ops sk_skb cgroup_device sk_msg raw_tracepoint cgroup_sock_addr lwt_seg6local lirc_mode2 "
-    "sk_reuseport flow_dissector cgroup_sysctl raw_tracepoint_writable cgroup_sockopt tracing struct_ops ext lsm "
-    "sk_lookup syscall netfilter").split()
+    "unspec socket_filter kprobe sched_cls sched_act tracepoint xdp perf_event cgroup_skb "
+    "cgroup_sock lwt_in lwt_out lwt_xmit sock_ops sk_skb cgroup_device sk_msg raw_tracepoint "
+    "cgroup_sock_addr lwt_seg6local lirc_mode2 sk_reuseport flow_dissector cgroup_sysctl "
+    "raw_tracepoint_writable cgroup_sockopt tracing struct_ops ext lsm sk_lookup syscall "
+    "netfilter").split()
 
 # fmt: on
 
@@ -124,7 +139,9 @@ def map_type_name(map_type):
 
 
 def cmd_name(cmd):
-    """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for a command newer than this file, "mmap" as it is."""
+    """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for a command newer than this file, "mmap" as it
+    is.
+    """
     if isinstance(cmd, int):
         cmd &= ~BPF_COMMON_ATTRS
     return _CMD_NAMES.get(cmd) or (cmd if isinstance(cmd, str) else "cmd_%d" % cmd)
@@ -232,13 +249,19 @@ class bpf_attr_map_create(ctypes.Structure):
 
 
 class bpf_attr_elem(ctypes.Structure):
-    """BPF_MAP_*_ELEM, BPF_MAP_GET_NEXT_KEY (value is the next key) and BPF_MAP_FREEZE; key and value are addresses."""
+    """BPF_MAP_*_ELEM, BPF_MAP_GET_NEXT_KEY (value is the next key) and BPF_MAP_FREEZE.
+
+    key and value are addresses.
+    """
 
     _fields_ = [("map_fd", u32), ("_pad", u32), ("key", u64), ("value", u64), ("flags", u64)]
 
 
 class bpf_attr_batch(ctypes.Structure):
-    """BPF_MAP_*_BATCH: four addresses, in_batch 0 to begin; count is the room, then the elements done."""
+    """BPF_MAP_*_BATCH: four addresses, in_batch 0 to begin.
+
+    count is the room, then the elements done.
+    """
 
     _fields_ = [
         ("in_batch", u64),
@@ -314,7 +337,10 @@ class bpf_attr_prog_attach(ctypes.Structure):
 
 
 class bpf_attr_get_id(ctypes.Structure):
-    """BPF_*_GET_NEXT_ID and BPF_*_GET_FD_BY_ID; start_id is also map_id, prog_id ...; next_id is always written."""
+    """BPF_*_GET_NEXT_ID and BPF_*_GET_FD_BY_ID; start_id is also map_id, prog_id ...
+
+    next_id is always written.
+    """
 
     _fields_ = [
         ("start_id", u32),
@@ -325,7 +351,9 @@ class bpf_attr_get_id(ctypes.Structure):
 
 
 class bpf_attr_info(ctypes.Structure):
-    """BPF_OBJ_GET_INFO_BY_FD: info is an address, info_len the room there and then the bytes written."""
+    """BPF_OBJ_GET_INFO_BY_FD: info is an address, info_len the room there and then the bytes
+    written.
+    """
 
     _fields_ = [("bpf_fd", u32), ("info_len", u32), ("info", u64)]
 
@@ -352,7 +380,10 @@ class bpf_attr_token_create(ctypes.Structure):
 
 
 class bpf_attr(ctypes.Union):
-    """The argument of bpf(2).  Always allocated whole: the kernel writes outputs beyond a short size."""
+    """The argument of bpf(2).
+
+    Always allocated whole: the kernel writes outputs beyond a short size.
+    """
 
     _fields_ = [
         ("map_create", bpf_attr_map_create),
@@ -368,58 +399,56 @@ class bpf_attr(ctypes.Union):
     ]
 
 
-# Arm, the last field that must be passed, and the commands: a kernel refuses bytes it does not know, so no more
-# than that is passed unless a caller says so.  MAP_CREATE passes what is set.
-_ARMS = {
-    cmd: (arm, last)
-    for arm, last, cmds in (
-        ("map_create", "map_flags", (BPF_MAP_CREATE,)),
+# Arm, the last field that must be passed, and the commands: a kernel refuses bytes it does not
+# know, so no more than that is passed unless a caller says so.  MAP_CREATE passes what is set.
+_ARMS = {}
+for _arm, _last, _cmds in (
+    ("map_create", "map_flags", (BPF_MAP_CREATE,)),
+    (
+        "elem",
+        "flags",
         (
-            "elem",
-            "flags",
-            (
-                BPF_MAP_LOOKUP_ELEM,
-                BPF_MAP_UPDATE_ELEM,
-                BPF_MAP_GET_NEXT_KEY,
-                BPF_MAP_LOOKUP_AND_DELETE_ELEM,
-            ),
+            BPF_MAP_LOOKUP_ELEM,
+            BPF_MAP_UPDATE_ELEM,
+            BPF_MAP_GET_NEXT_KEY,
+            BPF_MAP_LOOKUP_AND_DELETE_ELEM,
         ),
-        ("elem", "key", (BPF_MAP_DELETE_ELEM,)),
-        ("elem", "map_fd", (BPF_MAP_FREEZE,)),
+    ),
+    ("elem", "key", (BPF_MAP_DELETE_ELEM,)),
+    ("elem", "map_fd", (BPF_MAP_FREEZE,)),
+    (
+        "batch",
+        "flags",
         (
-            "batch",
-            "flags",
-            (
-                BPF_MAP_LOOKUP_BATCH,
-                BPF_MAP_LOOKUP_AND_DELETE_BATCH,
-                BPF_MAP_UPDATE_BATCH,
-                BPF_MAP_DELETE_BATCH,
-            ),
+            BPF_MAP_LOOKUP_BATCH,
+            BPF_MAP_LOOKUP_AND_DELETE_BATCH,
+            BPF_MAP_UPDATE_BATCH,
+            BPF_MAP_DELETE_BATCH,
         ),
-        ("prog_load", "prog_flags", (BPF_PROG_LOAD,)),
-        ("obj", "file_flags", (BPF_OBJ_PIN, BPF_OBJ_GET)),
-        ("prog_attach", "attach_flags", (BPF_PROG_ATTACH, BPF_PROG_DETACH)),
+    ),
+    ("prog_load", "prog_flags", (BPF_PROG_LOAD,)),
+    ("obj", "file_flags", (BPF_OBJ_PIN, BPF_OBJ_GET)),
+    ("prog_attach", "attach_flags", (BPF_PROG_ATTACH, BPF_PROG_DETACH)),
+    (
+        "get_id",
+        "next_id",
+        (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_BTF_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID),
+    ),
+    (
+        "get_id",
+        "open_flags",
         (
-            "get_id",
-            "next_id",
-            (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_BTF_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID),
+            BPF_PROG_GET_FD_BY_ID,
+            BPF_MAP_GET_FD_BY_ID,
+            BPF_BTF_GET_FD_BY_ID,
+            BPF_LINK_GET_FD_BY_ID,
         ),
-        (
-            "get_id",
-            "open_flags",
-            (
-                BPF_PROG_GET_FD_BY_ID,
-                BPF_MAP_GET_FD_BY_ID,
-                BPF_BTF_GET_FD_BY_ID,
-                BPF_LINK_GET_FD_BY_ID,
-            ),
-        ),
-        ("info", "info", (BPF_OBJ_GET_INFO_BY_FD,)),
-        ("btf_load", "btf_log_level", (BPF_BTF_LOAD,)),
-        ("token_create", "bpffs_fd", (BPF_TOKEN_CREATE,)),
-    )
-    for cmd in cmds
-}
+    ),
+    ("info", "info", (BPF_OBJ_GET_INFO_BY_FD,)),
+    ("btf_load", "btf_log_level", (BPF_BTF_LOAD,)),
+    ("token_create", "bpffs_fd", (BPF_TOKEN_CREATE,)),
+):
+    _ARMS.update(dict.fromkeys(_cmds, (_arm, _last)))
 
 
 def _size_up_to(arm, field):
@@ -450,7 +479,8 @@ class bpf_common_attr(ctypes.Structure):
 class bpf_map_info(ctypes.Structure):
     """What BPF_OBJ_GET_INFO_BY_FD tells of a map.  Also input since 6.18 (hash): must be zeroed."""
 
-    _fields_ = [  # ifindex, btf_vmlinux_value_type_id, netns 4.16, 5.6, 4.16; btf 4.18; map_extra 5.16; hash 6.18
+    # ifindex, btf_vmlinux_value_type_id, netns 4.16, 5.6, 4.16; btf 4.18; map_extra 5.16; hash 6.18
+    _fields_ = [
         ("type", u32),
         ("id", u32),
         ("key_size", u32),
@@ -474,7 +504,10 @@ class bpf_map_info(ctypes.Structure):
 
 
 class bpf_btf_info(ctypes.Structure):
-    """What BPF_OBJ_GET_INFO_BY_FD tells of a BTF object: btf and name are addresses; name and on are of 5.11."""
+    """What BPF_OBJ_GET_INFO_BY_FD tells of a BTF object: btf and name are addresses.
+
+    What stands from name on is of 5.11.
+    """
 
     _fields_ = [
         ("btf", u64),
@@ -507,6 +540,20 @@ class bpf_prog_info(ctypes.Structure):
 
 # ---- 2. Errors --------------------------------------------------------------
 
+
+def _printable(text):
+    """Return foreign text (names, paths, what others wrote) as it may stand on a terminal.
+
+    Nothing in it steers a terminal, begins a new line or hides: what is not printable shows as
+    Python spells it.
+    """
+    return text if text.isprintable() else "".join(map(_printable_char, text))
+
+
+def _printable_char(char):
+    return char if char.isprintable() else ascii(char)[1:-1]
+
+
 ENOTSUPP = 524  # kernel-internal, yet it reaches user space; libc has no name for it
 EBADFD = getattr(
     errno, "EBADFD", 77
@@ -518,8 +565,10 @@ class BPFError(Exception):
 
 
 class SyscallError(OSError, BPFError):
-    """A command that the kernel refused: .errno, .cmd ("BPF_MAP_LOOKUP_ELEM"), .map in words, .hint (the likely cause,
-    found after the failure, or None), .count of a batch command (elements done before).  args is (errno, message)."""
+    """A command that the kernel refused: .errno, .cmd ("BPF_MAP_LOOKUP_ELEM"), .map in words, .hint
+    (the likely cause, found after the failure, or None), .count of a batch command (elements done
+    before).  args is (errno, message).
+    """
 
     cmd = map = _meaning = ""
     hint = count = None
@@ -530,7 +579,10 @@ class SyscallError(OSError, BPFError):
 
 
 class KeyNotFound(SyscallError, KeyError):
-    """ENOENT from an element command: the map has no such key (.key).  Not a failure of the call."""
+    """ENOENT from an element command: the map has no such key (.key).
+
+    Not a failure of the call.
+    """
 
     key = None
     _meaning = "no such key"
@@ -559,7 +611,9 @@ class KeyOutOfRange(SyscallError, IndexError):
 
 
 class IndexNotFound(KeyNotFound, KeyOutOfRange):
-    """ENOENT from reading or deleting at an index that is not below max_entries, as KeyOutOfRange is from writing."""
+    """ENOENT from reading or deleting at an index that is not below max_entries, as KeyOutOfRange
+    is from writing.
+    """
 
 
 class MapNotFound(SyscallError, FileNotFoundError):
@@ -569,7 +623,7 @@ class MapNotFound(SyscallError, FileNotFoundError):
 
 
 class PermissionDenied(SyscallError, PermissionError):
-    """EPERM, EACCES: .hint says which of descriptor mode, frozen map, capability or limit it was."""
+    """EPERM, EACCES: .hint says which of descriptor mode, frozen map, capability, limit it was."""
 
 
 class NotSupported(SyscallError):
@@ -701,18 +755,19 @@ def errno_name(code):
 def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None, flags=0, cls=None):
     """Return the exception for an errno: the class from the tables, the hint from a look around.
 
-    about is what the command was used on, in words; fd, path and its flags explain refusals; detail replaces the
-    class's words, cls the class.
+    about is what the command was used on, in words; fd, path and its flags explain refusals; detail
+    replaces the class's words, cls the class.
     """
     cls = cls or _error_class(code, cmd, map_type)
     name = cmd_name(cmd)
     meaning = detail or cls._meaning or os.strerror(code)
-    error = cls(
-        code, "%s%s: %s (%s)" % (name, " on " + about if about else "", meaning, errno_name(code))
-    )
+    about = _printable(about)
+    where = " on " + about if about else ""
+    error = cls(code, "%s%s: %s (%s)" % (name, where, _printable(meaning), errno_name(code)))
     error.cmd, error.map = name, about
     try:
-        error.hint = _diagnose(code, cmd, map_type, fd, path, flags)
+        hint = _diagnose(code, cmd, map_type, fd, path, flags)
+        error.hint = hint and _printable(hint)
     except Exception:  # a hint must never hide the error it explains
         pass
     return error
@@ -825,14 +880,15 @@ def _why_no_access(path, flags):
         return "an LSM may forbid it" if _in_bpffs(path) else "it is no pin: an ordinary file"
     status = os.stat(path)
     return (
-        "this takes permission to %s the file, whose mode is %03o, owner %d, group %d; this process has uid %d"
+        "this takes permission to %s the file, whose mode is %03o, owner %d, group %d; "
+        "this process has uid %d"
         % (what, status.st_mode & 0o777, status.st_uid, status.st_gid, os.geteuid())
     )
 
 
 def _bpffs_mounts():
     """Return the directories that a bpffs is mounted on, [] without /proc."""
-    lines = [line.split() for line in _read_text("/proc/self/mounts").splitlines()]
+    lines = [line.split(" ") for line in _read_text("/proc/self/mounts").split("\n")]
     return [_unescaped(words[1]) for words in lines if words[2:3] == ["bpf"]]
 
 
@@ -850,7 +906,9 @@ def _in_bpffs(path):
 
 
 def _why_fd_refuses(cmd, fd):
-    """Say why a command on an open map was refused, None if it is not for what the descriptor or the map is."""
+    """Say why a command on an open map was refused, None if it is not for what the descriptor or
+    the map is.
+    """
     import fcntl
 
     mode, info = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, _fdinfo(fd)
@@ -937,7 +995,9 @@ def _who_else_forbids(wanted):
 
 
 def _in_user_namespace():
-    """Whether this process is in another user namespace than the initial one, as far as /proc tells."""
+    """Whether this process is in another user namespace than the initial one, as far as /proc
+    tells.
+    """
     return _read_text("/proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"])
 
 
@@ -959,13 +1019,16 @@ def _colon_file(path):
     """Return the "name: value" lines of a file in /proc as a dict, {} where it can't be read."""
     return dict(
         (name.strip(), value.strip())
-        for name, colon, value in (line.partition(":") for line in _read_text(path).splitlines())
+        for name, colon, value in (line.partition(":") for line in _read_text(path).split("\n"))
         if colon
     )
 
 
 def _fdinfo(fd):
-    """Return what /proc says of a descriptor, {} without /proc.  Needs no privilege; alone shows "frozen"."""
+    """Return what /proc says of a descriptor, {} without /proc.
+
+    Needs no privilege; alone shows "frozen".
+    """
     return _colon_file("/proc/self/fdinfo/%d" % fd)
 
 
@@ -1004,8 +1067,8 @@ _NR_MIPS_N32 = 6319  # 32-bit ELF for MIPS with EF_MIPS_ABI2
 def syscall_number(machine=None, pointer_size=None):
     """Return the number of bpf(2), 321 on x86-64; raise NotSupported where it is not known.
 
-    machine and pointer_size are those of uname -m and sizeof(void *); left out, the ELF header of the running
-    interpreter is asked first, as uname describes the kernel and not the process.
+    machine and pointer_size are those of uname -m and sizeof(void *); left out, the ELF header of
+    the running interpreter is asked first, as uname describes the kernel and not the process.
     """
     if machine is None and pointer_size is None:
         number = _elf_syscall_number() if SYSCALL_NUMBER is None else SYSCALL_NUMBER
@@ -1031,7 +1094,7 @@ def _unknown_machine(text):
 
 
 def _elf_syscall_number(path="/proc/self/exe"):
-    """Return the number for the ABI in an executable's ELF header, None if the table does not tell."""
+    """Return the number for the ABI in an executable's ELF header, None if the table has none."""
     try:
         with open(path, "rb") as file:
             head = file.read(64)
@@ -1054,9 +1117,10 @@ def _elf_syscall_number(path="/proc/self/exe"):
 
 
 class _Outcomes(dict):
-    """Makes an errno of what syscall(2) returned: 0 stays 0; for -1 set_errno is called, which returns errno.
+    """Makes an errno of what syscall(2) returned: 0 stays 0.
 
-    All of that is C's: no signal handler, whose own calls may fail, runs between the call and the reading of errno.
+    For -1 set_errno is called, which returns errno.  All of that is C's: no signal handler, whose
+    own calls may fail, runs between the call and the reading of errno.
     """
 
     __missing__ = set_errno
@@ -1070,7 +1134,9 @@ class _Errno(ctypes._SimpleCData):
 
 
 def _in_one_step(kept, function, *words):
-    """Append function(*words), a function of C's, to the list kept: no signal handler comes between."""
+    """Append function(*words), a function of C's, to the list kept: no signal handler comes
+    between.
+    """
     kept.extend(map(function, *zip(words)))
 
 
@@ -1096,7 +1162,9 @@ def _first_syscall(_, *words):
 
 
 def _libc_syscall_into(kept, _, *words):
-    """Append bpf(2)'s result and errno to the list kept, in one step: whoever holds the list owns a new descriptor."""
+    """Append bpf(2)'s result and errno to the list kept, in one step: whoever holds the list owns a
+    new descriptor.
+    """
     if _nr_bpf is None:
         _find_libc()
     call = partial(_libc_function, _nr_bpf, *words)
@@ -1112,9 +1180,10 @@ _syscall_into = _libc_syscall_into  # (kept, number, command, attr, size): appen
 
 
 def _bpf(cmd, attr, about="", size=None, kept=None, **known):
-    """Call bpf(2); return its result or raise _error of what is known.  The caller keeps alive what attr points to.
+    """Call bpf(2); return its result or raise _error of what is known.
 
-    A list given as kept holds the result as soon as there is one: a descriptor is closed with it, whatever interrupts.
+    The caller keeps alive what attr points to.  A list given as kept holds the result as soon as
+    there is one: a descriptor is closed with it, whatever interrupts.
     """
     kept = [] if kept is None else kept
     del kept[:]
@@ -1126,7 +1195,10 @@ def _bpf(cmd, attr, about="", size=None, kept=None, **known):
 
 
 def _bpf_charged(cmd, attr, about="", size=None, kept=None, **known):
-    """Do what _bpf does; where kernels before 5.11 answer EPERM for RLIMIT_MEMLOCK, raise that and try again."""
+    """Do what _bpf does.
+
+    Where kernels before 5.11 answer EPERM for RLIMIT_MEMLOCK, raise that and try again.
+    """
     try:
         return _bpf(cmd, attr, about, size, kept, **known)
     except PermissionDenied:
@@ -1144,9 +1216,11 @@ def _bpf_charged(cmd, attr, about="", size=None, kept=None, **known):
 
 
 class _Fd:
-    """The descriptor that make(...) returns, closed when nobody refers to it any more: calls under way keep it open.
+    """The descriptor that make(...) returns, closed when nobody refers to it any more: calls under
+    way keep it open.
 
-    make is a function of C's, or one of ours that takes kept, the list that holds the descriptor from its first moment.
+    make is a function of C's, or one of ours that takes kept, the list that holds the descriptor
+    from its first moment.
     """
 
     __slots__ = ("number", "_kept")
@@ -1177,7 +1251,10 @@ class _Fd:
 
 
 def _info_by_fd(fd, info, about):
-    """Fill info, a zeroed structure, from BPF_OBJ_GET_INFO_BY_FD; return how many bytes the kernel knows."""
+    """Fill info, a zeroed structure, from BPF_OBJ_GET_INFO_BY_FD.
+
+    Return how many bytes the kernel knows.
+    """
     attr = _info_attr(fd, info)
     _bpf(BPF_OBJ_GET_INFO_BY_FD, attr, about)
     return attr.info.info_len
@@ -1204,7 +1281,10 @@ def _ids(cmd):
 
 
 def _read_ids(cmd, read):
-    """Yield (id, read(id)) of the ids that a BPF_*_GET_NEXT_ID tells; what goes away meanwhile is left out."""
+    """Yield (id, read(id)) of the ids that a BPF_*_GET_NEXT_ID tells.
+
+    What goes away meanwhile is left out.
+    """
     for number in _ids(cmd):
         try:
             found = read(number)
@@ -1216,7 +1296,7 @@ def _read_ids(cmd, read):
 
 
 class trace:
-    """Print every bpf(2) call made inside the with block, decoded, with result and duration: with trace(): ...
+    """Print every bpf(2) call made inside the with block, decoded, with result and duration.
 
     write takes a str and is sys.stderr.write if left out.  Keys and values are shown as bytes.
     """
@@ -1279,9 +1359,8 @@ def _format_attr(cmd, attr, size):
         if field == "_pad" or getattr(type(arm), field).offset >= size:
             continue
         if isinstance(value, bytes) or field == "pathname":
-            text = '"%s"' % os.fsdecode(
-                value if isinstance(value, bytes) else ctypes.string_at(value)
-            )
+            raw = value if isinstance(value, bytes) else ctypes.string_at(value)
+            text = '"%s"' % _printable(os.fsdecode(raw))
         elif value and sizes.get(field):
             text = ctypes.string_at(value, sizes[field]).hex()
         else:
@@ -1302,7 +1381,10 @@ def _format_outputs(cmd, attr):
 
 
 def _traced_sizes(elem):
-    """Return (key, value) bytes as an element command moves them; zeros where the kernel does not tell."""
+    """Return (key, value) bytes as an element command moves them.
+
+    Zeros where the kernel does not tell.
+    """
     info = bpf_map_info()
     attr = _info_attr(elem.map_fd, info)
     size = _ATTR_SIZES[BPF_OBJ_GET_INFO_BY_FD]
@@ -1326,8 +1408,9 @@ _MAX_CPUS = 8192  # the largest NR_CPUS that any architecture can be built with
 def possible_cpus():
     """Return the ids of the possible CPUs; values of per-CPU maps lie in this order.
 
-    Their number is what the kernel itself rounds an LRU map to, or, without the right to create one (CAP_BPF), what
-    /sys says.  /sys alone tells which ids; where it contradicts the kernel they count from 0.  raises SyscallError
+    Their number is what the kernel itself rounds an LRU map to, or, without the right to create one
+    (CAP_BPF), what /sys says.  /sys alone tells which ids; where it contradicts the kernel they
+    count from 0.  raises SyscallError
     """
     if _proven_cpus is not None:
         return _proven_cpus
@@ -1349,7 +1432,9 @@ def _prove_cpus(count):
 
 
 def _count_cpus_by_lru():
-    """Ask the kernel: it rounds max_entries of a BPF_F_NO_COMMON_LRU map up to a multiple of the CPUs."""
+    """Ask the kernel: it rounds max_entries of a BPF_F_NO_COMMON_LRU map up to a multiple of the
+    CPUs.
+    """
     attr, about, info = bpf_attr(), "a map that counts the possible CPUs", bpf_map_info()
     attr.map_create.map_type, attr.map_create.map_flags = (
         BPF_MAP_TYPE_LRU_HASH,
@@ -1372,7 +1457,9 @@ def _sysfs_cpus():
         ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
     except ValueError:
         return ()
-    return tuple(cpu for ends in ranges for cpu in range(ends[0], min(ends[-1], _MAX_CPUS) + 1))
+    return tuple(
+        chain.from_iterable(range(ends[0], min(ends[-1], _MAX_CPUS) + 1) for ends in ranges)
+    )
 
 
 # ---- 4. Layout --------------------------------------------------------------
@@ -3132,7 +3219,7 @@ class _WordsForm(_TextForm):
         pairs = []
         for member, piece in zip(members, pieces):
             inside = "{%s}" % piece if isinstance(member.layout, Record) else piece
-            pairs.append(_bare_name(member.label).replace("%", "%%") + "=" + inside)
+            pairs.append(_printable(member.label).replace("%", "%%") + "=" + inside)
         return " ".join(pairs)
 
     def array(self, array, pieces):
@@ -3158,11 +3245,6 @@ def _bare(text):
     if text and text.isprintable() and not set(text) & set(" ='\"{}[],"):
         return text
     return repr(text) if text.isprintable() else ascii(text)
-
-
-def _bare_name(name):
-    """Return the name of a member as it may stand on a terminal."""
-    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 class _SamplesForm(_Form):
@@ -3271,15 +3353,6 @@ for _form in (
 
 
 # -- a layout as a table
-
-
-def _printable(text):
-    """Return foreign text as it may stand on a terminal: nothing in it steers one, or begins a new line."""
-    return text if text.isprintable() else "".join(map(_printable_char, text))
-
-
-def _printable_char(char):
-    return char if char.isprintable() else ascii(char)[1:-1]
 
 
 def _table(layout):
@@ -5677,8 +5750,8 @@ def _shown_in(table, path):
 
 
 # ---- 6. Map -----------------------------------------------------------------
-# What a Map is made of, an idea a class: _OpenMap, _Converting, _PerCPU, _Elements, _Keyless, _Scanning, _Writing,
-# _Whole; Map itself is the ways to open one.
+# What a Map is made of, an idea a class: _OpenMap, _Converting, _PerCPU, _Elements, _Keyless,
+# _Scanning, _Writing, _Whole; Map itself is the ways to open one.
 
 _MODES = {"r": BPF_F_RDONLY, "w": BPF_F_WRONLY, "rw": 0}
 
@@ -5696,10 +5769,11 @@ class _LaterInfo:
 
 
 class MapInfo(_LaterInfo):
-    """What the kernel tells of a map, as in struct bpf_map_info; None stands for what it does not tell.
+    """What the kernel tells of a map, as in struct bpf_map_info.
 
-    frozen, memlock (bytes) and, of a prog_array, owner_prog_type and owner_jited are from /proc.  ifindex, netns_dev
-    and netns_ino are those of an offloaded map (4.16); hash is the SHA-256 of a frozen array in hex (6.18).
+    None stands for what it does not tell.  frozen, memlock (bytes) and, of a prog_array,
+    owner_prog_type and owner_jited are from /proc.  ifindex, netns_dev and netns_ino are those of
+    an offloaded map (4.16); hash is the SHA-256 of a frozen array in hex (6.18).
     """
 
     __slots__ = (
@@ -5763,7 +5837,7 @@ class MapInfo(_LaterInfo):
     @property
     def _about(self):
         """The map in words: "map 5 (hash 'flows')"."""
-        name = " '%s'" % self.name if self.name else ""
+        name = " '%s'" % _printable(self.name) if self.name else ""
         return "map %s (%s%s)" % (self.id, map_type_name(self.type), name)
 
 
@@ -5778,7 +5852,7 @@ def _array_hash(fd):
 
 
 def _prove_map(fd, about):
-    """Raise unless the descriptor is a map's: the info of a program or BTF object reads like one's."""
+    """Raise unless the descriptor is a map's: the info of a program or BTF reads like one's."""
     try:
         kind = os.readlink("/proc/self/fd/%d" % fd)
     except OSError:
@@ -5798,8 +5872,8 @@ def _prove_map(fd, about):
 def _answers_as_a_map(fd):
     """Whether a descriptor is a map's, where there is no /proc to tell.
 
-    On what is no map every element command is EINVAL; on a map, LOOKUP without a key is EFAULT and the like on all
-    types but arenas, for which NEXT_KEY is EOPNOTSUPP.
+    On what is no map every element command is EINVAL; on a map, LOOKUP without a key is EFAULT and
+    the like on all types but arenas, for which NEXT_KEY is EOPNOTSUPP.
     """
     attr = bpf_attr()
     attr.elem.map_fd = fd
@@ -5812,8 +5886,9 @@ def _answers_as_a_map(fd):
 class _Call:
     """A prepared element command, used by one call at a time.
 
-    key, value and flags are those of attr, as objects that are set faster than fields.  cell is the memory of an int
-    key, as a memoryview, which refuses what is no int or out of range; None for keys of other types.
+    key, value and flags are those of attr, as objects that are set faster than fields.  cell is the
+    memory of an int key, as a memoryview, which refuses what is no int or out of range; None for
+    keys of other types.
     """
 
     __slots__ = ("fd", "attr", "ref", "key", "value", "flags", "cell")
@@ -5834,7 +5909,9 @@ class _Call:
 
 
 class _ByteArray:
-    """What the arrays that come out of a map have in common: they compare, hash and print by their bytes."""
+    """What the arrays that come out of a map have in common: they compare, hash and print by their
+    bytes.
+    """
 
     def __eq__(self, other):
         is_bytes = isinstance(other, (bytes, ctypes.Array))
@@ -5889,7 +5966,10 @@ class _OpenMap:
 
     @classmethod
     def _opened(cls, owner, about, key, value, strict, token=None, prove=False, keep=False):
-        """Return the Map on an _Fd.  keep: a failure leaves the descriptor open, it is the caller's."""
+        """Return the Map on an _Fd.
+
+        keep: a failure leaves the descriptor open, it is the caller's.
+        """
         opened = cls.__new__(cls)
         opened._fd, opened._token = owner, token
         try:
@@ -5959,7 +6039,8 @@ class _OpenMap:
             finish = _get_value
         # A number inside these bounds needs no further look.
         self._value_min, self._value_max = 1, 0
-        # What LOOKUP writes into, its size, and how to make one; per-CPU: known once the CPUs are counted.
+        # What LOOKUP writes into, its size, and how to make one; per-CPU: known once the CPUs are
+        # counted.
         self._out_type = self._new_out = self._out_size = None
         self._percpu_types = {}  # number of slots -> array type
         if self._is_percpu:
@@ -5974,7 +6055,10 @@ class _OpenMap:
 
     @property
     def btf(self):
-        """The map's BTF; None where there is none, or no right to it (CAP_SYS_ADMIN, or a token)."""
+        """The map's BTF.
+
+        None where there is none, or no right to it (CAP_SYS_ADMIN, or a token).
+        """
         if self._btf is None:
             found = _map_btf(self._btf_info, self._token)
             self._types, self._no_btf, self._btf = found  # _btf last: threads look
@@ -5991,7 +6075,10 @@ class _OpenMap:
 
     @property
     def value_layout(self):
-        """The Layout of the values, of a per-CPU map that of one CPU's; None where there are none."""
+        """The Layout of the values, of a per-CPU map that of one CPU's.
+
+        None where there are none.
+        """
         return self._layout_of("value", self.value_type, self.value_size)
 
     def _layout_of(self, what, ctype, size):
@@ -6003,7 +6090,10 @@ class _OpenMap:
         return Bytes(size) if ctype is bytes else layout(ctype)
 
     def _checked_type(self, ctype, size, numeric, what, strict):
-        """Return the type of keys or values: None where there are none; if none is given, BTF's, a number or bytes."""
+        """Return the type of keys or values: None where there are none.
+
+        If none is given, BTF's, a number or bytes.
+        """
         about = "%s of %s" % (what, self._about)
         if ctype is None or ctype is BTF:
             return _default_type(self, what, size, numeric, ctype is BTF)
@@ -6018,7 +6108,10 @@ class _OpenMap:
         return ctype if size else None
 
     def close(self):
-        """Close the map: calls under way finish, later ones raise ValueError.  Closing twice is fine."""
+        """Close the map: calls under way finish, later ones raise ValueError.
+
+        Closing twice is fine.
+        """
         self._fd = None  # first, so that no new call is made from it
         self._idle_calls = []
 
@@ -6045,7 +6138,10 @@ class _OpenMap:
         raise TypeError("a Map cannot be pickled or copied: open it again")
 
     def _live(self):
-        """Return the _Fd, which stays open as long as the caller keeps it; ValueError if the map is closed."""
+        """Return the _Fd, which stays open as long as the caller keeps it.
+
+        ValueError if the map is closed.
+        """
         owner = self._fd
         if owner is None:
             raise ValueError("this map is closed")
@@ -6104,7 +6200,10 @@ def _converted(ctype, size, given, what):
 
 
 def _descriptor_in(given):
-    """Return the number of a descriptor given as an object with fileno() or as a ctypes int; else what was given."""
+    """Return the number of a descriptor given as an object with fileno() or as a ctypes int.
+
+    Else what was given.
+    """
     if hasattr(given, "fileno"):
         return given.fileno()
     return _get_value(given) if _is_plain_int(type(given)) else given
@@ -6157,7 +6256,10 @@ class _Converting(_OpenMap):
         return _converted(self.value_type, self.value_size, value, "value of " + self._about)
 
     def _room_in(self, key, out, flags=0):
-        """Return a ctypes object over out, where a lookup of key may write; None if there is no such key."""
+        """Return a ctypes object over out, where a lookup of key may write.
+
+        None if there is no such key.
+        """
         out_type = self._flagged_type(flags) or self._proved_type(key)
         if out_type is None:
             return None
@@ -6170,7 +6272,9 @@ class _Converting(_OpenMap):
         return _ZERO
 
     def _buffer(self, out, out_type):
-        """Return a ctypes object over the caller's writable memory, which must have out_type's size."""
+        """Return a ctypes object over the caller's writable memory, which must have out_type's
+        size.
+        """
         size = sizeof(out_type)
         try:
             element = out._type_ if isinstance(out, ctypes.Array) else None
@@ -6197,10 +6301,12 @@ def _percpu_values(one_type, copy, finish, out):
 
 
 class _PerCPU(_Converting):
-    """Values of per-CPU maps: a slot for every possible CPU, whose number has to be proved first."""
+    """Values of per-CPU maps: a slot for every possible CPU, whose number is proved first."""
 
     def percpu_type(self):
-        """Return the ctypes array type of one per-CPU value: a slot, with field value, per possible CPU."""
+        """Return the ctypes array type of one per-CPU value: a slot, with field value, per possible
+        CPU.
+        """
         if not self._is_percpu:
             raise self._lacks(BPF_MAP_LOOKUP_ELEM, "value per CPU")
         return self._out_type or self._slots(len(possible_cpus()))
@@ -6217,12 +6323,14 @@ class _PerCPU(_Converting):
         return self._percpu_types[count]
 
     def _flagged_type(self, flags):
-        """Return the type of the one value that flags select of a per-CPU map, None if they select none."""
+        """Return the type of the one value that flags select of a per-CPU map, None if they select
+        none.
+        """
         selects = self._is_percpu and flags & (BPF_F_CPU | BPF_F_ALL_CPUS)
         return self._raw_value_type if selects else None
 
     def _prove_out(self, key):
-        """Return the array type that a per-CPU value fits, having proved the number of its slots."""
+        """Return the array type that a per-CPU value fits, the number of its slots proved."""
         if _proven_cpus is None:
             try:
                 count = _count_cpus_by_lru()
@@ -6235,7 +6343,9 @@ class _PerCPU(_Converting):
         return out_type
 
     def _proved_type(self, key):
-        """Return what LOOKUP writes into, None if only a lookup of key could tell and there is no such key."""
+        """Return what LOOKUP writes into, None if only a lookup of key could tell and there is no
+        such key.
+        """
         try:
             return self._out_type or self._prove_out(key)
         except KeyNotFound:
@@ -6251,9 +6361,10 @@ class _PerCPU(_Converting):
         return None if room_type is None else room_type()
 
     def _count_cpus_by_lookup(self, key):
-        """Look key up into a buffer that no machine outgrows; return how many slots the kernel wrote.
+        """Look key up into a buffer that no machine outgrows.
 
-        For who may not create a map.  raises KeyNotFound where key is absent: nothing is proved then
+        Return how many slots the kernel wrote.  For who may not create a map.  raises KeyNotFound
+        where key is absent: nothing is proved then
         """
         import mmap
 
@@ -6275,7 +6386,9 @@ class _PerCPU(_Converting):
             return count
 
     def _slots_in(self, key, value):
-        """Return what UPDATE reads of a value for all CPUs, a list of one for each, or the bytes of all."""
+        """Return what UPDATE reads of a value for all CPUs, a list of one for each, or the bytes of
+        all.
+        """
         try:
             room = (self._out_type or self._prove_out(key))()
             cpus = len(room)
@@ -6306,20 +6419,19 @@ class _PerCPU(_Converting):
         return values
 
 
+# The methods made here go method(map, key, out, flags=0): out is what the kernel writes to, or for
+# UPDATE reads.  They return False if there is no such key.  Keys of the map's key class, or ints,
+# and objects of the class that LOOKUP writes go straight to the kernel; for all else there is
+# _take_the_long_way, which converts with the method named by convert.  The class alone proves
+# nothing: an object's __class__ can be assigned a larger one, so that sizes are asked too.
 def _element_command(cmd, convert, moves_value=True):
-    """Return the method that runs an element command: the short way, which all of the calls for one element take.
-
-    It goes method(map, key, out, flags=0): out is what the kernel writes to, or for UPDATE reads.  It returns False if
-    there is no such key.  Keys of the map's key class, or ints, and objects of the class that LOOKUP writes go straight
-    to the kernel; for all else there is _take_the_long_way, which converts with the method named by convert.
-    """
+    """Return the method that runs an element command: the short way, which all calls take."""
     size, absent = _ATTR_SIZES[cmd], errno.ENOENT
 
     def command(self, key, out, flags=0):
         if (
             type(key) is not self._key_class
             or flags != 0
-            # The class alone proves nothing: an object's __class__ can be assigned a larger one.
             or (moves_value and (type(out) is not self._out_type or sizeof(out) < self._out_size))
         ):
             return self._take_the_long_way(cmd, convert, key, out, flags)
@@ -6366,7 +6478,10 @@ class _Elements(_PerCPU):
         return _Call(self._live(), self.key_type, self._has_int_keys)
 
     def _take_the_long_way(self, cmd, convert, key, out, flags):
-        """Run an element command on what has to be converted first; return False if there is no such key."""
+        """Run an element command on what has to be converted first.
+
+        Return False if there is no such key.
+        """
         flags = _flag_bits(flags)  # before out is looked at: an __index__ could move it
         key = self._key_in(key, cmd)
         obj = getattr(self, convert)(key, out, flags)
@@ -6380,8 +6495,9 @@ class _Elements(_PerCPU):
     def _element(self, cmd, key, value, flags=0):
         """Run an element command on what needs no look any more; return 0 or an errno.
 
-        key is an int within bounds for int keys, else a ctypes object of key_size bytes, or None for NULL; value a
-        ctypes object as large as the kernel takes it to be; flags are as _flag_bits returns them.
+        key is an int within bounds for int keys, else a ctypes object of key_size bytes, or None
+        for NULL; value a ctypes object as large as the kernel takes it to be; flags are as
+        _flag_bits returns them.
         """
         idle = self._idle_calls
         try:
@@ -6404,8 +6520,9 @@ class _Elements(_PerCPU):
         "lookup_into",
         """Write the value under key into out; return False if there is none, leaving out as it is.
 
-        out is a value_type, for per-CPU maps a percpu_type(), an array of one value_type or of bytes, or any other
-        writable buffer of exactly that many bytes, which must not be moved (ctypes.resize) meanwhile.  Else as lookup.
+        out is a value_type, for per-CPU maps a percpu_type(), an array of one value_type or of
+        bytes, or any other writable buffer of exactly that many bytes, which must not be moved
+        (ctypes.resize) meanwhile.  Else as lookup.
         """,
     )
     _take_into = _element_command(BPF_MAP_LOOKUP_AND_DELETE_ELEM, "_room_in")
@@ -6413,12 +6530,13 @@ class _Elements(_PerCPU):
     _remove = _element_command(BPF_MAP_DELETE_ELEM, "_nothing_in", moves_value=False)
 
     def lookup(self, key, flags=0):
-        """Return the value stored under key: a new value_type, a Python number for scalars, a list of per-CPU values.
+        """Return the value stored under key: a new value_type, a Python number for scalars, a list
+        of per-CPU values.
 
-        key is an instance of key_type, an int for integer keys, or exactly key_size bytes; for the storages of sockets,
-        tasks, inodes and cgroups a descriptor, or an object with fileno().  flags are BPF_F_LOCK (5.1), or BPF_F_CPU |
-        cpu << 32 for that CPU's value alone (7.0).  raises KeyNotFound, LayoutError, NotSupported, SyscallError.
-        BPF_MAP_LOOKUP_ELEM, 3.18
+        key is an instance of key_type, an int for integer keys, or exactly key_size bytes; for the
+        storages of sockets, tasks, inodes and cgroups a descriptor, or an object with fileno().
+        flags are BPF_F_LOCK (5.1), or BPF_F_CPU | cpu << 32 for that CPU's value alone (7.0).
+        raises KeyNotFound, LayoutError, NotSupported, SyscallError. BPF_MAP_LOOKUP_ELEM, 3.18
         """
         out = self._new_out() if self._new_out else self._percpu_room(key, flags)
         if out is None or not self.lookup_into(key, out, flags):
@@ -6435,14 +6553,20 @@ class _Elements(_PerCPU):
         return out if self._finish is None else self._finish(out)
 
     def __contains__(self, key):
-        """Whether the map has the key, a bloom filter the value: a lookup.  NotSupported for queues and stacks"""
+        """Whether the map has the key, a bloom filter the value: a lookup.
+
+        NotSupported for queues and stacks.
+        """
         if self._key_class is None and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
             return self._filter_has(key)
         out = self._new_out() if self._new_out else self._percpu_room(key, 0)
         return out is not None and self.lookup_into(key, out)
 
     def lookup_bytes(self, key, flags=0):
-        """Return the value under key as bytes; of a per-CPU map every CPU's slot of 8 * n bytes.  Else as lookup."""
+        """Return the value under key as bytes; of a per-CPU map every CPU's slot of 8 * n bytes.
+
+        Else as lookup.
+        """
         out = self._new_out() if self._new_out else self._percpu_room(key, flags)
         if out is None or not self.lookup_into(key, out, flags):
             raise self._error(BPF_MAP_LOOKUP_ELEM, errno.ENOENT, key)
@@ -6459,12 +6583,14 @@ class _Elements(_PerCPU):
         return out if self._finish is None else self._finish(out)
 
     def update(self, key, value, flags=BPF_ANY):
-        """Store value under key: an instance of value_type, a number for scalars, or exactly value_size bytes.
+        """Store value under key: an instance of value_type, a number for scalars, or exactly
+        value_size bytes.
 
-        Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold maps, programs, sockets
-        or cgroups a Map, a descriptor, or an object with fileno().  flags: BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK;
-        BPF_F_CPU | cpu << 32 to store one CPU's value, BPF_F_ALL_CPUS one for all (7.0).  raises KeyExists,
-        KeyNotFound, MapFull, KeyOutOfRange, LayoutError, PermissionDenied.  BPF_MAP_UPDATE_ELEM, 3.18
+        Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold
+        maps, programs, sockets or cgroups a Map, a descriptor, or an object with fileno().  flags:
+        BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK; BPF_F_CPU | cpu << 32 to store one CPU's value,
+        BPF_F_ALL_CPUS one for all (7.0).  raises KeyExists, KeyNotFound, MapFull, KeyOutOfRange,
+        LayoutError, PermissionDenied.  BPF_MAP_UPDATE_ELEM, 3.18
         """
         if type(value) is int and self._value_min <= value <= self._value_max:
             value = self.value_type(value)
@@ -6474,7 +6600,10 @@ class _Elements(_PerCPU):
     __setitem__ = update
 
     def delete(self, key):
-        """Remove key.  raises KeyNotFound, NotSupported (arrays), PermissionDenied.  BPF_MAP_DELETE_ELEM, 3.18"""
+        """Remove key.  raises KeyNotFound, NotSupported (arrays), PermissionDenied.
+
+        BPF_MAP_DELETE_ELEM, 3.18
+        """
         if not self._remove(key, _ZERO):
             raise self._error(BPF_MAP_DELETE_ELEM, errno.ENOENT, key)
 
@@ -6483,8 +6612,9 @@ class _Elements(_PerCPU):
     def next_key(self, key=None):
         """Return the key after key, the first one if key is None (4.12); None after the last.
 
-        A hash that no longer has key starts over at its first one; an index is next whether it is set or not.
-        raises NotSupported (queues, storages, ring buffers), SyscallError.  BPF_MAP_GET_NEXT_KEY, 3.18
+        A hash that no longer has key starts over at its first one; an index is next whether it is
+        set or not. raises NotSupported (queues, storages, ring buffers), SyscallError.
+        BPF_MAP_GET_NEXT_KEY, 3.18
         """
         following = self._next(None if key is None else self._key_in(key, BPF_MAP_GET_NEXT_KEY))
         return None if following is None else self._key_out(following)
@@ -6514,9 +6644,10 @@ class _Keyless(_Elements):
     """Queues, stacks, bloom filters: values without keys."""
 
     def push(self, value, flags=0):
-        """Add value to a queue, a stack (4.20) or a bloom filter (5.16); BPF_EXIST drops the oldest of a full one.
+        """Add value to a queue, a stack (4.20) or a bloom filter (5.16).
 
-        raises MapFull, LayoutError, NotSupported, PermissionDenied, SyscallError.  BPF_MAP_UPDATE_ELEM
+        BPF_EXIST drops the oldest of a full one.  raises MapFull, LayoutError, NotSupported,
+        PermissionDenied, SyscallError.  BPF_MAP_UPDATE_ELEM
         """
         flags = _flag_bits(flags)
         if self.key_type is not None:
@@ -6527,11 +6658,17 @@ class _Keyless(_Elements):
             raise self._keyless_error(BPF_MAP_UPDATE_ELEM, code)
 
     def peek(self):
-        """Return the value that pop would; KeyNotFound if there is none.  BPF_MAP_LOOKUP_ELEM, 4.20"""
+        """Return the value that pop would; KeyNotFound if there is none.
+
+        BPF_MAP_LOOKUP_ELEM, 4.20
+        """
         return self._read_in_turn(BPF_MAP_LOOKUP_ELEM)
 
     def pop(self):
-        """Remove and return the oldest value of a queue, the newest of a stack; KeyNotFound if there is none.  4.20"""
+        """Remove and return the oldest value of a queue, the newest of a stack.
+
+        KeyNotFound if there is none.  4.20
+        """
         return self._read_in_turn(BPF_MAP_LOOKUP_AND_DELETE_ELEM)
 
     def _read_in_turn(self, cmd):
@@ -6565,11 +6702,12 @@ class _Scanning(_Keyless):
 
     @property
     def exact_scan(self):
-        """Whether a scan yields every entry that is in the map from start to end exactly once, come what may.
+        """Whether a scan yields every entry that is in the map from start to end exactly once, come
+        what may.
 
-        True over the batch commands of hashes (5.6) and for arrays.  False where a walk is all there is (LPM tries,
-        RHASH, DEVMAP_HASH, SOCKHASH, hashes before 5.6): an update moves an entry in its bucket, and a walk may
-        miss it meanwhile.  raises ValueError, SyscallError
+        True over the batch commands of hashes (5.6) and for arrays.  False where a walk is all
+        there is (LPM tries, RHASH, DEVMAP_HASH, SOCKHASH, hashes before 5.6): an update moves an
+        entry in its bucket, and a walk may miss it meanwhile.  raises ValueError, SyscallError
         """
         return self.type in _INDEX_TYPES or self._batches()
 
@@ -6598,11 +6736,12 @@ class _Scanning(_Keyless):
         return (value for _, value in self._scan(True, flags))
 
     def items(self, flags=0):
-        """Return an iterator over (key, value) of every entry, each new objects; flags as of lookup.
+        """Return an iterator over (key, value) of every entry, each new objects.
 
-        Where exact_scan is True, what is in the map from start to end comes exactly once; elsewhere nothing comes
-        twice, but an entry that others update meanwhile may be missed.  The current key may be deleted.  raises
-        IterationAborted if that cannot be kept, NotSupported (queues, storages ...).  BPF_MAP_LOOKUP_BATCH, 5.6
+        flags are those of lookup.  Where exact_scan is True, what is in the map from start to end
+        comes exactly once; elsewhere nothing comes twice, but an entry that others update meanwhile
+        may be missed.  The current key may be deleted.  raises IterationAborted if that cannot be
+        kept, NotSupported (queues, storages ...).  BPF_MAP_LOOKUP_BATCH, 5.6
         """
         return self._scan(True, flags)
 
@@ -6624,7 +6763,9 @@ class _Scanning(_Keyless):
                 yield entry
 
     def _finished_elements(self, array, ctype):
-        """Return the list of what callers get for the elements of an array that is about to be reused."""
+        """Return the list of what callers get for the elements of an array that is about to be
+        reused.
+        """
         step, raw = sizeof(array._type_), bytes(array)
         if array._type_ is self._out_type and self._is_percpu:
             copy = _copier(self._out_type)
@@ -6653,7 +6794,8 @@ class _Scanning(_Keyless):
     def _walk_keys(self, flags):
         """Yield the entries in the order of the keys.
 
-        A cursor that others delete sends the kernel back to its first key, or (cgroup storages) to the end.
+        A cursor that others delete sends the kernel back to its first key, or (cgroup storages) to
+        the end.
         """
         seen, steps, news = set(), 0, 0
         cursor = self._next(None)
@@ -6687,12 +6829,14 @@ class _Scanning(_Keyless):
             return None, failure
 
     def lookup_batch(self, size=None, flags=0):
-        """Return an iterator over (keys, values): ctypes arrays of at most size entries each (left out: about a MiB).
+        """Return an iterator over (keys, values): ctypes arrays of at most size entries each (left
+        out: about a MiB).
 
-        The kernel fills them, and they are valid until the next step: memoryview(values), struct.iter_unpack and
-        numpy.frombuffer take them as they are; per-CPU values are arrays of percpu_type(); flags are those of lookup.
-        Exact where exact_scan is True.  raises IterationAborted, NotSupported (also of flags), SyscallError.
-        BPF_MAP_LOOKUP_BATCH, 5.6; else entry by entry
+        The kernel fills them, and they are valid until the next step: memoryview(values),
+        struct.iter_unpack and numpy.frombuffer take them as they are; per-CPU values are arrays of
+        percpu_type(); flags are those of lookup. Exact where exact_scan is True.  raises
+        IterationAborted, NotSupported (also of flags), SyscallError. BPF_MAP_LOOKUP_BATCH, 5.6;
+        else entry by entry
         """
         flags = _flag_bits(flags)
         self._require_keys(BPF_MAP_LOOKUP_BATCH)
@@ -6703,9 +6847,10 @@ class _Scanning(_Keyless):
     def lookup_and_delete_batch(self, size=None, flags=0):
         """Return an iterator like lookup_batch's that removes the entries it hands out.
 
-        Nothing is lost: what the kernel has removed comes with the next step, if the one that did it ended in an error
-        or KeyboardInterrupt; .last is the part that was handed out last.  raises NotSupported (arrays, LPM tries;
-        queues: use pop), PermissionDenied, SyscallError.  BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
+        Nothing is lost: what the kernel has removed comes with the next step, if the one that did
+        it ended in an error or KeyboardInterrupt; .last is the part that was handed out last.
+        raises NotSupported (arrays, LPM tries; queues: use pop), PermissionDenied, SyscallError.
+        BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
         """
         self._require_keys(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
         return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size, _flag_bits(flags))
@@ -6729,7 +6874,9 @@ class _Scanning(_Keyless):
         return max(1, min(self.max_entries or 1 << 12, 1 << 16, (1 << 20) // entry))
 
     def _prove_some(self, key):
-        """Have the possible CPUs counted, by key (bytes) or any key there is, before per-CPU values move in bulk."""
+        """Have the possible CPUs counted, by key (bytes) or any key there is, before per-CPU values
+        move in bulk.
+        """
         if self._proved_type(self._key_in(key)) is None:
             first = self._next(None)
             if first is None or self._proved_type(self._key_in(_raw(first))) is None:
@@ -6741,10 +6888,11 @@ class _Writing(_Scanning):
     """Many entries written in one call."""
 
     def update_batch(self, keys, values, flags=0):
-        """Store values under keys, in one call where the kernel can (5.6); return how many, which is all of them.
+        """Store values under keys, in one call where the kernel can (5.6).
 
-        Each is an array of the type, a buffer of whole elements, or a sequence of what update takes; flags that the
-        batch command does not know (BPF_NOEXIST) make it go entry by entry.  raises as update, .count: stored before
+        Return how many, which is all of them.  Each is an array of the type, a buffer of whole
+        elements, or a sequence of what update takes; flags that the batch command does not know
+        (BPF_NOEXIST) make it go entry by entry.  raises as update, .count: stored before
         """
         flags = _flag_bits(flags)
         keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
@@ -6758,15 +6906,18 @@ class _Writing(_Scanning):
         return self._write_batch(BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM, keys, values, flags)
 
     def delete_batch(self, keys):
-        """Remove keys, in one call where the kernel can (5.6); return how many, which is all of them.
+        """Remove keys, in one call where the kernel can (5.6).
 
-        raises as delete, KeyNotFound at the first that is absent (.count says how many were removed before)
+        Return how many, which is all of them.  raises as delete, KeyNotFound at the first that is
+        absent (.count says how many were removed before)
         """
         keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
         return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, keys, None, 0)
 
     def _batch_in(self, ctype, given, convert, what):
-        """Return a new array of ctype with the elements given: one that nobody else can resize or redefine."""
+        """Return a new array of ctype with the elements given: one that nobody else can resize or
+        redefine.
+        """
         self._require_keys(BPF_MAP_UPDATE_BATCH)
         try:
             if (
@@ -6815,7 +6966,10 @@ class _Writing(_Scanning):
         raise error
 
     def _write_each(self, cmd, keys, values, flags):
-        """Run cmd on one element after the other; return how many are done and 0 or the errno of the next."""
+        """Run cmd on one element after the other.
+
+        Return how many are done and 0 or the errno of the next.
+        """
         raw, step, value = bytes(keys), self.key_size, _ZERO
         total = len(raw) // step
         for index in range(total):
@@ -6832,10 +6986,10 @@ class _Whole(_Writing):
     """The map as a whole: frozen, pinned, mapped."""
 
     def freeze(self):
-        """Forbid user space to change the map, for good and through every descriptor; programs still may.
+        """Forbid user space to change the map, for good and through every descriptor.
 
-        raises PermissionDenied (frozen already, read-only), Busy (mapped writable; before 6.5 also frozen already),
-        NotSupported.  BPF_MAP_FREEZE, 5.2
+        Programs still may.  raises PermissionDenied (frozen already, read-only), Busy (mapped
+        writable; before 6.5 also frozen already), NotSupported.  BPF_MAP_FREEZE, 5.2
         """
         owner, attr = self._live(), bpf_attr()
         attr.elem.map_fd = owner.number
@@ -6847,7 +7001,8 @@ class _Whole(_Writing):
     def pin(self, path):
         """Give the map a name in a bpffs, which keeps it alive.
 
-        raises PinExists, PermissionDenied (no bpffs, a dot in the name), SyscallError.  BPF_OBJ_PIN, 4.4
+        raises PinExists, PermissionDenied (no bpffs, a dot in the name), SyscallError.
+        BPF_OBJ_PIN, 4.4
         """
         owner = self._live()
         try:
@@ -6866,11 +7021,12 @@ class _Whole(_Writing):
         os.unlink(path)
 
     def mmap(self, writable=False):
-        """Map the map's memory: a MemoryMap, whose reads make no system call.  Indices are 0..max_entries-1.
+        """Map the map's memory: a MemoryMap, whose reads make no system call.
 
-        For arrays created with BPF_F_MMAPABLE (5.5; the .data, .bss and .rodata of programs are), ring buffers, arenas.
-        Even reading takes mode="rw": the kernel maps no read-only descriptor.  raises NotSupported, PermissionDenied
-        (descriptor, frozen, BPF_F_RDONLY_PROG), SyscallError
+        It is for arrays created with BPF_F_MMAPABLE (5.5; the .data, .bss and .rodata of programs
+        are), whose indices are 0 up to max_entries - 1, for ring buffers and arenas.  Even reading
+        takes mode="rw": the kernel maps no read-only descriptor.  raises NotSupported,
+        PermissionDenied (descriptor, frozen, BPF_F_RDONLY_PROG), SyscallError
         """
         import fcntl
         import mmap
@@ -6904,10 +7060,11 @@ class _Whole(_Writing):
 class Map(_Whole):
     """A live BPF map.  Open one with from_fd, from_id, from_pin, from_name or create.
 
-    key and value are ctypes types, bytes, or BTF to demand the map's own; left out they are BTF's, else numbers for
-    indices, ids and descriptors, else bytes.  Where BTF can be had they are compared with it, with strict=True to the
-    last sign.  mode is "r", "w" or "rw".  A Map may be shared by threads.  close() may race with calls: those under way
-    finish on this map, later ones raise ValueError.  A dropped Map closes its descriptor; with closes it at the end.
+    key and value are ctypes types, bytes, or BTF to demand the map's own; left out they are BTF's,
+    else numbers for indices, ids and descriptors, else bytes.  Where BTF can be had they are
+    compared with it, with strict=True to the last sign.  mode is "r", "w" or "rw".  A Map may be
+    shared by threads.  close() may race with calls: those under way finish on this map, later ones
+    raise ValueError.  A dropped Map closes its descriptor; with closes it at the end.
     """
 
     def __init__(self):
@@ -6915,10 +7072,10 @@ class Map(_Whole):
 
     @classmethod
     def from_fd(cls, fd, key=None, value=None, *, dup=True, strict=False, token=None):
-        """Return a Map on a duplicate of a descriptor, an int or an object with fileno(); dup=False: on the int itself.
+        """Return a Map on a duplicate of a descriptor, an int or an object with fileno().
 
-        token as in from_pin.  raises InvalidArgument if it is no map's, LayoutError if a type does not fit.
-        BPF_OBJ_GET_INFO_BY_FD, 4.13
+        dup=False: on the int itself.  token as in from_pin.  raises InvalidArgument if it is no
+        map's, LayoutError if a type does not fit. BPF_OBJ_GET_INFO_BY_FD, 4.13
         """
         number = fd.fileno() if dup and hasattr(fd, "fileno") else fd
         number = _integer(number, -1 << 31, (1 << 31) - 1, "descriptor")
@@ -6954,8 +7111,9 @@ class Map(_Whole):
     def from_pin(cls, path, key=None, value=None, *, mode="r", strict=False, token=None):
         """Return a Map on a map pinned in a bpffs; file permission is all it takes.
 
-        token: a BPF token's descriptor (create_token), if it takes one to have the map's BTF.  raises MapNotFound,
-        PermissionDenied, InvalidArgument for a pinned program, LayoutError, SyscallError.  BPF_OBJ_GET, 4.4
+        token: a BPF token's descriptor (create_token), if it takes one to have the map's BTF.
+        raises MapNotFound, PermissionDenied, InvalidArgument for a pinned program, LayoutError,
+        SyscallError.  BPF_OBJ_GET, 4.4
         """
         return cls._opened(
             _Fd(_obj_cmd, BPF_OBJ_GET, path, file_flags=_mode_flags(mode)),
@@ -6969,7 +7127,8 @@ class Map(_Whole):
 
     @classmethod
     def from_name(cls, name, key=None, value=None, *, mode="r", strict=False):
-        """Return a Map on the one map that has a name (at most 15 characters, as the kernel keeps it).
+        """Return a Map on the one map that has a name (at most 15 characters, as the kernel keeps
+        it).
 
         raises MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
         """
@@ -6998,62 +7157,38 @@ class Map(_Whole):
 
     @classmethod
     def create(
-        cls,
-        map_type,
-        key=None,
-        value=None,
-        max_entries=None,
-        *,
-        key_size=None,
-        value_size=None,
-        name="",
-        flags=0,
-        inner=None,
-        map_extra=0,
-        numa_node=None,
-        btf=None,
-        btf_key=None,
-        btf_value=None,
-        token=None,
-        strict=False,
-    ):
-        """Create a map and return it, open for reading and writing.  BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8
+        cls, map_type, key=None, value=None, max_entries=None, *, key_size=None, value_size=None,
+        name="", flags=0, inner=None, map_extra=0, numa_node=None, btf=None, btf_key=None,
+        btf_value=None, token=None, strict=False
+    ):  # fmt: skip
+        """Create a map and return it, open for reading and writing.
 
-        key_size, value_size default to those of the types; max_entries to 1, for perf_event_arrays and cpumaps to the
-        number of possible CPUs; name has at most 15 of A-Z a-z 0-9 _ .; inner is the Map or descriptor that is the
-        pattern for the entries of a map of maps; btf a descriptor of loaded BTF, btf_key and btf_value type ids in it;
-        token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError
+        BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8.  key_size, value_size default to those of the
+        types; max_entries to 1, for perf_event_arrays and cpumaps to the number of possible CPUs;
+        name has at most 15 of A-Z a-z 0-9 _ .; inner is the Map or descriptor that is the pattern
+        for the entries of a map of maps; btf a descriptor of loaded BTF, btf_key and btf_value type
+        ids in it; token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError
         """
-        sizes = (
-            _size_for("key", key, key_size, map_type, _NUMBER_KEY_TYPES, _KEYLESS_TYPES),
-            _size_for("value", value, value_size, map_type, _NUMBER_VALUE_TYPES, _VALUELESS_TYPES),
+        attr, settings = (
+            bpf_attr(),
+            {
+                "map_type": map_type,
+                "key_size": _size_for("key", key, key_size, map_type),
+                "value_size": _size_for("value", value, value_size, map_type),
+                "max_entries": _entries_for(map_type, max_entries),
+                "map_flags": flags,
+                "inner_map_fd": _fd_number(inner),
+                "numa_node": numa_node,
+                "map_extra": map_extra,
+                "btf_fd": _fd_number(btf),
+                "btf_key_type_id": btf_key,
+                "btf_value_type_id": btf_value,
+                "map_token_fd": _fd_number(token),
+            },
         )
-        if max_entries is None:
-            max_entries = len(possible_cpus()) if map_type in _ENTRY_PER_CPU_TYPES else 1
-        settings = {
-            "map_type": map_type,
-            "key_size": sizes[0],
-            "value_size": sizes[1],
-            "max_entries": max_entries,
-            "map_flags": flags,
-            "inner_map_fd": _fd_number(inner),
-            "numa_node": numa_node or 0,
-            "map_extra": map_extra,
-            "btf_fd": _fd_number(btf),
-            "btf_key_type_id": btf_key or 0,
-            "btf_value_type_id": btf_value or 0,
-            "map_token_fd": _fd_number(token),
-        }
-        attr = bpf_attr()
         size = _set_create(attr.map_create, settings, name)
-        attr.map_create.map_flags |= 0 if numa_node is None else BPF_F_NUMA_NODE
-        attr.map_create.map_flags |= 0 if token is None else BPF_F_TOKEN_FD
         about = "a new map (%s%s)" % (map_type_name(map_type), " '%s'" % name if name else "")
-        try:
-            owner = _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=map_type)
-        except InvalidArgument as error:
-            error.hint = _creation_log(attr, size) or error.hint
-            raise
+        owner = _created(attr, about, size, map_type)
         try:
             return cls._opened(owner, about, key, value, strict, token)
         finally:
@@ -7064,13 +7199,26 @@ _ENTRY_PER_CPU_TYPES = frozenset((BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_CP
 _NUMBER_KEY_TYPES = _INDEX_TYPES | _FD_KEY_TYPES | {BPF_MAP_TYPE_HASH_OF_MAPS}
 
 
+# fields that may be None, and flags that go with those which are given, be it 0
+_OPTIONAL_FIELDS = frozenset(
+    "inner_map_fd numa_node btf_fd btf_key_type_id btf_value_type_id map_token_fd".split()
+)
+_FLAGS_OF_FIELDS = {"numa_node": BPF_F_NUMA_NODE, "map_token_fd": BPF_F_TOKEN_FD}
+
+
 def _set_create(create, settings, name):
-    """Set the fields of a bpf_attr_map_create; return how many bytes of it must be passed."""
+    """Set the fields of a bpf_attr_map_create, None for what is not given.
+
+    Return how many bytes must be passed.
+    """
     size, types = _ATTR_SIZES[BPF_MAP_CREATE], dict(create._fields_)
-    for field in settings:  # ctypes would cut a number that is too large
+    for field, given in settings.items():  # ctypes would cut a number that is too large
+        if given is None and field in _OPTIONAL_FIELDS:
+            continue
         low, high = _int_range(types[field])
-        number = _integer(settings[field], low, high, field)
+        number = _integer(given, low, high, field)
         setattr(create, field, number)
+        create.map_flags |= _FLAGS_OF_FIELDS.get(field, 0)
         if number:
             size = max(size, _size_up_to("map_create", field))
     if name:
@@ -7082,8 +7230,22 @@ def _set_create(create, settings, name):
     return size
 
 
+def _created(attr, about, size, map_type):
+    """Return the _Fd of a new map.
+
+    What is refused is told in the kernel's own words, if it has any.
+    """
+    try:
+        return _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=map_type)
+    except InvalidArgument as error:
+        error.hint = _creation_log(attr, size) or error.hint
+        raise
+
+
 def _creation_log(attr, size):
-    """Return what the kernel says of a map that it refused to create, "" where it has no words (before 7.2)."""
+    """Return what the kernel says of a map that it refused to create, "" where it has no words
+    (before 7.2).
+    """
     log = ctypes.create_string_buffer(4096)
     common = bpf_common_attr(log_buf=addressof(log), log_size=sizeof(log), log_level=1)
     words = BPF_MAP_CREATE | BPF_COMMON_ATTRS, byref(attr), size, byref(common), sizeof(common)
@@ -7106,10 +7268,12 @@ def _array_of(ctype, objects):
 
 
 class _Batches:
-    """Iterator over a map's entries in parts, by LOOKUP_BATCH or LOOKUP_AND_DELETE_BATCH, for one thread.
+    """Iterator over a map's entries in parts, by LOOKUP_BATCH or LOOKUP_AND_DELETE_BATCH, for one
+    thread.
 
-    An exception may strike anywhere (Ctrl-C): a call is known to have run by what it wrote (count; next cursor, which
-    is all ones before; keys, of which no two are alike), and what it removed is handed out by the next step.
+    An exception may strike anywhere (Ctrl-C): a call is known to have run by what it wrote (count;
+    next cursor, which is all ones before; keys, of which no two are alike), and what it removed is
+    handed out by the next step.
     """
 
     def __init__(self, m, cmd, size, flags=0):
@@ -7144,7 +7308,10 @@ class _Batches:
             raise
 
     def _step(self):
-        """Make a call, or take the outcome of one that an exception cut short; taken twice, it is the same."""
+        """Make a call, or take the outcome of one that an exception cut short.
+
+        Taken twice, it is the same.
+        """
         code = None
         if not self._under_way:
             if not self._prepare():
@@ -7155,7 +7322,10 @@ class _Batches:
         self._under_way = False
 
     def _prepare(self):
-        """Have arrays for the next call; False if the map has no entry by which to count the possible CPUs."""
+        """Have arrays for the next call.
+
+        False if the map has no entry by which to count the possible CPUs.
+        """
         m = self._map
         if m._is_percpu and m._out_type is None and self._one_type is None:
             first = m._next(None)
@@ -7225,12 +7395,14 @@ class _Batches:
 
 
 class MemoryMap:
-    """The memory of a map: an array created with BPF_F_MMAPABLE, a ring buffer or an arena.  Made by Map.mmap.
+    """The memory of a map: an array created with BPF_F_MMAPABLE, a ring buffer or an arena.
 
-    mm[i] is the value of element i: a number for scalars, else a copy or, of a writable mapping, an object that lives
-    in the map's memory; mm[i] = value stores, if it is writable.  len(mm) counts elements, mm.view is a memoryview of
-    the bytes, all that ring buffers and arenas have.  Reads and writes are native loads and stores: a value wider than
-    a word can be torn.  The memory stays as long as views and objects in it do.  A child of fork() has no arena's.
+    Made by Map.mmap.  mm[i] is the value of element i: a number for scalars, else a copy or, of a
+    writable mapping, an object that lives in the map's memory; mm[i] = value stores, if it is
+    writable.  len(mm) counts elements, mm.view is a memoryview of the bytes, all that ring buffers
+    and arenas have.  Reads and writes are native loads and stores: a value wider than a word can be
+    torn.  The memory stays as long as views and objects in it do.  A child of fork() has no
+    arena's.
     """
 
     def __init__(self, m, memory, writable):
@@ -7298,7 +7470,10 @@ class MemoryMap:
 
 
 def lpm_key(text):
-    """Return the key of an LPM trie, as bytes, for "10.0.0.0/8" or an IPv6 prefix; the whole address without a /."""
+    """Return the key of an LPM trie, as bytes, for "10.0.0.0/8" or an IPv6 prefix.
+
+    The whole address without a /.
+    """
     import socket
 
     address, slash, length = text.partition("/")
@@ -7328,7 +7503,10 @@ def _brief_key(key):
 
 
 def _layout_by_btf(source, what):
-    """Return the Layout that BTF has of a source's keys or values; None, and why in ._no_btf, where it has none."""
+    """Return the Layout that BTF has of a source's keys or values.
+
+    None, and why in ._no_btf, where it has none.
+    """
     btf, type_id = source.btf, source._btf_types.get(what)
     size = source.info.key_size if what == "key" else source.info.value_size
     try:
@@ -7356,7 +7534,9 @@ def _found_layout(source, what, size, numeric):
 
 
 def _default_type(source, what, size, numeric, demanded=False):
-    """Return the type of a source's keys or values: BTF's (or BTFError if demanded), a number, bytes, or None."""
+    """Return the type of a source's keys or values: BTF's (or BTFError if demanded), a number,
+    bytes, or None.
+    """
     found = _layout_by_btf(source, what)
     if demanded and found is None:
         if what not in source._btf_types:
@@ -7376,7 +7556,10 @@ def _default_type(source, what, size, numeric, demanded=False):
 
 
 def _map_btf(info, token):
-    """Return ({"key": type id, "value": type id}, why not, BTF) of a map; ({}, why, False) where it can't be had."""
+    """Return ({"key": type id, "value": type id}, why not, BTF) of a map.
+
+    ({}, why, False) where it can't be had.
+    """
     key_id, value_id, btf_id = info.btf_key_type_id, info.btf_value_type_id, info.btf_id
     if info.btf_vmlinux_value_type_id:  # struct_ops: a type of the kernel's, or of a module's
         key_id, value_id, btf_id = 0, info.btf_vmlinux_value_type_id, info.btf_vmlinux_id
@@ -7393,21 +7576,33 @@ def _map_btf(info, token):
         return {}, str(failure), False
 
 
-def _size_for(what, ctype, size, map_type, word_types, void_types):
-    """Return the key_size or value_size to create a map with: 4 in word_types, 0 in void_types if none is given."""
+# what is 4 bytes in these types, and what they have none of
+_WORD_TYPES = {"key": _NUMBER_KEY_TYPES, "value": _NUMBER_VALUE_TYPES}
+_VOID_TYPES = {"key": _KEYLESS_TYPES, "value": _VALUELESS_TYPES}
+
+
+def _size_for(what, ctype, size, map_type):
+    """Return the key_size or value_size to create a map with."""
     if size is not None:
         return size
     if ctype is not None and ctype is not bytes:
         return _class_layout(ctype, what).size
-    if map_type in word_types or map_type in void_types:
-        return 4 if map_type in word_types else 0
+    if map_type in _WORD_TYPES[what]:
+        return 4
+    if map_type in _VOID_TYPES[what]:
+        return 0
     raise LayoutError("give %s= a ctypes type, or %s_size=" % (what, what))
 
 
+def _entries_for(map_type, given):
+    """Return the max_entries to create a map with."""
+    if given is not None:
+        return given
+    return len(possible_cpus()) if map_type in _ENTRY_PER_CPU_TYPES else 1
+
+
 def _fd_number(source):
-    """Return the descriptor number of an int, an object with fileno(), or None (0)."""
-    if source is None:
-        return 0
+    """Return the descriptor number of an int or an object with fileno(), None for None."""
     return source.fileno() if hasattr(source, "fileno") else source
 
 
@@ -7420,7 +7615,10 @@ def _fd_by_id(map_id, open_flags):
 
 
 def _still_there(map_ids, open_flags):
-    """Yield (id, _Fd) of the maps that can still be opened; those that are gone meanwhile are left out."""
+    """Yield (id, _Fd) of the maps that can still be opened.
+
+    Those that are gone meanwhile are left out.
+    """
     for map_id in map_ids:
         try:
             owner = _fd_by_id(map_id, open_flags)
@@ -7447,9 +7645,11 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0, kept=None):
 
 
 def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
-    """Return the Map that spec names, as bpftool does: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
+    """Return the Map that spec names, as bpftool does: "id 5" or 5, "name foo" or "foo", "pinned
+    PATH" or "/path".
 
-    token is for pins.  raises ValueError for a spec of no such form; else as Map.from_id, from_name, from_pin
+    token is for pins.  raises ValueError for a spec of no such form; else as Map.from_id,
+    from_name, from_pin
     """
     if isinstance(spec, int):
         return Map.from_id(spec, key, value, mode=mode, strict=strict)
@@ -7473,10 +7673,12 @@ def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
 
 
 def create_token(path="/sys/fs/bpf"):
-    """Return a BPF token's descriptor (fileno()), with the rights that a bpffs delegates to this user namespace.
+    """Return a BPF token's descriptor (fileno()), with the rights that a bpffs delegates to this
+    user namespace.
 
-    Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the same.  raises
-    PermissionDenied, NotSupported outside of user namespaces, SyscallError.  BPF_TOKEN_CREATE, 6.9
+    Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the same.
+    raises PermissionDenied, NotSupported outside of user namespaces, SyscallError.
+    BPF_TOKEN_CREATE, 6.9
     """
     bpffs, attr = _Fd(os.open, path, os.O_RDONLY | os.O_DIRECTORY), bpf_attr()
     attr.token_create.bpffs_fd = bpffs.number
@@ -7487,7 +7689,10 @@ def create_token(path="/sys/fs/bpf"):
 
 
 def maps():
-    """Yield the MapInfo of every map in the kernel, by id; it takes CAP_SYS_ADMIN.  BPF_MAP_GET_NEXT_ID, 4.13"""
+    """Yield the MapInfo of every map in the kernel, by id; it takes CAP_SYS_ADMIN.
+
+    BPF_MAP_GET_NEXT_ID, 4.13
+    """
 
     def read(map_id):
         owner = _fd_by_id(map_id, BPF_F_RDONLY)
@@ -7501,9 +7706,11 @@ def maps():
 
 
 def pins(root=None):
-    """Return {map id: [path, ...]} of the maps pinned below root, by default on every bpffs that is mounted.
+    """Return {map id: [path, ...]} of the maps pinned below root, by default on every bpffs that is
+    mounted.
 
-    What may not be read is left out.  raises BPFError for a root that is no directory of a bpffs, nor holds any
+    What may not be read is left out.  raises BPFError for a root that is no directory of a bpffs,
+    nor holds any
     """
     found = {}
     for top in _bpffs_tops(root):
@@ -7527,21 +7734,24 @@ def _bpffs_tops(root):
         return mounts or ["/sys/fs/bpf"]
     root = os.fsdecode(root)
     if not os.path.isdir(root):
-        raise BPFError("%s is no directory" % root)
+        raise BPFError("%s is no directory" % _printable(root))
     if not mounts or _in_bpffs(root):  # without /proc nobody can tell
         return [root]
     inside = os.path.realpath(root).rstrip("/") + "/"
     below = [mount for mount in mounts if mount.startswith(inside)]
     if not below:
         where = ", ".join(mounts)
-        raise BPFError("%s is in no bpffs, nor is one below it; mounted are: %s" % (root, where))
+        text = "%s is in no bpffs, nor is one below it; mounted are: %s"
+        raise BPFError(_printable(text % (root, where)))
     return below
 
 
 def users(map_id, asking=()):
-    """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as one may see (4.13, /proc).
+    """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as one may see
+    (4.13, /proc).
 
-    asking are descriptors of this process, or Maps, that were opened to ask: they alone make it no user of the map.
+    asking are descriptors of this process, or Maps, that were opened to ask: they alone make it no
+    user of the map.
     """
     found = {"progs": [], "pids": []}
     try:
@@ -7555,7 +7765,7 @@ def users(map_id, asking=()):
     for pid in sorted(map(int, processes)):
         try:
             if _holds(pid, map_id, own[1] if pid == own[0] else ()):
-                comm = _read_text("/proc/%d/comm" % pid).strip()
+                comm = os.fsdecode(_read_text("/proc/%d/comm" % pid).encode("latin-1")).rstrip("\n")
                 found["pids"].append("%s(%d)" % (comm, pid))
         except OSError:  # gone, or not ours to see
             continue
@@ -7592,7 +7802,9 @@ def _prog_info(prog_id):
 
 
 def _open_program(spec):
-    """Return the descriptor (fileno()) of the program that "id N", "pinned PATH", "tag T" or "name S" says."""
+    """Return the descriptor (fileno()) of the program that "id N", "pinned PATH", "tag T" or "name
+    S" says.
+    """
     kind, _, which = spec.partition(" ")
     if kind == "pinned":
         return _Fd(_obj_cmd, BPF_OBJ_GET, which)
@@ -7984,62 +8196,177 @@ def _metric_number(number):
 
 
 def capture(m, path):
-    """Write a map's info, BTF and entries to a file, which appears when it is whole; return the number of entries."""
-    import base64
+    """Write a map's info, BTF and entries to a file, which appears when it is whole; return the number of entries.
+
+    A plain file of that name is replaced, its mode and (where one may) its owner kept; of several captures to one path
+    the last stays.  raises OSError for what is no plain file, a link among them; SyscallError
+    """
+    path = os.fsdecode(path)
+    with Map.from_fd(m, bytes, bytes) as source, _Replacement(path) as replacement:
+        return _write_capture(View(source, bytes, bytes), replacement.file)
+
+
+class _Replacement:
+    """A new file, .file, that takes a path's place if all goes well, and leaves nothing behind if not."""
+
+    def __init__(self, path):
+        import stat
+
+        self.path, self.mode, self.owner = path, 0o666, None
+        self.temporary = self.file = None
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "a capture takes the place of a plain file only", path)
+        self.mode, self.owner = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
+
+    def __enter__(self):
+        try:
+            self._create()
+            if self.owner is not None:
+                self._keep_rights()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def _create(self):
+        """Create a file of a name that nobody else has: what is not made here is not removed here."""
+        opener = partial(os.open, mode=self.mode if self.owner is None else 0o600)
+        while True:
+            name = ".bpflookup-%s.tmp" % os.urandom(8).hex()
+            self.temporary = os.path.join(os.path.dirname(self.path), name)
+            try:
+                self.file = open(self.temporary, "xb", opener=opener)
+                return
+            except FileExistsError:
+                self.temporary = None
+
+    def _keep_rights(self):
+        number = self.file.fileno()
+        try:
+            os.fchown(number, *self.owner)
+        except OSError:  # another's file in a directory of ours
+            pass
+        os.fchmod(number, self.mode)
+
+    def __exit__(self, kind, error, _):
+        try:
+            if kind is None:
+                self._take_place()
+        except OSError as failure:
+            self._name_path(failure)
+            raise
+        finally:
+            self._discard()
+        self._name_path(error)
+
+    def _take_place(self):
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        os.replace(self.temporary, self.path)
+        self.temporary = None
+
+    def _name_path(self, error):
+        """Have an error of our file name the path that it was to have: users know no other."""
+        if isinstance(error, OSError) and not isinstance(error, BPFError):
+            if error.filename in (None, self.temporary):
+                error.filename, error.filename2 = self.path, None
+
+    def _discard(self):
+        """Close the file, and remove it unless it has taken its place."""
+        try:
+            if self.file is not None:
+                self.file.close()
+        except OSError:  # what could not be written is not wanted any more
+            pass
+        try:
+            if self.temporary is not None:
+                os.unlink(self.temporary)
+        except OSError:  # it was not made, or has just taken its place
+            pass
+
+
+def _write_capture(view, file):
+    """Write a map to a file; return the number of entries."""
     import hashlib
     import json
-    import time
 
-    with Map.from_fd(m, bytes, bytes) as source:
-        info, system = source.info, os.uname()
-        header = {
-            "bpflookup_capture": 1,
-            "info": {name: getattr(info, name) for name in info.__slots__},
-            "btf": source.btf and base64.b64encode(source.btf.data).decode(),
-            "types": source._btf_types,
-            "base": source.btf
-            and source.btf.base
-            and base64.b64encode(source.btf.base.data).decode(),
-            "order": sys.byteorder,
-            "cpus": possible_cpus() if info.type in _PERCPU_TYPES else [],
-            "host": system.nodename,
-            "kernel": system.release,
-            "machine": system.machine,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "exact": source.exact_scan,
-        }
-        temporary, digest, count = "%s.%d.tmp" % (os.fspath(path), os.getpid()), hashlib.sha256(), 0
-        if os.path.islink(path) or os.path.exists(path) and not os.path.isfile(path):
-            raise OSError(errno.EINVAL, "a capture takes the place of a plain file only", path)
-        try:
-            with open(temporary, "xb") as file:
+    digest, count, progress = hashlib.sha256(), 0, _Progress(view.info)
 
-                def put(text):
-                    line = text.encode() + b"\n"
-                    digest.update(line)
-                    file.write(line)
+    def put(text):
+        line = text.encode() + b"\n"
+        digest.update(line)
+        file.write(line)
 
-                put(json.dumps(header))
-                progress = _Progress(info)
-                for count, (key, value) in enumerate(source.items(), 1):
-                    if not count & 0x3FF:
-                        progress.show(count)
-                    put(
-                        " ".join(
-                            raw.hex() or "-"
-                            for raw in [key] + (value if isinstance(value, list) else [value])
-                        )
-                    )
-                progress.end()
-                put(json.dumps({"entries": count, "sha256": digest.hexdigest()}))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
+    put(json.dumps(_capture_header(view.source)))
+    for chunk in _captured_chunks(view):
+        if chunk[2]:
+            put(_capture_lines(view, chunk))
+            count += chunk[2]
+            progress.show(count)
+    progress.end()
+    put(json.dumps({"entries": count, "sha256": digest.hexdigest()}))
     return count
+
+
+def _capture_header(source):
+    """Return what the first line of a capture tells."""
+    import base64
+    import time  # which on old Pythons reads the zone's file
+
+    def encoded(btf):
+        return btf and base64.b64encode(btf.data).decode()
+
+    info, system = source.info, os.uname()
+    return {
+        "bpflookup_capture": 1,
+        "info": {name: getattr(info, name) for name in info.__slots__},
+        "btf": encoded(source.btf),
+        "types": source._btf_types,
+        "base": source.btf and encoded(source.btf.base),
+        "order": sys.byteorder,
+        "cpus": possible_cpus() if info.type in _PERCPU_TYPES else [],
+        "host": system.nodename,
+        "kernel": system.release,
+        "machine": system.machine,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "exact": source.exact_scan,
+    }
+
+
+def _captured_chunks(view):
+    """Yield a map's entries as View.chunks does, of one without batch commands too."""
+    if view.source._batches():
+        yield from view.chunks()
+        return
+    entries = view.entries()
+    while True:
+        part = list(islice(entries, _CHUNK_ENTRIES))
+        if not part:
+            return
+        yield view.chunk_of(part)
+
+
+def _capture_lines(view, chunk):
+    """Return the lines of a chunk: a word of hex for the key, and one for the value or each CPU's."""
+    keys, values, _ = chunk
+    value_words = _hex_words(values, view.info.value_size, view.slot)
+    words = [_hex_words(keys, view.info.key_size)] + [value_words] * max(len(view.cpus), 1)
+    return "\n".join(map(" ".join, zip(*words)))
+
+
+def _hex_words(raw, size, stride=None):
+    """Return an iterator over the elements of raw in hex, "-" for those without bytes."""
+    if not size:
+        return repeat("-")
+    text, step = raw.hex(), 2 * (stride or size)
+    return (text[start : start + 2 * size] for start in range(0, len(text), step))
+
+
+_CAPTURE_DIGITS = 20  # of a number: more are hostile, and take Python long
 
 
 class Capture:
@@ -8049,59 +8376,43 @@ class Capture:
     """
 
     def __init__(self, data, key=None, value=None):
-        import base64
-        import hashlib
-        import json
-
-        lines = data.split(b"\n")
         try:
-            self.header, end = json.loads(lines[0].decode()), json.loads(lines[-2].decode())
-            whole = (
-                end
-                == {
-                    "entries": len(lines) - 3,
-                    "sha256": hashlib.sha256(data[: len(data) - len(lines[-2]) - 1]).hexdigest(),
-                }
-                and not lines[-1]
-            )
-            if not whole or self.header["bpflookup_capture"] != 1:
-                raise ValueError
-            self.info = MapInfo.__new__(MapInfo)
-            for name in MapInfo.__slots__:
-                setattr(self.info, name, self.header["info"][name])
-            blob = lambda name: base64.b64decode(self.header[name]) if self.header[name] else None
-            self.btf = blob("btf") and BTF(blob("btf"), blob("base") and BTF(blob("base")))
-            self._btf_types, self.cpus, self._lines = (
-                self.header["types"],
-                self.header["cpus"],
-                lines[1:-2],
-            )
-            numbers = [
-                number
-                for name, number in self.header["info"].items()
-                if name != "name"
-                and (
-                    number is not None
-                    or name in ("id", "type", "key_size", "value_size", "max_entries", "map_flags")
-                )
-            ]
-            numbers += self.cpus + list(self._btf_types.values())
-            if (
-                self.header["order"] not in ("little", "big")
-                or not isinstance(self.info.name or "", str)
-                or not self.info.key_size
-                or set(self._btf_types) - ({"key", "value"} if self.btf else set())
-                or not all(isinstance(number, int) and 0 <= number < 1 << 64 for number in numbers)
-            ):
-                raise ValueError
+            self._read(data)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             raise ValueError("no capture, or one that was cut or changed") from None
-        self._about, self._no_btf, self.order = (
-            self.info._about,
-            "the map had none",
-            self.header["order"],
-        )
+        self._about, self._no_btf = self.info._about, "the map had none"
         self._view = View(self, key, value)
+
+    def _read(self, data):
+        """Take in a capture's first and last line; the entries are kept as they are."""
+        header = self.header = _capture_json(data[: data.index(b"\n") + 1])
+        self._data, self._first = data, data.index(b"\n") + 1
+        self._end = data.rindex(b"\n", 0, len(data) - 1) + 1
+        _check_whole(data, self._end)
+        if header["bpflookup_capture"] != 1:
+            raise ValueError
+        self.info = MapInfo.__new__(MapInfo)
+        for name in MapInfo.__slots__:
+            setattr(self.info, name, header["info"][name])
+        base = _capture_btf(header["base"])
+        self.btf = _capture_btf(header["btf"], base)
+        self._btf_types, self.cpus, self.order = header["types"], header["cpus"], header["order"]
+        _check_capture_info(self.info)
+        cpus_fit = self.info.type not in _PERCPU_TYPES or self.cpus
+        types_fit = set(self._btf_types) <= ({"key", "value"} if self.btf else set())
+        if self.order not in _ORDER_MARKS or not cpus_fit or not types_fit:
+            raise ValueError
+        for number in self.cpus + list(self._btf_types.values()):
+            _check_number(number, 32)
+
+    @property
+    def _lines(self):
+        """The lines of the entries, one after the other: together they would be the file once more."""
+        start, data = self._first, self._data
+        while start < self._end:
+            end = data.index(b"\n", start)
+            yield data[start:end]
+            start = end + 1
 
     @classmethod
     def load(cls, path, key=None, value=None):
@@ -8133,6 +8444,56 @@ class Capture:
                 yield key_of(key), [value_of(one) for one in value]
             else:
                 yield key_of(key), value_of(value)
+
+
+def _capture_json(line):
+    """Return what a line of a capture says."""
+    import json
+
+    def number(digits):
+        if len(digits) > _CAPTURE_DIGITS:
+            raise ValueError
+        return int(digits)
+
+    return json.loads(line.decode(), parse_int=number)
+
+
+def _check_whole(data, end):
+    """Raise ValueError unless the line from end on is the last, and counts what stands before it."""
+    import hashlib
+
+    with memoryview(data) as view:
+        digest = hashlib.sha256(view[:end]).hexdigest()
+    told = {"entries": data.count(b"\n") - 2, "sha256": digest}
+    if data[-1:] != b"\n" or _capture_json(data[end:]) != told:
+        raise ValueError
+
+
+def _capture_btf(text, base=None):
+    """Return the BTF that a capture holds in base 64, None for None."""
+    import base64
+
+    return BTF(base64.b64decode(text), base) if text else None
+
+
+# Numbers that the kernel keeps in 64 bits, those that are always there, and the rest.
+_CAPTURED_LONG = frozenset(("map_extra", "memlock"))
+_CAPTURED_ALWAYS = frozenset(("id", "type", "key_size", "value_size", "max_entries", "map_flags"))
+
+
+def _check_capture_info(info):
+    """Raise ValueError for numbers that no map has."""
+    for name in MapInfo.__slots__:
+        number = getattr(info, name)
+        if name != "name" and (number is not None or name in _CAPTURED_ALWAYS):
+            _check_number(number, 64 if name in _CAPTURED_LONG else 32)
+    if not isinstance(info.name or "", str) or not info.key_size:
+        raise ValueError
+
+
+def _check_number(number, bits):
+    if not isinstance(number, int) or not 0 <= number < 1 << bits:
+        raise ValueError
 
 
 def _object_maker(found):
@@ -8180,7 +8541,8 @@ Of several maps of the name all are shown.  It takes CAP_SYS_ADMIN, with
     "list": ("[MAP]", "as show", "map list", ""),
     "help": ("[COMMAND]", "this text, or a command's", "help dump", ""),
     "dump": (
-        "MAP [where FIELD=VALUE ...]\n           [sort FIELD] [top N] [columns A,B...]", "print entries",
+        "MAP [where FIELD=VALUE ...]\n           [sort FIELD] [top N] [columns A,B...]",
+        "print entries",
         "map dump name flows where dport=443 sort bytes top 20", """\
 An entry a line, decoded by the map's BTF or by --key-type and --value-type;
 of a per-CPU map a line for each CPU.  Without types: bytes in hex.
@@ -8706,17 +9068,12 @@ def _problem_text(problem):
         return str(problem)
     # what has no name is what we write to
     name = "standard output" if problem.filename is None else os.fsdecode(problem.filename)
-    return "%s: %s" % (name, problem.strerror or problem)
+    return "%s: %s" % (_printable(name), problem.strerror or problem)
 
 
 def _one_line(text):
     """Return the first line of a text, what can't be printed escaped."""
-    line = text.split("\n")[0]
-    if line.isprintable():
-        return line
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in line
-    )
+    return _printable(text.split("\n")[0])
 
 
 def _run(options):
@@ -8826,11 +9183,11 @@ def _show_one(info, pinned, used):
         ("processes", used.get("pids")),
     ):
         if things:
-            print("\t%s %s" % (what, ", ".join(things)))
+            print("\t%s %s" % (what, ", ".join(map(_printable, things))))
 
 
 def _headline(info):
-    name = "  name " + info.name if info.name else ""
+    name = "  name " + _printable(info.name) if info.name else ""
     return "%d: %s%s  flags 0x%x" % (info.id, map_type_name(info.type), name, info.map_flags)
 
 
@@ -8885,7 +9242,7 @@ def _entries(view):
     """Yield (key, value) of a map that is looked up one by one; _Unread where that fails."""
     source, info = view.source, view.info
     if info.type in _DESCRIPTOR_ARRAYS:
-        there = None if isinstance(source, Map) else {pair[0]: pair for pair in view.entries()}
+        there = None if isinstance(source, Map) else _kept_slots(view)
         never = None  # what the lookup of any index says, where the type has none
         for index in range(info.max_entries):
             key = index.to_bytes(info.key_size, source.order)
@@ -8901,6 +9258,18 @@ def _entries(view):
             yield key, value
     except SyscallError:  # one lookup's, or that of a type without next key: then it comes again
         yield from _walked(source, seen)
+
+
+_MAX_EMPTY_SLOTS = 1 << 18  # of a capture, which says more than it holds
+
+
+def _kept_slots(view):
+    """Return {key: entry} of a capture whose slots are going to be told, each."""
+    found = {entry[0]: entry for entry in view.entries()}
+    if view.info.max_entries - len(found) > _MAX_EMPTY_SLOTS:
+        words = len(found), view.info.max_entries
+        raise ValueError("a capture of %d entries for %d slots: too many to tell each" % words)
+    return found
 
 
 def _walked(source, seen):
@@ -9042,7 +9411,7 @@ def _dump_json(options, view, closing):
 
 
 def _json_texts(options, view):
-    """Yield entries as bpftool's JSON: chunks of them, and by themselves those that can't be read."""
+    """Yield entries as bpftool's JSON: chunks of them, by themselves those that can't be read."""
     entry = '{"key":["0x%s"],"value":{"error":%s}}'
     errors = {}  # type: dict  # errno -> what it means, as JSON
     for run in _runs(view):
@@ -9055,7 +9424,10 @@ def _json_texts(options, view):
 
 
 def _many(texts):
-    """Yield lists of texts, so many that writing them costs little; what is there when it breaks off too."""
+    """Yield lists of texts, so many that writing them costs little.
+
+    What is there when it breaks off too.
+    """
     waiting, length = [], 0  # type: ignore
     try:
         for text in texts:
@@ -9120,7 +9492,9 @@ def _split_query(words, has_map):
 
 
 class _Query:
-    """What of a map is shown: entries that meet conditions, the largest first, so many, these fields of them."""
+    """What of a map is shown: entries that meet conditions, the largest first, so many, these
+    fields of them.
+    """
 
     def __init__(self, words):
         self.conditions, self.columns = [], []  # type: ignore
@@ -9175,7 +9549,8 @@ def _selected(found, paths):
 class _FieldColumn:
     """A field of keys or values: .what of the two, .steps to it, and its values in a chunk.
 
-    Numbers are compared as numbers (a per-CPU map's are added up), text as text, anything else as bytes.
+    Numbers are compared as numbers (a per-CPU map's are added up), text as text, anything else as
+    bytes.
     """
 
     def __init__(self, view, name):
@@ -9217,7 +9592,10 @@ class _FieldColumn:
 
 
 def _find_field(view, name):
-    """Return ("key" or "value", steps, layout, bit offset, bits) of a field by its name; values come first."""
+    """Return ("key" or "value", steps, layout, bit offset, bits) of a field by its name.
+
+    Values come first.
+    """
     for what in ("value", "key"):
         found = view.value_layout if what == "value" else view.key_layout
         path = name
@@ -9598,7 +9976,7 @@ def _layout(options):
         return options.put({what: found.describe().split("\n") for what, found in typed})
     if not typed:
         words = (view.info.key_size, view.info.value_size, view.source._no_btf)
-        print("keys of %d bytes, values of %d; no BTF: %s" % words)
+        print(_printable("keys of %d bytes, values of %d; no BTF: %s" % words))
     for what, found in typed:
         print("%s:\n%s\n\n%s" % (what, found.describe(), found.python_source(what)))
     return None
@@ -9607,12 +9985,7 @@ def _layout(options):
 def _save(options):
     view = options.view("r", 1)
     path = options.take("a file")
-    try:
-        count = capture(view.source, path)
-    except OSError as error:
-        if not isinstance(error, BPFError):
-            error.filename = path  # not that of the file that it is until it is whole
-        raise
+    count = capture(view.source, path)
     return options.put({"entries": count}) if options.json else print("%d entries" % count)
 
 
@@ -10131,7 +10504,9 @@ def _seconds(text):
 
 
 class _Watch:
-    """Shows a map's entries again and again: on a terminal a screen, else a list, or a line of JSON, an interval."""
+    """Shows a map's entries again and again: on a terminal a screen, else a list, or a line of
+    JSON, an interval.
+    """
 
     def __init__(self, options):
         self.is_once, self.interval, self.sort_field = options.once, 1.0, None
@@ -10149,10 +10524,11 @@ class _Watch:
         with _Screen() if self.is_live else _Nothing():
             before, then = None, 0.0
             while True:
-                now, rows = time.time(), _samples(view)
-                self.time = now
+                now, rows = time.monotonic(), _samples(view)  # which no clock that is set changes
+                self.time = time.time()
                 self._check_sort(view, rows)
-                # what is printed once has rates; a screen or a list that goes on need not wait for them
+                # what is printed once has rates; a screen or a list that goes on need not wait for
+                # them
                 if before is not None or not self.is_once or is_capture:
                     self._show(view, rows, before or {}, now - then)
                     if self.is_once:
@@ -10161,7 +10537,7 @@ class _Watch:
                 time.sleep(self.interval)
 
     def _check_sort(self, view, rows):
-        known = [name for row in islice(rows.values(), 1) for name in row.totals]
+        known = list(next(iter(rows.values())).totals) if rows else []
         if self.sort_field and rows and self.sort_field not in known:
             raise _UsageError(
                 "no field '%s' to sort by; there are %s" % (self.sort_field, ", ".join(known))
@@ -10180,7 +10556,9 @@ class _Watch:
         sys.stdout.flush()
 
     def _rank(self, change):
-        """Return what sorts the fastest first: by the field asked for, else by the first that counts something."""
+        """Return what sorts the fastest first: by the field asked for, else by the first that
+        counts something.
+        """
         if self.sort_field:
             rate = change.rates.get(self.sort_field, 0)
             return (-abs(rate), -change.row.totals.get(self.sort_field, 0), change.row.head)
@@ -10234,7 +10612,10 @@ class _Watch:
 
 
 class _Screen:
-    """A screen of its own on a terminal, without a cursor; left as it was found, whatever ends it."""
+    """A screen of its own on a terminal, without a cursor.
+
+    Left as it was found, whatever ends it.
+    """
 
     LEAVE = "\033[?25h\033[?1049l"
 
@@ -10269,13 +10650,14 @@ class _Screen:
 
 # What only names times and ids: that it changes fast means nothing.
 _NAMING_WORDS = frozenset(
-    "ns us ms ts time timestamp ktime seen stamp start last first expires deadline pid tid tgid id uid gid"
-    " ifindex cpu port sport dport addr saddr daddr ip mac key cookie inode ino state flags cgroup netns seq".split()
+    "ns us ms ts time timestamp ktime seen stamp start last first expires deadline pid tid tgid id "
+    "uid gid ifindex cpu port sport dport addr saddr daddr ip mac key cookie inode ino state flags "
+    "cgroup netns seq".split()
 )
 
 
 def _only_names(field):
-    """Whether the name of a field says that it is a time, an id, an address: no number of things."""
+    """Whether a field's name says that it is a time, an id, an address: no number of things."""
     return bool(_NAMING_WORDS.intersection(field.lower().split("_")))
 
 
@@ -10305,7 +10687,9 @@ def _scaled(number):
 
 
 def _width(text):
-    """Return how many columns of a terminal a text takes: wide characters take two, marks upon others none."""
+    """Return how many columns of a terminal a text takes: wide characters take two, marks upon
+    others none.
+    """
     if text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80":
         return len(text)
     import unicodedata
@@ -10315,7 +10699,9 @@ def _width(text):
 
 
 def _cut(text, columns):
-    """Return as much of a text as fits into so many columns, with an end that says if it is not all."""
+    """Return as much of a text as fits into so many columns, with an end that says if it is not
+    all.
+    """
     if _width(text) <= columns:
         return text
     while text and _width(text) > max(columns - 2, 0):
@@ -10324,7 +10710,9 @@ def _cut(text, columns):
 
 
 class _Row:
-    """An entry in a watch: .head (the key in words), .text (the value), .totals {field: number}, and its bytes."""
+    """An entry in a watch: .head (the key in words), .text (the value), .totals {field: number},
+    and its bytes.
+    """
 
     __slots__ = ("head", "text", "totals", "key", "value")
 
@@ -10355,16 +10743,16 @@ def _samples(view):
 
 
 def _row_text(view, texts, totals):
-    """Return a value in words: of a per-CPU map the sums, or where there are no numbers each CPU's."""
+    """Return a value in words: of a per-CPU map the sums, or without numbers each CPU's."""
     if not view.cpus:
         return texts[0]
     if totals:
-        return " ".join("%s=%s" % (name or "sum", number) for name, number in totals.items())
+        return _printable(" ".join("%s=%s" % (name or "sum", totals[name]) for name in totals))
     return " ".join("[cpu %d] %s" % pair for pair in zip(view.cpus, texts))
 
 
 def _totals(view, values, count, cpus):
-    """Return [{path: number}] of the entries of a chunk, the integers of a value's CPUs added up."""
+    """Return [{path: number}] of a chunk's entries, the integers of a value's CPUs added up."""
     totals = [{} for _ in range(count)]  # type: list
     for path, indices, column in view.value_layout.reader("samples", view.slot).series(values):
         name = "_".join(map(str, path))
@@ -10385,8 +10773,8 @@ def _hist(options):
         for index, (prefix, slot) in enumerate(_slots_of(view, keys, count)):
             if len(totals[index]) != 1 or slot is None:
                 raise _UsageError(
-                    "a histogram needs a number as the key's last field and one number as the value; "
-                    "--key-type and --value-type can say so"
+                    "a histogram needs a number as the key's last field and one number as the "
+                    "value; --key-type and --value-type can say so"
                 )
             counts = groups.setdefault(prefix, {})
             counts[slot] = counts.get(slot, 0) + sum(totals[index].values())
@@ -10409,41 +10797,36 @@ def _slots_of(view, keys, count):
         named, numbers = list(texts), dict(numbers)
         path = named[-1][0] if named else None
         slot = numbers.get(path)
-        shown = ("%s=%s" % ("_".join(map(str, where)), _bare(text)) for where, text in named[:-1])
-        yield " ".join(shown), slot if isinstance(slot, int) else None
+        shown = [(_printable("_".join(map(str, where))), _bare(text)) for where, text in named[:-1]]
+        yield " ".join(map("%s=%s".__mod__, shown)), slot if isinstance(slot, int) else None
 
 
 def histogram(counts, linear=False, width=40):
-    """Return the lines of a histogram of {slot: count}: slot n is 2^(n-1) .. 2^n - 1 (1: 0 and 1) or, if linear, n."""
+    """Return the lines of a histogram of {slot: count}.
+
+    Slot n is 2^(n-1) up to 2^n - 1 (1: 0 and 1) or, if linear, n.
+    """
     used = [slot for slot, count in counts.items() if count]
     if not used:
         return ["no samples"]
-    if (
-        min(used) < 0
-        or max(used) - min(used) > (1 << 12 if linear else 64)
-        or max(used) > 64
-        and not linear
-    ):
+    fits = max(used) - min(used) <= 1 << 12 if linear else max(used) <= 64
+    if min(used) < 0 or not fits:
         hint = "" if linear else " for log2 (linear?)"
         raise ValueError("slots %d to %d are too many%s" % (min(used), max(used), hint))
     top, rows = max(counts[slot] for slot in used), [("value", "count", "distribution")]
     for slot in range(min(used), max(used) + 1):
-        label = (
-            str(slot)
-            if linear
-            else "%d -> %d" % (1 << slot >> 1 if slot > 1 else 0, (1 << slot) - 1)
-        )
-        rows.append(
-            (
-                label,
-                counts.get(slot, 0),
-                "|%-*s|" % (width, "*" * (counts.get(slot, 0) * width // top)),
-            )
-        )
-    return [
-        "%*s : %-*s %s" % (max(16, len(label)), row[0], max(8, len(str(top))), row[1], row[2])
-        for row in rows
-    ]
+        count = counts.get(slot, 0)
+        bar = "|%-*s|" % (width, "*" * (count * width // top))
+        rows.append((str(slot) if linear else _power_text(slot), count, bar))
+    label_width, count_width = max(16, len(rows[-1][0])), max(8, len(str(top)))
+    line = "%%%ds : %%-%ds %%s" % (label_width, count_width)
+    return [line % row for row in rows]
+
+
+def _power_text(slot):
+    """Return the numbers that a slot of a log2 histogram stands for."""
+    first = 1 << slot - 1 if slot > 1 else 0
+    return "%d -> %d" % (first, (1 << slot) - 1)
 
 
 def _probe(options):
@@ -10456,7 +10839,8 @@ def _probe(options):
         names = ("what", "available", "detail")
         return options.put([dict(zip(names, row)) for row in rows])
     for what, there, text in rows:
-        print(("%-3s  %-32s %s" % ("yes" if there else "no", what, text)).rstrip())
+        line = "%-3s  %-32s %s" % ("yes" if there else "no", what, _printable(text))
+        print(line.rstrip())
     return None
 
 
@@ -10758,16 +11142,17 @@ if __name__ == "__main__":
 #
 # Copyright (c) 2026 the bpflookup authors
 #
-# Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
-# documentation files (the "Software"), to deal in the Software without restriction, including without limitation
-# the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and
-# to permit persons to whom the Software is furnished to do so, subject to the following conditions:
+# Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+# associated documentation files (the "Software"), to deal in the Software without restriction,
+# including without limitation the rights to use, copy, modify, merge, publish, distribute,
+# sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+# furnished to do so, subject to the following conditions:
 #
-# The above copyright notice and this permission notice shall be included in all copies or substantial portions of
-# the Software.
+# The above copyright notice and this permission notice shall be included in all copies or
+# substantial portions of the Software.
 #
-# THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO
-# THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
-# AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF
-# CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS
-# IN THE SOFTWARE.
+# THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+# NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+# NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+# DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT
+# OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.

@@ -4,6 +4,7 @@ Those marked @kernel use the real bpf(2): without the right to create maps they 
 BPFLOOKUP_KERNEL=1 such a skip is a failure, as is one for a program that is missing.
 """
 
+import base64
 import contextlib
 import collections
 import termios
@@ -68,6 +69,69 @@ for _number, _usual in (
         signal.getsignal(_number) == signal.SIG_IGN
     ):  # a shell's background job, nohup: as would be every child
         signal.signal(_number, _usual)
+
+
+# Seconds that a test may take, generously; those of the benchmarks, and those that try as often as they are told to.
+PATIENCE, LONG_PATIENCE = 120, 7200
+
+
+def children_of(pid):
+    """Return the ids of a process's children, and theirs."""
+    found = []
+    for path in glob.glob("/proc/%d/task/*/children" % pid):
+        try:
+            with open(path) as file:
+                for child in map(int, file.read().split()):
+                    found += [child] + children_of(child)
+        except OSError:  # it has ended
+            pass
+    return found
+
+
+@contextlib.contextmanager
+def over_within(seconds, name):
+    """Fail what is not over by then, by its name, wherever it waits; its children are killed."""
+
+    def fail(*_):
+        for child in children_of(os.getpid()):
+            with contextlib.suppress(OSError):
+                os.kill(child, signal.SIGKILL)
+        pytest.fail("%s was not over within %g seconds" % (name, seconds))
+
+    handler = signal.signal(signal.SIGALRM, fail)
+    before = signal.setitimer(signal.ITIMER_REAL, seconds)[0]
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, before)
+        signal.signal(signal.SIGALRM, handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_test_hangs(request):
+    is_long = request.node.get_closest_marker("bench") or "BPFLOOKUP_FUZZ" in os.environ
+    with over_within(LONG_PATIENCE if is_long else PATIENCE, request.node.nodeid):
+        yield
+
+
+def test_a_test_that_hangs_is_failed_by_its_name_and_its_children_end():
+    """In a read of what never comes, in a lock, waiting for a child."""
+    left, right = socket.socketpair()
+    lock = threading.Lock()
+    lock.acquire()
+    for wait in (lambda child: left.recv(1), lambda child: lock.acquire(), subprocess.Popen.wait):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        with pytest.raises(pytest.fail.Exception, match="the name was not over within 0.2 sec"):
+            with over_within(0.2, "the name"):
+                wait(child)
+        assert child.wait() == -signal.SIGKILL
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 1  # that of this test goes on
+    left.close()
+    right.close()
+
+
+def test_no_test_goes_without_a_time_limit(request):
+    assert "_no_test_hangs" in request.fixturenames
 
 
 def lacking(what):
@@ -710,9 +774,9 @@ def in_user_namespace(source, cmds=MAKE_AND_ASK, map_types=1 << HASH, **names):
             finally:
                 os._exit(0)
         outside.close()  # so that a helper that failed is noticed
-        assert ctypes.CDLL(None, use_errno=True).unshare(0x10020000) == 0, (
-            "CLONE_NEWUSER, CLONE_NEWNS"
-        )
+        if not in_namespaces_of_its_own():
+            os.kill(helper, signal.SIGKILL)  # or it would wait for ever, and its parent for it
+            raise OSError("no user namespace")
         inside.send(b"u")
         assert inside.recv(1) == b"m"
         os.setgroups([])
@@ -732,10 +796,20 @@ def in_user_namespace(source, cmds=MAKE_AND_ASK, map_types=1 << HASH, **names):
         os.rmdir(path)
 
 
+def in_namespaces_of_its_own():
+    """Have this process leave for new user and mount namespaces; return whether it may."""
+    return ctypes.CDLL(None, use_errno=True).unshare(0x10020000) == 0
+
+
 @pytest.fixture
 def tokens():
     if bpf._kernel_release() < (6, 9):
         lacking("a kernel with BPF tokens (6.9)")
+    child = os.fork()  # a chroot has none, nor have many containers
+    if child == 0:
+        os._exit(not in_namespaces_of_its_own())
+    if os.waitpid(child, 0)[1]:
+        lacking("the right to a user namespace")
 
 
 @kernel
@@ -836,6 +910,13 @@ def test_a_token_on_the_command_line(tokens):
         and probed["map type array"] == "no"
     )
     assert probed["initial user namespace"] == "no" and probed["BPF tokens"] == "yes"
+
+
+@kernel
+def test_where_a_user_namespace_is_refused_the_tests_of_tokens_end(tokens, monkeypatch):
+    monkeypatch.setitem(globals(), "in_namespaces_of_its_own", lambda: False)
+    with pytest.raises(Exception, match="no user namespace"):
+        in_user_namespace("")
 
 
 @kernel
@@ -4351,6 +4432,50 @@ def exercise_object(ctype, source, rng):
         bpf.to_json(obj), exec(source, {})
 
 
+@pytest.mark.parametrize("tag", ["_union_", "_json_"])
+def test_the_tags_of_a_base_class_hold_for_its_fields_in_a_derived_one(tag):
+    """Two levels up too; a class of its own tags adds to them."""
+
+    class Branches(ctypes.Union):
+        _fields_ = [("number", u32), ("raw", u8 * 4)]
+
+    tags = {"_union_": {"u": ("kind", {1: "number", 2: "raw"})}, "_json_": {"u": "said"}}
+    Base = type(
+        "Base", (ctypes.Structure,), {"_fields_": [("kind", u32), ("u", Branches)], tag: tags[tag]}
+    )
+    Middle = type("Middle", (Base,), {"_fields_": [("more", u32)], "_json_": {"more": "less"}})
+    Last = type("Last", (Middle,), {"_fields_": [("end", u32)]})
+    wanted = {
+        "_union_": {"kind": 2, "u": {"raw": [7, 0, 0, 0]}},
+        "_json_": {"kind": 2, "said": {"number": 7, "raw": [7, 0, 0, 0]}},
+    }[tag]
+    raw = struct.pack("=I4B2I", 2, 7, 0, 0, 0, 8, 9)
+    if sys.byteorder == "big" and tag == "_json_":
+        wanted["said"]["number"] = 7 << 24
+    assert bpf.to_python(Base.from_buffer_copy(raw[:8])) == wanted
+    assert bpf.to_python(Middle.from_buffer_copy(raw[:12])) == dict(wanted, less=8)
+    assert bpf.to_python(Last.from_buffer_copy(raw)) == dict(wanted, less=8, end=9)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 6, 8, 15, 16, 17, 20, 32])
+def test_an_address_fills_its_bytes_exactly(size):
+    """Of IPv6 16, of IPv4 4, of a MAC 6: no other field takes one."""
+    ipv6()
+    for text, wanted in (("fe80::1", 16), ("10.0.0.1", 4), ("2:0:0:0:0:1", 6)):
+        try:
+            found = bpf._address_bytes(text, size)
+        except bpf.LayoutError:
+            found = None
+        assert (found is not None and len(found) == size) == (size == wanted), text
+        try:
+            packed = bpf.layout(u8 * size).pack(text)
+        except (bpf.LayoutError, ValueError):
+            packed = None
+        assert packed is None or len(packed) == size
+        if size == wanted:
+            assert packed == found
+
+
 def test_refusals_that_are_seldom_met():
     twice = type("twice", (ctypes.Structure,), {"_fields_": [("a", u32), ("a", u32)]})
     with pytest.raises(bpf.LayoutError, match="two fields of one name"):
@@ -6396,6 +6521,38 @@ def test_one_cpus_values_in_batches(kernel_is):
 
 
 @kernel
+def test_a_walk_whose_last_key_vanishes_looks_once_more(kernel_is):
+    """A cgroup storage's walk ends when its cursor has gone, wherever that stood; entries behind it are found."""
+    with Map.create(HASH, u32, u64, 8) as m:
+        m.update_batch([1, 2, 3], [1, 2, 3])
+        m._has_batch, listed, gone = False, [1, 2, 3], []
+
+        def kernel(number, cmd, ref, size):
+            elem = ref._obj.elem
+            if cmd == bpf.BPF_MAP_LOOKUP_ELEM and not gone:
+                if u32.from_address(elem.key).value == 2:
+                    gone.append(listed.pop(1))  # before it is read
+                    attr = bpf.bpf_attr()
+                    attr.elem.map_fd, attr.elem.key = elem.map_fd, elem.key
+                    assert not real_kernel(number, bpf.BPF_MAP_DELETE_ELEM, ctypes.byref(attr), 16)
+            if cmd != bpf.BPF_MAP_GET_NEXT_KEY:
+                return real_kernel(number, cmd, ref, size)
+            key = u32.from_address(elem.key).value if elem.key else None
+            following = listed[0]
+            if key is not None:
+                # the key is asked for its successor before it is read, and ends the walk as one that has gone
+                at = listed.index(key) + 1 if key in listed and key != 2 else len(listed)
+                if at == len(listed):
+                    return -errno.ENOENT
+                following = listed[at]
+            u32.from_address(elem.value).value = following
+            return 0
+
+        kernel_is(kernel)
+        assert list(m.items()) == [(1, 1), (3, 3)] and gone == [2]
+
+
+@kernel
 def test_a_walk_that_fails_hands_out_the_entry_it_has(kernel_is):
     with Map.create(HASH, u32, u64, 8) as m:
         m.update_batch(range(4), range(4))
@@ -6555,6 +6712,33 @@ def test_pins_are_found_on_every_bpffs(flows, bpffs, tmp_path):
     for path in (tmp_path, "/proc", tmp_path / "none", MODULE):
         with pytest.raises(bpf.BPFError, match="no bpffs|no directory"):
             bpf.pins(path)
+
+
+@kernel
+def test_users_are_those_of_this_map_and_no_other():
+    """Processes and programs; one that holds another map is none."""
+    with Map.create(HASH, bpf._Ports, bpf._Traffic, 4) as flows:
+        with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, bpf._Traffic) as total, Map.create(
+            ARRAY, u32, u32
+        ) as other:
+            # of its program and the process that makes it, of a child, of nobody but us
+            loaded = bpf._load_program(bpf._counting_program(flows.fd, total.fd), "counts")
+            fd = os.dup(flows.fd)
+            os.set_inheritable(fd, True)
+            child = subprocess.Popen(
+                [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[fd]
+            )
+            os.close(fd)
+            try:
+                found = [bpf.users(m.id) for m in (flows, total, other)]
+            finally:
+                child.communicate(b"\n")
+            del loaded
+    pids = [[text.rpartition("(")[2] for text in one["pids"]] for one in found]
+    ours, theirs = "%d)" % os.getpid(), "%d)" % child.pid
+    assert all(ours in one for one in pids)
+    assert [theirs in one for one in pids] == [True, False, False]
+    assert [len(one["progs"]) for one in found] == [1, 1, 0]
 
 
 @kernel
@@ -11807,6 +11991,33 @@ def test_watch_writes_json_for_programs(stats, monkeypatch, option):
     assert first["rates"]["packets"] > 0 == told["entries"][1]["rates"]["packets"]
 
 
+@pytest.mark.parametrize("seconds", [0.25, 1, 4])
+def test_rates_are_a_second(seconds):
+    """Whatever the interval."""
+    rows = [mock.Mock(text=str(count), totals={"n": count, "m": 3}) for count in (10, 30)]
+    change = bpf._Change("key", rows[1], {"key": rows[0]}, seconds)
+    assert change.rates == {"n": 20 / seconds, "m": 0} and not change.is_same
+    assert bpf._Change("new", rows[1], {"key": rows[0]}, seconds).rates == {}
+
+
+@kernel
+def test_rates_are_those_of_the_time_that_went_by(stats, monkeypatch):
+    """By the clock, and not by the interval that was asked for."""
+    m, types = stats
+    clock, real = [100.0], changing(m, busy=30)
+
+    def sleep(seconds):
+        real(seconds)
+        clock[0] += 4.0
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "time", lambda: 1e9 - 1000 * clock[0])  # it is being set back
+    (line,) = done(*(["-j"] + types + ["watch", "id", m.id, "once", "interval", "2"])).splitlines()
+    told = json.loads(line)
+    assert told["seconds"] == 4 and told["entries"][0]["rates"]["packets"] == 30 / 4
+
+
 @kernel
 def test_a_watched_capture_is_shown_once(stats, tmp_path):
     m, types = stats
@@ -12449,6 +12660,488 @@ def test_a_capture_appears_whole_or_not_at_all(pins, tmp_path):
             writer.communicate()
     assert (tmp_path / "link").is_symlink() and (tmp_path / "fifo").is_fifo()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "flows", "link"]
+
+
+@kernel
+def test_captures_to_one_path_at_once_all_succeed(numbers, tmp_path):
+    """Of threads and of processes; what stays is one of them, whole, and no other file."""
+    numbers[1] = 2
+    file, barrier, counts = str(tmp_path / "c"), threading.Barrier(8), []
+
+    def write():
+        barrier.wait()
+        counts.extend(bpf.capture(numbers, file) for _ in range(20))
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    children = [os.fork() for _ in range(1)]
+    if not children[0]:
+        os._exit(any(bpf.capture(numbers, file) != 1 for _ in range(100)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert os.waitpid(children[0], 0)[1] == 0
+    assert counts == [1] * 160 and os.listdir(str(tmp_path)) == ["c"]
+    assert list(bpf.Capture.load(file, u32, u64).items()) == [(1, 2)]
+
+
+@kernel
+def test_a_capture_makes_and_removes_no_file_but_its_own(numbers, tmp_path, monkeypatch):
+    """Names that are taken, as by one that was killed, are left alone."""
+    numbers[1] = 2
+    names = iter([b"\1" * 8, b"\1" * 8, b"\2" * 8] + [b"\3" * 8] * 9)
+    monkeypatch.setattr(os, "urandom", lambda count: next(names))
+    left = [tmp_path / (".bpflookup-%s.tmp" % (one * 8)) for one in ("01", "02")]
+    left[0].write_text("not ours")
+    left[1].symlink_to(tmp_path / "elsewhere")
+    (tmp_path / ("c.%d.tmp" % os.getpid())).write_text("nor this")
+    assert bpf.capture(numbers, tmp_path / "c") == 1
+    assert left[0].read_text() == "not ours" and left[1].is_symlink()
+    assert not (tmp_path / "elsewhere").exists()
+    assert (tmp_path / ("c.%d.tmp" % os.getpid())).read_text() == "nor this"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@kernel
+def test_a_capture_that_was_killed_is_in_nobodys_way(pins, tmp_path):
+    """Not even in that of one with the same process id."""
+    code = """
+        import os, signal, sys, bpflookup as bpf
+        os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+        bpf.main(["save", sys.argv[1], sys.argv[2]])
+    """
+    for left in (1, 2):
+        assert python(code, pins + "/w_hash", tmp_path / "c")[0] == -signal.SIGKILL
+        assert len(os.listdir(str(tmp_path))) == left + (left > 1)
+        done("save", pins + "/w_hash", tmp_path / "c")
+        assert len(list(bpf.Capture.load(tmp_path / "c").items())) == 2
+
+
+@kernel
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o444, 0o4711])
+def test_a_capture_keeps_the_mode_of_what_it_replaces(numbers, tmp_path, mode):
+    file, before = tmp_path / "c", os.umask(0o027)
+    try:
+        bpf.capture(numbers, file)
+        assert file.stat().st_mode & 0o7777 == 0o640
+        file.chmod(mode)
+        bpf.capture(numbers, file)
+        assert file.stat().st_mode & 0o7777 == mode
+        if os.getuid() == 0:
+            os.chown(str(file), 12, 34)
+            file.chmod(mode)
+            bpf.capture(numbers, file)
+            found = file.stat()
+            assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (12, 34, mode)
+    finally:
+        os.umask(before)
+
+
+@kernel
+def test_nobody_else_can_open_what_is_to_replace_a_private_file(numbers, tmp_path, monkeypatch):
+    """Not even before its mode is set."""
+    file, seen, made = tmp_path / "c", [], os.open
+
+    def opened(path, flags, mode=0o777, **options):
+        number = made(path, flags, mode, **options)
+        if flags & os.O_CREAT:
+            seen.append(os.fstat(number).st_mode & 0o7777)
+        return number
+
+    file.touch()
+    file.chmod(0o600)
+    monkeypatch.setattr(os, "open", opened)
+    bpf.capture(numbers, file)
+    assert seen == [0o600]
+
+
+@kernel
+def test_a_capture_takes_every_kind_of_path(numbers, tmp_path, monkeypatch):
+    monkeypatch.chdir(str(tmp_path))
+    names = [
+        "c",
+        b"c\xff",
+        "x" * 255,
+        os.path.join(os.fsencode(str(tmp_path)), b"d"),
+        tmp_path / "e",
+    ]
+    for count, name in enumerate(names, 1):
+        assert bpf.capture(numbers, name) == 0 and bpf.Capture.load(name).info.id == numbers.id
+        assert len(os.listdir(".")) == count
+    for name, error in (
+        ("/nope/c", FileNotFoundError),
+        (b"/nope/c", FileNotFoundError),
+        ("c/d", NotADirectoryError),
+        ("y" * 256, OSError),
+        (None, TypeError),
+        ("a\0b", ValueError),
+    ):
+        with pytest.raises(error) as told:
+            bpf.capture(numbers, name)
+        if isinstance(told.value, OSError):
+            assert told.value.filename == os.fsdecode(name)
+    assert len(os.listdir(".")) == len(names)
+
+
+@kernel
+def test_a_capture_never_follows_a_link(numbers, tmp_path):
+    """Nor does it replace what is no plain file."""
+    target = tmp_path / "target"
+    target.write_text("precious")
+    (tmp_path / "link").symlink_to(target)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(str(tmp_path / "fifo"))
+    before = sorted(os.listdir(str(tmp_path)))
+    for name in ("link", "dangling", "directory", "fifo"):
+        with pytest.raises(OSError, match="plain file") as told:
+            bpf.capture(numbers, tmp_path / name)
+        assert told.value.filename == str(tmp_path / name)
+        assert sorted(os.listdir(str(tmp_path))) == before
+    assert target.read_text() == "precious" and (tmp_path / "link").is_symlink()
+
+
+@kernel
+@pytest.mark.parametrize("step", ["fsync", "replace", "fchmod", "lstat", "open"])
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt, MemoryError])
+def test_a_capture_that_fails_leaves_nothing(numbers, tmp_path, monkeypatch, step, kind):
+    """Whichever step fails, the old file stays, no other and no descriptor; the error names the path."""
+    numbers[1] = 2
+    file = tmp_path / "c"
+    file.write_text("older")
+    before = open_fds()
+
+    def fail(*words, **options):
+        if step == "open" and not words[1] & os.O_CREAT:
+            return made(*words, **options)
+        raise kind(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patch:
+        made = os.open
+        patch.setattr(os, step, fail)
+        with pytest.raises(kind) as told:
+            bpf.capture(numbers, file)
+    assert os.listdir(str(tmp_path)) == ["c"] and file.read_text() == "older"
+    if kind is OSError and step != "lstat":
+        assert told.value.filename == str(file)
+    del told
+    assert open_fds() == before
+
+
+@kernel
+def test_a_capture_is_on_the_disk_before_it_takes_its_place(numbers, tmp_path, monkeypatch):
+    order = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *words, name=name, real=real: (order.append(name), real(*words))
+        )
+    bpf.capture(numbers, tmp_path / "c")
+    assert order == ["fsync", "replace"]
+
+
+@kernel
+def test_a_full_disk_is_told_by_the_file_that_it_is_about(pins):
+    status, out, err = main("save", pins + "/w_hash", "/dev/full")
+    assert status == 1 and "/dev/full" in err
+    directory = tempfile.mkdtemp()
+    code = """
+        import resource, sys, bpflookup as bpf
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+        sys.exit(bpf.main(["save", sys.argv[1], sys.argv[2]]))
+    """
+    status, out, err = python(code, pins + "/w_hash", directory + "/c")
+    assert status == 1 and err.startswith("bpflookup: %s/c: " % directory)
+    os.rmdir(directory)
+
+
+def forged(header, lines=()):
+    """Return a capture with a true checksum."""
+    body = (
+        "\n".join([header if isinstance(header, str) else json.dumps(header)] + list(lines)) + "\n"
+    )
+    end = {"entries": len(lines), "sha256": hashlib.sha256(body.encode()).hexdigest()}
+    return (body + json.dumps(end) + "\n").encode()
+
+
+def hand_made(btf=None, types=None, order="little", base=None, cpus=(), header=(), **info):
+    """Return the first line of a capture of a hash of u32 and u64, or what info says, as a dict."""
+    known = dict.fromkeys(bpf.MapInfo.__slots__)
+    known.update(id=1, type=1, name="made", key_size=4, value_size=8, max_entries=4, map_flags=0)
+    known.update(info)
+    encoded = [blob and base64.b64encode(blob).decode() for blob in (btf, base)]
+    made = {"bpflookup_capture": 1, "info": known, "btf": encoded[0], "base": encoded[1]}
+    made.update(types=types or {}, order=order, cpus=list(cpus), host="h", kernel="k", machine="m")
+    made.update(header)
+    return made
+
+
+@pytest.mark.parametrize(
+    "info",
+    [{name: value} for name in ("key_size", "value_size", "max_entries", "id", "type", "map_flags")
+     for value in (1 << 32, 1 << 63)]
+    + [{"map_extra": 1 << 64}, {"btf_id": 1 << 32}, {"type": bpf.BPF_MAP_TYPE_PERCPU_HASH}],
+)  # fmt: skip
+def test_a_capture_with_numbers_that_no_map_has_is_refused(info):
+    bpf.Capture(forged(hand_made()))
+    with pytest.raises(ValueError, match="capture"):
+        bpf.Capture(forged(hand_made(**info)))
+
+
+def test_what_a_hostile_capture_prints_is_bounded_by_what_it_holds(tmp_path):
+    """A devmap's slots are told each, under -j: a few bytes must not ask for 2^32 lines."""
+    for name in ("devmap", "cpumap", "sockmap", "xskmap", "perf_event_array"):
+        number = getattr(bpf, "BPF_MAP_TYPE_" + name.upper())
+        for slots in (3, (1 << 32) - 1):
+            info = {"type": number, "value_size": 4, "max_entries": slots}
+            (tmp_path / "c").write_bytes(forged(hand_made(**info), ["01000000 07000000"]))
+            status, out, err = main("-j", "--from", tmp_path / "c", "dump")
+            if slots == 3:
+                assert status == 0 and len(json.loads(out)) == 3
+            else:
+                assert status == 1 and len(out) < 100 and "slots" in err, (name, out[:99])
+
+
+def test_numbers_in_captures_are_no_longer_than_any_that_a_map_has():
+    """The time that Python takes for one grows with the square of its digits."""
+    for line in ('{"id": %s}', '{"entries": -%s, "x": 1}', "[[%s]]"):
+        bpf._capture_json((line % ("9" * 19)).encode())
+        with pytest.raises(ValueError):
+            bpf._capture_json((line % ("9" * 21)).encode())
+
+
+def test_loading_a_capture_takes_its_size_in_memory_and_not_several_times_that(tmp_path):
+    """Whatever the lengths of the lines."""
+    code = """
+        import sys, tracemalloc, bpflookup as bpf, hashlib, json, base64
+        bpf.Capture.load(sys.argv[1])
+        tracemalloc.start()
+        kept = bpf.Capture.load(sys.argv[1])
+        print(tracemalloc.get_traced_memory()[1])
+        assert next(kept.items())
+    """
+    for info, line in (({"key_size": 1, "value_size": 1}, "01 02"), ({}, "01000000 " + "00" * 8)):
+        data = forged(hand_made(**info), [line] * ((4 << 20) // len(line)))
+        (tmp_path / "c").write_bytes(data)
+        status, out, err = python(code, tmp_path / "c")
+        assert status == 0 and int(out) < 1.2 * len(data), err
+
+
+# -- foreign text
+
+# What steers a terminal, forges a line, or hides what stands there: C0, DEL, C1, line ends of all kinds, bidi
+# controls, joiners, private use, surrogates, no UTF-8.  Each with a word that tells whether it got to a line's start.
+STEERING = [
+    b"\x1b[31m",
+    b"\x1b]0;title\x07",
+    b"\x08\x08\x08",
+    b"\r",
+    b"\n",
+    b"\x0b",
+    b"\x0c",
+    b"\x1c",
+    b"\x7f",
+    b"\t",
+    "\x85".encode(),
+    "\x9b31m".encode(),
+    "\u200b".encode(),
+    "\u2028".encode(),
+    "\u2029".encode(),
+    "\u202e".encode(),
+    "\u2066".encode(),
+    "\ufeff".encode(),
+    "\ue000".encode(),
+    "\U000e0041".encode(),
+    b"\xed\xa0\x80",
+    b"\x9b31m",
+    b"\xff\x1b[2J",
+    b"%s%n%(a)s",
+]
+
+
+def check_harmless(words, *texts):
+    """Check that nothing of the foreign text in an output steers a terminal or begins a line."""
+    for text in texts:
+        wrong = {char for char in text if not char.isprintable() and char not in "\n\t"}
+        assert not wrong, (words, wrong, text[:2000])
+        assert not re.search("^FORGED", text, re.M), (words, text[:2000])
+        assert "\tFORGED" not in text or "metrics" in str(words), (words, text[:2000])
+
+
+def hostile_capture(raw):
+    """Return a capture all of whose names and texts are raw and a word."""
+
+    class Raw(Blob):
+        def name(self, text):
+            if not isinstance(text, str) or text == "":
+                return text or 0
+            encoded = text.encode() + raw + b"FORGED"
+            self.strings += encoded + b"\0"
+            return self.start + len(self.strings) - len(encoded) - 1
+
+    blob = Raw()
+    number, char = blob.int("int", 4), blob.int("char", 1, 2)
+    kind = blob.enum("enum", 4, [("A", 1), ("B", 2)])
+    named = blob.of(blob.TYPEDEF, kind, "typedef")
+    tagged = blob.of(blob.TYPE_TAG, number, "tag")
+    inner = blob.struct("inner", 8, ("x", number, 0), ("y", tagged, 32))
+    key = blob.struct("key", 8, ("kind", named, 0), ("slot", number, 32))
+    text = blob.array(char, 32)
+    value = blob.struct("value", 44, ("n", number, 0), ("in", inner, 32), ("text", text, 96))
+    blob.add(blob.DECL_TAG, "decl", 0, value, [0])
+    single = blob.struct("single", 4, ("count", number, 0))
+    text = (b"t" + raw + b"FORGED").ljust(32, b"\0")[:32]
+    shown = raw.decode("utf-8", "surrogateescape") + "FORGED"
+    maps = []
+    for size, type_id, values in ((44, value, bytes(12) + text), (4, single, b"\7\0\0\0")):
+        header = hand_made(blob.data(), {"key": key, "value": type_id}, key_size=8, value_size=size)
+        header.update(host=shown, kernel=shown, machine=shown, time=shown)
+        header["info"].update(name=shown, btf_id=3)
+        lines = ["%s %s" % (struct.pack("<II", n, n).hex(), values.hex()) for n in (1, 2, 3)]
+        maps.append(forged(header, lines))
+    return blob.data(), maps
+
+
+STEERED = [
+    "show",
+    "dump",
+    "--hex dump",
+    "--ndjson dump",
+    "--metrics dump",
+    "-j dump",
+    "-p dump",
+    "layout",
+    "-j layout",
+    "hist",
+    "-j hist",
+    "hist linear",
+    "watch once",
+    "dump top 1",
+    "dump sort nope",
+    "dump columns nope",
+    "dump where nope=1",
+    "dump where FORGED=1 sort FORGED top 2 columns FORGED",
+    "lookup key 1 0 0 0 1 0 0 0",
+    "lookup key slot=1",
+    "lookup key 9",
+    "lookup key A,B",
+    "getnext",
+    "update key 1 value 2",
+    "--key-type u8 dump",
+    "--value-type nope dump",
+    "--trace show",
+]
+
+
+@pytest.mark.parametrize("raw", STEERING, ids=ascii)
+def test_no_foreign_text_in_a_capture_steers_a_terminal(raw, tmp_path):
+    blob, captured = hostile_capture(raw)
+    (tmp_path / "btf").write_bytes(blob)
+    for number, data in enumerate(captured):
+        (tmp_path / "c").write_bytes(data)
+        for words in STEERED:
+            status, out, err = main("--from", tmp_path / "c", *words.split())
+            check_harmless(words, out, err)
+            assert (out or err) and status in (0, 1, 2)
+            if words == "dump" or words == "layout":
+                assert status == 0 and "FORGED" in out
+    (tmp_path / "c").write_bytes(captured[0])
+    field = os.fsdecode(b"n" + raw + b"FORGED")
+    for words in (["columns", field], ["sort", field, "top", "2"], ["where", field + "=0"]):
+        for form in ([], ["--ndjson"], ["-j"], ["--metrics"]):
+            status, out, err = main("--from", tmp_path / "c", *(form + ["dump"] + words))
+            check_harmless(form + words, out, err)
+            assert out or err
+    kept = bpf.Capture(data)
+    for text in (repr(kept.info), kept.info._about, kept._view.key_layout.describe()):
+        check_harmless("repr", text)
+    name = os.fsdecode(b"key" + raw + b"FORGED")
+    for words in (["layout", name], ["offset", name + ".kind"], ["offset", name], ["layout", "k"]):
+        status, out, err = main("--btf", tmp_path / "btf", "btf", *words)
+        check_harmless(words, out, err)
+
+
+@kernel
+@pytest.mark.parametrize("raw", [one for one in STEERING if b"/" not in one], ids=ascii)
+def test_no_name_of_a_pin_file_or_process_steers_a_terminal(raw, bpffs, tmp_path):
+    word = os.fsdecode(raw.replace(b".", b"") + b"FORGED")
+    pin, directory = os.path.join(bpffs, "p" + word), os.path.join(bpffs, "d" + word)
+    os.mkdir(directory)
+    comm = open("/proc/self/comm", "rb").read()
+    with Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u64, 4, name=FLOWS) as m:
+        m.pin(pin)
+        m.pin(os.path.join(directory, "p" + word))
+        with open("/proc/self/comm", "wb") as file:
+            file.write(raw[:9] + b"FORGED")
+        try:
+            for words in (
+                ["show"],
+                ["show", "id", m.id],
+                ["show", "pinned", pin],
+                ["-j", "-f", "show", "id", m.id],
+                ["dump", "pinned", pin],
+                ["lookup", "pinned", pin, "key", "1"],
+                ["lookup", "pinned", pin, "key", word],
+                ["lookup", "pinned", pin, "key", "x" + word],
+                ["update", "pinned", pin, "key", "1", "value", word],
+                ["pin", "id", m.id, pin],
+                ["pin", "id", m.id, pin + "/x/y"],
+                ["dump", "pinned", pin + "no"],
+                ["dump", "pinned", directory],
+                ["dump", "name", word],
+                ["dump", word],
+                [word],
+                ["-" + word],
+                ["--trace", "dump", "pinned", pin],
+                ["--trace", "dump", "pinned", pin + "no"],
+                ["save", "pinned", pin, tmp_path / word / "no"],
+                ["save", "pinned", pin, tmp_path / ("c" + word)],
+                ["--from", tmp_path / ("c" + word), "dump"],
+                ["--from", tmp_path / ("no" + word), "dump"],
+                ["--btf", tmp_path / ("no" + word), "btf", "layout", "x"],
+                ["--value-type", word, "dump", "pinned", pin],
+                ["--value-type", "struct { u32 a; } " + word, "dump", "pinned", pin],
+                ["--token", tmp_path / word, "dump", "pinned", pin],
+            ):
+                status, out, err = main(*words)
+                check_harmless(words, out, err)
+                assert out or err
+        finally:
+            with open("/proc/self/comm", "wb") as file:
+                file.write(comm)
+    for failing in (
+        lambda: Map.from_pin(pin + "no"),
+        lambda: Map.from_name(word[:15]),
+        lambda: bpf.open_map("pinned " + pin + "no"),
+        lambda: bpf.pins(pin + "no"),
+    ):
+        with pytest.raises(bpf.BPFError) as told:
+            failing()
+        check_harmless("error", str(told.value))
+        check_harmless("error", getattr(told.value, "map", ""))
+
+
+@kernel
+def test_what_stands_in_proc_neither_steers_a_terminal_nor_forges_a_line(monkeypatch, tmp_path):
+    """A mount's path may hold all but NUL; of line ends /proc escapes only "\\n", of blanks not those above ASCII."""
+    odd = "/tmp/d\x1b[31m\u202e \xe0\x85"
+    spelled = os.fsencode(odd).decode("latin-1").replace(" ", "\\040")
+    real = bpf._read_text
+    texts = {
+        "/proc/self/mounts": "x / ext4 rw 0 0\nbpf %s bpf rw 0 0\n" % spelled,
+        "/proc/self/status": "Name:\tme\x85CapEff:\t1\x0bCapEff:\t2\nCapEff:\t0000\n",
+    }
+    monkeypatch.setattr(bpf, "_read_text", lambda path: texts.get(path) or real(path))
+    assert bpf._bpffs_mounts() == [odd]
+    assert bpf._colon_file("/proc/self/status")["CapEff"] == "0000"
+    status, out, err = main("probe")
+    check_harmless("probe", out, err)
+    for words in (["show"], ["dump", "pinned", "/nope"]):
+        check_harmless(words, *main(*words)[1:])
+    with pytest.raises(bpf.BPFError) as told:
+        bpf.pins(str(tmp_path))
+    check_harmless("pins", str(told.value))
+    assert "\\x1b" in str(told.value)
 
 
 # -- manners
