@@ -5,23 +5,24 @@
     with Map.from_pin("/sys/fs/bpf/flows", key=FlowKey, value=FlowStats) as flows:
         print(flows[FlowKey(src=..., dst=...)].packets)
 
-Map                 open a map: from_pin, from_id, from_name, from_fd, create; then lookup, [], in, get, lookup_into,
-                    update, delete, items, batches, push and pop, mmap; .btf and types from it
+Map                 open a map: from_pin, from_id, from_name, from_fd, create; then lookup, [], in,
+                    get, lookup_into, update, delete, items, batches, push and pop, mmap; its .btf
 open_map            a Map from "id 5", "name foo", "pinned PATH", 5, "/path" or "foo"
-create_token        a BPF token, which lets a user namespace make maps and read their BTF
-maps, pins, users   MapInfo of every map; {map id: [pin, ...]}; the programs and processes that use a map
-BTF                 type information: from_vmlinux, from_id, from_file; offsetof, ctype, members, describe
-check_layout        refuse a ctypes type that does not fit; describe_layout shows offsets and holes
+create_token        a BPF token, with which a user namespace makes maps and reads their BTF
+maps, pins, users   MapInfo of every map; {map id: [pin, ...]}; the programs and processes of one
+layout, Layout      what bytes mean, of a ctypes class or of C text: describe, pack, ctype
+BTF                 type information: from_vmlinux, from_id, from_file; offsetof, ctype, layout
+check_layout        refuse a ctypes type that does not fit; describe_layout shows its holes
 to_python, to_json  decode a key or value
 capture, Capture    write a map down; read it elsewhere
 possible_cpus       the CPUs that the values of a per-CPU map belong to
-lpm_key, parse_type the key of an LPM trie for "10.0.0.0/8"; the ctypes type for "u32 src, u16 port"
+lpm_key, parse_type the key of an LPM trie for "10.0.0.0/8"; the ctypes type for "u32 a, u16 b"
 trace               print every bpf(2) call, like strace
 BPFError            root of every error raised here; KeyNotFound is also a KeyError
 main                the command line: python3 bpflookup.py --help
 
-Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  5 BTF  6 Map  7 Inspection  8 Output formats
-9 Command line
+Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  5 BTF  6 Map  7 Inspection
+8 Output formats  9 Command line
 """
 
 __version__ = "0.1.0"
@@ -5605,7 +5606,7 @@ def _is_char_array(ctype):
     return _is_array(ctype) and ctype._type_ is ctypes.c_char
 
 
-_NOT_A_QUEUE = "queue: its values have keys (push, peek and pop are for queues and stacks)"
+_NO_QUEUE = "queue: its values have keys (push, peek and pop are for queues and stacks)"
 
 
 class _OpenMap:
@@ -6250,6 +6251,9 @@ class _Elements(_PerCPU):
         return out if self._finish is None else self._finish(out)
 
 
+# what a map with keys lacks
+
+
 class _Keyless(_Elements):
     """Queues, stacks, bloom filters: values without keys."""
 
@@ -6260,7 +6264,7 @@ class _Keyless(_Elements):
         """
         flags = _flag_bits(flags)
         if self.key_type is not None:
-            raise self._lacks(BPF_MAP_UPDATE_ELEM, _NOT_A_QUEUE)
+            raise self._lacks(BPF_MAP_UPDATE_ELEM, _NO_QUEUE)
         obj = self._value_in(None, value) if self.value_size else self._new_out()
         code = self._element(BPF_MAP_UPDATE_ELEM, None, obj, flags)
         if code:
@@ -6277,7 +6281,7 @@ class _Keyless(_Elements):
     def _read_in_turn(self, cmd):
         """Return the value whose turn it is."""
         if self.key_type is not None:
-            raise self._lacks(cmd, _NOT_A_QUEUE)
+            raise self._lacks(cmd, _NO_QUEUE)
         if self.type == BPF_MAP_TYPE_BLOOM_FILTER:  # LOOKUP reads the buffer there
             raise self._lacks(cmd, "values to read")
         out = self._new_out()
@@ -7933,10 +7937,10 @@ kernels before 7.0 do that by reading all and storing all, and what other CPUs
 count in between is lost.  If the value has a field 'cpu', give cpu=N after it.
 A flag, cpu=N or an option stands behind the DATA, see --help.  Text that ends
 in 'any' is to be quoted: value 'plan any'.
-NAME=VALUE and JSON objects change the fields that they name: the entry is
-read, changed and stored, on every CPU or the one of cpu=N, which is not atomic:
-what a program writes to it in between is lost.  Where there is no entry all
-fields are needed, or rest=0 for those that are zero."""),
+NAME=VALUE and JSON objects change the fields that they name: the entry is read,
+changed and stored, on every CPU or on that of cpu=N.  This is not atomic: what
+a program writes to it in between is lost.  Where there is no entry all fields
+are needed, or rest=0 for those that are zero."""),
     "lookup": ("MAP key DATA", "print an entry; exit status 1 if there is none",
         "map lookup name flows key 10 0 0 1", """\
 Everything behind 'key' is DATA; of a queue or stack leave 'key' out."""),
@@ -7965,11 +7969,14 @@ It takes CAP_BPF, or a --token."""),
     "layout": ("MAP", "show offsets, holes, and Python that declares the types",
         "map layout name flows", """\
 Key and value as the map's BTF or --key-type and --value-type have them."""),
-    "watch": ("MAP [once] [interval SECONDS]", "show the entries live, with rates",
-        "map watch id 5", """\
-The entries whose numbers change fastest come first; what changed is marked.
-The numbers of a per-CPU map are added up.  'once' prints one interval and ends.
-Into a pipe it prints one list an interval."""),
+    "watch": ("MAP [once] [interval SEC] [sort FIELD]", "show the entries live, with rates",
+        "map watch id 5 sort bytes", """\
+The entries that change fastest come first: by the rate of FIELD, else of the
+first field that counts something (not of what only names a time, an id or an
+address).  What changed is marked.  The numbers of a per-CPU map are added up.
+'once' prints one interval and ends, as a capture does.  Into a pipe it prints a
+list an interval; with -j or --ndjson a line of JSON: time, seconds, entries and
+their rates."""),
     "hist": ("MAP [linear]", "draw a histogram", "map hist id 5", """\
 The key's last field is the slot, the value the count (added up over the CPUs);
 other fields of the key make a histogram each.  Slot n stands for 2^(n-1) up to
@@ -8067,43 +8074,27 @@ class _Options:
     "value" or flag on: there the map's types tell what a word is.
     """
 
+    # fmt: off
     FLAGS = {
-        "-j": "json",
-        "--json": "json",
-        "-p": "pretty",
-        "--pretty": "pretty",
-        "-f": "bpffs",
-        "--bpffs": "bpffs",
-        "--hex": "hex",
-        "--ndjson": "ndjson",
-        "--metrics": "metrics",
-        "--trace": "trace",
-        "--once": "once",
-        "-h": "help",
-        "--help": "help",
-        "-V": "version",
-        "--version": "version",
-        "-n": "same",
-        "--nomount": "same",
-        "-d": "same",
-        "--debug": "same",
-        "-l": "same",
-        "--legacy": "same",
+        "-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty",
+        "-f": "bpffs", "--bpffs": "bpffs", "--hex": "hex", "--ndjson": "ndjson",
+        "--metrics": "metrics", "--trace": "trace", "--once": "once",
+        "-h": "help", "--help": "help", "-V": "version", "--version": "version",
+        # bpftool's, which change nothing here
+        "-n": "same", "--nomount": "same", "-d": "same", "--debug": "same",
+        "-l": "same", "--legacy": "same",
     }
     VALUES = {
-        "--key-type": "key_type",
-        "--value-type": "value_type",
-        "--from": "file",
-        "--btf": "btf",
-        "--base-btf": "base_btf",
-        "-B": "base_btf",
-        "--token": "token",
+        "--key-type": "key_type", "--value-type": "value_type", "--from": "file",
+        "--btf": "btf", "--base-btf": "base_btf", "-B": "base_btf", "--token": "token",
     }
+    # fmt: on
     # What may still be said behind DATA; the others would come too late there.
     LATE = frozenset("json pretty bpffs hex ndjson metrics same key_type value_type".split())
 
     def __init__(self, words):
         self.words, self.data, ended = [], [], False
+        self.notice = ""  # what is told in the end, or with what went wrong
         self.unfinished = ""  # what ends the JSON that was begun, should it break off
         for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
             setattr(self, name, None)
@@ -8185,7 +8176,7 @@ class _Options:
         sys.stdout.write((_indented(text) if self.pretty else text) + end)
 
     def form_of(self, view):
-        """Return the method of a view that makes the text asked for, but for -j, of chunks of entries."""
+        """Return the method of a view that makes text of chunks of entries, but for -j."""
         for is_asked, form in (
             (self.ndjson, view.json_lines),
             (self.metrics, view.metrics),
@@ -8196,10 +8187,18 @@ class _Options:
         return view.words
 
     def view(self, mode=None, rest=0):
-        """Take the words of a map or, with no mode, the capture; return its View.  rest words may follow, None: any."""
+        """Take the words of a map or, with no mode, the capture; return its View.
+
+        rest words may follow, None: any number.
+        """
         types = [self.key_type, self.value_type]
         if self.file is not None and mode:
             raise _UsageError("this takes a map, not a capture")
+        if self.file is not None and self.command in _CLAUSES:
+            self.data, self.words = (
+                self.words + self.data,
+                [],
+            )  # whether --from stood before or behind
         if self.file is not None:
             self.end(rest)
             return View(Capture.load(self.file), *types)
@@ -8216,15 +8215,16 @@ class _Options:
     def _tell_why_untyped(self, view):
         """Say in a line why keys and values come as bytes, although the map has BTF."""
         info = view.info
-        if (info.btf_id or info.btf_vmlinux_value_type_id) and not view.source.btf:
-            why = _one_line(view.source._no_btf)
-            sys.stderr.write("bpflookup: the map's types are missing: %s\n" % why)
+        if not (info.btf_id or info.btf_vmlinux_value_type_id) or view.source.btf:
+            return
+        why = "the map's types are missing: " + _one_line(view.source._no_btf)
+        if self.metrics and isinstance(view.value_layout, Bytes):
+            raise ValueError("metrics need the type of the values (--value-type); " + why)
+        self.notice = why
 
     def given(self, view):
         """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
         before = self.key_type, self.value_type
-        if self.words:
-            raise _UsageError("'key' or 'value' is needed, not '%s'" % self.words[0])
         given = _Given(self, view)
         if (self.key_type, self.value_type) != before:
             view = View(view.source, self.key_type, self.value_type)
@@ -8253,16 +8253,18 @@ class _Options:
             raise gone
         return found
 
-    def take(self, what, keyword=None):
-        """Take the next word, which is what; keyword, if given, is that word and may be shortened."""
-        word = self.words.pop(0) if self.words else ""
-        if not word or keyword and not keyword.startswith(word):
-            raise _UsageError("%s is needed%s" % (what, ", not '%s'" % word if word else ""))
-        return word
+    def take(self, what):
+        """Take the next word, which is what."""
+        if not self.words or not self.words[0]:
+            raise _UsageError("%s is needed" % what)
+        return self.words.pop(0)
 
     def end(self, rest=0):
+        """Refuse words that are left, but for rest ones; None: any number."""
         if rest is not None and len(self.words) > rest:
-            raise _UsageError("unexpected '%s'" % self.words[rest])
+            opening = [one for one in _CLAUSES.get(self.command, ()) if one not in _FLAG_WORDS]
+            wanted = ", %s is needed" % " or ".join(map(repr, opening)) if opening else ""
+            raise _UsageError("unexpected '%s'%s" % (self.words[rest], wanted))
 
 
 def _is_map(word):
@@ -8408,7 +8410,10 @@ def _complain(options, problem, status, miss=None):
         problem, status, told = failure, 1, False
     try:
         if not miss or not told:
-            sys.stderr.write("bpflookup: %s\n" % _one_line(_problem_text(problem)))
+            line = _one_line(_problem_text(problem))
+            if options and options.notice and options.notice not in line:
+                line += "; " + options.notice
+            sys.stderr.write("bpflookup: %s\n" % line)
     except OSError:  # nobody can be told
         pass
     return status
@@ -8455,6 +8460,8 @@ def _run(options):
     with trace() if options.trace else _Nothing():
         options.token = options.token and create_token(options.token)
         status = globals()["_" + options.command](options)
+    if options.notice:
+        sys.stderr.write("bpflookup: %s\n" % options.notice)
     if options.command in _SILENT and options.json:
         options.put(None)
     return status
@@ -8465,6 +8472,8 @@ def _take_command(options):
     words = options.words
     if words and _is_map(words[0]):
         words.pop(0)
+        if not words and not options.help:
+            return "show"  # as bpftool
     if not words and options.help:
         return "help"
     word = words.pop(0) if words else ""
@@ -8596,17 +8605,24 @@ class _Unread:
     """What a dump has in place of an entry whose value can't be read: .key, .text of the errno."""
 
     def __init__(self, key, code):
-        self.key, self.code, self.text = key, code, os.strerror(code)
+        self.key, self.code = key, code
+
+    @property
+    def text(self):
+        return os.strerror(self.code)
 
 
 def _entries(view):
-    """Yield (key, value) of a map whose values are looked up one by one; _Unread where that fails."""
+    """Yield (key, value) of a map that is looked up one by one; _Unread where that fails."""
     source, info = view.source, view.info
     if info.type in _DESCRIPTOR_ARRAYS:
         there = None if isinstance(source, Map) else {pair[0]: pair for pair in view.entries()}
+        never = None  # what the lookup of any index says, where the type has none
         for index in range(info.max_entries):
             key = index.to_bytes(info.key_size, source.order)
-            found = _looked_up(source, key) if there is None else there.get(key)
+            found = there.get(key) if there is not None else never or _looked_up(source, key)
+            if isinstance(found, _Unread) and found.code in (ENOTSUPP, errno.EOPNOTSUPP):
+                never = found = _Unread(key, found.code)
             yield _Unread(key, errno.ENOENT) if found is None else found
         return
     seen = set()
@@ -8640,7 +8656,10 @@ def _looked_up(source, key):
 
 
 def _runs(view):
-    """Yield chunks of entries and, between them, an _Unread for each that can't be read; count in view.count."""
+    """Yield chunks of entries, between them an _Unread for each that can't be read.
+
+    view.count is the number of those that can.
+    """
     view.count, progress = 0, _Progress(view.info)
     for run in _unbroken_runs(view):
         if not isinstance(run, _Unread):
@@ -8699,6 +8718,7 @@ def _dump(options):
 def _hint_at_json(options, view):
     """Tell who pipes a map with BTF into jq, as bpftool's plain dump can be, what to ask for."""
     asked = options.json or options.ndjson or options.metrics or options.hex
+    asked = asked or options.key_type or options.value_type
     if asked or options.file or not view.source.btf:
         return
     try:
@@ -8737,20 +8757,45 @@ def _readable(options, view):
 
 
 def _dump_json(options, view, closing):
-    """Print the entries of a map as bpftool's JSON has them: an array that ends whatever happens."""
+    """Print the entries as bpftool's JSON has them: an array that ends whatever happens."""
     between, options.unfinished = "[", "[]" + closing
-    for run in _runs(view):
-        if isinstance(run, _Unread):
-            words = (options.text(_hex_list(run.key)), options.text(run.text))
-            texts = ['{"key":%s,"value":{"error":%s}}' % words]
-        else:
-            texts = view.bpftool([run])
-        for text in texts:
-            sys.stdout.write(between)
-            options.put_text(text, "")
-            between, options.unfinished = ",", "]" + closing
+    for texts in _many(_json_texts(options, view)):
+        sys.stdout.write(between)
+        options.put_text(",".join(texts), "")
+        between, options.unfinished = ",", "]" + closing
     print("]" if between == "," else "[]")
     options.unfinished = ""
+
+
+def _json_texts(options, view):
+    """Yield entries as bpftool's JSON: chunks of them, and by themselves those that can't be read."""
+    entry = '{"key":["0x%s"],"value":{"error":%s}}'
+    errors = {}  # type: dict  # errno -> what it means, as JSON
+    for run in _runs(view):
+        if not isinstance(run, _Unread):
+            yield from view.bpftool([run])
+            continue
+        if run.code not in errors:
+            errors[run.code] = options.text(run.text)
+        yield entry % ('","0x'.join(map("%02x".__mod__, run.key)), errors[run.code])
+
+
+def _many(texts):
+    """Yield lists of texts, so many that writing them costs little; what is there when it breaks off too."""
+    waiting, length = [], 0  # type: ignore
+    try:
+        for text in texts:
+            waiting.append(text)
+            length += len(text)
+            if length > 1 << 16:
+                yield waiting
+                waiting, length = [], 0
+    except BPFError:
+        if waiting:
+            yield waiting
+        raise
+    if waiting:
+        yield waiting
 
 
 def _hex_list(raw):
@@ -8781,7 +8826,7 @@ def _indented(text):
 
 def _lookup(options):
     view, given = options.given(options.view())
-    if not view.info.key_size and given.key is None:
+    if not view.info.key_size:
         return _show_peeked(options, view, view.source.peek)
     key = _key(given)
     value = dict(view.entries()).get(key) if options.file else view.source.get(key)
@@ -8831,12 +8876,12 @@ def _update(options):
 def _whole_value(options, view, given, key, at):
     """Return the bytes to store, of the fields that were not named those that are there.
 
-    at is the slot of the one CPU that is meant.  Where all are, each keeps its own: then it is a list.
+    at is the slot of the one CPU that is meant; a list where every CPU keeps its own.
     """
     try:
         return _value(given)
     except _UsageError as incomplete:
-        if key is None or not _names_fields(given.value, view.value_layout):
+        if key is None or not given.value or not _names_fields(given.value, view.value_layout):
             raise
         stored = _stored(options, view, key)
         if stored is None:
@@ -8858,9 +8903,11 @@ def _stored(options, view, key):
 
 
 def _names_fields(words, found):
-    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out."""
-    text = isinstance(found, Array) and _is_text(found)
-    return not text and bool(words) and (words[0][:1] == "{" or "=" in words[0])
+    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out; text may look so."""
+    name, sign, _ = words[0].partition("=")
+    if _is_text(found):
+        return bool(sign) and _field(found, name) is not None
+    return bool(sign) or words[0][:1] == "{"
 
 
 def _slot_of(view, cpu):
@@ -8972,9 +9019,17 @@ def _create(options):
             settings[_SETTINGS[name]] = _setting(name, options.take("what follows " + name))
     if "map_type" not in settings:
         raise _UsageError("'type' is needed: " + " ".join(_MAP_TYPE_NAMES.values()))
-    for name in ("key_size", "value_size", "max_entries"):
-        settings.setdefault(name, 0)
-    Map.create(token=options.token, **settings).pin(path)
+    numbers = [name for name in _SETTINGS if name in ("key", "value", "entries")]
+    absent = [name for name in numbers if _SETTINGS[name] not in settings]
+    for name in absent:
+        settings[_SETTINGS[name]] = 0
+    try:
+        made = Map.create(token=options.token, **settings)
+    except InvalidArgument as error:
+        if absent:
+            error.hint = "not given: %s; %s" % (", ".join(absent), error.hint)
+        raise
+    made.pin(path)
 
 
 def _setting(name, word):
@@ -9076,11 +9131,16 @@ def _offset_of(btf, name):
                 failure = error  # of the longest name that is a type's
     if failure or unknown:
         raise failure or unknown
-    if not name.strip("."):
-        raise _UsageError("TYPE.MEMBER is needed")
-    known = [member[0] for member in btf.members(name.rstrip(".")) if member[0]]
-    some = " ".join(known[:8] + ["..."] * (len(known) > 8))
-    raise _UsageError("TYPE.MEMBER is needed; members of %s: %s" % (name, some))
+    raise _UsageError("TYPE.MEMBER is needed%s" % _known_members(btf, name.rstrip(".")))
+
+
+def _known_members(btf, name):
+    """Return what a message tells of a type without a member: some that it has."""
+    try:
+        known = [member[0] for member in btf.members(name) if member[0]]
+    except BTFError:
+        return ", not '%s'" % name
+    return "; members of %s: %s" % (name, " ".join(known[:8] + ["..."] * (len(known) > 8)))
 
 
 # What people write for a type, a key, a value.
@@ -9100,7 +9160,8 @@ class _Given:
     def __init__(self, options, view):
         self.view, self.options, self.ended = view, options, options.ended
         self.key = self.value = self.flag = self.cpu = None
-        self.wanted = list(_CLAUSES[options.command])
+        keyless = () if view.info.key_size else ("key",)
+        self.wanted = [one for one in _CLAUSES[options.command] if one not in keyless]
         words = list(options.data)
         while words:
             clause = self._clause(words[0])
@@ -9116,8 +9177,12 @@ class _Given:
     def missed(self, key):
         """Return the message that there is no such key: as it was typed, and its bytes."""
         typed = " ".join(self.key)
-        as_bytes = _bytes_end(self.key, Bytes(len(key)))
-        return "no such key: %s" % (_hex(key) if as_bytes else "%s (%s)" % (typed, _hex(key)))
+        if _bytes_end(self.key, Bytes(len(key))):
+            return "no such key: " + _hex(key)
+        text = "no such key: %s (%s)" % (typed, _hex(key))
+        if self.key[1:] and self._is_option(self.key[-1]):
+            text += "; %s was taken for text: options stand before it" % self.key[-1]
+        return text
 
     def _clause(self, word):
         """Return the clause that a word opens, None if it opens none that may still come."""
@@ -9173,7 +9238,7 @@ class _Given:
         """Return with how many words DATA is complete, 0 for text, which goes on."""
         found = _layout_of(self.view, clause)
         count = _bytes_end(words, found)
-        if count or _is_text(found):
+        if count or _is_text(found) and not _names_fields(words, found):
             return count
         if clause == "value" and _held(self.view.info.type, words):
             return 2
@@ -9218,6 +9283,14 @@ def _is_text(found):
     while isinstance(found, Record) and len(_field_names(found)) == 1:
         found = [part.layout for part in found.parts if part.label is not None][0]
     return isinstance(found, Array) and found.is_text
+
+
+def _as_text(found, text):
+    """Return what pack takes for text: never an address, which a record of that size could be."""
+    if not isinstance(found, Record):
+        return text
+    (part,) = [part for part in found.parts if part.label is not None]
+    return {part.label: _as_text(part.layout, text)}
 
 
 def _field_names(found):
@@ -9290,6 +9363,8 @@ def _data(words, view, what, base=None):
     if words[1:] and words[-1][:4] == "cpu=" and not _is_text(found):
         if view.info.type not in _PERCPU_TYPES and "cpu" not in _field_names(found):
             raise _UsageError("unexpected '%s': this map has no value per CPU" % words[-1])
+    if isinstance(found, Bytes) and _names_fields(words, found):
+        raise _UsageError("the %s has no fields: --%s-type can tell them" % (what, what))
     try:
         raw = _bytes_given(words, found)
         if raw is None:
@@ -9333,8 +9408,8 @@ def _is_one_byte(number, found):
 def _typed(words, found, key_of=None):
     """Return what pack takes for text, NAME=VALUE or JSON; bytes of a key of an LPM trie."""
     text = " ".join(words)
-    if _is_text(found) and isinstance(found, Array):
-        return text
+    if _is_text(found) and not _names_fields(words, found):
+        return _as_text(found, text)
     if text[:1] in ("{", "["):
         import json
 
@@ -9353,9 +9428,9 @@ def _number(word):
     return int(word, 8 if word.isdecimal() and word[0] == "0" else 0)
 
 
-# NAME=VALUE: one or more in a word, with commas between them, or with blanks where another field's NAME= follows.  A
-# comma or blank that no NAME= follows is VALUE's own; what would be taken for more than that can be put in quotes.
-# {...} and [...] are JSON where the field is no text.
+# NAME=VALUE: one or more in a word, with commas between them, or with blanks where another field's
+# NAME= follows.  A comma or blank that no NAME= follows is VALUE's own; what would be taken for
+# more than that can be put in quotes.  {...} and [...] are JSON where the field is no text.
 
 
 def _assignments(words, found):
@@ -9442,82 +9517,256 @@ def _unquoted(text):
 
 
 def _watch(options):
-    import signal
-    import threading
-
-    view, once, interval, before, then = options.view(rest=None), options.once, 1.0, {}, 0.0
-    while options.words:
-        word = options.words.pop(0)
+    view, watch = options.view(rest=None), _Watch(options)
+    words = options.words
+    while words:
+        word = words.pop(0)
         if word == "once":
-            once = True
-        elif (
-            word == "interval"
-            and options.words
-            and options.words[0].replace(".", "", 1).isdecimal()
-        ):
-            interval = float(options.words.pop(0))
+            watch.is_once = True
+        elif word == "interval" and words:
+            watch.interval = _seconds(words.pop(0))
+        elif word == "sort" and words:
+            watch.sort_field = words.pop(0)
         else:
-            raise _UsageError("once, or interval SECONDS, not '%s'" % word)
-    live = sys.stdout.isatty() and not once
-    leave = "\033[?25h\033[?1049l" if live else ""
+            raise _UsageError("once, interval SECONDS or sort FIELD, not '%s'" % word)
+    watch.run(view)
 
-    def killed(number, _):
-        signal.signal(number, signal.SIG_DFL)
+
+def _seconds(text):
+    """Return an interval; what would spin is refused."""
+    if not text.replace(".", "", 1).isdecimal() or not 0.05 <= float(text) <= 86400:
+        raise _UsageError("an interval is 0.05 to 86400 seconds, not '%s'" % text)
+    return float(text)
+
+
+class _Watch:
+    """Shows a map's entries again and again: on a terminal a screen, else a list, or a line of JSON, an interval."""
+
+    def __init__(self, options):
+        self.is_once, self.interval, self.sort_field = options.once, 1.0, None
+        self.is_json, self.is_hex = options.json or options.ndjson, options.hex
+        if options.metrics:
+            raise _UsageError("watch has no --metrics; map dump has")
+        self.is_live = False
+
+    def run(self, view):
+        is_capture = not isinstance(view.source, Map)
+        self.is_once = self.is_once or is_capture
+        self.is_live = sys.stdout.isatty() and not self.is_once and not self.is_json
+        with _Screen() if self.is_live else _Nothing():
+            before, then = None, 0.0
+            while True:
+                now, rows = time.time(), _samples(view)
+                self._check_sort(view, rows)
+                # what is printed once has rates; a screen or a list that goes on need not wait for them
+                if before is not None or not self.is_once or is_capture:
+                    self._show(view, rows, before or {}, now - then)
+                    if self.is_once:
+                        return
+                before, then = rows, now
+                time.sleep(self.interval)
+
+    def _check_sort(self, view, rows):
+        known = [name for row in islice(rows.values(), 1) for name in row.totals]
+        if self.sort_field and rows and self.sort_field not in known:
+            raise _UsageError(
+                "no field '%s' to sort by; there are %s" % (self.sort_field, ", ".join(known))
+            )
+
+    def _show(self, view, rows, before, seconds):
+        changes = [_Change(key, row, before, seconds) for key, row in rows.items()]
+        changes.sort(key=self._rank)
+        if self.is_json:
+            print(self._json(view, changes, seconds if before else None))
+        elif self.is_live:
+            lines = self._screen(view, changes, bool(before))
+            sys.stdout.write("\033[H%s\033[J" % "\033[K\n".join(lines))
+        else:
+            print("\n".join(self._lines(view, changes, bool(before), 1 << 16)))
+        sys.stdout.flush()
+
+    def _rank(self, change):
+        """Return what sorts the fastest first: by the field asked for, else by the first that counts something."""
+        if self.sort_field:
+            rate = change.rates.get(self.sort_field, 0)
+            return (-abs(rate), -change.row.totals.get(self.sort_field, 0), change.row.head)
+        counted = [-abs(rate) for name, rate in change.rates.items() if not _only_names(name)]
+        return (counted, change.is_same, change.row.head)
+
+    def _json(self, view, changes, seconds):
+        """Return a line of JSON: the entries as --ndjson has them, with rates a second."""
+        entries = []
+        for change in changes:
+            entry = change.row.json(view)
+            if seconds:
+                entry = '%s,"rates":%s}' % (entry[:-1], _json_of(change.rates))
+            entries.append(entry)
+        return '{"time":%s,"seconds":%s,"entries":[%s]}' % (
+            _json_float(round(time.time(), 3)),
+            "null" if seconds is None else _json_float(round(seconds, 3)),
+            ",".join(entries),
+        )
+
+    def _screen(self, view, changes, has_before):
+        """Return the lines that fill a terminal, what changed in bold."""
+        import shutil
+
+        size = shutil.get_terminal_size()
+        columns, height = size[0] or 80, size[1] or 24  # a size of 0 is none
+        lines = self._lines(view, changes[: height - 1], has_before, columns)
+        lines[0] = _cut("%s: %d entries" % (view.info._about, len(changes)), columns)
+        if len(changes) > height - 1:
+            lines[-1] = "... %d more" % (len(changes) - height + 2)
+        if os.environ.get("NO_COLOR"):
+            return lines
+        return ["\033[1m%s\033[0m" % line if line[:1] == "*" else line for line in lines]
+
+    def _lines(self, view, changes, has_before, columns):
+        """Return a line for each entry: a mark if it changed, its key, its rates, its numbers."""
+        width = min(max([_width(change.row.head) for change in changes] or [0]), columns * 2 // 5)
+        rates = [change.rates_text() for change in changes]
+        rates_width = min(max(map(len, rates)) if rates else 0, max(columns - width - 6, 0))
+        lines = ["%s: %d entries" % (view.info._about, len(changes))]
+        for change, text in zip(changes, rates):
+            mark = "*" if has_before and not change.is_same else " "
+            head = _cut(change.row.head, width)
+            head += " " * (width - _width(head))
+            parts = [mark + " " + head]
+            if rates_width:
+                parts.append(text.ljust(rates_width))
+            parts.append(change.row.text)
+            lines.append(_cut("  ".join(parts).rstrip(), columns))
+        return lines
+
+
+class _Screen:
+    """A screen of its own on a terminal, without a cursor; left as it was found, whatever ends it."""
+
+    LEAVE = "\033[?25h\033[?1049l"
+
+    def __enter__(self):
+        import signal
+        import threading
+
+        self.signal, self.caught = signal, []
+        if get_ident() == threading.main_thread().ident:
+            numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+            self.caught = [one for one in numbers if signal.getsignal(one) == signal.SIG_DFL]
+        for number in self.caught:
+            signal.signal(number, self._killed)
+        sys.stdout.write("\033[?1049h\033[?25l")
+        return self
+
+    def _killed(self, number, _):
+        self.signal.signal(number, self.signal.SIG_DFL)
         try:
-            os.write(sys.stdout.fileno(), leave.encode())
+            os.write(sys.stdout.fileno(), self.LEAVE.encode())
         finally:  # the terminal may be gone
             os.kill(os.getpid(), number)
 
-    caught = [
-        number
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-        if live
-        and signal.getsignal(number) == signal.SIG_DFL
-        and get_ident() == threading.main_thread().ident
-    ]
-    try:
-        for number in caught:
-            signal.signal(number, killed)
-        sys.stdout.write("\033[?1049h\033[?25l" if live else "")  # a screen of its own, no cursor
-        while True:
-            now, rows = time.time(), _samples(view)
-            if then or live:
-                lines = _watch_lines(view, rows, before, now - then, live)
-                sys.stdout.write(
-                    "\033[H%s\033[J" % "\033[K\n".join(lines) if live else "\n".join(lines) + "\n"
-                )
-                sys.stdout.flush()
-                if once:
-                    return
-            before, then = rows, now
-            time.sleep(interval)
-    finally:
-        sys.stdout.write(leave)
-        sys.stdout.flush()
-        for number in caught:
-            signal.signal(number, signal.SIG_DFL)
+    def __exit__(self, *_):
+        try:
+            sys.stdout.write(self.LEAVE)
+            sys.stdout.flush()
+        finally:
+            for number in self.caught:
+                self.signal.signal(number, self.signal.SIG_DFL)
+
+
+# What only names times and ids: that it changes fast means nothing.
+_NAMING_WORDS = frozenset(
+    "ns us ms ts time timestamp ktime seen stamp start last first expires deadline pid tid tgid id uid gid"
+    " ifindex cpu port sport dport addr saddr daddr ip mac key cookie inode ino state flags cgroup netns seq".split()
+)
+
+
+def _only_names(field):
+    """Whether the name of a field says that it is a time, an id, an address: no number of things."""
+    return bool(_NAMING_WORDS.intersection(field.lower().split("_")))
+
+
+class _Change:
+    """An entry and how it changed: .rates {field: a second}, .is_same."""
+
+    def __init__(self, key, row, before, seconds):
+        old = before.get(key)
+        self.row, self.rates = row, {}
+        self.is_same = old is not None and old.text == row.text
+        if old is not None:
+            known = [name for name in row.totals if name in old.totals]
+            self.rates = {name: (row.totals[name] - old.totals[name]) / seconds for name in known}
+
+    def rates_text(self):
+        """Return the rates for people; of times and ids none is worth telling."""
+        told = [(name, rate) for name, rate in self.rates.items() if rate and not _only_names(name)]
+        return "  ".join(("%s %s/s" % (name, _scaled(rate))).strip() for name, rate in told)
+
+
+def _scaled(number):
+    """Return a number in few letters, "+3.40M"."""
+    for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= factor:
+            return "%+.4g%s" % (number / factor, letter)
+    return "%+.4g" % number
+
+
+def _width(text):
+    """Return how many columns of a terminal a text takes: wide characters take two, marks upon others none."""
+    if text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80":
+        return len(text)
+    import unicodedata
+
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def _cut(text, columns):
+    """Return as much of a text as fits into so many columns, with an end that says if it is not all."""
+    if _width(text) <= columns:
+        return text
+    while text and _width(text) > max(columns - 2, 0):
+        text = text[:-1]
+    return (text + "..")[:columns]
+
+
+class _Row:
+    """An entry in a watch: .head (the key in words), .text (the value), .totals {field: number}, and its bytes."""
+
+    __slots__ = ("head", "text", "totals", "key", "value")
+
+    def __init__(self, head, text, totals, key, value):
+        self.head, self.text, self.totals, self.key, self.value = head, text, totals, key, value
+
+    def json(self, view):
+        """Return the entry as --ndjson has it."""
+        return "".join(view.json_lines([(self.key, self.value, 1)]))
 
 
 def _samples(view):
-    """Return {key: (its text, the value's text, {path: number})}, a value's CPUs added up."""
+    """Return {key: _Row} of all entries, a value's CPUs added up."""
     rows, cpus = {}, max(len(view.cpus), 1)
+    key_size, value_size = view.info.key_size, view.slot * cpus
     for keys, values, count in view.chunks():
         heads = [""] * count
-        if view.info.key_size:
+        if key_size:
             heads = view.texts(view.key_layout, keys)
         totals = _totals(view, values, count, cpus)
         texts = view.texts(view.value_layout, values, view.slot)
-        size = view.info.key_size
         for index, head in enumerate(heads):
-            text = " ".join(texts[index * cpus : (index + 1) * cpus])
-            if view.cpus and totals[index]:
-                pairs = [(path or "sum", number) for path, number in totals[index].items()]
-                text = " ".join("%s=%s" % pair for pair in pairs)
-            elif view.cpus:
-                marks = zip(view.cpus, texts[index * cpus : (index + 1) * cpus])
-                text = " ".join("[cpu %d] %s" % pair for pair in marks)
-            rows[keys[index * size : (index + 1) * size]] = head, text, totals[index]
+            text = _row_text(view, texts[index * cpus : (index + 1) * cpus], totals[index])
+            key = keys[index * key_size : (index + 1) * key_size]
+            value = values[index * value_size : (index + 1) * value_size]
+            rows[key] = _Row(head, text, totals[index], key, value)
     return rows
+
+
+def _row_text(view, texts, totals):
+    """Return a value in words: of a per-CPU map the sums, or where there are no numbers each CPU's."""
+    if not view.cpus:
+        return texts[0]
+    if totals:
+        return " ".join("%s=%s" % (name or "sum", number) for name, number in totals.items())
+    return " ".join("[cpu %d] %s" % pair for pair in zip(view.cpus, texts))
 
 
 def _totals(view, values, count, cpus):
@@ -9530,47 +9779,6 @@ def _totals(view, values, count, cpus):
                 into = totals[index // cpus]
                 into[name] = into.get(name, 0) + number
     return totals
-
-
-def _watch_lines(view, rows, before, seconds, live):
-    """Return the lines of a screen: the entries by how fast they change, those that did marked."""
-    import shutil
-
-    columns, height = 1 << 16, len(rows) + 2
-    if live:  # a size of 0 is none
-        columns, height = [
-            told or usual for told, usual in zip(shutil.get_terminal_size(), (80, 24))
-        ]
-    bold, plain = ("\033[1m", "\033[0m") if live and not os.environ.get("NO_COLOR") else ("", "")
-    sorted_rows = []
-    for key, (shown, text, totals) in rows.items():
-        old = before[key][2] if key in before else {}
-        rates = [
-            (path, (number - old[path]) / seconds) for path, number in totals.items() if path in old
-        ]
-        same = key in before and before[key][1] == text or not before
-        sorted_rows.append(
-            (
-                -sum(abs(rate) for _, rate in rates),
-                same,
-                shown,
-                text,
-                "  ".join(
-                    "%s%+.6g/s" % (path and path + " ", rate) for path, rate in rates if rate
-                ),
-            )
-        )
-    sorted_rows.sort()
-    width = min(max([len(row[2]) for row in sorted_rows] or [0]), columns // 2)
-    lines = [("%s: %d entries" % (view.info._about, len(rows)))[:columns]]
-    for _, same, shown, text, rates in sorted_rows[: height - 1]:
-        line = ("%s %-*s  %s  %s" % (" " if same else "*", width, shown, text, rates)).rstrip()[
-            :columns
-        ]
-        lines.append(line if same else bold + line + plain)
-    if len(sorted_rows) > height - 1:
-        lines[-1] = "... %d more" % (len(sorted_rows) - height + 2)
-    return lines
 
 
 def _hist(options):
@@ -9765,7 +9973,7 @@ def _probe_map(token, map_type, check, flags=0):
 
 
 def _knows_struct_ops():
-    """Ask for a map of the kernel's type 1, which is none for it: ENOTSUPP where such maps are known."""
+    """Ask for a map of the kernel's type 1, which is none for it: ENOTSUPP where they are known."""
     attr = bpf_attr()
     create = attr.map_create
     create.map_type, create.btf_vmlinux_value_type_id = BPF_MAP_TYPE_STRUCT_OPS, 1
@@ -9816,7 +10024,7 @@ def _load_map_fd(dst, fd):
 
 
 def _counting_program(flows_fd, total_fd):
-    """Return a socket filter that counts each packet in flows[ports] and total[0], and lets it pass."""
+    """Return a socket filter that counts each packet in flows[ports] and total[0]."""
     fp = 10
     ports = _insn(0xBF, 2, fp) + _insn(0x07, 2, 0, 0, -4)
     zeros = _insn(0xBF, 3, fp) + _insn(0x07, 3, 0, 0, -24)
@@ -9858,7 +10066,7 @@ def _counting_program(flows_fd, total_fd):
 
 
 def _load_program(instructions, name):
-    """Load a socket filter; return its _Fd.  What the verifier says, if it refuses, is the error's hint."""
+    """Load a socket filter; return its _Fd.  What the verifier says is a failure's hint."""
     code, licence = (
         ctypes.create_string_buffer(instructions, len(instructions)),
         ctypes.create_string_buffer(b"MIT"),
@@ -9911,7 +10119,7 @@ _DEMO_BYTES = sum(8 + size for size in _DATAGRAMS)  # with the UDP header, as th
 
 
 def _demo_traffic(flows, total):
-    """Have a program count some datagrams; return their key.  Where it can't, write what it would."""
+    """Have a program count datagrams, or write what it would; return their key."""
     import socket
 
     make = partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
