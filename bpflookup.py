@@ -1761,11 +1761,14 @@ class Number(Layout):
         convert = self.converter(form)
         if convert is SKIPPED:
             return form.nothing()
-        order = form.order_of(self)
+        order, signed, written = form.order_of(self), self.signed, None
+        if isinstance(convert, _Written):
+            signed, written, convert = False, convert.template, None
         if self.is_whole and at % 8 == 0:
-            return columns.add(form, at // 8, self.size, self.code, order, convert)
-        bits = _Bits(at, self.bits, order, self.signed, convert)
-        return columns.add(form, bits.first, bits.last - bits.first, bits.code, order, bits)
+            code = self.code if signed == self.signed else self.code.upper()
+            return columns.add(form, at // 8, self.size, code, order, convert, written)
+        bits = _Bits(at, self.bits, order, signed, convert)
+        return columns.add(form, bits.first, bits.last - bits.first, bits.code, order, bits, written)
 
     def _put(self, packing, at, given, what):
         number = self.number(given, what)
@@ -2461,6 +2464,15 @@ class _Each:
         return map(self.make, column)
 
 
+class _Written:
+    """In place of a converter: the numbers are right as they are, unsigned, but text has them in a template of its own."""
+
+    __slots__ = ("template",)
+
+    def __init__(self, template):
+        self.template = template
+
+
 class _Column:
     """Leaves that lie one behind the other: .count columns of one code."""
 
@@ -2481,10 +2493,10 @@ class _Columns:
     def __init__(self):
         self.wanted, self.width = [], 0
 
-    def add(self, form, first, size, code, order, convert):
+    def add(self, form, first, size, code, order, convert, written=None):
         self.wanted.append(_Column(first, size, code, order, convert))
         self.width += 1
-        return form.leaf(self.width - 1, convert)
+        return written or form.leaf(self.width - 1, convert)
 
     def add_bytes(self, form, at, size, convert):
         """Add bytes that a form makes something of as a whole."""
@@ -2674,8 +2686,8 @@ class _Tag:
 class _Form:
     """How one output says what there is: a converter for each kind of leaf, and how parts become a whole.
 
-    A converter takes a column and returns as many things; None: the numbers are right as they are; SKIPPED: there
-    is nothing to say of them.  To add a form, subclass this or one of its subclasses and name it in _FORMS.
+    A converter takes a column and returns as many things; None: the numbers are right as they are; _Written: they
+    are, in a form of text; SKIPPED: there is nothing to say of them.  To add a form, subclass this or one of its subclasses and name it in _FORMS.
     """
 
     name = ""
@@ -2820,7 +2832,7 @@ class _JSONForm(_TextForm):
         return _Cache(lambda value: _json_text(number.text_of(value)))
 
     def pointer(self, number):
-        return _Each('"0x%x"'.__mod__)
+        return _Written('"0x%x"')
 
     def char(self, number):
         return _Cache(lambda raw: _json_text(_text_of(raw)))
@@ -2831,7 +2843,7 @@ class _JSONForm(_TextForm):
         return _Each(_json_float)
 
     def raw_bytes(self, layout):
-        return _Each(lambda raw: "[%s]" % ",".join(map(str, raw)))
+        return _Each(lambda raw: "[%s]" % ",".join(map(_DECIMAL_BYTES.__getitem__, raw)))
 
     def record(self, record, members, pieces):
         pairs = [_json_label(one.label) + ":" + piece for one, piece in zip(members, pieces)]
@@ -2851,18 +2863,14 @@ class _BpftoolForm(_JSONForm):
 
     def integer(self, number):
         if not number.is_whole:
-            return _Each(self._hexadecimal(number))
+            return _Written('"0x%x"')
         if number.encoding == _INT_CHAR:
             return _Cache(lambda value: _json_text(chr(value & 0xFF)))
         return None
 
-    def _hexadecimal(self, number):
-        mask = (1 << number.bits) - 1
-        return lambda value: '"0x%x"' % (value & mask)
-
     def enum(self, number):
         if not number.is_whole:
-            return _Each(self._hexadecimal(number))
+            return _Written('"0x%x"')
         # A value is signed to bpftool, and so is what stands in the enum: 32 bits there, 64 of an enum64.
         bits = 64 if number.size == 8 else 32
         names = {_signed(one, bits): name for one, name in number.names.items()}
@@ -2875,9 +2883,7 @@ class _BpftoolForm(_JSONForm):
         return _Cache(named)
 
     def boolean(self, number):
-        return (
-            _JSONForm.boolean(self, number) if number.is_whole else _Each(self._hexadecimal(number))
-        )
+        return _JSONForm.boolean(self, number) if number.is_whole else _Written('"0x%x"')
 
     def pointer(self, number):
         return None
@@ -2924,6 +2930,9 @@ class _WordsForm(_TextForm):
     name = "words"
     between = " "
 
+    def pointer(self, number):
+        return _Written("0x%x")
+
     def leaf(self, column, convert):
         return "%s"
 
@@ -2957,10 +2966,18 @@ class _WordsForm(_TextForm):
 
 
 def _hex(raw):
-    return " ".join(map(_HEX_BYTES.__getitem__, raw))
+    return _hex_text(raw, " ")
+
+
+def _hex_text(raw, between):
+    """Return bytes in hex with a character between them."""
+    if sys.version_info < (3, 8):
+        return between.join(map(_HEX_BYTES.__getitem__, raw))
+    return raw.hex(between)
 
 
 _HEX_BYTES = ["%02x" % byte for byte in range(256)]
+_DECIMAL_BYTES = ["%d" % byte for byte in range(256)]
 
 
 def _bare(text):
@@ -7374,6 +7391,8 @@ class View:
         if self.cpus and isinstance(source, Map):
             self.slot = percpu_stride(self.slot)
         self.is_told = {"key": key is not None, "value": value is not None}
+        entry_bytes = self.info.key_size + self.slot * max(len(self.cpus), 1)
+        self.chunk_entries = max(1, min(_CHUNK_ENTRIES, _CHUNK_BYTES // max(entry_bytes, 1)))
 
     # -- entries
 
@@ -7389,7 +7408,7 @@ class View:
         if not isinstance(self.source, Map):
             entries = self.source.entries()
             while True:
-                part = list(islice(entries, _CHUNK_ENTRIES))
+                part = list(islice(entries, self.chunk_entries))
                 if not part:
                     return
                 yield self.chunk_of(part)
@@ -7400,11 +7419,11 @@ class View:
 
     def _pieces(self, keys, values, count):
         key_size, value_size = self.info.key_size, self.slot * max(len(self.cpus), 1)
-        if count <= _CHUNK_ENTRIES:
+        if count <= self.chunk_entries:
             yield keys, values, count
             return
-        for first in range(0, count, _CHUNK_ENTRIES):
-            end = min(first + _CHUNK_ENTRIES, count)
+        for first in range(0, count, self.chunk_entries):
+            end = min(first + self.chunk_entries, count)
             yield (
                 keys[first * key_size : end * key_size],
                 values[first * value_size : end * value_size],
@@ -7469,51 +7488,65 @@ class View:
         """Yield text: entries as bpftool's JSON has them, one behind the other with commas."""
         parts = self._bpftool_parts()
         line = "{%s}" % ",".join([template for template, _, _ in parts])
-        flat = chain.from_iterable
-        for keys, values, count in chunks:
+        for keys, values, _ in chunks:
             raws = {"key": keys, "value": values}
-            columns = [rows(raws[what]) for _, what, rows in parts]
-            yield ",".join(map(line.__mod__, map(tuple, map(flat, zip(*columns)))))
+            columns = [column(raws[what]) for _, what, column in parts]
+            text = ",".join(map(line.__mod__, zip(*columns)))
+            yield text.replace(_BETWEEN_BYTES, '","0x')
 
     def _bpftool_parts(self):
-        """Return [(template, "key" or "value", f(raw) that fills it)] of an entry as bpftool has it."""
+        """Return [(template, "key" or "value", f(raw) that gives its text)] of an entry as bpftool has it."""
         size, order = self.info.value_size, self.source.order
         parts = []
         if self.info.key_size:
-            parts.append(('"key":["0x%s"]', "key", _hex_rows(self.info.key_size, '","0x')))
+            hexed = _hex_column(self.info.key_size, _BETWEEN_BYTES)
+            parts.append(('"key":["0x%s"]', "key", hexed))
         else:
-            parts.append(('"key":[]', "value", lambda raw: repeat(())))
-        hexed = '["0x%s"]', _hex_rows(size, '","0x', self.slot)
-        parts.append((self._of_value(hexed)[0], "value", self._of_value(hexed)[1]))
+            parts.append(('"key":[]%s', "value", lambda raw: repeat("")))
+        hexed = _hex_column(size, _BETWEEN_BYTES, self.slot)
+        if self.cpus:
+            rows = '["0x%s"]', lambda raw: zip(hexed(raw))
+            parts.append(self._text_part("", "value", self._of_value(rows)))
+        else:
+            parts.append(('"value":["0x%s"]', "value", hexed))
         if self.info.type in _OF_MAPS_TYPES:  # from bpftool 7.5 on
             unpack = struct.Struct(_ORDER_MARKS[order] + "I").iter_unpack
-            parts.append(('"inner_map_id":%d', "value", unpack))
+            parts.append(self._text_part('"inner_map_id":', "value", ("%d", unpack)))
         return parts + self._formatted_parts()
+
+    def _text_part(self, before, what, columns, after=""):
+        """Return a part, as of _bpftool_parts, of (template, f(raw) that iterates over what fills it)."""
+        template, rows = columns
+        fill = template.__mod__
+        return before + "%s" + after, what, lambda raw: map(fill, rows(raw))
 
     def _formatted_parts(self):
         """Return the parts of "formatted": what BTF makes of an entry; none where its values can't be read."""
         layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is None or not self.info.key_size:
             return []
-        value, rows = self._of_value(self._columns(layouts["value"], "bpftool", self.slot))
+        value = self._of_value(self._columns(layouts["value"], "bpftool", self.slot))
         if layouts["key"] is None:
-            return [('"formatted":{%s}' % value, "value", rows)]
-        key, key_rows = self._columns(layouts["key"], "bpftool")
-        return [('"formatted":{"key":%s' % key, "key", key_rows), (value + "}", "value", rows)]
+            return [self._text_part('"formatted":{', "value", value, "}")]
+        key = self._columns(layouts["key"], "bpftool")
+        return [
+            self._text_part('"formatted":{"key":', "key", key),
+            self._text_part("", "value", value, "}"),
+        ]
 
     def bpftool_entry(self, key, value):
         """Return one entry as bpftool's JSON; value is an errno where there is none to be had."""
         if not isinstance(value, int):
             return "".join(self.bpftool([self.chunk_of([(key, value)])]))
         error = '"value":{"error":%s}' % _json_text(os.strerror(value))
-        entry = '{"key":["0x%s"],%s' % (next(_hex_rows(len(key), '","0x')(key))[0], error)
+        entry = '{"key":["0x%s"],%s' % (_hex_column(len(key), _BETWEEN_BYTES)(key)[0], error)
         layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is not None:
             shown = error
             if layouts["key"] is not None:
                 shown = '"key":%s,%s' % (layouts["key"].reader("bpftool").one(key), error)
             entry += ',"formatted":{%s}' % shown
-        return entry + "}"
+        return (entry + "}").replace(_BETWEEN_BYTES, '","0x')
 
     def texts(self, layout, raw, stride=None):
         """Return [words for people] of keys or values."""
@@ -7536,19 +7569,19 @@ class View:
 
     def hexadecimal(self, chunks):
         """Yield text: the bytes of each entry, a line for each CPU's value, as bpftool prints it to people."""
-        key_rows = _hex_rows(self.info.key_size, " ")
-        value_rows = _hex_rows(self.info.value_size, " ", self.slot)
+        key_column = _hex_column(self.info.key_size, " ")
+        value_column = _hex_column(self.info.value_size, " ", self.slot)
         line = "key: %s  value: %s" if self.info.key_size else "value: %s"
         if self.cpus:
             line = "key: %s  cpu %d  value: %s"
-        for keys, values, count in chunks:
-            rows = value_rows(values)
+        for keys, values, _ in chunks:
+            columns = [value_column(values)]
+            if self.info.key_size:
+                columns.insert(0, key_column(keys))
             if self.cpus:
-                each = [(key, cpu) for (key,) in key_rows(keys) for cpu in self.cpus]
-                rows = map(add, each, rows)
-            elif self.info.key_size:
-                rows = map(add, key_rows(keys), rows)
-            yield "\n".join(map(line.__mod__, rows))
+                each = [(key, cpu) for key in columns[0] for cpu in self.cpus]
+                columns = list(zip(*each)) + columns[1:]
+            yield "\n".join(map(line.__mod__, zip(*columns)))
 
     def metrics(self, chunks):
         """Yield OpenMetrics text: a gauge for every number in the values, with the key's fields as labels."""
@@ -7560,27 +7593,23 @@ class View:
         return families.text()
 
 
-_CHUNK_ENTRIES = 2048  # that are turned into text at a time
+# What is turned into text at a time: the text, several times as long, is to stay in the processor's cache.
+_CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
 
 
-def _hex_rows(size, between, stride=None):
-    """Return f(raw) that iterates over 1-tuples: the bytes of each element in hex, with text between them."""
+_BETWEEN_BYTES = "\x01"  # stands in JSON for what bpftool has there: in JSON it is nowhere else
+
+
+def _hex_column(size, between, stride=None):
+    """Return f(raw) that gives a list: the bytes of each element in hex, with a character between them."""
     stride = stride or size
-    step = (2 + len(between)) * stride
-    length = (2 + len(between)) * size - len(between)
+    step, length = 3 * stride, 3 * size - 1
 
-    def rows(raw):
+    def column(raw):
         text = _hex_text(raw, between)
-        return ((text[at : at + length],) for at in range(0, step * (len(raw) // stride), step))
+        return [text[at : at + length] for at in range(0, 3 * len(raw), step)]
 
-    return rows
-
-
-def _hex_text(raw, between):
-    if sys.version_info < (3, 8):
-        return between.join(map(_HEX_BYTES.__getitem__, raw))
-    text = raw.hex(between[0])
-    return text if len(between) == 1 else text.replace(between[0], between)
+    return column
 
 
 def _view_layout(source, what, given):
@@ -8682,7 +8711,7 @@ def _unbroken_runs(view):
         for entry in _entries(view):
             if isinstance(entry, tuple):
                 run.append(entry)
-            if run and (len(run) == _CHUNK_ENTRIES or isinstance(entry, _Unread)):
+            if run and (len(run) == view.chunk_entries or isinstance(entry, _Unread)):
                 yield view.chunk_of(run)
                 run = []
             if isinstance(entry, _Unread):
