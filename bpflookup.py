@@ -1768,7 +1768,9 @@ class Number(Layout):
             code = self.code if signed == self.signed else self.code.upper()
             return columns.add(form, at // 8, self.size, code, order, convert, written)
         bits = _Bits(at, self.bits, order, signed, convert)
-        return columns.add(form, bits.first, bits.last - bits.first, bits.code, order, bits, written)
+        return columns.add(
+            form, bits.first, bits.last - bits.first, bits.code, order, bits, written
+        )
 
     def _put(self, packing, at, given, what):
         number = self.number(given, what)
@@ -6332,14 +6334,17 @@ class _Scanning(_Keyless):
         RHASH, DEVMAP_HASH, SOCKHASH, hashes before 5.6): an update moves an entry in its bucket, and a walk may
         miss it meanwhile.  raises ValueError, SyscallError
         """
-        return self.type in _INDEX_TYPES or self._batches()
+        return self.type in _INDEX_TYPES or self.type in _BATCH_TYPES and self._batches()
 
     def _batches(self):
-        """Whether the kernel has LOOKUP_BATCH for this type: asked once, with a batch of none."""
+        """Whether the kernel has LOOKUP_BATCH for this type: asked once, with a batch of none.
+
+        That of a trie is a walk inside the kernel.
+        """
         if self._has_batch is None:
             owner, attr, code = self._live(), bpf_attr(), ENOTSUPP
             attr.batch.map_fd = owner.number
-            if self.type in _BATCH_TYPES:
+            if self.type in _BATCH_TYPES or self.type == BPF_MAP_TYPE_LPM_TRIE:
                 size = _ATTR_SIZES[BPF_MAP_LOOKUP_BATCH]
                 code = _syscall(_nr_bpf, BPF_MAP_LOOKUP_BATCH, byref(attr), size)
             del owner
@@ -6370,14 +6375,17 @@ class _Scanning(_Keyless):
     def _scan(self, with_values, flags=0):
         flags = _flag_bits(flags)
         self._require_keys(BPF_MAP_GET_NEXT_KEY)
-        if not self._batches():
-            return ((self._key_out(key), self._finished(out)) for key, out in self._walk(flags))
-        return self._scan_batches(with_values, flags)
+        if self._walks_by_key():
+            walk = self._walk_keys(flags)
+            return ((self._key_out(key), self._finished(out)) for key, out in walk)
+        return self._scan_parts(with_values, flags)
 
-    def _scan_batches(self, with_values, flags):
-        parts = _Batches(self, BPF_MAP_LOOKUP_BATCH, None, flags)
-        parts._owner = None  # a generator lets in one thread at a time, whichever
-        for keys, values in parts:
+    def _walks_by_key(self):
+        """Whether there is no other way to the entries than from key to key."""
+        return self.type not in _INDEX_TYPES and not self._batches()
+
+    def _scan_parts(self, with_values, flags):
+        for keys, values in self._parts(None, flags, is_shared=True):
             finished = [None] * len(keys)
             if with_values:
                 finished = self._finished_elements(values, self.value_type)
@@ -6398,18 +6406,71 @@ class _Scanning(_Keyless):
         objects = [copy(raw, offset) for offset in range(0, len(raw), step)]
         return [_get_value(obj) for obj in objects] if _is_scalar(ctype) else objects
 
-    def _walk(self, flags):
-        """Return an iterator over (key, out) as ctypes objects of every entry, each once."""
-        return self._walk_indices(flags) if self.type in _INDEX_TYPES else self._walk_keys(flags)
+    def _parts(self, size, flags, is_shared=False):
+        """Return an iterator over (keys, values), arrays of at most size entries; is_shared: among threads, in turns."""
+        if not self._batches():
+            room = self._batch_room(size)
+            by_key = self._walks_by_key()
+            return self._walked_parts(room, flags) if by_key else self._index_parts(room, flags)
+        is_trie = self.type == BPF_MAP_TYPE_LPM_TRIE
+        parts = _Batches(self, BPF_MAP_LOOKUP_BATCH, None if is_trie else size, flags)
+        if is_shared or is_trie:
+            parts._owner = None  # a generator lets in one thread at a time, whichever
+        return self._trie_parts(parts, size) if is_trie else parts
 
-    def _walk_indices(self, flags):
-        """Yield the entries of an array: what is there stays where it is."""
-        copy = _copier(self._raw_key_type)
-        for index in range(self.max_entries):
-            raw = index.to_bytes(self.key_size, sys.byteorder)
-            out = self._present(raw, flags)
-            if out is not None:
-                yield copy(raw), out
+    def _index_parts(self, room, flags):
+        """Yield the entries of an array without batches: what is there stays where it is."""
+        for first, values, codes in self._read_indices(room, flags):
+            failed = [at for at, code in enumerate(codes) if code not in (0, errno.ENOENT)]
+            there = [
+                at for at, code in enumerate(codes[: failed[0] if failed else None]) if not code
+            ]
+            if there:
+                indices = (u32 * len(codes))(*range(first, first + len(codes)))
+                keys = _copier(self._raw_key_type * len(codes))(bytes(indices))
+                yield _picked(keys, there), _picked(values, there)
+            if failed:  # after the entries that are there
+                raise self._error(BPF_MAP_LOOKUP_ELEM, codes[failed[0]], first + failed[0])
+
+    def _read_indices(self, room, flags=0):
+        """Yield (first index, array of values, [0 or errno of each]) of an array: a lookup for each index."""
+        key, attr, size = u32(), bpf_attr(), _ATTR_SIZES[BPF_MAP_LOOKUP_ELEM]
+        value = u64.from_buffer(attr, bpf_attr_elem.value.offset)
+        attr.elem.key, attr.elem.flags, ref = addressof(key), flags, byref(attr)
+        one_type = self._flagged_type(flags) or self._proved_type(self._key_in(bytes(4)))
+        for first in range(0, self.max_entries if one_type else 0, room):
+            values = (one_type * min(room, self.max_entries - first))()
+            owner, codes = self._live(), []
+            attr.elem.map_fd = owner.number
+            start, step = addressof(values), sizeof(one_type)
+            for index in range(first, first + len(values)):
+                key.value, value.value = index, start
+                start += step
+                codes.append(_syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, ref, size))
+            del owner
+            yield first, values, codes
+
+    def _trie_parts(self, parts, size):
+        """Yield the entries that the batches of a trie bring, each once.
+
+        Their cursor is the last key.  One that others delete sends the kernel back to the first; the batches are
+        large, whatever size, so that this is rare.
+        """
+        seen, steps, room = set(), 0, self._batch_room(size)  # type: ignore
+        for keys, values in parts:
+            raw, step = bytes(keys), self.key_size
+            each = [raw[at : at + step] for at in range(0, len(raw), step)]
+            steps += len(each)
+            if steps > 20 * self.max_entries + 1000:
+                raise IterationAborted(
+                    "%s: deletions keep sending the scan back to its start" % self._about
+                )
+            news = {key: at for at, key in enumerate(each) if key not in seen}
+            seen.update(news)
+            there = sorted(news.values())
+            for at in range(0, len(there), room):
+                part = there[at : at + room]
+                yield _picked(keys, part), _picked(values, part)
 
     def _walk_keys(self, flags):
         """Yield the entries in the order of the keys.
@@ -6457,9 +6518,7 @@ class _Scanning(_Keyless):
         """
         flags = _flag_bits(flags)
         self._require_keys(BPF_MAP_LOOKUP_BATCH)
-        if self._batches():
-            return _Batches(self, BPF_MAP_LOOKUP_BATCH, size, flags)
-        return self._walked_batches(size, flags)
+        return self._parts(size, flags)
 
     def lookup_and_delete_batch(self, size=None, flags=0):
         """Return an iterator like lookup_batch's that removes the entries it hands out.
@@ -6471,8 +6530,8 @@ class _Scanning(_Keyless):
         self._require_keys(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
         return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size, _flag_bits(flags))
 
-    def _walked_batches(self, size, flags):
-        entries, room = self._walk(flags), self._batch_room(size)
+    def _walked_parts(self, room, flags):
+        entries = self._walk_keys(flags)
         while True:
             part = list(islice(entries, room))
             if not part:
@@ -6864,6 +6923,15 @@ def _array_of(ctype, objects):
         obj = _set(ctype, obj) if isinstance(obj, int) else obj
         ctypes.memmove(addressof(array) + index * step, addressof(obj), step)
     return array
+
+
+def _picked(array, places):
+    """Return those elements of an array, which may be reused: itself if that is all of them, else a new array."""
+    if len(places) == len(array):
+        return array
+    raw, step = bytes(array), sizeof(array._type_)
+    picked = b"".join([raw[at * step : (at + 1) * step] for at in places])
+    return _copier(array._type_ * len(places))(picked)
 
 
 class _Batches:
@@ -8642,17 +8710,13 @@ class _Unread:
 
 
 def _entries(view):
-    """Yield (key, value) of a map that is looked up one by one; _Unread where that fails."""
+    """Yield (key, value) of what is looked up key by key, or of a capture of it; _Unread where that fails."""
     source, info = view.source, view.info
     if info.type in _DESCRIPTOR_ARRAYS:
-        there = None if isinstance(source, Map) else {pair[0]: pair for pair in view.entries()}
-        never = None  # what the lookup of any index says, where the type has none
+        there = {pair[0]: pair for pair in view.entries()}
         for index in range(info.max_entries):
             key = index.to_bytes(info.key_size, source.order)
-            found = there.get(key) if there is not None else never or _looked_up(source, key)
-            if isinstance(found, _Unread) and found.code in (ENOTSUPP, errno.EOPNOTSUPP):
-                never = found = _Unread(key, found.code)
-            yield _Unread(key, errno.ENOENT) if found is None else found
+            yield there.get(key) or _Unread(key, errno.ENOENT)
         return
     seen = set()
     try:
@@ -8661,6 +8725,20 @@ def _entries(view):
             yield key, value
     except SyscallError:  # one lookup's, or that of a type without next key: then it comes again
         yield from _walked(source, seen)
+
+
+def _index_runs(view):
+    """Yield the chunks of an array that is looked up index by index, _Unread where that fails."""
+    tells_all = view.info.type in _DESCRIPTOR_ARRAYS
+    for first, values, codes in view.source._read_indices(view.chunk_entries):
+        keys = struct.pack("=%dI" % len(codes), *range(first, first + len(codes)))
+        raw, step, begin = bytes(values), sizeof(values._type_), 0
+        for end in [at for at, code in enumerate(codes) if code] + [len(codes)]:
+            if end > begin:
+                yield keys[4 * begin : 4 * end], raw[step * begin : step * end], end - begin
+            begin = end + 1
+            if end < len(codes) and (tells_all or codes[end] != errno.ENOENT):
+                yield _Unread(keys[4 * end : 4 * begin], codes[end])
 
 
 def _walked(source, seen):
@@ -8701,9 +8779,12 @@ def _runs(view):
 
 
 def _unbroken_runs(view):
-    info = view.info
-    by_one = info.key_size and info.type not in _BATCH_TYPES and isinstance(view.source, Map)
-    if not by_one and info.type not in _DESCRIPTOR_ARRAYS:
+    info, is_live = view.info, isinstance(view.source, Map)
+    if is_live and info.type in _INDEX_TYPES and info.type not in _BATCH_TYPES:
+        yield from _index_runs(view)
+        return
+    by_key = is_live and info.key_size and view.source._walks_by_key()
+    if not by_key and info.type not in _DESCRIPTOR_ARRAYS:
         yield from view.chunks()
         return
     run = []
