@@ -42,7 +42,6 @@ except ImportError as _missing:  # _ctypes, an extension that distributions pack
 import errno
 import os
 import struct
-import time
 from _functools import partial  # type: ignore  # functools reads many files more
 from _operator import add, itemgetter, methodcaller  # type: ignore  # operator is more than these
 from _thread import get_ident
@@ -6270,9 +6269,6 @@ class _Elements(_PerCPU):
         return out if self._finish is None else self._finish(out)
 
 
-# what a map with keys lacks
-
-
 class _Keyless(_Elements):
     """Queues, stacks, bloom filters: values without keys."""
 
@@ -7828,6 +7824,7 @@ def capture(m, path):
     import base64
     import hashlib
     import json
+    import time
 
     with Map.from_fd(m, bytes, bytes) as source:
         info, system = source.info, os.uname()
@@ -7987,12 +7984,15 @@ class _Progress:
     """Tells people on a terminal how far it is."""
 
     def __init__(self, info):
-        self.info, self.next_time = info, time.time() + 1
+        import time  # which on old Pythons reads the zone's file
+
+        self.info, self.clock = info, time.time
+        self.next_time = self.clock() + 1
         self.is_watched = sys.stderr.isatty() and not sys.stdout.isatty()
 
     def show(self, count):
-        if self.is_watched and time.time() > self.next_time:
-            self.next_time = time.time() + 0.5
+        if self.is_watched and self.clock() > self.next_time:
+            self.next_time = self.clock() + 0.5
             sys.stderr.write("\r%d of at most %d entries\033[K" % (count, self.info.max_entries))
             sys.stderr.flush()
 
@@ -9521,9 +9521,10 @@ def _typed(words, found, key_of=None):
     if _is_text(found) and not _names_fields(words, found):
         return _as_text(found, text)
     if text[:1] in ("{", "["):
-        import json
-
-        return json.loads(text)
+        value, end = _in_brackets(text, 0)
+        if text[end:].strip():
+            raise ValueError("'%s' is more than the JSON before it" % text[end:].strip())
+        return value
     if words[1:] and all(len(word) < 3 and _hex_bytes(word) for word in words):
         raise ValueError("'%s' is no decimal number; before bytes in hex write 'hex'" % text)
     if "=" in words[0]:
@@ -9585,9 +9586,7 @@ def _value_in(word, start, names, field):
     """Return (VALUE, where the next NAME begins) of what stands behind a "="."""
     first = word[start : start + 1]
     if first in ("{", "[") and not _is_text(field):
-        import json
-
-        value, end = json.JSONDecoder().raw_decode(word, start)
+        value, end = _in_brackets(word, start)
         return value, _separated(word, end)
     if first in ("'", '"'):
         end = start + 1
@@ -9599,6 +9598,55 @@ def _value_in(word, start, names, field):
     while end < len(word) and not (word[end] in ", " and _name_follows(word, end, names)):
         end += 1
     return word[start:end], end + 1
+
+
+def _in_brackets(text, start):
+    """Return (value, end) of JSON, or of what a dump prints: [1 2 3], {a=1 b={c=2}}."""
+    import json
+
+    try:
+        return json.JSONDecoder().raw_decode(text, start)
+    except ValueError as failure:
+        try:
+            return _printed(text, start, 0)
+        except (ValueError, IndexError):
+            raise failure from None
+
+
+def _printed(text, at, depth):
+    """Return (value, end) of a list, a record or a word as the form "words" prints them."""
+    if depth > MAX_DEPTH:
+        raise ValueError("too deep")
+    opening = text[at]
+    if opening not in "[{":
+        return _printed_word(text, at)
+    values, names = [], []
+    at += 1
+    while True:
+        while text[at] in ", ":
+            at += 1
+        if text[at] in "]}":
+            break
+        if opening == "{":
+            end = text.index("=", at)
+            names.append(text[at:end])
+            at = end + 1
+        value, at = _printed(text, at, depth + 1)
+        values.append(value)
+    if text[at] != {"[": "]", "{": "}"}[opening]:
+        raise ValueError("'%s' closes nothing" % text[at])
+    return dict(zip(names, values)) if opening == "{" else values, at + 1
+
+
+def _printed_word(text, at):
+    quote, end = text[at], at + 1
+    if quote not in "'\"":
+        while text[end] not in ", ]}":
+            end += 1
+        return text[at:end], end
+    while text[end] != quote:
+        end += 2 if text[end] == "\\" else 1
+    return _unquoted(text[at + 1 : end]), end + 1
 
 
 def _separated(word, end):
@@ -9657,9 +9705,11 @@ class _Watch:
         self.is_json, self.is_hex = options.json or options.ndjson, options.hex
         if options.metrics:
             raise _UsageError("watch has no --metrics; map dump has")
-        self.is_live = False
+        self.is_live, self.time = False, 0.0
 
     def run(self, view):
+        import time
+
         is_capture = not isinstance(view.source, Map)
         self.is_once = self.is_once or is_capture
         self.is_live = sys.stdout.isatty() and not self.is_once and not self.is_json
@@ -9667,6 +9717,7 @@ class _Watch:
             before, then = None, 0.0
             while True:
                 now, rows = time.time(), _samples(view)
+                self.time = now
                 self._check_sort(view, rows)
                 # what is printed once has rates; a screen or a list that goes on need not wait for them
                 if before is not None or not self.is_once or is_capture:
@@ -9712,7 +9763,7 @@ class _Watch:
                 entry = '%s,"rates":%s}' % (entry[:-1], _json_of(change.rates))
             entries.append(entry)
         return '{"time":%s,"seconds":%s,"entries":[%s]}' % (
-            _json_float(round(time.time(), 3)),
+            _json_float(round(self.time, 3)),
             "null" if seconds is None else _json_float(round(seconds, 3)),
             ",".join(entries),
         )

@@ -3916,6 +3916,14 @@ def test_hostile_names_neither_break_nor_inject(name, capfd):
         assert len(bpf.to_python(obj)) == {same: 2, bits: 3, twice: 3, outer: 6, inner: 1}[
             t
         ] and bpf.to_json(obj)
+        found, raw = btf.layout(t), bytes(obj)
+        plain = found.reader("plain").one(raw)
+        assert json.loads(found.reader("json").one(raw)) == plain == bpf.to_python(obj)
+        if t == same:
+            assert list(plain) == [name, "other"]  # a name is the same in every form
+            assert [path for path, _ in found.reader("samples").one(raw)] == [(name,), ("other",)]
+            words = found.reader("words").one(raw)
+            assert words.endswith(" other=8") and words.isprintable()
         assert (
             btf.describe(t)
             and bpf.describe_layout(ctype)
@@ -3926,6 +3934,20 @@ def test_hostile_names_neither_break_nor_inject(name, capfd):
     assert btf.offsetof(twice, "other") == 8 and bpf.to_python(btf.ctype(name + "_enum")(1)) == 1
     del obj
     assert capfd.readouterr() == ("", "") and not hasattr(sys.modules["builtins"], "PWNED")
+
+
+def test_what_a_union_does_not_fill_is_padding():
+    class Inner(ctypes.Union):
+        _fields_ = [("a", u8), ("b", u16)]
+
+    class Outer(ctypes.Union):
+        _fields_ = [("inner", Inner), ("wide", u32 * 2), ("odd", u8 * 9)]
+
+    b = Blob()
+    union = b.union("u", 12, ("odd", b.array(b.int("u8", 1), 9), 0))
+    for table in (bpf.describe_layout(Outer), b.btf().describe(union)):
+        assert "     9     3  " in table and "(hole)" in table
+        assert table.splitlines()[-1].startswith("12 bytes, 3 of them padding")
 
 
 # -- hostile blobs
@@ -10237,6 +10259,42 @@ def test_ndjson_of_one_entry_is_that_entry_alone():
         }
 
 
+PRINTED = [
+    "struct { u32 hits[3]; enum { RED, BLUE = 5 } c[2]; }",
+    "struct { struct { u16 a; struct { s8 x, y; } b[2]; } in; char name[8]; bool yes; }",
+    "struct { enum { A, B } low:3; u32 rest:29; double d; u8 mac[6]; __be16 port; }",
+    "struct { char name[8], other[8]; }",
+    "u128",
+    "enum { NO, YES }",
+]
+
+
+@kernel
+@pytest.mark.parametrize("text", PRINTED)
+def test_a_line_of_a_dump_can_be_typed_again(text):
+    found, rng = bpf.layout(text), random.Random(text)
+    words = ["--key-type", "u32", "--value-type", text]
+    with Map.create(HASH, u32, key_size=4, value_size=found.size, max_entries=4) as m:
+        for _ in range(20):
+            raw = bytes(rng.choice((0, 1, 65, 32, 39, 92, 200)) for _ in range(found.size))
+            if "bool" in text:
+                raw = raw[:-1] + b"\1"
+            if "double" in text:
+                raw = raw[:4] + bytes(found.size - 4)
+            raw = found.pack(found.reader("plain").one(raw))  # nothing in holes, or behind a NUL
+            m[1] = raw
+            line = done(*(words + ["lookup", "id", m.id, "key", "1"])).rstrip("\n")
+            assert line.startswith("1: ")
+            m[1] = bytes(found.size)
+            pieces = re.findall(
+                r"\w+=(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^ '\"\[{]+|[\[{].*?[\]}]+(?= \w+=|$))",
+                line[3:],
+            )
+            given = pieces if "=" in line else [line[3:]]
+            done(*(words + ["update", "id", m.id, "key", "1", "value"] + given))
+            assert m.lookup_bytes(1) == raw, line
+
+
 def series_of(m, *types):
     """Return [(family, labels, value)] of a map's metrics, having proved each series unique and each name legal."""
     samples = parsed(done(*(list(types) + ["--metrics", "dump", "id", m.id])))
@@ -10448,7 +10506,7 @@ def changing(m, **steps):
 @kernel
 def test_watch_ranks_by_what_is_counted_not_by_times(stats, monkeypatch):
     m, types = stats
-    monkeypatch.setattr(bpf.time, "sleep", changing(m, busy=5, idle=0))
+    monkeypatch.setattr(time, "sleep", changing(m, busy=5, idle=0))
     lines = done(*(types + ["watch", "id", m.id, "once"])).splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["*", "busy"], ["*", "idle"]]
     assert (
@@ -10463,7 +10521,7 @@ def test_watch_ranks_by_what_is_counted_not_by_times(stats, monkeypatch):
 @pytest.mark.parametrize("option", ["-j", "--ndjson"])
 def test_watch_writes_json_for_programs(stats, monkeypatch, option):
     m, types = stats
-    monkeypatch.setattr(bpf.time, "sleep", changing(m, busy=5))
+    monkeypatch.setattr(time, "sleep", changing(m, busy=5))
     (line,) = done(*([option] + types + ["watch", "id", m.id, "once"])).splitlines()
     told = json.loads(line)
     assert told["seconds"] >= 0 and abs(told["time"] - time.time()) < 600
