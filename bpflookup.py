@@ -2013,7 +2013,7 @@ class Array(Layout):
         if self.is_text:
             return columns.add_bytes(form, at, self.size, form.text(self))
         if form.joins_arrays:
-            return columns.add_bytes(form, at, self.size, _Each(self.reader("words").one))
+            return columns.add_bytes(form, at, self.size, _Together(self.reader("words")))
         if not self.size and self.count > 64:
             return form.array(self, [])  # nothing, many times
         if self._fuses(form):
@@ -2465,6 +2465,20 @@ class _Each:
         return map(self.make, column)
 
 
+class _Together:
+    """Converts a column of bytes by a reader of them all."""
+
+    __slots__ = ("reader",)
+
+    def __init__(self, reader):
+        self.reader = reader
+
+    def __call__(self, column):
+        if not self.reader.layout.size:
+            return map(self.reader.one, column)
+        return self.reader.read(b"".join(column))
+
+
 class _Written:
     """In place of a converter: the numbers are right as they are, unsigned, but text has them in a template of its own."""
 
@@ -2616,6 +2630,10 @@ class Reader:
         """Return what one element says."""
         return self.shape(next(self.rows(raw)))
 
+    def pathed(self, raw):
+        """Iterate over (paths, leaves) of each element in raw."""
+        return zip(repeat(self.paths), self.rows(raw))
+
     def series(self, raw):
         """Yield (path, None, column) of the form "samples"; see _ChoosingReader for the other shape."""
         for path, column in zip(self.paths, zip(*self.rows(raw))):
@@ -2659,6 +2677,10 @@ class _ChoosingReader:
     def one(self, raw):
         """Return what one element says."""
         return next(self.read(raw))
+
+    def pathed(self, raw):
+        """Iterate over (paths, leaves) of each element in raw."""
+        return (next(reader.pathed(one)) for reader, one in self._each(raw))
 
     def series(self, raw):
         """Yield (path, indices of the elements, column) of the form "samples"."""
@@ -3040,13 +3062,10 @@ class _SamplesForm(_Form):
 
 
 class _LabelsForm(_SamplesForm):
-    """Every leaf as text with its path: an identity, in which nothing that differs looks the same."""
+    """Every leaf as text, or a number, with its path: an identity, in which nothing that differs looks the same."""
 
     name = "labels"
     joins_arrays = True
-
-    def integer(self, number):
-        return _Each(str)
 
     def enum(self, number):
         return _Cache(number.text_of)
@@ -7705,6 +7724,7 @@ class _Families:
         self.reader = view.value_layout.reader("samples", view.slot)
         self.keys = view.key_layout.reader("labels") if self.info.key_size else None
         self.labels = _Labels(["id", "map", "cpu", "index"])
+        self.paths = self.labelled = None  # of the last key, and the template of its labels
         self.common = 'id="%s",map="%s"' % (self.info.id, _label_text(self.info.name or ""))
 
     def add(self, keys, values, count):
@@ -7721,25 +7741,35 @@ class _Families:
                 for at, place in enumerate(places)
             )
             name = self._family(members)
-            line = name + "{%s" + tail.replace("%", "%%") + "} %s"
-            self.lines[name] += map(line.__mod__, zip(where, map(_metric_number, column)))
+            line = name + "{%s" + tail + "} %s"
+            if isinstance(column[0], float):
+                column = map(_metric_number, column)
+            self.lines[name].append("\n".join(map(line.__mod__, zip(where, column))))
 
     def _heads(self, keys, count):
         """Return the labels of each key, which tell it from all others."""
         if self.keys is None:
             return [self.common] * count
         heads, size = [], self.info.key_size
-        for index, pairs in enumerate(self.keys.read(keys)):
-            labels = [
-                '%s="%s"' % (self.labels.name(path), _label_text(text)) for path, text in pairs
-            ]
-            head = ",".join([self.common] + labels)
+        for index, (paths, row) in enumerate(self.keys.pathed(keys)):
+            head = self._head(paths, row)
             if head in self.seen:  # they differ in a hole, or in what has no name
                 raw = keys[index * size : (index + 1) * size]
                 head += ',key_bytes="%s"' % _hex(raw)
             self.seen.add(head)
             heads.append(head)
         return heads
+
+    def _head(self, paths, row):
+        """Return the labels of a key with these leaves."""
+        if paths is not self.paths:
+            labels = ['%s="%%s"' % self.labels.name(path) for path in paths]
+            self.paths, self.labelled = paths, ",".join([self.common.replace("%", "%%")] + labels)
+            self.quotes = self.labelled.count('"')
+        head = self.labelled % row
+        if "\\" not in head and head.count('"') == self.quotes and head.isprintable():
+            return head
+        return self.labelled % tuple([_label_text(str(leaf)) for leaf in row])
 
     def _family(self, members):
         if members not in self.names:
@@ -7758,8 +7788,8 @@ class _Families:
             what = _label_text(".".join(members) or "value").replace('\\"', '"')
             yield "# HELP %s %s of BPF map %s." % (name, what, shown)
             yield "# TYPE %s gauge" % name
-            for line in self.lines[name]:
-                yield line
+            for lines in self.lines[name]:
+                yield lines
         yield "# EOF"
 
 
@@ -7808,8 +7838,6 @@ def _printable_label(text):
 
 
 def _metric_number(number):
-    if not isinstance(number, float):
-        return "%d" % number
     if number in (float("inf"), float("-inf")):
         return "+Inf" if number > 0 else "-Inf"
     return "NaN" if number != number else repr(number)
@@ -9716,87 +9744,78 @@ class _Watch:
         with _Screen() if self.is_live else _Nothing():
             before, then = None, 0.0
             while True:
-                now, rows = time.time(), _samples(view)
-                self.time = now
-                self._check_sort(view, rows)
+                now, look = time.time(), _Look(view)
+                self._check_sort(look)
                 # what is printed once has rates; a screen or a list that goes on need not wait for them
                 if before is not None or not self.is_once or is_capture:
-                    self._show(view, rows, before or {}, now - then)
+                    if before is not None:
+                        look.compare(before, now - then)
+                    self._show(look, None if before is None else now - then)
                     if self.is_once:
                         return
-                before, then = rows, now
+                before, then = look, now
                 time.sleep(self.interval)
 
-    def _check_sort(self, view, rows):
-        known = [name for row in islice(rows.values(), 1) for name in row.totals]
-        if self.sort_field and rows and self.sort_field not in known:
+    def _check_sort(self, look):
+        known = look.fields()
+        if self.sort_field and look.values and self.sort_field not in known:
             raise _UsageError(
                 "no field '%s' to sort by; there are %s" % (self.sort_field, ", ".join(known))
             )
 
-    def _show(self, view, rows, before, seconds):
-        changes = [_Change(key, row, before, seconds) for key, row in rows.items()]
-        changes.sort(key=self._rank)
+    def _show(self, look, seconds):
+        keys = look.ranked(self.sort_field)
         if self.is_json:
-            print(self._json(view, changes, seconds if before else None))
+            print(self._json(look, keys, seconds))
         elif self.is_live:
-            lines = self._screen(view, changes, bool(before))
+            lines = self._screen(look, keys, seconds is not None)
             sys.stdout.write("\033[H%s\033[J" % "\033[K\n".join(lines))
         else:
-            print("\n".join(self._lines(view, changes, bool(before), 1 << 16)))
+            print("\n".join(self._lines(look, keys, seconds is not None, 1 << 16)))
         sys.stdout.flush()
 
-    def _rank(self, change):
-        """Return what sorts the fastest first: by the field asked for, else by the first that counts something."""
-        if self.sort_field:
-            rate = change.rates.get(self.sort_field, 0)
-            return (-abs(rate), -change.row.totals.get(self.sort_field, 0), change.row.head)
-        counted = [-abs(rate) for name, rate in change.rates.items() if not _only_names(name)]
-        return (counted, change.is_same, change.row.head)
-
-    def _json(self, view, changes, seconds):
+    def _json(self, look, keys, seconds):
         """Return a line of JSON: the entries as --ndjson has them, with rates a second."""
-        entries = []
-        for change in changes:
-            entry = change.row.json(view)
-            if seconds:
-                entry = '%s,"rates":%s}' % (entry[:-1], _json_of(change.rates))
-            entries.append(entry)
+        import time
+
+        entries = look.json(keys)
+        if seconds is not None:
+            rates = map(_json_of, look.all_rates(keys))
+            entries = ['%s,"rates":%s}' % (entry[:-1], told) for entry, told in zip(entries, rates)]
         return '{"time":%s,"seconds":%s,"entries":[%s]}' % (
-            _json_float(round(self.time, 3)),
+            _json_float(round(time.time(), 3)),
             "null" if seconds is None else _json_float(round(seconds, 3)),
             ",".join(entries),
         )
 
-    def _screen(self, view, changes, has_before):
+    def _screen(self, look, keys, has_before):
         """Return the lines that fill a terminal, what changed in bold."""
         import shutil
 
         size = shutil.get_terminal_size()
         columns, height = size[0] or 80, size[1] or 24  # a size of 0 is none
-        lines = self._lines(view, changes[: height - 1], has_before, columns)
-        lines[0] = _cut("%s: %d entries" % (view.info._about, len(changes)), columns)
-        if len(changes) > height - 1:
-            lines[-1] = "... %d more" % (len(changes) - height + 2)
+        lines = self._lines(look, keys[: height - 1], has_before, columns)
+        lines[0] = _cut("%s: %d entries" % (look.view.info._about, len(keys)), columns)
+        if len(keys) > height - 1:
+            lines[-1] = "... %d more" % (len(keys) - height + 2)
         if os.environ.get("NO_COLOR"):
             return lines
         return ["\033[1m%s\033[0m" % line if line[:1] == "*" else line for line in lines]
 
-    def _lines(self, view, changes, has_before, columns):
+    def _lines(self, look, keys, has_before, columns):
         """Return a line for each entry: a mark if it changed, its key, its rates, its numbers."""
-        width = min(max([_width(change.row.head) for change in changes] or [0]), columns * 2 // 5)
-        rates = [change.rates_text() for change in changes]
-        rates_width = min(max(map(len, rates)) if rates else 0, max(columns - width - 6, 0))
-        lines = ["%s: %d entries" % (view.info._about, len(changes))]
-        for change, text in zip(changes, rates):
-            mark = "*" if has_before and not change.is_same else " "
-            head = _cut(change.row.head, width)
-            head += " " * (width - _width(head))
-            parts = [mark + " " + head]
-            if rates_width:
-                parts.append(text.ljust(rates_width))
-            parts.append(change.row.text)
-            lines.append(_cut("  ".join(parts).rstrip(), columns))
+        width = min(max([_width(look.heads[key]) for key in keys] or [0]), columns * 2 // 5)
+        rates = {key: _rates_text(look.rates[key]) for key in keys if key in look.rates}
+        rates_width = min(max(map(len, rates.values()), default=0), max(columns - width - 6, 0))
+        lines = ["%s: %d entries" % (look.view.info._about, len(keys))]
+        between = "  " + " " * (rates_width + 2 if rates_width else 0)
+        for key, text in zip(keys, look.texts(keys)):
+            mark, told = "  ", between
+            if key in rates:
+                mark = "* " if has_before else mark
+                told = "  %s  " % rates[key].ljust(rates_width) if rates_width else between
+            line = mark + _padded(look.heads[key], width) + told + text
+            lines.append(_cut(line.rstrip(), columns))
         return lines
 
 
@@ -9846,21 +9865,10 @@ def _only_names(field):
     return bool(_NAMING_WORDS.intersection(field.lower().split("_")))
 
 
-class _Change:
-    """An entry and how it changed: .rates {field: a second}, .is_same."""
-
-    def __init__(self, key, row, before, seconds):
-        old = before.get(key)
-        self.row, self.rates = row, {}
-        self.is_same = old is not None and old.text == row.text
-        if old is not None:
-            known = [name for name in row.totals if name in old.totals]
-            self.rates = {name: (row.totals[name] - old.totals[name]) / seconds for name in known}
-
-    def rates_text(self):
-        """Return the rates for people; of times and ids none is worth telling."""
-        told = [(name, rate) for name, rate in self.rates.items() if rate and not _only_names(name)]
-        return "  ".join(("%s %s/s" % (name, _scaled(rate))).strip() for name, rate in told)
+def _rates_text(rates):
+    """Return the rates for people; of times and ids none is worth telling."""
+    told = [(name, rate) for name, rate in rates.items() if rate and not _only_names(name)]
+    return "  ".join(("%s %s/s" % (name, _scaled(rate))).strip() for name, rate in told)
 
 
 def _scaled(number):
@@ -9883,63 +9891,150 @@ def _width(text):
 
 def _cut(text, columns):
     """Return as much of a text as fits into so many columns, with an end that says if it is not all."""
-    if _width(text) <= columns:
+    if 2 * len(text) <= columns or _width(text) <= columns:
         return text
-    while text and _width(text) > max(columns - 2, 0):
-        text = text[:-1]
-    return (text + "..")[:columns]
+    room, kept = max(columns - 2, 0), 0
+    while kept < len(text):
+        room -= _width(text[kept])
+        if room < 0:
+            break
+        kept += 1
+    return (text[:kept] + "..")[:columns]
 
 
-class _Row:
-    """An entry in a watch: .head (the key in words), .text (the value), .totals {field: number}, and its bytes."""
-
-    __slots__ = ("head", "text", "totals", "key", "value")
-
-    def __init__(self, head, text, totals, key, value):
-        self.head, self.text, self.totals, self.key, self.value = head, text, totals, key, value
-
-    def json(self, view):
-        """Return the entry as --ndjson has it."""
-        return "".join(view.json_lines([(self.key, self.value, 1)]))
+def _padded(text, columns):
+    """Return a text that fills so many columns."""
+    free = columns - _width(text)
+    return text + " " * free if free >= 0 else _padded(_cut(text, columns), columns)
 
 
-def _samples(view):
-    """Return {key: _Row} of all entries, a value's CPUs added up."""
-    rows, cpus = {}, max(len(view.cpus), 1)
-    key_size, value_size = view.info.key_size, view.slot * cpus
-    for keys, values, count in view.chunks():
-        heads = [""] * count
-        if key_size:
-            heads = view.texts(view.key_layout, keys)
-        totals = _totals(view, values, count, cpus)
-        texts = view.texts(view.value_layout, values, view.slot)
-        for index, head in enumerate(heads):
-            text = _row_text(view, texts[index * cpus : (index + 1) * cpus], totals[index])
-            key = keys[index * key_size : (index + 1) * key_size]
-            value = values[index * value_size : (index + 1) * value_size]
-            rows[key] = _Row(head, text, totals[index], key, value)
-    return rows
+class _Look:
+    """A look at a map's entries, .values {key: value} as bytes, beside an earlier one.
+
+    .heads are the keys in words.  .rates, {key: {field: a second}}, are those of the entries that changed; one that
+    was not there has none.  Only what changed is decoded twice.
+    """
+
+    def __init__(self, view):
+        self.view, self.values, self.heads, self.rates = view, {}, {}, {}  # type: ignore
+        self.cpus = max(len(view.cpus), 1)
+        for keys, values, count in view.chunks():
+            names = _split(keys, count)
+            self.values.update(zip(names, _split(values, count)))
+
+    def compare(self, before, seconds):
+        """Take in how it changed since another look."""
+        known = before.values
+        self.rates = {key: {} for key in self.values if key not in known}
+        changed = [key for key, value in self.values.items() if known.get(key, value) != value]
+        for keys in self._parts(changed):
+            totals = zip(self._totals(keys), before._totals(keys))
+            texts = zip(self.texts(keys), before.texts(keys))
+            for key, (now, then), (text, old_text) in zip(keys, totals, texts):
+                if text != old_text:
+                    known_then = [name for name in now if name in then]
+                    self.rates[key] = {
+                        name: (now[name] - then[name]) / seconds for name in known_then
+                    }
+
+    def ranked(self, sort_field):
+        """Return the keys, the fastest first: by a field, or by the first of each that counts something."""
+        for keys in self._parts(list(self.values)):
+            heads = [""] * len(keys)
+            if self.view.info.key_size:
+                heads = self.view.texts(self.view.key_layout, b"".join(keys))
+            self.heads.update(zip(keys, heads))
+        if sort_field:
+            return sorted(self.values, key=self._ranks(sort_field).__getitem__)
+        ranks = {}
+        for key, rates in self.rates.items():
+            counted = [-abs(rate) for name, rate in rates.items() if not _only_names(name)]
+            ranks[key] = counted, self.heads[key]
+        still = [key for key in self.values if key not in ranks]
+        return sorted(ranks, key=ranks.__getitem__) + sorted(still, key=self.heads.__getitem__)
+
+    def _ranks(self, field):
+        """Return {key: what sorts it} by a field: its rate, then itself."""
+        ranks = {}
+        for keys in self._parts(list(self.values)):
+            for key, totals in zip(keys, self._totals(keys)):
+                rate = abs(self.rates.get(key, {}).get(field, 0))
+                ranks[key] = -rate, -totals.get(field, 0), self.heads[key]
+        return ranks
+
+    def all_rates(self, keys):
+        """Yield {field: a second} of each key, zeros where nothing changed."""
+        for part in self._parts(keys):
+            for key, totals in zip(part, self._totals(part)):
+                yield self.rates[key] if key in self.rates else dict.fromkeys(totals, 0.0)
+
+    def texts(self, keys):
+        """Return the values of keys in words: of a per-CPU map the sums, or each CPU's where there are no numbers."""
+        found, view, cpus = [], self.view, self.cpus  # type: ignore
+        for part in self._parts(keys):
+            texts = view.texts(view.value_layout, self._raw(part), view.slot)
+            if view.cpus:
+                each = [texts[at : at + cpus] for at in range(0, len(texts), cpus)]
+                texts = [self._sums(one, sums) for one, sums in zip(each, self._totals(part))]
+            found += texts
+        return found
+
+    def _sums(self, texts, totals):
+        if totals:
+            return " ".join("%s=%s" % (name or "sum", number) for name, number in totals.items())
+        return " ".join("[cpu %d] %s" % pair for pair in zip(self.view.cpus, texts))
+
+    def json(self, keys):
+        """Return the entries of keys as --ndjson has them."""
+        found = []
+        for part in self._parts(keys):
+            raw_keys = b"".join(part) if self.view.info.key_size else b""
+            for text in self.view.json_lines([(raw_keys, self._raw(part), len(part))]):
+                found += text.split("\n")
+        return found
+
+    def fields(self):
+        """Return the names of the fields that have rates."""
+        first = list(islice(self.values, 1))
+        return list(self._totals(first)[0]) if first else []
+
+    def _totals(self, keys):
+        return _totals(self.view, self._raw(keys), len(keys), self.cpus)
+
+    def _raw(self, keys):
+        return b"".join(map(self.values.__getitem__, keys))
+
+    def _parts(self, keys):
+        """Yield parts of a list that are read at a time."""
+        step = self.view.chunk_entries
+        for at in range(0, len(keys), step):
+            yield keys[at : at + step]
 
 
-def _row_text(view, texts, totals):
-    """Return a value in words: of a per-CPU map the sums, or where there are no numbers each CPU's."""
-    if not view.cpus:
-        return texts[0]
-    if totals:
-        return " ".join("%s=%s" % (name or "sum", number) for name, number in totals.items())
-    return " ".join("[cpu %d] %s" % pair for pair in zip(view.cpus, texts))
+def _split(raw, count):
+    """Return bytes in so many pieces of one length."""
+    size = len(raw) // count if count else 0
+    if not size:
+        return [raw] * count
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 def _totals(view, values, count, cpus):
     """Return [{path: number}] of the entries of a chunk, the integers of a value's CPUs added up."""
-    totals = [{} for _ in range(count)]  # type: list
+    columns = {}  # type: dict
+    some = [{} for _ in range(count)]  # type: list  # fields that a union has in some entries only
     for path, indices, column in view.value_layout.reader("samples", view.slot).series(values):
+        if isinstance(column[0], float):
+            continue
         name = "_".join(map(str, path))
-        for index, number in zip(indices or range(count * cpus), column):
-            if isinstance(number, int):
-                into = totals[index // cpus]
-                into[name] = into.get(name, 0) + number
-    return totals
+        if indices is None:
+            sums = column if cpus == 1 else map(sum, zip(*[iter(column)] * cpus))
+            columns[name] = map(add, columns[name], sums) if name in columns else sums
+            continue
+        for index, number in zip(indices, column):
+            into = some[index // cpus]
+            into[name] = into.get(name, 0) + number
+    return [dict(zip(columns, row)) for row in zip(*columns.values())] or some
 
 
 def _hist(options):
@@ -9976,7 +10071,9 @@ def _slots_of(view, keys, count):
         named, numbers = list(texts), dict(numbers)
         path = named[-1][0] if named else None
         slot = numbers.get(path)
-        shown = ("%s=%s" % ("_".join(map(str, where)), _bare(text)) for where, text in named[:-1])
+        shown = (
+            "%s=%s" % ("_".join(map(str, where)), _bare(str(told))) for where, told in named[:-1]
+        )
         yield " ".join(shown), slot if isinstance(slot, int) else None
 
 
