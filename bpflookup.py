@@ -2968,7 +2968,7 @@ class _WordsForm(_TextForm):
     text = char
 
     def raw_bytes(self, layout):
-        return _Each(_hex)
+        return _HexWords(layout.size)
 
     def record(self, record, members, pieces):
         pairs = []
@@ -2996,7 +2996,32 @@ def _hex_text(raw, between):
     """Return bytes in hex with a character between them."""
     if sys.version_info < (3, 8):
         return between.join(map(_HEX_BYTES.__getitem__, raw))
-    return raw.hex(between)
+    return raw.hex(between) if between else raw.hex()
+
+
+def _hex_column(size, between, stride=None):
+    """Return f(raw) that gives a list: the bytes of each element in hex, with a character between them."""
+    stride = stride or size
+    width = 2 + len(between)
+    step, length = width * stride, width * size - len(between)
+
+    def column(raw):
+        text = _hex_text(raw, between)
+        return [text[at : at + length] for at in range(0, width * len(raw), step)]
+
+    return column
+
+
+class _HexWords:
+    """Converts a column of bytes into hex for people."""
+
+    __slots__ = ("column", "size")
+
+    def __init__(self, size):
+        self.size, self.column = size, _hex_column(size, " ")
+
+    def __call__(self, column):
+        return self.column(b"".join(column)) if self.size else [""] * len(column)
 
 
 _HEX_BYTES = ["%02x" % byte for byte in range(256)]
@@ -3085,7 +3110,7 @@ class _LabelsForm(_SamplesForm):
     text = char
 
     def raw_bytes(self, layout):
-        return _Each(_hex)
+        return _HexWords(layout.size)
 
 
 _FORMS = {
@@ -7489,12 +7514,8 @@ class View:
         A value is .slot bytes for each of .cpus, or value_size bytes.
         """
         if not isinstance(self.source, Map):
-            entries = self.source.entries()
-            while True:
-                part = list(islice(entries, self.chunk_entries))
-                if not part:
-                    return
-                yield self.chunk_of(part)
+            yield from self.source.chunks(self.chunk_entries)
+            return
         for keys, values in self.source.lookup_batch():
             count, keys, values = len(keys), bytes(keys), bytes(values)
             for chunk in self._pieces(keys, values, count):
@@ -7683,16 +7704,12 @@ _CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
 _BETWEEN_BYTES = "\x01"  # stands in JSON for what bpftool has there: in JSON it is nowhere else
 
 
-def _hex_column(size, between, stride=None):
-    """Return f(raw) that gives a list: the bytes of each element in hex, with a character between them."""
-    stride = stride or size
-    step, length = 3 * stride, 3 * size - 1
-
-    def column(raw):
-        text = _hex_text(raw, between)
-        return [text[at : at + length] for at in range(0, 3 * len(raw), step)]
-
-    return column
+def _split(raw, count):
+    """Return bytes in so many pieces of one length."""
+    size = len(raw) // count if count else 0
+    if not size:
+        return [raw] * count
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 def _view_layout(source, what, given):
@@ -7879,21 +7896,16 @@ def capture(m, path):
             with open(temporary, "xb") as file:
 
                 def put(text):
-                    line = text.encode() + b"\n"
-                    digest.update(line)
-                    file.write(line)
+                    lines = text.encode() + b"\n"
+                    digest.update(lines)
+                    file.write(lines)
 
                 put(json.dumps(header))
                 progress = _Progress(info)
-                for count, (key, value) in enumerate(source.items(), 1):
-                    if not count & 0x3FF:
-                        progress.show(count)
-                    put(
-                        " ".join(
-                            raw.hex() or "-"
-                            for raw in [key] + (value if isinstance(value, list) else [value])
-                        )
-                    )
+                for keys, values in source.lookup_batch():
+                    count += len(keys)
+                    progress.show(count)
+                    put("\n".join(_capture_lines(info, keys, values)))
                 progress.end()
                 put(json.dumps({"entries": count, "sha256": digest.hexdigest()}))
                 file.flush()
@@ -7904,6 +7916,19 @@ def capture(m, path):
                 os.unlink(temporary)
             raise
     return count
+
+
+def _capture_lines(info, keys, values):
+    """Return an iterator over the lines of a capture for arrays of keys and values."""
+    cpus, slot = 1, info.value_size
+    if info.type in _PERCPU_TYPES:
+        slot = percpu_stride(slot)
+        cpus = sizeof(values._type_) // slot
+    key_words = _hex_column(info.key_size, "")(bytes(keys))
+    value_words = ["-"] * len(keys) * cpus
+    if info.value_size:
+        value_words = _hex_column(info.value_size, "", slot)(bytes(values))
+    return map(" ".join, zip(key_words, *[iter(value_words)] * cpus))
 
 
 class Capture:
@@ -7975,16 +8000,29 @@ class Capture:
 
     def entries(self):
         """Yield (key, value) as bytes; of a per-CPU map a list of each CPU's."""
-        wanted = [self.info.key_size] + [self.info.value_size] * max(len(self.cpus), 1)
-        for line in self._lines:
-            parts = [
-                b"" if word == b"-" else bytes.fromhex(word.decode()) for word in line.split(b" ")
-            ]
-            if list(map(len, parts)) != wanted:
-                raise ValueError(
-                    "a capture's entry of %s bytes, not %s" % (list(map(len, parts)), wanted)
-                )
-            yield parts[0], parts[1:] if self.cpus else parts[1]
+        cpus = max(len(self.cpus), 1)
+        for keys, raw, count in self.chunks(_CHUNK_ENTRIES):
+            values = _split(raw, count * cpus)
+            if self.cpus:
+                values = map(list, zip(*[iter(values)] * cpus))
+            yield from zip(_split(keys, count), values)
+
+    def chunks(self, most):
+        """Yield (keys, values, count): the bytes of at most so many entries, each behind the other."""
+        sizes = [self.info.key_size] + [self.info.value_size] * max(len(self.cpus), 1)
+        for first in range(0, len(self._lines), most):
+            lines = self._lines[first : first + most]
+            words = b" \n ".join(lines).split(b" ") + [b"\n"]
+            step = len(sizes) + 1
+            lengths = [set(map(len, words[at::step])) for at in range(step)]
+            lines_end = set(words[step - 1 :: step]) == {b"\n"} and len(words) == step * len(lines)
+            if not lines_end or lengths != [{2 * size or 1} for size in sizes] + [{1}]:
+                raise ValueError("a capture's entry is not of %s bytes" % sizes)
+            keys = b"".join(words[::step])
+            del words[step - 1 :: step]
+            del words[:: step - 1]
+            values = b"".join(words) if sizes[1] else b""
+            yield bytes.fromhex(keys.decode()), bytes.fromhex(values.decode()), len(lines)
 
     def items(self):
         """Yield (key, value) as Map.items does; of a per-CPU map a list of each CPU's."""
@@ -9757,7 +9795,7 @@ class _Watch:
                 time.sleep(self.interval)
 
     def _check_sort(self, look):
-        known = look.fields()
+        known = look.fields() if self.sort_field else []
         if self.sort_field and look.values and self.sort_field not in known:
             raise _UsageError(
                 "no field '%s' to sort by; there are %s" % (self.sort_field, ", ".join(known))
@@ -10009,14 +10047,6 @@ class _Look:
         step = self.view.chunk_entries
         for at in range(0, len(keys), step):
             yield keys[at : at + step]
-
-
-def _split(raw, count):
-    """Return bytes in so many pieces of one length."""
-    size = len(raw) // count if count else 0
-    if not size:
-        return [raw] * count
-    return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 def _totals(view, values, count, cpus):

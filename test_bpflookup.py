@@ -12388,6 +12388,38 @@ def test_bench_whole_maps_against_bpftool(name, tmp_path):
         )
 
 
+DUMP_MEMORY = """
+import sys
+import bpflookup as bpf
+peak = lambda: int(bpf._colon_file("/proc/self/status")["VmHWM"].split()[0]) / 1024
+bare = peak()
+assert bpf.main(sys.argv[1:]) == 0
+print(peak() - bare, file=sys.stderr)
+"""
+
+
+@kernel
+@pytest.mark.bench
+def test_bench_memory_of_dumps():
+    """A map that is twice as large takes no more."""
+    count = int(2000000 * SCALE)
+    for entries in (count, 2 * count):
+        make, _ = MATRIX["hash, u64 pair"]
+        with make(entries, random.Random(1)) as m:
+            for form in ("-j", "--ndjson", "--hex", ""):
+                words = [sys.executable, "-c", DUMP_MEMORY] + form.split()
+                words += ["map", "dump", "id", str(m.id)]
+                done = subprocess.run(
+                    words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=BENCH_ENV
+                )
+                mebibytes = float(done.stderr.split()[-1])
+                print(
+                    "  %8d entries, %-8s %5.1f MiB above the module"
+                    % (entries, form or "human", mebibytes)
+                )
+                assert mebibytes <= 64
+
+
 BCC = """
 import ctypes, sys
 sys.path.insert(0, sys.argv[1])
