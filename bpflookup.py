@@ -9842,17 +9842,20 @@ class _Watch:
 
     def _lines(self, look, keys, has_before, columns):
         """Return a line for each entry: a mark if it changed, its key, its rates, its numbers."""
-        width = min(max([_width(look.heads[key]) for key in keys] or [0]), columns * 2 // 5)
+        heads = [look.heads[key] for key in keys]
+        widths = _widths(heads)
+        width = min(max(widths, default=0), columns * 2 // 5)
         rates = {key: _rates_text(look.rates[key]) for key in keys if key in look.rates}
         rates_width = min(max(map(len, rates.values()), default=0), max(columns - width - 6, 0))
         lines = ["%s: %d entries" % (look.view.info._about, len(keys))]
         between = "  " + " " * (rates_width + 2 if rates_width else 0)
-        for key, text in zip(keys, look.texts(keys)):
+        for key, head, wide, text in zip(keys, heads, widths, look.texts(keys)):
             mark, told = "  ", between
+            head = head + " " * (width - wide) if wide <= width else _padded(head, width)
             if key in rates:
                 mark = "* " if has_before else mark
                 told = "  %s  " % rates[key].ljust(rates_width) if rates_width else between
-            line = mark + _padded(look.heads[key], width) + told + text
+            line = mark + head + told + text
             lines.append(_cut(line.rstrip(), columns))
         return lines
 
@@ -9919,12 +9922,21 @@ def _scaled(number):
 
 def _width(text):
     """Return how many columns of a terminal a text takes: wide characters take two, marks upon others none."""
-    if text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80":
+    if _is_ascii(text):
         return len(text)
     import unicodedata
 
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def _widths(texts):
+    """Return how many columns each text takes."""
+    return list(map(len if _is_ascii("".join(texts)) else _width, texts))
+
+
+def _is_ascii(text):
+    return text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80"
 
 
 def _cut(text, columns):
