@@ -1582,15 +1582,26 @@ class Layout:
     map's.  .size is in bytes, .name the type in C's terms, .members those of a record.
     """
 
-    __slots__ = ("size", "name", "values", "levels", "has_choice", "_readers", "__weakref__")
+    __slots__ = (
+        "size",
+        "name",
+        "values",
+        "levels",
+        "has_choice",
+        "_readers",
+        "_hash",
+        "__weakref__",
+    )
     members = ()  # type: tuple
     is_union = False
+    takes_addresses = False  # whether text in the form of an IP or MAC address of its size is one
 
     def __init__(self, size, name, values=1, levels=0, has_choice=False):
         self.size, self.name = size, name
         self.values, self.levels = values, levels  # leaves, and types inside types
         self.has_choice = has_choice  # whether a field in it says how to read another one
         self._readers = {}  # (form, stride) -> reader
+        self._hash = None
 
     def _facts(self):
         """Return what makes two layouts the same."""
@@ -1605,8 +1616,14 @@ class Layout:
         return _same_tree(self, other, set()) if isinstance(other, Layout) else NotImplemented
 
     def __hash__(self):
-        names = tuple(member.name for member in self.members[:8])
-        return hash((type(self), self.size, self.name, self.values, self.levels, names))
+        # of all that is in it, each part once: types that a hostile BTF makes alike must not collide
+        if self._hash is None:
+            self._hash = hash((type(self), self.size, self.name, self.levels) + self._inside())
+        return self._hash
+
+    def _inside(self):
+        """Return what else the hash is of."""
+        return ()
 
     def __repr__(self):
         return "<Layout %s: %d bytes>" % (self.name, self.size)
@@ -1617,7 +1634,7 @@ class Layout:
     def __setstate__(self, state):
         for name, value in state.items():
             setattr(self, name, value)
-        self._readers = {}
+        self._readers, self._hash = {}, None
         if isinstance(self, Record):
             self._parts = None
 
@@ -1635,20 +1652,35 @@ class Layout:
     def reader(self, form, stride=None):
         """Return what reads bytes as one of the forms "plain", "json", "bpftool", "words", "samples", "labels".
 
-        It is compiled once.  read(raw) iterates over what each element of raw says, one(raw) is that of one;
-        stride is the distance from one to the next where it is more than the size.  raises LayoutError
+        It is compiled once.  read(raw) iterates over what each element of raw says, one(raw) is
+        that of one; raw is any buffer of bytes.
+        stride     bytes from one element to the next, where they are more than the size
+        raises     LayoutError: a form or stride that can't be, more values than bytes could hold;
+                   when read, a buffer that is no whole number of elements, or a member that
+                   chooses no branch of a _union_
         """
         known = self._readers.get((form, stride))
         if known is None:
+            if form not in _FORMS:
+                raise LayoutError("no form '%s'; there are %s" % (form, ", ".join(_FORMS)))
+            if stride is not None and stride < self.size:
+                words = (self.name, self.size, stride)
+                raise LayoutError("%s: elements of %d bytes are no %d bytes apart" % words)
             if self.values > 16 * self.size + 4096:
-                raise LayoutError(
-                    "%s: %d values in %d bytes are too many to read"
-                    % (self.name, self.values, self.size)
-                )
-            made = _ChoosingReader if self.has_choice else Reader
+                words = (self.name, self.values, self.size)
+                raise LayoutError("%s: %d values in %d bytes are too many to read" % words)
+            made = _ChoosingReader if self.is_undecided(_FORMS[form]) else Reader
             known = made(self, _FORMS[form], stride)
             known = self._readers.setdefault((form, stride), known)
         return known
+
+    def is_undecided(self, form):
+        """Whether a form needs to know branches of unions before it can read this in one go."""
+        return False
+
+    def _address(self, text):
+        """Return the bytes of an address of this size, None: text is none, or means none here."""
+        return _address_bytes(text, self.size) if self.takes_addresses else None
 
     def describe(self):
         """Return a table: offset, size, name and C type of each member; holes, enumerators and tags are shown.
@@ -1674,6 +1706,19 @@ class Layout:
         """Yield (path, what is wrong) where this layout, a caller's, does not agree with another, the map's."""
         return _differences(self, other, strict, "")
 
+    def dtype(self):
+        """Return what numpy.dtype() takes for these bytes: numpy.frombuffer(values, m.value_layout.dtype()).
+
+        A code such as "<u4", or a dict of names, formats, offsets and itemsize.  Chars are "S16", padding has no
+        name, the members of anonymous records are those of the record around them, enumerators their numbers.
+        Bitfields and integers that NumPy does not have are left out: read what holds them as bytes, with
+        Layout.reader("plain").
+        """
+        return self._dtype()
+
+    def _dtype(self):
+        return "V%d" % self.size
+
     def pack(self, given, base=None, what="value"):
         """Return the bytes for what was typed or read from JSON: text, numbers, lists, dicts by name.
 
@@ -1686,7 +1731,7 @@ class Layout:
         return bytes(buffer)
 
 
-_WORKED_OUT = frozenset(("_readers", "__weakref__", "_parts"))
+_WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts"))
 
 
 def _same_tree(one, other, seen):
@@ -1720,6 +1765,9 @@ class Number(Layout):
         self.order = self.raw_order = order
         self.bits, self.signed, self.encoding = 8 * size, signed, encoding
 
+    def _inside(self):
+        return self.bits, self.signed, self.order
+
     def bitfield(self, bits):
         """Return the same number as a bitfield: of its type's byte order nothing is left."""
         return self._changed(bits=bits, order=self.raw_order)
@@ -1742,13 +1790,22 @@ class Number(Layout):
         return self.bits == 8 * self.size and self.size in _STRUCT_CODES
 
     @property
+    def takes_addresses(self):  # type: ignore
+        return type(self) is Number and self.bits == 8 * self.size
+
+    @property
     def code(self):
         """What the struct module calls it, if it is_whole."""
         code = _STRUCT_CODES[self.size]
         return code if self.signed else code.upper()
 
+    @property
+    def has_scalar(self):
+        """Whether ctypes has a type for it."""
+        return self.is_whole
+
     def scalar(self):
-        """Return the ctypes scalar, if it is_whole."""
+        """Return the ctypes scalar, if it has_scalar."""
         ints = _SIGNED_INTS if self.signed else _UNSIGNED_INTS
         return getattr(ints[self.size], "__ctype_%se__" % self.order[0])
 
@@ -1787,13 +1844,18 @@ class Number(Layout):
             raise LayoutError("%s must be %s, not %r" % (what, self._wanted(), given))
         return _integer(given, self.low, self.high, "%s (%s)" % (what, self._wanted()))
 
+    def _dtype(self):
+        if not self.is_whole:
+            return "V%d" % self.size
+        return "%s%s%d" % (_ORDER_MARKS[self.order], "i" if self.signed else "u", self.size)
+
     def _wanted(self):
         if self.bits != 8 * self.size:
             return "a field of %d bits" % self.bits
         return self.name
 
     def _from_text(self, text, what):
-        raw = _address_bytes(text, self.size) if self.bits == 8 * self.size else None
+        raw = self._address(text)
         if raw is not None:
             number = int.from_bytes(raw, self.order)
             return number - (self.signed and number > self.high) * (1 << self.bits)
@@ -1814,6 +1876,9 @@ class Enum(Number):
     def __init__(self, size, name, names, order=sys.byteorder, signed=False):
         Number.__init__(self, size, name, order, signed)
         self.names = names
+
+    def _inside(self):
+        return Number._inside(self) + tuple(self.names.items())
 
     def text_of(self, number):
         """Return a number's name, or the number as text: a column of enumerators is text, whatever the value."""
@@ -1845,6 +1910,9 @@ class Boolean(Number):
     def converter(self, form):
         return form.boolean(self)
 
+    def _dtype(self):
+        return "?" if self.size == 1 else Number._dtype(self)
+
     def scalar(self):
         return ctypes.c_bool if self.size == 1 else Number.scalar(self)
 
@@ -1871,6 +1939,9 @@ class Char(Number):
 
     def converter(self, form):
         return form.char(self)
+
+    def _dtype(self):
+        return "S1"
 
     def scalar(self):
         return ctypes.c_char
@@ -1905,9 +1976,16 @@ class Float(Number):
     def converter(self, form):
         return form.real(self)
 
+    def _dtype(self):
+        return "%sf%d" % (_ORDER_MARKS[self.order], self.size)
+
     @property
     def code(self):
         return {2: "e", 4: "f", 8: "d"}[self.size]
+
+    @property
+    def has_scalar(self):
+        return self.size in _FLOATS
 
     def scalar(self):
         return getattr(_FLOATS[self.size], "__ctype_%se__" % self.order[0])
@@ -1917,16 +1995,11 @@ class Float(Number):
         return True
 
     def _put(self, packing, at, given, what):
-        number = self.number(given, what)
-        try:
-            raw = struct.pack(_ORDER_MARKS[self.order] + self.code, number)
-        except (OverflowError, struct.error):
-            raise LayoutError(
-                "%s is %s, which does not hold %r" % (what, self.name, given)
-            ) from None
+        raw = struct.pack(_ORDER_MARKS[self.order] + self.code, self.number(given, what))
         packing.put_bytes(at // 8, raw, what)
 
     def number(self, given, what):
+        """Return the number that is given.  A float may be rounded, an int may not, nor overflow."""
         if isinstance(given, str):
             try:
                 given = float(given)
@@ -1934,7 +2007,12 @@ class Float(Number):
                 raise LayoutError("%s: %r is no number" % (what, given)) from None
         if isinstance(given, bool) or not isinstance(given, (int, float)):
             raise LayoutError("%s must be %s, not %r" % (what, self.name, given))
-        if isinstance(given, int) and abs(given) < 1 << 1023 and int(float(given)) != given:
+        try:
+            code = "<" + self.code  # native ones overflow without a word
+            stored = struct.unpack(code, struct.pack(code, given))[0]
+        except (OverflowError, struct.error):
+            stored = None
+        if stored is None or isinstance(given, int) and stored != given:
             raise LayoutError("%s is %s, which does not hold %r" % (what, self.name, given))
         return given
 
@@ -1952,6 +2030,7 @@ class Bytes(Layout):
     """Bytes of which nothing more is known."""
 
     __slots__ = ()
+    takes_addresses = True
 
     def __init__(self, size, name=""):
         Layout.__init__(self, size, name or "u8[%d]" % size)
@@ -1967,7 +2046,7 @@ class Bytes(Layout):
 
     def _bytes_for(self, given, what):
         if isinstance(given, str):
-            raw = _address_bytes(given, self.size)
+            raw = self._address(given)
             if raw is not None:
                 return raw
             try:
@@ -2004,16 +2083,48 @@ class Array(Layout):
         )
         self.element, self.count = element, count
 
+    def _inside(self):
+        return self.count, hash(self.element)
+
     @property
     def is_text(self):
         return isinstance(self.element, Char)
+
+    @property
+    def takes_addresses(self):  # type: ignore
+        return type(self.element) is Number
+
+    @property
+    def elements(self):
+        """The layout of each element."""
+        return [self.element] * self.count
+
+    def is_undecided(self, form):
+        if not form.unrolls_arrays or not self.has_choice:
+            return False
+        return any(one.is_undecided(form) for one in self.elements)
+
+    def undecided(self, form, at=0):
+        """Yield (member that tells, its bit offset) for each union in each of the elements."""
+        for index, element in enumerate(self.elements):
+            for tag in element.undecided(form, at + 8 * element.size * index):
+                yield tag
+
+    def decided(self, form, tags):
+        """Return an array whose elements have the branches that the values of those members choose."""
+        return _ChosenElements(self, [one.decided(form, tags) for one in self.elements])
+
+    def _dtype(self):
+        if self.is_text:
+            return "S%d" % self.size
+        return self.element._dtype(), (self.count,)
 
     def _compile(self, form, at, columns):
         element = self.element
         if self.is_text:
             return columns.add_bytes(form, at, self.size, form.text(self))
         if form.joins_arrays:
-            return columns.add_bytes(form, at, self.size, _Together(self.reader("words")))
+            return columns.add_bytes(form, at, self.size, _Together(self.reader("joined")))
         if not self.size and self.count > 64:
             return form.array(self, [])  # nothing, many times
         if self._fuses(form):
@@ -2039,7 +2150,7 @@ class Array(Layout):
                 raise LayoutError("%s: %r has more than %d bytes" % (what, given, self.size))
             return packing.put_bytes(at // 8, raw.ljust(self.size, b"\0"), what)
         if isinstance(given, str):
-            raw = _address_bytes(given, self.size)
+            raw = self._address(given)
             if raw is not None:
                 return packing.put_bytes(at // 8, raw, what)
         if not isinstance(given, (list, tuple)):
@@ -2051,6 +2162,22 @@ class Array(Layout):
             step = 8 * self.element.size * index
             self.element._put(packing, at + step, one, "%s[%d]" % (what, index))
         return None
+
+
+class _ChosenElements(Array):
+    """An array whose elements have chosen different branches of their unions."""
+
+    __slots__ = ("elements",)
+
+    def __init__(self, array, elements):
+        Array.__init__(self, array.element, array.count, array.name)
+        self.elements = elements
+
+    def _compile(self, form, at, columns):
+        step = 8 * self.element.size
+        placed = enumerate(self.elements)
+        pieces = [one._compile(form, at + step * index, columns) for index, one in placed]
+        return form.array(self, pieces)
 
 
 def _array_name(element, count):
@@ -2106,10 +2233,15 @@ class Member:
         """Bits that it takes."""
         return self.bits or 8 * self.layout.size
 
+    def is_undecided(self, form):
+        """Whether it is a union to choose a branch of, or has one in it that the form reads with it."""
+        return bool(self.choice) or self.layout.is_undecided(form)
+
     @property
-    def is_undecided(self):
-        """Whether it, or a record in it, has a union to choose a branch of; arrays choose for each element."""
-        return bool(self.choice) or self.layout.has_choice and isinstance(self.layout, Record)
+    def is_odd(self):
+        """Whether it is a number in bits, or of a size, that neither ctypes nor NumPy has."""
+        number = self.layout
+        return isinstance(number, Number) and (not number.is_whole or self.offset % 8 > 0)
 
     @property
     def is_merged(self):
@@ -2146,8 +2278,12 @@ class Record(Layout):
             name,
             1 + sum(one.values for one in inside),
             1 + max([one.levels for one in inside] or [0]),
-            any(member.is_undecided for member in self.members),
+            any(member.choice or member.layout.has_choice for member in self.members),
         )
+
+    def _inside(self):
+        members = self.members
+        return tuple((one.name, one.offset, one.label, hash(one.layout)) for one in members)
 
     @property
     def parts(self):
@@ -2167,24 +2303,35 @@ class Record(Layout):
         kept = [member for member in self.members if member.name == branch]
         return Record(self.kind, self.name, self.size, kept, self.btf_name)
 
-    def undecided(self, at=0):
+    @property
+    def takes_addresses(self):  # type: ignore
+        """Whether it is a wrapper like in_addr and in6_addr: one of numbers alone, as a whole."""
+        parts = [one for one in self.members if one.layout.size]
+        if len(parts) > 1 and not self.is_union:
+            return False
+        return any(one.layout.size == self.size and one.layout.takes_addresses for one in parts)
+
+    def is_undecided(self, form):
+        return self.has_choice and any(member.is_undecided(form) for member in self.members)
+
+    def undecided(self, form, at=0):
         """Yield (member that tells, its bit offset) for each union that waits for one, in the order of decided()."""
         for member in self.members:
             if member.choice:
                 tag = next(one for one in self.members if one.name == member.choice[0])
                 yield tag, at + tag.offset
-            elif member.is_undecided:
-                for tag in member.layout.undecided(at + member.offset):
+            elif member.is_undecided(form):
+                for tag in member.layout.undecided(form, at + member.offset):
                     yield tag
 
-    def decided(self, tags):
+    def decided(self, form, tags):
         """Return the record with the branches that the values of those members choose."""
         members = []
         for member in self.members:
             if member.choice:
                 member = member.choosing(self._branch(member, next(tags)))
-            elif member.is_undecided:
-                member = member.changed(layout=member.layout.decided(tags))
+            elif member.is_undecided(form):
+                member = member.changed(layout=member.layout.decided(form, tags))
             members.append(member)
         return Record(self.kind, self.name, self.size, members, self.btf_name)
 
@@ -2196,6 +2343,15 @@ class Record(Layout):
             words = (self.name.split(" ")[-1], member.name, name, tag)
             raise LayoutError("%s.%s: no branch for %s = %r" % words) from None
 
+    def _dtype(self):
+        shown = [part for part in self.parts if part.label is not None and not part.is_odd]
+        return {
+            "names": [part.label for part in shown],
+            "formats": [part.layout._dtype() for part in shown],
+            "offsets": [part.offset // 8 for part in shown],
+            "itemsize": self.size,
+        }
+
     def _compile(self, form, at, columns):
         members = form.members_of(self)
         pieces = [one.layout._compile(form, at + one.offset, columns) for one in members]
@@ -2205,62 +2361,65 @@ class Record(Layout):
 
     def _put(self, packing, at, given, what):
         if isinstance(given, str):
-            raw = _address_bytes(given, self.size)
+            raw = self._address(given)
             if raw is not None:
-                return packing.put_bytes(at // 8, raw, what)
+                packing.put_bytes(at // 8, raw, what)
+                return
             named = [one for one in self.parts if one.label is not None]
             if len(named) == 1:
-                return named[0].layout._put(packing, at + named[0].offset, given, what)
+                named[0].layout._put(packing, at + named[0].offset, given, what)
+                return
         if not isinstance(given, dict):
-            names = ", ".join(one.label for one in self.parts if one.label is not None)
-            raise LayoutError(
-                "%s: %r does not say what %s are: %s" % (what, given, self.name, names)
-            )
-        given = dict(given)
-        rest = given.pop("rest", None) if not self._named("rest") else None
-        if rest is not None and rest not in ("0", 0):
-            raise LayoutError("%s: rest can only be 0, not %r" % (what, rest))
-        keep = packing.keep
-        packing.keep = keep or rest is not None
+            words = (what, given, self.name, self._labels_text())
+            raise LayoutError("%s: %r does not say what %s are: %s" % words)
+        given, known, kept = dict(given), self._parts_by_name(), packing.keep
+        if "rest" in given and "rest" not in known:
+            self._put_rest(packing, at, given.pop("rest"), what)
+            packing.keep = True
+        parts = set()
         for name, one in given.items():
-            self._put_member(packing, at, name, one, what)
-        if not packing.keep:
-            missing = self._missing(set(given))
-            if missing:
-                words = (what, ", ".join(missing))
-                raise LayoutError("%s: %s not given (rest=0 sets what is left to zero)" % words)
-        packing.keep = keep
-        return None
+            part = known.get(name)
+            if part is None:
+                words = (what, name, self._labels_text())
+                raise LayoutError("%s: no field '%s'; there are %s" % words)
+            inside = "%s.%s" % (what, name) if what else name
+            part.layout._put(packing, at + part.offset, one, inside)
+            parts.add(part)
+        missing = [] if packing.keep else self._missing(iter(self.parts), parts)
+        if missing:
+            words = (what, ", ".join(missing))
+            raise LayoutError("%s: %s not given (rest=0 sets what is left to zero)" % words)
+        packing.keep = kept
+
+    def _put_rest(self, packing, at, rest, what):
+        if isinstance(rest, (bool, float)) or rest not in (0, "0"):
+            raise LayoutError("%s: rest can only be 0, not %r" % (what, rest))
+        packing.clear(at // 8, self.size)
 
     def _named(self, name):
-        """Return the part with a label, or the name of a field that has another label."""
-        for part in self.parts:
-            if part.label == name:
-                return part
-        for part in self.parts:
-            if part.name == name:
-                return part
-        return None
+        return self._parts_by_name().get(name)
 
-    def _put_member(self, packing, at, name, given, what):
-        part = self._named(name)
-        if part is None:
-            known = ", ".join(one.label for one in self.parts if one.label is not None)
-            raise LayoutError("%s: no field '%s'; there are %s" % (what, name, known))
-        inside = "%s.%s" % (what, name) if what else name
-        part.layout._put(packing, at + part.offset, given, inside)
+    def _labels_text(self):
+        return ", ".join(part.label for part in self.parts if part.label is not None)
 
-    def _missing(self, names):
-        """Return the labels of what a dict with these names leaves open."""
+    def _parts_by_name(self):
+        """Return {label, or name of a field that has another label: part}."""
+        known = {part.name: part for part in reversed(self.parts)}
+        known.update((part.label, part) for part in self.parts if part.label is not None)
+        return known
+
+    def _missing(self, parts, given):
+        """Return the labels that are not given, but for those of what no form shows; parts yields all."""
         open_members = []
         for member in self.members:
-            if member.layout.size == 0:
-                continue
             if member.is_merged:
-                open_members.append(member.layout._missing(names))
-            else:
-                absent = [] if member.label in names else [member.label or member.name]
-                open_members.append(absent)
+                open_members.append(member.layout._missing(parts, given))
+                continue
+            part = next(parts)
+            if part in given:
+                open_members.append([])
+            elif part.layout.size and part.label is not None:
+                open_members.append([part.label])
         if not self.is_union:
             return [label for labels in open_members for label in labels]
         if not open_members or any(not labels for labels in open_members):
@@ -2281,13 +2440,28 @@ def _part_count(member):
 
 def _labelled(parts):
     """Yield the parts with labels that differ."""
-    taken = set()  # type: set
+    names = _Names(())
     for part in parts:
-        label, number = part.label, len(taken)
-        while label is not None and label in taken:
-            label, number = "%s_%d" % (part.label, number), number + 1
-        taken.add(label)
+        label = part.label if part.label is None else names.free(part.label)
         yield part if label == part.label else part.changed(label=label)
+
+
+class _Names:
+    """Names that are taken; each of them is met once while free ones are looked for."""
+
+    __slots__ = ("taken", "numbers")
+
+    def __init__(self, taken):
+        self.taken, self.numbers = set(taken), {}  # type: ignore  # name -> number to try next
+
+    def free(self, name):
+        """Take and return the name, or the next of name_1, name_2 that is free."""
+        found = name
+        while found in self.taken:
+            number = self.numbers[name] = self.numbers.get(name, 0) + 1
+            found = "%s_%d" % (name, number)
+        self.taken.add(found)
+        return found
 
 
 def _merged_parts(members):
@@ -2312,6 +2486,11 @@ class _Packing:
     def put_bytes(self, first, raw, what):
         for at, byte in enumerate(raw, first):
             self._put(at, byte, 0xFF, what)
+
+    def clear(self, first, size):
+        """Set to zero what has not been given of some bytes."""
+        for at in range(first, first + size):
+            self.buffer[at] &= self.said.get(at, 0)
 
     def put_bits(self, bits, number, what):
         whole = (number & bits.mask) << bits.shift
@@ -2340,13 +2519,16 @@ def _parsed_int(text):
     return int(text, 8 if is_octal else 0)
 
 
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+
+
 def _address_bytes(text, size):
     """Return the bytes of an IPv4, IPv6 or MAC address of this size, None if text is none."""
     if size == 6 and text.count(":") == 5:
-        try:
-            return bytes(int(part, 16) for part in text.split(":"))
-        except ValueError:
-            raise LayoutError("'%s' is no address" % text) from None
+        parts = text.split(":")
+        if not all(0 < len(part) < 3 and _HEX_DIGITS.issuperset(part) for part in parts):
+            raise LayoutError("'%s' is no address" % text)
+        return bytes(int(part, 16) for part in parts)
     is_ip4 = size == 4 and text.count(".") == 3
     if not is_ip4 and not (size == 16 and text.count(":") > 1):
         return None
@@ -2624,10 +2806,14 @@ class Reader:
 
     def read(self, raw):
         """Iterate over what each element in raw says."""
+        if self.stride and memoryview(raw).nbytes % self.stride:
+            raise self._misfit(raw)
         return map(self.shape, self.rows(raw))
 
     def one(self, raw):
         """Return what one element says."""
+        if len(raw) != self.stride:
+            raise self._misfit(raw)
         return self.shape(next(self.rows(raw)))
 
     def pathed(self, raw):
@@ -2639,6 +2825,10 @@ class Reader:
         for path, column in zip(self.paths, zip(*self.rows(raw))):
             yield path, None, column
 
+    def _misfit(self, raw):
+        words = (self.layout.name, self.stride, memoryview(raw).nbytes)
+        return LayoutError("%s takes %d bytes, not %d" % words)
+
 
 class _ChoosingReader:
     """Reads elements in which a member tells how to read a union, each with the reader of its branches."""
@@ -2648,7 +2838,7 @@ class _ChoosingReader:
     def __init__(self, layout, form, stride=None):
         self.layout, self.form = layout, form
         self.stride = layout.size if stride is None else stride
-        tags = [_Tag(tag.layout, at) for tag, at in layout.undecided()]
+        tags = [_Tag(tag.layout, at) for tag, at in layout.undecided(form)]
         found = Record(
             "struct", layout.name, layout.size, [tag.member(at) for at, tag in enumerate(tags)]
         )
@@ -2660,7 +2850,7 @@ class _ChoosingReader:
         try:
             return self._readers[key]
         except (KeyError, TypeError):
-            made = self.layout.decided(iter(key)).reader(self.form.name, self.stride)
+            made = self.layout.decided(self.form, iter(key)).reader(self.form.name, self.stride)
             if len(self._readers) >= 256:
                 self._readers.clear()
             return self._readers.setdefault(key, made)
@@ -2717,6 +2907,7 @@ class _Form:
     fuses = True  # arrays of plain numbers are one item of a struct
     lists_arrays = True  # long arrays have a reader of their own
     joins_arrays = False  # arrays are one leaf, in words
+    unrolls_arrays = False  # the elements of arrays are read with what is around them
 
     def order_of(self, number):
         """Return the byte order in which a number is read."""
@@ -3049,6 +3240,7 @@ class _SamplesForm(_Form):
     name = "samples"
     fuses = False
     lists_arrays = False
+    unrolls_arrays = True
 
     def nothing(self):
         return []
@@ -3060,7 +3252,7 @@ class _SamplesForm(_Form):
         return None
 
     def boolean(self, number):
-        return None
+        return _Cache(lambda value: int(value != 0))
 
     def pointer(self, number):
         return SKIPPED
@@ -3086,11 +3278,26 @@ class _SamplesForm(_Form):
         return partial(zip, paths)
 
 
+class _JoinedForm(_WordsForm):
+    """Arrays in labels: words in which text does not end at its first NUL and a bool is its number."""
+
+    name = "joined"
+
+    def char(self, number):
+        return _Cache(lambda raw: _bare(_escaped(raw.rstrip(b"\0"))))
+
+    text = char
+
+    def boolean(self, number):
+        return _Cache(str)
+
+
 class _LabelsForm(_SamplesForm):
     """Every leaf as text, or a number, with its path: an identity, in which nothing that differs looks the same."""
 
     name = "labels"
     joins_arrays = True
+    unrolls_arrays = False
 
     def enum(self, number):
         return _Cache(number.text_of)
@@ -3113,17 +3320,17 @@ class _LabelsForm(_SamplesForm):
         return _HexWords(layout.size)
 
 
-_FORMS = {
-    form.name: form
-    for form in (
-        _PlainForm(),
-        _JSONForm(),
-        _BpftoolForm(),
-        _WordsForm(),
-        _SamplesForm(),
-        _LabelsForm(),
-    )
-}
+_FORMS = {}
+for _form in (
+    _PlainForm,
+    _JSONForm,
+    _BpftoolForm,
+    _WordsForm,
+    _JoinedForm,
+    _SamplesForm,
+    _LabelsForm,
+):
+    _FORMS[_form.name] = _form()
 
 
 # -- a layout as a table
@@ -3216,11 +3423,29 @@ class _BitField:
         return "((%s) ^ %#x) - %#x" % (number, bits.sign, bits.sign) if bits.sign else number
 
 
+class _Inner:
+    """Descriptor of an attribute of an anonymous record, whose name is another one in the record around it."""
+
+    def __init__(self, record, name):
+        self.record, self.name = record, name
+
+    def __get__(self, obj, owner=None):
+        return self if obj is None else getattr(getattr(obj, self.record), self.name)
+
+    def __set__(self, obj, given):
+        setattr(getattr(obj, self.record), self.name, given)
+
+    def source(self):
+        """Return Python that reads it from self."""
+        return "getattr(self.%s, %a)" % (self.record, self.name)
+
+
 class _ClassPlan:
     """What the class of a record has: it is packed and every hole a field, so that no ABI has a say.
 
     fields      (name, Layout) in the order of the bytes
-    bit_fields  {name: _BitField}
+    properties  {name: descriptor} of attributes that are no fields
+    renames     whether there are other names for attributes of anonymous records
     anonymous   names of fields whose members are attributes of the record too
     holes       names of fields that are none
     attributes  {name: Layout} of what a user may set, in the order of declaration
@@ -3228,10 +3453,11 @@ class _ClassPlan:
 
     def __init__(self, record):
         self.base = _MadeUnion if record.is_union else _MadeStructure
-        self.fields, self.bit_fields, self.anonymous, self.holes = [], {}, [], []  # type: ignore
+        self.fields, self.properties, self.anonymous, self.holes = [], {}, [], []  # type: ignore
+        self.renames = False
         self.attributes = {}  # type: dict
         self._reserved = set(dir(self.base)) | _RESERVED_NAMES
-        self._taken = set(self._reserved)
+        self._names = _Names(self._reserved)
         self._end = 0
         names = [self._names_of(member) for member in record.members]
         order = sorted(range(len(names)), key=lambda at: _place_of(record.members[at]))
@@ -3253,21 +3479,13 @@ class _ClassPlan:
 
     def _free(self, name):
         """Return a name that neither Python nor ctypes looks for, and that is not taken yet."""
-        if name in self._reserved or name[:2] == name[-2:] == "__":
-            name += "_"
-        base, count = name, len(self._taken)
-        while name in self._taken:
-            name, count = "%s_%d" % (base, count), count + 1
-        self._taken.add(name)
-        return name
+        is_looked_for = name in self._reserved or name[:2] == name[-2:] == "__"
+        return self._names.free(name + "_" * is_looked_for)
 
     def _add(self, record, at, member, names):
         first = member.offset // 8
         if member.is_merged:
-            for name, part in names:
-                self._add_bits(name, part.layout, part.offset + member.offset)
-            name = self._free("_anon%d" % at)
-            self.anonymous.append(name)
+            name = self._add_merged(self._free("_anon%d" % at), member, names)
         else:
             name = names[0][0] if names else self._free("_")
             if self._add_bits(name, member.layout, member.offset):
@@ -3281,12 +3499,25 @@ class _ClassPlan:
         self.fields.append((name, member.layout))
         self._end = max(self._end, first + member.layout.size)
 
+    def _add_merged(self, field, member, names):
+        """Make what is in an anonymous record attributes; return the name of its field."""
+        inner = _ClassPlan(member.layout)
+        inner_names = list(inner.attributes)
+        is_renamed = inner.renames or inner_names != [name for name, _ in names]
+        if not is_renamed:
+            self.anonymous.append(field)
+        for (name, part), inner_name in zip(names, inner_names):
+            is_bits = self._add_bits(name, part.layout, part.offset + member.offset)
+            if is_renamed and not is_bits:
+                self.properties[name], self.renames = _Inner(field, inner_name), True
+        return field
+
     def _add_bits(self, name, layout, offset):
         """Whether it is a member that ctypes has no field for."""
         is_odd = isinstance(layout, Number) and (not layout.is_whole or offset % 8)
         needed = is_odd and layout.size > 0
         if needed:
-            self.bit_fields[name] = _BitField(layout, offset)
+            self.properties[name] = _BitField(layout, offset)
         return needed
 
     def _add_hole(self, record, until):
@@ -3311,7 +3542,14 @@ class _MadeOfLayout:
 
     _attributes_ = {}  # type: dict
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "_made_of_" not in cls.__dict__:
+            cls._attributes_ = None  # its own fields are there, and final, with the first object
+
     def __init__(self, *given, **named):
+        if self._attributes_ is None:
+            _take_in_attributes(type(self))
         names = list(self._attributes_)
         if len(given) > len(names):
             words = (type(self).__name__, len(names), len(given))
@@ -3324,11 +3562,11 @@ class _MadeOfLayout:
             setattr(self, name, value)
 
     def __setattr__(self, name, given):
+        if self._attributes_ is None:
+            _take_in_attributes(type(self))
         if name not in self._attributes_ and not hasattr(type(self), name):
-            names = ", ".join(self._attributes_)
-            raise NoSuchField(
-                "%s has no field '%s'; there are %s" % (type(self).__name__, name, names)
-            )
+            words = (type(self).__name__, name, ", ".join(self._attributes_))
+            raise NoSuchField("%s has no field '%s'; there are %s" % words)
         layout = self._attributes_.get(name)
         if layout is not None and not isinstance(given, _CDATA):
             given = self._checked(layout, given, name)
@@ -3342,14 +3580,17 @@ class _MadeOfLayout:
         if isinstance(layout, Number):
             number = _assigned(layout, given, what)
             return bytes([number & 0xFF]) if isinstance(layout, Char) else number
+        is_text = isinstance(layout, Array) and layout.is_text
         if isinstance(given, (bytes, bytearray)):
-            if layout.size < len(given):
-                raise LayoutError("%s has %d bytes, not %d" % (what, layout.size, len(given)))
-            raw = bytes(given).ljust(layout.size, b"\0")
+            raw = bytes(given)
+            if is_text and len(raw) < layout.size:
+                raw = raw.ljust(layout.size, b"\0")  # as ctypes has it
+            if len(raw) != layout.size:
+                raise LayoutError("%s has %d bytes, not %d" % (what, layout.size, len(raw)))
         else:
             given = list(given) if isinstance(given, tuple) else given
             raw = layout.pack(given, what=what)
-        return _copier(layout.ctype())(raw)
+        return raw if is_text else _copier(layout.ctype())(raw)
 
     def __eq__(self, other):
         return _raw(self) == _raw(other) if type(other) is type(self) else NotImplemented
@@ -3366,6 +3607,17 @@ class _MadeOfLayout:
         if "_made_of_" not in type(self).__dict__:
             return super().__reduce__()
         return _revived, (self._made_of_, _raw(self))
+
+
+def _take_in_attributes(cls):
+    """Set what may be assigned to objects of a subclass: its own fields, and those of the class made of a Layout."""
+    found = {}  # type: dict
+    for base in reversed(cls.__mro__):
+        found.update(base.__dict__.get("_attributes_") or {})
+        if "_made_of_" not in base.__dict__ and "_fields_" in base.__dict__:
+            own = _own_members(base, base.__name__, 0)
+            found.update((member.name, member.layout) for member in own)
+    type(ctypes.Structure).__setattr__(cls, "_attributes_", found)
 
 
 def _assigned(layout, given, what):
@@ -3402,10 +3654,7 @@ _being_made = {}  # type: dict
 def _class_of(layout):
     """Return the ctypes type of a layout."""
     if isinstance(layout, Number):
-        has_scalar = layout.is_whole and layout.size > 1 or layout.is_whole
-        if isinstance(layout, Float) and layout.size not in _FLOATS:
-            has_scalar = False
-        return layout.scalar() if has_scalar else u8 * layout.size
+        return layout.scalar() if layout.has_scalar else u8 * layout.size
     if not isinstance(layout, (Array, Record)):
         return layout.ctype()
     if isinstance(layout, Array):
@@ -3444,7 +3693,7 @@ def _new_class(layout):
         return type(ctypes.Array)(name, (ctypes.Array,), own)
     plan = _ClassPlan(layout)
     own = {"_pack_": 1, "_layout_": "ms", "_made_of_": layout, "_attributes_": plan.attributes}
-    own.update(plan.bit_fields)
+    own.update(plan.properties)
     own["_anonymous_"] = plan.anonymous
     own["_btf_"] = own["_json_"] = dict.fromkeys(plan.holes)
     own["_fields_"] = [(name, inner.ctype()) for name, inner in plan.fields]
@@ -3488,11 +3737,9 @@ def _source_of(layout, names, lines):
         )
         if plan.holes:
             lines.append("    _btf_ = _json_ = %a" % dict.fromkeys(plan.holes))
-        lines += ["", ""] if plan.bit_fields else []
-        for field, bits in sorted(plan.bit_fields.items()):
-            lines.append(
-                "setattr(%s, %a, property(lambda self: %s))" % (name, field, bits.source())
-            )
+        lines += ["", ""] if plan.properties else []
+        for field, one in sorted(plan.properties.items()):
+            lines.append("setattr(%s, %a, property(lambda self: %s))" % (name, field, one.source()))
     return names[id(layout)]
 
 
@@ -3528,7 +3775,14 @@ def _identifier(text):
     name = "".join(letters) or "anonymous"
     if name[0].isdigit():
         return "_" + name
-    taken = ("ctypes", "setattr", "property", "int", "bytes")  # the source itself needs those
+    taken = (
+        "ctypes",
+        "setattr",
+        "getattr",
+        "property",
+        "int",
+        "bytes",
+    )  # the source itself needs those
     return name + "_" if keyword.iskeyword(name) or name in taken else name
 
 
@@ -3719,7 +3973,7 @@ def _record_layout(ctype, what, depth):
     for cls in reversed(ctype.__mro__):
         made_of = cls.__dict__.get("_made_of_")
         if isinstance(made_of, Record) and made_of.size == sizeof(cls):
-            members += made_of.members
+            members += [member.changed() for member in made_of.members]  # tags are set on them
         else:
             members += _own_members(cls, what, depth)
     names = [member.name for member in members if member.name]
@@ -3741,11 +3995,11 @@ def _own_members(cls, what, depth):
         positions = _c_offsets(cls, getattr(cls, "_pack_", 0))[0]
         for at, field in enumerate(fields):
             places[at] = places[at] if field.bits is None else positions[at]
-    members = []
+    members, order = [], _FOREIGN_ORDER if _is_swapped(cls) else sys.byteorder
     for field, place in zip(fields, places):
         inner = _layout_of_class(field.type, "%s.%s" % (what, field.name), depth + 1)
         if field.bits is not None:
-            inner = inner.bitfield(field.bits)
+            inner = inner._changed(raw_order=order).bitfield(field.bits)
         members.append(Member(field.name, inner, place, field.bits or 0, field.name))
     return members
 
@@ -3755,10 +4009,11 @@ def _take_in_tags(ctype, members):
     named = {member.name: member for member in members}
     for name, label in _tag(ctype, "_json_", named).items():
         named[name].label = label
-    labels = [member.label for member in members if member.label is not None]
-    for label in set(labels):
-        if labels.count(label) > 1:
+    labels = set()  # type: set
+    for label in (member.label for member in members if member.label is not None):
+        if label in labels:
             raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
+        labels.add(label)
     bound = _tag(ctype, "_btf_", named)
     for name, other in bound.items():
         named[name].bound = other
@@ -3935,9 +4190,14 @@ def parse_type(text):
 def _c_text_layout(text):
     parser = _CParser(text)
     try:
-        return parser.whole()
+        found = parser.whole()
     except (IndexError, ValueError, RecursionError):
         raise parser.error() from None
+    if found.size > _MAX_BYTES:
+        raise LayoutError("'%s' is too large" % text)
+    if found.levels > MAX_DEPTH:
+        raise LayoutError("'%s': more than %d levels of types inside types" % (text, MAX_DEPTH))
+    return found
 
 
 class _CParser:
@@ -4093,7 +4353,7 @@ class _CParser:
             if bits is not None:
                 if not label:
                     continue  # padding
-                one = one.bitfield(bits)
+                one = one._changed(raw_order=sys.byteorder).bitfield(bits)  # as a C compiler has it
             made.append(Member(label, one, offset, bits or 0, label or None))
         record = Record(kind, "%s %s" % (kind, name or "(anonymous)"), size, made)
         labels = [part.name for part in record.parts]
@@ -7490,6 +7750,7 @@ class View:
 
     def __init__(self, source, key=None, value=None):
         self.source, self.info, self.width = source, source.info, 0
+        self.query = None  # what of the entries a dump shows; None: all
         self.cpus = tuple(getattr(source, "cpus", ()))
         if self.info.type in _PERCPU_TYPES and not self.cpus:
             self.cpus = possible_cpus()
@@ -8081,13 +8342,21 @@ Of several maps of the name all are shown.  It takes CAP_SYS_ADMIN, with
 -j prints bpftool's JSON, -j -f with the pins too."""),
     "list": ("[MAP]", "as show", "map list", ""),
     "help": ("[COMMAND]", "this text, or a command's", "help dump", ""),
-    "dump": ("MAP", "print every entry", "--ndjson map dump name flows | jq .value.packets", """\
+    "dump": (
+        "MAP [where FIELD=VALUE ...]\n           [sort FIELD] [top N] [columns A,B...]", "print entries",
+        "map dump name flows where dport=443 sort bytes top 20", """\
 An entry a line, decoded by the map's BTF or by --key-type and --value-type;
 of a per-CPU map a line for each CPU.  Without types: bytes in hex.
 -j prints bpftool's JSON, --ndjson decoded JSON, an entry a line, --metrics
 OpenMetrics text, --hex bytes.  Of several maps of the name all are printed.
 Where values can't be read (perf_event_array, xskmap, ...) each key is printed
-with the error."""),
+with the error.
+where: entries that meet all conditions, FIELD and one of = != < > <= >= ~ (a
+pattern of Python's re) and a value as key and value take it.  A FIELD is one of
+the value, else of the key: bytes, addr.ip4, hits[3], key.port, key, value; of a
+per-CPU map the sum of its CPUs' numbers is compared.  sort: the largest first,
+'sort +FIELD' the smallest.  top: the first N.  columns: these fields alone (of
+the key if any is named); not with -j."""),
     "update": (
         "MAP key DATA value VALUE\n           [cpu=N] [any|exist|noexist]", "store an entry",
         "map update name limits key 10.0.0.1 value 100", """\
@@ -8834,7 +9103,8 @@ def _runs(view):
     view.count is the number of those that can.
     """
     view.count, progress = 0, _Progress(view.info)
-    for run in _unbroken_runs(view):
+    runs = _unbroken_runs(view)
+    for run in view.query.runs(runs) if view.query else runs:
         if not isinstance(run, _Unread):
             if not run[2]:
                 continue
@@ -8872,7 +9142,11 @@ def _unbroken_runs(view):
 
 
 def _dump(options):
+    options.words, query = _split_query(options.words, options.file is None)
+    query = query and _Query(query)
     views = options.views()
+    for view in views if query else ():
+        query.bind(view, options.json)
     _hint_at_json(options, views[0])
     if not views[1:]:
         return _dump_one(options, views[0])
@@ -8998,6 +9272,275 @@ def _indented(text):
         else:
             lines.append(": " if token == ":" else token)
     return "".join(lines)
+
+
+# Looking at a part: map dump MAP where FIELD=VALUE ... sort FIELD top N columns A,B
+
+_QUERY_WORDS = ("where", "sort", "top", "columns")
+_COMPARISONS = ("!=", "<=", ">=", "=", "<", ">", "~")  # the longer ones first
+
+
+def _split_query(words, has_map):
+    """Return (the words of the map, those of the query); a map may have the name of one of them."""
+    start = 0
+    if has_map:
+        start = (
+            2
+            if words and any(_stands_for(words[0], one) for one in ("id", "name", "pinned"))
+            else 1
+        )
+    for at in range(start, len(words)):
+        if words[at] in _QUERY_WORDS:
+            return words[:at], words[at:]
+    return words, []
+
+
+class _Query:
+    """What of a map is shown: entries that meet conditions, the largest first, so many, these fields of them."""
+
+    def __init__(self, words):
+        self.conditions, self.columns = [], []  # type: ignore
+        self.sort_field = self.top = None
+        words = list(words)
+        while words:
+            word = words.pop(0)
+            if not words:
+                raise _UsageError("what follows '%s' is needed" % word)
+            if word == "where":
+                while words and words[0] not in _QUERY_WORDS:
+                    self.conditions.append(words.pop(0))
+            elif word == "sort":
+                self.sort_field = words.pop(0)
+            elif word == "columns":
+                self.columns += [name for name in words.pop(0).split(",") if name]
+            elif word == "top" and words[0].isdecimal():
+                self.top = int(words.pop(0))
+            else:
+                told = "where FIELD=VALUE, sort FIELD, top N or columns A,B is needed, not '%s %s'"
+                raise _UsageError(told % (word, words[0]))
+
+    def bind(self, view, is_bpftools):
+        """Find the fields in a view's layouts; have it show the columns asked for."""
+        if self.columns and is_bpftools:
+            raise _UsageError("-j is bpftool's JSON, of whole entries; columns go with --ndjson")
+        conditions = [_Condition(view, text) for text in self.conditions]
+        field = self.sort_field and _FieldColumn(view, self.sort_field.lstrip("+"))
+        chosen = {"key": [], "value": []}  # type: dict
+        for name in self.columns:
+            column = _FieldColumn(view, name)
+            chosen[column.what].append(column.steps)
+        view.query = _BoundQuery(view, conditions, field, self.sort_field or "", self.top)
+        if chosen["value"]:
+            view.value_layout = _selected(view.value_layout, chosen["value"])
+        if chosen["key"]:
+            view.key_layout = _selected(view.key_layout, chosen["key"])
+
+
+def _selected(found, paths):
+    """Return a layout with the members that paths, lists of names, lead to; [] is the whole."""
+    if [] in paths or not isinstance(found, Record):
+        return found
+    members = []
+    for part in found.parts:
+        inside = [path[1:] for path in paths if path[0] in (part.label, part.name)]
+        if inside:
+            members.append(part.changed(layout=_selected(part.layout, inside)))
+    return Record("struct", found.name, found.size, members)
+
+
+class _FieldColumn:
+    """A field of keys or values: .what of the two, .steps to it, and its values in a chunk.
+
+    Numbers are compared as numbers (a per-CPU map's are added up), text as text, anything else as bytes.
+    """
+
+    def __init__(self, view, name):
+        self.view, self.name = view, name
+        self.what, self.steps, leaf, offset, bits = _find_field(view, name)
+        self.leaf = leaf
+        whole = view.key_layout if self.what == "key" else view.value_layout
+        self.is_number = isinstance(leaf, Number) and not isinstance(leaf, (Char, Pointer))
+        self.is_text = isinstance(leaf, Char) or isinstance(leaf, Array) and leaf.is_text
+        self.first, self.size = offset // 8, leaf.size
+        self.stride = view.slot if self.what == "value" else view.info.key_size
+        self.cpus = len(view.cpus) if self.what == "value" and view.cpus else 1
+        alone = Record("struct", "", whole.size, [Member("f", leaf, offset, bits, "f")])
+        self.reader = alone.reader("samples" if self.is_number else "plain", self.stride)
+
+    def of(self, keys, values):
+        """Return the field's value in each entry of a chunk."""
+        raw = keys if self.what == "key" else values
+        if self.is_number:
+            numbers = [number for pairs in self.reader.read(raw) for _, number in pairs]
+            if self.cpus == 1:
+                return numbers
+            return [sum(numbers[at : at + self.cpus]) for at in range(0, len(numbers), self.cpus)]
+        step = self.stride * self.cpus
+        if self.is_text:
+            return [plain["f"] for plain in self.reader.read(raw)][:: self.cpus]
+        starts = range(self.first, len(raw), step) if step else ()
+        return [raw[at : at + self.size] for at in starts]
+
+    def words(self, one):
+        """Return a value as text, for patterns."""
+        return one if isinstance(one, str) else self.leaf.reader("words").one(one)
+
+    def given(self, text):
+        """Return the value that a text stands for."""
+        if self.is_number:
+            return self.leaf.number(text, self.name)
+        return text if self.is_text else self.leaf.pack(text, what=self.name)
+
+
+def _find_field(view, name):
+    """Return ("key" or "value", steps, layout, bit offset, bits) of a field by its name; values come first."""
+    for what in ("value", "key"):
+        found = view.value_layout if what == "value" else view.key_layout
+        path = name
+        if name == what or name.startswith(what + "."):
+            path = name[len(what) + 1 :]
+        elif not isinstance(found, Record):
+            continue
+        place = _follow(found, path)
+        if place is not None:
+            return (what,) + place
+    known = [
+        part.label
+        for one in (view.value_layout, view.key_layout)
+        for part in getattr(one, "parts", ())
+    ]
+    told = ", ".join(filter(None, known)) or "key and value"
+    raise _UsageError("no field '%s'; there are %s" % (name, told))
+
+
+def _follow(found, path):
+    """Return (steps, layout, bit offset, bits) of what a path leads to, None if nothing."""
+    offset, bits, steps = 0, 0, []
+    for step in path.replace("[", ".[").split(".") if path else ():
+        if isinstance(found, Array) and step[:1] == "[" and step[1:-1].isdecimal():
+            index = int(step[1:-1])
+            if index >= found.count:
+                return None
+            found, offset = found.element, offset + 8 * index * found.element.size
+            continue
+        part = found._named(step) if isinstance(found, Record) else None
+        if part is None:
+            return None
+        steps.append(step)
+        found, offset, bits = part.layout, offset + part.offset, part.bits
+    return steps, found, offset, bits
+
+
+class _Condition:
+    """FIELD, a comparison, VALUE."""
+
+    def __init__(self, view, text):
+        ends = [(text.find(sign), -len(sign), sign) for sign in _COMPARISONS if sign in text]
+        if not ends or not min(ends)[0]:
+            told = "'%s' is no condition: FIELD and one of = != < > <= >= ~, then a value"
+            raise _UsageError(told % text)
+        at, _, self.sign = min(ends)
+        self.field = _FieldColumn(view, text[:at].strip())
+        wanted = text[at + len(self.sign) :].strip()
+        if self.sign == "~":
+            self.pattern = _pattern(wanted)
+            return
+        if not self.field.is_number and not self.field.is_text and self.sign not in ("=", "!="):
+            raise _UsageError("%s has no order: only = and != can be asked of it" % self.field.name)
+        try:
+            self.wanted = self.field.given(wanted)
+        except LayoutError as failure:
+            raise _UsageError(str(failure)) from None
+
+    def holds(self, keys, values):
+        """Return for each entry of a chunk whether it meets the condition."""
+        column = self.field.of(keys, values)
+        if self.sign == "~":
+            search = self.pattern.search
+            if self.field.is_number:
+                names = getattr(self.field.leaf, "names", {})
+                return [bool(search(names.get(one) or str(one))) for one in column]
+            return [bool(search(self.field.words(one))) for one in column]
+        import operator
+
+        signs = {"=": "eq", "!=": "ne", "<": "lt", ">": "gt", "<=": "le", ">=": "ge"}
+        compare, wanted = getattr(operator, signs[self.sign]), self.wanted
+        return [compare(one, wanted) for one in column]
+
+
+def _pattern(text):
+    import re
+
+    try:
+        return re.compile(text)
+    except re.error as failure:
+        raise _UsageError("'%s' is no pattern: %s" % (text, failure)) from None
+
+
+class _BoundQuery:
+    """A query with the fields of a view: a filter of its chunks."""
+
+    def __init__(self, view, conditions, field, sort_field, top):
+        self.view, self.conditions, self.field, self.top = view, conditions, field, top
+        self.is_upward = sort_field.startswith("+")
+        self.key_size = view.info.key_size
+        self.value_size = view.slot * max(len(view.cpus), 1)
+
+    def runs(self, runs):
+        """Yield of the runs what is asked for; with a sort field at the end, else as it comes."""
+        entries = self._matching(runs)
+        if self.field:
+            entries = self._sorted(entries)
+        left = self.top
+        part = []  # type: list
+        for entry in entries:
+            if left is not None:
+                if not left:
+                    break
+                left -= 1
+            part.append(entry)
+            if len(part) == _CHUNK_ENTRIES:
+                yield self._chunk(part)
+                part = []
+        yield self._chunk(part)
+
+    def _chunk(self, entries):
+        keys = b"".join([key for _, key, _ in entries])
+        return keys, b"".join([value for _, _, value in entries]), len(entries)
+
+    def _matching(self, runs):
+        """Yield (what it is sorted by, key, value) of the entries that meet all conditions."""
+        for run in runs:
+            if isinstance(run, _Unread):
+                continue  # nothing is known of it
+            keys, values, count = run
+            keep = [True] * count
+            for condition in self.conditions:
+                keep = [one and other for one, other in zip(keep, condition.holds(keys, values))]
+            ranks = self.field.of(keys, values) if self.field else [None] * count
+            for index in range(count):
+                if keep[index]:
+                    key = keys[index * self.key_size : (index + 1) * self.key_size]
+                    value = values[index * self.value_size : (index + 1) * self.value_size]
+                    yield ranks[index], key, value
+
+    def _sorted(self, entries):
+        """Return the entries in order; with a top no more are kept than that takes."""
+        kept = []  # type: list
+        room = None if self.top is None else 2 * self.top + 4096
+        for entry in entries:
+            kept.append(entry)
+            if room is not None and len(kept) > room:
+                kept = self._in_order(kept)[: self.top]
+        return self._in_order(kept)
+
+    def _in_order(self, entries):
+        return sorted(entries, key=_rank_of, reverse=not self.is_upward)
+
+
+def _rank_of(entry):
+    rank = entry[0]
+    return (rank == rank, rank) if isinstance(rank, float) else (True, rank)  # NaN is the least
 
 
 def _lookup(options):

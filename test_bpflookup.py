@@ -4444,6 +4444,1078 @@ def test_nothing_is_kept_once_it_is_dropped():
     assert kept() <= before
 
 
+# -- layouts of random types, against a plain walk that knows nothing of the module
+
+
+class Said:
+    """A type as a test describes it.  members: (name, Said, bit offset, bits or None); choices as _union_ has them."""
+
+    def __init__(self, kind, size, order="little", **facts):
+        self.kind, self.size, self.order, self.raw_order = kind, size, order, order
+        self.signed, self.names, self.members, self.choices, self.count = False, {}, [], {}, 0
+        self.__dict__.update(facts)
+
+    @property
+    def leaves(self):
+        if self.kind == "array":
+            return self.count * self.element.leaves
+        return sum(member[1].leaves for member in self.members) if self.kind == "record" else 1
+
+
+Seen = collections.namedtuple("Seen", "kind value said")
+
+
+def number_at(said, raw, at, bits):
+    order = said.order if bits is None else said.raw_order
+    width = 8 * said.size if bits is None else bits
+    if bits is None:
+        number = int.from_bytes(raw[at // 8 : at // 8 + said.size], order)
+    elif order == "little":
+        number = int.from_bytes(raw, order) >> at & (1 << width) - 1
+    else:
+        number = int.from_bytes(raw, order) >> 8 * len(raw) - at - width & (1 << width) - 1
+    return number - (1 << width) if said.signed and number >> width - 1 else number
+
+
+def seen(said, raw, at=0, bits=None, branch=None):
+    """Return what stands in the bytes as a tree of Seen: records hold pairs, arrays lists."""
+    if said.kind == "record":
+        pairs = []
+        for name, inner, offset, width in said.members:
+            if branch not in (None, name):
+                continue
+            chosen = None
+            if name in said.choices:
+                tag, branches = said.choices[name]
+                chosen = branches[plain_of(dict(pairs)[tag])]
+            found = seen(inner, raw, at + offset, width, chosen)
+            is_merged = not name and inner.kind == "record"
+            pairs += found.value if is_merged else [(name or "_", found)]
+        return Seen("record", pairs, said)
+    if said.kind == "array":
+        steps = [at + 8 * said.element.size * index for index in range(said.count)]
+        return Seen("array", [seen(said.element, raw, step) for step in steps], said)
+    piece = raw[at // 8 : at // 8 + said.size]
+    if said.kind in ("char", "text", "bytes"):
+        return Seen(said.kind, piece, said)
+    if said.kind == "float":
+        code = {2: "e", 4: "f", 8: "d"}[said.size]
+        mark = "<" if said.order == "little" else ">"
+        return Seen("float", struct.unpack(mark + code, piece)[0], said)
+    return Seen(said.kind, number_at(said, raw, at, bits), said)
+
+
+def escaped(raw):
+    """Return bytes as text, what is no UTF-8 as \\xNN and then the backslash as two."""
+    with contextlib.suppress(UnicodeDecodeError):
+        if "\\x" not in raw.decode():
+            return raw.decode()
+    text, at = "", 0
+    while at < len(raw):
+        for size in range(1, 5):
+            with contextlib.suppress(UnicodeDecodeError):
+                text, at = text + raw[at : at + size].decode().replace("\\", "\\\\"), at + size
+                break
+        else:
+            text, at = text + "\\x%02x" % raw[at], at + 1
+    return text
+
+
+def c_string(raw):
+    return escaped(raw.split(b"\0")[0])
+
+
+def plain_of(found):
+    kind, value, said = found
+    if kind == "record":
+        return {name: plain_of(one) for name, one in value}
+    if kind == "array":
+        return [plain_of(one) for one in value]
+    if kind in ("char", "text"):
+        return c_string(value)
+    if kind == "enum":
+        return said.names.get(value) or str(value)
+    shown = {"bool": bool, "pointer": hex, "bytes": list}
+    return shown[kind](value) if kind in shown else value
+
+
+def json_of(found):
+    kind, value, _ = found
+    if kind == "record":
+        return "{%s}" % ",".join(json.dumps(name) + ":" + json_of(one) for name, one in value)
+    if kind == "array":
+        return "[%s]" % ",".join(map(json_of, value))
+    if kind == "float" and not math.isfinite(value):
+        return "null" if math.isnan(value) else "1e999" if value > 0 else "-1e999"
+    return json.dumps(plain_of(found), separators=(",", ":"))
+
+
+def word(text):
+    needs = not text or not text.isprintable() or any(mark in text for mark in " ='\"{}[],")
+    return (repr(text) if text.isprintable() else ascii(text)) if needs else text
+
+
+def words_of(found, text_of=c_string, shown=bool):
+    kind, value, said = found
+    if kind in ("record", "array"):
+        texts = []
+        for name, one in value if kind == "record" else [("", one) for one in value]:
+            text = words_of(one, text_of, shown)
+            text = "{%s}" % text if one.kind == "record" else text
+            texts.append(name + "=" + text if kind == "record" else text)
+        return ("%s" if kind == "record" else "[%s]") % " ".join(texts)
+    if kind in ("char", "text"):
+        return word(text_of(value))
+    if kind == "bytes":
+        return " ".join("%02x" % byte for byte in value)
+    if kind == "bool":
+        return str(shown(value))
+    return word(plain_of(found)) if kind == "enum" else str(plain_of(found))
+
+
+def samples_of(found, path=()):
+    kind, value, _ = found
+    if kind in ("record", "array"):
+        steps = value if kind == "record" else enumerate(value)
+        return [pair for step, one in steps for pair in samples_of(one, path + (step,))]
+    if kind in ("char", "text", "bytes", "pointer"):
+        return []
+    return [(path, int(value != 0) if kind == "bool" else value)]
+
+
+def labels_of(found, path=()):
+    kind, value, _ = found
+    in_full = lambda raw: escaped(raw.rstrip(b"\0"))
+    if kind == "record":
+        return [pair for step, one in value for pair in labels_of(one, path + (step,))]
+    if kind in ("char", "text"):
+        return [(path, in_full(value))]
+    if kind == "array":
+        return [(path, words_of(found, in_full, int))]
+    return [(path, plain_of(found) if kind == "enum" else words_of(found, shown=int))]
+
+
+WALKS = {
+    "plain": plain_of,
+    "json": json_of,
+    "words": words_of,
+    "samples": samples_of,
+    "labels": labels_of,
+}
+
+
+class RandomBTF:
+    """Makes random types in a Blob, and says what they are."""
+
+    def __init__(self, rng, order, gentle=False):
+        self.rng, self.order, self.gentle = (
+            rng,
+            order,
+            gentle,
+        )  # gentle: what kernel and bpftool know
+        self.b, self.count = Blob(order), 0
+
+    def said(self, kind, size, **facts):
+        return Said(kind, size, self.order, **facts)
+
+    def label(self, stem):
+        self.count += 1
+        return "%s%d" % (stem, self.count)
+
+    def number(self, for_bits=False):
+        sizes = [1, 2, 4, 8] if self.gentle else [1, 2, 3, 4, 5, 6, 7, 8, 16]
+        size, signed = self.rng.choice(sizes), self.rng.random() < 0.5
+        kind = self.rng.choice(["int", "int", "bool", "enum"] + ["order"] * (not for_bits))
+        if kind == "bool":
+            size = 1 if self.gentle else self.rng.choice([1, 1, 1, 4])
+            return self.b.int("bool", size, 4), self.said("bool", size)
+        if kind == "enum":
+            size = self.rng.choice([4, 8] if self.gentle else [1, 2, 4, 8])
+            limit = 1 << min(8 * size, 20) - 1
+            numbers = self.rng.sample(range(-3, 9) if signed else range(12), 4) + [limit - 1]
+            names = [(self.label("E"), number) for number in numbers]
+            type_id = self.b.enum(self.label("enum"), size, names, signed, size == 8)
+            facts = dict(signed=signed, names={number: name for name, number in names})
+            return type_id, self.said("enum", size, **facts)
+        if kind == "order":
+            size, order = self.rng.choice([2, 4, 8]), self.rng.choice(["little", "big"])
+            inner = self.b.int("uint%d" % size, size)
+            name = "__%se%d" % (order[0], 8 * size)
+            said = Said("int", size, order, raw_order=self.order)
+            return self.b.of(self.b.TYPEDEF, inner, name), said
+        made = self.b.int(self.label("i"), size, signed)
+        return made, self.said("int", size, signed=signed)
+
+    def leaf(self):
+        kinds = ["number"] * 5 + ["text", "pointer"] + ["float", "char", "odd"] * (not self.gentle)
+        kind = self.rng.choice(kinds)
+        if kind == "number":
+            return self.number()
+        if kind == "float":
+            size = self.rng.choice([2, 4, 8])
+            return self.b.add(self.b.FLOAT, self.label("f"), 0, size), self.said("float", size)
+        if kind == "pointer":
+            return self.b.of(self.b.PTR, self.b.int("void", 1)), self.said("pointer", 8)
+        if kind == "odd":  # what has no meaning: bytes
+            made = self.b.add(self.b.FLOAT, self.label("f"), 0, 16)
+            return made, self.said("bytes", 16)
+        if kind == "char":  # alone, it is a number as in C
+            return self.b.int("char", 1, 1), self.said("int", 1, signed=True)
+        count = self.rng.choice([0, 1, 5, 16, 70])
+        char = self.b.int("char", 1, self.rng.choice([0, 1, 2, 3]))
+        return self.b.array(char, count), self.said("text", count)
+
+    def any(self, depth):
+        pick = self.rng.random()
+        if depth and pick < 0.25:
+            return self.record(depth - 1)
+        if depth and pick < 0.5:
+            type_id, element = self.any(depth - 1)
+            if element.kind == "int" and element.size == 1:
+                type_id, element = self.number()
+            count = self.rng.choice([0, 1, 2, 3, 3, 65, 70])
+            count = min(count, 2 if element.leaves > 8 else count)
+            if not element.size or self.gentle and not count:
+                count = 1
+            facts = dict(element=element, count=count)
+            return self.b.array(type_id, count), self.said("array", count * element.size, **facts)
+        return self.leaf()
+
+    def record(self, depth):
+        is_union, end, members, words = self.rng.random() < 0.3, 0, [], []
+        for _ in range(self.rng.randint(1, 5)):
+            bits, is_bits = None, self.rng.random() < 0.3
+            type_id, said = self.number(True) if is_bits else self.any(depth)
+            at = 0 if is_union else end + self.rng.choice([0, 0, 0, 3, 8, 21])
+            if is_bits:
+                bits = self.rng.randint(1, min(8 * said.size, 30 if self.gentle else 128))
+            else:
+                at = -(-at // 8) * 8
+            is_nameless = said.kind == "record" and self.rng.random() < 0.4
+            name = "" if is_nameless else self.label("m")
+            members.append((name, said, at, bits))
+            words.append((name, type_id, at, bits or 0))
+            end = max(end, at + (8 * said.size if bits is None else bits))
+        size = -(-end // 8) + self.rng.choice([0, 0, 1, 5])
+        kind = self.b.UNION if is_union else self.b.STRUCT
+        type_id = self.b.struct(self.label("s"), size, *words, kind=kind)
+        return type_id, self.said("record", size, members=members, is_union=is_union)
+
+
+def random_bytes(rng, size, order="little"):
+    """Return bytes in which there are zeros, ones, text, what is no text, infinities and NaN."""
+    mark, found = "<" if order == "little" else ">", b""
+    while len(found) < size:
+        found += rng.choice(
+            [
+                bytes(rng.getrandbits(8) for _ in range(8)),
+                bytes(rng.randint(0, 4)),
+                b"\xff" * 8,
+                b"\1",
+                b"a::b'\"\\x %s\n",
+                "gr\u00fcn \u20ac".encode(),
+                struct.pack(mark + "2f", float("inf"), float("-inf")),
+                struct.pack(mark + "d", float("nan")),
+                struct.pack(mark + "d", float("inf")),
+            ]
+        )
+    return found[:size]
+
+
+def whole(form, found):
+    """Return what a reader gives for one element with what iterates in it taken out."""
+    return list(found) if form in ("samples", "labels") else found
+
+
+def assert_reads_as_walked(layout, walked, batch, stride):
+    """Every form says of the elements in batch what walked, their trees, say."""
+    for form, walk in WALKS.items():
+        wanted = [repr(walk(one)) for one in walked]
+        reader = layout.reader(form, stride)
+        assert [repr(whole(form, one)) for one in reader.read(batch)] == wanted, (form, layout)
+        assert repr(whole(form, reader.one(batch[:stride]))) == wanted[0], (form, layout)
+    pairs = [[] for _ in walked]
+    for path, indices, column in layout.reader("samples", stride).series(batch):
+        for index, number in zip(range(len(walked)) if indices is None else indices, column):
+            pairs[index].append((path, number))
+    wanted = [repr(sorted(samples_of(one), key=repr)) for one in walked]
+    assert [repr(sorted(one, key=repr)) for one in pairs] == wanted
+
+
+def assert_batches_agree(rng, layout, said, order, many=1000):
+    assert layout.size == said.size
+    for count, more in ((1, 0), (2, 0), (2, rng.randint(1, 9)), (many, 0)):
+        if count * said.leaves > 4000:
+            count = max(1, 4000 // said.leaves)
+        stride = said.size + more
+        rows = [random_bytes(rng, stride, order) for _ in range(count)]
+        if stride:
+            walked = [seen(said, row[: said.size]) for row in rows]
+            assert_reads_as_walked(layout, walked, b"".join(rows), stride)
+
+
+@ORDERS
+def test_every_form_of_random_btf_is_what_a_plain_walk_sees(order):
+    for seed in range(60):
+        rng = random.Random(seed)
+        made = RandomBTF(rng, order)
+        type_id, said = made.record(3) if seed % 4 else made.any(2)
+        layout = made.b.btf().layout(type_id)
+        assert_batches_agree(rng, layout, said, order, 1000 if seed % 5 == 0 else 20)
+
+
+def byte_at(obj, offset):
+    return ctypes.string_at(ctypes.addressof(obj) + offset, 1)[0]
+
+
+def seen_object(obj, ctype, branch=None):
+    """Return what ctypes itself says of an object, as a tree of Seen."""
+    if isinstance(obj, (ctypes.Structure, ctypes.Union)):
+        pairs, values, names = [], {}, getattr(obj, "_json_", {})
+        for name, inner, *_ in obj._fields_:
+            if branch not in (None, name):
+                continue
+            chosen = None
+            if name in getattr(obj, "_union_", {}):
+                tag, branches = obj._union_[name]
+                chosen = branches[values[tag]]
+            values[name] = getattr(obj, name)
+            if inner is ctypes.c_bool:
+                values[name] = byte_at(obj, getattr(type(obj), name).offset)
+            found = seen_object(values[name], inner, chosen)
+            if names.get(name, name) is not None:
+                pairs.append((names.get(name, name), found))
+        return Seen("record", pairs, None)
+    if isinstance(obj, ctypes.Array) or isinstance(obj, bytes) and issubclass(ctype, ctypes.Array):
+        if ctype._type_ is ctypes.c_char:
+            return Seen("text", obj.raw, None)
+        if ctype._type_ is ctypes.c_bool:
+            obj = [byte_at(obj, at) for at in range(len(obj))]
+        return Seen("array", [seen_object(one, ctype._type_) for one in obj], None)
+    kind = {"?": "bool", "c": "char", "f": "float", "d": "float"}.get(ctype._type_, "int")
+    return Seen(kind, obj, None)
+
+
+def random_ctype(rng, depth, bases):
+    """Return a random plain ctypes class of the byte order of bases, (Structure, Union)."""
+    scalars = [ctypes.c_int8, u8, ctypes.c_int16, u16, ctypes.c_int32, u32, ctypes.c_int64, u64]
+    scalars += [ctypes.c_char, ctypes.c_float, ctypes.c_double, ctypes.c_longlong]
+    scalars += [ctypes.c_bool] * (bases[0] is ctypes.Structure)  # others have none
+    pick = rng.random()
+    if depth == 0 or pick < 0.4:
+        return rng.choice(scalars)
+    if pick < 0.65:
+        element = random_ctype(rng, depth - 1, bases)
+        if bases[0] is not ctypes.Structure and issubclass(element, ctypes._SimpleCData):
+            mark = "__ctype_%se__" % bpf._FOREIGN_ORDER[0]
+            element = getattr(element, mark, element)
+        small = ctypes.sizeof(element) < 100
+        return element * rng.choice([0, 1, 2, 3] + [65, 70] * small)
+    fields, own = [], {}
+    for number in range(rng.randint(1, 5)):
+        inner = random_ctype(rng, depth - 1, bases)
+        if issubclass(inner, ctypes.Array) and inner._type_ is ctypes.c_char:
+            inner = u8  # what getattr cuts at its NUL; see below
+        fields.append(("f%d" % number, inner))
+    if rng.random() < 0.3:
+        fields.append(("hidden", u16))
+        own["_json_"] = {"hidden": None, "f0": "first"}
+    if rng.random() < 0.3:
+        own["_pack_"], own["_layout_"] = 1, "ms"
+    own["_fields_"] = fields
+    base = rng.choice(bases)
+    return type(base)("Random", (base,), own)
+
+
+def bit_fields(rng, bases):
+    """Return a class of bitfields of one type, which every Python has where C has them."""
+    number = rng.choice([u32, ctypes.c_int32, ctypes.c_int64, u64, u16, u8])
+    fields, left = [], 8 * ctypes.sizeof(number)
+    while left:
+        bits = rng.randint(1, left)
+        fields.append(("b%d" % left, number, bits))
+        left -= bits
+    return type(bases[0])("Bits", (bases[0],), {"_fields_": fields + [("last", u8)]})
+
+
+def choosing(rng, bases, depth):
+    """Return a class in which a field tells how to read a union; deeper, its branches are such classes."""
+    structure, union, number = bases
+    inner = choosing(rng, bases, depth - 1) if depth else number
+    either = {"_fields_": [("a", inner), ("b", u8 * 3), ("c", number)]}
+    either = type(union)("Either", (union,), either)
+    branches = {tag: rng.choice("abc") for tag in range(256)}
+    own = {"_fields_": [("kind", u8), ("u", either)], "_union_": {"u": ("kind", branches)}}
+    made = type(structure)("Choosing", (structure,), own)
+    around = {"_fields_": [("n", u16), ("in_it", made)]}
+    return rng.choice([made, type(structure)("Around", (structure,), around)])
+
+
+SWAPPED = (
+    getattr(ctypes, "%sEndianStructure" % bpf._FOREIGN_ORDER.title()),
+    None,  # few Pythons take unions in these
+    getattr(u64, "__ctype_%se__" % bpf._FOREIGN_ORDER[0]),
+)
+
+
+@pytest.mark.parametrize("bases", [(ctypes.Structure, ctypes.Union, u64), SWAPPED])
+def test_every_form_of_random_classes_is_what_ctypes_says(bases):
+    for seed in range(90):
+        rng = random.Random(seed)
+        plain_bases = bases[:2] if bases[1] else bases[:1]
+        kinds = [lambda: random_ctype(rng, 3, plain_bases), lambda: bit_fields(rng, bases)]
+        if bases[1]:
+            made = choosing(rng, bases, seed % 3)
+            kinds += [lambda: made, lambda: made * 3]
+            more = [("n", u8), ("many", made * 2), ("one", made)]
+            kinds.append(lambda: type(bases[0])("Outer", (bases[0],), {"_fields_": more}))
+        ctype = kinds[seed % len(kinds)]()
+        if ctype is ctypes.c_char:
+            continue
+        layout = bpf.layout(ctype)
+        for count, more in ((1, 0), (2, 3), (20, 0)):
+            stride = ctypes.sizeof(ctype) + more
+            rows = [random_bytes(rng, stride) for _ in range(count)]
+            objects = [(ctype * 1).from_buffer_copy(row) for row in rows]
+            walked = [seen_object(one, ctype * 1).value[0] for one in objects]
+            if stride:
+                assert_reads_as_walked(layout, walked, b"".join(rows), stride)
+
+
+def random_c_leaf(rng, count):
+    kind = rng.choice(["int"] * 6 + ["order", "char", "bool", "float", "enum", "pointer"])
+    if kind == "int":
+        size, signed = rng.choice([1, 2, 4, 8, 16]), rng.random() < 0.5
+        return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
+    if kind == "order":
+        size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
+        return (
+            "__%se%d %%s" % (order[0], 8 * size),
+            "",
+            Said("int", size, order, raw_order="little"),
+        )
+    if kind == "enum":
+        low = rng.choice([-2, 0])
+        names = {number: "E%d" % next(count) for number in range(low, 3)}
+        body = ", ".join("%s = %d" % (name, number) for number, name in sorted(names.items()))
+        return "enum { %s } %%s" % body, "", Said("enum", 4, signed=low < 0, names=names)
+    if kind == "float":
+        size = rng.choice([4, 8])
+        return {4: "float %s", 8: "double %s"}[size], "", Said("float", size)
+    if kind == "pointer":
+        return "void *%s", "", Said("pointer", 8)
+    return kind + " %s", "", Said(kind, 1)
+
+
+def random_c_text(rng, depth, count):
+    """Return (declaration with %s for what is declared, its brackets, Said without offsets)."""
+    pick = rng.random()
+    if depth and pick > 0.7:
+        return random_c_record(rng, depth - 1, count)
+    if not depth or pick < 0.5:
+        return random_c_leaf(rng, count)
+    base, brackets, element = random_c_text(rng, depth - 1, count)
+    length = rng.choice([0, 1, 2, 3, 65] if element.leaves < 5 else [1, 2])
+    length = length if element.leaves else 1
+    if element.kind == "char":
+        return base, "[%d]" % length, Said("text", length)
+    said = Said("array", 0, element=element, count=length)
+    return base, "[%d]%s" % (length, brackets), said  # the outer length stands first
+
+
+def random_c_record(rng, depth, count):
+    kind, packed = rng.choice(["struct", "struct", "union"]), " __attribute__((packed))"
+    members, texts = [], []
+    for _ in range(rng.randint(1, 5)):
+        base, brackets, said = random_c_text(rng, depth, count)
+        bits, name = None, "m%d" % next(count)
+        if said.kind in ("int", "bool", "enum") and said.size < 16 and rng.random() < 0.3:
+            bits = 1 if said.kind == "bool" else rng.randint(3, 8 * said.size)
+        if said.kind == "record" and rng.random() < 0.4:
+            name = ""
+        members.append([name, said, 0, bits])
+        texts.append(base % (name + brackets) + (" : %d" % bits if bits else "") + ";")
+    end = packed if rng.random() < 0.3 else ""
+    said = Said("record", 0, members=members)
+    return "%s { %s }%s %%s" % (kind, " ".join(texts), end), "", said
+
+
+def places(said, path, told, start=0):
+    """Ask gcc for the place of each member, or with what it told (an iterator) take that in; yield the questions."""
+    said.at = start
+    if said.kind == "array":
+        for question in places(said.element, path + "[0]", told, start):
+            yield question
+        said.size = said.count * said.element.size
+        return
+    if said.kind != "record":
+        return
+    yield "size(%s);" % (path or "x")
+    said.size = next(told) if told else 0
+    for member in said.members:
+        here = (path or "x") + ("." + member[0] if member[0] else "")
+        if member[0]:
+            yield "%s(%s);" % ("bits" if member[3] else "bytes", here)
+            at = next(told) if told else 0
+            member[2] = at - start
+        at = start + member[2]
+        inner = (
+            places(member[1], here, told, at) if member[0] else nameless(member[1], here, told, at)
+        )
+        for question in inner:
+            yield question
+
+
+def nameless(said, path, told, start):
+    """The same of a record without a name, of which C can't be asked the size."""
+    for number, question in enumerate(
+        places(said, path, told and itertools.chain([0], told), start)
+    ):
+        if number:
+            yield question
+
+
+C_PRELUDE = """
+#include <stdio.h>
+#include <string.h>
+#include <stdbool.h>
+%s
+typedef unsigned __int128 u128; typedef __int128 s128;
+#define size(path) printf("%%ld ", 8L * sizeof(path) / 8)
+#define bytes(path) printf("%%ld ", 8L * ((char *)&(path) - (char *)&x))
+#define bits(path) memset(&x, 0, sizeof x), (path) = -1, first(&x)
+static void first(void *object)
+{
+    int bit = 0;
+    while (!(((unsigned char *)object)[bit / 8] >> bit %% 8 & 1))
+        bit++;
+    printf("%%d ", bit);
+}
+""" % "\n".join(
+    "typedef %s %s%d, __le%d, __be%d;" % ((word, letter) + (8 * size,) * 3)
+    if letter == "u"
+    else "typedef %s s%d;" % (word, 8 * size)
+    for size, stem in ((1, "char"), (2, "short"), (4, "int"), (8, "long"))
+    for letter, word in (("u", "unsigned " + stem), ("s", "signed " + stem))
+)
+
+
+@pytest.mark.skipif(sys.byteorder == "big", reason="the walk of C text is of little-endian data")
+def test_every_form_of_random_c_text_is_what_a_plain_walk_at_gccs_offsets_sees(tmp_path):
+    made, source = [], C_PRELUDE
+    for seed in range(60):
+        rng = random.Random(seed)
+        base, _, said = random_c_record(rng, 3, itertools.count())
+        made.append((base % "", said))
+        asked = "\n".join(places(said, "", None))
+        function = 'static void f%d(void)\n{\n    static %s;\n%s\n    puts("");\n}\n'
+        source += function % (seed, base % "x", asked)
+    source += "int main(void)\n{\n%s}\n" % "".join("f%d();\n" % seed for seed in range(60))
+    for (text, said), line in zip(made, compiled(tmp_path, source).splitlines()):
+        told = iter(list(map(int, line.split())))
+        collections.deque(places(said, "", told), 0)
+        assert not list(told)
+        rng = random.Random(text)
+        assert_batches_agree(rng, bpf.layout(text), said, "little", 20)
+
+
+def put(said, rng, bits_of, at=0, bits=None):
+    """Choose a value for a type; return it in plain Python, its bits in bits_of: {bit of memory: 0 or 1}.
+
+    Of a union one branch is chosen.
+    """
+    if said.kind == "record":
+        values = {}
+        members = [rng.choice(said.members)] if said.is_union else said.members
+        for name, inner, offset, width in members:
+            value = put(inner, rng, bits_of, at + offset, width)
+            values.update(value if not name and inner.kind == "record" else {name or "_": value})
+        return values
+    if said.kind == "array":
+        steps = [at + 8 * said.element.size * index for index in range(said.count)]
+        return [put(said.element, rng, bits_of, step) for step in steps]
+    if said.kind in ("text", "bytes", "float"):
+        value, raw = put_whole(said, rng)
+        set_bits(bits_of, at, 8 * said.size, int.from_bytes(raw, "little"), "little")
+        return value
+    width = 8 * said.size if bits is None else bits
+    low = -1 << width - 1 if said.signed else 0
+    number = rng.choice([low, low + (1 << width) - 1, 0, low + rng.getrandbits(width)])
+    number = rng.getrandbits(1) if said.kind == "bool" else number
+    number = 0 if said.kind == "bool" and low + number < low else number
+    set_bits(bits_of, at, width, number, said.order if bits is None else said.raw_order)
+    if said.kind == "enum":
+        return said.names.get(number) or rng.choice([number, str(number), hex(number)])
+    shown = {"bool": [bool(number), number], "pointer": [hex(number), number]}
+    return rng.choice(shown.get(said.kind, [number, number, str(number), hex(number)]))
+
+
+def put_whole(said, rng):
+    """Return (plain value, bytes) of a leaf that is no integer."""
+    if said.kind == "text":
+        texts = ["", "ab::", "::1", "1.2.3.4", "a\\x5cx41", "\u20ac'\"", "7", "0x7", "null", "a b"]
+        fitting = [text for text in texts if len(text.encode()) <= said.size]
+        text = rng.choice(fitting)
+        return text, text.replace("\\x5c", "\\").encode().ljust(said.size, b"\0")
+    if said.kind == "bytes":
+        raw = bytes(rng.getrandbits(8) for _ in range(said.size))
+        return list(raw), raw
+    value = rng.choice([0.0, -1.5, 3, float("inf"), 1024])
+    mark = "<" if said.order == "little" else ">"
+    return value, struct.pack(mark + {2: "e", 4: "f", 8: "d"}[said.size], value)
+
+
+def set_bits(bits_of, at, width, number, order):
+    """Note a number of some bits: bit n of byte m is 8 * m + n, and big-endian data begin at the high end of each."""
+    for bit in range(width):
+        place = at + bit
+        if order == "big":
+            place = at + width - 1 - bit
+            place += 7 - 2 * (place % 8)
+        bits_of[place] = number >> bit & 1
+
+
+def joined_bits(bits_of, size):
+    raw = bytearray(size)
+    for place, bit in bits_of.items():
+        raw[place // 8] |= bit << place % 8
+    return bytes(raw)
+
+
+@ORDERS
+def test_pack_is_the_inverse_of_what_random_types_say(order):
+    for seed in range(200):
+        rng = random.Random(seed)
+        made = RandomBTF(rng, order)
+        type_id, said = made.record(3)
+        layout = made.b.btf().layout(type_id)
+        bits_of = {}
+        value = put(said, rng, bits_of)
+        raw = joined_bits(bits_of, said.size)
+        assert layout.pack(value) == raw, (seed, value)
+        assert layout.pack(dict(value, rest=0), base=b"\xff" * said.size) == raw
+        kept = random_bytes(rng, said.size)
+        mask = joined_bits(dict.fromkeys(bits_of, 1), said.size)
+        both = bytes(a & m | b & ~m for a, m, b in zip(raw, mask, kept))
+        assert layout.pack(value, base=kept) == both and layout.pack({}, base=both) == both
+
+
+@ORDERS
+def test_what_is_read_and_each_word_of_it_can_be_packed_again(order):
+    tried = 0
+    for seed in range(200):
+        rng = random.Random(seed)
+        made = RandomBTF(rng, order)
+        type_id, said = made.record(2)
+        layout = made.b.btf().layout(type_id)
+        bits_of = {}
+        put(said, rng, bits_of)
+        raw = joined_bits(bits_of, said.size)
+        for part in layout.parts:
+            if part.layout.has_choice or isinstance(
+                part.layout, (bpf.Record, bpf.Array, bpf.Bytes)
+            ):
+                continue
+            said_of_part = layout.reader("plain").one(raw)[part.label]
+            one = bpf.Record("struct", "one", layout.size, [part])
+            text = one.reader("words").one(raw).partition("=")[2]
+            for given in (said_of_part, bpf._unquoted(text) if text[:1] in "'\"" else text):
+                if isinstance(given, float) and math.isnan(given) or given == "nan":
+                    continue
+                if isinstance(part.layout, bpf.Boolean):
+                    continue  # in a union: any number
+                assert layout.pack({part.label: given}, base=raw) == raw, (seed, part, given)
+                tried += 1
+    assert tried > 500
+
+
+@pytest.mark.parametrize("text, low, high", [
+    (text % bits, -1 << bits - 1 if signed else 0, (1 << bits - signed) - 1)
+    for text, signed in (("u%d", 0), ("s%d", 1), ("be%d", 0), ("le%d", 0))
+    for bits in (8, 16, 32, 64, 128)
+] + [
+    ("%s64 pad : 3, %s64 f : %d, u8 b : 1" % (sign, sign, bits), -1 << bits - 1 if sign == "s" else 0,
+     (1 << bits - (sign == "s")) - 1)
+    for bits in range(1, 60, 3)
+    for sign in "us"
+])  # fmt: skip
+def test_numbers_of_every_width_have_their_range(text, low, high):
+    layout, name = bpf.layout(text), "f" if ":" in text else None
+    wrap = lambda number: {name: number, "rest": 0} if name else number
+    plain = lambda raw: layout.reader("plain").one(raw)
+    for number in (low, high, low // 2, high // 2, 0):
+        for given in (number, str(number), hex(number)):
+            found = plain(layout.pack(wrap(given)))
+            assert (found[name] if name else found) == number
+    for wrong in (low - 1, high + 1, 1 << 200, -1 << 200, str(high + 1), hex(high + 1)):
+        with pytest.raises(bpf.LayoutError, match=r"outside -?\d+\.\.\d+"):
+            layout.pack(wrap(wrong))
+    for wrong in (
+        None,
+        1.0,
+        [1],
+        [],
+        {},
+        {"a": 1},
+        "1.0",
+        "",
+        "x",
+        "1 2",
+        "1_0",
+        "\u0661",
+        float("nan"),
+        b"1",
+    ):
+        with pytest.raises(bpf.LayoutError):
+            layout.pack(wrap(wrong))
+
+
+def test_floats_are_rounded_and_ints_are_not():
+    for text, size, exact, inexact, over in (
+        ("float", 4, 1 << 24, (1 << 24) + 1, 1e39),
+        ("double", 8, 1 << 53, (1 << 53) + 1, 1 << 1024),
+    ):
+        layout = bpf.layout(text)
+        record = bpf.layout(text + " f").ctype()
+        code = "=f" if size == 4 else "=d"
+        assert layout.pack(exact) == bytes(record(f=exact)) == struct.pack(code, exact)
+        assert layout.pack(0.1) == bytes(record(f=0.1)) == struct.pack(code, 0.1)
+        assert layout.pack("-inf") == struct.pack(code, float("-inf"))
+        for wrong in (inexact, over, -over, (1 << 1023) + 1, 1 << 5000, None, True, [1.0], "x"):
+            with pytest.raises(bpf.LayoutError):
+                layout.pack(wrong)
+            with pytest.raises(bpf.LayoutError):
+                record(f=wrong)
+
+
+@pytest.mark.parametrize("text, given, raw", [
+    ("char n[4]", {"n": "ab::"}, b"ab::"), ("char n[16]", {"n": "ab::"}, b"ab::" + bytes(12)),
+    ("char n[16]", "ab::", b"ab::" + bytes(12)), ("char n[6]", "1:2:3:", b"1:2:3:"),
+    ("struct { struct { char n[16]; } a; }", "::1", b"::1" + bytes(13)),
+    ("char n[6]", {"n": "a:b:c"}, b"a:b:c\0"), ("char[4]", "1.2.", b"1.2."),
+    ("char[16]", "dead::beef", b"dead::beef" + bytes(6)), ("char n[2][16]", {"n": ["::1", "::"]}, b"::1" + bytes(13) + b"::" + bytes(14)),
+    ("union { char a[16]; char b[2]; }", {"a": "ab::"}, b"ab::" + bytes(12)),
+    ("be32", "10.0.0.1", b"\x0a\0\0\1"), ("u32", "10.0.0.1", b"\x0a\0\0\1"), ("s32 a", {"a": "255.0.0.1"}, b"\xff\0\0\1"),
+    ("u8 m[6]", {"m": "0:1b:2:3:4:FF"}, b"\0\x1b\2\3\4\xff"), ("u8[4]", "10.0.0.1", b"\x0a\0\0\1"),
+    ("u8 a[16]", {"a": "::1"}, bytes(15) + b"\1"), ("u32 a[4]", {"a": "::1"}, bytes(15) + b"\1"),
+    ("struct { union { u8 a[16]; be16 b[8]; be32 c[4]; } u; }", "fe80::1", b"\xfe\x80" + bytes(13) + b"\1"),
+    ("struct { be32 s_addr; }", "10.0.0.1", b"\x0a\0\0\1"), ("u128", "::2", bytes(15) + b"\2"),
+    ("union { struct { u32 p1; u32 p2; u32 p3; u32 p4; }; u8 addr[16]; }", "::1", bytes(15) + b"\1"),
+])  # fmt: skip
+def test_the_type_decides_whether_text_is_an_address(text, given, raw):
+    assert bpf.layout(text).pack(given) == raw
+
+
+@pytest.mark.parametrize("text, given", [
+    ("u32 a, u32 b, u32 c, u32 d", "::1"), ("u16 a, u16 b", "1.2.3.4"), ("enum { A } e", {"e": "10.0.0.1"}),
+    ("u64", "10.0.0.1"), ("u32 a : 31", {"a": "10.0.0.1"}), ("u8[6]", "1:2:3:4:5:100"), ("u8[6]", "1:2:3:4:5:"),
+    ("u8[6]", "+1:2:3:4:5:6"), ("u8[6]", " 1:2:3:4:5:6"), ("u8[16]", "::g"), ("u8[16]", "1.2.3.4"), ("u8[16]", ":::"),
+    ("struct { u16 a; } r[2]", {"r": "1.2.3.4"}), ("float", "1.2.3.4"), ("u8[5]", "1:2:3:4:5:6"), ("u8[15]", "::1"),
+    ("u32", "10.0.0"), ("u32", "10.0.0.256"), ("bool", "2"), ("bool", 2), ("bool", -1), ("bool", "maybe"),
+    ("char[2]", "abc"), ("char[2]", "\u20ac"), ("char", "ab"), ("char", 256), ("char", -129), ("char", None),
+    ("char[2]", ["ab", "c"]), ("char[2]", ["a"]), ("u8[2]", [1]), ("u8[2]", [1, 2, 3]), ("u8[2]", 5), ("u8[2]", {"a": 1}),
+    ("u8[2]", [1, None]), ("u8 a", None), ("u8 a", [1]), ("u8 a, u8 b", "1"), ("u8 a", {"b": 1}), ("u8 a", 1.0),
+    ("u8 a, u8 b", {"a": 1}), ("u8 a, u8 b", {"a": 1, "rest": 1}), ("u8 a, u8 b", {"a": 1, "rest": None}),
+    ("u8 a, u8 b", {"a": 1, "rest": False}), ("u8 a, u8 b", {"a": 1, "rest": 0.0}), ("u8 a, u8 b", {"a": 1, "rest": "00"}),
+    ("union { u8 a; u16 b; } u", {"u": {}}), ("union { u8 a; u16 b; }", {}), ("u8 a, struct { u8 b; };", {"a": 1}),
+    ("union { u8 a; u16 b; }", {"a": 1, "b": 2}), ("union { struct { u8 a; u8 b; }; u16 c; }", {"a": 1}),
+])  # fmt: skip
+def test_what_does_not_say_every_byte_or_says_it_twice_is_refused(text, given):
+    with pytest.raises(bpf.LayoutError):
+        bpf.layout(text).pack(given)
+
+
+def test_pack_lists_what_is_missing_and_keeps_or_clears_the_rest():
+    layout = bpf.layout(
+        "u8 a, struct { u8 b; union { u8 c; u16 d; }; u8 e[2]; } in, u8 f : 3, u8 g : 5"
+    )
+    whole = {"a": 1, "in": {"b": 2, "d": 3, "e": [4, 5]}, "f": 6, "g": 7}
+    raw = layout.pack(whole)
+    assert layout.pack(whole, base=b"\xff" * layout.size)[:5] != raw[:5]  # the hole stays
+    for change, words in (
+        ({"a": 1}, "in, f, g not given"),
+        ({"a": 1, "f": 1, "in": {"b": 1}}, r"in: one of c, d, e not given"),
+        ({"a": 1, "f": 1, "in": {"d": 1, "e": [1, 2]}}, r"in: b not given"),
+        (dict(whole, **{"in": {"b": 2, "c": 1, "d": 3, "e": [4, 5]}}), "in.d says something else"),
+    ):
+        with pytest.raises(bpf.LayoutError, match=words):
+            layout.pack(change)
+    assert (
+        layout.pack({"a": 1, "rest": 0})
+        == layout.pack({"a": "1", "rest": "0"})
+        == b"\1" + bytes(layout.size - 1)
+    )
+    assert layout.pack({}, base=raw) == raw and layout.pack({"g": 7, "f": 6}, base=raw) == raw
+    ones = b"\xff" * layout.size
+    assert layout.pack({"a": 1, "rest": 0}, base=ones) == b"\1" + bytes(layout.size - 1)
+    given = {"in": {"b": 1, "rest": 0}}  # what is around it stays
+    at = [member.offset // 8 for member in layout.members]
+    wanted = ones[: at[1]] + b"\1" + bytes(at[2] - at[1] - 1) + ones[at[2] :]
+    assert layout.pack(given, base=ones) == wanted
+    assert bpf.layout("u8 rest, u8 b").pack({"rest": 3, "b": 4}) == b"\3\4"  # a field of that name
+
+
+def test_fields_that_are_hidden_or_renamed_are_packed_under_either_name():
+    class Tagged(ctypes.Structure):
+        _fields_ = [("a", u8), ("pad", u8), ("b", u8), ("nothing", u8 * 0)]
+        _json_ = {"pad": None, "b": "second"}
+
+    layout = bpf.layout(Tagged)
+    assert layout.pack({"a": 1, "second": 2}) == layout.pack({"a": 1, "b": 2}) == b"\1\0\2"
+    assert layout.pack({"a": 1, "b": 2, "pad": 3}) == b"\1\3\2"
+    assert layout.pack({"a": 1, "b": 2}, base=b"\7\7\7") == b"\1\7\2"
+    with pytest.raises(bpf.LayoutError, match="second not given"):
+        layout.pack({"a": 1, "pad": 3})
+    with pytest.raises(bpf.LayoutError, match="no field 'c'; there are a, second"):
+        layout.pack({"a": 1, "c": 3})
+
+
+def test_members_of_nameless_records_that_share_a_name_are_all_wanted():
+    b = Blob()
+    inner = b.struct("", 2, ("a", b.int("u8", 1), 0), ("b", 1, 8))
+    outer = b.struct("s", 4, ("a", 1, 0), ("", inner, 8), ("b", 1, 24))
+    layout = b.btf().layout(outer)
+    assert list(layout.reader("plain").one(b"\1\2\3\4").values()) == [1, 2, 3, 4]
+    names = list(layout.reader("plain").one(b"\1\2\3\4"))
+    for number in range(4):
+        with pytest.raises(bpf.LayoutError, match=": %s not given" % names[number]):
+            layout.pack({name: 0 for name in names if name != names[number]})
+    assert layout.pack(dict(zip(names, b"\1\2\3\4"))) == b"\1\2\3\4"
+    made = layout.ctype()(**dict(zip(names, b"\1\2\3\4")))
+    assert bytes(made) == b"\1\2\3\4"
+    around = b.struct("around", 9, ("", outer, 0), ("", outer, 32), ("b", 1, 64))
+    layout = b.btf().layout(around)
+    names = list(layout.reader("plain").one(bytes(9)))
+    made = layout.ctype()(*range(9))
+    assert bytes(made) == bytes(range(9)) and list(layout.ctype()._attributes_) == names
+    source = {}
+    exec(layout.python_source("made"), source)
+    twin = source["made"].from_buffer_copy(bytes(range(9)))
+    assert [getattr(made, name) for name in names] == [getattr(twin, name) for name in names]
+    assert [getattr(twin, name) for name in names] == list(range(9))
+
+
+PORTS = "be16 dport, u8 proto, enum { TCP = 6, UDP = 17 } kind, char name[8], u32 low : 3, s32 high : 5, u8 mac[6], float f"
+REFUSED = [
+    ("dport", 65536), ("dport", -1), ("dport", "443"), ("dport", None), ("dport", 1.0), ("dport", b"ab"), ("proto", 256),
+    ("kind", "SCTP"), ("kind", 1 << 32), ("name", "nine chars"), ("name", b"123456789"), ("name", 5), ("low", 8), ("low", -1),
+    ("high", 16), ("high", -17), ("mac", b"12345"), ("mac", [1, 2]), ("mac", [1, 2, 3, 4, 5, 256]), ("f", 1e39),
+    ("nosuch", 1), ("_fields", 1), ("Dport", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, given", REFUSED)
+def test_constructors_and_setattr_refuse_what_is_unknown_or_does_not_fit(name, given):
+    class Sub(bpf.layout(PORTS).ctype()):
+        _fields_ = [("more", u8)]
+
+    for made in (bpf.layout(PORTS).ctype(), Sub):
+        with pytest.raises(bpf.LayoutError):
+            made(**{name: given})
+        obj = made(dport=1, name="x", low=7)
+        before = bytes(obj)
+        with pytest.raises(bpf.LayoutError):
+            setattr(obj, name, given)
+        assert bytes(obj) == before
+        for wrong in ({"more": 256}, {"more": -1}) if made is Sub else ({"more": 1},):
+            with pytest.raises(bpf.LayoutError):
+                made(**wrong)
+    with pytest.raises(bpf.LayoutError):
+        made(*range(20))
+    with pytest.raises(bpf.LayoutError):
+        made(1, dport=1)
+
+
+@ORDERS
+def test_a_big_endian_typedef_of_btf_is_a_number_of_that_order(order):
+    b = Blob(order)
+    port = b.of(b.TYPEDEF, b.int("unsigned short", 2), "__be16")
+    b.struct(
+        "key", 8, ("dport", b.of(b.CONST, port), 0), ("list", b.array(port, 2), 16), ("n", 1, 48)
+    )
+    btf = b.btf()
+    layout, made = btf.layout("key"), btf.ctype("key")
+    native = (443).to_bytes(2, order)
+    raw = b"\1\xbb\0\x50\1\xbc" + native
+    given = {"dport": 443, "list": [80, 444], "n": 443}
+    assert layout.pack(given) == raw == bytes(made(**given)) and made(dport=443).dport == 443
+    found = made.from_buffer_copy(raw)
+    assert (found.dport, list(found.list), found.n) == (443, [80, 444], 443)
+    assert bpf.to_python(found) == given
+    assert layout.reader("words").one(raw) == "dport=443 list=[80 444] n=443"
+    for form in ("samples", "labels"):
+        assert list(layout.reader(form).one(raw))[0][1] in (443, "443")
+    shown = json.loads(layout.reader("bpftool").one(raw))  # which knows of no typedef
+    assert shown["dport"] == int.from_bytes(b"\1\xbb", order) and shown["n"] == 443
+    names = {}
+    exec(btf.python_source("key"), names)
+    assert names["key"].from_buffer_copy(raw).dport == 443
+
+
+def test_bytes_of_big_endian_bitfields_are_counted_from_the_high_end():
+    class Bits(ctypes.BigEndianStructure):
+        _fields_ = [
+            ("a", u8, 1),
+            ("b", u8, 7),
+            ("c", u16.__ctype_be__, 4),
+            ("d", u16.__ctype_be__, 12),
+        ]
+
+    raw = b"\x61\x12\x34"
+    layout = bpf.layout(Bits)
+    shown = {name: getattr(Bits.from_buffer_copy(raw + b"\0"), name) for name in "ab"}
+    assert shown == {"a": 0, "b": 0x61}
+    raw = bytes(Bits(a=1, b=5, c=3, d=0x456))
+    assert layout.reader("plain").one(raw) == {"a": 1, "b": 5, "c": 3, "d": 0x456}
+    assert layout.pack({"a": 1, "b": 5, "c": 3, "d": 0x456}, base=bytes(len(raw))) == raw
+
+
+def test_a_class_of_a_layout_takes_names_text_bytes_lists_and_dicts():
+    made = bpf.layout(PORTS + ", struct { u8 x; u8 y[2]; } in, char n2[2][4]").ctype()
+    obj = made(443, 6, "UDP", "bash", high=-16, mac=b"\1\2\3\4\5\6", f=1)
+    setattr(obj, "in", {"x": 1, "y": [2, 3]})
+    obj.n2 = ["ab", "abcd"]
+    assert (obj.dport, obj.kind, obj.high, list(obj.mac), obj.f) == (
+        443,
+        17,
+        -16,
+        [1, 2, 3, 4, 5, 6],
+        1,
+    )
+    plain = bpf.to_python(obj)
+    assert plain["name"] == "bash" and plain["kind"] == "UDP" and plain["n2"] == ["ab", "abcd"]
+    assert plain["in"] == {"x": 1, "y": [2, 3]}
+    obj.mac, obj.name, obj.kind = "ff:0:0:0:0:1", b"sh", 6
+    assert bpf.to_python(obj)["mac"] == [255, 0, 0, 0, 0, 1] and bpf.to_python(obj)["name"] == "sh"
+    twin = made.from_buffer_copy(bytes(obj))
+    assert (
+        twin == obj and hash(twin) == hash(obj) and {obj: 1}[twin] == 1 and "dport=443" in repr(obj)
+    )
+    twin.low = 1
+    assert twin != obj and obj != bytes(obj)
+
+
+def test_a_subclass_decodes_with_its_own_fields_and_leaves_the_base_alone():
+    layout = bpf.layout("struct { u8 a; struct { be16 b; } __attribute__((packed)); }")
+    made = layout.ctype()
+    sub = type(
+        "Sub",
+        (made,),
+        {"_fields_": [("more", u16), ("text", ctypes.c_char * 4)], "_json_": {"a": "first"}},
+    )
+    subsub = type("SubSub", (sub,), {"_fields_": [("last", u8)], "_json_": {"more": None}})
+    obj = subsub(1, 2, 3, "abc", 5)
+    assert bpf.to_python(obj) == {"first": 1, "b": 2, "text": "abc", "last": 5}
+    assert bpf.to_python(sub(a=1, more=7)) == {"first": 1, "b": 0, "more": 7, "text": ""}
+    assert bpf.to_python(made(a=1)) == {"a": 1, "b": 0} and layout.members[0].label == "a"
+    assert bpf.layout(made) == layout
+    for wrong in ({"last": 256}, {"more": "x"}, {"text": "abcde"}):
+        with pytest.raises(bpf.LayoutError):
+            subsub(**wrong)
+
+
+def test_objects_and_errors_that_hold_them_survive_pickling_in_another_process():
+    b = house("little")
+    btf = b.btf()
+    values = [
+        bpf.layout(PORTS).ctype()(dport=443, name="x"),
+        btf.ctype("house")(),
+        bpf.layout("union { u8 a; u16 b; }").ctype()(b=7),
+    ]
+    layouts = [
+        bpf.layout(PORTS),
+        btf.layout("house"),
+        bpf.layout(Tagless),
+        bpf.layout("char n[3][4]"),
+    ]
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        error = bpf.KeyNotFound(errno.ENOENT, "no such key")
+        error.key = values[0]
+        for value in values:
+            twin = pickle.loads(pickle.dumps(value, protocol))
+            assert twin == value and type(twin) is type(value) and copy.deepcopy(value) == value
+        assert pickle.loads(pickle.dumps(error, protocol)).key == values[0]
+        for layout in layouts:
+            twin = pickle.loads(pickle.dumps(layout, protocol))
+            assert (
+                twin == layout
+                and hash(twin) == hash(layout)
+                and twin.describe() == layout.describe()
+            )
+            raw = bytes(range(layout.size))
+            for form in ("plain", "json", "words"):
+                assert twin.reader(form).one(raw) == layout.reader(form).one(raw)
+        given = pickle.dumps([values, error], protocol)
+        told = python(
+            "import pickle, sys; values, error = pickle.loads(%r); print([bytes(one).hex() for one in values],"
+            " error.key == values[0], values[0].dport)" % given
+        )
+        assert told[1].strip() == "%s True 443" % [bytes(one).hex() for one in values], told
+
+
+class Tagless(ctypes.BigEndianStructure):
+    _fields_ = [("a", u16), ("bits", u16, 3), ("more", u16, 13), ("b", u8 * 3)]
+
+
+@ORDERS
+def test_source_of_random_types_has_the_same_offsets_without_the_module(order):
+    for seed in range(40):
+        rng = random.Random(seed)
+        made = RandomBTF(rng, order)
+        type_id, said = made.record(3)
+        layout = made.b.btf().layout(type_id)
+        try:
+            wanted = layout.ctype()
+        except bpf.LayoutError as error:
+            assert "overlap" in str(error)
+            continue
+        names = {}
+        exec(layout.python_source("made"), names)
+        assert ctypes.sizeof(names["made"]) == said.size
+        raw = random_bytes(rng, said.size)
+        one, other = names["made"].from_buffer_copy(raw), wanted.from_buffer_copy(raw)
+        told = layout.reader("plain").one(raw)
+        for name, inner in wanted._attributes_.items():
+            mine, theirs = getattr(one, name), getattr(other, name)
+            if isinstance(inner, bpf.Number) and not isinstance(mine, ctypes.Array):
+                assert mine == theirs or mine != mine, (seed, name)
+                if type(inner) is bpf.Number:
+                    assert mine == told[name]
+            elif not isinstance(mine, bytes):
+                assert bytes(mine) == bytes(theirs)
+            if not isinstance(mine, (int, float, bytes)):
+                at = ctypes.addressof(mine) - ctypes.addressof(one)
+                assert at == ctypes.addressof(theirs) - ctypes.addressof(other)
+
+
+def test_packed_types_in_words_have_their_offsets_as_attributes():
+    text = "struct tuple { be32 dst; be32 src; be16 dport; be16 sport; u8 proto; u8 flags; } __attribute__((packed))"
+    layout = bpf.layout(text)
+    made = layout.ctype()
+    raw = bytes(made(0x0A000001, 0x0A000002, 443, 55555, 6, 1))
+    assert len(raw) == 14 and raw == bytes([10, 0, 0, 1, 10, 0, 0, 2, 1, 187, 0xD9, 3, 6, 1])
+    assert (
+        layout.pack(
+            {
+                "dst": "10.0.0.1",
+                "src": "10.0.0.2",
+                "dport": 443,
+                "sport": 55555,
+                "proto": 6,
+                "flags": 1,
+            }
+        )
+        == raw
+    )
+    odd = bpf.layout("struct { u8 a; u32 b; u16 c : 9; u64 d; } __attribute__((packed))")
+    obj = odd.ctype()(a=1, b=0x01020304, c=0x155, d=1 << 63)
+    assert bytes(obj) == bytes.fromhex("010403020155010000000000000080") or sys.byteorder == "big"
+    assert (obj.a, obj.b, obj.c, obj.d) == (1, 0x01020304, 0x155, 1 << 63)
+
+
+# -- end of random types
+
+
 # ---- 6. Map -----------------------------------------------------------------
 
 
@@ -6173,6 +7245,51 @@ def test_batches_are_arrays_that_everything_reads_as_they_are():
             assert unpacked == [(key, 2 * key) for key in keys] and bytes(keys) == bytes(
                 memoryview(keys)
             )
+
+
+DATA_TYPES = [
+    "u32",
+    "__be16",
+    "char[6]",
+    "double",
+    "struct { u8 a; u64 b; char name[14]; __be16 port; }",
+    "struct { u32 hits[3]; struct { s16 x, y; } p[2]; bool yes; float f; }",
+    "struct { union { u32 ip4; u8 ip6[16]; }; enum { A, B } e; s8 low; }",
+    "struct { u32 a:3, b:29; u64 whole; u128 wide; u8 last; } __attribute__((packed))",
+    "struct { u8 grid[2][3]; char names[2][4]; }",
+]
+
+
+@pytest.mark.parametrize("text", DATA_TYPES)
+def test_numpy_reads_what_plain_python_says(text):
+    numpy = pytest.importorskip("numpy")
+    found, rng = bpf.layout(text), random.Random(text)
+
+    def alike(ours, theirs):
+        if isinstance(ours, dict):
+            names = list(theirs.dtype.names)
+            assert [name for name in ours if name in names] == names
+            assert set(ours) - set(names) <= {"a", "b", "wide"}  # bits, and 128 of them
+            return all(alike(ours[name], theirs[name]) for name in names)
+        if isinstance(ours, list):
+            return len(ours) == len(theirs) and all(map(alike, ours, theirs))
+        if isinstance(ours, str):
+            known = {"A": 0, "B": 1}.get(ours)
+            return theirs.decode() == ours if isinstance(theirs, bytes) else theirs == known
+        return theirs == ours
+
+    raws = []
+    for _ in range(20):
+        raw = bytes(rng.choice((0, 1, 65, 66)) for _ in range(found.size))
+        if "char" in text:  # NumPy shows what stands behind a NUL, too
+            raw = found.pack(found.reader("plain").one(raw))
+        if "enum" in text:
+            raw = raw[:16] + struct.pack("=I", rng.randrange(2)) + raw[20:]
+        raws.append(raw)
+    array = numpy.frombuffer(b"".join(raws), dtype=numpy.dtype(found.dtype()))
+    assert len(array) == 20 and array.itemsize == found.size
+    for raw, row in zip(raws, array):
+        assert alike(found.reader("plain").one(raw), row), (raw, row)
 
 
 @kernel
@@ -10259,6 +11376,166 @@ def test_ndjson_of_one_entry_is_that_entry_alone():
         }
 
 
+FLOW_TYPE = "struct { __be32 saddr; __be16 port; u16 pad; }"
+COUNT_TYPE = "struct { u64 packets, bytes; char comm[8]; enum { A, B, C } st; s32 low; u8 mac[6]; double d; }"
+
+
+@pytest.fixture(scope="module")
+def many_flows():
+    """A hash of 5,000 flows, the words for its types, and its entries as plain Python."""
+    key, value, rng = bpf.layout(FLOW_TYPE), bpf.layout(COUNT_TYPE), random.Random(5)
+    entries = []
+    for number in range(5000):
+        entries.append(
+            (
+                dict(saddr=0x0A000000 + number, port=rng.choice([22, 80, 443]), pad=0),
+                dict(
+                    packets=rng.randrange(50),
+                    bytes=rng.randrange(1 << 40),
+                    comm=rng.choice(["nginx", "bash", "a b"]),
+                    st=rng.choice("ABC"),
+                    low=rng.randrange(-9, 9),
+                    mac=[2, 0, 0, 0, 0, rng.randrange(3)],
+                    d=rng.random(),
+                ),
+            )
+        )
+    types = ["--key-type", FLOW_TYPE, "--value-type", COUNT_TYPE]
+    with Map.create(HASH, key_size=key.size, value_size=value.size, max_entries=8192) as m:
+        m.update_batch(
+            [key.pack(one) for one, _ in entries], [value.pack(one) for _, one in entries]
+        )
+        yield m, types, entries
+
+
+def asked(many_flows, *query):
+    """Return [(key, value)] of what a query shows."""
+    m, types, _ = many_flows
+    out = done(*(types + ["--ndjson", "dump", "id", m.id] + list(query)))
+    return [(one["key"], one["value"]) for one in map(json.loads, out.splitlines())]
+
+
+def in_any_order(entries):
+    return sorted(entries, key=repr)
+
+
+@kernel
+@pytest.mark.parametrize(
+    "conditions, holds",
+    [
+        (["port=443"], lambda k, v: k["port"] == 443),
+        (["key.port!=443", "packets>=40"], lambda k, v: k["port"] != 443 and v["packets"] >= 40),
+        (["packets<3", "low>0"], lambda k, v: v["packets"] < 3 and v["low"] > 0),
+        (["low<=-8"], lambda k, v: v["low"] <= -8),
+        (["st=B"], lambda k, v: v["st"] == "B"),
+        (["st~[AC]", "comm=a b"], lambda k, v: v["st"] in "AC" and v["comm"] == "a b"),
+        (["comm~^n"], lambda k, v: v["comm"] == "nginx"),
+        (["comm<b"], lambda k, v: v["comm"] == "a b"),
+        (["saddr=10.0.0.77"], lambda k, v: k["saddr"] == 0x0A00004D),
+        (["mac=02:00:00:00:00:02"], lambda k, v: v["mac"][5] == 2),
+        (["mac[5]>0"], lambda k, v: v["mac"][5] > 0),
+        (["d>0.99"], lambda k, v: v["d"] > 0.99),
+        (["bytes=-0"], lambda k, v: False),
+    ],
+)
+def test_where_shows_what_meets_all_conditions(many_flows, conditions, holds):
+    wanted = [(k, v) for k, v in many_flows[2] if holds(k, v)]
+    assert in_any_order(asked(many_flows, "where", *conditions)) == in_any_order(wanted)
+
+
+@kernel
+def test_sort_and_top_are_those_of_python(many_flows):
+    entries = many_flows[2]
+    ranks = sorted((v["bytes"] for _, v in entries), reverse=True)
+    assert [v["bytes"] for _, v in asked(many_flows, "sort", "bytes")] == ranks
+    assert [v["bytes"] for _, v in asked(many_flows, "sort", "+bytes", "top", "7")] == ranks[:-8:-1]
+    of_port = sorted((v["d"] for k, v in entries if k["port"] == 22), reverse=True)
+    found = asked(many_flows, "where", "port=22", "sort", "d", "top", "20")
+    assert [v["d"] for _, v in found] == of_port[:20]
+    assert len(asked(many_flows, "top", "3")) == 3 and not asked(many_flows, "top", "0")
+
+
+@kernel
+def test_columns_show_those_fields_alone(many_flows):
+    found = asked(many_flows, "columns", "bytes,comm")
+    wanted = [(k, {"bytes": v["bytes"], "comm": v["comm"]}) for k, v in many_flows[2]]
+    assert in_any_order(found) == in_any_order(wanted)
+    found = asked(many_flows, "where", "st=A", "columns", "key.port,low")
+    wanted = [({"port": k["port"]}, {"low": v["low"]}) for k, v in many_flows[2] if v["st"] == "A"]
+    assert in_any_order(found) == in_any_order(wanted)
+
+
+@kernel
+def test_queries_work_in_every_form(many_flows, tmp_path):
+    m, types, entries = many_flows
+    (key, value), query = (
+        max(entries, key=lambda one: one[1]["bytes"]),
+        ["sort", "bytes", "top", "1"],
+    )
+    words = types + ["dump", "id", m.id] + query
+    (entry,) = json.loads(done(*(["-j"] + words)))
+    assert bytes(int(one, 16) for one in entry["key"]) == bpf.layout(FLOW_TYPE).pack(key)
+    assert done(*words).count("bytes=%d " % value["bytes"]) == 1
+    assert done(*words).endswith("Found 1 element\n")
+    assert done(*(["--hex"] + words)).count("key: ") == 1
+    assert done(*(["--metrics"] + words)).count("bytes{") == 1
+    done("save", "id", m.id, tmp_path / "kept")
+    assert done(*(types + ["--from", tmp_path / "kept", "dump"] + query)) == done(*words)
+
+
+@kernel
+def test_fields_of_per_cpu_values_are_added_up_to_be_compared():
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 8) as m:
+        cpus = len(bpf.possible_cpus())
+        for key in range(4):
+            m[key] = [key] * cpus
+        types = ["--ndjson", "--key-type", "u32", "--value-type", "u64", "dump", "id", m.id]
+        out = done(*(types + ["where", "value>=%d" % (2 * cpus), "sort", "value"]))
+    assert [json.loads(line)["key"] for line in out.splitlines()] == [3, 2]
+
+
+@kernel
+@pytest.mark.parametrize(
+    "query",
+    [
+        "where",
+        "sort",
+        "top x",
+        "top -1",
+        "columns",
+        "where packets",
+        "where =5",
+        "where nope=1",
+        "where st=Z",
+        "where packets=x",
+        "where packets=99999999999999999999999",
+        "where mac<1",
+        "where comm~(",
+        "sort nope",
+        "columns packets,nope",
+        "top 1 extra",
+        "where mac[6]=1",
+    ],
+)
+def test_queries_that_make_no_sense_are_refused(many_flows, query):
+    m, types, _ = many_flows
+    refused(*(types + ["dump", "id", m.id] + query.split()))
+
+
+@kernel
+def test_a_map_may_be_called_as_a_word_of_a_query():
+    for name in ("where", "top"):
+        with Map.create(HASH, u32, u32, 2, name=name) as m:
+            m[1] = 7
+            types = ["--key-type", "u32", "--value-type", "u32"]
+            try:
+                out = done(*(types + ["dump", "name", name, "where", "value=7"]))
+            except AssertionError:
+                assert sum(one.name == name for one in bpf.maps()) > 1  # somebody else's
+                continue
+        assert out == "1: 7\nFound 1 element\n"
+
+
 PRINTED = [
     "struct { u32 hits[3]; enum { RED, BLUE = 5 } c[2]; }",
     "struct { struct { u16 a; struct { s8 x, y; } b[2]; } in; char name[8]; bool yes; }",
@@ -11398,7 +12675,7 @@ def test_help_calls_the_program_as_it_was_called(tmp_path):
         assert (status, err) == (0, "") and out.startswith("usage: %s [OPTION]" % name), out
     with open(MODULE) as script:
         out = run(sys.executable, "-", "help", "dump", stdin=script)[1]
-    assert out.startswith("usage: bpflookup.py [OPTION]... dump MAP\n")
+    assert out.startswith("usage: bpflookup.py [OPTION]... dump MAP ")
 
 
 def test_what_help_says_of_data_is_so():
