@@ -2713,9 +2713,9 @@ class _Columns:
         if not self.wanted:
             return lambda raw: iter([()] * (len(raw) // stride if stride else 1))
         passes, order = [], []
-        for columns in self._passes():
-            passes.append(_one_pass(columns, stride))
-            order += columns
+        for shared in self._passes():
+            passes.append(_one_pass(shared, stride))
+            order += chain.from_iterable(shared)
         starts, place = {}, 0
         for column in order:
             starts[id(column)] = place
@@ -2731,13 +2731,17 @@ class _Columns:
         return lambda raw: map(pick, joined(raw))
 
     def _passes(self):
-        """Yield lists of columns of one byte order that do not overlap, those to be converted apart."""
+        """Yield lists of what does not overlap, each a list of columns of the same bytes, as of bitfields."""
         groups = {}  # type: dict
         for column in self.wanted:
-            groups.setdefault((column.convert is not None, column.order), []).append(column)
+            is_converted = column.convert is not None
+            group = groups.setdefault((is_converted, column.order), {})
+            place = (column.first, column.size, column.code) if is_converted else id(column)
+            group.setdefault(place, []).append(column)
         for key in sorted(groups):
-            for columns in _apart(groups[key]):
-                yield columns
+            same = {id(columns[0]): columns for columns in groups[key].values()}
+            for firsts in _apart([columns[0] for columns in same.values()]):
+                yield [same[id(first)] for first in firsts]
 
 
 def _apart(columns):
@@ -2757,8 +2761,9 @@ def _apart(columns):
     return passes
 
 
-def _one_pass(columns, stride):
-    """Return f(raw) that iterates over the tuples of columns which lie one behind the other."""
+def _one_pass(shared, stride):
+    """Return f(raw) that iterates over the tuples of columns which lie one behind the other, or on the same bytes."""
+    columns = [same[0] for same in shared]
     codes, end = [_ORDER_MARKS[columns[0].order]], 0
     for column in columns:
         if column.first > end:
@@ -2770,11 +2775,13 @@ def _one_pass(columns, stride):
     unpack = compiled.iter_unpack if stride else lambda raw: iter([compiled.unpack(raw)])
     if columns[0].convert is None:
         return unpack
-    converters = [column.convert for column in columns]
+    converters = []
+    for at, same in enumerate(shared):
+        converters += [(at, column.convert) for column in same]
 
     def converted(raw):
-        found = zip(*unpack(raw))
-        return zip(*[convert(column) for convert, column in zip(converters, found)])
+        found = list(zip(*unpack(raw)))
+        return zip(*[convert(found[at]) for at, convert in converters if found])
 
     return converted
 

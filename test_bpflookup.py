@@ -9728,7 +9728,7 @@ def test_bench_one_offset_cold_against_pahole_and_bpftool(vmlinux):
     assert int(ours) == int(line.split("/*")[1].split()[0])
     times = best([lambda _, words=words: run(*words, env=env) for _, words in rows], 5, 1)
     print(
-        "\noffset of task_struct.comm, whole processes, Python %s  (to reach: 300 ms)"
+        "\noffset of task_struct.comm, whole processes, Python %s  (to reach: 150 ms)"
         % sys.version.split()[0]
     )
     for (name, _), seconds in zip(rows, times):
@@ -11839,6 +11839,15 @@ def test_columns_of_a_terminal_are_counted_as_it_shows_them():
     ]
 
 
+@pytest.mark.parametrize("char", ["x", "\u0e01", "\u4e00", "e\u0301"])
+def test_a_long_text_is_cut_without_a_look_at_all_of_it(char, monkeypatch):
+    looks, width = [], bpf._width
+    monkeypatch.setattr(bpf, "_width", lambda text: looks.append(1) or width(text))
+    cut = bpf._cut(char * 100000, 80)
+    assert cut.endswith("..") and 78 <= width(cut) <= 80
+    assert len(looks) < 500
+
+
 @kernel
 def test_watch_on_a_terminal_is_one_screen_and_leaves_no_trace(pins):
     pin = pins + "/w_pc_array"
@@ -13666,6 +13675,28 @@ def test_bench_whole_maps_against_bpftool(name, tmp_path):
                 "" if theirs / four >= wanted else "  MISSES %.1f" % wanted,
             )
         )
+
+
+@kernel
+@pytest.mark.bench
+def test_bench_one_value_and_one_command():
+    """to_python of 53 leaves, and a command whole: as a script, compiled each time, and as installed."""
+    make, _ = MATRIX["hash, 53 leaves"]
+    with make(16, random.Random(1)) as m:
+        value = m.lookup(next(iter(m)))
+
+        def decode(_):
+            for _ in range(500):
+                bpf.to_python(value)
+
+        (seconds,) = best([decode])
+        print("\nto_python of a value of 14 leaves: %.1f us  (to reach: 12)" % (seconds * 100))
+        shown = ["map", "show", "id", m.id]
+        script = spent([sys.executable, MODULE] + shown, 5)[0]
+        installed = spent([sys.executable, "-m", "bpflookup"] + shown, 5)[0]
+        theirs = spent([program("bpftool"), "map", "show", "id", m.id], 5)[0]
+    words = (script * 1e3, installed * 1e3, theirs * 1e3)
+    print("map show: %.0f ms as a script, %.0f ms as installed, bpftool %.0f ms" % words)
 
 
 DUMP_MEMORY = """
