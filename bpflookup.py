@@ -1904,11 +1904,16 @@ class Number(Layout):
         convert = self.converter(form)
         if convert is SKIPPED:
             return form.nothing()
-        order = form.order_of(self)
+        order, signed, written = form.order_of(self), self.signed, None
+        if isinstance(convert, _Written):
+            signed, written, convert = False, convert.template, None
         if self.is_whole and at % 8 == 0:
-            return columns.add(form, at // 8, self.size, self.code, order, convert)
-        bits = _Bits(at, self.bits, order, self.signed, convert)
-        return columns.add(form, bits.first, bits.last - bits.first, bits.code, order, bits)
+            code = self.code if signed == self.signed else self.code.upper()
+            return columns.add(form, at // 8, self.size, code, order, convert, written)
+        bits = _Bits(at, self.bits, order, signed, convert)
+        return columns.add(
+            form, bits.first, bits.last - bits.first, bits.code, order, bits, written
+        )
 
     def _put(self, packing, at, given, what):
         number = self.number(given, what)
@@ -2206,7 +2211,7 @@ class Array(Layout):
         if self.is_text:
             return columns.add_bytes(form, at, self.size, form.text(self))
         if form.joins_arrays:
-            return columns.add_bytes(form, at, self.size, _Each(self.reader("joined").one))
+            return columns.add_bytes(form, at, self.size, _Together(self.reader("joined")))
         if not self.size and self.count > 64:
             return form.array(self, [])  # nothing, many times
         if self._fuses(form):
@@ -2729,6 +2734,29 @@ class _Each:
         return map(self.make, column)
 
 
+class _Together:
+    """Converts a column of bytes by a reader of them all."""
+
+    __slots__ = ("reader",)
+
+    def __init__(self, reader):
+        self.reader = reader
+
+    def __call__(self, column):
+        if not self.reader.layout.size:
+            return map(self.reader.one, column)
+        return self.reader.read(b"".join(column))
+
+
+class _Written:
+    """In place of a converter: the numbers are right as they are, unsigned, but text has them in a template of its own."""
+
+    __slots__ = ("template",)
+
+    def __init__(self, template):
+        self.template = template
+
+
 class _Column:
     """Leaves that lie one behind the other: .count columns of one code."""
 
@@ -2749,10 +2777,10 @@ class _Columns:
     def __init__(self):
         self.wanted, self.width = [], 0
 
-    def add(self, form, first, size, code, order, convert):
+    def add(self, form, first, size, code, order, convert, written=None):
         self.wanted.append(_Column(first, size, code, order, convert))
         self.width += 1
-        return form.leaf(self.width - 1, convert)
+        return written or form.leaf(self.width - 1, convert)
 
     def add_bytes(self, form, at, size, convert):
         """Add bytes that a form makes something of as a whole."""
@@ -2772,9 +2800,9 @@ class _Columns:
         if not self.wanted:
             return lambda raw: iter([()] * (len(raw) // stride if stride else 1))
         passes, order = [], []
-        for columns in self._passes():
-            passes.append(_one_pass(columns, stride))
-            order += columns
+        for shared in self._passes():
+            passes.append(_one_pass(shared, stride))
+            order += chain.from_iterable(shared)
         starts, place = {}, 0
         for column in order:
             starts[id(column)] = place
@@ -2790,13 +2818,17 @@ class _Columns:
         return lambda raw: map(pick, joined(raw))
 
     def _passes(self):
-        """Yield lists of columns of one byte order that do not overlap, those to be converted apart."""
+        """Yield lists of what does not overlap, each a list of columns of the same bytes, as of bitfields."""
         groups = {}  # type: dict
         for column in self.wanted:
-            groups.setdefault((column.convert is not None, column.order), []).append(column)
+            is_converted = column.convert is not None
+            group = groups.setdefault((is_converted, column.order), {})
+            place = (column.first, column.size, column.code) if is_converted else id(column)
+            group.setdefault(place, []).append(column)
         for key in sorted(groups):
-            for columns in _apart(groups[key]):
-                yield columns
+            same = {id(columns[0]): columns for columns in groups[key].values()}
+            for firsts in _apart([columns[0] for columns in same.values()]):
+                yield [same[id(first)] for first in firsts]
 
 
 def _apart(columns):
@@ -2816,8 +2848,9 @@ def _apart(columns):
     return passes
 
 
-def _one_pass(columns, stride):
-    """Return f(raw) that iterates over the tuples of columns which lie one behind the other."""
+def _one_pass(shared, stride):
+    """Return f(raw) that iterates over the tuples of columns which lie one behind the other, or on the same bytes."""
+    columns = [same[0] for same in shared]
     codes, end = [_ORDER_MARKS[columns[0].order]], 0
     for column in columns:
         if column.first > end:
@@ -2829,11 +2862,13 @@ def _one_pass(columns, stride):
     unpack = compiled.iter_unpack if stride else lambda raw: iter([compiled.unpack(raw)])
     if columns[0].convert is None:
         return unpack
-    converters = [column.convert for column in columns]
+    converters = []
+    for at, same in enumerate(shared):
+        converters += [(at, column.convert) for column in same]
 
     def converted(raw):
-        found = zip(*unpack(raw))
-        return zip(*[convert(column) for convert, column in zip(converters, found)])
+        found = list(zip(*unpack(raw)))
+        return zip(*[convert(found[at]) for at, convert in converters if found])
 
     return converted
 
@@ -2874,6 +2909,10 @@ class Reader:
         if len(raw) != self.stride:
             raise self._misfit(raw)
         return self.shape(next(self.rows(raw)))
+
+    def pathed(self, raw):
+        """Iterate over (paths, leaves) of each element in raw."""
+        return zip(repeat(self.paths), self.rows(raw))
 
     def series(self, raw):
         """Yield (path, None, column) of the form "samples"; see _ChoosingReader for the other shape."""
@@ -2923,6 +2962,10 @@ class _ChoosingReader:
         """Return what one element says."""
         return next(self.read(raw))
 
+    def pathed(self, raw):
+        """Iterate over (paths, leaves) of each element in raw."""
+        return (next(reader.pathed(one)) for reader, one in self._each(raw))
+
     def series(self, raw):
         """Yield (path, indices of the elements, column) of the form "samples"."""
         found = {}  # type: dict
@@ -2950,8 +2993,8 @@ class _Tag:
 class _Form:
     """How one output says what there is: a converter for each kind of leaf, and how parts become a whole.
 
-    A converter takes a column and returns as many things; None: the numbers are right as they are; SKIPPED: there
-    is nothing to say of them.  To add a form, subclass this or one of its subclasses and name it in _FORMS.
+    A converter takes a column and returns as many things; None: the numbers are right as they are; _Written: they
+    are, in a form of text; SKIPPED: there is nothing to say of them.  To add a form, subclass this or one of its subclasses and name it in _FORMS.
     """
 
     name = ""
@@ -3097,7 +3140,7 @@ class _JSONForm(_TextForm):
         return _Cache(lambda value: _json_text(number.text_of(value)))
 
     def pointer(self, number):
-        return _Each('"0x%x"'.__mod__)
+        return _Written('"0x%x"')
 
     def char(self, number):
         return _Cache(lambda raw: _json_text(_text_of(raw)))
@@ -3108,7 +3151,7 @@ class _JSONForm(_TextForm):
         return _Each(_json_float)
 
     def raw_bytes(self, layout):
-        return _Each(lambda raw: "[%s]" % ",".join(map(str, raw)))
+        return _Each(lambda raw: "[%s]" % ",".join(map(_DECIMAL_BYTES.__getitem__, raw)))
 
     def record(self, record, members, pieces):
         pairs = [_json_label(one.label) + ":" + piece for one, piece in zip(members, pieces)]
@@ -3128,18 +3171,14 @@ class _BpftoolForm(_JSONForm):
 
     def integer(self, number):
         if not number.is_whole:
-            return _Each(self._hexadecimal(number))
+            return _Written('"0x%x"')
         if number.encoding == _INT_CHAR:
             return _Cache(lambda value: _json_text(chr(value & 0xFF)))
         return None
 
-    def _hexadecimal(self, number):
-        mask = (1 << number.bits) - 1
-        return lambda value: '"0x%x"' % (value & mask)
-
     def enum(self, number):
         if not number.is_whole:
-            return _Each(self._hexadecimal(number))
+            return _Written('"0x%x"')
         # A value is signed to bpftool, and so is what stands in the enum: 32 bits there, 64 of an enum64.
         bits = 64 if number.size == 8 else 32
         names = {_signed(one, bits): name for one, name in number.names.items()}
@@ -3152,9 +3191,7 @@ class _BpftoolForm(_JSONForm):
         return _Cache(named)
 
     def boolean(self, number):
-        return (
-            _JSONForm.boolean(self, number) if number.is_whole else _Each(self._hexadecimal(number))
-        )
+        return _JSONForm.boolean(self, number) if number.is_whole else _Written('"0x%x"')
 
     def pointer(self, number):
         return None
@@ -3201,6 +3238,9 @@ class _WordsForm(_TextForm):
     name = "words"
     between = " "
 
+    def pointer(self, number):
+        return _Written("0x%x")
+
     def leaf(self, column, convert):
         return "%s"
 
@@ -3213,7 +3253,7 @@ class _WordsForm(_TextForm):
     text = char
 
     def raw_bytes(self, layout):
-        return _Each(_hex)
+        return _HexWords(layout.size)
 
     def record(self, record, members, pieces):
         pairs = []
@@ -3234,10 +3274,43 @@ class _WordsForm(_TextForm):
 
 
 def _hex(raw):
-    return " ".join(map(_HEX_BYTES.__getitem__, raw))
+    return _hex_text(raw, " ")
+
+
+def _hex_text(raw, between):
+    """Return bytes in hex with a character between them."""
+    if sys.version_info < (3, 8):
+        return between.join(map(_HEX_BYTES.__getitem__, raw))
+    return raw.hex(between) if between else raw.hex()
+
+
+def _hex_column(size, between, stride=None):
+    """Return f(raw) that gives a list: the bytes of each element in hex, with a character between them."""
+    stride = stride or size
+    width = 2 + len(between)
+    step, length = width * stride, width * size - len(between)
+
+    def column(raw):
+        text = _hex_text(raw, between)
+        return [text[at : at + length] for at in range(0, width * len(raw), step)]
+
+    return column
+
+
+class _HexWords:
+    """Converts a column of bytes into hex for people."""
+
+    __slots__ = ("column", "size")
+
+    def __init__(self, size):
+        self.size, self.column = size, _hex_column(size, " ")
+
+    def __call__(self, column):
+        return self.column(b"".join(column)) if self.size else [""] * len(column)
 
 
 _HEX_BYTES = ["%02x" % byte for byte in range(256)]
+_DECIMAL_BYTES = ["%d" % byte for byte in range(256)]
 
 
 def _bare(text):
@@ -3309,14 +3382,11 @@ class _JoinedForm(_WordsForm):
 
 
 class _LabelsForm(_SamplesForm):
-    """Every leaf as text with its path: an identity, in which nothing that differs looks the same."""
+    """Every leaf as text, or a number, with its path: an identity, in which nothing that differs looks the same."""
 
     name = "labels"
     joins_arrays = True
     unrolls_arrays = False
-
-    def integer(self, number):
-        return _Each(str)
 
     def enum(self, number):
         return _Cache(number.text_of)
@@ -3336,7 +3406,7 @@ class _LabelsForm(_SamplesForm):
     text = char
 
     def raw_bytes(self, layout):
-        return _Each(_hex)
+        return _HexWords(layout.size)
 
 
 _FORMS = {}
@@ -6709,14 +6779,17 @@ class _Scanning(_Keyless):
         there is (LPM tries, RHASH, DEVMAP_HASH, SOCKHASH, hashes before 5.6): an update moves an
         entry in its bucket, and a walk may miss it meanwhile.  raises ValueError, SyscallError
         """
-        return self.type in _INDEX_TYPES or self._batches()
+        return self.type in _INDEX_TYPES or self.type in _BATCH_TYPES and self._batches()
 
     def _batches(self):
-        """Whether the kernel has LOOKUP_BATCH for this type: asked once, with a batch of none."""
+        """Whether the kernel has LOOKUP_BATCH for this type: asked once, with a batch of none.
+
+        That of a trie is a walk inside the kernel.
+        """
         if self._has_batch is None:
             owner, attr, code = self._live(), bpf_attr(), ENOTSUPP
             attr.batch.map_fd = owner.number
-            if self.type in _BATCH_TYPES:
+            if self.type in _BATCH_TYPES or self.type == BPF_MAP_TYPE_LPM_TRIE:
                 size = _ATTR_SIZES[BPF_MAP_LOOKUP_BATCH]
                 code = _syscall(_nr_bpf, BPF_MAP_LOOKUP_BATCH, byref(attr), size)
             del owner
@@ -6748,14 +6821,17 @@ class _Scanning(_Keyless):
     def _scan(self, with_values, flags=0):
         flags = _flag_bits(flags)
         self._require_keys(BPF_MAP_GET_NEXT_KEY)
-        if not self._batches():
-            return ((self._key_out(key), self._finished(out)) for key, out in self._walk(flags))
-        return self._scan_batches(with_values, flags)
+        if self._walks_by_key():
+            walk = self._walk_keys(flags)
+            return ((self._key_out(key), self._finished(out)) for key, out in walk)
+        return self._scan_parts(with_values, flags)
 
-    def _scan_batches(self, with_values, flags):
-        parts = _Batches(self, BPF_MAP_LOOKUP_BATCH, None, flags)
-        parts._owner = None  # a generator lets in one thread at a time, whichever
-        for keys, values in parts:
+    def _walks_by_key(self):
+        """Whether there is no other way to the entries than from key to key."""
+        return self.type not in _INDEX_TYPES and not self._batches()
+
+    def _scan_parts(self, with_values, flags):
+        for keys, values in self._parts(None, flags, is_shared=True):
             finished = [None] * len(keys)
             if with_values:
                 finished = self._finished_elements(values, self.value_type)
@@ -6778,18 +6854,71 @@ class _Scanning(_Keyless):
         objects = [copy(raw, offset) for offset in range(0, len(raw), step)]
         return [_get_value(obj) for obj in objects] if _is_scalar(ctype) else objects
 
-    def _walk(self, flags):
-        """Return an iterator over (key, out) as ctypes objects of every entry, each once."""
-        return self._walk_indices(flags) if self.type in _INDEX_TYPES else self._walk_keys(flags)
+    def _parts(self, size, flags, is_shared=False):
+        """Return an iterator over (keys, values), arrays of at most size entries; is_shared: among threads, in turns."""
+        if not self._batches():
+            room = self._batch_room(size)
+            by_key = self._walks_by_key()
+            return self._walked_parts(room, flags) if by_key else self._index_parts(room, flags)
+        is_trie = self.type == BPF_MAP_TYPE_LPM_TRIE
+        parts = _Batches(self, BPF_MAP_LOOKUP_BATCH, None if is_trie else size, flags)
+        if is_shared or is_trie:
+            parts._owner = None  # a generator lets in one thread at a time, whichever
+        return self._trie_parts(parts, size) if is_trie else parts
 
-    def _walk_indices(self, flags):
-        """Yield the entries of an array: what is there stays where it is."""
-        copy = _copier(self._raw_key_type)
-        for index in range(self.max_entries):
-            raw = index.to_bytes(self.key_size, sys.byteorder)
-            out = self._present(raw, flags)
-            if out is not None:
-                yield copy(raw), out
+    def _index_parts(self, room, flags):
+        """Yield the entries of an array without batches: what is there stays where it is."""
+        for first, values, codes in self._read_indices(room, flags):
+            failed = [at for at, code in enumerate(codes) if code not in (0, errno.ENOENT)]
+            there = [
+                at for at, code in enumerate(codes[: failed[0] if failed else None]) if not code
+            ]
+            if there:
+                indices = (u32 * len(codes))(*range(first, first + len(codes)))
+                keys = _copier(self._raw_key_type * len(codes))(bytes(indices))
+                yield _picked(keys, there), _picked(values, there)
+            if failed:  # after the entries that are there
+                raise self._error(BPF_MAP_LOOKUP_ELEM, codes[failed[0]], first + failed[0])
+
+    def _read_indices(self, room, flags=0):
+        """Yield (first index, array of values, [0 or errno of each]) of an array: a lookup for each index."""
+        key, attr, size = u32(), bpf_attr(), _ATTR_SIZES[BPF_MAP_LOOKUP_ELEM]
+        value = u64.from_buffer(attr, bpf_attr_elem.value.offset)
+        attr.elem.key, attr.elem.flags, ref = addressof(key), flags, byref(attr)
+        one_type = self._flagged_type(flags) or self._proved_type(self._key_in(bytes(4)))
+        for first in range(0, self.max_entries if one_type else 0, room):
+            values = (one_type * min(room, self.max_entries - first))()
+            owner, codes = self._live(), []
+            attr.elem.map_fd = owner.number
+            start, step = addressof(values), sizeof(one_type)
+            for index in range(first, first + len(values)):
+                key.value, value.value = index, start
+                start += step
+                codes.append(_syscall(_nr_bpf, BPF_MAP_LOOKUP_ELEM, ref, size))
+            del owner
+            yield first, values, codes
+
+    def _trie_parts(self, parts, size):
+        """Yield the entries that the batches of a trie bring, each once.
+
+        Their cursor is the last key.  One that others delete sends the kernel back to the first; the batches are
+        large, whatever size, so that this is rare.
+        """
+        seen, steps, room = set(), 0, self._batch_room(size)  # type: ignore
+        for keys, values in parts:
+            raw, step = bytes(keys), self.key_size
+            each = [raw[at : at + step] for at in range(0, len(raw), step)]
+            steps += len(each)
+            if steps > 20 * self.max_entries + 1000:
+                raise IterationAborted(
+                    "%s: deletions keep sending the scan back to its start" % self._about
+                )
+            news = {key: at for at, key in enumerate(each) if key not in seen}
+            seen.update(news)
+            there = sorted(news.values())
+            for at in range(0, len(there), room):
+                part = there[at : at + room]
+                yield _picked(keys, part), _picked(values, part)
 
     def _walk_keys(self, flags):
         """Yield the entries in the order of the keys.
@@ -6840,9 +6969,7 @@ class _Scanning(_Keyless):
         """
         flags = _flag_bits(flags)
         self._require_keys(BPF_MAP_LOOKUP_BATCH)
-        if self._batches():
-            return _Batches(self, BPF_MAP_LOOKUP_BATCH, size, flags)
-        return self._walked_batches(size, flags)
+        return self._parts(size, flags)
 
     def lookup_and_delete_batch(self, size=None, flags=0):
         """Return an iterator like lookup_batch's that removes the entries it hands out.
@@ -6855,8 +6982,8 @@ class _Scanning(_Keyless):
         self._require_keys(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
         return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size, _flag_bits(flags))
 
-    def _walked_batches(self, size, flags):
-        entries, room = self._walk(flags), self._batch_room(size)
+    def _walked_parts(self, room, flags):
+        entries = self._walk_keys(flags)
         while True:
             part = list(islice(entries, room))
             if not part:
@@ -7265,6 +7392,15 @@ def _array_of(ctype, objects):
         obj = _set(ctype, obj) if isinstance(obj, int) else obj
         ctypes.memmove(addressof(array) + index * step, addressof(obj), step)
     return array
+
+
+def _picked(array, places):
+    """Return those elements of an array, which may be reused: itself if that is all of them, else a new array."""
+    if len(places) == len(array):
+        return array
+    raw, step = bytes(array), sizeof(array._type_)
+    picked = b"".join([raw[at * step : (at + 1) * step] for at in places])
+    return _copier(array._type_ * len(places))(picked)
 
 
 class _Batches:
@@ -7843,6 +7979,8 @@ class View:
         if self.cpus and isinstance(source, Map):
             self.slot = percpu_stride(self.slot)
         self.is_told = {"key": key is not None, "value": value is not None}
+        entry_bytes = self.info.key_size + self.slot * max(len(self.cpus), 1)
+        self.chunk_entries = max(1, min(_CHUNK_ENTRIES, _CHUNK_BYTES // max(entry_bytes, 1)))
 
     # -- entries
 
@@ -7856,12 +7994,8 @@ class View:
         A value is .slot bytes for each of .cpus, or value_size bytes.
         """
         if not isinstance(self.source, Map):
-            entries = self.source.entries()
-            while True:
-                part = list(islice(entries, _CHUNK_ENTRIES))
-                if not part:
-                    return
-                yield self.chunk_of(part)
+            yield from self.source.chunks(self.chunk_entries)
+            return
         for keys, values in self.source.lookup_batch():
             count, keys, values = len(keys), bytes(keys), bytes(values)
             for chunk in self._pieces(keys, values, count):
@@ -7869,11 +8003,11 @@ class View:
 
     def _pieces(self, keys, values, count):
         key_size, value_size = self.info.key_size, self.slot * max(len(self.cpus), 1)
-        if count <= _CHUNK_ENTRIES:
+        if count <= self.chunk_entries:
             yield keys, values, count
             return
-        for first in range(0, count, _CHUNK_ENTRIES):
-            end = min(first + _CHUNK_ENTRIES, count)
+        for first in range(0, count, self.chunk_entries):
+            end = min(first + self.chunk_entries, count)
             yield (
                 keys[first * key_size : end * key_size],
                 values[first * value_size : end * value_size],
@@ -7938,51 +8072,65 @@ class View:
         """Yield text: entries as bpftool's JSON has them, one behind the other with commas."""
         parts = self._bpftool_parts()
         line = "{%s}" % ",".join([template for template, _, _ in parts])
-        flat = chain.from_iterable
-        for keys, values, count in chunks:
+        for keys, values, _ in chunks:
             raws = {"key": keys, "value": values}
-            columns = [rows(raws[what]) for _, what, rows in parts]
-            yield ",".join(map(line.__mod__, map(tuple, map(flat, zip(*columns)))))
+            columns = [column(raws[what]) for _, what, column in parts]
+            text = ",".join(map(line.__mod__, zip(*columns)))
+            yield text.replace(_BETWEEN_BYTES, '","0x')
 
     def _bpftool_parts(self):
-        """Return [(template, "key" or "value", f(raw) that fills it)] of an entry as bpftool has it."""
+        """Return [(template, "key" or "value", f(raw) that gives its text)] of an entry as bpftool has it."""
         size, order = self.info.value_size, self.source.order
         parts = []
         if self.info.key_size:
-            parts.append(('"key":["0x%s"]', "key", _hex_rows(self.info.key_size, '","0x')))
+            hexed = _hex_column(self.info.key_size, _BETWEEN_BYTES)
+            parts.append(('"key":["0x%s"]', "key", hexed))
         else:
-            parts.append(('"key":[]', "value", lambda raw: repeat(())))
-        hexed = '["0x%s"]', _hex_rows(size, '","0x', self.slot)
-        parts.append((self._of_value(hexed)[0], "value", self._of_value(hexed)[1]))
+            parts.append(('"key":[]%s', "value", lambda raw: repeat("")))
+        hexed = _hex_column(size, _BETWEEN_BYTES, self.slot)
+        if self.cpus:
+            rows = '["0x%s"]', lambda raw: zip(hexed(raw))
+            parts.append(self._text_part("", "value", self._of_value(rows)))
+        else:
+            parts.append(('"value":["0x%s"]', "value", hexed))
         if self.info.type in _OF_MAPS_TYPES:  # from bpftool 7.5 on
             unpack = struct.Struct(_ORDER_MARKS[order] + "I").iter_unpack
-            parts.append(('"inner_map_id":%d', "value", unpack))
+            parts.append(self._text_part('"inner_map_id":', "value", ("%d", unpack)))
         return parts + self._formatted_parts()
+
+    def _text_part(self, before, what, columns, after=""):
+        """Return a part, as of _bpftool_parts, of (template, f(raw) that iterates over what fills it)."""
+        template, rows = columns
+        fill = template.__mod__
+        return before + "%s" + after, what, lambda raw: map(fill, rows(raw))
 
     def _formatted_parts(self):
         """Return the parts of "formatted": what BTF makes of an entry; none where its values can't be read."""
         layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is None or not self.info.key_size:
             return []
-        value, rows = self._of_value(self._columns(layouts["value"], "bpftool", self.slot))
+        value = self._of_value(self._columns(layouts["value"], "bpftool", self.slot))
         if layouts["key"] is None:
-            return [('"formatted":{%s}' % value, "value", rows)]
-        key, key_rows = self._columns(layouts["key"], "bpftool")
-        return [('"formatted":{"key":%s' % key, "key", key_rows), (value + "}", "value", rows)]
+            return [self._text_part('"formatted":{', "value", value, "}")]
+        key = self._columns(layouts["key"], "bpftool")
+        return [
+            self._text_part('"formatted":{"key":', "key", key),
+            self._text_part("", "value", value, "}"),
+        ]
 
     def bpftool_entry(self, key, value):
         """Return one entry as bpftool's JSON; value is an errno where there is none to be had."""
         if not isinstance(value, int):
             return "".join(self.bpftool([self.chunk_of([(key, value)])]))
         error = '"value":{"error":%s}' % _json_text(os.strerror(value))
-        entry = '{"key":["0x%s"],%s' % (next(_hex_rows(len(key), '","0x')(key))[0], error)
+        entry = '{"key":["0x%s"],%s' % (_hex_column(len(key), _BETWEEN_BYTES)(key)[0], error)
         layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is not None:
             shown = error
             if layouts["key"] is not None:
                 shown = '"key":%s,%s' % (layouts["key"].reader("bpftool").one(key), error)
             entry += ',"formatted":{%s}' % shown
-        return entry + "}"
+        return (entry + "}").replace(_BETWEEN_BYTES, '","0x')
 
     def texts(self, layout, raw, stride=None):
         """Return [words for people] of keys or values."""
@@ -8005,19 +8153,19 @@ class View:
 
     def hexadecimal(self, chunks):
         """Yield text: the bytes of each entry, a line for each CPU's value, as bpftool prints it to people."""
-        key_rows = _hex_rows(self.info.key_size, " ")
-        value_rows = _hex_rows(self.info.value_size, " ", self.slot)
+        key_column = _hex_column(self.info.key_size, " ")
+        value_column = _hex_column(self.info.value_size, " ", self.slot)
         line = "key: %s  value: %s" if self.info.key_size else "value: %s"
         if self.cpus:
             line = "key: %s  cpu %d  value: %s"
-        for keys, values, count in chunks:
-            rows = value_rows(values)
+        for keys, values, _ in chunks:
+            columns = [value_column(values)]
+            if self.info.key_size:
+                columns.insert(0, key_column(keys))
             if self.cpus:
-                each = [(key, cpu) for (key,) in key_rows(keys) for cpu in self.cpus]
-                rows = map(add, each, rows)
-            elif self.info.key_size:
-                rows = map(add, key_rows(keys), rows)
-            yield "\n".join(map(line.__mod__, rows))
+                each = [(key, cpu) for key in columns[0] for cpu in self.cpus]
+                columns = list(zip(*each)) + columns[1:]
+            yield "\n".join(map(line.__mod__, zip(*columns)))
 
     def metrics(self, chunks):
         """Yield OpenMetrics text: a gauge for every number in the values, with the key's fields as labels."""
@@ -8029,27 +8177,19 @@ class View:
         return families.text()
 
 
-_CHUNK_ENTRIES = 2048  # that are turned into text at a time
+# What is turned into text at a time: the text, several times as long, is to stay in the processor's cache.
+_CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
 
 
-def _hex_rows(size, between, stride=None):
-    """Return f(raw) that iterates over 1-tuples: the bytes of each element in hex, with text between them."""
-    stride = stride or size
-    step = (2 + len(between)) * stride
-    length = (2 + len(between)) * size - len(between)
-
-    def rows(raw):
-        text = _hex_text(raw, between)
-        return ((text[at : at + length],) for at in range(0, step * (len(raw) // stride), step))
-
-    return rows
+_BETWEEN_BYTES = "\x01"  # stands in JSON for what bpftool has there: in JSON it is nowhere else
 
 
-def _hex_text(raw, between):
-    if sys.version_info < (3, 8):
-        return between.join(map(_HEX_BYTES.__getitem__, raw))
-    text = raw.hex(between[0])
-    return text if len(between) == 1 else text.replace(between[0], between)
+def _split(raw, count):
+    """Return bytes in so many pieces of one length."""
+    size = len(raw) // count if count else 0
+    if not size:
+        return [raw] * count
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 def _view_layout(source, what, given):
@@ -8081,6 +8221,7 @@ class _Families:
         self.reader = view.value_layout.reader("samples", view.slot)
         self.keys = view.key_layout.reader("labels") if self.info.key_size else None
         self.labels = _Labels(["id", "map", "cpu", "index"])
+        self.paths = self.labelled = None  # of the last key, and the template of its labels
         self.common = 'id="%s",map="%s"' % (self.info.id, _label_text(self.info.name or ""))
 
     def add(self, keys, values, count):
@@ -8097,25 +8238,35 @@ class _Families:
                 for at, place in enumerate(places)
             )
             name = self._family(members)
-            line = name + "{%s" + tail.replace("%", "%%") + "} %s"
-            self.lines[name] += map(line.__mod__, zip(where, map(_metric_number, column)))
+            line = name + "{%s" + tail + "} %s"
+            if isinstance(column[0], float):
+                column = map(_metric_number, column)
+            self.lines[name].append("\n".join(map(line.__mod__, zip(where, column))))
 
     def _heads(self, keys, count):
         """Return the labels of each key, which tell it from all others."""
         if self.keys is None:
             return [self.common] * count
         heads, size = [], self.info.key_size
-        for index, pairs in enumerate(self.keys.read(keys)):
-            labels = [
-                '%s="%s"' % (self.labels.name(path), _label_text(text)) for path, text in pairs
-            ]
-            head = ",".join([self.common] + labels)
+        for index, (paths, row) in enumerate(self.keys.pathed(keys)):
+            head = self._head(paths, row)
             if head in self.seen:  # they differ in a hole, or in what has no name
                 raw = keys[index * size : (index + 1) * size]
                 head += ',key_bytes="%s"' % _hex(raw)
             self.seen.add(head)
             heads.append(head)
         return heads
+
+    def _head(self, paths, row):
+        """Return the labels of a key with these leaves."""
+        if paths is not self.paths:
+            labels = ['%s="%%s"' % self.labels.name(path) for path in paths]
+            self.paths, self.labelled = paths, ",".join([self.common.replace("%", "%%")] + labels)
+            self.quotes = self.labelled.count('"')
+        head = self.labelled % row
+        if "\\" not in head and head.count('"') == self.quotes and head.isprintable():
+            return head
+        return self.labelled % tuple([_label_text(str(leaf)) for leaf in row])
 
     def _family(self, members):
         if members not in self.names:
@@ -8134,8 +8285,8 @@ class _Families:
             what = _label_text(".".join(members) or "value").replace('\\"', '"')
             yield "# HELP %s %s of BPF map %s." % (name, what, shown)
             yield "# TYPE %s gauge" % name
-            for line in self.lines[name]:
-                yield line
+            for lines in self.lines[name]:
+                yield lines
         yield "# EOF"
 
 
@@ -8184,8 +8335,6 @@ def _printable_label(text):
 
 
 def _metric_number(number):
-    if not isinstance(number, float):
-        return "%d" % number
     if number in (float("inf"), float("-inf")):
         return "+Inf" if number > 0 else "-Inf"
     return "NaN" if number != number else repr(number)
@@ -8422,16 +8571,29 @@ class Capture:
 
     def entries(self):
         """Yield (key, value) as bytes; of a per-CPU map a list of each CPU's."""
-        wanted = [self.info.key_size] + [self.info.value_size] * max(len(self.cpus), 1)
-        for line in self._lines:
-            parts = [
-                b"" if word == b"-" else bytes.fromhex(word.decode()) for word in line.split(b" ")
-            ]
-            if list(map(len, parts)) != wanted:
-                raise ValueError(
-                    "a capture's entry of %s bytes, not %s" % (list(map(len, parts)), wanted)
-                )
-            yield parts[0], parts[1:] if self.cpus else parts[1]
+        cpus = max(len(self.cpus), 1)
+        for keys, raw, count in self.chunks(_CHUNK_ENTRIES):
+            values = _split(raw, count * cpus)
+            if self.cpus:
+                values = map(list, zip(*[iter(values)] * cpus))
+            yield from zip(_split(keys, count), values)
+
+    def chunks(self, most):
+        """Yield (keys, values, count): the bytes of at most so many entries, each behind the other."""
+        sizes = [self.info.key_size] + [self.info.value_size] * max(len(self.cpus), 1)
+        for first in range(0, len(self._lines), most):
+            lines = self._lines[first : first + most]
+            words = b" \n ".join(lines).split(b" ") + [b"\n"]
+            step = len(sizes) + 1
+            lengths = [set(map(len, words[at::step])) for at in range(step)]
+            lines_end = set(words[step - 1 :: step]) == {b"\n"} and len(words) == step * len(lines)
+            if not lines_end or lengths != [{2 * size or 1} for size in sizes] + [{1}]:
+                raise ValueError("a capture's entry is not of %s bytes" % sizes)
+            keys = b"".join(words[::step])
+            del words[step - 1 :: step]
+            del words[:: step - 1]
+            values = b"".join(words) if sizes[1] else b""
+            yield bytes.fromhex(keys.decode()), bytes.fromhex(values.decode()), len(lines)
 
     def items(self):
         """Yield (key, value) as Map.items does; of a per-CPU map a list of each CPU's."""
@@ -9239,17 +9401,13 @@ class _Unread:
 
 
 def _entries(view):
-    """Yield (key, value) of a map that is looked up one by one; _Unread where that fails."""
+    """Yield (key, value) of what is looked up key by key, or of a capture of it; _Unread where that fails."""
     source, info = view.source, view.info
     if info.type in _DESCRIPTOR_ARRAYS:
-        there = None if isinstance(source, Map) else _kept_slots(view)
-        never = None  # what the lookup of any index says, where the type has none
+        there = _kept_slots(view)
         for index in range(info.max_entries):
             key = index.to_bytes(info.key_size, source.order)
-            found = there.get(key) if there is not None else never or _looked_up(source, key)
-            if isinstance(found, _Unread) and found.code in (ENOTSUPP, errno.EOPNOTSUPP):
-                never = found = _Unread(key, found.code)
-            yield _Unread(key, errno.ENOENT) if found is None else found
+            yield there.get(key) or _Unread(key, errno.ENOENT)
         return
     seen = set()
     try:
@@ -9270,6 +9428,20 @@ def _kept_slots(view):
         words = len(found), view.info.max_entries
         raise ValueError("a capture of %d entries for %d slots: too many to tell each" % words)
     return found
+
+
+def _index_runs(view):
+    """Yield the chunks of an array that is looked up index by index, _Unread where that fails."""
+    tells_all = view.info.type in _DESCRIPTOR_ARRAYS
+    for first, values, codes in view.source._read_indices(view.chunk_entries):
+        keys = struct.pack("=%dI" % len(codes), *range(first, first + len(codes)))
+        raw, step, begin = bytes(values), sizeof(values._type_), 0
+        for end in [at for at, code in enumerate(codes) if code] + [len(codes)]:
+            if end > begin:
+                yield keys[4 * begin : 4 * end], raw[step * begin : step * end], end - begin
+            begin = end + 1
+            if end < len(codes) and (tells_all or codes[end] != errno.ENOENT):
+                yield _Unread(keys[4 * end : 4 * begin], codes[end])
 
 
 def _walked(source, seen):
@@ -9311,9 +9483,12 @@ def _runs(view):
 
 
 def _unbroken_runs(view):
-    info = view.info
-    by_one = info.key_size and info.type not in _BATCH_TYPES and isinstance(view.source, Map)
-    if not by_one and info.type not in _DESCRIPTOR_ARRAYS:
+    info, is_live = view.info, isinstance(view.source, Map)
+    if is_live and info.type in _INDEX_TYPES and info.type not in _BATCH_TYPES:
+        yield from _index_runs(view)
+        return
+    by_key = is_live and info.key_size and view.source._walks_by_key()
+    if not by_key and info.type not in _DESCRIPTOR_ARRAYS:
         yield from view.chunks()
         return
     run = []
@@ -9321,7 +9496,7 @@ def _unbroken_runs(view):
         for entry in _entries(view):
             if isinstance(entry, tuple):
                 run.append(entry)
-            if run and (len(run) == _CHUNK_ENTRIES or isinstance(entry, _Unread)):
+            if run and (len(run) == view.chunk_entries or isinstance(entry, _Unread)):
                 yield view.chunk_of(run)
                 run = []
             if isinstance(entry, _Unread):
@@ -10524,90 +10699,83 @@ class _Watch:
         with _Screen() if self.is_live else _Nothing():
             before, then = None, 0.0
             while True:
-                now, rows = time.monotonic(), _samples(view)  # which no clock that is set changes
+                # no clock that is set changes the one for rates
+                now, look = time.monotonic(), _Look(view)
                 self.time = time.time()
-                self._check_sort(view, rows)
-                # what is printed once has rates; a screen or a list that goes on need not wait for
-                # them
+                self._check_sort(look)
+                # what is printed once has rates; a screen or a list that goes on need not wait
                 if before is not None or not self.is_once or is_capture:
-                    self._show(view, rows, before or {}, now - then)
+                    if before is not None:
+                        look.compare(before, now - then)
+                    self._show(look, None if before is None else now - then)
                     if self.is_once:
                         return
-                before, then = rows, now
+                before, then = look, now
                 time.sleep(self.interval)
 
-    def _check_sort(self, view, rows):
-        known = list(next(iter(rows.values())).totals) if rows else []
-        if self.sort_field and rows and self.sort_field not in known:
+    def _check_sort(self, look):
+        known = look.fields() if self.sort_field else []
+        if self.sort_field and look.values and self.sort_field not in known:
             raise _UsageError(
                 "no field '%s' to sort by; there are %s" % (self.sort_field, ", ".join(known))
             )
 
-    def _show(self, view, rows, before, seconds):
-        changes = [_Change(key, row, before, seconds) for key, row in rows.items()]
-        changes.sort(key=self._rank)
+    def _show(self, look, seconds):
+        keys = look.ranked(self.sort_field)
         if self.is_json:
-            print(self._json(view, changes, seconds if before else None))
+            print(self._json(look, keys, seconds))
         elif self.is_live:
-            lines = self._screen(view, changes, bool(before))
+            lines = self._screen(look, keys, seconds is not None)
             sys.stdout.write("\033[H%s\033[J" % "\033[K\n".join(lines))
         else:
-            print("\n".join(self._lines(view, changes, bool(before), 1 << 16)))
+            print("\n".join(self._lines(look, keys, seconds is not None, 1 << 16)))
         sys.stdout.flush()
 
-    def _rank(self, change):
-        """Return what sorts the fastest first: by the field asked for, else by the first that
-        counts something.
-        """
-        if self.sort_field:
-            rate = change.rates.get(self.sort_field, 0)
-            return (-abs(rate), -change.row.totals.get(self.sort_field, 0), change.row.head)
-        counted = [-abs(rate) for name, rate in change.rates.items() if not _only_names(name)]
-        return (counted, change.is_same, change.row.head)
-
-    def _json(self, view, changes, seconds):
+    def _json(self, look, keys, seconds):
         """Return a line of JSON: the entries as --ndjson has them, with rates a second."""
-        entries = []
-        for change in changes:
-            entry = change.row.json(view)
-            if seconds:
-                entry = '%s,"rates":%s}' % (entry[:-1], _json_of(change.rates))
-            entries.append(entry)
+        import time
+
+        entries = look.json(keys)
+        if seconds is not None:
+            rates = map(_json_of, look.all_rates(keys))
+            entries = ['%s,"rates":%s}' % (entry[:-1], told) for entry, told in zip(entries, rates)]
         return '{"time":%s,"seconds":%s,"entries":[%s]}' % (
-            _json_float(round(self.time, 3)),
+            _json_float(round(time.time(), 3)),
             "null" if seconds is None else _json_float(round(seconds, 3)),
             ",".join(entries),
         )
 
-    def _screen(self, view, changes, has_before):
+    def _screen(self, look, keys, has_before):
         """Return the lines that fill a terminal, what changed in bold."""
         import shutil
 
         size = shutil.get_terminal_size()
         columns, height = size[0] or 80, size[1] or 24  # a size of 0 is none
-        lines = self._lines(view, changes[: height - 1], has_before, columns)
-        lines[0] = _cut("%s: %d entries" % (view.info._about, len(changes)), columns)
-        if len(changes) > height - 1:
-            lines[-1] = "... %d more" % (len(changes) - height + 2)
+        lines = self._lines(look, keys[: height - 1], has_before, columns)
+        lines[0] = _cut("%s: %d entries" % (look.view.info._about, len(keys)), columns)
+        if len(keys) > height - 1:
+            lines[-1] = "... %d more" % (len(keys) - height + 2)
         if os.environ.get("NO_COLOR"):
             return lines
         return ["\033[1m%s\033[0m" % line if line[:1] == "*" else line for line in lines]
 
-    def _lines(self, view, changes, has_before, columns):
+    def _lines(self, look, keys, has_before, columns):
         """Return a line for each entry: a mark if it changed, its key, its rates, its numbers."""
-        width = min(max([_width(change.row.head) for change in changes] or [0]), columns * 2 // 5)
-        rates = [change.rates_text() for change in changes]
-        rates_width = min(max(map(len, rates)) if rates else 0, max(columns - width - 6, 0))
-        lines = ["%s: %d entries" % (view.info._about, len(changes))]
-        for change, text in zip(changes, rates):
-            mark = "*" if has_before and not change.is_same else " "
-            head = _cut(change.row.head, width)
-            head += " " * (width - _width(head))
-            parts = [mark + " " + head]
-            if rates_width:
-                parts.append(text.ljust(rates_width))
-            parts.append(change.row.text)
-            lines.append(_cut("  ".join(parts).rstrip(), columns))
+        heads = [look.heads[key] for key in keys]
+        widths = _widths(heads)
+        width = min(max(widths, default=0), columns * 2 // 5)
+        rates = {key: _rates_text(look.rates[key]) for key in keys if key in look.rates}
+        rates_width = min(max(map(len, rates.values()), default=0), max(columns - width - 6, 0))
+        lines = ["%s: %d entries" % (look.view.info._about, len(keys))]
+        between = "  " + " " * (rates_width + 2 if rates_width else 0)
+        for key, head, wide, text in zip(keys, heads, widths, look.texts(keys)):
+            mark, told = "  ", between
+            head = head + " " * (width - wide) if wide <= width else _padded(head, width)
+            if key in rates:
+                mark = "* " if has_before else mark
+                told = "  %s  " % rates[key].ljust(rates_width) if rates_width else between
+            line = mark + head + told + text
+            lines.append(_cut(line.rstrip(), columns))
         return lines
 
 
@@ -10661,21 +10829,10 @@ def _only_names(field):
     return bool(_NAMING_WORDS.intersection(field.lower().split("_")))
 
 
-class _Change:
-    """An entry and how it changed: .rates {field: a second}, .is_same."""
-
-    def __init__(self, key, row, before, seconds):
-        old = before.get(key)
-        self.row, self.rates = row, {}
-        self.is_same = old is not None and old.text == row.text
-        if old is not None:
-            known = [name for name in row.totals if name in old.totals]
-            self.rates = {name: (row.totals[name] - old.totals[name]) / seconds for name in known}
-
-    def rates_text(self):
-        """Return the rates for people; of times and ids none is worth telling."""
-        told = [(name, rate) for name, rate in self.rates.items() if rate and not _only_names(name)]
-        return "  ".join(("%s %s/s" % (name, _scaled(rate))).strip() for name, rate in told)
+def _rates_text(rates):
+    """Return the rates for people; of times and ids none is worth telling."""
+    told = [(name, rate) for name, rate in rates.items() if rate and not _only_names(name)]
+    return "  ".join(("%s %s/s" % (name, _scaled(rate))).strip() for name, rate in told)
 
 
 def _scaled(number):
@@ -10690,7 +10847,7 @@ def _width(text):
     """Return how many columns of a terminal a text takes: wide characters take two, marks upon
     others none.
     """
-    if text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80":
+    if _is_ascii(text):
         return len(text)
     import unicodedata
 
@@ -10698,69 +10855,155 @@ def _width(text):
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 
 
+def _widths(texts):
+    """Return how many columns each text takes."""
+    return list(map(len if _is_ascii("".join(texts)) else _width, texts))
+
+
+def _is_ascii(text):
+    return text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80"
+
+
 def _cut(text, columns):
     """Return as much of a text as fits into so many columns, with an end that says if it is not
     all.
     """
-    if _width(text) <= columns:
+    if 2 * len(text) <= columns or _width(text) <= columns:
         return text
-    while text and _width(text) > max(columns - 2, 0):
-        text = text[:-1]
-    return (text + "..")[:columns]
+    room, kept = max(columns - 2, 0), 0
+    while kept < len(text):
+        room -= _width(text[kept])
+        if room < 0:
+            break
+        kept += 1
+    return (text[:kept] + "..")[:columns]
 
 
-class _Row:
-    """An entry in a watch: .head (the key in words), .text (the value), .totals {field: number},
-    and its bytes.
+def _padded(text, columns):
+    """Return a text that fills so many columns."""
+    free = columns - _width(text)
+    return text + " " * free if free >= 0 else _padded(_cut(text, columns), columns)
+
+
+class _Look:
+    """A look at a map's entries, .values {key: value} as bytes, beside an earlier one.
+
+    .heads are the keys in words.  .rates, {key: {field: a second}}, are those of the entries that changed; one that
+    was not there has none.  Only what changed is decoded twice.
     """
 
-    __slots__ = ("head", "text", "totals", "key", "value")
+    def __init__(self, view):
+        self.view, self.values, self.heads, self.rates = view, {}, {}, {}  # type: ignore
+        self.cpus = max(len(view.cpus), 1)
+        for keys, values, count in view.chunks():
+            names = _split(keys, count)
+            self.values.update(zip(names, _split(values, count)))
 
-    def __init__(self, head, text, totals, key, value):
-        self.head, self.text, self.totals, self.key, self.value = head, text, totals, key, value
+    def compare(self, before, seconds):
+        """Take in how it changed since another look."""
+        known = before.values
+        self.rates = {key: {} for key in self.values if key not in known}
+        changed = [key for key, value in self.values.items() if known.get(key, value) != value]
+        for keys in self._parts(changed):
+            totals = zip(self._totals(keys), before._totals(keys))
+            texts = zip(self.texts(keys), before.texts(keys))
+            for key, (now, then), (text, old_text) in zip(keys, totals, texts):
+                if text != old_text:
+                    known_then = [name for name in now if name in then]
+                    self.rates[key] = {
+                        name: (now[name] - then[name]) / seconds for name in known_then
+                    }
 
-    def json(self, view):
-        """Return the entry as --ndjson has it."""
-        return "".join(view.json_lines([(self.key, self.value, 1)]))
+    def ranked(self, sort_field):
+        """Return the keys, the fastest first: by a field, or by the first of each that counts something."""
+        for keys in self._parts(list(self.values)):
+            heads = [""] * len(keys)
+            if self.view.info.key_size:
+                heads = self.view.texts(self.view.key_layout, b"".join(keys))
+            self.heads.update(zip(keys, heads))
+        if sort_field:
+            return sorted(self.values, key=self._ranks(sort_field).__getitem__)
+        ranks = {}
+        for key, rates in self.rates.items():
+            counted = [-abs(rate) for name, rate in rates.items() if not _only_names(name)]
+            ranks[key] = counted, self.heads[key]
+        still = [key for key in self.values if key not in ranks]
+        return sorted(ranks, key=ranks.__getitem__) + sorted(still, key=self.heads.__getitem__)
 
+    def _ranks(self, field):
+        """Return {key: what sorts it} by a field: its rate, then itself."""
+        ranks = {}
+        for keys in self._parts(list(self.values)):
+            for key, totals in zip(keys, self._totals(keys)):
+                rate = abs(self.rates.get(key, {}).get(field, 0))
+                ranks[key] = -rate, -totals.get(field, 0), self.heads[key]
+        return ranks
 
-def _samples(view):
-    """Return {key: _Row} of all entries, a value's CPUs added up."""
-    rows, cpus = {}, max(len(view.cpus), 1)
-    key_size, value_size = view.info.key_size, view.slot * cpus
-    for keys, values, count in view.chunks():
-        heads = [""] * count
-        if key_size:
-            heads = view.texts(view.key_layout, keys)
-        totals = _totals(view, values, count, cpus)
-        texts = view.texts(view.value_layout, values, view.slot)
-        for index, head in enumerate(heads):
-            text = _row_text(view, texts[index * cpus : (index + 1) * cpus], totals[index])
-            key = keys[index * key_size : (index + 1) * key_size]
-            value = values[index * value_size : (index + 1) * value_size]
-            rows[key] = _Row(head, text, totals[index], key, value)
-    return rows
+    def all_rates(self, keys):
+        """Yield {field: a second} of each key, zeros where nothing changed."""
+        for part in self._parts(keys):
+            for key, totals in zip(part, self._totals(part)):
+                yield self.rates[key] if key in self.rates else dict.fromkeys(totals, 0.0)
 
+    def texts(self, keys):
+        """Return the values of keys in words: of a per-CPU map the sums, or each CPU's where there are no numbers."""
+        found, view, cpus = [], self.view, self.cpus  # type: ignore
+        for part in self._parts(keys):
+            texts = view.texts(view.value_layout, self._raw(part), view.slot)
+            if view.cpus:
+                each = [texts[at : at + cpus] for at in range(0, len(texts), cpus)]
+                texts = [self._sums(one, sums) for one, sums in zip(each, self._totals(part))]
+            found += texts
+        return found
 
-def _row_text(view, texts, totals):
-    """Return a value in words: of a per-CPU map the sums, or without numbers each CPU's."""
-    if not view.cpus:
-        return texts[0]
-    if totals:
-        return _printable(" ".join("%s=%s" % (name or "sum", totals[name]) for name in totals))
-    return " ".join("[cpu %d] %s" % pair for pair in zip(view.cpus, texts))
+    def _sums(self, texts, totals):
+        if totals:
+            return _printable(" ".join("%s=%s" % (name or "sum", totals[name]) for name in totals))
+        return " ".join("[cpu %d] %s" % pair for pair in zip(self.view.cpus, texts))
+
+    def json(self, keys):
+        """Return the entries of keys as --ndjson has them."""
+        found = []
+        for part in self._parts(keys):
+            raw_keys = b"".join(part) if self.view.info.key_size else b""
+            for text in self.view.json_lines([(raw_keys, self._raw(part), len(part))]):
+                found += text.split("\n")
+        return found
+
+    def fields(self):
+        """Return the names of the fields that have rates."""
+        first = list(islice(self.values, 1))
+        return list(self._totals(first)[0]) if first else []
+
+    def _totals(self, keys):
+        return _totals(self.view, self._raw(keys), len(keys), self.cpus)
+
+    def _raw(self, keys):
+        return b"".join(map(self.values.__getitem__, keys))
+
+    def _parts(self, keys):
+        """Yield parts of a list that are read at a time."""
+        step = self.view.chunk_entries
+        for at in range(0, len(keys), step):
+            yield keys[at : at + step]
 
 
 def _totals(view, values, count, cpus):
-    """Return [{path: number}] of a chunk's entries, the integers of a value's CPUs added up."""
-    totals = [{} for _ in range(count)]  # type: list
+    """Return [{path: number}] of the entries of a chunk, the integers of a value's CPUs added up."""
+    columns = {}  # type: dict
+    some = [{} for _ in range(count)]  # type: list  # fields that a union has in some entries only
     for path, indices, column in view.value_layout.reader("samples", view.slot).series(values):
+        if isinstance(column[0], float):
+            continue
         name = "_".join(map(str, path))
-        for index, number in zip(indices or range(count * cpus), column):
-            if isinstance(number, int):
-                into = totals[index // cpus]
-                into[name] = into.get(name, 0) + number
-    return totals
+        if indices is None:
+            sums = column if cpus == 1 else map(sum, zip(*[iter(column)] * cpus))
+            columns[name] = map(add, columns[name], sums) if name in columns else sums
+            continue
+        for index, number in zip(indices, column):
+            into = some[index // cpus]
+            into[name] = into.get(name, 0) + number
+    return [dict(zip(columns, row)) for row in zip(*columns.values())] or some
 
 
 def _hist(options):
@@ -10797,7 +11040,9 @@ def _slots_of(view, keys, count):
         named, numbers = list(texts), dict(numbers)
         path = named[-1][0] if named else None
         slot = numbers.get(path)
-        shown = [(_printable("_".join(map(str, where))), _bare(text)) for where, text in named[:-1]]
+        shown = [
+            (_printable("_".join(map(str, where))), _bare(str(told))) for where, told in named[:-1]
+        ]
         yield " ".join(map("%s=%s".__mod__, shown)), slot if isinstance(slot, int) else None
 
 
