@@ -1669,6 +1669,9 @@ class Layout:
             if self.values > 16 * self.size + 4096:
                 words = (self.name, self.values, self.size)
                 raise LayoutError("%s: %d values in %d bytes are too many to read" % words)
+            if _FORMS[form].unrolls_arrays and self.values > _MAX_SAMPLES:
+                words = (self.name, self.values, form, _MAX_SAMPLES)
+                raise LayoutError("%s: %d values are too many for %s, at most %d" % words)
             made = _ChoosingReader if self.is_undecided(_FORMS[form]) else Reader
             known = made(self, _FORMS[form], stride)
             known = self._readers.setdefault((form, stride), known)
@@ -2375,6 +2378,7 @@ class Record(Layout):
         return ["one of " + ", ".join(labels[0] for labels in open_members)]
 
 
+_MAX_SAMPLES = 1 << 19  # of one value, each with a path
 _MAX_PARTS = 1 << 16  # of a record: what is shared by anonymous ones multiplies
 _MAX_ROWS = 1 << 15  # of a table: what is shared by records multiplies
 _MAX_VALUES = (
@@ -2732,13 +2736,13 @@ class Reader:
     def read(self, raw):
         """Iterate over what each element in raw says."""
         if self.stride and memoryview(raw).nbytes % self.stride:
-            raise self._misfit(raw)
+            raise _misfit(self, raw)
         return map(self.shape, self.rows(raw))
 
     def one(self, raw):
         """Return what one element says."""
         if len(raw) != self.stride:
-            raise self._misfit(raw)
+            raise _misfit(self, raw)
         return self.shape(next(self.rows(raw)))
 
     def series(self, raw):
@@ -2746,9 +2750,10 @@ class Reader:
         for path, column in zip(self.paths, zip(*self.rows(raw))):
             yield path, None, column
 
-    def _misfit(self, raw):
-        words = (self.layout.name, self.stride, memoryview(raw).nbytes)
-        return LayoutError("%s takes %d bytes, not %d" % words)
+
+def _misfit(reader, raw):
+    words = (reader.layout.name, reader.stride, memoryview(raw).nbytes)
+    return LayoutError("%s takes %d bytes, not %d" % words)
 
 
 class _ChoosingReader:
@@ -2787,6 +2792,8 @@ class _ChoosingReader:
 
     def one(self, raw):
         """Return what one element says."""
+        if len(raw) != self.stride:
+            raise _misfit(self, raw)
         return next(self.read(raw))
 
     def series(self, raw):
@@ -3125,7 +3132,6 @@ class _SamplesForm(_Form):
     """
 
     name = "samples"
-    fuses = False
     lists_arrays = False
     unrolls_arrays = True
 
@@ -3134,6 +3140,9 @@ class _SamplesForm(_Form):
 
     def leaf(self, column, convert):
         return [()]
+
+    def leaves(self, column, count):
+        return [(index,) for index in range(count)]
 
     def enum(self, number):
         return None
@@ -3293,6 +3302,8 @@ class _BitField:
 
     def __set__(self, obj, given):
         number = _assigned(self.number, given, "a field")
+        if sizeof(obj) < self.bits.last:  # its __class__ was assigned
+            raise LayoutError("this %s has only %d bytes" % (type(obj).__name__, sizeof(obj)))
         buffer = (u8 * sizeof(obj)).from_buffer(obj)
         packing = _Packing(buffer, True)
         packing.put_bits(self.bits, number, "a field")
@@ -3770,7 +3781,13 @@ def _class_layout(ctype, what):
     except TypeError:  # no class at all
         known = None
     if known is None:
-        known = _layout_of_class(ctype, what, 0)
+        try:
+            known = _layout_of_class(ctype, what, 0)
+        except LayoutError:
+            raise
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+            words = (what, getattr(ctype, "__name__", ctype), error)
+            raise LayoutError("%s: %s is not what ctypes made: %s" % words) from None
         _class_layouts[ctype] = known
     return known
 
@@ -3838,16 +3855,23 @@ def _own_fields(ctype):
     return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
 
 
+def _origin(cls):
+    """Return the Layout that a class was made of, None if it was not."""
+    made_of = cls.__dict__.get("_made_of_")
+    is_true = isinstance(made_of, Record) and _known_class(made_of) is cls
+    return made_of if is_true else None
+
+
 def _record_layout(ctype, what, depth):
     # From the first object on its _fields_ are final; this one takes no memory, and none is looked at.
     type(_base(ctype)).from_address.__get__(ctype, type(ctype))(addressof(_ZERO))
-    made_of = ctype.__dict__.get("_made_of_")
-    if isinstance(made_of, Record) and made_of.size == sizeof(ctype):
+    made_of = _origin(ctype)
+    if made_of is not None:
         return made_of
     members = []  # type: list
     for cls in reversed(ctype.__mro__):
-        made_of = cls.__dict__.get("_made_of_")
-        if isinstance(made_of, Record) and made_of.size == sizeof(cls):
+        made_of = _origin(cls)
+        if made_of is not None:
             members += [member.changed() for member in made_of.members]  # tags are set on them
         else:
             members += _own_members(cls, what, depth)
@@ -3875,6 +3899,9 @@ def _own_members(cls, what, depth):
         inner = _layout_of_class(field.type, "%s.%s" % (what, field.name), depth + 1)
         if field.bits is not None:
             inner = inner._changed(raw_order=order).bitfield(field.bits)
+        if place < 0 or place + (field.bits or 8 * inner.size) > 8 * sizeof(cls):
+            words = (cls.__name__, field.name)
+            raise LayoutError("%s.%s is no longer the field that ctypes made" % words)
         members.append(Member(field.name, inner, place, field.bits or 0, field.name))
     return members
 
@@ -3883,6 +3910,9 @@ def _take_in_tags(ctype, members):
     """Set what a class's _json_, _btf_, _union_ and _anonymous_ say on its members, which are new."""
     named = {member.name: member for member in members}
     for name, label in _tag(ctype, "_json_", named).items():
+        if label is not None and not isinstance(label, str):
+            words = (ctype.__name__, label, name)
+            raise LayoutError("%s._json_: %r is no name for '%s'" % words)
         named[name].label = label
     labels = set()  # type: set
     for label in (member.label for member in members if member.label is not None):
@@ -5212,6 +5242,8 @@ class _FrontEnd:
         return made if bits == made.bits or not 0 < bits < made.bits else made.bitfield(bits)
 
     def _record(self, t, depth):
+        if t.count > _MAX_ROWS:
+            raise t._error("%d members: too large" % t.count)
         members = []
         for index, (name, type_id, offset, bits) in enumerate(self.btf._members(t)):
             inner = self._bits(type_id, bits) if bits else self._member(type_id, depth)
