@@ -1636,7 +1636,7 @@ class Layout:
             setattr(self, name, value)
         self._readers, self._hash = {}, None
         if isinstance(self, Record):
-            self._parts = None
+            self._parts = self._plan = None
 
     def renamed(self, name):
         """Return the same layout under another name, as a typedef gives it."""
@@ -1721,7 +1721,7 @@ class Layout:
         return bytes(buffer)
 
 
-_WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts"))
+_WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts", "_plan"))
 
 
 def _same_tree(one, other, seen):
@@ -1744,7 +1744,7 @@ class Number(Layout):
     """A leaf: .order of its bytes, .bits (fewer than 8 * size in a bitfield), .signed; its class says what it means."""
 
     # raw_order is what the record around it has: bpftool knows no other.  encoding is BTF's, 0 elsewhere.
-    __slots__ = ("order", "raw_order", "bits", "signed", "encoding")
+    __slots__ = ("order", "raw_order", "bits", "signed", "encoding", "is_bitfield")
     kind = "u"  # of its name, where it has none of its own
 
     def __init__(self, size, name="", order=sys.byteorder, signed=False, encoding=0):
@@ -1754,13 +1754,16 @@ class Number(Layout):
         Layout.__init__(self, size, name)
         self.order = self.raw_order = order
         self.bits, self.signed, self.encoding = 8 * size, signed, encoding
+        self.is_bitfield = (
+            False  # one of all the bits of its type is none to struct, but to bpftool
+        )
 
     def _inside(self):
         return self.bits, self.signed, self.order
 
     def bitfield(self, bits):
         """Return the same number as a bitfield: of its type's byte order nothing is left."""
-        return self._changed(bits=bits, order=self.raw_order)
+        return self._changed(bits=bits, order=self.raw_order, is_bitfield=True)
 
     def ordered(self, order):
         """Return the same number in a byte order that its type prescribes."""
@@ -2223,7 +2226,16 @@ class Record(Layout):
     .parts are the same with those of anonymous records in the place of these.  btf_name is what bpftool calls it.
     """
 
-    __slots__ = ("kind", "members", "btf_name", "own_name", "part_count", "row_count", "_parts")
+    __slots__ = (
+        "kind",
+        "members",
+        "btf_name",
+        "own_name",
+        "part_count",
+        "row_count",
+        "_parts",
+        "_plan",
+    )
 
     def __init__(self, kind, name, size, members, btf_name=""):
         self.kind, self.btf_name, self.own_name = kind, btf_name, name
@@ -2231,7 +2243,7 @@ class Record(Layout):
         inside = [member.layout for member in self.members]
         self.part_count = sum(_part_count(member) for member in self.members)
         self.row_count = sum(1 + getattr(one, "row_count", 0) for one in inside)
-        self._parts = None
+        self._parts = self._plan = None
         Layout.__init__(
             self,
             size,
@@ -2253,6 +2265,13 @@ class Record(Layout):
                 raise LayoutError("%s: %d members are too many" % (self.name, self.part_count))
             self._parts = tuple(_labelled(_merged_parts(self.members)))
         return self._parts
+
+    @property
+    def plan(self):
+        """What the class of the record has."""
+        if self._plan is None:
+            self._plan = _ClassPlan(self)
+        return self._plan
 
     @property
     def is_union(self):  # type: ignore
@@ -3000,7 +3019,7 @@ class _BpftoolForm(_JSONForm):
         return record.members
 
     def integer(self, number):
-        if not number.is_whole:
+        if number.is_bitfield or not number.is_whole:
             return _Each(self._hexadecimal(number))
         if number.encoding == _INT_CHAR:
             return _Cache(lambda value: _json_text(chr(value & 0xFF)))
@@ -3011,7 +3030,7 @@ class _BpftoolForm(_JSONForm):
         return lambda value: '"0x%x"' % (value & mask)
 
     def enum(self, number):
-        if not number.is_whole:
+        if number.is_bitfield or not number.is_whole:
             return _Each(self._hexadecimal(number))
         # A value is signed to bpftool, and so is what stands in the enum: 32 bits there, 64 of an enum64.
         bits = 64 if number.size == 8 else 32
@@ -3025,9 +3044,9 @@ class _BpftoolForm(_JSONForm):
         return _Cache(named)
 
     def boolean(self, number):
-        return (
-            _JSONForm.boolean(self, number) if number.is_whole else _Each(self._hexadecimal(number))
-        )
+        if number.is_bitfield or not number.is_whole:
+            return _Each(self._hexadecimal(number))
+        return _JSONForm.boolean(self, number)
 
     def pointer(self, number):
         return None
@@ -3220,7 +3239,15 @@ class _LabelsForm(_SamplesForm):
 
 
 _FORMS = {}
-for _form in (_PlainForm, _JSONForm, _BpftoolForm, _WordsForm, _JoinedForm, _SamplesForm, _LabelsForm):
+for _form in (
+    _PlainForm,
+    _JSONForm,
+    _BpftoolForm,
+    _WordsForm,
+    _JoinedForm,
+    _SamplesForm,
+    _LabelsForm,
+):
     _FORMS[_form.name] = _form()
 
 
@@ -3394,7 +3421,7 @@ class _ClassPlan:
 
     def _add_merged(self, field, member, names):
         """Make what is in an anonymous record attributes; return the name of its field."""
-        inner = _ClassPlan(member.layout)
+        inner = member.layout.plan
         inner_names = list(inner.attributes)
         is_renamed = inner.renames or inner_names != [name for name, _ in names]
         if not is_renamed:
@@ -3584,7 +3611,7 @@ def _new_class(layout):
         own = {"_type_": element, "_length_": layout.count}
         name = "%s_Array_%d" % (element.__name__, layout.count)
         return type(ctypes.Array)(name, (ctypes.Array,), own)
-    plan = _ClassPlan(layout)
+    plan = layout.plan
     own = {"_pack_": 1, "_layout_": "ms", "_made_of_": layout, "_attributes_": plan.attributes}
     own.update(plan.properties)
     own["_anonymous_"] = plan.anonymous
@@ -3618,7 +3645,7 @@ def _source_of(layout, names, lines):
         name = _class_name(layout, names)
         names[id(layout)] = name  # before those inside: the outermost keeps its name
         names.setdefault("taken", set()).add(name)
-        plan = _ClassPlan(layout)
+        plan = layout.plan
         fields = [(field, _source_of(inner, names, lines)) for field, inner in plan.fields]
         base = "Union" if layout.is_union else "Structure"
         lines += ["", "", "class %s(ctypes.%s):" % (name, base), "    _pack_ = 1"]
@@ -3668,7 +3695,14 @@ def _identifier(text):
     name = "".join(letters) or "anonymous"
     if name[0].isdigit():
         return "_" + name
-    taken = ("ctypes", "setattr", "getattr", "property", "int", "bytes")  # the source itself needs those
+    taken = (
+        "ctypes",
+        "setattr",
+        "getattr",
+        "property",
+        "int",
+        "bytes",
+    )  # the source itself needs those
     return name + "_" if keyword.iskeyword(name) or name in taken else name
 
 

@@ -4586,7 +4586,11 @@ class RandomBTF:
     """Makes random types in a Blob, and says what they are."""
 
     def __init__(self, rng, order, gentle=False):
-        self.rng, self.order, self.gentle = rng, order, gentle  # gentle: what kernel and bpftool know
+        self.rng, self.order, self.gentle = (
+            rng,
+            order,
+            gentle,
+        )  # gentle: what kernel and bpftool know
         self.b, self.count = Blob(order), 0
 
     def said(self, kind, size, **facts):
@@ -4863,7 +4867,11 @@ def random_c_leaf(rng, count):
         return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
     if kind == "order":
         size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
-        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+        return (
+            "__%se%d %%s" % (order[0], 8 * size),
+            "",
+            Said("int", size, order, raw_order="little"),
+        )
     if kind == "enum":
         low = rng.choice([-2, 0])
         names = {number: "E%d" % next(count) for number in range(low, 3)}
@@ -4884,7 +4892,11 @@ def random_c_leaf(rng, count):
         return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
     if kind == "order":
         size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
-        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+        return (
+            "__%se%d %%s" % (order[0], 8 * size),
+            "",
+            Said("int", size, order, raw_order="little"),
+        )
     if kind == "enum":
         low = rng.choice([-2, 0])
         names = {number: "E%d" % next(count) for number in range(low, 3)}
@@ -4905,7 +4917,11 @@ def random_c_leaf(rng, count):
         return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
     if kind == "order":
         size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
-        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+        return (
+            "__%se%d %%s" % (order[0], 8 * size),
+            "",
+            Said("int", size, order, raw_order="little"),
+        )
     if kind == "enum":
         low = rng.choice([-2, 0])
         names = {number: "E%d" % next(count) for number in range(low, 3)}
@@ -4926,7 +4942,11 @@ def random_c_leaf(rng, count):
         return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
     if kind == "order":
         size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
-        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+        return (
+            "__%se%d %%s" % (order[0], 8 * size),
+            "",
+            Said("int", size, order, raw_order="little"),
+        )
     if kind == "enum":
         low = rng.choice([-2, 0])
         names = {number: "E%d" % next(count) for number in range(low, 3)}
@@ -4947,7 +4967,11 @@ def random_c_leaf(rng, count):
         return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
     if kind == "order":
         size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
-        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+        return (
+            "__%se%d %%s" % (order[0], 8 * size),
+            "",
+            Said("int", size, order, raw_order="little"),
+        )
     if kind == "enum":
         low = rng.choice([-2, 0])
         names = {number: "E%d" % next(count) for number in range(low, 3)}
@@ -4968,7 +4992,11 @@ def random_c_leaf(rng, count):
         return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
     if kind == "order":
         size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
-        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+        return (
+            "__%se%d %%s" % (order[0], 8 * size),
+            "",
+            Said("int", size, order, raw_order="little"),
+        )
     if kind == "enum":
         low = rng.choice([-2, 0])
         names = {number: "E%d" % next(count) for number in range(low, 3)}
@@ -4989,7 +5017,11 @@ def random_c_leaf(rng, count):
         return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
     if kind == "order":
         size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
-        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+        return (
+            "__%se%d %%s" % (order[0], 8 * size),
+            "",
+            Said("int", size, order, raw_order="little"),
+        )
     if kind == "enum":
         low = rng.choice([-2, 0])
         names = {number: "E%d" % next(count) for number in range(low, 3)}
@@ -5010,7 +5042,11 @@ def random_c_leaf(rng, count):
         return "%s%d %%s" % ("us"[signed], 8 * size), "", Said("int", size, signed=signed)
     if kind == "order":
         size, order = rng.choice([2, 4, 8]), rng.choice(["little", "big"])
-        return "__%se%d %%s" % (order[0], 8 * size), "", Said("int", size, order, raw_order="little")
+        return (
+            "__%se%d %%s" % (order[0], 8 * size),
+            "",
+            Said("int", size, order, raw_order="little"),
+        )
     if kind == "enum":
         low = rng.choice([-2, 0])
         names = {number: "E%d" % next(count) for number in range(low, 3)}
@@ -5076,14 +5112,18 @@ def places(said, path, told, start=0):
             at = next(told) if told else 0
             member[2] = at - start
         at = start + member[2]
-        inner = places(member[1], here, told, at) if member[0] else nameless(member[1], here, told, at)
+        inner = (
+            places(member[1], here, told, at) if member[0] else nameless(member[1], here, told, at)
+        )
         for question in inner:
             yield question
 
 
 def nameless(said, path, told, start):
     """The same of a record without a name, of which C can't be asked the size."""
-    for number, question in enumerate(places(said, path, told and itertools.chain([0], told), start)):
+    for number, question in enumerate(
+        places(said, path, told and itertools.chain([0], told), start)
+    ):
         if number:
             yield question
 
@@ -5121,7 +5161,7 @@ def test_every_form_of_random_c_text_is_what_a_plain_walk_at_gccs_offsets_sees(t
         base, _, said = random_c_record(rng, 3, itertools.count())
         made.append((base % "", said))
         asked = "\n".join(places(said, "", None))
-        function = "static void f%d(void)\n{\n    static %s;\n%s\n    puts(\"\");\n}\n"
+        function = 'static void f%d(void)\n{\n    static %s;\n%s\n    puts("");\n}\n'
         source += function % (seed, base % "x", asked)
     source += "int main(void)\n{\n%s}\n" % "".join("f%d();\n" % seed for seed in range(60))
     for (text, said), line in zip(made, compiled(tmp_path, source).splitlines()):
@@ -5225,7 +5265,9 @@ def test_what_is_read_and_each_word_of_it_can_be_packed_again(order):
         put(said, rng, bits_of)
         raw = joined_bits(bits_of, said.size)
         for part in layout.parts:
-            if part.layout.has_choice or isinstance(part.layout, (bpf.Record, bpf.Array, bpf.Bytes)):
+            if part.layout.has_choice or isinstance(
+                part.layout, (bpf.Record, bpf.Array, bpf.Bytes)
+            ):
                 continue
             said_of_part = layout.reader("plain").one(raw)[part.label]
             one = bpf.Record("struct", "one", layout.size, [part])
@@ -5261,7 +5303,22 @@ def test_numbers_of_every_width_have_their_range(text, low, high):
     for wrong in (low - 1, high + 1, 1 << 200, -1 << 200, str(high + 1), hex(high + 1)):
         with pytest.raises(bpf.LayoutError, match=r"outside -?\d+\.\.\d+"):
             layout.pack(wrap(wrong))
-    for wrong in (None, 1.0, [1], [], {}, {"a": 1}, "1.0", "", "x", "1 2", "1_0", "\u0661", float("nan"), b"1"):
+    for wrong in (
+        None,
+        1.0,
+        [1],
+        [],
+        {},
+        {"a": 1},
+        "1.0",
+        "",
+        "x",
+        "1 2",
+        "1_0",
+        "\u0661",
+        float("nan"),
+        b"1",
+    ):
         with pytest.raises(bpf.LayoutError):
             layout.pack(wrap(wrong))
 
@@ -5322,7 +5379,9 @@ def test_what_does_not_say_every_byte_or_says_it_twice_is_refused(text, given):
 
 
 def test_pack_lists_what_is_missing_and_keeps_or_clears_the_rest():
-    layout = bpf.layout("u8 a, struct { u8 b; union { u8 c; u16 d; }; u8 e[2]; } in, u8 f : 3, u8 g : 5")
+    layout = bpf.layout(
+        "u8 a, struct { u8 b; union { u8 c; u16 d; }; u8 e[2]; } in, u8 f : 3, u8 g : 5"
+    )
     whole = {"a": 1, "in": {"b": 2, "d": 3, "e": [4, 5]}, "f": 6, "g": 7}
     raw = layout.pack(whole)
     assert layout.pack(whole, base=b"\xff" * layout.size)[:5] != raw[:5]  # the hole stays
@@ -5334,7 +5393,11 @@ def test_pack_lists_what_is_missing_and_keeps_or_clears_the_rest():
     ):
         with pytest.raises(bpf.LayoutError, match=words):
             layout.pack(change)
-    assert layout.pack({"a": 1, "rest": 0}) == layout.pack({"a": "1", "rest": "0"}) == b"\1" + bytes(layout.size - 1)
+    assert (
+        layout.pack({"a": 1, "rest": 0})
+        == layout.pack({"a": "1", "rest": "0"})
+        == b"\1" + bytes(layout.size - 1)
+    )
     assert layout.pack({}, base=raw) == raw and layout.pack({"g": 7, "f": 6}, base=raw) == raw
     ones = b"\xff" * layout.size
     assert layout.pack({"a": 1, "rest": 0}, base=ones) == b"\1" + bytes(layout.size - 1)
@@ -5420,7 +5483,9 @@ def test_constructors_and_setattr_refuse_what_is_unknown_or_does_not_fit(name, g
 def test_a_big_endian_typedef_of_btf_is_a_number_of_that_order(order):
     b = Blob(order)
     port = b.of(b.TYPEDEF, b.int("unsigned short", 2), "__be16")
-    b.struct("key", 8, ("dport", b.of(b.CONST, port), 0), ("list", b.array(port, 2), 16), ("n", 1, 48))
+    b.struct(
+        "key", 8, ("dport", b.of(b.CONST, port), 0), ("list", b.array(port, 2), 16), ("n", 1, 48)
+    )
     btf = b.btf()
     layout, made = btf.layout("key"), btf.ctype("key")
     native = (443).to_bytes(2, order)
@@ -5442,7 +5507,12 @@ def test_a_big_endian_typedef_of_btf_is_a_number_of_that_order(order):
 
 def test_bytes_of_big_endian_bitfields_are_counted_from_the_high_end():
     class Bits(ctypes.BigEndianStructure):
-        _fields_ = [("a", u8, 1), ("b", u8, 7), ("c", u16.__ctype_be__, 4), ("d", u16.__ctype_be__, 12)]
+        _fields_ = [
+            ("a", u8, 1),
+            ("b", u8, 7),
+            ("c", u16.__ctype_be__, 4),
+            ("d", u16.__ctype_be__, 12),
+        ]
 
     raw = b"\x61\x12\x34"
     layout = bpf.layout(Bits)
@@ -5458,14 +5528,22 @@ def test_a_class_of_a_layout_takes_names_text_bytes_lists_and_dicts():
     obj = made(443, 6, "UDP", "bash", high=-16, mac=b"\1\2\3\4\5\6", f=1)
     setattr(obj, "in", {"x": 1, "y": [2, 3]})
     obj.n2 = ["ab", "abcd"]
-    assert (obj.dport, obj.kind, obj.high, list(obj.mac), obj.f) == (443, 17, -16, [1, 2, 3, 4, 5, 6], 1)
+    assert (obj.dport, obj.kind, obj.high, list(obj.mac), obj.f) == (
+        443,
+        17,
+        -16,
+        [1, 2, 3, 4, 5, 6],
+        1,
+    )
     plain = bpf.to_python(obj)
     assert plain["name"] == "bash" and plain["kind"] == "UDP" and plain["n2"] == ["ab", "abcd"]
     assert plain["in"] == {"x": 1, "y": [2, 3]}
     obj.mac, obj.name, obj.kind = "ff:0:0:0:0:1", b"sh", 6
     assert bpf.to_python(obj)["mac"] == [255, 0, 0, 0, 0, 1] and bpf.to_python(obj)["name"] == "sh"
     twin = made.from_buffer_copy(bytes(obj))
-    assert twin == obj and hash(twin) == hash(obj) and {obj: 1}[twin] == 1 and "dport=443" in repr(obj)
+    assert (
+        twin == obj and hash(twin) == hash(obj) and {obj: 1}[twin] == 1 and "dport=443" in repr(obj)
+    )
     twin.low = 1
     assert twin != obj and obj != bytes(obj)
 
@@ -5473,7 +5551,11 @@ def test_a_class_of_a_layout_takes_names_text_bytes_lists_and_dicts():
 def test_a_subclass_decodes_with_its_own_fields_and_leaves_the_base_alone():
     layout = bpf.layout("struct { u8 a; struct { be16 b; } __attribute__((packed)); }")
     made = layout.ctype()
-    sub = type("Sub", (made,), {"_fields_": [("more", u16), ("text", ctypes.c_char * 4)], "_json_": {"a": "first"}})
+    sub = type(
+        "Sub",
+        (made,),
+        {"_fields_": [("more", u16), ("text", ctypes.c_char * 4)], "_json_": {"a": "first"}},
+    )
     subsub = type("SubSub", (sub,), {"_fields_": [("last", u8)], "_json_": {"more": None}})
     obj = subsub(1, 2, 3, "abc", 5)
     assert bpf.to_python(obj) == {"first": 1, "b": 2, "text": "abc", "last": 5}
@@ -5488,8 +5570,17 @@ def test_a_subclass_decodes_with_its_own_fields_and_leaves_the_base_alone():
 def test_objects_and_errors_that_hold_them_survive_pickling_in_another_process():
     b = house("little")
     btf = b.btf()
-    values = [bpf.layout(PORTS).ctype()(dport=443, name="x"), btf.ctype("house")(), bpf.layout("union { u8 a; u16 b; }").ctype()(b=7)]
-    layouts = [bpf.layout(PORTS), btf.layout("house"), bpf.layout(Tagless), bpf.layout("char n[3][4]")]
+    values = [
+        bpf.layout(PORTS).ctype()(dport=443, name="x"),
+        btf.ctype("house")(),
+        bpf.layout("union { u8 a; u16 b; }").ctype()(b=7),
+    ]
+    layouts = [
+        bpf.layout(PORTS),
+        btf.layout("house"),
+        bpf.layout(Tagless),
+        bpf.layout("char n[3][4]"),
+    ]
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         error = bpf.KeyNotFound(errno.ENOENT, "no such key")
         error.key = values[0]
@@ -5499,7 +5590,11 @@ def test_objects_and_errors_that_hold_them_survive_pickling_in_another_process()
         assert pickle.loads(pickle.dumps(error, protocol)).key == values[0]
         for layout in layouts:
             twin = pickle.loads(pickle.dumps(layout, protocol))
-            assert twin == layout and hash(twin) == hash(layout) and twin.describe() == layout.describe()
+            assert (
+                twin == layout
+                and hash(twin) == hash(layout)
+                and twin.describe() == layout.describe()
+            )
             raw = bytes(range(layout.size))
             for form in ("plain", "json", "words"):
                 assert twin.reader(form).one(raw) == layout.reader(form).one(raw)
@@ -5552,10 +5647,22 @@ def test_packed_types_in_words_have_their_offsets_as_attributes():
     made = layout.ctype()
     raw = bytes(made(0x0A000001, 0x0A000002, 443, 55555, 6, 1))
     assert len(raw) == 14 and raw == bytes([10, 0, 0, 1, 10, 0, 0, 2, 1, 187, 0xD9, 3, 6, 1])
-    assert layout.pack({"dst": "10.0.0.1", "src": "10.0.0.2", "dport": 443, "sport": 55555, "proto": 6, "flags": 1}) == raw
+    assert (
+        layout.pack(
+            {
+                "dst": "10.0.0.1",
+                "src": "10.0.0.2",
+                "dport": 443,
+                "sport": 55555,
+                "proto": 6,
+                "flags": 1,
+            }
+        )
+        == raw
+    )
     odd = bpf.layout("struct { u8 a; u32 b; u16 c : 9; u64 d; } __attribute__((packed))")
     obj = odd.ctype()(a=1, b=0x01020304, c=0x155, d=1 << 63)
-    assert bytes(obj) == bytes.fromhex("0104030201" "5501" "0000000000000080") or sys.byteorder == "big"
+    assert bytes(obj) == bytes.fromhex("010403020155010000000000000080") or sys.byteorder == "big"
     assert (obj.a, obj.b, obj.c, obj.d) == (1, 0x01020304, 0x155, 1 << 63)
 
 
@@ -5579,7 +5686,17 @@ def hostile_classes():
         made = type("N", (u32,), {})
         made._type_ = lie
         yield made
-    for field in (5, "x", (), ("a",), ("b", u64), ("b", u16, 300), ("b", u16, -3), ("b", u16, "x"), ("b", None)):
+    for field in (
+        5,
+        "x",
+        (),
+        ("a",),
+        ("b", u64),
+        ("b", u16, 300),
+        ("b", u16, -3),
+        ("b", u16, "x"),
+        ("b", None),
+    ):
         made = fresh()
         made.__dict__["_fields_"][1] = field
         yield made
@@ -5609,8 +5726,17 @@ def test_classes_that_lie_are_layout_errors():
 
 def test_what_a_class_was_made_of_can_not_be_forged():
     far = bpf.Member("far", bpf.layout("u32"), 8000, 0, "far")
-    for lie in (bpf.Record("struct", "s", 4, [far]), bpf.layout("u32 x"), bpf.layout("u8 c, u16 d"), far, 5, None):
-        made = type("S", (ctypes.Structure,), {"_fields_": [("a", u8), ("b", u16)], "_made_of_": lie})
+    for lie in (
+        bpf.Record("struct", "s", 4, [far]),
+        bpf.layout("u32 x"),
+        bpf.layout("u8 c, u16 d"),
+        far,
+        5,
+        None,
+    ):
+        made = type(
+            "S", (ctypes.Structure,), {"_fields_": [("a", u8), ("b", u16)], "_made_of_": lie}
+        )
         assert list(bpf.layout(made).reader("plain").read(b"\1\0\2\0")) == list(
             bpf.layout(Natural2).reader("plain").read(b"\1\0\2\0")
         )
@@ -5626,7 +5752,12 @@ def test_objects_of_a_swapped_class_are_neither_read_nor_written_past_their_end(
     large, small = bpf.layout("u64 a, u64 b : 5").ctype(), bpf.layout("u8 z").ctype()
     obj = small(z=7)
     obj.__class__ = large
-    for use in (lambda: setattr(obj, "b", 3), lambda: repr(obj), lambda: bpf.to_python(obj), lambda: obj.copy()):
+    for use in (
+        lambda: setattr(obj, "b", 3),
+        lambda: repr(obj),
+        lambda: bpf.to_python(obj),
+        lambda: obj.copy(),
+    ):
         with pytest.raises((bpf.LayoutError, AttributeError)):
             use()
     assert obj.b == 0 and bytes(memoryview(obj)) == b"\7"
@@ -5637,16 +5768,26 @@ def hostile_btf(n):
     b = Blob()
     one = b.int("u8", 1)
     parts = [b.struct("", 1, ("a", one, 0)) for _ in range(n)]
-    yield b, b.struct("anonymous", n, *[("m%d" % at, part, 8 * at) for at, part in enumerate(parts)])
+    yield (
+        b,
+        b.struct("anonymous", n, *[("m%d" % at, part, 8 * at) for at, part in enumerate(parts)]),
+    )
     b = Blob()
     one = b.int("u8", 1)
     names = [("a_%d" % (at + n), one, 8 * at) for at in range(n)]
     yield b, b.struct("collide", 2 * n, *names + [("a", one, 8 * (n + at)) for at in range(n)])
     b = Blob()
     one = b.int("u8", 1)
-    alike = lambda at: [("abcdefgh"[index], one, 8 * index) for index in range(8)] + [("z%d" % at, one, 64)]
+    alike = lambda at: (
+        [("abcdefgh"[index], one, 8 * index) for index in range(8)] + [("z%d" % at, one, 64)]
+    )
     parts = [b.struct("s", 9, *alike(at)) for at in range(n // 4)]
-    yield b, b.struct("alike", 9 * len(parts), *[("m%d" % at, part, 72 * at) for at, part in enumerate(parts)])
+    yield (
+        b,
+        b.struct(
+            "alike", 9 * len(parts), *[("m%d" % at, part, 72 * at) for at, part in enumerate(parts)]
+        ),
+    )
     b = Blob()
     name = b.name("x" * 1000)
     one = b.int("u8", 1)
@@ -5676,7 +5817,12 @@ def everything_of(layout):
     for form in bpf._FORMS:
         with contextlib.suppress(bpf.LayoutError):
             whole(form, layout.reader(form).one(raw))
-    for ask in (layout.describe, layout.ctype, layout.python_source, lambda: layout.pack({"rest": 0})):
+    for ask in (
+        layout.describe,
+        layout.ctype,
+        layout.python_source,
+        lambda: layout.pack({"rest": 0}),
+    ):
         with contextlib.suppress(bpf.LayoutError):
             ask()
 
@@ -5696,7 +5842,17 @@ def test_equal_hashes_are_for_equal_layouts():
     b, type_id = layouts[0]
     btf = b.btf()
     parts = [member.layout for member in btf.layout(type_id).members]
-    texts = ["u8 a, u8 b", "u8 a, s8 b", "u8 a, u8 c", "enum { A } e", "enum { B } e", "u8[2] a", "u8[3] a", "be16 a", "le16 a"]
+    texts = [
+        "u8 a, u8 b",
+        "u8 a, s8 b",
+        "u8 a, u8 c",
+        "enum { A } e",
+        "enum { B } e",
+        "u8[2] a",
+        "u8[3] a",
+        "be16 a",
+        "le16 a",
+    ]
     parts += [bpf.layout("struct { u8 x; struct { %s; } in; }" % text) for text in texts]
     assert len({hash(one) for one in parts}) == len(set(parts)) == len(parts)
 
@@ -5734,7 +5890,9 @@ def test_types_larger_than_they_look_are_refused_or_bounded(make, why):
 def test_random_words_are_types_or_layout_errors():
     rng, taken = random.Random(5), 0
     words = "struct union enum { } [ ] ; , : u8 u32 be16 char bool float void * a b c 0 1 5 0x10 99999999999 -1 = ( )".split()
-    words += "__attribute__ packed aligned const unsigned long int short __int128 // /* */ \\ \n \u00e9 struct { } ; a".split(" ")
+    words += "__attribute__ packed aligned const unsigned long int short __int128 // /* */ \\ \n \u00e9 struct { } ; a".split(
+        " "
+    )
     for _ in range(3000):
         text = " ".join(rng.choice(words) for _ in range(rng.randint(1, 20)))
         try:
@@ -5762,7 +5920,11 @@ def test_texts_that_are_no_type_are_refused(text):
 
 
 def test_readers_refuse_buffers_forms_and_strides_that_do_not_fit():
-    for layout in (bpf.layout("u32 a, u8 b"), bpf.layout("struct { u8 n; char c[7]; } a[70]"), bpf.layout(Choosing)):
+    for layout in (
+        bpf.layout("u32 a, u8 b"),
+        bpf.layout("struct { u8 n; char c[7]; } a[70]"),
+        bpf.layout(Choosing),
+    ):
         size = layout.size
         for form in bpf._FORMS:
             reader = layout.reader(form)
@@ -5781,12 +5943,19 @@ def test_readers_refuse_buffers_forms_and_strides_that_do_not_fit():
 
 
 class Choosing(ctypes.Structure):
-    _fields_ = [("kind", u8), ("u", type("U", (ctypes.Union,), {"_fields_": [("a", u8), ("b", u16)]}))]
+    _fields_ = [
+        ("kind", u8),
+        ("u", type("U", (ctypes.Union,), {"_fields_": [("a", u8), ("b", u16)]})),
+    ]
     _union_ = {"u": ("kind", {0: "a", 1: "b"})}
 
 
 def test_a_tag_without_a_branch_is_told_wherever_it_stands():
-    for ctype in (Choosing, Choosing * 2, type("Outer", (ctypes.Structure,), {"_fields_": [("in", Choosing * 3)]})):
+    for ctype in (
+        Choosing,
+        Choosing * 2,
+        type("Outer", (ctypes.Structure,), {"_fields_": [("in", Choosing * 3)]}),
+    ):
         for form in bpf._FORMS:
             reader = bpf.layout(ctype).reader(form)
             with pytest.raises(bpf.LayoutError, match="Choosing.u: no branch for kind = 2"):
@@ -5802,7 +5971,14 @@ def test_threads_that_ask_at_once_get_one_reader_and_one_class():
         def ask():
             start.wait()
             raw = bytes(range(layout.size % 256)) + bytes(layout.size - layout.size % 256)
-            found.append((layout.ctype(), layout.reader("json"), layout.reader("json").one(raw), hash(layout)))
+            found.append(
+                (
+                    layout.ctype(),
+                    layout.reader("json"),
+                    layout.reader("json").one(raw),
+                    hash(layout),
+                )
+            )
 
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
@@ -5810,6 +5986,55 @@ def test_threads_that_ask_at_once_get_one_reader_and_one_class():
         for thread in threads:
             thread.join()
         assert len(found) == 8 and len(set(found)) == 1
+
+
+@kernel
+def test_bpftool_says_the_same_of_random_types():
+    told = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        made = RandomBTF(rng, sys.byteorder, gentle=True)
+        made.b.int("unsigned int", 4)
+        type_id, said = made.record(2)
+        blob = made.b.data()
+        buffer, attr = ctypes.create_string_buffer(blob, len(blob)), bpf.bpf_attr()
+        attr.btf_load.btf, attr.btf_load.btf_size = ctypes.addressof(buffer), len(blob)
+        try:
+            fd = bpf._bpf(bpf.BPF_BTF_LOAD, attr)
+        except bpf.SyscallError:
+            continue  # what the kernel knows better
+        try:
+            m = Map.create(
+                ARRAY,
+                max_entries=3,
+                key_size=4,
+                value_size=said.size,
+                btf=fd,
+                btf_key=1,
+                btf_value=type_id,
+            )
+        except bpf.SyscallError:
+            continue
+        finally:
+            os.close(fd)
+        with m:
+            unquoted = bytes.maketrans(
+                b'"\\', b"qb"
+            )  # bpftool's JSON is none where chars are these
+            rows = [random_bytes(rng, said.size).translate(unquoted) for _ in range(3)]
+            for index, row in enumerate(rows):
+                m.update(bytes(u32(index)), row)
+            pairs = lambda found: found  # both of two members of one name
+            _, out, err = run(program("bpftool"), "-j", "map", "dump", "id", m.id)
+            bpftool_can(err)
+            theirs = json.loads(out, object_pairs_hook=pairs)
+            reader = made.b.btf().layout(type_id).reader("bpftool")
+            for row, entry in zip(rows, theirs):
+                formatted = dict(dict(entry)["formatted"])
+                ours = json.loads(reader.one(row), object_pairs_hook=pairs)
+                assert ours == formatted["value"], (seed, row)
+                told += 1
+    assert told > 50
 
 
 # -- end of random types
