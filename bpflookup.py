@@ -1831,7 +1831,7 @@ class Number(Layout):
         return getattr(ints[self.size], "__ctype_%se__" % self.order[0])
 
     def converter(self, form):
-        """Return what turns a column of these numbers into what the form says; None: nothing does."""
+        """Return what turns a column of these numbers into what the form says, or None."""
         return form.integer(self)
 
     def _compile(self, form, at, columns):
@@ -2005,7 +2005,7 @@ class Float(Number):
         packing.put_bytes(at // 8, raw, what)
 
     def number(self, given, what):
-        """Return the number that is given.  A float may be rounded, an int may not, nor overflow."""
+        """Return what is given.  A float may be rounded, an int may not; neither may overflow."""
         if isinstance(given, str):
             try:
                 given = float(given)
@@ -2117,7 +2117,7 @@ class Array(Layout):
                 yield tag
 
     def decided(self, form, tags):
-        """Return an array whose elements have the branches that the values of those members choose."""
+        """Return an array whose elements have the branches that those members choose."""
         return _ChosenElements(self, [one.decided(form, tags) for one in self.elements])
 
     def _compile(self, form, at, columns):
@@ -3259,7 +3259,7 @@ class _SamplesForm(_Form):
 
 
 class _JoinedForm(_WordsForm):
-    """Arrays in labels: words in which text does not end at its first NUL and a bool is its number."""
+    """Arrays in labels: words, but text goes on after its first NUL and bools are numbers."""
 
     name = "joined"
 
@@ -3273,7 +3273,7 @@ class _JoinedForm(_WordsForm):
 
 
 class _LabelsForm(_SamplesForm):
-    """Every leaf as text with its path: an identity, in which nothing that differs looks the same."""
+    """Every leaf as text with its path: an identity, what differs does not look the same."""
 
     name = "labels"
     joins_arrays = True
@@ -4035,7 +4035,7 @@ def _own_members(cls, what, depth):
 
 
 def _take_in_tags(ctype, members):
-    """Set what a class's _json_, _btf_, _union_ and _anonymous_ say on its members, which are new."""
+    """Set on members, which are new, what _json_, _btf_, _union_ and _anonymous_ say."""
     named = {member.name: member for member in members}
     for name, label in _tag(ctype, "_json_", named).items():
         if label is not None and not isinstance(label, str):
