@@ -1463,9 +1463,9 @@ def _sysfs_cpus():
 
 
 # ---- 4. Layout --------------------------------------------------------------
-# What the bytes of a key or value mean is one tree of Layout nodes.  A front end makes it and proves it: of a
-# ctypes class or of C text here, of BTF in section 5.  Everything else is a reader of the tree; nothing else
-# walks _fields_ or the members of BTF.  Nothing here needs a kernel.
+# What the bytes of a key or value mean is one tree of Layout nodes.  A front end makes and proves
+# it: of a ctypes class or of C text here, of BTF in section 5.  Everything else is a reader of the
+# tree; nothing else walks _fields_ or the members of BTF.  Nothing here needs a kernel.
 
 MAX_DEPTH = 32  # of types inside types
 
@@ -1481,8 +1481,9 @@ _FOREIGN_ORDER = "big" if sys.byteorder == "little" else "little"
 _BASES = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._SimpleCData)
 _CDATA = ctypes._SimpleCData.__mro__[1]  # the base of every ctypes object
 
-# -- ctypes objects.  What a caller's class defines (__new__, a field named from_buffer, a property named value)
-# must not come between us and the bytes, so objects are made, copied and read through the classes of ctypes.
+# -- ctypes objects.  What a caller's class defines (__new__, a field named from_buffer, a property
+# named value) must not come between us and the bytes, so objects are made, copied and read through
+# the classes of ctypes.
 _get_value = ctypes._SimpleCData.__dict__["value"].__get__
 
 
@@ -1491,7 +1492,9 @@ def _base(ctype):
 
 
 def _maker(ctype):
-    """Return what makes a zeroed object of ctype, whatever __new__ and __init__ the class has or gets."""
+    """Return what makes a zeroed object of ctype, whatever __new__ and __init__ the class has or
+    gets.
+    """
     return ctype if _is_plain(ctype) else partial(_base(ctype).__new__, ctype)
 
 
@@ -1535,7 +1538,9 @@ def _is_int(ctype):
 
 
 def _is_plain(ctype):
-    """Whether it is a scalar class of ctypes itself, whose value and array elements are plain numbers."""
+    """Whether it is a scalar class of ctypes itself, whose value and array elements are plain
+    numbers.
+    """
     return (
         _is_scalar(ctype)
         and ctype.__mro__[1] is ctypes._SimpleCData
@@ -1605,9 +1610,11 @@ def _integer(given, low, high, what):
 
 
 def _to_ctype(ctype, size, given, what):
-    """Return a ctypes object that holds given as the kernel wants it, given itself where it is one already.
+    """Return a ctypes object that holds given as the kernel wants it, given itself where it is one
+    already.
 
-    For ctype bytes, size raw bytes.  raises LayoutError: nothing is converted that is not meant, cut or padded
+    For ctype bytes, size raw bytes.  raises LayoutError: nothing is converted that is not meant,
+    cut or padded
     """
     # The class alone proves nothing: an object's __class__ can be assigned a larger one.
     if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
@@ -1640,7 +1647,9 @@ def _to_ctype(ctype, size, given, what):
 
 
 def _float_object(ctype, given, what):
-    """Return a float scalar.  A float may be rounded, that is its nature; an int may not, nor may either overflow."""
+    """Return a float scalar.  A float may be rounded, that is its nature; an int may not, nor may
+    either overflow.
+    """
     try:
         obj = _set(ctype, given)
         number = _get_value(obj)
@@ -1665,8 +1674,12 @@ def _set(ctype, number):
 class Layout:
     """What some bytes mean: an immutable tree that can be read, written and described.
 
-    layout(t) makes one of a ctypes class or of C text, btf.layout(t) of BTF, m.key_layout and m.value_layout are a
-    map's.  .size is in bytes, .name the type in C's terms, .members those of a record.
+    layout(t) makes one of a ctypes class or of C text, btf.layout(t) of BTF; m.key_layout and
+    m.value_layout are a map's.
+
+    size       bytes
+    name       the type in C's terms
+    members    of a record, in the order of their declaration; else ()
     """
 
     __slots__ = (
@@ -1703,7 +1716,8 @@ class Layout:
         return _same_tree(self, other, set()) if isinstance(other, Layout) else NotImplemented
 
     def __hash__(self):
-        # of all that is in it, each part once: types that a hostile BTF makes alike must not collide
+        # of all that is in it, each part once: types that a hostile BTF makes alike must not
+        # collide
         if self._hash is None:
             self._hash = hash((type(self), self.size, self.name, self.levels) + self._inside())
         return self._hash
@@ -1723,7 +1737,7 @@ class Layout:
             setattr(self, name, value)
         self._readers, self._hash = {}, None
         if isinstance(self, Record):
-            self._parts = None
+            self._parts = self._plan = None
 
     def renamed(self, name):
         """Return the same layout under another name, as a typedef gives it."""
@@ -1737,7 +1751,8 @@ class Layout:
         return copy
 
     def reader(self, form, stride=None):
-        """Return what reads bytes as one of the forms "plain", "json", "bpftool", "words", "samples", "labels".
+        """Return what reads bytes as one of the forms "plain", "json", "bpftool", "words",
+        "samples", "labels".
 
         It is compiled once.  read(raw) iterates over what each element of raw says, one(raw) is
         that of one; raw is any buffer of bytes.
@@ -1756,6 +1771,9 @@ class Layout:
             if self.values > 16 * self.size + 4096:
                 words = (self.name, self.values, self.size)
                 raise LayoutError("%s: %d values in %d bytes are too many to read" % words)
+            if _FORMS[form].unrolls_arrays and self.values > _MAX_SAMPLES:
+                words = (self.name, self.values, form, _MAX_SAMPLES)
+                raise LayoutError("%s: %d values are too many for %s, at most %d" % words)
             made = _ChoosingReader if self.is_undecided(_FORMS[form]) else Reader
             known = made(self, _FORMS[form], stride)
             known = self._readers.setdefault((form, stride), known)
@@ -1770,18 +1788,21 @@ class Layout:
         return _address_bytes(text, self.size) if self.takes_addresses else None
 
     def describe(self):
-        """Return a table: offset, size, name and C type of each member; holes, enumerators and tags are shown.
+        """Return a table: offset, size, name and C type of each member; holes, enumerators and tags
+        are shown.
 
-        Padding in a key is compared like any other byte: unless it is zero on both sides, lookups miss.
+        Padding in a key is compared like any other byte: unless it is zero on both sides, lookups
+        miss.
         """
         return _table(self)
 
     def ctype(self):
-        """Return the ctypes type with exactly these offsets; the same class each time, LayoutError if it can't be.
+        """Return the ctypes type with exactly these offsets; the same class each time, LayoutError
+        if it can't be.
 
-        Enums and pointers are integers; bitfields, and integers of sizes that ctypes does not have, are attributes
-        but no ctypes fields.  Objects of records compare, hash and pickle by their bytes, print their fields, and
-        refuse numbers that do not fit.
+        Enums and pointers are integers; bitfields, and integers of sizes that ctypes does not have,
+        are attributes but no ctypes fields.  Objects of records compare, hash and pickle by their
+        bytes, print their fields, and refuse numbers that do not fit.
         """
         return _class_of(self)
 
@@ -1790,7 +1811,9 @@ class Layout:
         return _source_of_layout(self, name)
 
     def differences(self, other, strict=False):
-        """Yield (path, what is wrong) where this layout, a caller's, does not agree with another, the map's."""
+        """Yield (path, what is wrong) where this layout, a caller's, does not agree with another,
+        the map's.
+        """
         return _differences(self, other, strict, "")
 
     def dtype(self):
@@ -1807,10 +1830,13 @@ class Layout:
         return "V%d" % self.size
 
     def pack(self, given, base=None, what="value"):
-        """Return the bytes for what was typed or read from JSON: text, numbers, lists, dicts by name.
+        """Return the bytes for what was typed or read from JSON: text, numbers, lists, dicts by
+        name.
 
-        base       bytes whose fields stay where given does not name them; without it all must be named, of a
-                   union one branch, or "rest" be given as 0
+        base       bytes whose fields stay where given does not name them; without it all must be
+                   named, of a union one branch, or "rest" be given as 0, which is what the rest
+                   of that record becomes
+        what       the word for it in messages
         raises     LayoutError: nothing is cut, padded or guessed
         """
         buffer = bytearray(self.size if base is None else base)
@@ -1818,11 +1844,13 @@ class Layout:
         return bytes(buffer)
 
 
-_WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts"))
+_WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts", "_plan"))
 
 
 def _same_tree(one, other, seen):
-    """Whether two trees say the same; seen are the pairs under comparison, so that shared parts cost once."""
+    """Whether two trees say the same; seen are the pairs under comparison, so that shared parts
+    cost once.
+    """
     if one is other or (id(one), id(other)) in seen:
         return True
     if type(one) is not type(other):
@@ -1838,10 +1866,13 @@ def _same_tree(one, other, seen):
 
 
 class Number(Layout):
-    """A leaf: .order of its bytes, .bits (fewer than 8 * size in a bitfield), .signed; its class says what it means."""
+    """A leaf: .order of its bytes, .bits (fewer than 8 * size in a bitfield), .signed; its class
+    says what it means.
+    """
 
-    # raw_order is what the record around it has: bpftool knows no other.  encoding is BTF's, 0 elsewhere.
-    __slots__ = ("order", "raw_order", "bits", "signed", "encoding")
+    # raw_order is what the record around it has: bpftool knows no other.  encoding is BTF's, 0
+    # elsewhere.
+    __slots__ = ("order", "raw_order", "bits", "signed", "encoding", "is_bitfield")
     kind = "u"  # of its name, where it has none of its own
 
     def __init__(self, size, name="", order=sys.byteorder, signed=False, encoding=0):
@@ -1851,13 +1882,16 @@ class Number(Layout):
         Layout.__init__(self, size, name)
         self.order = self.raw_order = order
         self.bits, self.signed, self.encoding = 8 * size, signed, encoding
+        self.is_bitfield = (
+            False  # one of all the bits of its type is none to struct, but to bpftool
+        )
 
     def _inside(self):
         return self.bits, self.signed, self.order
 
     def bitfield(self, bits):
         """Return the same number as a bitfield: of its type's byte order nothing is left."""
-        return self._changed(bits=bits, order=self.raw_order)
+        return self._changed(bits=bits, order=self.raw_order, is_bitfield=True)
 
     def ordered(self, order):
         """Return the same number in a byte order that its type prescribes."""
@@ -1897,7 +1931,7 @@ class Number(Layout):
         return getattr(ints[self.size], "__ctype_%se__" % self.order[0])
 
     def converter(self, form):
-        """Return what turns a column of these numbers into what the form says; None: nothing does."""
+        """Return what turns a column of these numbers into what the form says, or None."""
         return form.integer(self)
 
     def _compile(self, form, at, columns):
@@ -1924,7 +1958,9 @@ class Number(Layout):
             packing.put_bits(_Bits(at, self.bits, self.order, self.signed), number, what)
 
     def number(self, given, what):
-        """Return the integer that is stored for what was given; LayoutError unless it is one that fits."""
+        """Return the integer that is stored for what was given; LayoutError unless it is one that
+        fits.
+        """
         if isinstance(given, str):
             given = self._from_text(given.strip(), what)
         if isinstance(given, float) or given is None:
@@ -1968,7 +2004,9 @@ class Enum(Number):
         return Number._inside(self) + tuple(self.names.items())
 
     def text_of(self, number):
-        """Return a number's name, or the number as text: a column of enumerators is text, whatever the value."""
+        """Return a number's name, or the number as text: a column of enumerators is text, whatever
+        the value.
+        """
         return self.names.get(number) or str(number)
 
     def converter(self, form):
@@ -2086,7 +2124,7 @@ class Float(Number):
         packing.put_bytes(at // 8, raw, what)
 
     def number(self, given, what):
-        """Return the number that is given.  A float may be rounded, an int may not, nor overflow."""
+        """Return what is given.  A float may be rounded, an int may not; neither may overflow."""
         if isinstance(given, str):
             try:
                 given = float(given)
@@ -2198,7 +2236,7 @@ class Array(Layout):
                 yield tag
 
     def decided(self, form, tags):
-        """Return an array whose elements have the branches that the values of those members choose."""
+        """Return an array whose elements have the branches that those members choose."""
         return _ChosenElements(self, [one.decided(form, tags) for one in self.elements])
 
     def _dtype(self):
@@ -2274,7 +2312,8 @@ def _array_name(element, count):
 
 
 class Member:
-    """A member of a record: .name ("" where anonymous), .layout, .offset in bits, .bits of a bitfield or 0.
+    """A member of a record: .name ("" where anonymous), .layout, .offset in bits, .bits of a
+    bitfield or 0.
 
     label     its name in every form, None: it is left out
     tags      what BTF or its declaration says of it
@@ -2321,7 +2360,9 @@ class Member:
         return self.bits or 8 * self.layout.size
 
     def is_undecided(self, form):
-        """Whether it is a union to choose a branch of, or has one in it that the form reads with it."""
+        """Whether it is a union to choose a branch of, or has one in it that the form reads with
+        it.
+        """
         return bool(self.choice) or self.layout.is_undecided(form)
 
     @property
@@ -2347,10 +2388,20 @@ class Member:
 class Record(Layout):
     """A struct, a union or a data section, .kind; .members in the order of their declaration.
 
-    .parts are the same with those of anonymous records in the place of these.  btf_name is what bpftool calls it.
+    .parts are the same with those of anonymous records in the place of these.  btf_name is what
+    bpftool calls it.
     """
 
-    __slots__ = ("kind", "members", "btf_name", "own_name", "part_count", "row_count", "_parts")
+    __slots__ = (
+        "kind",
+        "members",
+        "btf_name",
+        "own_name",
+        "part_count",
+        "row_count",
+        "_parts",
+        "_plan",
+    )
 
     def __init__(self, kind, name, size, members, btf_name=""):
         self.kind, self.btf_name, self.own_name = kind, btf_name, name
@@ -2358,7 +2409,7 @@ class Record(Layout):
         inside = [member.layout for member in self.members]
         self.part_count = sum(_part_count(member) for member in self.members)
         self.row_count = sum(1 + getattr(one, "row_count", 0) for one in inside)
-        self._parts = None
+        self._parts = self._plan = None
         Layout.__init__(
             self,
             size,
@@ -2382,6 +2433,13 @@ class Record(Layout):
         return self._parts
 
     @property
+    def plan(self):
+        """What the class of the record has."""
+        if self._plan is None:
+            self._plan = _ClassPlan(self)
+        return self._plan
+
+    @property
     def is_union(self):  # type: ignore
         return self.kind == "union"
 
@@ -2402,7 +2460,9 @@ class Record(Layout):
         return self.has_choice and any(member.is_undecided(form) for member in self.members)
 
     def undecided(self, form, at=0):
-        """Yield (member that tells, its bit offset) for each union that waits for one, in the order of decided()."""
+        """Yield (member that tells, its bit offset) for each union that waits for one, in the order
+        of decided().
+        """
         for member in self.members:
             if member.choice:
                 tag = next(one for one in self.members if one.name == member.choice[0])
@@ -2496,7 +2556,9 @@ class Record(Layout):
         return known
 
     def _missing(self, parts, given):
-        """Return the labels that are not given, but for those of what no form shows; parts yields all."""
+        """Return the labels that are not given, but for those of what no form shows; parts yields
+        all.
+        """
         open_members = []
         for member in self.members:
             if member.is_merged:
@@ -2514,6 +2576,7 @@ class Record(Layout):
         return ["one of " + ", ".join(labels[0] for labels in open_members)]
 
 
+_MAX_SAMPLES = 1 << 19  # of one value, each with a path
 _MAX_PARTS = 1 << 16  # of a record: what is shared by anonymous ones multiplies
 _MAX_ROWS = 1 << 14  # of a table: what is shared by records multiplies
 _MAX_VALUES = (
@@ -2598,7 +2661,9 @@ class _Packing:
 
 
 def _parsed_int(text):
-    """Return the integer that a word is: 010 is octal, as bpftool's strtoul has it.  raises ValueError"""
+    """Return the integer that a word is: 010 is octal, as bpftool's strtoul has it.  raises
+    ValueError
+    """
     digits = text.lstrip("+-")
     if not digits.isalnum() or max(digits) > "~" or len(text) > len(digits) + 1:
         raise ValueError("'%s' is no number" % text)
@@ -2627,8 +2692,8 @@ def _address_bytes(text, size):
         raise LayoutError("'%s' is no address" % text) from None
 
 
-# Text in char arrays ends at its first NUL.  Bytes that are no UTF-8 show as \xNN, and where that could be
-# mistaken for what the text says itself, a backslash shows as two.
+# Text in char arrays ends at its first NUL.  Bytes that are no UTF-8 show as \xNN, and where that
+# could be mistaken for what the text says itself, a backslash shows as two.
 
 
 def _text_of(raw):
@@ -2659,15 +2724,16 @@ def _text_bytes(text):
     return re.sub(rb"\\(\\|x[0-9a-fA-F]{2})", byte, raw)
 
 
-# -- readers: bytes -> what a form says.  The leaves in their order become columns of as few structs as the
-# overlaps of unions ask for; only columns that need it are converted, a column at a time; an entry is one % of a
-# template, or one call of a builder.
+# -- readers: bytes -> what a form says.  The leaves in their order become columns of as few structs
+# as the overlaps of unions ask for; only columns that need it are converted, a column at a time; an
+# entry is one % of a template, or one call of a builder.
 
 SKIPPED = object()  # what a form's method returns for leaves that it leaves out
 
 
 class _Bits:
-    """Converts a column of the integers, or bytes, that hold a number of some bits into these numbers.
+    """Converts a column of the integers, or bytes, that hold a number of some bits into these
+    numbers.
 
     Bits are counted as C does, from the low end of each byte, in big-endian data from the high one.
     """
@@ -2702,7 +2768,9 @@ class _Bits:
 
 
 class _Cache(dict):
-    """Converts a column by a function of one value, worked out once for each that occurs, as long as there are few."""
+    """Converts a column by a function of one value, worked out once for each that occurs, as long
+    as there are few.
+    """
 
     __slots__ = ("make",)
 
@@ -2789,7 +2857,9 @@ class _Columns:
         return self.add(form, at // 8, size, "%ds" % size, "little", convert)
 
     def add_many(self, form, array, first):
-        """Add an array of numbers that the form shows as they are: one item of a struct, many columns."""
+        """Add an array of numbers that the form shows as they are: one item of a struct, many
+        columns.
+        """
         many, order = "%d%s" % (array.count, array.element.code), form.order_of(array.element)
         self.wanted.append(_Column(first, array.size, many, order, None, array.count))
         self.width += array.count
@@ -2818,7 +2888,9 @@ class _Columns:
         return lambda raw: map(pick, joined(raw))
 
     def _passes(self):
-        """Yield lists of what does not overlap, each a list of columns of the same bytes, as of bitfields."""
+        """Yield lists of what does not overlap, each a list of columns of the same bytes, as of
+        bitfields.
+        """
         groups = {}  # type: dict
         for column in self.wanted:
             is_converted = column.convert is not None
@@ -2887,7 +2959,8 @@ def _joined(passes):
 class Reader:
     """Reads bytes as one form of a layout; see Layout.reader.
 
-    rows(raw) are tuples of leaves, shape(row) what the form makes of one; template is what a form of text fills.
+    rows(raw) are tuples of leaves, shape(row) what the form makes of one; template is what a form
+    of text fills.
     """
 
     def __init__(self, layout, form, stride=None):
@@ -2901,13 +2974,13 @@ class Reader:
     def read(self, raw):
         """Iterate over what each element in raw says."""
         if self.stride and memoryview(raw).nbytes % self.stride:
-            raise self._misfit(raw)
+            raise _misfit(self, raw)
         return map(self.shape, self.rows(raw))
 
     def one(self, raw):
         """Return what one element says."""
         if len(raw) != self.stride:
-            raise self._misfit(raw)
+            raise _misfit(self, raw)
         return self.shape(next(self.rows(raw)))
 
     def pathed(self, raw):
@@ -2915,17 +2988,22 @@ class Reader:
         return zip(repeat(self.paths), self.rows(raw))
 
     def series(self, raw):
-        """Yield (path, None, column) of the form "samples"; see _ChoosingReader for the other shape."""
+        """Yield (path, None, column) of the form "samples"; see _ChoosingReader for the other
+        shape.
+        """
         for path, column in zip(self.paths, zip(*self.rows(raw))):
             yield path, None, column
 
-    def _misfit(self, raw):
-        words = (self.layout.name, self.stride, memoryview(raw).nbytes)
-        return LayoutError("%s takes %d bytes, not %d" % words)
+
+def _misfit(reader, raw):
+    words = (reader.layout.name, reader.stride, memoryview(raw).nbytes)
+    return LayoutError("%s takes %d bytes, not %d" % words)
 
 
 class _ChoosingReader:
-    """Reads elements in which a member tells how to read a union, each with the reader of its branches."""
+    """Reads elements in which a member tells how to read a union, each with the reader of its
+    branches.
+    """
 
     template = None
 
@@ -2960,6 +3038,8 @@ class _ChoosingReader:
 
     def one(self, raw):
         """Return what one element says."""
+        if len(raw) != self.stride:
+            raise _misfit(self, raw)
         return next(self.read(raw))
 
     def pathed(self, raw):
@@ -2991,10 +3071,12 @@ class _Tag:
 
 
 class _Form:
-    """How one output says what there is: a converter for each kind of leaf, and how parts become a whole.
+    """How one output says what there is: a converter for each kind of leaf, and how parts become a
+    whole.
 
-    A converter takes a column and returns as many things; None: the numbers are right as they are; _Written: they
-    are, in a form of text; SKIPPED: there is nothing to say of them.  To add a form, subclass this or one of its subclasses and name it in _FORMS.
+    A converter takes a column and returns as many things; None: the numbers are right as they are;
+    _Written: they are, in a form of text; SKIPPED: there is nothing to say of them.  To add a form,
+    subclass this or one of its subclasses and name it in _FORMS.
     """
 
     name = ""
@@ -3041,7 +3123,9 @@ class _Form:
 
 
 class _PlainForm(_Form):
-    """dicts, lists, numbers and text.  A piece is the number of a leaf's column, or a function of the row."""
+    """dicts, lists, numbers and text.  A piece is the number of a leaf's column, or a function of
+    the row.
+    """
 
     name = "plain"
 
@@ -3116,7 +3200,9 @@ def _json_text(text):
 
 
 def _json_float(number):
-    """Return a float as a number of JSON: what JSON lacks is null (NaN) and what every parser overflows to infinity."""
+    """Return a float as a number of JSON: what JSON lacks is null (NaN) and what every parser
+    overflows to infinity.
+    """
     if number != number:
         return "null"
     if number in (float("inf"), float("-inf")):
@@ -3159,7 +3245,9 @@ class _JSONForm(_TextForm):
 
 
 class _BpftoolForm(_JSONForm):
-    """What bpftool's JSON says of BTF types: enums are signed, bitfields hex, anonymous members have no name."""
+    """What bpftool's JSON says of BTF types: enums are signed, bitfields hex, anonymous members
+    have no name.
+    """
 
     name = "bpftool"
 
@@ -3170,16 +3258,17 @@ class _BpftoolForm(_JSONForm):
         return record.members
 
     def integer(self, number):
-        if not number.is_whole:
+        if number.is_bitfield or not number.is_whole:
             return _Written('"0x%x"')
         if number.encoding == _INT_CHAR:
             return _Cache(lambda value: _json_text(chr(value & 0xFF)))
         return None
 
     def enum(self, number):
-        if not number.is_whole:
+        if number.is_bitfield or not number.is_whole:
             return _Written('"0x%x"')
-        # A value is signed to bpftool, and so is what stands in the enum: 32 bits there, 64 of an enum64.
+        # A value is signed to bpftool, and so is what stands in the enum: 32 bits there, 64 of an
+        # enum64.
         bits = 64 if number.size == 8 else 32
         names = {_signed(one, bits): name for one, name in number.names.items()}
         size_bits = 8 * number.size
@@ -3191,7 +3280,9 @@ class _BpftoolForm(_JSONForm):
         return _Cache(named)
 
     def boolean(self, number):
-        return _JSONForm.boolean(self, number) if number.is_whole else _Written('"0x%x"')
+        if number.is_bitfield or not number.is_whole:
+            return _Written('"0x%x"')
+        return _JSONForm.boolean(self, number)
 
     def pointer(self, number):
         return None
@@ -3321,13 +3412,14 @@ def _bare(text):
 
 
 class _SamplesForm(_Form):
-    """Numbers with their paths: a piece is a list of paths, and reading gives pairs of path and number.
+    """Numbers with their paths: a piece is a list of paths, and reading gives pairs of path and
+    number.
 
-    A path is a tuple of labels and indices.  Enumerators are their numbers; text and addresses are no samples.
+    A path is a tuple of labels and indices.  Enumerators are their numbers; text and addresses are
+    no samples.
     """
 
     name = "samples"
-    fuses = False
     lists_arrays = False
     unrolls_arrays = True
 
@@ -3336,6 +3428,9 @@ class _SamplesForm(_Form):
 
     def leaf(self, column, convert):
         return [()]
+
+    def leaves(self, column, count):
+        return [(index,) for index in range(count)]
 
     def enum(self, number):
         return None
@@ -3368,7 +3463,7 @@ class _SamplesForm(_Form):
 
 
 class _JoinedForm(_WordsForm):
-    """Arrays in labels: words in which text does not end at its first NUL and a bool is its number."""
+    """Arrays in labels: words, but text goes on after its first NUL and bools are numbers."""
 
     name = "joined"
 
@@ -3382,7 +3477,9 @@ class _JoinedForm(_WordsForm):
 
 
 class _LabelsForm(_SamplesForm):
-    """Every leaf as text, or a number, with its path: an identity, in which nothing that differs looks the same."""
+    """Every leaf as text, or a number, with its path: an identity, in which nothing that differs
+    looks the same.
+    """
 
     name = "labels"
     joins_arrays = True
@@ -3426,7 +3523,9 @@ for _form in (
 
 
 def _table(layout):
-    """Return a layout as text: offset, size, name and type of each member, in the order of the bytes."""
+    """Return a layout as text: offset, size, name and type of each member, in the order of the
+    bytes.
+    """
     lines = ["%6s %5s  %s" % ("offset", "size", _printable(layout.name))]
     holes = _table_rows(lines, layout, 0, "  ") if layout.members else 0
     total = "%d bytes" % layout.size
@@ -3491,6 +3590,8 @@ class _BitField:
 
     def __set__(self, obj, given):
         number = _assigned(self.number, given, "a field")
+        if sizeof(obj) < self.bits.last:  # its __class__ was assigned
+            raise LayoutError("this %s has only %d bytes" % (type(obj).__name__, sizeof(obj)))
         buffer = (u8 * sizeof(obj)).from_buffer(obj)
         packing = _Packing(buffer, True)
         packing.put_bits(self.bits, number, "a field")
@@ -3504,7 +3605,9 @@ class _BitField:
 
 
 class _Inner:
-    """Descriptor of an attribute of an anonymous record, whose name is another one in the record around it."""
+    """Descriptor of an attribute of an anonymous record, whose name is another one in the record
+    around it.
+    """
 
     def __init__(self, record, name):
         self.record, self.name = record, name
@@ -3521,7 +3624,8 @@ class _Inner:
 
 
 class _ClassPlan:
-    """What the class of a record has: it is packed and every hole a field, so that no ABI has a say.
+    """What the class of a record has: it is packed and every hole a field, so that no ABI has a
+    say.
 
     fields      (name, Layout) in the order of the bytes
     properties  {name: descriptor} of attributes that are no fields
@@ -3581,7 +3685,7 @@ class _ClassPlan:
 
     def _add_merged(self, field, member, names):
         """Make what is in an anonymous record attributes; return the name of its field."""
-        inner = _ClassPlan(member.layout)
+        inner = member.layout.plan
         inner_names = list(inner.attributes)
         is_renamed = inner.renames or inner_names != [name for name, _ in names]
         if not is_renamed:
@@ -3612,8 +3716,8 @@ def _place_of(member):
 
 
 _RESERVED_NAMES = frozenset(
-    "_pack_ _layout_ _made_of_ _attributes_ _anonymous_ _fields_ _swappedbytes_ _align_ _json_ _union_ _btf_"
-    " _show_".split()
+    "_pack_ _layout_ _made_of_ _attributes_ _anonymous_ _fields_ _swappedbytes_ _align_ _json_"
+    " _union_ _btf_ _show_".split()
 )
 
 
@@ -3653,7 +3757,9 @@ class _MadeOfLayout:
         super().__setattr__(name, given)
 
     def _checked(self, layout, given, name):
-        """Return what ctypes may set for what is given: it would cut what is too large without a word."""
+        """Return what ctypes may set for what is given: it would cut what is too large without a
+        word.
+        """
         what = "%s.%s" % (type(self).__name__, name)
         if isinstance(layout, Char) and isinstance(given, bytes):
             return given
@@ -3690,7 +3796,9 @@ class _MadeOfLayout:
 
 
 def _take_in_attributes(cls):
-    """Set what may be assigned to objects of a subclass: its own fields, and those of the class made of a Layout."""
+    """Set what may be assigned to objects of a subclass: its own fields, and those of the class
+    made of a Layout.
+    """
     found = {}  # type: dict
     for base in reversed(cls.__mro__):
         found.update(base.__dict__.get("_attributes_") or {})
@@ -3701,7 +3809,9 @@ def _take_in_attributes(cls):
 
 
 def _assigned(layout, given, what):
-    """Return the number for what is assigned: text only where it is a char or the name of an enumerator."""
+    """Return the number for what is assigned: text only where it is a char or the name of an
+    enumerator.
+    """
     if isinstance(given, str) and not isinstance(layout, Char):
         if not isinstance(layout, Enum) or given not in layout.names.values():
             raise LayoutError("%s must be %s, not %r" % (what, layout._wanted(), given))
@@ -3725,8 +3835,8 @@ def _revived(layout, raw):
     return _copier(layout.ctype())(raw)
 
 
-# Layout -> the class made of it, as long as anybody holds that.  What two threads make at once is in _being_made
-# until one has won.
+# Layout -> the class made of it, as long as anybody holds that.  What two threads make at once is
+# in _being_made until one has won.
 _classes = None
 _being_made = {}  # type: dict
 
@@ -3758,7 +3868,9 @@ def _known_class(layout):
 
 
 def _keep_class(layout, made):
-    """Return the class for a layout: made, or that of a thread that was faster (setdefault is many steps there)."""
+    """Return the class for a layout: made, or that of a thread that was faster (setdefault is many
+    steps there).
+    """
     made = _being_made.setdefault(layout, made)
     _classes[layout] = made = _classes.get(layout) or made
     _being_made.pop(layout, None)
@@ -3771,7 +3883,7 @@ def _new_class(layout):
         own = {"_type_": element, "_length_": layout.count}
         name = "%s_Array_%d" % (element.__name__, layout.count)
         return type(ctypes.Array)(name, (ctypes.Array,), own)
-    plan = _ClassPlan(layout)
+    plan = layout.plan
     own = {"_pack_": 1, "_layout_": "ms", "_made_of_": layout, "_attributes_": plan.attributes}
     own.update(plan.properties)
     own["_anonymous_"] = plan.anonymous
@@ -3782,7 +3894,9 @@ def _new_class(layout):
 
 
 def python_source(ctype, name=""):
-    """Return Python that makes a ctypes type anew, with neither BTF nor this module, and calls it name."""
+    """Return Python that makes a ctypes type anew, with neither BTF nor this module, and calls it
+    name.
+    """
     return layout(ctype).python_source(name)
 
 
@@ -3796,7 +3910,9 @@ def _source_of_layout(layout, name):
 
 
 def _source_of(layout, names, lines):
-    """Return the expression for a layout; append to lines the classes that it needs, named in names."""
+    """Return the expression for a layout; append to lines the classes that it needs, named in
+    names.
+    """
     if isinstance(layout, Array):
         return "(%s * %d)" % (_source_of(layout.element, names, lines), layout.count)
     if not isinstance(layout, Record):
@@ -3805,7 +3921,7 @@ def _source_of(layout, names, lines):
         name = _class_name(layout, names)
         names[id(layout)] = name  # before those inside: the outermost keeps its name
         names.setdefault("taken", set()).add(name)
-        plan = _ClassPlan(layout)
+        plan = layout.plan
         fields = [(field, _source_of(inner, names, lines)) for field, inner in plan.fields]
         base = "Union" if layout.is_union else "Structure"
         lines += ["", "", "class %s(ctypes.%s):" % (name, base), "    _pack_ = 1"]
@@ -3848,7 +3964,9 @@ def _scalar_source(ctype):
 
 
 def _identifier(text):
-    """Return a name that Python takes: what compilers write is one but for keywords and the dot of ".bss"."""
+    """Return a name that Python takes: what compilers write is one but for keywords and the dot of
+    ".bss".
+    """
     import keyword
 
     letters = (char if char.isalnum() and char < "\x80" else "_" for char in text.lstrip("."))
@@ -3870,7 +3988,9 @@ def _identifier(text):
 
 
 def _differences(mine, theirs, strict, path):
-    """Yield (path, what is wrong with it); only strict looks at more than where things are and how large."""
+    """Yield (path, what is wrong with it); only strict looks at more than where things are and how
+    large.
+    """
     if isinstance(mine, Record) and isinstance(theirs, Record):
         for difference in _record_differences(mine, theirs, strict, path and path + "."):
             yield difference
@@ -3892,7 +4012,9 @@ def _is_bytewise(layout):
 
 
 def _same_family(mine, theirs):
-    """Whether strict takes one number for the other: floats, signed and unsigned integers are apart."""
+    """Whether strict takes one number for the other: floats, signed and unsigned integers are
+    apart.
+    """
     if not isinstance(mine, Number) or not isinstance(theirs, Number):
         return False
     if isinstance(mine, Float) or isinstance(theirs, Float):
@@ -3938,7 +4060,9 @@ def _member_differences(member, offset, other, strict, where):
 
 
 def _bound(record, start):
-    """Yield (member, bit offset) of what binds to BTF; the members of anonymous records in their place."""
+    """Yield (member, bit offset) of what binds to BTF; the members of anonymous records in their
+    place.
+    """
     for member in record.members:
         if member.is_anonymous or member.is_merged:
             for inner in _bound(member.layout, start + member.offset):
@@ -3951,7 +4075,8 @@ def _bound(record, start):
 
 
 def layout(t):
-    """Return the Layout of a ctypes class, or of a type in C's words: "u32", "struct { __be16 port; char name[14]; }".
+    """Return the Layout of a ctypes class, or of a type in C's words: "u32", "struct { __be16 port;
+    char name[14]; }".
 
     raises LayoutError for what is no plain data, or no type
     """
@@ -3975,7 +4100,13 @@ def _class_layout(ctype, what):
     except TypeError:  # no class at all
         known = None
     if known is None:
-        known = _layout_of_class(ctype, what, 0)
+        try:
+            known = _layout_of_class(ctype, what, 0)
+        except LayoutError:
+            raise
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+            words = (what, getattr(ctype, "__name__", ctype), error)
+            raise LayoutError("%s: %s is not what ctypes made: %s" % words) from None
         _class_layouts[ctype] = known
     return known
 
@@ -4043,16 +4174,24 @@ def _own_fields(ctype):
     return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
 
 
+def _origin(cls):
+    """Return the Layout that a class was made of, None if it was not."""
+    made_of = cls.__dict__.get("_made_of_")
+    is_true = isinstance(made_of, Record) and _known_class(made_of) is cls
+    return made_of if is_true else None
+
+
 def _record_layout(ctype, what, depth):
-    # From the first object on its _fields_ are final; this one takes no memory, and none is looked at.
+    # From the first object on its _fields_ are final; this one takes no memory, and none is looked
+    # at.
     type(_base(ctype)).from_address.__get__(ctype, type(ctype))(addressof(_ZERO))
-    made_of = ctype.__dict__.get("_made_of_")
-    if isinstance(made_of, Record) and made_of.size == sizeof(ctype):
+    made_of = _origin(ctype)
+    if made_of is not None:
         return made_of
     members = []  # type: list
     for cls in reversed(ctype.__mro__):
-        made_of = cls.__dict__.get("_made_of_")
-        if isinstance(made_of, Record) and made_of.size == sizeof(cls):
+        made_of = _origin(cls)
+        if made_of is not None:
             members += [member.changed() for member in made_of.members]  # tags are set on them
         else:
             members += _own_members(cls, what, depth)
@@ -4080,14 +4219,20 @@ def _own_members(cls, what, depth):
         inner = _layout_of_class(field.type, "%s.%s" % (what, field.name), depth + 1)
         if field.bits is not None:
             inner = inner._changed(raw_order=order).bitfield(field.bits)
+        if place < 0 or place + (field.bits or 8 * inner.size) > 8 * sizeof(cls):
+            words = (cls.__name__, field.name)
+            raise LayoutError("%s.%s is no longer the field that ctypes made" % words)
         members.append(Member(field.name, inner, place, field.bits or 0, field.name))
     return members
 
 
 def _take_in_tags(ctype, members):
-    """Set what a class's _json_, _btf_, _union_ and _anonymous_ say on its members, which are new."""
+    """Set on members, which are new, what _json_, _btf_, _union_ and _anonymous_ say."""
     named = {member.name: member for member in members}
     for name, label in _tag(ctype, "_json_", named).items():
+        if label is not None and not isinstance(label, str):
+            words = (ctype.__name__, label, name)
+            raise LayoutError("%s._json_: %r is no name for '%s'" % words)
         named[name].label = label
     labels = set()  # type: set
     for label in (member.label for member in members if member.label is not None):
@@ -4121,7 +4266,9 @@ def _checked_choice(ctype, named, member, spec):
 
 
 def _tag(ctype, tag, named):
-    """Return a class's tag dict, those of its base classes in it; a name that is no field is an error."""
+    """Return a class's tag dict, those of its base classes in it; a name that is no field is an
+    error.
+    """
     entries = {}  # type: dict
     for cls in reversed(ctype.__mro__):
         if "_made_of_" not in cls.__dict__:
@@ -4133,10 +4280,12 @@ def _tag(ctype, tag, named):
 
 
 def check_layout(ctype, size, what="value"):
-    """Raise LayoutError unless ctype is plain data of exactly size bytes, its bits where C has them.
+    """Raise LayoutError unless ctype is plain data of exactly size bytes, its bits where C has
+    them.
 
-    ctype is a scalar, Structure, Union or array, or bytes, which fits any size; what is the word for it in messages.
-    Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
+    ctype is a scalar, Structure, Union or array, or bytes, which fits any size; what is the word
+    for it in messages. Pointers, py_object and wide characters are refused at any depth: they mean
+    nothing in a map.
     """
     if ctype is bytes:
         return
@@ -4160,7 +4309,9 @@ def describe_layout(ctype):
 
 
 def _c_offsets(ctype, pack):
-    """Return ([bit offset of each own field], bytes) as C lays a class out; pack is n of #pragma pack(n), or 0."""
+    """Return ([bit offset of each own field], bytes) as C lays a class out; pack is n of #pragma
+    pack(n), or 0.
+    """
     base = ctype.__mro__[1]
     inherits = any("_fields_" in cls.__dict__ for cls in base.__mro__)
     position = 8 * sizeof(base) if inherits else 0
@@ -4174,8 +4325,9 @@ def _c_offsets(ctype, pack):
 def _placed(fields, is_union, pack=0, position=0, align=1):
     """Return ([bit offset], bytes) of (size, alignment, bits or None) in the order of declaration.
 
-    A bitfield takes the next free bits, unless it would cross more units of its type's alignment than the type
-    has (never asked under a pragma): the System V rule, PCC_BITFIELD_TYPE_MATTERS in GCC.  One of no bits ends a unit.
+    A bitfield takes the next free bits, unless it would cross more units of its type's alignment
+    than the type has (never asked under a pragma): the System V rule, PCC_BITFIELD_TYPE_MATTERS in
+    GCC.  One of no bits ends a unit.
     """
     end, offsets = position, []
     for size, unit, bits in fields:
@@ -4195,7 +4347,9 @@ def _placed(fields, is_union, pack=0, position=0, align=1):
 
 
 def _check_bitfields(ctype, what):
-    """Raise LayoutError if this Python (before 3.14) keeps a field in other bits than C: each is set to ones."""
+    """Raise LayoutError if this Python (before 3.14) keeps a field in other bits than C: each is
+    set to ones.
+    """
     expected, size = _c_offsets(ctype, getattr(ctype, "_pack_", 0))
     order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
     over = _overlay(ctype)
@@ -4220,8 +4374,8 @@ def _check_bitfields(ctype, what):
             wrong.append("%s: C has it in %d bits from bit %d on, Python %s elsewhere" % words)
     if wrong:
         raise LayoutError(
-            "%s: the bitfields of %s do not lie where C puts them (%s); declare whole integers and shift,"
-            " or order the fields by the size of their types"
+            "%s: the bitfields of %s do not lie where C puts them (%s); declare whole integers and"
+            " shift, or order the fields by the size of their types"
             % (what, type_name(ctype), "; ".join(wrong))
         )
 
@@ -4260,7 +4414,8 @@ _MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is large
 
 
 def parse_type(text):
-    """Return the ctypes type for C text: "u32", "be16", "char[16]", "u64 count, u64 last_seen", "struct { ... }".
+    """Return the ctypes type for C text: "u32", "be16", "char[16]", "u64 count, u64 last_seen",
+    "struct { ... }".
 
     raises LayoutError for what is no type
     """
@@ -4281,7 +4436,9 @@ def _c_text_layout(text):
 
 
 class _CParser:
-    """Reads C declarations: types in words, struct, union and enum bodies, arrays, bitfields, packed."""
+    """Reads C declarations: types in words, struct, union and enum bodies, arrays, bitfields,
+    packed.
+    """
 
     def __init__(self, text):
         import re
@@ -4338,7 +4495,9 @@ class _CParser:
         return found
 
     def goes_on(self):
-        """Whether what follows a comma is a further name of the same type: "u32 a, b", not "u32 a, u16 b"."""
+        """Whether what follows a comma is a further name of the same type: "u32 a, b", not "u32 a,
+        u16 b".
+        """
         following = self.words[self.at + 1] if self.peek() else ""
         return (
             self.peek() == "*" or following in (",", ";", "[", ":", "}", "") and not self.is_type()
@@ -4461,7 +4620,9 @@ class _CParser:
         return Enum(size, "enum " + (name or "(anonymous)"), names, signed=signed), size
 
     def declarator(self, base):
-        """Read a name with its stars, brackets and bits; return (name, Layout, alignment, bits or None)."""
+        """Read a name with its stars, brackets and bits; return (name, Layout, alignment, bits or
+        None).
+        """
         made, align = base
         while self.take("*"):
             made, align = Pointer(8, "void *"), 8
@@ -4500,9 +4661,10 @@ class _CParser:
 def to_python(obj):
     """Return a key or value as plain dict, list, int, float, bool and str.
 
-    Structures become dicts; a class's _json_ renames fields or, with None, leaves them out; its _union_ tells which
-    branch of a union field holds: {"u": ("kind", {4: "ip4", 6: "ip6"})} reads field kind.  char arrays become str up
-    to their first NUL, bytes that are no text in it \\xNN; enumerators their names, or the number as text; pointers
+    Structures become dicts; a class's _json_ renames fields or, with None, leaves them out; its
+    _union_ tells which branch of a union field holds: {"u": ("kind", {4: "ip4", 6: "ip6"})} reads
+    field kind.  char arrays become str up to their first NUL, bytes that are no text in it \\xNN;
+    enumerators their names, or the number as text; pointers
     hex.  raises LayoutError for pointers of ctypes, an unknown tag, past 32 levels
     """
     return _plain(obj, 0)
@@ -4524,7 +4686,9 @@ def _json_of(plain):
 
 
 def _plain(obj, depth):
-    """Decode what a caller hands in: plain Python data, and ctypes objects once their type is proved."""
+    """Decode what a caller hands in: plain Python data, and ctypes objects once their type is
+    proved.
+    """
     if depth > MAX_DEPTH:
         raise LayoutError("more than %d levels of lists inside lists" % MAX_DEPTH)
     if isinstance(obj, _CDATA):
@@ -5417,6 +5581,8 @@ class _FrontEnd:
         return made if bits == made.bits or not 0 < bits < made.bits else made.bitfield(bits)
 
     def _record(self, t, depth):
+        if t.count > _MAX_ROWS:
+            raise t._error("%d members: too large" % t.count)
         members = []
         for index, (name, type_id, offset, bits) in enumerate(self.btf._members(t)):
             inner = self._bits(type_id, bits) if bits else self._member(type_id, depth)
@@ -10740,7 +10906,7 @@ class _Watch:
             rates = map(_json_of, look.all_rates(keys))
             entries = ['%s,"rates":%s}' % (entry[:-1], told) for entry, told in zip(entries, rates)]
         return '{"time":%s,"seconds":%s,"entries":[%s]}' % (
-            _json_float(round(time.time(), 3)),
+            _json_float(round(self.time, 3)),
             "null" if seconds is None else _json_float(round(seconds, 3)),
             ",".join(entries),
         )

@@ -5638,6 +5638,377 @@ def test_packed_types_in_words_have_their_offsets_as_attributes():
     assert (obj.a, obj.b, obj.c, obj.d) == (1, 0x01020304, 0x155, 1 << 63)
 
 
+def hostile_classes():
+    """Yield classes that say something else of themselves than ctypes made of them."""
+
+    def fresh():
+        made = type("S", (ctypes.Structure,), {"_fields_": [("a", u8, 3), ("b", u16)]})
+        made()
+        return made
+
+    for name, lies in (
+        ("_length_", (-1, "x", 10**12, 2.0, None, 2, 8)),
+        ("_type_", (u64, ctypes.c_void_p, int, None, ctypes.py_object, u8 * 2)),
+    ):
+        for lie in lies:
+            made = type("A", (u32 * 4,), {})
+            setattr(made, name, lie)
+            yield made
+    for lie in ("P", "z", "O", "Z", "g", 5, None):
+        made = type("N", (u32,), {})
+        made._type_ = lie
+        yield made
+    for field in (
+        5,
+        "x",
+        (),
+        ("a",),
+        ("b", u64),
+        ("b", u16, 300),
+        ("b", u16, -3),
+        ("b", u16, "x"),
+        ("b", None),
+    ):
+        made = fresh()
+        made.__dict__["_fields_"][1] = field
+        yield made
+    made = fresh()
+    made.__dict__["_fields_"][1] = ("b", made)
+    yield made
+    for tag, lies in (
+        ("_json_", (5, "ab", [1], {"a": 5}, {"a": []}, {"zz": "b"}, {"a": "b"})),
+        ("_btf_", (5, "ab", [1], {"zz": "b"})),
+        ("_union_", (5, "ab", {"a": 5}, {"a": ("zz", {})}, {"a": ("b", {1: 2})}, {"a": ("b", 5)})),
+        ("_pack_", ("x", -1)),
+        ("_anonymous_", (5,)),
+    ):
+        for lie in lies:
+            made = fresh()
+            setattr(made, tag, lie)
+            yield made
+
+
+def test_classes_that_lie_are_layout_errors():
+    for number, made in enumerate(hostile_classes()):
+        for ask in (bpf.layout, lambda made: bpf.to_python((made * 1)()), bpf.describe_layout):
+            with pytest.raises(bpf.LayoutError):
+                ask(made)
+                pytest.fail("%d was taken" % number)
+
+
+def test_what_a_class_was_made_of_can_not_be_forged():
+    far = bpf.Member("far", bpf.layout("u32"), 8000, 0, "far")
+    for lie in (
+        bpf.Record("struct", "s", 4, [far]),
+        bpf.layout("u32 x"),
+        bpf.layout("u8 c, u16 d"),
+        far,
+        5,
+        None,
+    ):
+        made = type(
+            "S", (ctypes.Structure,), {"_fields_": [("a", u8), ("b", u16)], "_made_of_": lie}
+        )
+        assert list(bpf.layout(made).reader("plain").read(b"\1\0\2\0")) == list(
+            bpf.layout(Natural2).reader("plain").read(b"\1\0\2\0")
+        )
+    sub = type("Sub", (bpf.layout("u8 a, u16 b").ctype(),), {"_made_of_": bpf.layout("u32 x")})
+    assert [member.name for member in bpf.layout(sub).members] == ["a", "b"]
+
+
+class Natural2(ctypes.Structure):
+    _fields_ = [("a", u8), ("b", u16)]
+
+
+def test_objects_of_a_swapped_class_are_neither_read_nor_written_past_their_end():
+    large, small = bpf.layout("u64 a, u64 b : 5").ctype(), bpf.layout("u8 z").ctype()
+    obj = small(z=7)
+    obj.__class__ = large
+    for use in (
+        lambda: setattr(obj, "b", 3),
+        lambda: repr(obj),
+        lambda: bpf.to_python(obj),
+        lambda: obj.copy(),
+    ):
+        with pytest.raises((bpf.LayoutError, AttributeError)):
+            use()
+    assert obj.b == 0 and bytes(memoryview(obj)) == b"\7"
+
+
+def hostile_btf(n):
+    """Yield (Blob, type id) of types that are larger than they look, of n parts."""
+    b = Blob()
+    one = b.int("u8", 1)
+    parts = [b.struct("", 1, ("a", one, 0)) for _ in range(n)]
+    yield (
+        b,
+        b.struct("anonymous", n, *[("m%d" % at, part, 8 * at) for at, part in enumerate(parts)]),
+    )
+    b = Blob()
+    one = b.int("u8", 1)
+    names = [("a_%d" % (at + n), one, 8 * at) for at in range(n)]
+    yield b, b.struct("collide", 2 * n, *names + [("a", one, 8 * (n + at)) for at in range(n)])
+    b = Blob()
+    one = b.int("u8", 1)
+    alike = lambda at: (
+        [("abcdefgh"[index], one, 8 * index) for index in range(8)] + [("z%d" % at, one, 64)]
+    )
+    parts = [b.struct("s", 9, *alike(at)) for at in range(n // 4)]
+    yield (
+        b,
+        b.struct(
+            "alike", 9 * len(parts), *[("m%d" % at, part, 72 * at) for at, part in enumerate(parts)]
+        ),
+    )
+    b = Blob()
+    name = b.name("x" * 1000)
+    one = b.int("u8", 1)
+    yield b, b.struct("long", n, *[(name, one, 8 * at) for at in range(n)])
+    b = Blob()
+    number = b.int("u32", 4)
+    yield b, b.union("bits", 4, *[("m%d" % at, number, 0, 1) for at in range(n)])
+
+
+def steps_of(ask):
+    """Return how many lines of the module run, and calls into C are made, while something is asked."""
+    count = [0]
+
+    def tracer(frame, event, argument):
+        count[0] += event in ("call", "c_call")
+
+    sys.setprofile(tracer)
+    try:
+        ask()
+    finally:
+        sys.setprofile(None)
+    return count[0]
+
+
+def everything_of(layout):
+    raw = bytes(layout.size)
+    for form in bpf._FORMS:
+        with contextlib.suppress(bpf.LayoutError):
+            whole(form, layout.reader(form).one(raw))
+    for ask in (
+        layout.describe,
+        layout.ctype,
+        layout.python_source,
+        lambda: layout.pack({"rest": 0}),
+    ):
+        with contextlib.suppress(bpf.LayoutError):
+            ask()
+
+
+def test_the_work_for_hostile_types_grows_with_them_and_no_faster():
+    for case in range(5):
+        steps = []
+        for n in (100, 200, 400):
+            b, type_id = list(hostile_btf(n))[case]
+            btf = b.btf()
+            steps.append(steps_of(lambda: everything_of(btf.layout(type_id))))  # noqa: B023
+        assert steps[2] < 2.6 * steps[1] and steps[1] < 2.6 * steps[0], (case, steps)
+
+
+def test_equal_hashes_are_for_equal_layouts():
+    layouts = [list(hostile_btf(80))[2]]
+    b, type_id = layouts[0]
+    btf = b.btf()
+    parts = [member.layout for member in btf.layout(type_id).members]
+    texts = [
+        "u8 a, u8 b",
+        "u8 a, s8 b",
+        "u8 a, u8 c",
+        "enum { A } e",
+        "enum { B } e",
+        "u8[2] a",
+        "u8[3] a",
+        "be16 a",
+        "le16 a",
+    ]
+    parts += [bpf.layout("struct { u8 x; struct { %s; } in; }" % text) for text in texts]
+    assert len({hash(one) for one in parts}) == len(set(parts)) == len(parts)
+
+
+@pytest.mark.parametrize("make, why", [
+    (lambda b: b.array(b.int("u8", 1), 0xFFFFFFFF), None), (lambda b: b.array(b.struct("e", 0), 0xFFFFFFFF), "too large"),
+    (lambda b: b.array(b.array(b.int("u8", 1), 0xFFFF), 0x10000), None), (lambda b: b.struct("s", 8, ("a", 1, 0)), "deep"),
+    (lambda b: b.array(b.array(b.int("u8", 1), 0xFFFF), 0x10002), "too large"), (lambda b: b.array(1, 3), "deep"),
+    (lambda b: chain(b, 28, lambda b, t, _: b.struct("s", 1, ("a", t, 0), ("b", t, 0)), b.int("u8", 1)), "too large"),
+    (lambda b: chain(b, 28, lambda b, t, _: b.union("", 1, ("", t, 0), ("", t, 0)), b.union("u", 1, ("a", b.int("u8", 1), 0))), "too large"),
+    (lambda b: b.union("u", 60000, *[("m%d" % at, at and 2 or b.array(b.int("u16", 2), 30000), 0) for at in range(80)]), "too large"),
+])  # fmt: skip
+def test_types_larger_than_they_look_are_refused_or_bounded(make, why):
+    def ask():
+        b = Blob()
+        type_id = make(b)
+        try:
+            layout = b.btf().layout(type_id)
+        except bpf.BTFError as error:
+            assert why and why in str(error)
+            return
+        assert why is None
+        for form in bpf._FORMS:
+            with contextlib.suppress(bpf.LayoutError):
+                layout.reader(form)
+        layout.describe(), layout.ctype(), layout.python_source(), hash(layout)
+        with pytest.raises(bpf.LayoutError, match="too many for samples"):
+            layout.reader("samples")
+
+    before = resident("VmHWM")
+    within(20, ask)
+    assert resident("VmHWM") - before < 64 << 10
+
+
+def test_random_words_are_types_or_layout_errors():
+    rng, taken = random.Random(5), 0
+    words = "struct union enum { } [ ] ; , : u8 u32 be16 char bool float void * a b c 0 1 5 0x10 99999999999 -1 = ( )".split()
+    words += "__attribute__ packed aligned const unsigned long int short __int128 // /* */ \\ \n \u00e9 struct { } ; a".split(
+        " "
+    )
+    for _ in range(3000):
+        text = " ".join(rng.choice(words) for _ in range(rng.randint(1, 20)))
+        try:
+            layout = bpf.layout(text)
+        except bpf.LayoutError:
+            continue
+        taken += 1
+        layout.describe(), exec(layout.python_source(), {})
+        assert ctypes.sizeof(layout.ctype()) == layout.size
+        if layout.size < 10000:
+            for form in bpf._FORMS:
+                whole(form, layout.reader(form).one(bytes(layout.size)))
+    assert taken > 50
+
+
+@pytest.mark.parametrize("text", [
+    "u8 a" + "[1]" * 33, "u8 a" + "[1]" * 3000, "struct { " * 33 + "u8 a;" + " } x;" * 33, "u8 a[4294967295][2]",
+    "struct { u8 a; } __attribute__((aligned(99999999999999)))", "u8 a[99999999999999999999]", "u8 a, u8 a",
+    "struct { u8 a; struct { u8 a; }; }", "u8 a : 9", "float f : 3", "void", "struct s", "u8 a : 0", "__class__", "u8 __x__",
+    "union { u8 a[4294967295]; } u[2]", "struct { u8 a; } __attribute__((aligned(0x100000000)))",
+])  # fmt: skip
+def test_texts_that_are_no_type_are_refused(text):
+    with pytest.raises(bpf.LayoutError):
+        bpf.layout(text)
+
+
+def test_readers_refuse_buffers_forms_and_strides_that_do_not_fit():
+    for layout in (
+        bpf.layout("u32 a, u8 b"),
+        bpf.layout("struct { u8 n; char c[7]; } a[70]"),
+        bpf.layout(Choosing),
+    ):
+        size = layout.size
+        for form in bpf._FORMS:
+            reader = layout.reader(form)
+            assert reader is layout.reader(form) and list(reader.read(b"")) == []
+            for wrong in (0, 1, size - 1, size + 1, 2 * size):
+                with pytest.raises(bpf.LayoutError, match="takes %d bytes, not %d" % (size, wrong)):
+                    reader.one(bytes(wrong))
+            for wrong in (1, size - 1, size + 1, 2 * size + 1):
+                with pytest.raises(bpf.LayoutError, match="takes %d bytes" % size):
+                    list(reader.read(bytes(wrong)))
+            for stride in (0, 1, size - 1, -1):
+                with pytest.raises(bpf.LayoutError, match="apart"):
+                    layout.reader(form, stride)
+        with pytest.raises(bpf.LayoutError, match="no form 'csv'; there are plain, json"):
+            layout.reader("csv")
+
+
+class Choosing(ctypes.Structure):
+    _fields_ = [
+        ("kind", u8),
+        ("u", type("U", (ctypes.Union,), {"_fields_": [("a", u8), ("b", u16)]})),
+    ]
+    _union_ = {"u": ("kind", {0: "a", 1: "b"})}
+
+
+def test_a_tag_without_a_branch_is_told_wherever_it_stands():
+    for ctype in (
+        Choosing,
+        Choosing * 2,
+        type("Outer", (ctypes.Structure,), {"_fields_": [("in", Choosing * 3)]}),
+    ):
+        for form in bpf._FORMS:
+            reader = bpf.layout(ctype).reader(form)
+            with pytest.raises(bpf.LayoutError, match="Choosing.u: no branch for kind = 2"):
+                raw = bytes(ctypes.sizeof(ctype) - 4) + b"\2\0\0\0"
+                whole(form, reader.one(raw))
+
+
+def test_threads_that_ask_at_once_get_one_reader_and_one_class():
+    for number in range(20):
+        layout = bpf.layout("struct { u8 a%d; struct { be16 b; char c[4]; } d[70]; }" % number)
+        start, found = threading.Barrier(8), []
+
+        def ask():
+            start.wait()
+            raw = bytes(range(layout.size % 256)) + bytes(layout.size - layout.size % 256)
+            found.append(
+                (
+                    layout.ctype(),
+                    layout.reader("json"),
+                    layout.reader("json").one(raw),
+                    hash(layout),
+                )
+            )
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 8 and len(set(found)) == 1
+
+
+@kernel
+def test_bpftool_says_the_same_of_random_types():
+    told = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        made = RandomBTF(rng, sys.byteorder, gentle=True)
+        made.b.int("unsigned int", 4)
+        type_id, said = made.record(2)
+        blob = made.b.data()
+        buffer, attr = ctypes.create_string_buffer(blob, len(blob)), bpf.bpf_attr()
+        attr.btf_load.btf, attr.btf_load.btf_size = ctypes.addressof(buffer), len(blob)
+        try:
+            fd = bpf._bpf(bpf.BPF_BTF_LOAD, attr)
+        except bpf.SyscallError:
+            continue  # what the kernel knows better
+        try:
+            m = Map.create(
+                ARRAY,
+                max_entries=3,
+                key_size=4,
+                value_size=said.size,
+                btf=fd,
+                btf_key=1,
+                btf_value=type_id,
+            )
+        except bpf.SyscallError:
+            continue
+        finally:
+            os.close(fd)
+        with m:
+            unquoted = bytes.maketrans(
+                b'"\\', b"qb"
+            )  # bpftool's JSON is none where chars are these
+            rows = [random_bytes(rng, said.size).translate(unquoted) for _ in range(3)]
+            for index, row in enumerate(rows):
+                m.update(bytes(u32(index)), row)
+            pairs = lambda found: found  # both of two members of one name
+            _, out, err = run(program("bpftool"), "-j", "map", "dump", "id", m.id)
+            bpftool_can(err)
+            theirs = json.loads(out, object_pairs_hook=pairs)
+            reader = made.b.btf().layout(type_id).reader("bpftool")
+            for row, entry in zip(rows, theirs):
+                formatted = dict(dict(entry)["formatted"])
+                ours = json.loads(reader.one(row), object_pairs_hook=pairs)
+                assert ours == formatted["value"], (seed, row)
+                told += 1
+    assert told > 50
+
+
 # -- end of random types
 
 
