@@ -10499,7 +10499,7 @@ def _cut(text, columns):
         if room < 0:
             break
         kept += 1
-    return (text[:kept] + "..")[:columns]
+    return text[:kept] + ".."[:columns]
 
 
 def _padded(text, columns):
@@ -10657,16 +10657,20 @@ def _slots_of(view, keys, count):
         for _ in range(count):
             yield "", None
         return
-    labels = view.key_layout.reader("labels").read(keys)
-    samples = view.key_layout.reader("samples").read(keys)
-    for texts, numbers in zip(labels, samples):
-        named, numbers = list(texts), dict(numbers)
-        path = named[-1][0] if named else None
-        slot = numbers.get(path)
-        shown = (
-            "%s=%s" % ("_".join(map(str, where)), _bare(str(told))) for where, told in named[:-1]
-        )
-        yield " ".join(shown), slot if isinstance(slot, int) else None
+    labels = view.key_layout.reader("labels").pathed(keys)
+    samples = view.key_layout.reader("samples").pathed(keys)
+    known = template = place = None
+    for (paths, leaves), (sample_paths, numbers) in zip(labels, samples):
+        if paths is not known:
+            known = paths
+            names = ["_".join(map(str, path)).replace("%", "%%") for path in paths]
+            template = " ".join([name + "=%s" for name in names[:-1]])
+            place = (
+                sample_paths.index(paths[-1]) if paths[-1:] and paths[-1] in sample_paths else None
+            )
+        slot = None if place is None else numbers[place]
+        shown = template % tuple([_bare(str(leaf)) for leaf in leaves[:-1]])
+        yield shown, slot if isinstance(slot, int) else None
 
 
 def histogram(counts, linear=False, width=40):
