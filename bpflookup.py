@@ -2817,7 +2817,7 @@ class _Together:
 
 
 class _Written:
-    """In place of a converter: the numbers are right as they are, unsigned, but text has them in a template of its own."""
+    """In place of a converter: text has the numbers, unsigned, in a template of its own."""
 
     __slots__ = ("template",)
 
@@ -2888,9 +2888,7 @@ class _Columns:
         return lambda raw: map(pick, joined(raw))
 
     def _passes(self):
-        """Yield lists of what does not overlap, each a list of columns of the same bytes, as of
-        bitfields.
-        """
+        """Yield lists of what does not overlap: lists of columns of the same bytes."""
         groups = {}  # type: dict
         for column in self.wanted:
             is_converted = column.convert is not None
@@ -2921,7 +2919,7 @@ def _apart(columns):
 
 
 def _one_pass(shared, stride):
-    """Return f(raw) that iterates over the tuples of columns which lie one behind the other, or on the same bytes."""
+    """Return f(raw) that iterates over the tuples of columns which do not overlap."""
     columns = [same[0] for same in shared]
     codes, end = [_ORDER_MARKS[columns[0].order]], 0
     for column in columns:
@@ -3376,7 +3374,7 @@ def _hex_text(raw, between):
 
 
 def _hex_column(size, between, stride=None):
-    """Return f(raw) that gives a list: the bytes of each element in hex, with a character between them."""
+    """Return f(raw) that gives a list: the bytes of each element in hex."""
     stride = stride or size
     width = 2 + len(between)
     step, length = width * stride, width * size - len(between)
@@ -3477,9 +3475,7 @@ class _JoinedForm(_WordsForm):
 
 
 class _LabelsForm(_SamplesForm):
-    """Every leaf as text, or a number, with its path: an identity, in which nothing that differs
-    looks the same.
-    """
+    """Every leaf, text or number, with its path: nothing that differs looks the same."""
 
     name = "labels"
     joins_arrays = True
@@ -7021,7 +7017,7 @@ class _Scanning(_Keyless):
         return [_get_value(obj) for obj in objects] if _is_scalar(ctype) else objects
 
     def _parts(self, size, flags, is_shared=False):
-        """Return an iterator over (keys, values), arrays of at most size entries; is_shared: among threads, in turns."""
+        """Return an iterator over (keys, values), arrays; is_shared: by threads in turns."""
         if not self._batches():
             room = self._batch_room(size)
             by_key = self._walks_by_key()
@@ -7047,7 +7043,7 @@ class _Scanning(_Keyless):
                 raise self._error(BPF_MAP_LOOKUP_ELEM, codes[failed[0]], first + failed[0])
 
     def _read_indices(self, room, flags=0):
-        """Yield (first index, array of values, [0 or errno of each]) of an array: a lookup for each index."""
+        """Yield (first index, values, [0 or errno of each]): a lookup for each index."""
         key, attr, size = u32(), bpf_attr(), _ATTR_SIZES[BPF_MAP_LOOKUP_ELEM]
         value = u64.from_buffer(attr, bpf_attr_elem.value.offset)
         attr.elem.key, attr.elem.flags, ref = addressof(key), flags, byref(attr)
@@ -11042,7 +11038,7 @@ def _cut(text, columns):
         if room < 0:
             break
         kept += 1
-    return (text[:kept] + "..")[:columns]
+    return text[:kept] + ".."[:columns]
 
 
 def _padded(text, columns):
@@ -11200,16 +11196,20 @@ def _slots_of(view, keys, count):
         for _ in range(count):
             yield "", None
         return
-    labels = view.key_layout.reader("labels").read(keys)
-    samples = view.key_layout.reader("samples").read(keys)
-    for texts, numbers in zip(labels, samples):
-        named, numbers = list(texts), dict(numbers)
-        path = named[-1][0] if named else None
-        slot = numbers.get(path)
-        shown = [
-            (_printable("_".join(map(str, where))), _bare(str(told))) for where, told in named[:-1]
-        ]
-        yield " ".join(map("%s=%s".__mod__, shown)), slot if isinstance(slot, int) else None
+    labels = view.key_layout.reader("labels").pathed(keys)
+    samples = view.key_layout.reader("samples").pathed(keys)
+    known = template = place = None
+    for (paths, leaves), (sample_paths, numbers) in zip(labels, samples):
+        if paths is not known:
+            known = paths
+            names = [_printable("_".join(map(str, one))).replace("%", "%%") for one in paths]
+            template = " ".join([name + "=%s" for name in names[:-1]])
+            place = (
+                sample_paths.index(paths[-1]) if paths[-1:] and paths[-1] in sample_paths else None
+            )
+        slot = None if place is None else numbers[place]
+        shown = template % tuple([_bare(str(leaf)) for leaf in leaves[:-1]])
+        yield shown, slot if isinstance(slot, int) else None
 
 
 def histogram(counts, linear=False, width=40):

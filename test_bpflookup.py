@@ -14657,6 +14657,10 @@ MATRIX = {  # name: (f(count, rng) that makes the map, entries of the smallest)
         200,
     ),
 }
+MATRIX["per-CPU hash, hist"] = (
+    matrix_map(bpf.BPF_MAP_TYPE_PERCPU_HASH, "slot", "u64", slot_entries, 8, 8),
+    20000,
+)
 MAP, FILE = (
     object(),
     object(),
