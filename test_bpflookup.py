@@ -4691,6 +4691,7 @@ def random_bytes(rng, size, order="little"):
                 b"\xff" * 8,
                 b"\1",
                 b"a::b'\"\\x %s\n",
+                b"a,b\0[c]\0{d}\0e=f\0",
                 "gr\u00fcn \u20ac".encode(),
                 struct.pack(mark + "2f", float("inf"), float("-inf")),
                 struct.pack(mark + "d", float("nan")),
