@@ -2451,10 +2451,8 @@ class Record(Layout):
     @property
     def takes_addresses(self):  # type: ignore
         """Whether it is a wrapper like in_addr and in6_addr: one of numbers alone, as a whole."""
-        parts = [one for one in self.members if one.layout.size]
-        if len(parts) > 1 and not self.is_union:
-            return False
-        return any(one.layout.size == self.size and one.layout.takes_addresses for one in parts)
+        inside = [one.layout for one in self.members if one.layout.size == self.size]
+        return any(one.takes_addresses for one in inside)
 
     def is_undecided(self, form):
         return self.has_choice and any(member.is_undecided(form) for member in self.members)

@@ -4838,6 +4838,7 @@ def random_bytes(rng, size, order="little"):
                 b"\xff" * 8,
                 b"\1",
                 b"a::b'\"\\x %s\n",
+                b"a,b\0[c]\0{d}\0e=f\0",
                 "gr\u00fcn \u20ac".encode(),
                 struct.pack(mark + "2f", float("inf"), float("-inf")),
                 struct.pack(mark + "d", float("nan")),
@@ -5378,6 +5379,9 @@ def test_pack_lists_what_is_missing_and_keeps_or_clears_the_rest():
     wanted = ones[: at[1]] + b"\1" + bytes(at[2] - at[1] - 1) + ones[at[2] :]
     assert layout.pack(given, base=ones) == wanted
     assert bpf.layout("u8 rest, u8 b").pack({"rest": 3, "b": 4}) == b"\3\4"  # a field of that name
+    union = bpf.layout("union { struct { u8 a; u8 b; } x; u16 c; }")  # what was said is no rest
+    assert union.pack({"c": 0x0505, "x": {"rest": 0}}) == b"\5\5"
+    assert union.pack({"c": 0x0505, "x": {"a": 5, "rest": 0}}, base=b"\1\1") == b"\5\5"
 
 
 def test_fields_that_are_hidden_or_renamed_are_packed_under_either_name():
@@ -5493,6 +5497,12 @@ def test_bytes_of_big_endian_bitfields_are_counted_from_the_high_end():
     raw = bytes(Bits(a=1, b=5, c=3, d=0x456))
     assert layout.reader("plain").one(raw) == {"a": 1, "b": 5, "c": 3, "d": 0x456}
     assert layout.pack({"a": 1, "b": 5, "c": 3, "d": 0x456}, base=bytes(len(raw))) == raw
+
+
+def test_bitfields_of_ordered_types_lie_as_those_of_the_machine():
+    given = {"a": 5, "b": 0x123}
+    for text in ("be16 a : 4, be16 b : 12", "le16 a : 4, le16 b : 12"):
+        assert bpf.layout(text).pack(given) == bpf.layout("u16 a : 4, u16 b : 12").pack(given)
 
 
 def test_a_class_of_a_layout_takes_names_text_bytes_lists_and_dicts():
