@@ -139,9 +139,7 @@ def map_type_name(map_type):
 
 
 def cmd_name(cmd):
-    """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for a command newer than this file, "mmap" as it
-    is.
-    """
+    """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for one newer than this file."""
     if isinstance(cmd, int):
         cmd &= ~BPF_COMMON_ATTRS
     return _CMD_NAMES.get(cmd) or (cmd if isinstance(cmd, str) else "cmd_%d" % cmd)
@@ -351,9 +349,7 @@ class bpf_attr_get_id(ctypes.Structure):
 
 
 class bpf_attr_info(ctypes.Structure):
-    """BPF_OBJ_GET_INFO_BY_FD: info is an address, info_len the room there and then the bytes
-    written.
-    """
+    """BPF_OBJ_GET_INFO_BY_FD: info is an address, info_len the room, then the bytes written."""
 
     _fields_ = [("bpf_fd", u32), ("info_len", u32), ("info", u64)]
 
@@ -611,9 +607,7 @@ class KeyOutOfRange(SyscallError, IndexError):
 
 
 class IndexNotFound(KeyNotFound, KeyOutOfRange):
-    """ENOENT from reading or deleting at an index that is not below max_entries, as KeyOutOfRange
-    is from writing.
-    """
+    """ENOENT from reading or deleting at an index past the end, as KeyOutOfRange from writing."""
 
 
 class MapNotFound(SyscallError, FileNotFoundError):
@@ -906,9 +900,7 @@ def _in_bpffs(path):
 
 
 def _why_fd_refuses(cmd, fd):
-    """Say why a command on an open map was refused, None if it is not for what the descriptor or
-    the map is.
-    """
+    """Say why a command on an open map was refused; None if descriptor and map allow it."""
     import fcntl
 
     mode, info = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, _fdinfo(fd)
@@ -995,9 +987,7 @@ def _who_else_forbids(wanted):
 
 
 def _in_user_namespace():
-    """Whether this process is in another user namespace than the initial one, as far as /proc
-    tells.
-    """
+    """Whether this process is in another than the initial user namespace, as far as /proc tells."""
     return _read_text("/proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"])
 
 
@@ -1134,9 +1124,7 @@ class _Errno(ctypes._SimpleCData):
 
 
 def _in_one_step(kept, function, *words):
-    """Append function(*words), a function of C's, to the list kept: no signal handler comes
-    between.
-    """
+    """Append function(*words), of C's, to the list kept: no signal handler comes between."""
     kept.extend(map(function, *zip(words)))
 
 
@@ -1162,9 +1150,7 @@ def _first_syscall(_, *words):
 
 
 def _libc_syscall_into(kept, _, *words):
-    """Append bpf(2)'s result and errno to the list kept, in one step: whoever holds the list owns a
-    new descriptor.
-    """
+    """Append bpf(2)'s result and errno to the list kept, whose holder owns a new descriptor."""
     if _nr_bpf is None:
         _find_libc()
     call = partial(_libc_function, _nr_bpf, *words)
@@ -1216,8 +1202,7 @@ def _bpf_charged(cmd, attr, about="", size=None, kept=None, **known):
 
 
 class _Fd:
-    """The descriptor that make(...) returns, closed when nobody refers to it any more: calls under
-    way keep it open.
+    """The descriptor that make(...) returns, closed when nobody, no call either, refers to it.
 
     make is a function of C's, or one of ours that takes kept, the list that holds the descriptor
     from its first moment.
@@ -1432,9 +1417,7 @@ def _prove_cpus(count):
 
 
 def _count_cpus_by_lru():
-    """Ask the kernel: it rounds max_entries of a BPF_F_NO_COMMON_LRU map up to a multiple of the
-    CPUs.
-    """
+    """Ask the kernel: it rounds max_entries of a BPF_F_NO_COMMON_LRU map up by the CPUs."""
     attr, about, info = bpf_attr(), "a map that counts the possible CPUs", bpf_map_info()
     attr.map_create.map_type, attr.map_create.map_flags = (
         BPF_MAP_TYPE_LRU_HASH,
@@ -5909,9 +5892,7 @@ class _Call:
 
 
 class _ByteArray:
-    """What the arrays that come out of a map have in common: they compare, hash and print by their
-    bytes.
-    """
+    """What arrays that come out of a map share: they compare, hash and print by their bytes."""
 
     def __eq__(self, other):
         is_bytes = isinstance(other, (bytes, ctypes.Array))
@@ -6272,9 +6253,7 @@ class _Converting(_OpenMap):
         return _ZERO
 
     def _buffer(self, out, out_type):
-        """Return a ctypes object over the caller's writable memory, which must have out_type's
-        size.
-        """
+        """Return a ctypes object over the caller's writable memory, of out_type's size."""
         size = sizeof(out_type)
         try:
             element = out._type_ if isinstance(out, ctypes.Array) else None
@@ -6304,9 +6283,7 @@ class _PerCPU(_Converting):
     """Values of per-CPU maps: a slot for every possible CPU, whose number is proved first."""
 
     def percpu_type(self):
-        """Return the ctypes array type of one per-CPU value: a slot, with field value, per possible
-        CPU.
-        """
+        """Return the ctypes array type of a per-CPU value: a slot (field value) for each CPU."""
         if not self._is_percpu:
             raise self._lacks(BPF_MAP_LOOKUP_ELEM, "value per CPU")
         return self._out_type or self._slots(len(possible_cpus()))
@@ -6323,9 +6300,7 @@ class _PerCPU(_Converting):
         return self._percpu_types[count]
 
     def _flagged_type(self, flags):
-        """Return the type of the one value that flags select of a per-CPU map, None if they select
-        none.
-        """
+        """Return the type of the one value that flags select of a per-CPU map, or None."""
         selects = self._is_percpu and flags & (BPF_F_CPU | BPF_F_ALL_CPUS)
         return self._raw_value_type if selects else None
 
@@ -6343,9 +6318,7 @@ class _PerCPU(_Converting):
         return out_type
 
     def _proved_type(self, key):
-        """Return what LOOKUP writes into, None if only a lookup of key could tell and there is no
-        such key.
-        """
+        """Return what LOOKUP writes into; None if a lookup was to tell and has no such key."""
         try:
             return self._out_type or self._prove_out(key)
         except KeyNotFound:
@@ -6386,9 +6359,7 @@ class _PerCPU(_Converting):
             return count
 
     def _slots_in(self, key, value):
-        """Return what UPDATE reads of a value for all CPUs, a list of one for each, or the bytes of
-        all.
-        """
+        """Return what UPDATE reads of a value for all CPUs, one for each, or their bytes."""
         try:
             room = (self._out_type or self._prove_out(key))()
             cpus = len(room)
@@ -6530,8 +6501,7 @@ class _Elements(_PerCPU):
     _remove = _element_command(BPF_MAP_DELETE_ELEM, "_nothing_in", moves_value=False)
 
     def lookup(self, key, flags=0):
-        """Return the value stored under key: a new value_type, a Python number for scalars, a list
-        of per-CPU values.
+        """Return the value stored under key: a value_type, a number for scalars, per CPU a list.
 
         key is an instance of key_type, an int for integer keys, or exactly key_size bytes; for the
         storages of sockets, tasks, inodes and cgroups a descriptor, or an object with fileno().
@@ -6583,8 +6553,7 @@ class _Elements(_PerCPU):
         return out if self._finish is None else self._finish(out)
 
     def update(self, key, value, flags=BPF_ANY):
-        """Store value under key: an instance of value_type, a number for scalars, or exactly
-        value_size bytes.
+        """Store value under key: a value_type, a number for scalars, or exactly value_size bytes.
 
         Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold
         maps, programs, sockets or cgroups a Map, a descriptor, or an object with fileno().  flags:
@@ -6702,8 +6671,7 @@ class _Scanning(_Keyless):
 
     @property
     def exact_scan(self):
-        """Whether a scan yields every entry that is in the map from start to end exactly once, come
-        what may.
+        """Whether a scan yields every entry that is there from start to end once, come what may.
 
         True over the batch commands of hashes (5.6) and for arrays.  False where a walk is all
         there is (LPM tries, RHASH, DEVMAP_HASH, SOCKHASH, hashes before 5.6): an update moves an
@@ -6763,9 +6731,7 @@ class _Scanning(_Keyless):
                 yield entry
 
     def _finished_elements(self, array, ctype):
-        """Return the list of what callers get for the elements of an array that is about to be
-        reused.
-        """
+        """Return the list of what callers get for the elements of an array, which is reused."""
         step, raw = sizeof(array._type_), bytes(array)
         if array._type_ is self._out_type and self._is_percpu:
             copy = _copier(self._out_type)
@@ -6829,8 +6795,7 @@ class _Scanning(_Keyless):
             return None, failure
 
     def lookup_batch(self, size=None, flags=0):
-        """Return an iterator over (keys, values): ctypes arrays of at most size entries each (left
-        out: about a MiB).
+        """Return an iterator over (keys, values): ctypes arrays of at most size entries (or a MiB).
 
         The kernel fills them, and they are valid until the next step: memoryview(values),
         struct.iter_unpack and numpy.frombuffer take them as they are; per-CPU values are arrays of
@@ -6874,9 +6839,7 @@ class _Scanning(_Keyless):
         return max(1, min(self.max_entries or 1 << 12, 1 << 16, (1 << 20) // entry))
 
     def _prove_some(self, key):
-        """Have the possible CPUs counted, by key (bytes) or any key there is, before per-CPU values
-        move in bulk.
-        """
+        """Have the CPUs counted, by key (bytes) or any other, before values move in bulk."""
         if self._proved_type(self._key_in(key)) is None:
             first = self._next(None)
             if first is None or self._proved_type(self._key_in(_raw(first))) is None:
@@ -6915,9 +6878,7 @@ class _Writing(_Scanning):
         return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, keys, None, 0)
 
     def _batch_in(self, ctype, given, convert, what):
-        """Return a new array of ctype with the elements given: one that nobody else can resize or
-        redefine.
-        """
+        """Return a new array of ctype with the elements given, which nobody else can resize."""
         self._require_keys(BPF_MAP_UPDATE_BATCH)
         try:
             if (
@@ -7127,8 +7088,7 @@ class Map(_Whole):
 
     @classmethod
     def from_name(cls, name, key=None, value=None, *, mode="r", strict=False):
-        """Return a Map on the one map that has a name (at most 15 characters, as the kernel keeps
-        it).
+        """Return a Map on the one map of a name (at most 15 characters, as the kernel keeps it).
 
         raises MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
         """
@@ -7243,9 +7203,7 @@ def _created(attr, about, size, map_type):
 
 
 def _creation_log(attr, size):
-    """Return what the kernel says of a map that it refused to create, "" where it has no words
-    (before 7.2).
-    """
+    """Return what the kernel says of a map that it refused, "" before 7.2."""
     log = ctypes.create_string_buffer(4096)
     common = bpf_common_attr(log_buf=addressof(log), log_size=sizeof(log), log_level=1)
     words = BPF_MAP_CREATE | BPF_COMMON_ATTRS, byref(attr), size, byref(common), sizeof(common)
@@ -7268,8 +7226,7 @@ def _array_of(ctype, objects):
 
 
 class _Batches:
-    """Iterator over a map's entries in parts, by LOOKUP_BATCH or LOOKUP_AND_DELETE_BATCH, for one
-    thread.
+    """Iterator over a map's entries in parts, by LOOKUP_(AND_DELETE_)BATCH, for one thread.
 
     An exception may strike anywhere (Ctrl-C): a call is known to have run by what it wrote (count;
     next cursor, which is all ones before; keys, of which no two are alike), and what it removed is
@@ -7534,9 +7491,7 @@ def _found_layout(source, what, size, numeric):
 
 
 def _default_type(source, what, size, numeric, demanded=False):
-    """Return the type of a source's keys or values: BTF's (or BTFError if demanded), a number,
-    bytes, or None.
-    """
+    """Return the type of a source's keys or values: BTF's, a number, bytes, or None."""
     found = _layout_by_btf(source, what)
     if demanded and found is None:
         if what not in source._btf_types:
@@ -7645,8 +7600,7 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0, kept=None):
 
 
 def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
-    """Return the Map that spec names, as bpftool does: "id 5" or 5, "name foo" or "foo", "pinned
-    PATH" or "/path".
+    """Return the Map that spec names: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
 
     token is for pins.  raises ValueError for a spec of no such form; else as Map.from_id,
     from_name, from_pin
@@ -7673,8 +7627,7 @@ def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
 
 
 def create_token(path="/sys/fs/bpf"):
-    """Return a BPF token's descriptor (fileno()), with the rights that a bpffs delegates to this
-    user namespace.
+    """Return a BPF token's descriptor (fileno()): the rights a bpffs delegates to this namespace.
 
     Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the same.
     raises PermissionDenied, NotSupported outside of user namespaces, SyscallError.
@@ -7706,8 +7659,7 @@ def maps():
 
 
 def pins(root=None):
-    """Return {map id: [path, ...]} of the maps pinned below root, by default on every bpffs that is
-    mounted.
+    """Return {map id: [path, ...]} of the maps pinned below root, or on every mounted bpffs.
 
     What may not be read is left out.  raises BPFError for a root that is no directory of a bpffs,
     nor holds any
@@ -7747,8 +7699,7 @@ def _bpffs_tops(root):
 
 
 def users(map_id, asking=()):
-    """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as one may see
-    (4.13, /proc).
+    """Return who uses a map, as far as one may see: {"progs": ["7 name"], "pids": ["comm(pid)"]}.
 
     asking are descriptors of this process, or Maps, that were opened to ask: they alone make it no
     user of the map.
@@ -7802,9 +7753,7 @@ def _prog_info(prog_id):
 
 
 def _open_program(spec):
-    """Return the descriptor (fileno()) of the program that "id N", "pinned PATH", "tag T" or "name
-    S" says.
-    """
+    """Return the descriptor of the program that "id N", "pinned PATH", "tag T" or "name S" says."""
     kind, _, which = spec.partition(" ")
     if kind == "pinned":
         return _Fd(_obj_cmd, BPF_OBJ_GET, which)
@@ -10556,9 +10505,7 @@ class _Watch:
         sys.stdout.flush()
 
     def _rank(self, change):
-        """Return what sorts the fastest first: by the field asked for, else by the first that
-        counts something.
-        """
+        """Return what sorts the fastest first: by the field asked for, or the first that counts."""
         if self.sort_field:
             rate = change.rates.get(self.sort_field, 0)
             return (-abs(rate), -change.row.totals.get(self.sort_field, 0), change.row.head)
@@ -10687,9 +10634,7 @@ def _scaled(number):
 
 
 def _width(text):
-    """Return how many columns of a terminal a text takes: wide characters take two, marks upon
-    others none.
-    """
+    """Return how many columns of a terminal a text takes: wide characters two, marks none."""
     if text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80":
         return len(text)
     import unicodedata
@@ -10699,9 +10644,7 @@ def _width(text):
 
 
 def _cut(text, columns):
-    """Return as much of a text as fits into so many columns, with an end that says if it is not
-    all.
-    """
+    """Return as much of a text as fits into columns, with an end that says if it is not all."""
     if _width(text) <= columns:
         return text
     while text and _width(text) > max(columns - 2, 0):
@@ -10710,9 +10653,7 @@ def _cut(text, columns):
 
 
 class _Row:
-    """An entry in a watch: .head (the key in words), .text (the value), .totals {field: number},
-    and its bytes.
-    """
+    """An entry in a watch: .head (the key in words), .text (the value), .totals {field: number}."""
 
     __slots__ = ("head", "text", "totals", "key", "value")
 
