@@ -2493,7 +2493,7 @@ class Record(Layout):
 
 
 _MAX_PARTS = 1 << 16  # of a record: what is shared by anonymous ones multiplies
-_MAX_ROWS = 1 << 15  # of a table: what is shared by records multiplies
+_MAX_ROWS = 1 << 14  # of a table: what is shared by records multiplies
 _MAX_VALUES = (
     1 << 20
 )  # in a type, besides those that its bytes can hold: bitfields in unions take none
