@@ -4456,8 +4456,9 @@ def _plain(obj, depth):
 
 
 # ---- 5. BTF -----------------------------------------------------------------
-# Types as compilers describe them and the kernel keeps them (linux/btf.h).  A blob may be hostile: nothing is
-# built or decoded from a type before _prove has found it finite and each member inside of what holds it.
+# Types as compilers describe them and the kernel keeps them (linux/btf.h).  A blob may be hostile:
+# nothing is built or decoded from a type before _prove has found it finite and each member inside
+# of what holds it.
 
 _MODIFIERS = frozenset(
     (BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_TYPE_TAG)
@@ -4508,9 +4509,9 @@ _BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}
 
 
 class BTFType:
-    """A type as BTF records it: .id .kind (BTF_KIND_*, 0 for void) .name ("" where it has none) .size (bytes, or None)
-    .type_id (what it points to, stands for, or has as elements) .count (of members, enumerators, parameters, elements)
-    .flag (the record's kind_flag)
+    """A type as BTF records it: .id .kind (BTF_KIND_*, 0 for void) .name ("" where it has none)
+    .size (bytes, or None) .type_id (what it points to, stands for, or has as elements) .count (of
+    members, enumerators, parameters, elements) .flag (the record's kind_flag)
     """
 
     __slots__ = ("id", "kind", "name", "size", "type_id", "count", "flag", "_words", "_at", "_byte")
@@ -4537,7 +4538,10 @@ class BTFType:
 
 
 class _RecordWords(dict):
-    """The info word of a record -> how many words the record takes; worked out once for each info word there is."""
+    """The info word of a record -> how many words the record takes.
+
+    Worked out once for each info word there is.
+    """
 
     def __init__(self, tails):
         self.tails = tails
@@ -4678,7 +4682,9 @@ class _BTFBlob:
         return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), split)
 
     def _index(self):
-        """Return where in _words each type begins: one pass over all of them, on the first question."""
+        """Return where in _words each type begins: one pass over all of them, on the first
+        question.
+        """
         if self._offsets is None:
             import array
 
@@ -5016,7 +5022,10 @@ class BTF(_BTFBlob):
         return btf
 
     def _members(self, t):
-        """Yield (name, type id, bit offset, bits) of a record's own members; bits is 0 but for bitfields."""
+        """Yield (name, type id, bit offset, bits) of a record's own members.
+
+        Bits is 0 but for bitfields.
+        """
         if t.kind == BTF_KIND_DATASEC:
             for entry, offset in self._section_members(t):
                 if t.size and entry.kind == BTF_KIND_VAR:  # nothing else has a place
@@ -5049,7 +5058,10 @@ class BTF(_BTFBlob):
 
     @property
     def pointer_size(self):
-        """Bytes of a pointer, which are those of a long; 8 where no long is: BPF has 64 bits everywhere."""
+        """Bytes of a pointer, which are those of a long.
+
+        8 where no long is: BPF has 64 bits everywhere.
+        """
         if not self._pointer_size:
             self._pointer_size = 8
             for name in ("long unsigned int", "long int", "unsigned long", "long"):
@@ -5101,7 +5113,8 @@ class BTF(_BTFBlob):
     def offsetof(self, t, path):
         """Return the Offset of a member, an int in bytes: "comm", "se.avg", "cpus_mask.bits[1]".
 
-        Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the next.
+        Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the
+        next.
         """
         steps, position, bits, type_id = [], 0, 0, self.type(t).id
         self.layout(type_id)
@@ -5165,7 +5178,9 @@ class BTF(_BTFBlob):
         return words[1:] if path.startswith("[") else words
 
     def c_type(self, t):
-        """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *", "u32 [4]"."""
+        """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *",
+        "u32 [4]".
+        """
         tail = brackets = ""
         for _ in range(MAX_DEPTH):
             t = self.type(t)
@@ -5196,7 +5211,10 @@ class BTF(_BTFBlob):
     # -- types as Layouts
 
     def layout(self, t):
-        """Return the Layout of a type: finite, sized, each member inside of what holds it.  raises BTFError"""
+        """Return the Layout of a type: finite, sized, each member inside of what holds it.
+
+        raises BTFError.
+        """
         return _FrontEnd(self).layout(self.type(t).id, 0)
 
     def ctype(self, t):
@@ -5207,14 +5225,19 @@ class BTF(_BTFBlob):
             raise BTFError(str(failure)) from None
 
     def describe(self, t):
-        """Return a table of a type: offset, size, name and C type of each member, enum names, tags and holes."""
+        """Return a table of a type: offset, size, name and C type of each member, enum names, tags
+        and holes.
+        """
         try:
             return self.layout(t).describe()
         except LayoutError as failure:
             raise BTFError(str(failure)) from None
 
     def python_source(self, t):
-        """Return Python that makes the ctypes type anew, with neither BTF nor this module; bitfields are read-only."""
+        """Return Python that makes the ctypes type anew, with neither BTF nor this module.
+
+        Bitfields are read-only.
+        """
         try:
             return self.layout(t).python_source(self.type(t).name)
         except LayoutError as failure:
@@ -5264,7 +5287,7 @@ class _FrontEnd:
         return known
 
     def _modified(self, t, depth):
-        """Return the Layout behind a typedef, qualifier or tag, under the name that this gives it."""
+        """Return the Layout behind a typedef, qualifier or tag, under the name that it has so."""
         name, order = self.btf.c_type(t.id), None
         for _ in range(MAX_DEPTH + 1):
             if t.kind not in _MODIFIERS:
@@ -5295,7 +5318,10 @@ class _FrontEnd:
         return self._number(t, name)
 
     def _char(self, type_id):
-        """Return the Layout of a char that is an element, which makes its array text; None for any other type."""
+        """Return the Layout of a char that is an element, which makes its array text.
+
+        None for any other type.
+        """
         t = self.btf._resolve(type_id)
         encoding = _encoding(t)
         if t.kind != BTF_KIND_INT or t.size != 1 or t._words[t._at + 3] & 0xFF00FF != 8:
@@ -5350,7 +5376,10 @@ class _FrontEnd:
         return Bytes(0, self.btf.c_type(type_id))
 
     def _bits(self, type_id, bits):
-        """Return the Layout of a bitfield, None if its type has none; of an int only the kind counts."""
+        """Return the Layout of a bitfield, None if its type has none.
+
+        Of an int only the kind counts.
+        """
         t = self.btf._resolve(type_id)
         name = self.btf.c_type(type_id)
         if t.kind == BTF_KIND_INT and t.size <= 16:
@@ -5380,7 +5409,10 @@ def _begins_with(path, name):
 
 
 class Offset(int):
-    """Where a member begins, in bytes; .bit_offset the same in bits, .bits the size of a bitfield, else 0."""
+    """Where a member begins, in bytes.
+
+    .bit_offset the same in bits, .bits the size of a bitfield, else 0.
+    """
 
     def __new__(cls, bit_offset, bits):
         self = int.__new__(cls, bit_offset // 8)
@@ -5631,13 +5663,16 @@ def _flavor(t):
 
 
 class _Counterparts:
-    """Finds the types of a base that those of a distilled one stand for; each name is looked up once."""
+    """Finds the types of a base that those of a distilled one stand for.
+
+    Each name is looked up once.
+    """
 
     def __init__(self, base):
         self._base, self._names, self._candidates = base, set(), {}
 
     def _types(self, *key):
-        """Return the types of a name and flavor that are whole (True), only declared or of a size."""
+        """Return the types of a name and flavor that are whole (True), declared or of a size."""
         name = key[0]
         if name not in self._names:
             self._names.add(name)
@@ -5648,7 +5683,10 @@ class _Counterparts:
         return self._candidates.get(key, [])
 
     def find(self, t, is_embedded):
-        """Return the id of the one type that t can stand for; raise BTFError if there is not one."""
+        """Return the id of the one type that t can stand for.
+
+        Raise BTFError if there is not one.
+        """
         flavor = _flavor(t)
         if flavor is None or not t.name:
             raise t._error("nothing that a .BTF.base may have")
@@ -5693,7 +5731,9 @@ def _btf_info(btf_id, token=None):
 
 
 def _prove_agreement(mine, theirs, strict, what):
-    """Raise LayoutError where a caller's layout and BTF's disagree, with both side by side and what to write."""
+    """Raise LayoutError where a caller's layout and BTF's disagree, with both side by side and what
+    to write.
+    """
     found = list(mine.differences(theirs, strict))
     if not found:
         return
@@ -5720,7 +5760,9 @@ def _advice(theirs):
 
 
 def _shown_in(table, path):
-    """Return (how much of a field's path, the number of the line) where a table shows it, or what holds it."""
+    """Return (how much of a field's path, the number of the line) where a table shows it, or what
+    holds it.
+    """
     best, names = (0, 0), []
     for number, line in enumerate(table[1:-1], 1):
         depth = (len(line[14:]) - len(line[14:].lstrip())) // 2 - 1
@@ -7769,15 +7811,15 @@ def _open_program(spec):
 
 
 # ---- 8. Output formats ------------------------------------------------------
-# A source is a Map opened with bytes as key and value, or a Capture; an entry of it is (key, value), the value of a
-# per-CPU map a list.
+# A source is a Map opened with bytes as key and value, or a Capture; an entry of it is (key,
+# value), the value of a per-CPU map a list.
 
 
 class View:
     """A source with what its keys and values mean: the types given, or BTF's, or numbers, or bytes.
 
-    key and value are ctypes types, Layouts or C text.  .key_layout, .value_layout are what they come to; .cpus
-    the possible CPUs of per-CPU values, else empty.
+    key and value are ctypes types, Layouts or C text.  .key_layout, .value_layout are what they
+    come to; .cpus the possible CPUs of per-CPU values, else empty.
     """
 
     def __init__(self, source, key=None, value=None):
@@ -7894,7 +7936,9 @@ class View:
             yield ",".join(map(line.__mod__, map(tuple, map(flat, zip(*columns)))))
 
     def _bpftool_parts(self):
-        """Return [(template, "key" or "value", f(raw) that fills it)] of an entry as bpftool has it."""
+        """Return [(template, "key" or "value", f(raw) that fills it)] of an entry as bpftool has
+        it.
+        """
         size, order = self.info.value_size, self.source.order
         parts = []
         if self.info.key_size:
@@ -7909,7 +7953,10 @@ class View:
         return parts + self._formatted_parts()
 
     def _formatted_parts(self):
-        """Return the parts of "formatted": what BTF makes of an entry; none where its values can't be read."""
+        """Return the parts of "formatted": what BTF makes of an entry.
+
+        None where its values can't be read.
+        """
         layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is None or not self.info.key_size:
             return []
@@ -7953,7 +8000,9 @@ class View:
             yield "\n".join(map(line.__mod__, zip(heads, texts)))
 
     def hexadecimal(self, chunks):
-        """Yield text: the bytes of each entry, a line for each CPU's value, as bpftool prints it to people."""
+        """Yield text: the bytes of each entry, a line for each CPU's value, as bpftool prints it to
+        people.
+        """
         key_rows = _hex_rows(self.info.key_size, " ")
         value_rows = _hex_rows(self.info.value_size, " ", self.slot)
         line = "key: %s  value: %s" if self.info.key_size else "value: %s"
@@ -7969,7 +8018,9 @@ class View:
             yield "\n".join(map(line.__mod__, rows))
 
     def metrics(self, chunks):
-        """Yield OpenMetrics text: a gauge for every number in the values, with the key's fields as labels."""
+        """Yield OpenMetrics text: a gauge for every number in the values, with the key's fields as
+        labels.
+        """
         if isinstance(self.value_layout, Bytes):
             raise ValueError("metrics need the type of the values: --value-type")
         families = _Families(self)
@@ -7982,7 +8033,9 @@ _CHUNK_ENTRIES = 2048  # that are turned into text at a time
 
 
 def _hex_rows(size, between, stride=None):
-    """Return f(raw) that iterates over 1-tuples: the bytes of each element in hex, with text between them."""
+    """Return f(raw) that iterates over 1-tuples: the bytes of each element in hex, with text
+    between them.
+    """
     stride = stride or size
     step = (2 + len(between)) * stride
     length = (2 + len(between)) * size - len(between)
@@ -8016,7 +8069,8 @@ def _view_layout(source, what, given):
 
 
 class _Families:
-    """The metrics of a map: a family for each number in its values, a series for each key (and CPU, and index).
+    """The metrics of a map: a family for each number in its values, a series for each key (and CPU,
+    and index).
 
     Names are legal and not reserved, no family and no series is there twice.
     """
@@ -8140,15 +8194,17 @@ def _metric_number(number):
     return "NaN" if number != number else repr(number)
 
 
-# A capture is text: a line of JSON about the map, a line of hex for each entry, and a line with the number of
-# entries and the SHA-256 of all before it, so that whatever is cut off or changed is noticed.
+# A capture is text: a line of JSON about the map, a line of hex for each entry, and a line with the
+# number of entries and the SHA-256 of all before it, so that whatever is cut off or changed is
+# noticed.
 
 
 def capture(m, path):
-    """Write a map's info, BTF and entries to a file, which appears when it is whole; return the number of entries.
+    """Write a map's info, BTF and entries to a file, which appears when it is whole.
 
-    A plain file of that name is replaced, its mode and (where one may) its owner kept; of several captures to one path
-    the last stays.  raises OSError for what is no plain file, a link among them; SyscallError
+    Return the number of entries.  A plain file of that name is replaced, its mode and (where one
+    may) its owner kept; of several captures to one path the last stays.  raises OSError for what is
+    no plain file, a link among them; SyscallError
     """
     path = os.fsdecode(path)
     with Map.from_fd(m, bytes, bytes) as source, _Replacement(path) as replacement:
@@ -8156,7 +8212,7 @@ def capture(m, path):
 
 
 class _Replacement:
-    """A new file, .file, that takes a path's place if all goes well, and leaves nothing behind if not."""
+    """A new file, .file, that takes a path's place if all goes well, and else leaves nothing."""
 
     def __init__(self, path):
         import stat
@@ -8182,7 +8238,7 @@ class _Replacement:
         return self
 
     def _create(self):
-        """Create a file of a name that nobody else has: what is not made here is not removed here."""
+        """Create a file of a name that nobody has: what is not made here is not removed here."""
         opener = partial(os.open, mode=self.mode if self.owner is None else 0o600)
         while True:
             name = ".bpflookup-%s.tmp" % os.urandom(8).hex()
@@ -8300,7 +8356,7 @@ def _captured_chunks(view):
 
 
 def _capture_lines(view, chunk):
-    """Return the lines of a chunk: a word of hex for the key, and one for the value or each CPU's."""
+    """Return the lines of a chunk: hex for the key, and for the value or that of each CPU."""
     keys, values, _ = chunk
     value_words = _hex_words(values, view.info.value_size, view.slot)
     words = [_hex_words(keys, view.info.key_size)] + [value_words] * max(len(view.cpus), 1)
@@ -8319,9 +8375,11 @@ _CAPTURE_DIGITS = 20  # of a number: more are hostile, and take Python long
 
 
 class Capture:
-    """A map as capture wrote it down: .info, .btf, .header (host, kernel, time ...), items() as of the map.
+    """A map as capture wrote it down: .info, .btf, .header (host, kernel, time ...), items() as of
+    the map.
 
-    load(path) opens one, on any machine.  raises ValueError for a file that is cut, changed or none; OSError
+    load(path) opens one, on any machine.  raises ValueError for a file that is cut, changed or
+    none; OSError
     """
 
     def __init__(self, data, key=None, value=None):
@@ -8356,7 +8414,7 @@ class Capture:
 
     @property
     def _lines(self):
-        """The lines of the entries, one after the other: together they would be the file once more."""
+        """The lines of the entries, one by one: together they would be the file once more."""
         start, data = self._first, self._data
         while start < self._end:
             end = data.index(b"\n", start)
@@ -8408,7 +8466,7 @@ def _capture_json(line):
 
 
 def _check_whole(data, end):
-    """Raise ValueError unless the line from end on is the last, and counts what stands before it."""
+    """Raise ValueError unless the line from end on is the last, and is true of what is before."""
     import hashlib
 
     with memoryview(data) as view:
