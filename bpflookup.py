@@ -139,9 +139,7 @@ def map_type_name(map_type):
 
 
 def cmd_name(cmd):
-    """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for a command newer than this file, "mmap" as it
-    is.
-    """
+    """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for one newer than this file."""
     if isinstance(cmd, int):
         cmd &= ~BPF_COMMON_ATTRS
     return _CMD_NAMES.get(cmd) or (cmd if isinstance(cmd, str) else "cmd_%d" % cmd)
@@ -351,9 +349,7 @@ class bpf_attr_get_id(ctypes.Structure):
 
 
 class bpf_attr_info(ctypes.Structure):
-    """BPF_OBJ_GET_INFO_BY_FD: info is an address, info_len the room there and then the bytes
-    written.
-    """
+    """BPF_OBJ_GET_INFO_BY_FD: info is an address, info_len the room, then the bytes written."""
 
     _fields_ = [("bpf_fd", u32), ("info_len", u32), ("info", u64)]
 
@@ -611,9 +607,7 @@ class KeyOutOfRange(SyscallError, IndexError):
 
 
 class IndexNotFound(KeyNotFound, KeyOutOfRange):
-    """ENOENT from reading or deleting at an index that is not below max_entries, as KeyOutOfRange
-    is from writing.
-    """
+    """ENOENT from reading or deleting at an index past the end, as KeyOutOfRange from writing."""
 
 
 class MapNotFound(SyscallError, FileNotFoundError):
@@ -906,9 +900,7 @@ def _in_bpffs(path):
 
 
 def _why_fd_refuses(cmd, fd):
-    """Say why a command on an open map was refused, None if it is not for what the descriptor or
-    the map is.
-    """
+    """Say why a command on an open map was refused; None if descriptor and map allow it."""
     import fcntl
 
     mode, info = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, _fdinfo(fd)
@@ -995,9 +987,7 @@ def _who_else_forbids(wanted):
 
 
 def _in_user_namespace():
-    """Whether this process is in another user namespace than the initial one, as far as /proc
-    tells.
-    """
+    """Whether this process is in another than the initial user namespace, as far as /proc tells."""
     return _read_text("/proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"])
 
 
@@ -1134,9 +1124,7 @@ class _Errno(ctypes._SimpleCData):
 
 
 def _in_one_step(kept, function, *words):
-    """Append function(*words), a function of C's, to the list kept: no signal handler comes
-    between.
-    """
+    """Append function(*words), of C's, to the list kept: no signal handler comes between."""
     kept.extend(map(function, *zip(words)))
 
 
@@ -1162,9 +1150,7 @@ def _first_syscall(_, *words):
 
 
 def _libc_syscall_into(kept, _, *words):
-    """Append bpf(2)'s result and errno to the list kept, in one step: whoever holds the list owns a
-    new descriptor.
-    """
+    """Append bpf(2)'s result and errno to the list kept, whose holder owns a new descriptor."""
     if _nr_bpf is None:
         _find_libc()
     call = partial(_libc_function, _nr_bpf, *words)
@@ -1216,8 +1202,7 @@ def _bpf_charged(cmd, attr, about="", size=None, kept=None, **known):
 
 
 class _Fd:
-    """The descriptor that make(...) returns, closed when nobody refers to it any more: calls under
-    way keep it open.
+    """The descriptor that make(...) returns, closed when nobody, no call either, refers to it.
 
     make is a function of C's, or one of ours that takes kept, the list that holds the descriptor
     from its first moment.
@@ -1432,9 +1417,7 @@ def _prove_cpus(count):
 
 
 def _count_cpus_by_lru():
-    """Ask the kernel: it rounds max_entries of a BPF_F_NO_COMMON_LRU map up to a multiple of the
-    CPUs.
-    """
+    """Ask the kernel: it rounds max_entries of a BPF_F_NO_COMMON_LRU map up by the CPUs."""
     attr, about, info = bpf_attr(), "a map that counts the possible CPUs", bpf_map_info()
     attr.map_create.map_type, attr.map_create.map_flags = (
         BPF_MAP_TYPE_LRU_HASH,
@@ -4701,8 +4684,9 @@ def _plain(obj, depth):
 
 
 # ---- 5. BTF -----------------------------------------------------------------
-# Types as compilers describe them and the kernel keeps them (linux/btf.h).  A blob may be hostile: nothing is
-# built or decoded from a type before _prove has found it finite and each member inside of what holds it.
+# Types as compilers describe them and the kernel keeps them (linux/btf.h).  A blob may be hostile:
+# nothing is built or decoded from a type before _prove has found it finite and each member inside
+# of what holds it.
 
 _MODIFIERS = frozenset(
     (BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_TYPE_TAG)
@@ -4753,9 +4737,9 @@ _BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}
 
 
 class BTFType:
-    """A type as BTF records it: .id .kind (BTF_KIND_*, 0 for void) .name ("" where it has none) .size (bytes, or None)
-    .type_id (what it points to, stands for, or has as elements) .count (of members, enumerators, parameters, elements)
-    .flag (the record's kind_flag)
+    """A type as BTF records it: .id .kind (BTF_KIND_*, 0 for void) .name ("" where it has none)
+    .size (bytes, or None) .type_id (what it points to, stands for, or has as elements) .count (of
+    members, enumerators, parameters, elements) .flag (the record's kind_flag)
     """
 
     __slots__ = ("id", "kind", "name", "size", "type_id", "count", "flag", "_words", "_at", "_byte")
@@ -4782,7 +4766,10 @@ class BTFType:
 
 
 class _RecordWords(dict):
-    """The info word of a record -> how many words the record takes; worked out once for each info word there is."""
+    """The info word of a record -> how many words the record takes.
+
+    Worked out once for each info word there is.
+    """
 
     def __init__(self, tails):
         self.tails = tails
@@ -4923,7 +4910,9 @@ class _BTFBlob:
         return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), split)
 
     def _index(self):
-        """Return where in _words each type begins: one pass over all of them, on the first question."""
+        """Return where in _words each type begins: one pass over all of them, on the first
+        question.
+        """
         if self._offsets is None:
             import array
 
@@ -5261,7 +5250,10 @@ class BTF(_BTFBlob):
         return btf
 
     def _members(self, t):
-        """Yield (name, type id, bit offset, bits) of a record's own members; bits is 0 but for bitfields."""
+        """Yield (name, type id, bit offset, bits) of a record's own members.
+
+        Bits is 0 but for bitfields.
+        """
         if t.kind == BTF_KIND_DATASEC:
             for entry, offset in self._section_members(t):
                 if t.size and entry.kind == BTF_KIND_VAR:  # nothing else has a place
@@ -5294,7 +5286,10 @@ class BTF(_BTFBlob):
 
     @property
     def pointer_size(self):
-        """Bytes of a pointer, which are those of a long; 8 where no long is: BPF has 64 bits everywhere."""
+        """Bytes of a pointer, which are those of a long.
+
+        8 where no long is: BPF has 64 bits everywhere.
+        """
         if not self._pointer_size:
             self._pointer_size = 8
             for name in ("long unsigned int", "long int", "unsigned long", "long"):
@@ -5346,7 +5341,8 @@ class BTF(_BTFBlob):
     def offsetof(self, t, path):
         """Return the Offset of a member, an int in bytes: "comm", "se.avg", "cpus_mask.bits[1]".
 
-        Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the next.
+        Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the
+        next.
         """
         steps, position, bits, type_id = [], 0, 0, self.type(t).id
         self.layout(type_id)
@@ -5410,7 +5406,9 @@ class BTF(_BTFBlob):
         return words[1:] if path.startswith("[") else words
 
     def c_type(self, t):
-        """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *", "u32 [4]"."""
+        """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *",
+        "u32 [4]".
+        """
         tail = brackets = ""
         for _ in range(MAX_DEPTH):
             t = self.type(t)
@@ -5441,7 +5439,10 @@ class BTF(_BTFBlob):
     # -- types as Layouts
 
     def layout(self, t):
-        """Return the Layout of a type: finite, sized, each member inside of what holds it.  raises BTFError"""
+        """Return the Layout of a type: finite, sized, each member inside of what holds it.
+
+        raises BTFError.
+        """
         return _FrontEnd(self).layout(self.type(t).id, 0)
 
     def ctype(self, t):
@@ -5452,14 +5453,19 @@ class BTF(_BTFBlob):
             raise BTFError(str(failure)) from None
 
     def describe(self, t):
-        """Return a table of a type: offset, size, name and C type of each member, enum names, tags and holes."""
+        """Return a table of a type: offset, size, name and C type of each member, enum names, tags
+        and holes.
+        """
         try:
             return self.layout(t).describe()
         except LayoutError as failure:
             raise BTFError(str(failure)) from None
 
     def python_source(self, t):
-        """Return Python that makes the ctypes type anew, with neither BTF nor this module; bitfields are read-only."""
+        """Return Python that makes the ctypes type anew, with neither BTF nor this module.
+
+        Bitfields are read-only.
+        """
         try:
             return self.layout(t).python_source(self.type(t).name)
         except LayoutError as failure:
@@ -5509,7 +5515,7 @@ class _FrontEnd:
         return known
 
     def _modified(self, t, depth):
-        """Return the Layout behind a typedef, qualifier or tag, under the name that this gives it."""
+        """Return the Layout behind a typedef, qualifier or tag, under the name that it has so."""
         name, order = self.btf.c_type(t.id), None
         for _ in range(MAX_DEPTH + 1):
             if t.kind not in _MODIFIERS:
@@ -5540,7 +5546,10 @@ class _FrontEnd:
         return self._number(t, name)
 
     def _char(self, type_id):
-        """Return the Layout of a char that is an element, which makes its array text; None for any other type."""
+        """Return the Layout of a char that is an element, which makes its array text.
+
+        None for any other type.
+        """
         t = self.btf._resolve(type_id)
         encoding = _encoding(t)
         if t.kind != BTF_KIND_INT or t.size != 1 or t._words[t._at + 3] & 0xFF00FF != 8:
@@ -5597,7 +5606,10 @@ class _FrontEnd:
         return Bytes(0, self.btf.c_type(type_id))
 
     def _bits(self, type_id, bits):
-        """Return the Layout of a bitfield, None if its type has none; of an int only the kind counts."""
+        """Return the Layout of a bitfield, None if its type has none.
+
+        Of an int only the kind counts.
+        """
         t = self.btf._resolve(type_id)
         name = self.btf.c_type(type_id)
         if t.kind == BTF_KIND_INT and t.size <= 16:
@@ -5627,7 +5639,10 @@ def _begins_with(path, name):
 
 
 class Offset(int):
-    """Where a member begins, in bytes; .bit_offset the same in bits, .bits the size of a bitfield, else 0."""
+    """Where a member begins, in bytes.
+
+    .bit_offset the same in bits, .bits the size of a bitfield, else 0.
+    """
 
     def __new__(cls, bit_offset, bits):
         self = int.__new__(cls, bit_offset // 8)
@@ -5878,13 +5893,16 @@ def _flavor(t):
 
 
 class _Counterparts:
-    """Finds the types of a base that those of a distilled one stand for; each name is looked up once."""
+    """Finds the types of a base that those of a distilled one stand for.
+
+    Each name is looked up once.
+    """
 
     def __init__(self, base):
         self._base, self._names, self._candidates = base, set(), {}
 
     def _types(self, *key):
-        """Return the types of a name and flavor that are whole (True), only declared or of a size."""
+        """Return the types of a name and flavor that are whole (True), declared or of a size."""
         name = key[0]
         if name not in self._names:
             self._names.add(name)
@@ -5895,7 +5913,10 @@ class _Counterparts:
         return self._candidates.get(key, [])
 
     def find(self, t, is_embedded):
-        """Return the id of the one type that t can stand for; raise BTFError if there is not one."""
+        """Return the id of the one type that t can stand for.
+
+        Raise BTFError if there is not one.
+        """
         flavor = _flavor(t)
         if flavor is None or not t.name:
             raise t._error("nothing that a .BTF.base may have")
@@ -5940,7 +5961,9 @@ def _btf_info(btf_id, token=None):
 
 
 def _prove_agreement(mine, theirs, strict, what):
-    """Raise LayoutError where a caller's layout and BTF's disagree, with both side by side and what to write."""
+    """Raise LayoutError where a caller's layout and BTF's disagree, with both side by side and what
+    to write.
+    """
     found = list(mine.differences(theirs, strict))
     if not found:
         return
@@ -5967,7 +5990,9 @@ def _advice(theirs):
 
 
 def _shown_in(table, path):
-    """Return (how much of a field's path, the number of the line) where a table shows it, or what holds it."""
+    """Return (how much of a field's path, the number of the line) where a table shows it, or what
+    holds it.
+    """
     best, names = (0, 0), []
     for number, line in enumerate(table[1:-1], 1):
         depth = (len(line[14:]) - len(line[14:].lstrip())) // 2 - 1
@@ -6139,9 +6164,7 @@ class _Call:
 
 
 class _ByteArray:
-    """What the arrays that come out of a map have in common: they compare, hash and print by their
-    bytes.
-    """
+    """What arrays that come out of a map share: they compare, hash and print by their bytes."""
 
     def __eq__(self, other):
         is_bytes = isinstance(other, (bytes, ctypes.Array))
@@ -6502,9 +6525,7 @@ class _Converting(_OpenMap):
         return _ZERO
 
     def _buffer(self, out, out_type):
-        """Return a ctypes object over the caller's writable memory, which must have out_type's
-        size.
-        """
+        """Return a ctypes object over the caller's writable memory, of out_type's size."""
         size = sizeof(out_type)
         try:
             element = out._type_ if isinstance(out, ctypes.Array) else None
@@ -6534,9 +6555,7 @@ class _PerCPU(_Converting):
     """Values of per-CPU maps: a slot for every possible CPU, whose number is proved first."""
 
     def percpu_type(self):
-        """Return the ctypes array type of one per-CPU value: a slot, with field value, per possible
-        CPU.
-        """
+        """Return the ctypes array type of a per-CPU value: a slot (field value) for each CPU."""
         if not self._is_percpu:
             raise self._lacks(BPF_MAP_LOOKUP_ELEM, "value per CPU")
         return self._out_type or self._slots(len(possible_cpus()))
@@ -6553,9 +6572,7 @@ class _PerCPU(_Converting):
         return self._percpu_types[count]
 
     def _flagged_type(self, flags):
-        """Return the type of the one value that flags select of a per-CPU map, None if they select
-        none.
-        """
+        """Return the type of the one value that flags select of a per-CPU map, or None."""
         selects = self._is_percpu and flags & (BPF_F_CPU | BPF_F_ALL_CPUS)
         return self._raw_value_type if selects else None
 
@@ -6573,9 +6590,7 @@ class _PerCPU(_Converting):
         return out_type
 
     def _proved_type(self, key):
-        """Return what LOOKUP writes into, None if only a lookup of key could tell and there is no
-        such key.
-        """
+        """Return what LOOKUP writes into; None if a lookup was to tell and has no such key."""
         try:
             return self._out_type or self._prove_out(key)
         except KeyNotFound:
@@ -6616,9 +6631,7 @@ class _PerCPU(_Converting):
             return count
 
     def _slots_in(self, key, value):
-        """Return what UPDATE reads of a value for all CPUs, a list of one for each, or the bytes of
-        all.
-        """
+        """Return what UPDATE reads of a value for all CPUs, one for each, or their bytes."""
         try:
             room = (self._out_type or self._prove_out(key))()
             cpus = len(room)
@@ -6760,8 +6773,7 @@ class _Elements(_PerCPU):
     _remove = _element_command(BPF_MAP_DELETE_ELEM, "_nothing_in", moves_value=False)
 
     def lookup(self, key, flags=0):
-        """Return the value stored under key: a new value_type, a Python number for scalars, a list
-        of per-CPU values.
+        """Return the value stored under key: a value_type, a number for scalars, per CPU a list.
 
         key is an instance of key_type, an int for integer keys, or exactly key_size bytes; for the
         storages of sockets, tasks, inodes and cgroups a descriptor, or an object with fileno().
@@ -6813,8 +6825,7 @@ class _Elements(_PerCPU):
         return out if self._finish is None else self._finish(out)
 
     def update(self, key, value, flags=BPF_ANY):
-        """Store value under key: an instance of value_type, a number for scalars, or exactly
-        value_size bytes.
+        """Store value under key: a value_type, a number for scalars, or exactly value_size bytes.
 
         Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold
         maps, programs, sockets or cgroups a Map, a descriptor, or an object with fileno().  flags:
@@ -6932,8 +6943,7 @@ class _Scanning(_Keyless):
 
     @property
     def exact_scan(self):
-        """Whether a scan yields every entry that is in the map from start to end exactly once, come
-        what may.
+        """Whether a scan yields every entry that is there from start to end once, come what may.
 
         True over the batch commands of hashes (5.6) and for arrays.  False where a walk is all
         there is (LPM tries, RHASH, DEVMAP_HASH, SOCKHASH, hashes before 5.6): an update moves an
@@ -6999,9 +7009,7 @@ class _Scanning(_Keyless):
                 yield entry
 
     def _finished_elements(self, array, ctype):
-        """Return the list of what callers get for the elements of an array that is about to be
-        reused.
-        """
+        """Return the list of what callers get for the elements of an array, which is reused."""
         step, raw = sizeof(array._type_), bytes(array)
         if array._type_ is self._out_type and self._is_percpu:
             copy = _copier(self._out_type)
@@ -7118,8 +7126,7 @@ class _Scanning(_Keyless):
             return None, failure
 
     def lookup_batch(self, size=None, flags=0):
-        """Return an iterator over (keys, values): ctypes arrays of at most size entries each (left
-        out: about a MiB).
+        """Return an iterator over (keys, values): ctypes arrays of at most size entries (or a MiB).
 
         The kernel fills them, and they are valid until the next step: memoryview(values),
         struct.iter_unpack and numpy.frombuffer take them as they are; per-CPU values are arrays of
@@ -7161,9 +7168,7 @@ class _Scanning(_Keyless):
         return max(1, min(self.max_entries or 1 << 12, 1 << 16, (1 << 20) // entry))
 
     def _prove_some(self, key):
-        """Have the possible CPUs counted, by key (bytes) or any key there is, before per-CPU values
-        move in bulk.
-        """
+        """Have the CPUs counted, by key (bytes) or any other, before values move in bulk."""
         if self._proved_type(self._key_in(key)) is None:
             first = self._next(None)
             if first is None or self._proved_type(self._key_in(_raw(first))) is None:
@@ -7202,9 +7207,7 @@ class _Writing(_Scanning):
         return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, keys, None, 0)
 
     def _batch_in(self, ctype, given, convert, what):
-        """Return a new array of ctype with the elements given: one that nobody else can resize or
-        redefine.
-        """
+        """Return a new array of ctype with the elements given, which nobody else can resize."""
         self._require_keys(BPF_MAP_UPDATE_BATCH)
         try:
             if (
@@ -7414,8 +7417,7 @@ class Map(_Whole):
 
     @classmethod
     def from_name(cls, name, key=None, value=None, *, mode="r", strict=False):
-        """Return a Map on the one map that has a name (at most 15 characters, as the kernel keeps
-        it).
+        """Return a Map on the one map of a name (at most 15 characters, as the kernel keeps it).
 
         raises MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
         """
@@ -7530,9 +7532,7 @@ def _created(attr, about, size, map_type):
 
 
 def _creation_log(attr, size):
-    """Return what the kernel says of a map that it refused to create, "" where it has no words
-    (before 7.2).
-    """
+    """Return what the kernel says of a map that it refused, "" before 7.2."""
     log = ctypes.create_string_buffer(4096)
     common = bpf_common_attr(log_buf=addressof(log), log_size=sizeof(log), log_level=1)
     words = BPF_MAP_CREATE | BPF_COMMON_ATTRS, byref(attr), size, byref(common), sizeof(common)
@@ -7564,8 +7564,7 @@ def _picked(array, places):
 
 
 class _Batches:
-    """Iterator over a map's entries in parts, by LOOKUP_BATCH or LOOKUP_AND_DELETE_BATCH, for one
-    thread.
+    """Iterator over a map's entries in parts, by LOOKUP_(AND_DELETE_)BATCH, for one thread.
 
     An exception may strike anywhere (Ctrl-C): a call is known to have run by what it wrote (count;
     next cursor, which is all ones before; keys, of which no two are alike), and what it removed is
@@ -7830,9 +7829,7 @@ def _found_layout(source, what, size, numeric):
 
 
 def _default_type(source, what, size, numeric, demanded=False):
-    """Return the type of a source's keys or values: BTF's (or BTFError if demanded), a number,
-    bytes, or None.
-    """
+    """Return the type of a source's keys or values: BTF's, a number, bytes, or None."""
     found = _layout_by_btf(source, what)
     if demanded and found is None:
         if what not in source._btf_types:
@@ -7941,8 +7938,7 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0, kept=None):
 
 
 def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
-    """Return the Map that spec names, as bpftool does: "id 5" or 5, "name foo" or "foo", "pinned
-    PATH" or "/path".
+    """Return the Map that spec names: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
 
     token is for pins.  raises ValueError for a spec of no such form; else as Map.from_id,
     from_name, from_pin
@@ -7969,8 +7965,7 @@ def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
 
 
 def create_token(path="/sys/fs/bpf"):
-    """Return a BPF token's descriptor (fileno()), with the rights that a bpffs delegates to this
-    user namespace.
+    """Return a BPF token's descriptor (fileno()): the rights a bpffs delegates to this namespace.
 
     Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the same.
     raises PermissionDenied, NotSupported outside of user namespaces, SyscallError.
@@ -8002,8 +7997,7 @@ def maps():
 
 
 def pins(root=None):
-    """Return {map id: [path, ...]} of the maps pinned below root, by default on every bpffs that is
-    mounted.
+    """Return {map id: [path, ...]} of the maps pinned below root, or on every mounted bpffs.
 
     What may not be read is left out.  raises BPFError for a root that is no directory of a bpffs,
     nor holds any
@@ -8043,8 +8037,7 @@ def _bpffs_tops(root):
 
 
 def users(map_id, asking=()):
-    """Return who uses a map: {"progs": ["7 name"], "pids": ["comm(pid)"]}, as far as one may see
-    (4.13, /proc).
+    """Return who uses a map, as far as one may see: {"progs": ["7 name"], "pids": ["comm(pid)"]}.
 
     asking are descriptors of this process, or Maps, that were opened to ask: they alone make it no
     user of the map.
@@ -8098,9 +8091,7 @@ def _prog_info(prog_id):
 
 
 def _open_program(spec):
-    """Return the descriptor (fileno()) of the program that "id N", "pinned PATH", "tag T" or "name
-    S" says.
-    """
+    """Return the descriptor of the program that "id N", "pinned PATH", "tag T" or "name S" says."""
     kind, _, which = spec.partition(" ")
     if kind == "pinned":
         return _Fd(_obj_cmd, BPF_OBJ_GET, which)
@@ -8116,15 +8107,15 @@ def _open_program(spec):
 
 
 # ---- 8. Output formats ------------------------------------------------------
-# A source is a Map opened with bytes as key and value, or a Capture; an entry of it is (key, value), the value of a
-# per-CPU map a list.
+# A source is a Map opened with bytes as key and value, or a Capture; an entry of it is (key,
+# value), the value of a per-CPU map a list.
 
 
 class View:
     """A source with what its keys and values mean: the types given, or BTF's, or numbers, or bytes.
 
-    key and value are ctypes types, Layouts or C text.  .key_layout, .value_layout are what they come to; .cpus
-    the possible CPUs of per-CPU values, else empty.
+    key and value are ctypes types, Layouts or C text.  .key_layout, .value_layout are what they
+    come to; .cpus the possible CPUs of per-CPU values, else empty.
     """
 
     def __init__(self, source, key=None, value=None):
@@ -8265,7 +8256,10 @@ class View:
         return before + "%s" + after, what, lambda raw: map(fill, rows(raw))
 
     def _formatted_parts(self):
-        """Return the parts of "formatted": what BTF makes of an entry; none where its values can't be read."""
+        """Return the parts of "formatted": what BTF makes of an entry.
+
+        None where its values can't be read.
+        """
         layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is None or not self.info.key_size:
             return []
@@ -8328,7 +8322,9 @@ class View:
             yield "\n".join(map(line.__mod__, zip(*columns)))
 
     def metrics(self, chunks):
-        """Yield OpenMetrics text: a gauge for every number in the values, with the key's fields as labels."""
+        """Yield OpenMetrics text: a gauge for every number in the values, with the key's fields as
+        labels.
+        """
         if isinstance(self.value_layout, Bytes):
             raise ValueError("metrics need the type of the values: --value-type")
         families = _Families(self)
@@ -8367,7 +8363,8 @@ def _view_layout(source, what, given):
 
 
 class _Families:
-    """The metrics of a map: a family for each number in its values, a series for each key (and CPU, and index).
+    """The metrics of a map: a family for each number in its values, a series for each key (and CPU,
+    and index).
 
     Names are legal and not reserved, no family and no series is there twice.
     """
@@ -8500,15 +8497,17 @@ def _metric_number(number):
     return "NaN" if number != number else repr(number)
 
 
-# A capture is text: a line of JSON about the map, a line of hex for each entry, and a line with the number of
-# entries and the SHA-256 of all before it, so that whatever is cut off or changed is noticed.
+# A capture is text: a line of JSON about the map, a line of hex for each entry, and a line with the
+# number of entries and the SHA-256 of all before it, so that whatever is cut off or changed is
+# noticed.
 
 
 def capture(m, path):
-    """Write a map's info, BTF and entries to a file, which appears when it is whole; return the number of entries.
+    """Write a map's info, BTF and entries to a file, which appears when it is whole.
 
-    A plain file of that name is replaced, its mode and (where one may) its owner kept; of several captures to one path
-    the last stays.  raises OSError for what is no plain file, a link among them; SyscallError
+    Return the number of entries.  A plain file of that name is replaced, its mode and (where one
+    may) its owner kept; of several captures to one path the last stays.  raises OSError for what is
+    no plain file, a link among them; SyscallError
     """
     path = os.fsdecode(path)
     with Map.from_fd(m, bytes, bytes) as source, _Replacement(path) as replacement:
@@ -8516,7 +8515,7 @@ def capture(m, path):
 
 
 class _Replacement:
-    """A new file, .file, that takes a path's place if all goes well, and leaves nothing behind if not."""
+    """A new file, .file, that takes a path's place if all goes well, and else leaves nothing."""
 
     def __init__(self, path):
         import stat
@@ -8542,7 +8541,7 @@ class _Replacement:
         return self
 
     def _create(self):
-        """Create a file of a name that nobody else has: what is not made here is not removed here."""
+        """Create a file of a name that nobody has: what is not made here is not removed here."""
         opener = partial(os.open, mode=self.mode if self.owner is None else 0o600)
         while True:
             name = ".bpflookup-%s.tmp" % os.urandom(8).hex()
@@ -8660,7 +8659,7 @@ def _captured_chunks(view):
 
 
 def _capture_lines(view, chunk):
-    """Return the lines of a chunk: a word of hex for the key, and one for the value or each CPU's."""
+    """Return the lines of a chunk: hex for the key, and for the value or that of each CPU."""
     keys, values, _ = chunk
     value_words = _hex_words(values, view.info.value_size, view.slot)
     words = [_hex_words(keys, view.info.key_size)] + [value_words] * max(len(view.cpus), 1)
@@ -8679,9 +8678,11 @@ _CAPTURE_DIGITS = 20  # of a number: more are hostile, and take Python long
 
 
 class Capture:
-    """A map as capture wrote it down: .info, .btf, .header (host, kernel, time ...), items() as of the map.
+    """A map as capture wrote it down: .info, .btf, .header (host, kernel, time ...), items() as of
+    the map.
 
-    load(path) opens one, on any machine.  raises ValueError for a file that is cut, changed or none; OSError
+    load(path) opens one, on any machine.  raises ValueError for a file that is cut, changed or
+    none; OSError
     """
 
     def __init__(self, data, key=None, value=None):
@@ -8716,7 +8717,7 @@ class Capture:
 
     @property
     def _lines(self):
-        """The lines of the entries, one after the other: together they would be the file once more."""
+        """The lines of the entries, one by one: together they would be the file once more."""
         start, data = self._first, self._data
         while start < self._end:
             end = data.index(b"\n", start)
@@ -8741,8 +8742,11 @@ class Capture:
     def chunks(self, most):
         """Yield (keys, values, count): the bytes of at most so many entries, each behind the other."""
         sizes = [self.info.key_size] + [self.info.value_size] * max(len(self.cpus), 1)
-        for first in range(0, len(self._lines), most):
-            lines = self._lines[first : first + most]
+        remaining = self._lines()
+        while True:
+            lines = list(islice(remaining, most))
+            if not lines:
+                return
             words = b" \n ".join(lines).split(b" ") + [b"\n"]
             step = len(sizes) + 1
             lengths = [set(map(len, words[at::step])) for at in range(step)]
@@ -8781,7 +8785,7 @@ def _capture_json(line):
 
 
 def _check_whole(data, end):
-    """Raise ValueError unless the line from end on is the last, and counts what stands before it."""
+    """Raise ValueError unless the line from end on is the last, and is true of what is before."""
     import hashlib
 
     with memoryview(data) as view:
