@@ -1800,12 +1800,12 @@ class Layout:
         return _differences(self, other, strict, "")
 
     def dtype(self):
-        """Return what numpy.dtype() takes for these bytes: numpy.frombuffer(values, m.value_layout.dtype()).
+        """Return what numpy.dtype() takes: numpy.frombuffer(values, m.value_layout.dtype()).
 
-        A code such as "<u4", or a dict of names, formats, offsets and itemsize.  Chars are "S16", padding has no
-        name, the members of anonymous records are those of the record around them, enumerators their numbers.
-        Bitfields and integers that NumPy does not have are left out: read what holds them as bytes, with
-        Layout.reader("plain").
+        A code such as "<u4", or a dict of names, formats, offsets and itemsize.  Chars are "S16",
+        padding has no name, the members of anonymous records are those of the record around them,
+        enumerators their numbers.  Bitfields and integers that NumPy does not have are left out:
+        Layout.reader("plain") reads them.
         """
         return self._dtype()
 
@@ -7069,7 +7069,8 @@ class _Scanning(_Keyless):
     def _trie_parts(self, parts, size):
         """Yield the entries that the batches of a trie bring, each once.
 
-        Their cursor is the last key.  One that others delete sends the kernel back to the first; the batches are
+        Their cursor is the last key.  One that others delete sends the kernel back to the first;
+        the batches are
         large, whatever size, so that this is rare.
         """
         seen, steps, room = set(), 0, self._batch_room(size)  # type: ignore
@@ -7555,7 +7556,9 @@ def _array_of(ctype, objects):
 
 
 def _picked(array, places):
-    """Return those elements of an array, which may be reused: itself if that is all of them, else a new array."""
+    """Return those elements of an array, which may be reused: itself if that is all of them, else
+    a new array.
+    """
     if len(places) == len(array):
         return array
     raw, step = bytes(array), sizeof(array._type_)
@@ -8230,7 +8233,9 @@ class View:
             yield text.replace(_BETWEEN_BYTES, '","0x')
 
     def _bpftool_parts(self):
-        """Return [(template, "key" or "value", f(raw) that gives its text)] of an entry as bpftool has it."""
+        """Return [(template, "key" or "value", f(raw) that gives its text)] of an entry as
+        bpftool has it.
+        """
         size, order = self.info.value_size, self.source.order
         parts = []
         if self.info.key_size:
@@ -8250,7 +8255,9 @@ class View:
         return parts + self._formatted_parts()
 
     def _text_part(self, before, what, columns, after=""):
-        """Return a part, as of _bpftool_parts, of (template, f(raw) that iterates over what fills it)."""
+        """Return a part, as of _bpftool_parts, of (template, f(raw) that iterates over what fills
+        it).
+        """
         template, rows = columns
         fill = template.__mod__
         return before + "%s" + after, what, lambda raw: map(fill, rows(raw))
@@ -8306,7 +8313,9 @@ class View:
             yield "\n".join(map(line.__mod__, zip(heads, texts)))
 
     def hexadecimal(self, chunks):
-        """Yield text: the bytes of each entry, a line for each CPU's value, as bpftool prints it to people."""
+        """Yield text: the bytes of each entry, a line for each CPU's value, as bpftool prints it
+        to people.
+        """
         key_column = _hex_column(self.info.key_size, " ")
         value_column = _hex_column(self.info.value_size, " ", self.slot)
         line = "key: %s  value: %s" if self.info.key_size else "value: %s"
@@ -8333,7 +8342,8 @@ class View:
         return families.text()
 
 
-# What is turned into text at a time: the text, several times as long, is to stay in the processor's cache.
+# What is turned into text at a time: the text, several times as long, is to stay in the
+# processor's cache.
 _CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
 
 
@@ -8740,7 +8750,9 @@ class Capture:
             yield from zip(_split(keys, count), values)
 
     def chunks(self, most):
-        """Yield (keys, values, count): the bytes of at most so many entries, each behind the other."""
+        """Yield (keys, values, count): the bytes of at most so many entries, each behind the
+        other.
+        """
         sizes = [self.info.key_size] + [self.info.value_size] * max(len(self.cpus), 1)
         remaining = self._lines()
         while True:
@@ -9565,7 +9577,9 @@ class _Unread:
 
 
 def _entries(view):
-    """Yield (key, value) of what is looked up key by key, or of a capture of it; _Unread where that fails."""
+    """Yield (key, value) of what is looked up key by key, or of a capture of it; _Unread where
+    that fails.
+    """
     source, info = view.source, view.info
     if info.type in _DESCRIPTOR_ARRAYS:
         there = _kept_slots(view)
@@ -10897,8 +10911,6 @@ class _Watch:
 
     def _json(self, look, keys, seconds):
         """Return a line of JSON: the entries as --ndjson has them, with rates a second."""
-        import time
-
         entries = look.json(keys)
         if seconds is not None:
             rates = map(_json_of, look.all_rates(keys))
@@ -11052,7 +11064,8 @@ def _padded(text, columns):
 class _Look:
     """A look at a map's entries, .values {key: value} as bytes, beside an earlier one.
 
-    .heads are the keys in words.  .rates, {key: {field: a second}}, are those of the entries that changed; one that
+    .heads are the keys in words.  .rates, {key: {field: a second}}, are those of the entries that
+    changed; one that
     was not there has none.  Only what changed is decoded twice.
     """
 
@@ -11079,7 +11092,9 @@ class _Look:
                     }
 
     def ranked(self, sort_field):
-        """Return the keys, the fastest first: by a field, or by the first of each that counts something."""
+        """Return the keys, the fastest first: by a field, or by the first of each that counts
+        something.
+        """
         for keys in self._parts(list(self.values)):
             heads = [""] * len(keys)
             if self.view.info.key_size:
@@ -11110,7 +11125,9 @@ class _Look:
                 yield self.rates[key] if key in self.rates else dict.fromkeys(totals, 0.0)
 
     def texts(self, keys):
-        """Return the values of keys in words: of a per-CPU map the sums, or each CPU's where there are no numbers."""
+        """Return the values of keys in words: of a per-CPU map the sums, or each CPU's where
+        there are no numbers.
+        """
         found, view, cpus = [], self.view, self.cpus  # type: ignore
         for part in self._parts(keys):
             texts = view.texts(view.value_layout, self._raw(part), view.slot)
