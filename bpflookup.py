@@ -8754,7 +8754,7 @@ class Capture:
         other.
         """
         sizes = [self.info.key_size] + [self.info.value_size] * max(len(self.cpus), 1)
-        remaining = self._lines()
+        remaining = iter(self._lines)
         while True:
             lines = list(islice(remaining, most))
             if not lines:
@@ -11170,7 +11170,7 @@ class _Look:
 
 
 def _totals(view, values, count, cpus):
-    """Return [{path: number}] of the entries of a chunk, the integers of a value's CPUs added up."""
+    """Return [{path: number}] of a chunk's entries, the integers of a value's CPUs added up."""
     columns = {}  # type: dict
     some = [{} for _ in range(count)]  # type: list  # fields that a union has in some entries only
     for path, indices, column in view.value_layout.reader("samples", view.slot).series(values):

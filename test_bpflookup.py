@@ -12374,13 +12374,19 @@ def test_watch_writes_json_for_programs(stats, monkeypatch, option):
     assert first["rates"]["packets"] > 0 == told["entries"][1]["rates"]["packets"]
 
 
+@kernel
 @pytest.mark.parametrize("seconds", [0.25, 1, 4])
-def test_rates_are_a_second(seconds):
+def test_rates_are_a_second(stats, seconds):
     """Whatever the interval."""
-    rows = [mock.Mock(text=str(count), totals={"n": count, "m": 3}) for count in (10, 30)]
-    change = bpf._Change("key", rows[1], {"key": rows[0]}, seconds)
-    assert change.rates == {"n": 20 / seconds, "m": 0} and not change.is_same
-    assert bpf._Change("new", rows[1], {"key": rows[0]}, seconds).rates == {}
+    m, _ = stats
+    view = bpf.View(Map.from_fd(m, bytes, bytes), "char[16]", STATS)
+    before = bpf._Look(view)
+    changing(m, busy=20)(1)
+    m["new"] = m.value_type(last_ns=1, packets=1, bytes=1)
+    look = bpf._Look(view)
+    look.compare(before, seconds)
+    rates = {key.rstrip(b"\0"): told for key, told in look.rates.items()}
+    assert rates[b"busy"]["packets"] == 20 / seconds and rates[b"new"] == {} and len(rates) == 2
 
 
 @kernel
