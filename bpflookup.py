@@ -1822,9 +1822,9 @@ class Layout:
         what       the word for it in messages
         raises     LayoutError: nothing is cut, padded or guessed
         """
-        buffer = bytearray(self.size if base is None else base)
-        self._put(_Packing(buffer, base is not None), 0, given, what)
-        return bytes(buffer)
+        packing = _Packing(self.size if base is None else base, base is not None)
+        self._put(packing, 0, given, what)
+        return bytes(packing.buffer)
 
 
 _WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts", "_plan"))
@@ -2608,11 +2608,19 @@ def _merged_parts(members):
 class _Packing:
     """The buffer that pack fills: what has been said of a byte once can't be said otherwise."""
 
-    __slots__ = ("buffer", "keep", "said")
+    __slots__ = ("start", "keep", "said", "_buffer")
 
-    def __init__(self, buffer, keep):
-        self.buffer, self.keep = buffer, keep
+    def __init__(self, start, keep, buffer=None):
+        self.start, self.keep = start, keep  # start: what a bytearray is made of
         self.said = {}  # byte -> its bits that were given
+        self._buffer = buffer
+
+    @property
+    def buffer(self):
+        """The bytes, made when the first is put: what is refused may be of gigabytes."""
+        if self._buffer is None:
+            self._buffer = bytearray(self.start)
+        return self._buffer
 
     def put_bytes(self, first, raw, what):
         for at, byte in enumerate(raw, first):
@@ -3570,7 +3578,7 @@ class _BitField:
         if sizeof(obj) < self.bits.last:  # its __class__ was assigned
             raise LayoutError("this %s has only %d bytes" % (type(obj).__name__, sizeof(obj)))
         buffer = (u8 * sizeof(obj)).from_buffer(obj)
-        packing = _Packing(buffer, True)
+        packing = _Packing(0, True, buffer)
         packing.put_bits(self.bits, number, "a field")
 
     def source(self):
