@@ -4757,12 +4757,10 @@ class BTFType:
 
     @property
     def _label(self):
-        return (
-            "%s %s"
-            % (_KIND_NAMES.get(self.kind, "kind %d" % self.kind), self.name or "(anonymous)")
-            if (self.kind)
-            else "void"
-        )
+        if not self.kind:
+            return "void"
+        kind = _KIND_NAMES.get(self.kind, "kind %d" % self.kind)
+        return "%s %s" % (kind, self.name or "(anonymous)")
 
     def _error(self, text):
         where = "type %d (%s)%s" % (
@@ -9839,13 +9837,9 @@ _COMPARISONS = ("!=", "<=", ">=", "=", "<", ">", "~")  # the longer ones first
 
 def _split_query(words, has_map):
     """Return (the words of the map, those of the query); a map may have the name of one of them."""
-    start = 0
-    if has_map:
-        start = (
-            2
-            if words and any(_stands_for(words[0], one) for one in ("id", "name", "pinned"))
-            else 1
-        )
+    start = 1 if has_map else 0
+    if has_map and words and any(_stands_for(words[0], one) for one in ("id", "name", "pinned")):
+        start = 2
     for at in range(start, len(words)):
         if words[at] in _QUERY_WORDS:
             return words[:at], words[at:]
