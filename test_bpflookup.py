@@ -6738,6 +6738,10 @@ def test_what_signal_handlers_do_changes_no_answer(key, mode):
             assert actions() == wanted
 
 
+# What an exception of a trace function is by the time it arrives: 3.7 loses it where it is raised at a return.
+TRACED = (KeyboardInterrupt, SystemError) if sys.version_info < (3, 8) else KeyboardInterrupt
+
+
 @kernel
 def test_an_exception_raised_by_a_signal_handler_leaks_no_descriptor(numbers, bpffs):
     pin = os.path.join(bpffs, "numbers")
@@ -6765,7 +6769,7 @@ def test_an_exception_raised_by_a_signal_handler_leaks_no_descriptor(numbers, bp
             try:
                 with_handler(action, strike, functions)
                 break
-            except KeyboardInterrupt:
+            except TRACED:
                 struck += 1
             if len(os.listdir("/proc/self/fd")) != len(before):
                 assert open_fds() == before, struck
