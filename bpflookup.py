@@ -4701,7 +4701,6 @@ _MODIFIERS = frozenset(
 )
 _RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))
 _ENUMS = frozenset((BTF_KIND_ENUM, BTF_KIND_ENUM64))
-_INTEGERS = _ENUMS | {BTF_KIND_INT}
 _SIZED = _RECORDS | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
 # What a bare name means first; of the other kinds, the first.
 _NAME_ORDER = (BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_ENUM64, BTF_KIND_TYPEDEF)
@@ -8138,7 +8137,6 @@ class View:
         self.slot = self.info.value_size  # bytes from one CPU's value to the next
         if self.cpus and isinstance(source, Map):
             self.slot = percpu_stride(self.slot)
-        self.is_told = {"key": key is not None, "value": value is not None}
         entry_bytes = self.info.key_size + self.slot * max(len(self.cpus), 1)
         self.chunk_entries = max(1, min(_CHUNK_ENTRIES, _CHUNK_BYTES // max(entry_bytes, 1)))
 
@@ -8181,15 +8179,6 @@ class View:
             return keys, b"".join([value for _, value in entries]), len(entries)
         slots = [one.ljust(self.slot, b"\0") for _, value in entries for one in value]
         return keys, b"".join(slots), len(entries)
-
-    def plain(self, raw, what):
-        """Return the plain form of a key or value; of a list that of each CPU's."""
-        if isinstance(raw, list):
-            return [
-                {"cpu": cpu, "value": self.plain(one, what)} for cpu, one in zip(self.cpus, raw)
-            ]
-        found = self.key_layout if what == "key" else self.value_layout
-        return found.reader("plain").one(raw)
 
     # -- forms of text: each is a template for an entry and the columns that fill it
 
@@ -10316,7 +10305,7 @@ def _setting(name, word):
     if name == "type" and word in types:
         return types[word]
     try:
-        return _number(word)
+        return _parsed_int(word)
     except ValueError:
         if name == "type":
             raise _UsageError(_unknown("map type '%s'" % word, word, types)) from None
@@ -10605,7 +10594,7 @@ def _byte(word):
     if not "0" <= word[:1] <= "9" or set(word) - set("0123456789abcdefxABCDEFX"):
         return None
     try:
-        return _number(word)
+        return _parsed_int(word)
     except ValueError:
         return None
 
@@ -10693,11 +10682,6 @@ def _typed(words, found, key_of=None):
     if key_of == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:"):
         return lpm_key(text)
     return text
-
-
-def _number(word):
-    """Return the integer that a word is: 010 is octal, as bpftool's strtoul has it."""
-    return int(word, 8 if word.isdecimal() and word[0] == "0" else 0)
 
 
 # NAME=VALUE: one or more in a word, with commas between them, or with blanks where another field's
