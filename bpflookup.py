@@ -7353,6 +7353,16 @@ class _Whole(_Writing):
         raise _error(ENOTSUPP, "mmap", self._about, detail=detail)
 
 
+def _ambiguous(name, ids):
+    """Return the AmbiguousName of maps with these ids."""
+    listed = ", ".join(map(str, ids))
+    error = AmbiguousName(
+        "%d maps are named '%s': ids %s; open one by its id" % (len(ids), name, listed)
+    )
+    error.ids = ids
+    return error
+
+
 class Map(_Whole):
     """A live BPF map.  Open one with from_fd, from_id, from_pin, from_name or create.
 
@@ -7435,12 +7445,9 @@ class Map(_Whole):
             raise error
         found = dict(_still_there([info.id for info in maps() if info.name == name], flags))
         if len(found) > 1:
-            several = AmbiguousName(
-                "%d maps are named '%s': ids %s; open one by its id"
-                % (len(found), name, ", ".join(map(str, found)))
-            )
-            several.ids = list(found)
-            raise several
+            ids = list(found)
+            found.clear()  # closes them now: an exception that is kept keeps this frame
+            raise _ambiguous(name, ids)
         if not found:
             detail = "no map is named so"
             raise _error(errno.ENOENT, BPF_MAP_GET_FD_BY_ID, about, detail=detail)
@@ -9159,10 +9166,8 @@ class _Options:
         if self.file is not None and mode:
             raise _UsageError("this takes a map, not a capture")
         if self.file is not None and self.command in _CLAUSES:
-            self.data, self.words = (
-                self.words + self.data,
-                [],
-            )  # whether --from stood before or behind
+            self.data = self.words + self.data  # whether --from stood before or behind
+            self.words = []
         if self.file is not None:
             self.end(rest)
             return View(Capture.load(self.file), *types)

@@ -54,9 +54,11 @@ BPFFS = "/sys/fs/bpf"
 STRICT = os.environ.get("BPFLOOKUP_KERNEL") == "1"
 KERNEL = bpf._kernel_release()
 PAGE = os.sysconf("SC_PAGESIZE")  # 64 KiB on some ppc64le and arm64
-# Map names are one space for the whole machine, where other tests may run.
+# Map names are one space for the whole kernel, where other runs of these tests may be under way,
+# in containers whose process numbers are the same.
+RUN = random.SystemRandom().randrange(10**6, 10**7)
 FLOWS, NUMS, CLI, CLI_CPU, LONG = [
-    "%s_%d" % (name, os.getpid()) for name in ("flow", "nums", "cli", "cpu", "long")
+    "%s_%d" % (name, RUN) for name in ("flow", "nums", "cli", "cpu", "long")
 ]
 
 for _number, _usual in (
@@ -281,11 +283,29 @@ def kernel_is(monkeypatch):
 
 
 @pytest.fixture
-def one_at_a_time():
-    """For maps whose names are what is tested: other runs of the tests on this machine wait."""
+def called():
+    """Return a function that tests a map of a name that can't be made unique.
+
+    Other runs of these tests use the name as well, on this machine (they wait) and in other
+    containers of its kernel: what happened beside a map of theirs is tried again.
+    """
+
+    def check(name, test):
+        failures = 0
+        for _ in range(100):
+            with Map.create(HASH, u32, u32, 8, name=name) as m:
+                try:
+                    return test(m)
+                except AssertionError:
+                    failures += [info.name for info in bpf.maps()].count(name) == 1
+                    if failures == 3:  # one may be of another's that has just gone
+                        raise
+            time.sleep(0.2)
+        pytest.fail("maps of others are called %r all the time" % name)
+
     with open(os.path.join(tempfile.gettempdir(), "bpflookup-tests.lock"), "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield check
 
 
 @pytest.fixture
@@ -295,7 +315,7 @@ def bpffs():
         status, _, err = run(program("mount"), "-t", "bpf", "bpf", BPFFS)
         if status:
             lacking("a bpffs (%s)" % err.strip())
-    path = os.path.join(BPFFS, "bpflookup-test-%d" % os.getpid())
+    path = os.path.join(BPFFS, "bpflookup-test-%d" % RUN)
     os.mkdir(path)
     yield path
     shutil.rmtree(path)
@@ -2053,7 +2073,7 @@ class Blob:
 
 
 ORDERS = pytest.mark.parametrize("order", ["little", "big"])
-FUZZ = int(os.environ.get("BPFLOOKUP_FUZZ", "3000"))  # blobs to try; CI sets 100000
+FUZZ = int(os.environ.get("BPFLOOKUP_FUZZ", "3000"))  # blobs to try; CI sets 50000
 
 
 def in_order(order, *numbers_of_bits):
@@ -6965,6 +6985,61 @@ def test_a_walk_that_fails_hands_out_the_entry_it_has(kernel_is):
 
 
 @kernel
+def test_a_failure_closes_what_was_opened_without_the_garbage_collector(numbers, bpffs, tmp_path):
+    pin, file = bpffs + "/p", str(tmp_path / "c")
+    numbers.pin(pin)
+    bpf.capture(numbers, file)
+    twin = Map.create(HASH, u32, u64, 4, name=NUMS)
+    map_id, key = str(numbers.id), ["key", "1", "0", "0", "0"]
+    calls = [
+        lambda: Map.from_name(NUMS, u64),
+        lambda: Map.from_id(numbers.id, u64),
+        lambda: Map.from_pin(pin, u64),
+        lambda: Map.from_fd(numbers, u64),
+        lambda: Map.from_pin(pin, value=bpf.BTF),
+        lambda: Map.create(HASH, u32, bpf.BTF, 4),
+        lambda: Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 4, key_size=8),
+        lambda: bpf.capture(numbers, str(tmp_path / "none" / "c")),
+        lambda: bpf.open_map("name " + NUMS),
+        lambda: bpf.BTF.from_file(MODULE),
+        lambda: bpf.Capture.load(MODULE),
+    ]
+    lines = [
+        [command] + words + rest
+        for command, rest in (
+            ("show", []),
+            ("dump", []),
+            ("lookup", key),
+            ("getnext", key),
+            ("update", key + ["value", "x"]),
+            ("delete", key),
+            ("pin", [pin]),
+            ("freeze", ["no"]),
+            ("hist", []),
+            ("watch", ["--count", "x"]),
+            ("layout", []),
+            ("save", [str(tmp_path / "none" / "c")]),
+        )
+        for words in (["id", map_id], ["name", NUMS], [pin], ["id", map_id, "--value-type", "u8"])
+    ]
+    lines += [["--from", file] + line for line in (["show"], ["dump"], ["lookup"] + key)]
+    gc.collect()
+    gc.disable()
+    try:
+        before = sorted(os.listdir("/proc/self/fd"))
+        for call in calls:
+            with contextlib.suppress(bpf.BPFError, OSError, ValueError):
+                call()
+            assert sorted(os.listdir("/proc/self/fd")) == before
+        for line in lines:
+            main(*line)
+            assert sorted(os.listdir("/proc/self/fd")) == before, line
+    finally:
+        gc.enable()
+        twin.close()
+
+
+@kernel
 def test_maps_of_descriptors_take_ctypes_ints_and_sizes_are_left_out():
     inner = Map.create(ARRAY, u32, u32, 2)
     for map_type in (bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, bpf.BPF_MAP_TYPE_HASH_OF_MAPS):
@@ -7006,7 +7081,7 @@ def test_a_name_that_is_too_long_is_told_so():
 
 @kernel
 def test_maps_that_vanish_between_listing_and_opening_are_not_missed(kernel_is):
-    name = "van_%d" % os.getpid()
+    name = "van_%d" % RUN
     first, second = [Map.create(HASH, u32, u32, 1, name=name) for _ in range(2)]
     with pytest.raises(bpf.AmbiguousName):
         Map.from_name(name)
@@ -8532,7 +8607,7 @@ def cgroup(tmp_path):
             if status:
                 lacking("a cgroup2 (%s)" % err.strip())
             mounted.append(str(tmp_path))
-        path = os.path.join(mounted[0], "bpflookup-test-%d-%d" % (os.getpid(), i))
+        path = os.path.join(mounted[0], "bpflookup-test-%d-%d" % (RUN, i))
         if path not in made:
             os.mkdir(path)
             made.append(path)
@@ -8750,7 +8825,7 @@ class Scene:
                 expected_attach_type=list(members).index(name),
             )
             struct.pack_into("=Q", value, start + members[name], self.made[name, i].number)
-        struct.pack_into("15s", value, start + members["name"], b"bpft_%d" % os.getpid())
+        struct.pack_into("15s", value, start + members["name"], b"bpft_%d" % RUN)
         self.open.callback(self.unregister)
         return bytes(value)
 
@@ -9126,8 +9201,7 @@ def test_maps_that_bpftrace_fills():
         [
             program("bpftrace"),
             "-e",
-            'interval:ms:50 { @h%d[cpu, "abc"] = count(); @p%d[7] = 1234; }'
-            % (os.getpid(), os.getpid()),
+            'interval:ms:50 { @h%d[cpu, "abc"] = count(); @p%d[7] = 1234; }' % (RUN, RUN),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -9143,7 +9217,7 @@ def test_maps_that_bpftrace_fills():
         while time.time() < end and running.poll() is None:
             try:
                 plain, hits = [
-                    Map.from_name("AT_%s%d" % (letter, os.getpid()), ctype, u64)
+                    Map.from_name("AT_%s%d" % (letter, RUN), ctype, u64)
                     for letter, ctype in (("p", u64), ("h", Hit))
                 ]
                 if 7 in plain and list(hits):
@@ -9600,7 +9674,7 @@ def test_btf_of_struct_ops_is_the_kernels_own(tmp_path, vmlinux):
         vmlinux.find("bpf_struct_ops_tcp_congestion_ops")
     except bpf.BTFError:
         pytest.skip("this kernel has no struct_ops for TCP (5.6, CONFIG_BPF_JIT)")
-    name = "cc_%d" % os.getpid()
+    name = "cc_%d" % RUN
     bpftool(
         "struct_ops", "register", bpf_object(tmp_path, "ops", STRUCT_OPS_C.replace("NAME", name))
     )
@@ -10801,7 +10875,7 @@ def test_scripts_for_bpftool_run_unchanged(pins, bpffs):
     for line in SCRIPT.strip().splitlines():
         answers = []
         for directory, tool in tools:
-            words = line.format(d=directory, n="s%d" % os.getpid(), w=pins).split()
+            words = line.format(d=directory, n="s%d" % RUN, w=pins).split()
             words = words if words[0][:2] == "-j" else ["-j"] + words
             answers.append(main(*words) if tool == "ours" else run(program("bpftool"), *words))
         alike(line, *answers)
@@ -10835,7 +10909,7 @@ def test_show_tells_pins_programs_and_processes(pins):
 
 @kernel
 def test_maps_of_one_name_are_shown_and_dumped_all(pins):
-    name = "w_%d" % os.getpid()
+    name = "w_%d" % RUN
     with Map.create(HASH, u32, u64, 4, name=name) as m, Map.create(
         ARRAY, u32, u32, 2, name=name
     ) as n:
@@ -10934,7 +11008,7 @@ def test_a_dump_that_breaks_off_is_whole_json(code, kernel_is):
             count[0] = -1  # the third question fails, at which one entry is out
             status, out, err = main(option, "dump", "id", m.id)
             assert isinstance(json.loads(out), list) and (status == 0 or err.count("\n") == 1)
-    name = "b%d_%d" % (code, os.getpid())
+    name = "b%d_%d" % (code, RUN)
     with Map.create(HASH, u32, u32, 8, name=name) as m, Map.create(
         HASH, u32, u32, 8, name=name
     ) as n:
@@ -10974,7 +11048,7 @@ def test_only_a_prog_arrays_owner_is_told():
 
 @kernel
 def test_show_does_not_tell_its_own_process(bpffs):
-    name = "alone%d" % os.getpid()
+    name = "alone%d" % RUN
     with Map.create(HASH, u32, u32, 1, name=name) as m:
         m.pin(bpffs + "/alone")
         assert "hash  name " + name in done("map") and "hash  name " + name in done("m")
@@ -10988,7 +11062,7 @@ def test_show_does_not_tell_its_own_process(bpffs):
 def test_one_of_several_maps_of_a_name_may_vanish(option, monkeypatch):
     real = bpf._fd_by_id
     for gone in (0, 1, 2):
-        name = "v%d%s%d" % (gone, option[-1:], os.getpid())
+        name = "v%d%s%d" % (gone, option[-1:], RUN)
         maps = [Map.create(HASH, u32, u32, 1, name=name) for _ in range(3)]
         ids = [m.id for m in maps]
 
@@ -11654,12 +11728,11 @@ def test_options_stand_where_they_always_stood(pins):
 @pytest.mark.parametrize(
     "name", ["n", "na", "i", "id", "pin", "kprobes", "key", "v", "views", "map"]
 )
-def test_a_map_may_have_the_name_of_a_word(name, bpffs, one_at_a_time):
-    name = name[:1] + "x%d" % os.getpid() if len(name) > 3 else name
-    with Map.create(HASH, u32, u32, 8, name=name) as m:
+def test_a_map_may_have_the_name_of_a_word(name, bpffs, called):
+    def test(m):
+        for pin in os.listdir(bpffs):  # they keep the map of a try that failed
+            os.unlink(os.path.join(bpffs, pin))
         m[7] = 9
-        if main("-j", "show", "name", name)[1][:1] != "{":
-            pytest.skip("another map of this name")
         for prefix in ("name", "na", "n"):
             words = [prefix, name]
             assert done("show", *words).startswith("%d: hash  name %s" % (m.id, name))
@@ -11667,12 +11740,15 @@ def test_a_map_may_have_the_name_of_a_word(name, bpffs, one_at_a_time):
             for key in ("key", "k"):
                 assert ": " in done("lookup", *(words + [key, "7", "0", "0", "0"]))
                 done("update", *(words + [key, "7", "0", "0", "0", "v", "9", "0", "0", "0", "any"]))
-            done("pin", *(words + [bpffs + "/" + prefix + name]))
+            done("pin", *(words + ["%s/%s%s%d" % (bpffs, prefix, name, m.id)]))
         if name not in ("id", "key"):  # without a kind: not a word that is one in full
             assert "Found 1" in done("dump", name)
-            done("pin", name, bpffs + "/bare" + name)
+            done("pin", name, "%s/bare%s%d" % (bpffs, name, m.id))
             done("lookup", name, "key", "7", "0", "0", "0")
             done("update", name, "key", "7", "0", "0", "0", "value", "1", "0", "0", "0")
+
+    name = name[:1] + "x%d" % RUN if len(name) > 3 else name
+    called(name, test)
 
 
 @kernel
@@ -12099,17 +12175,15 @@ def test_queries_that_make_no_sense_are_refused(many_flows, query):
 
 
 @kernel
-def test_a_map_may_be_called_as_a_word_of_a_query(one_at_a_time):
-    for name in ("where", "top"):
-        with Map.create(HASH, u32, u32, 2, name=name) as m:
-            m[1] = 7
-            types = ["--key-type", "u32", "--value-type", "u32"]
-            try:
-                out = done(*(types + ["dump", "name", name, "where", "value=7"]))
-            except AssertionError:
-                assert sum(one.name == name for one in bpf.maps()) > 1  # somebody else's
-                continue
+@pytest.mark.parametrize("name", ["where", "top"])
+def test_a_map_may_be_called_as_a_word_of_a_query(name, called):
+    def test(m):
+        m[1] = 7
+        types = ["--key-type", "u32", "--value-type", "u32"]
+        out = done(*(types + ["dump", "name", name, "where", "value=7"]))
         assert out == "1: 7\nFound 1 element\n"
+
+    called(name, test)
 
 
 PRINTED = [
@@ -12217,7 +12291,7 @@ def test_metrics_tell_keys_apart_that_differ(text, raws):
 
 @kernel
 def test_metrics_of_two_maps_of_one_name_never_collide():
-    name = "same%d" % (os.getpid() % 10**6)
+    name = "same%d" % (RUN % 10**6)
     with Map.create(HASH, u32, u32, 1, name=name) as one, Map.create(
         HASH, u32, u32, 1, name=name
     ) as other:
@@ -13706,7 +13780,7 @@ def test_a_missing_key_is_told_as_it_was_typed(pins):
 
 @kernel
 def test_a_name_that_is_nearly_one_is_offered():
-    number = os.getpid()
+    number = RUN
     with Map.create(HASH, u32, u32, 1, name="AT_cnt%d" % number), Map.create(
         HASH, u32, u32, 1, name="my_conns%d" % number
     ):
@@ -14090,7 +14164,7 @@ def test_many_hosts_one_of_them_dead(tmp_path):
     )
     (tmp_path / "ssh").chmod(0o755)
     (tmp_path / "python3").symlink_to(sys.executable)
-    name = "hosts_%d" % os.getpid()
+    name = "hosts_%d" % RUN
     with Map.create(HASH, u32, u32, 2, name=name) as m:
         m[1] = 2
         script = "\n".join(lines).replace("name flows", "name " + name)
