@@ -13779,8 +13779,10 @@ def test_a_missing_key_is_told_as_it_was_typed(pins):
 
 
 @kernel
-def test_a_name_that_is_nearly_one_is_offered():
-    number = RUN
+def test_a_name_that_is_nearly_one_is_offered(
+    called,
+):  # whose lock keeps other runs from making names as near
+    number = RUN % 10**5
     with Map.create(HASH, u32, u32, 1, name="AT_cnt%d" % number), Map.create(
         HASH, u32, u32, 1, name="my_conns%d" % number
     ):
@@ -13790,12 +13792,12 @@ def test_a_name_that_is_nearly_one_is_offered():
             ("MY-CONNS%d" % number, "my_conns%d"),
             ("my_cons%d" % number, "my_conns%d"),
             ("conns%d" % number, "my_conns%d"),
-            ("my_conns%d_and_more" % number, "my_conns%d" if number > 999999 else ""),
+            ("my_conns%d_and_more" % number, ""),
         ):
             for words in (["name", name], [name]):
                 status, out, err = main("lookup", *(words + ["key", "1"]))
                 assert (status, out, err.count("\n")) == (1, "", 1)
-                assert not wanted or "is it '%s'?" % (wanted % number) in err, err
+                assert not wanted or repr(wanted % number) in err.partition("is it ")[2], err
         err = main("dump", "nothing_like_it")[2]
         assert err.endswith("no map is named so (ENOENT)\n")
 
