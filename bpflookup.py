@@ -1663,6 +1663,7 @@ class Layout:
     size       bytes
     name       the type in C's terms
     members    of a record, in the order of their declaration; else ()
+    meaning    the Meaning that was asked for, or None
     """
 
     __slots__ = (
@@ -1671,6 +1672,7 @@ class Layout:
         "values",
         "levels",
         "has_choice",
+        "meaning",
         "_readers",
         "_hash",
         "__weakref__",
@@ -1683,6 +1685,7 @@ class Layout:
         self.size, self.name = size, name
         self.values, self.levels = values, levels  # leaves, and types inside types
         self.has_choice = has_choice  # whether a field in it says how to read another one
+        self.meaning = None  # what it is to people, where that was asked for
         self._readers = {}  # (form, stride) -> reader
         self._hash = None
 
@@ -1766,6 +1769,29 @@ class Layout:
         """Whether a form needs to know branches of unions before it can read this in one go."""
         return False
 
+    def compiled(self, form, at, columns):
+        """Return the piece of a form for what lies at a bit; its leaves become columns."""
+        convert = form.meant(self)
+        if convert is None:
+            return self._compile(form, at, columns)
+        return self._leaf(form, at, columns, convert)
+
+    def _leaf(self, form, at, columns, convert):
+        return columns.add_bytes(form, at, self.size, convert)
+
+    def showing(self, path, word):
+        """Return the same layout in which a field is shown as what it means to people.
+
+        path       "seen", "tuple.saddr", "" for the whole; of an array each element, unless the
+                   array as a whole has the size
+        word       one of MEANINGS: "ip4", "ktime" ...; "plain" for none, whatever its declaration
+        raises     LayoutError: no such field or meaning, or one for something of another size
+        """
+        if word not in MEANINGS:
+            words = (word, " ".join(sorted(MEANINGS)))
+            raise LayoutError("there is no meaning '%s'; there are %s" % words)
+        return _shown_at(self, [step for step in path.split(".") if step], word, path)
+
     def _address(self, text):
         """Return the bytes of an address of this size, None: text is none, or means none here."""
         return _address_bytes(text, self.size) if self.takes_addresses else None
@@ -1823,8 +1849,24 @@ class Layout:
         raises     LayoutError: nothing is cut, padded or guessed
         """
         packing = _Packing(self.size if base is None else base, base is not None)
-        self._put(packing, 0, given, what)
+        self.put(packing, 0, given, what)
         return bytes(packing.buffer)
+
+    def put(self, packing, at, given, what):
+        """Have packing hold what was given, for what lies at a bit."""
+        told = self.told(given)
+        if isinstance(told, bytes) and told is not given:
+            packing.put_bytes(at // 8, told, what)
+        else:
+            self._put(packing, at, told, what)
+
+    def told(self, given):
+        """Return the number or the bytes that a text stands for by what this means, else given."""
+        meaning = self.meaning or _proved(self)
+        if meaning is None or not isinstance(given, str):
+            return given
+        told = meaning.told(given.strip(), self)
+        return given if told is None else told
 
 
 _WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts", "_plan"))
@@ -1918,7 +1960,9 @@ class Number(Layout):
         return form.integer(self)
 
     def _compile(self, form, at, columns):
-        convert = self.converter(form)
+        return self._leaf(form, at, columns, self.converter(form))
+
+    def _leaf(self, form, at, columns, convert):
         if convert is SKIPPED:
             return form.nothing()
         order, signed, written = form.order_of(self), self.signed, None
@@ -2241,15 +2285,20 @@ class Array(Layout):
             inner = element.reader(form.name)
             return columns.add_bytes(form, at, self.size, form.series(inner))
         step = 8 * element.size
-        pieces = [element._compile(form, at + step * index, columns) for index in range(self.count)]
+        pieces = [element.compiled(form, at + step * index, columns) for index in range(self.count)]
         return form.array(self, pieces)
+
+    def of(self, element):
+        """Return the same array of another element."""
+        return self._changed(element=element)
 
     def _fuses(self, form):
         """Whether it is an array of numbers that a form shows as they are."""
         element = self.element
         if not form.fuses or type(element) is not Number or not element.is_whole:
             return False
-        return form.integer(element) is None and self.count <= 1 << 16
+        shown = form.meant(element) or form.integer(element)
+        return shown is None and self.count <= 1 << 16
 
     def _put(self, packing, at, given, what):
         if self.is_text and isinstance(given, str):
@@ -2268,7 +2317,7 @@ class Array(Layout):
             raise LayoutError("%s: %d elements, not %d" % (what, len(given), self.count))
         for index, one in enumerate(given):
             step = 8 * self.element.size * index
-            self.element._put(packing, at + step, one, "%s[%d]" % (what, index))
+            self.element.put(packing, at + step, one, "%s[%d]" % (what, index))
         return None
 
 
@@ -2284,7 +2333,7 @@ class _ChosenElements(Array):
     def _compile(self, form, at, columns):
         step = 8 * self.element.size
         placed = enumerate(self.elements)
-        pieces = [one._compile(form, at + step * index, columns) for index, one in placed]
+        pieces = [one.compiled(form, at + step * index, columns) for index, one in placed]
         return form.array(self, pieces)
 
 
@@ -2428,8 +2477,13 @@ class Record(Layout):
 
     def only(self, branch):
         """Return the union with one of its branches."""
-        kept = [member for member in self.members if member.name == branch]
-        return Record(self.kind, self.name, self.size, kept, self.btf_name)
+        return self.having([member for member in self.members if member.name == branch])
+
+    def having(self, members):
+        """Return the same record with other members."""
+        made = Record(self.kind, self.name, self.size, members, self.btf_name)
+        made.meaning = self.meaning
+        return made
 
     @property
     def takes_addresses(self):  # type: ignore
@@ -2461,7 +2515,7 @@ class Record(Layout):
             elif member.is_undecided(form):
                 member = member.changed(layout=member.layout.decided(form, tags))
             members.append(member)
-        return Record(self.kind, self.name, self.size, members, self.btf_name)
+        return self.having(members)
 
     def _branch(self, member, tag):
         name, branches = member.choice
@@ -2482,7 +2536,10 @@ class Record(Layout):
 
     def _compile(self, form, at, columns):
         members = form.members_of(self)
-        pieces = [one.layout._compile(form, at + one.offset, columns) for one in members]
+        pieces = []
+        for one in members:
+            inner = form.layout_of(one)
+            pieces.append(inner.compiled(form, at + one.offset, columns))
         return form.record(self, members, pieces)
 
     # -- what was typed
@@ -2495,7 +2552,7 @@ class Record(Layout):
                 return
             named = [one for one in self.parts if one.label is not None]
             if len(named) == 1:
-                named[0].layout._put(packing, at + named[0].offset, given, what)
+                named[0].layout.put(packing, at + named[0].offset, given, what)
                 return
         if not isinstance(given, dict):
             words = (what, given, self.name, self._labels_text())
@@ -2511,7 +2568,7 @@ class Record(Layout):
                 words = (what, name, self._labels_text())
                 raise LayoutError("%s: no field '%s'; there are %s" % words)
             inside = "%s.%s" % (what, name) if what else name
-            part.layout._put(packing, at + part.offset, one, inside)
+            part.layout.put(packing, at + part.offset, one, inside)
             parts.add(part)
         missing = [] if packing.keep else self._missing(iter(self.parts), parts)
         if missing:
@@ -2711,6 +2768,777 @@ def _text_bytes(text):
 
     raw = text.encode("utf-8", "surrogateescape")
     return re.sub(rb"\\(\\|x[0-9a-fA-F]{2})", byte, raw)
+
+
+# -- meanings: what a number or some bytes are to people.  One is asked for (_show_ of a class, a
+# tag "show:WORD" in BTF, --show) or proved by what a declaration says, which is for people alone.
+
+
+class Meaning:
+    """What a number or some bytes are to people: a .word of MEANINGS, in the .names of a machine.
+
+    is_asked   whether somebody asked for it, so that it is shown wherever text may stand
+    """
+
+    __slots__ = ("word", "names", "is_asked")
+
+    def __init__(self, word, names=None, is_asked=True):
+        self.word, self.names, self.is_asked = word, names or _this_machine, is_asked
+
+    def __eq__(self, other):
+        if not isinstance(other, Meaning):
+            return NotImplemented
+        return (self.word, self.is_asked) == (other.word, other.is_asked) and (
+            self.names is other.names
+        )
+
+    def __hash__(self):
+        return hash(self.word)
+
+    def __repr__(self):
+        return "<Meaning %s>" % self.word
+
+    @property
+    def kind(self):
+        return MEANINGS[self.word]
+
+    @property
+    def is_shown(self):
+        """Whether there is something to show: "plain" is the wish for nothing."""
+        return self.word != "plain"
+
+    def writer(self, layout, is_for_people=False):
+        """Return f(leaf) -> text; a leaf of a Number is an int, of anything else bytes."""
+        kind, names = self.kind, self.names
+        text = kind.text_for_people if is_for_people else kind.text
+        if not kind.is_of_bytes or not isinstance(layout, Number):
+            return lambda leaf: text(leaf, layout, names)
+        mask = (1 << layout.bits) - 1
+
+        def write(number):
+            raw = (number & mask).to_bytes(layout.size, layout.order)
+            return text(raw, layout, names)
+
+        return write
+
+    def told(self, text, layout):
+        """Return the int or bytes that a text stands for, None for any other text."""
+        return self.kind.told(text, layout, self.names)
+
+
+class _Kind:
+    """A kind of meaning: which layouts can have it, and its text, both ways."""
+
+    is_of_bytes = False  # of bytes in their order, else of a number
+    is_quantity = False  # so that metrics can have its number
+    is_named = False  # by the machine
+    takes = "an integer"
+    sizes = ()  # type: tuple  # in bytes; (): any
+
+    def fits(self, layout):
+        is_number = isinstance(layout, Number) and not isinstance(layout, (Float, Char))
+        return is_number and (not self.sizes or layout.size in self.sizes)
+
+    def applied(self, layout, word):
+        """Return a layout that means this, None if it can't."""
+        return layout._changed(meaning=Meaning(word)) if self.fits(layout) else None
+
+    def text(self, leaf, layout, names):
+        """Return what a leaf means."""
+        return str(leaf)
+
+    def text_for_people(self, leaf, layout, names):
+        """Return the same with what is true only now."""
+        return self.text(leaf, layout, names)
+
+    def told(self, text, layout, names):
+        """Return the number, or the bytes, that a text stands for; None: it is no such text."""
+        return None
+
+
+class _Plain(_Kind):
+    """Nothing but what the type says, whatever the declaration proves."""
+
+    takes = "anything"
+
+    def fits(self, layout):
+        return True
+
+
+class _NetworkOrder(_Kind):
+    """A number in network byte order, which is a fact of the type and not only to people."""
+
+    takes = "an integer of 2, 4 or 8 bytes"
+
+    def applied(self, layout, word):
+        is_whole = isinstance(layout, Number) and layout.is_whole
+        return layout.ordered("big") if is_whole else None
+
+
+class _OfBytes(_Kind):
+    is_of_bytes = True
+
+    def __init__(self, *sizes):
+        self.sizes = sizes
+        self.takes = "%s bytes" % " or ".join(map(str, sizes))
+
+    def fits(self, layout):
+        is_odd = isinstance(layout, Number) and layout.bits != 8 * layout.size
+        return layout.size in self.sizes and not is_odd
+
+
+class _IPAddress(_OfBytes):
+    """An IPv4 or IPv6 address; of 16 bytes that are zero behind the fourth an IPv4 address."""
+
+    def text(self, raw, layout, names):
+        if len(raw) == 16 and 4 in self.sizes and not any(raw[4:]):
+            raw = raw[:4]
+        return _ip_text(raw)
+
+    def told(self, text, layout, names):
+        raw = _address_bytes(text, layout.size)
+        if raw is None and 4 in self.sizes and layout.size == 16:
+            raw = _address_bytes(text, 4)
+        return raw and raw.ljust(layout.size, b"\0")
+
+
+def _ip_text(raw):
+    """Return the text of an address; a rescue image may lack Python's socket module."""
+    if len(raw) == 4:
+        return "%d.%d.%d.%d" % tuple(raw)
+    if raw[:12] == b"\0" * 10 + b"\xff\xff":
+        return "::ffff:" + _ip_text(raw[12:])
+    text = ":%s:" % ":".join(map("%x".__mod__, struct.unpack(">8H", raw)))
+    for length in range(8, 1, -1):  # RFC 5952: the longest run of zeros, the first of several
+        before, zeros, after = text.partition(":0" * length + ":")
+        if zeros:
+            return "%s::%s" % (before.strip(":"), after.strip(":"))
+    return text.strip(":")
+
+
+class _MACAddress(_OfBytes):
+    def text(self, raw, layout, names):
+        return ":".join(map("%02x".__mod__, raw))
+
+    def told(self, text, layout, names):
+        return _address_bytes(text, 6)
+
+
+class _Prefix(_OfBytes):
+    """The key of an LPM trie: a length of 32 bits, then an IPv4 or IPv6 address."""
+
+    def text(self, raw, layout, names):
+        order = layout.parts[0].layout.order if layout.members else names.order
+        return "%s/%d" % (_ip_text(raw[4:]), int.from_bytes(raw[:4], order))
+
+    def told(self, text, layout, names):
+        address, slash, length = text.partition("/")
+        raw = _address_bytes(address, layout.size - 4)
+        if raw is None or not slash or not length.isdecimal() or int(length) > 8 * len(raw):
+            return None
+        order = layout.parts[0].layout.order if layout.members else names.order
+        return int(length).to_bytes(4, order) + raw
+
+
+class _SocketAddress(_OfBytes):
+    """A struct sockaddr of whatever family: an address and a port, else bytes in hex."""
+
+    def text(self, raw, layout, names):
+        port = int.from_bytes(raw[2:4], "big")
+        for order in _ORDER_MARKS:
+            family = int.from_bytes(raw[:2], order)
+            if family == 2:
+                return "%s:%d" % (_ip_text(raw[4:8]), port)
+            if family == 10 and len(raw) >= 24:
+                return "[%s]:%d" % (_ip_text(raw[8:24]), port)
+        return raw.hex()
+
+    def told(self, text, layout, names):
+        return bytes.fromhex(text) if _is_hex_of(text, layout.size) else None
+
+
+def _is_hex_of(text, size):
+    return len(text) == 2 * size and _HEX_DIGITS.issuperset(text)
+
+
+class _Hexadecimal(_Kind):
+    takes = "anything but floats and text"
+    is_quantity = True
+
+    def fits(self, layout):
+        return _Kind.fits(self, layout) or isinstance(layout, (Bytes, Array, Record))
+
+    def text(self, leaf, layout, names):
+        if isinstance(leaf, bytes):
+            return leaf.hex()
+        return "0x%x" % (leaf & (1 << layout.bits) - 1)
+
+    def told(self, text, layout, names):
+        if isinstance(layout, Number):
+            return _signed_as(layout, int(text, 16)) if text[:2] in ("0x", "0X") else None
+        return bytes.fromhex(text) if _is_hex_of(text, layout.size) else None
+
+
+def _signed_as(number, raw):
+    """Return what a number of a layout is, given its bits."""
+    return raw - (1 << number.bits) if number.signed and raw > number.high else raw
+
+
+# The units of Go's Duration, in nanoseconds, as texts write them: the longer names first.
+_TIME_UNITS = (
+    ("h", 3600 * 10**9),
+    ("ms", 10**6),
+    ("us", 10**3),
+    ("ns", 1),
+    ("m", 60 * 10**9),
+    ("s", 10**9),
+)
+
+
+def _duration_text(nanoseconds):
+    """Return a duration as Go writes it, with all that there is of it: "1.5us", "2h0m1.25s"."""
+    sign, left = "-" * (nanoseconds < 0), abs(nanoseconds)
+    for unit, size in (("ns", 1), ("us", 10**3), ("ms", 10**6)):
+        if 0 < left < 1000 * size:
+            return "%s%s%s" % (sign, _fraction_text(left, size), unit)
+    minutes, left = divmod(left, 60 * 10**9)
+    text = _fraction_text(left, 10**9) + "s"
+    if minutes:
+        text = "%dm%s" % (minutes % 60, text)
+    if minutes >= 60:
+        text = "%dh%s" % (minutes // 60, text)
+    return sign + text
+
+
+def _fraction_text(number, unit):
+    """Return number / unit, exactly; unit is a power of ten."""
+    text = "%d.%0*d" % (number // unit, len(str(unit)) - 1, number % unit)
+    return text.rstrip("0").rstrip(".") if unit > 1 else str(number)
+
+
+def _duration_told(text):
+    """Return the nanoseconds of a duration with units, None if it is none."""
+    import re
+
+    names = "|".join(unit for unit, _ in _TIME_UNITS)
+    one = r"(\d+)(?:\.(\d{1,30}))?(%s)" % names
+    if not re.match(r"-?(%s)+\Z" % one, text) or len(text) > 99:
+        return None
+    total, units = 0, dict(_TIME_UNITS)
+    for whole, part, unit in re.findall(one, text):
+        total += int(whole + part) * units[unit] // 10 ** len(part)
+    return -total if text[0] == "-" else total
+
+
+class _Duration(_Kind):
+    """A time that something took."""
+
+    is_quantity = True
+
+    def __init__(self, unit):
+        self.unit = unit  # in nanoseconds
+
+    def text(self, number, layout, names):
+        return _duration_text(number * self.unit)
+
+    def told(self, text, layout, names):
+        told = _duration_told(text)
+        return None if told is None or told % self.unit else told // self.unit
+
+
+class _BootTime(_Kind):
+    """Nanoseconds since boot, as bpf_ktime_get_ns has them: the local time, and how long ago."""
+
+    is_quantity = True
+    is_named = True
+    takes, sizes = "an integer of 8 bytes", (8,)
+
+    def text(self, number, layout, names):
+        if not number or not names.clock:
+            return str(number)
+        import time
+
+        seconds, rest = divmod(names.clock[1] + number, 10**9)
+        try:
+            local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+        except (ValueError, OverflowError, OSError):  # a year that has no name
+            return str(number)
+        return "%s.%06d" % (local, rest // 1000)
+
+    def text_for_people(self, number, layout, names):
+        text = self.text(number, layout, names)
+        if " " not in text:
+            return text
+        age = names.clock[0] - number
+        how = "%s (%s ago)" if age >= 0 else "%s (in %s)"
+        return how % (text, _duration_text(abs(age) // 10**6 * 10**6))
+
+    def told(self, text, layout, names):
+        import re
+        import time
+
+        if not names.clock:
+            return None
+        now, boot = names.clock
+        age = re.match(r"(\S+) ago\Z", text)
+        if age and _duration_told(age.group(1)) is not None:
+            return max(now - _duration_told(age.group(1)), 0)
+        form = r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?( \(.*\))?\Z"
+        found = re.match(form, text)
+        if not found:
+            return None
+        day, minutes, seconds, part = found.group(1, 2, 3, 4)
+        try:
+            local = time.strptime(day + minutes + (seconds or ":00"), "%Y-%m-%d%H:%M:%S")
+            since = int(time.mktime(local)) * 10**9 + int((part or "0").ljust(9, "0")) - boot
+        except (ValueError, OverflowError):
+            return None
+        return max(since, 0)
+
+
+class _ByteCount(_Kind):
+    """A number of bytes, in KiB and so on to two places."""
+
+    is_quantity = True
+    UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
+
+    def text(self, number, layout, names):
+        step = max(abs(number).bit_length() - 1, 0) // 10
+        step = min(step, len(self.UNITS) - 1)
+        if not step:
+            return "%dB" % number
+        text = "%.2f" % (number / (1 << 10 * step))
+        return text.rstrip("0").rstrip(".") + self.UNITS[step]
+
+    def told(self, text, layout, names):
+        import re
+
+        found = re.match(r"(-?\d{1,30})(?:\.(\d{1,9}))?([KMGTPEZ]?i?B)\Z", text)
+        if not found or found.group(3) not in self.UNITS:
+            return None
+        whole, part, unit = found.group(1), found.group(2) or "", found.group(3)
+        return int(whole + part) * (1 << 10 * self.UNITS.index(unit)) // 10 ** len(part)
+
+
+class _ErrorNumber(_Kind):
+    """An errno, negative as the kernel returns it or not."""
+
+    def text(self, number, layout, names):
+        name = errno_name(abs(number))
+        if " " in name:
+            return str(number)
+        return "-" + name if number < 0 else name
+
+    def told(self, text, layout, names):
+        sign = -1 if text[:1] == "-" else 1
+        codes = [code for code in range(1, 600) if errno_name(code) == text.lstrip("-")]
+        return sign * codes[0] if codes else None
+
+
+class _Character(_Kind):
+    """A number that is a character."""
+
+    def text(self, number, layout, names):
+        return chr(number) if 0x20 < number < 0x7F and number != 0x5C else "\\x%02x" % number
+
+    def told(self, text, layout, names):
+        import re
+
+        if len(text) == 1:
+            return ord(text)
+        return int(text[2:], 16) if re.match(r"\\x[0-9a-f]{2,16}\Z", text) else None
+
+
+class _Flags(_Kind):
+    """Enumerators that are or'ed: their names, and what is left of the bits."""
+
+    takes = "an enum"
+
+    def fits(self, layout):
+        return isinstance(layout, Enum)
+
+    def text(self, number, layout, names):
+        if number in layout.names:
+            return layout.names[number]
+        left, found = number & (1 << layout.bits) - 1, []  # type: ignore
+        for bits in sorted(layout.names, reverse=True):
+            if bits > 0 and left & bits == bits:
+                found.insert(0, layout.names[bits])
+                left &= ~bits
+        return "|".join(found + ["0x%x" % left] * (left > 0)) or "0"
+
+    def told(self, text, layout, names):
+        numbers = {name: number for number, name in layout.names.items()}
+        total = 0
+        for word in text.split("|"):
+            number = numbers.get(word)
+            if number is None:
+                try:
+                    number = _parsed_int(word)
+                except (ValueError, IndexError):
+                    return None
+            total |= number
+        return _signed_as(layout, total & (1 << layout.bits) - 1) if "|" in text else None
+
+
+class _Named(_Kind):
+    """A number that the machine has a name for: the name, else the number."""
+
+    is_named = True
+
+    def __init__(self, word, *sizes):
+        self.word, self.sizes = word, sizes
+        if sizes:
+            self.takes = "an integer of %s bytes" % " or ".join(map(str, sizes))
+
+    def text(self, number, layout, names):
+        return names.text(self.word, number & (1 << layout.bits) - 1) or str(number)
+
+    def told(self, text, layout, names):
+        number = names.number(self.word, text)
+        return None if number is None else _signed_as(layout, number)
+
+
+class _Symbol(_Named):
+    """An address in the kernel: its symbol and the offset in it, else the address."""
+
+    def text(self, number, layout, names):
+        address = number & (1 << layout.bits) - 1
+        return names.text(self.word, address) or "0x%x" % address
+
+
+class _Stack(_Kind):
+    """Addresses of 8 bytes, the innermost first, up to a zero: symbols as flame graphs fold them,
+    the outermost first.
+    """
+
+    is_of_bytes = is_named = True
+    takes = "bytes, 8 for each address"
+
+    def fits(self, layout):
+        return isinstance(layout, (Bytes, Array, Record)) and layout.size % 8 == 0
+
+    def addresses(self, raw, names):
+        """Return the addresses in a stack."""
+        found = struct.unpack("%s%dQ" % (_ORDER_MARKS[names.order], len(raw) // 8), raw)
+        return found[: found.index(0)] if 0 in found else found
+
+    def text(self, raw, layout, names):
+        addresses = reversed(self.addresses(raw, names))
+        return ";".join(names.text("ksym", one) or "0x%x" % one for one in addresses)
+
+
+MEANINGS = {
+    "ip4": _IPAddress(4),
+    "ip6": _IPAddress(16),
+    "ip": _IPAddress(4, 16),
+    "mac": _MACAddress(6),
+    "prefix": _Prefix(8, 20),
+    "sockaddr": _SocketAddress(16, 28, 128),
+    "net": _NetworkOrder(),
+    "hex": _Hexadecimal(),
+    "ktime": _BootTime(),
+    "ns": _Duration(1),
+    "us": _Duration(10**3),
+    "ms": _Duration(10**6),
+    "bytes": _ByteCount(),
+    "ksym": _Symbol("ksym", 4, 8),
+    "stack": _Stack(),
+    "ifindex": _Named("ifindex", 4),
+    "cgroup": _Named("cgroup", 8),
+    "uid": _Named("uid", 4),
+    "pid": _Named("pid", 4),
+    "errno": _ErrorNumber(),
+    "char": _Character(),
+    "flags": _Flags(),
+    "plain": _Plain(),
+}
+
+
+def _shown_at(found, steps, word, path):
+    """Return a layout in which what the steps lead to means a word; see Layout.showing."""
+    if not steps:
+        return _meaning_a_word(found, word, path)
+    if isinstance(found, Array):
+        return found.of(_shown_at(found.element, steps, word, path))
+    members, is_there = [], False
+    for member in found.members:
+        inside, rest = member.layout, steps[1:]
+        is_it = steps[0] in (member.label, member.name)
+        if member.is_merged and member.layout._named(steps[0]):
+            is_it, rest = True, steps
+        if is_it:
+            member = member.changed(layout=_shown_at(inside, rest, word, path))
+        is_there = is_there or is_it
+        members.append(member)
+    if not is_there:
+        known = found._labels_text() if isinstance(found, Record) else "none in %s" % found.name
+        raise NoSuchField("no field '%s'; there are %s" % (path, known))
+    return found.having(members)
+
+
+def _meaning_a_word(found, word, path):
+    kind = MEANINGS[word]
+    made = kind.applied(found, word)
+    if made is None and isinstance(found, Array):
+        inner = kind.applied(found.element, word)
+        made = inner and found.of(inner)
+    if made is None:
+        words = (path or found.name, word, kind.takes, found.name, found.size)
+        raise LayoutError("%s: %s takes %s, not %s of %d bytes" % words)
+    return made
+
+
+def _named_by(found, names, made):
+    """Return a layout whose meanings take their names from there; made: those that are done."""
+    if id(found) in made:
+        return made[id(found)][1]
+    changed = found
+    if isinstance(found, Array):
+        element = _named_by(found.element, names, made)
+        changed = found if element is found.element else found.of(element)
+    elif isinstance(found, Record):
+        inside = [_named_by(member.layout, names, made) for member in found.members]
+        pairs = list(zip(found.members, inside))
+        if any(member.layout is not inner for member, inner in pairs):
+            changed = found.having([member.changed(layout=inner) for member, inner in pairs])
+    meaning = found.meaning
+    if meaning is not None and meaning.kind.is_named:
+        changed = changed._changed(meaning=Meaning(meaning.word, names, meaning.is_asked))
+    made[id(found)] = found, changed  # keeps the one whose id it is
+    return changed
+
+
+# What a declaration proves.
+
+_ADDRESS_RECORDS = {("in_addr", 4): "ip4", ("in6_addr", 16): "ip6"}
+_ADDRESS_RECORDS.update(
+    ((name, size), "sockaddr")
+    for name, size in (
+        ("sockaddr", 16),
+        ("sockaddr_storage", 128),
+        ("__kernel_sockaddr_storage", 128),
+    )
+)
+
+
+def _proved(layout):
+    """Return the Meaning that a type proves by itself, None if it proves none."""
+    if not isinstance(layout, Record):
+        return None
+    word = _ADDRESS_RECORDS.get((layout.name.split(" ")[-1], layout.size))
+    if layout.is_union and layout.size == 16 and len(layout.members) > 1:
+        word = "ip" if _is_any_address(layout) else None
+    return Meaning(word, is_asked=False) if word else None
+
+
+def _is_any_address(union):
+    """Whether a union has an address of 4 bytes and one of 16."""
+    words = set()
+    for member in union.members:
+        meaning = _with_proved(member).meaning or _proved(member.layout)
+        if meaning is not None:
+            words.add(meaning.word)
+        elif _names_ip(member.name) or member.name in ("v4", "v6"):
+            words.add({4: "ip4", 16: "ip6"}.get(member.layout.size))
+    return {"ip4", "ip6"} <= words
+
+
+def _with_proved(member):
+    """Return the layout of a member with the meaning that its name proves, if it has none."""
+    found = member.layout
+    if found.meaning is not None or not member.name:
+        return found
+    number = found.element if isinstance(found, Array) else found
+    if not isinstance(number, Number):
+        return found
+    word = None
+    if number.size == 4 and number.name.lstrip("_") == "be32" and number.is_whole:
+        word = {4: "ip4", 16: "ip6"}.get(found.size) if _names_ip(member.name) else None
+    elif found.size == 6 and number.size == 1 and number is not found and not number.signed:
+        word = "mac" if _names_mac(member.name) else None
+    return found._changed(meaning=Meaning(word, is_asked=False)) if word else found
+
+
+def _names_ip(name):
+    """Whether a name says that it is an IP address: saddr, dst_ip, ip6, remote_addr_v4, srcIp."""
+    ends = [word.rstrip("46").rstrip("v") for word in name.lower().split("_")]
+    return any(word in _IP_WORDS or word.endswith("addr") for word in ends)
+
+
+_IP_WORDS = frozenset(("ip", "sip", "dip", "srcip", "dstip"))
+
+
+def _names_mac(name):
+    """Whether a name says that it is a MAC address: src_mac, dmac, h_dest, eth_src."""
+    is_mac = any(word.endswith("mac") for word in name.lower().split("_"))
+    return is_mac or name in ("h_dest", "h_source") or name.startswith("eth")
+
+
+# -- the names that a machine gives to numbers
+
+
+class _Machine:
+    """The names of this machine: each kind is read, or each number asked for, once.
+
+    order is its byte order
+    """
+
+    order = sys.byteorder
+
+    def __init__(self):
+        self._namers, self._known, self._clock = {}, {}, None  # type: ignore
+
+    def text(self, word, number):
+        """Return the name of a number, None if it has none."""
+        key = word, number
+        if key not in self._known:
+            if len(self._known) >= 1 << 16:
+                self._known.clear()
+            self._known[key] = self._namer(word).text(number)
+        return self._known[key]
+
+    def number(self, word, text):
+        """Return the number that has a name, None if there is none."""
+        return self._namer(word).number(text)
+
+    def _namer(self, word):
+        if word not in self._namers:
+            self._namers[word] = _NAMERS[word]()
+        return self._namers[word]
+
+    @property
+    def clock(self):
+        """(nanoseconds since boot, since 1970 at boot), both as they were when first asked for."""
+        if self._clock is None:
+            import time
+
+            since_boot = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9)
+            self._clock = since_boot, int(time.time() * 10**9) - since_boot
+        return self._clock
+
+    def __reduce__(self):
+        return "_this_machine"
+
+
+_this_machine = _Machine()
+
+
+class _Interfaces:
+    def text(self, number):
+        import socket
+
+        try:
+            return socket.if_indextoname(number) if number else None
+        except (OSError, OverflowError):
+            return None
+
+    def number(self, text):
+        import socket
+
+        try:
+            return socket.if_nametoindex(text)
+        except (OSError, ValueError):
+            return None
+
+
+class _Users:
+    def text(self, number):
+        import pwd
+
+        try:
+            return pwd.getpwuid(number).pw_name
+        except (KeyError, OverflowError):
+            return None
+
+    def number(self, text):
+        import pwd
+
+        try:
+            return pwd.getpwnam(text).pw_uid
+        except (KeyError, ValueError):
+            return None
+
+
+class _Processes:
+    """A process is comm(pid), as several have one name."""
+
+    def text(self, number):
+        comm = _read_text("/proc/%d/comm" % number).rstrip("\n")
+        return "%s(%d)" % (_escaped(comm.encode("latin-1")), number) if comm else None
+
+    def number(self, text):
+        number = text.rpartition("(")[2][:-1]
+        return int(number) if text[-1:] == ")" and number.isdecimal() else None
+
+
+class _Cgroups:
+    """A cgroup's id is the inode of its directory; a path counts from the root of the hierarchy."""
+
+    def __init__(self):
+        self.paths = {}  # type: dict
+        for line in _read_text("/proc/self/mountinfo").splitlines():
+            before, _, after = line.partition(" - ")
+            if after.split(" ")[0] == "cgroup2":
+                self._read(before.split(" ")[4])
+        self.numbers = {path: number for number, path in self.paths.items()}
+
+    def _read(self, top):
+        for directory, _, _ in os.walk(top):
+            try:
+                number = os.stat(directory).st_ino
+            except OSError:  # gone
+                continue
+            self.paths.setdefault(number, directory[len(top) :] or "/")
+
+    def text(self, number):
+        return self.paths.get(number)
+
+    def number(self, text):
+        return self.numbers.get(text)
+
+
+class _Symbols:
+    """The kernel's symbols, by address; without the right to see addresses there are none."""
+
+    def __init__(self):
+        found = []
+        for line in _read_text("/proc/kallsyms").splitlines():
+            words = line.split(None, 3)
+            found.append((int(words[0], 16), words[2]))
+        found.sort(key=itemgetter(0))
+        self.addresses = [address for address, _ in found if address]
+        self.symbols = [name for address, name in found if address]
+
+    def text(self, number):
+        import bisect
+
+        at = bisect.bisect_right(self.addresses, number)
+        if not at or number - self.addresses[at - 1] >= 1 << 20:
+            return None  # before the first, or in no function
+        at = bisect.bisect_left(
+            self.addresses, self.addresses[at - 1]
+        )  # of several names the first
+        offset = number - self.addresses[at]
+        return self.symbols[at] + ("+0x%x" % offset if offset else "")
+
+    def number(self, text):
+        name, _, offset = text.partition("+")
+        if name not in self.symbols:
+            return None
+        try:
+            return self.addresses[self.symbols.index(name)] + (int(offset, 16) if offset else 0)
+        except ValueError:
+            return None
+
+
+_NAMERS = {
+    "ifindex": _Interfaces,
+    "uid": _Users,
+    "pid": _Processes,
+    "cgroup": _Cgroups,
+    "ksym": _Symbols,
+}
 
 
 # -- readers: bytes -> what a form says.  The leaves in their order become columns of as few structs
@@ -2952,7 +3780,7 @@ class Reader:
 
     def __init__(self, layout, form, stride=None):
         columns = _Columns()
-        piece = layout._compile(form, 0, columns)
+        piece = layout.compiled(form, 0, columns)
         self.layout, self.stride = layout, layout.size if stride is None else stride
         self.template = self.paths = piece
         self.rows = columns.rows(self.stride)
@@ -3071,6 +3899,7 @@ class _Form:
     lists_arrays = True  # long arrays have a reader of their own
     joins_arrays = False  # arrays are one leaf, in words
     unrolls_arrays = False  # the elements of arrays are read with what is around them
+    is_for_people = False  # what is true only now may stand in it
 
     def order_of(self, number):
         """Return the byte order in which a number is read."""
@@ -3079,6 +3908,24 @@ class _Form:
     def members_of(self, record):
         """Return the members of a record that are shown."""
         return [member for member in record.parts if member.label is not None]
+
+    def layout_of(self, member):
+        """Return the layout of a member, with what it means."""
+        return member.layout
+
+    def meant(self, layout):
+        """Return the converter of what a layout means to people; None where its parts are shown."""
+        meaning = self.meaning_of(layout)
+        return meaning and _Cache(self.meant_text(meaning.writer(layout, self.is_for_people)))
+
+    def meaning_of(self, layout):
+        """Return the meaning that is shown of a layout, one that was asked for, or None."""
+        meaning = layout.meaning
+        return meaning if meaning is not None and meaning.is_asked and meaning.is_shown else None
+
+    def meant_text(self, write):
+        """Return f(leaf) for a function that gives text, as the form spells text."""
+        return write
 
     def nothing(self):
         """Return the piece for a leaf that is left out."""
@@ -3206,6 +4053,9 @@ class _JSONForm(_TextForm):
 
     name = "json"
 
+    def meant_text(self, write):
+        return lambda leaf: _json_text(write(leaf))
+
     def boolean(self, number):
         return _Cache(lambda number: "true" if number else "false")
 
@@ -3237,6 +4087,9 @@ class _BpftoolForm(_JSONForm):
     """
 
     name = "bpftool"
+
+    def meaning_of(self, layout):
+        return None
 
     def order_of(self, number):
         return number.raw_order
@@ -3315,6 +4168,17 @@ class _WordsForm(_TextForm):
 
     name = "words"
     between = " "
+    is_for_people = True
+
+    def layout_of(self, member):
+        return _with_proved(member)
+
+    def meaning_of(self, layout):
+        meaning = layout.meaning or _proved(layout)
+        return meaning if meaning is not None and meaning.is_shown else None
+
+    def meant_text(self, write):
+        return lambda leaf: _bare(write(leaf))
 
     def pointer(self, number):
         return _Written("0x%x")
@@ -3336,17 +4200,21 @@ class _WordsForm(_TextForm):
     def record(self, record, members, pieces):
         pairs = []
         for member, piece in zip(members, pieces):
-            inside = "{%s}" % piece if isinstance(member.layout, Record) else piece
+            inside = "{%s}" % piece if self._has_parts(member.layout) else piece
             pairs.append(_printable(member.label).replace("%", "%%") + "=" + inside)
         return " ".join(pairs)
 
+    def _has_parts(self, layout):
+        """Whether it is a record whose fields are shown, and not what it means as a whole."""
+        return isinstance(layout, Record) and self.meaning_of(layout) is None
+
     def array(self, array, pieces):
-        if isinstance(array.element, Record):
+        if self._has_parts(array.element):
             pieces = ["{%s}" % piece for piece in pieces]
         return self._listed(pieces)
 
     def series(self, inner):
-        if isinstance(inner.layout, Record):
+        if self._has_parts(inner.layout):
             return _Each(lambda raw: self._listed(map("{%s}".__mod__, inner.read(raw))))
         return _TextForm.series(self, inner)
 
@@ -3410,6 +4278,10 @@ class _SamplesForm(_Form):
     lists_arrays = False
     unrolls_arrays = True
 
+    def meant(self, layout):
+        meaning = self.meaning_of(layout)
+        return SKIPPED if meaning and not meaning.kind.is_quantity else None
+
     def nothing(self):
         return []
 
@@ -3449,10 +4321,41 @@ class _SamplesForm(_Form):
         return partial(zip, paths)
 
 
+class _NamesForm(_SamplesForm):
+    """The numbers that a machine has names for: pairs of path and [(word, number)]."""
+
+    name = "names"
+
+    def meaning_of(self, layout):
+        return layout.meaning
+
+    def meant(self, layout):
+        meaning = self.meaning_of(layout)
+        kind = meaning and meaning.kind
+        if isinstance(kind, _Stack):
+            return _Each(lambda raw: [("ksym", one) for one in kind.addresses(raw, meaning.names)])
+        if not isinstance(kind, _Named):
+            return None
+        mask = (1 << layout.bits) - 1
+        return _Each(lambda number: [(kind.word, number & mask)])
+
+    def integer(self, number):
+        return SKIPPED
+
+    enum = boolean = pointer = real = integer
+
+
 class _JoinedForm(_WordsForm):
     """Arrays in labels: words, but text goes on after its first NUL and bools are numbers."""
 
     name = "joined"
+    is_for_people = False
+
+    def layout_of(self, member):
+        return member.layout
+
+    def meaning_of(self, layout):
+        return _Form.meaning_of(self, layout)
 
     def char(self, number):
         return _Cache(lambda raw: _bare(_escaped(raw.rstrip(b"\0"))))
@@ -3469,6 +4372,9 @@ class _LabelsForm(_SamplesForm):
     name = "labels"
     joins_arrays = True
     unrolls_arrays = False
+
+    def meant(self, layout):
+        return _Form.meant(self, layout)
 
     def enum(self, number):
         return _Cache(number.text_of)
@@ -3499,6 +4405,7 @@ for _form in (
     _WordsForm,
     _JoinedForm,
     _SamplesForm,
+    _NamesForm,
     _LabelsForm,
 ):
     _FORMS[_form.name] = _form()
@@ -3551,7 +4458,11 @@ def _member_text(member):
         pairs = islice(member.layout.names.items(), 17)
         names = ["%s=%d" % (name, number) for number, name in pairs]
         text += " {%s%s}" % (", ".join(names[:16]), ", ..." if len(names) > 16 else "")
-    text = _printable(text + "".join(" [%s]" % tag for tag in member.tags))
+    tags = list(member.tags)
+    meaning = member.layout.meaning
+    if meaning is not None and "show:" + meaning.word not in tags:
+        tags.append("show:" + meaning.word)
+    text = _printable(text + "".join(" [%s]" % tag for tag in tags))
     return text if len(text) <= 1024 else text[:1021] + "..."
 
 
@@ -3918,10 +4829,20 @@ def _source_of(layout, names, lines):
         )
         if plan.holes:
             lines.append("    _btf_ = _json_ = %a" % dict.fromkeys(plan.holes))
+        shown = _shown_words(layout, plan)
+        if shown:
+            lines.append("    _show_ = %a" % shown)
         lines += ["", ""] if plan.properties else []
         for field, one in sorted(plan.properties.items()):
             lines.append("setattr(%s, %a, property(lambda self: %s))" % (name, field, one.source()))
     return names[id(layout)]
+
+
+def _shown_words(layout, plan):
+    """Return {name of a ctypes field: what it means}."""
+    fields = {name for name, _ in plan.fields}
+    shown = [(member.name, member.layout.meaning) for member in layout.members]
+    return {name: meaning.word for name, meaning in shown if meaning and name in fields}
 
 
 def _class_name(layout, names):
@@ -4212,7 +5133,7 @@ def _own_members(cls, what, depth):
 
 
 def _take_in_tags(ctype, members):
-    """Set on members, which are new, what _json_, _btf_, _union_ and _anonymous_ say."""
+    """Set on members, which are new, what _json_, _show_, _btf_, _union_ and _anonymous_ say."""
     named = {member.name: member for member in members}
     for name, label in _tag(ctype, "_json_", named).items():
         if label is not None and not isinstance(label, str):
@@ -4224,6 +5145,11 @@ def _take_in_tags(ctype, members):
         if label in labels:
             raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
         labels.add(label)
+    for name, word in _tag(ctype, "_show_", named).items():
+        try:
+            named[name].layout = named[name].layout.showing("", word)
+        except LayoutError as failure:
+            raise LayoutError("%s._show_: %s: %s" % (ctype.__name__, name, failure)) from None
     bound = _tag(ctype, "_btf_", named)
     for name, other in bound.items():
         named[name].bound = other
@@ -5497,6 +6423,17 @@ def _encoding(t):
     return t._words[t._at + 3] >> 24 & 0xF if t.kind == BTF_KIND_INT else 0
 
 
+def _shown_by_tags(found, tags):
+    """Return a layout with the meaning of a tag "show:WORD"; one that can't be is a mere tag."""
+    for tag in tags:
+        if tag.startswith("show:"):
+            try:
+                return found.showing("", tag[5:])
+            except LayoutError:
+                pass
+    return found
+
+
 class _FrontEnd:
     """Makes Layouts of the types of a BTF, each once, and proves them on the way."""
 
@@ -5512,6 +6449,7 @@ class _FrontEnd:
         if known is None:
             t = self.btf.type(type_id)
             known = self._modified(t, depth) if t.kind in _MODIFIERS else self._whole(t, depth)
+            known = _shown_by_tags(known, self.btf.tags(type_id))
             rows = getattr(known, "row_count", 0)
             if known.values > 16 * known.size + _MAX_VALUES or rows > _MAX_ROWS:
                 words = (known.size, known.values, rows)
@@ -5597,7 +6535,7 @@ class _FrontEnd:
             self._check_member(t, name, inner, offset, bits)
             label = name or "_"
             tags = self.btf.tags(t.id, index)
-            members.append(Member(name, inner, offset, bits, label, tags))
+            members.append(Member(name, _shown_by_tags(inner, tags), offset, bits, label, tags))
         kinds = {BTF_KIND_UNION: "union", BTF_KIND_DATASEC: "section"}
         return Record(kinds.get(t.kind, "struct"), self.btf.c_type(t.id), t.size, members, t.name)
 
@@ -8141,11 +9079,52 @@ class View:
             self.cpus = possible_cpus()
         self.key_layout = _view_layout(source, "key", key)
         self.value_layout = _view_layout(source, "value", value)
+        if self.info.type == BPF_MAP_TYPE_LPM_TRIE:
+            self.key_layout = _lpm_layout(self.key_layout)
+        if self.info.type == BPF_MAP_TYPE_STACK_TRACE:
+            self.value_layout = _stack_layout(self.value_layout, self.info.map_flags)
+        if isinstance(source, Capture):
+            self._take_meanings(source)
         self.slot = self.info.value_size  # bytes from one CPU's value to the next
         if self.cpus and isinstance(source, Map):
             self.slot = percpu_stride(self.slot)
         entry_bytes = self.info.key_size + self.slot * max(len(self.cpus), 1)
         self.chunk_entries = max(1, min(_CHUNK_ENTRIES, _CHUNK_BYTES // max(entry_bytes, 1)))
+
+    def _named(self, found):
+        """Return a layout whose names are those of the machine that the source is from."""
+        is_from_here = isinstance(self.source, Map)
+        return found if is_from_here else _named_by(found, self.source.names, {})
+
+    def _take_meanings(self, captured):
+        """Have shown what was asked for when a capture was made, where the types have it."""
+        self.key_layout = self._named(self.key_layout)
+        self.value_layout = self._named(self.value_layout)
+        for field, word in captured.shown:
+            try:
+                self.show(field, word)
+            except LayoutError:  # other types were given
+                pass
+
+    def show(self, field, word):
+        """Have a field shown as what it means: of the value, else of the key; "key.NAME" of that.
+
+        raises LayoutError: no such field or meaning, or one that can't be of it
+        """
+        known = []
+        for what in ("value", "key"):
+            path, found = field, getattr(self, what + "_layout")
+            if field == what or field.startswith(what + "."):
+                path = field[len(what) + 1 :]
+            elif not isinstance(found, Record):
+                continue
+            try:
+                setattr(self, what + "_layout", self._named(found.showing(path, word)))
+                return
+            except NoSuchField:
+                known.append(found._labels_text())
+        told = ", ".join(filter(None, known)) or "key and value"
+        raise NoSuchField("no field '%s'; there are %s" % (field, told))
 
     # -- entries
 
@@ -8374,6 +9353,26 @@ def _view_layout(source, what, given):
     return found
 
 
+def _lpm_layout(found):
+    """Return the layout of an LPM trie's keys, as a prefix where it is an address's."""
+    has_parts = isinstance(found, Record) and len(found.parts) == 2 and not found.is_union
+    if not has_parts or found.meaning or found.size not in MEANINGS["prefix"].sizes:
+        return found
+    length, data = [part.layout for part in found.parts]
+    is_length = isinstance(length, Number) and length.size == 4 and not found.parts[0].offset
+    if not is_length or isinstance(data, Array) and data.is_text:
+        return found
+    return found._changed(meaning=Meaning("prefix", is_asked=False))
+
+
+def _stack_layout(found, map_flags):
+    """Return the layout of a stack trace map's values: addresses, where nobody says otherwise."""
+    is_open = found.meaning is None and isinstance(found, Bytes)
+    if not is_open or map_flags & BPF_F_STACK_BUILD_ID or not MEANINGS["stack"].fits(found):
+        return found
+    return found._changed(meaning=Meaning("stack", is_asked=False))
+
+
 class _Families:
     """The metrics of a map: a family for each number in its values, a series for each key (and CPU,
     and index).
@@ -8521,9 +9520,47 @@ def capture(m, path):
     may) its owner kept; of several captures to one path the last stays.  raises OSError for what is
     no plain file, a link among them; SyscallError
     """
+    return _capture(m, path, isinstance(m, Map) and [m.key_layout, m.value_layout])
+
+
+def _capture(m, path, layouts=None, shown=()):
+    """Write a capture, with the names that the machine has for what is in it.
+
+    layouts are of keys and values, where they are not BTF's; shown are the pairs of field and word
+    that were asked for.
+    """
     path = os.fsdecode(path)
     with Map.from_fd(m, bytes, bytes) as source, _Replacement(path) as replacement:
-        return _write_capture(View(source, bytes, bytes), replacement.file)
+        view = View(source)
+        names = _NamesFound(layouts or [view.key_layout, view.value_layout], view)
+        return _write_capture(View(source, bytes, bytes), replacement.file, names, shown)
+
+
+class _NamesFound:
+    """The names of what is captured, as this machine has them: .texts {word: {number: text}}."""
+
+    def __init__(self, layouts, view):
+        self.texts, self.readers = {}, []  # type: ignore
+        strides = view.info.key_size, view.slot
+        for at, (one, stride) in enumerate(zip(layouts, strides)):
+            if one is not None and _named_by(one, self, {}) is not one:  # it has such names
+                self.readers.append((at, one.reader("names", stride)))
+
+    def add(self, chunk):
+        """Take in the names of what is in a chunk."""
+        for at, reader in self.readers:
+            for pairs in reader.read(chunk[at]):
+                for word, number in chain.from_iterable(asked for _, asked in pairs):
+                    known = self.texts.setdefault(word, {})
+                    if number not in known:
+                        known[number] = _this_machine.text(word, number)
+
+    def told(self):
+        """Return {word: {number: text}} of what has names."""
+        return {
+            word: {number: text for number, text in known.items() if text}
+            for word, known in self.texts.items()
+        }
 
 
 class _Replacement:
@@ -8609,7 +9646,7 @@ class _Replacement:
             pass
 
 
-def _write_capture(view, file):
+def _write_capture(view, file, names, shown):
     """Write a map to a file; return the number of entries."""
     import hashlib
     import json
@@ -8621,12 +9658,19 @@ def _write_capture(view, file):
         digest.update(line)
         file.write(line)
 
-    put(json.dumps(_capture_header(view.source)))
+    header = _capture_header(view.source)
+    header["shown"] = [list(pair) for pair in shown]
+    if names.readers:
+        header["bpflookup_capture"] = _CAPTURE_WITH_NAMES
+    put(json.dumps(header))
     for chunk in _captured_chunks(view):
         if chunk[2]:
             put(_capture_lines(view, chunk))
+            names.add(chunk)
             count += chunk[2]
             progress.show(count)
+    if names.readers:
+        put(json.dumps({"names": names.told()}))
     progress.end()
     put(json.dumps({"entries": count, "sha256": digest.hexdigest()}))
     return count
@@ -8642,7 +9686,7 @@ def _capture_header(source):
 
     info, system = source.info, os.uname()
     return {
-        "bpflookup_capture": 1,
+        "bpflookup_capture": _CAPTURE_PLAIN,
         "info": {name: getattr(info, name) for name in info.__slots__},
         "btf": encoded(source.btf),
         "types": source._btf_types,
@@ -8653,6 +9697,7 @@ def _capture_header(source):
         "kernel": system.release,
         "machine": system.machine,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "clock": _Machine().clock,
         "exact": source.exact_scan,
     }
 
@@ -8687,6 +9732,9 @@ def _hex_words(raw, size, stride=None):
 
 
 _CAPTURE_DIGITS = 20  # of a number: more are hostile, and take Python long
+_MAX_SHOWN = 256  # of the wishes that a capture keeps; people type a few
+# What the first line says of the lines: those of version 2 end with one of names.
+_CAPTURE_PLAIN, _CAPTURE_WITH_NAMES = 1, 2
 
 
 class Capture:
@@ -8710,9 +9758,18 @@ class Capture:
         header = self.header = _capture_json(data[: data.index(b"\n") + 1])
         self._data, self._first = data, data.index(b"\n") + 1
         self._end = data.rindex(b"\n", 0, len(data) - 1) + 1
-        _check_whole(data, self._end)
-        if header["bpflookup_capture"] != 1:
+        version = header["bpflookup_capture"]
+        if version not in (_CAPTURE_PLAIN, _CAPTURE_WITH_NAMES):
             raise ValueError
+        _check_whole(data, self._end, version)
+        names = {}
+        if version == _CAPTURE_WITH_NAMES:
+            end, self._end = self._end, data.rindex(b"\n", 0, self._end - 1) + 1
+            names = _capture_json(data[self._end : end])["names"]
+        self.names = _CapturedNames(names, header.get("clock"), header["order"])
+        self.shown = [
+            (str(field), str(word)) for field, word in header.get("shown", ())[:_MAX_SHOWN]
+        ]
         self.info = MapInfo.__new__(MapInfo)
         for name in MapInfo.__slots__:
             setattr(self.info, name, header["info"][name])
@@ -8790,21 +9847,49 @@ def _capture_json(line):
     """Return what a line of a capture says."""
     import json
 
-    def number(digits):
-        if len(digits) > _CAPTURE_DIGITS:
-            raise ValueError
-        return int(digits)
-
-    return json.loads(line.decode(), parse_int=number)
+    return json.loads(line.decode(), parse_int=_captured_number)
 
 
-def _check_whole(data, end):
+def _captured_number(digits):
+    if len(digits) > _CAPTURE_DIGITS:
+        raise ValueError
+    return int(digits)
+
+
+class _CapturedNames:
+    """The names that a machine had for numbers when a capture was made; see _Machine."""
+
+    def __init__(self, names, clock, order):
+        self.order = order
+        self._texts = {
+            word: {_captured_number(number): str(text) for number, text in known.items()}
+            for word, known in names.items()
+        }
+        self.clock = None
+        if clock is not None:
+            since_boot, boot = clock
+            _check_number(since_boot, 64)
+            _check_number(boot, 64)
+            self.clock = since_boot, boot
+
+    def text(self, word, number):
+        """Return the name of a number, None if it has none."""
+        return self._texts.get(word, {}).get(number)
+
+    def number(self, word, text):
+        """Return the number that has a name, None if there is none."""
+        known = self._texts.get(word, {})
+        return next((number for number, name in known.items() if name == text), None)
+
+
+def _check_whole(data, end, version):
     """Raise ValueError unless the line from end on is the last, and is true of what is before."""
     import hashlib
 
     with memoryview(data) as view:
         digest = hashlib.sha256(view[:end]).hexdigest()
-    told = {"entries": data.count(b"\n") - 2, "sha256": digest}
+    others = 3 if version == _CAPTURE_WITH_NAMES else 2
+    told = {"entries": data.count(b"\n") - others, "sha256": digest}
     if data[-1:] != b"\n" or _capture_json(data[end:]) != told:
         raise ValueError
 
@@ -8998,6 +10083,11 @@ Flags, cpu=N and options stand behind that.  '--' ends the options.
   --key-type T, --value-type T
                      for maps without BTF: u32, be16, char[16],
                      "u64 count, u64 last_seen"
+  --show FIELD=WORD,...
+                     what numbers and bytes mean: ip4 ip6 ip mac prefix sockaddr
+                     net (network byte order) hex ktime (since boot) ns us ms
+                     bytes ksym stack ifindex cgroup uid pid errno char flags
+                     plain; so it is shown, and taken as DATA and by where
   --from FILE        a capture instead of a map
   --btf FILE         instead of the running kernel's
   -B, --base-btf FILE
@@ -9058,10 +10148,12 @@ class _Options:
     VALUES = {
         "--key-type": "key_type", "--value-type": "value_type", "--from": "file",
         "--btf": "btf", "--base-btf": "base_btf", "-B": "base_btf", "--token": "token",
+        "--show": "show",
     }
+    LISTS = frozenset(("show",))  # what may be said several times: the values, with commas
     # fmt: on
     # What may still be said behind DATA; the others would come too late there.
-    LATE = frozenset("json pretty bpffs hex ndjson metrics same key_type value_type".split())
+    LATE = frozenset("json pretty bpffs hex ndjson metrics same key_type value_type show".split())
 
     def __init__(self, words):
         self.words, self.data, ended = [], [], False
@@ -9108,7 +10200,9 @@ class _Options:
         if option in self.VALUES and not sign and not words:
             raise _UsageError("%s wants a value" % word)
         if option in self.VALUES:
-            setattr(self, names[0], value if sign else words.pop(0))
+            value = value if sign else words.pop(0)
+            before = getattr(self, names[0]) if names[0] in self.LISTS else None
+            setattr(self, names[0], value if before is None else before + "," + value)
             return
         for name in names:
             setattr(self, name, True)
@@ -9162,7 +10256,6 @@ class _Options:
 
         rest words may follow, None: any number.
         """
-        types = [self.key_type, self.value_type]
         if self.file is not None and mode:
             raise _UsageError("this takes a map, not a capture")
         if self.file is not None and self.command in _CLAUSES:
@@ -9170,15 +10263,25 @@ class _Options:
             self.words = []
         if self.file is not None:
             self.end(rest)
-            return View(Capture.load(self.file), *types)
+            return self.view_of(Capture.load(self.file))
         if not self.words or not self.words[0]:
             raise _UsageError("a map: id N, name S, pinned PATH is needed")
         length = _map_length(self.words, lambda after: rest is None or len(after) == rest)
         self.map, self.words = self.words[:length], self.words[length:]
         self.end(rest)
-        view = View(_open_words(self.map, mode or "r", self.token), *types)
-        if self.command in _SHOWING and not self.hex and None in types:
+        view = self.view_of(_open_words(self.map, mode or "r", self.token))
+        if self.command in _SHOWING and not self.hex and None in (self.key_type, self.value_type):
             self._tell_why_untyped(view)
+        return view
+
+    def view_of(self, source):
+        """Return the View of a map or capture with the types and meanings that were asked for."""
+        view = View(source, self.key_type, self.value_type)
+        for text in _listed(self.show):
+            try:
+                view.show(*_field_and_word(text))
+            except LayoutError as failure:
+                raise _UsageError("--show: %s" % failure) from None
         return view
 
     def _tell_why_untyped(self, view):
@@ -9193,10 +10296,10 @@ class _Options:
 
     def given(self, view):
         """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
-        before = self.key_type, self.value_type
+        before = self.key_type, self.value_type, self.show
         given = _Given(self, view)
-        if (self.key_type, self.value_type) != before:
-            view = View(view.source, self.key_type, self.value_type)
+        if (self.key_type, self.value_type, self.show) != before:
+            view = self.view_of(view.source)
             given = _Given(self, view)
         return view, given
 
@@ -9234,6 +10337,19 @@ class _Options:
             opening = [one for one in _CLAUSES.get(self.command, ()) if one not in _FLAG_WORDS]
             wanted = ", %s is needed" % " or ".join(map(repr, opening)) if opening else ""
             raise _UsageError("unexpected '%s'%s" % (self.words[rest], wanted))
+
+
+def _listed(text):
+    """Return the parts of a list with commas, none of None."""
+    return [part for part in text.split(",") if part.strip()] if text else []
+
+
+def _field_and_word(text):
+    """Return (field, word) of FIELD=WORD, what --show takes."""
+    field, sign, word = text.rpartition("=")
+    if not sign:
+        raise _UsageError("--show takes FIELD=WORD,..., not '%s'" % text)
+    return field.strip(), word.strip()
 
 
 def _is_map(word):
@@ -9912,7 +11028,8 @@ class _FieldColumn:
         self.first, self.size = offset // 8, leaf.size
         self.stride = view.slot if self.what == "value" else view.info.key_size
         self.cpus = len(view.cpus) if self.what == "value" and view.cpus else 1
-        alone = Record("struct", "", whole.size, [Member("f", leaf, offset, bits, "f")])
+        bare = leaf if leaf.meaning is None else leaf.showing("", "plain")
+        alone = Record("struct", "", whole.size, [Member("f", bare, offset, bits, "f")])
         self.reader = alone.reader("samples" if self.is_number else "plain", self.stride)
 
     def of(self, keys, values):
@@ -9931,12 +11048,19 @@ class _FieldColumn:
 
     def words(self, one):
         """Return a value as text, for patterns."""
-        return one if isinstance(one, str) else self.leaf.reader("words").one(one)
+        if isinstance(one, str):
+            return one
+        if not self.is_number:
+            return self.leaf.reader("words").one(one)
+        meaning = self.leaf.meaning
+        if meaning is not None and meaning.is_shown:
+            return meaning.writer(self.leaf)(one)
+        return getattr(self.leaf, "names", {}).get(one) or str(one)
 
     def given(self, text):
         """Return the value that a text stands for."""
         if self.is_number:
-            return self.leaf.number(text, self.name)
+            return self.leaf.number(self.leaf.told(text), self.name)
         return text if self.is_text else self.leaf.pack(text, what=self.name)
 
 
@@ -10008,9 +11132,6 @@ class _Condition:
         column = self.field.of(keys, values)
         if self.sign == "~":
             search = self.pattern.search
-            if self.field.is_number:
-                names = getattr(self.field.leaf, "names", {})
-                return [bool(search(names.get(one) or str(one))) for one in column]
             return [bool(search(self.field.words(one))) for one in column]
         import operator
 
@@ -10334,7 +11455,8 @@ def _layout(options):
 def _save(options):
     view = options.view("r", 1)
     path = options.take("a file")
-    count = capture(view.source, path)
+    shown = [_field_and_word(text) for text in _listed(options.show)]
+    count = _capture(view.source, path, [view.key_layout, view.value_layout], shown)
     return options.put({"entries": count}) if options.json else print("%d entries" % count)
 
 
