@@ -2943,18 +2943,29 @@ class _Prefix(_OfBytes):
 class _SocketAddress(_OfBytes):
     """A struct sockaddr of whatever family: an address and a port, else bytes in hex."""
 
+    INET, INET6 = 2, 10  # AF_ of linux/socket.h
+
     def text(self, raw, layout, names):
-        port = int.from_bytes(raw[2:4], "big")
-        for order in _ORDER_MARKS:
-            family = int.from_bytes(raw[:2], order)
-            if family == 2:
-                return "%s:%d" % (_ip_text(raw[4:8]), port)
-            if family == 10 and len(raw) >= 24:
-                return "[%s]:%d" % (_ip_text(raw[8:24]), port)
+        family, port = int.from_bytes(raw[:2], names.order), int.from_bytes(raw[2:4], "big")
+        if family == self.INET:
+            return "%s:%d" % (_ip_text(raw[4:8]), port)
+        if family == self.INET6 and len(raw) >= 24:
+            return "[%s]:%d" % (_ip_text(raw[8:24]), port)
         return raw.hex()
 
     def told(self, text, layout, names):
-        return bytes.fromhex(text) if _is_hex_of(text, layout.size) else None
+        if _is_hex_of(text, layout.size):
+            return bytes.fromhex(text)
+        address, colon, port = text.rpartition(":")
+        if not colon or not port.isdecimal() or int(port) > 0xFFFF:
+            return None
+        is_ip6 = address[:1] + address[-1:] == "[]"
+        raw = _address_bytes(address.strip("[]"), 16 if is_ip6 else 4)
+        if raw is None or is_ip6 and layout.size < 28:
+            return None
+        family = (self.INET6 if is_ip6 else self.INET).to_bytes(2, names.order)
+        head = family + int(port).to_bytes(2, "big") + bytes(4 if is_ip6 else 0)
+        return (head + raw).ljust(layout.size, b"\0")
 
 
 def _is_hex_of(text, size):
@@ -3026,7 +3037,10 @@ def _duration_told(text):
         return None
     total, units = 0, dict(_TIME_UNITS)
     for whole, part, unit in re.findall(one, text):
-        total += int(whole + part) * units[unit] // 10 ** len(part)
+        count, rest = divmod(int(whole + part) * units[unit], 10 ** len(part))
+        if rest:
+            return None
+        total += count
     return -total if text[0] == "-" else total
 
 
@@ -3054,11 +3068,11 @@ class _BootTime(_Kind):
     takes, sizes = "an integer of 8 bytes", (8,)
 
     def text(self, number, layout, names):
-        if not number or not names.clock:
+        if not number or names.boot is None:
             return str(number)
         import time
 
-        seconds, rest = divmod(names.clock[1] + number, 10**9)
+        seconds, rest = divmod(names.boot + number, 10**9)
         try:
             local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
         except (ValueError, OverflowError, OSError):  # a year that has no name
@@ -3069,7 +3083,7 @@ class _BootTime(_Kind):
         text = self.text(number, layout, names)
         if " " not in text:
             return text
-        age = names.clock[0] - number
+        age = names.now() - number
         how = "%s (%s ago)" if age >= 0 else "%s (in %s)"
         return how % (text, _duration_text(abs(age) // 10**6 * 10**6))
 
@@ -3077,12 +3091,11 @@ class _BootTime(_Kind):
         import re
         import time
 
-        if not names.clock:
+        if names.boot is None:
             return None
-        now, boot = names.clock
         age = re.match(r"(\S+) ago\Z", text)
         if age and _duration_told(age.group(1)) is not None:
-            return max(now - _duration_told(age.group(1)), 0)
+            return max(names.now() - _duration_told(age.group(1)), 0)
         form = r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?( \(.*\))?\Z"
         found = re.match(form, text)
         if not found:
@@ -3090,7 +3103,7 @@ class _BootTime(_Kind):
         day, minutes, seconds, part = found.group(1, 2, 3, 4)
         try:
             local = time.strptime(day + minutes + (seconds or ":00"), "%Y-%m-%d%H:%M:%S")
-            since = int(time.mktime(local)) * 10**9 + int((part or "0").ljust(9, "0")) - boot
+            since = int(time.mktime(local)) * 10**9 + int((part or "0").ljust(9, "0")) - names.boot
         except (ValueError, OverflowError):
             return None
         return max(since, 0)
@@ -3379,7 +3392,7 @@ def _names_mac(name):
 
 
 class _Machine:
-    """The names of this machine: each kind is read, or each number asked for, once.
+    """The names of this machine: each kind is read, or each number asked for, once a run.
 
     order is its byte order
     """
@@ -3387,7 +3400,11 @@ class _Machine:
     order = sys.byteorder
 
     def __init__(self):
-        self._namers, self._known, self._clock = {}, {}, None  # type: ignore
+        self.forget()
+
+    def forget(self):
+        """Begin another run."""
+        self._namers, self._known, self._boot = {}, {}, None  # type: ignore
 
     def text(self, word, number):
         """Return the name of a number, None if it has none."""
@@ -3407,15 +3424,20 @@ class _Machine:
             self._namers[word] = _NAMERS[word]()
         return self._namers[word]
 
+    def now(self):
+        """Return the nanoseconds since boot, as CLOCK_MONOTONIC counts them."""
+        import time
+
+        return int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9)
+
     @property
-    def clock(self):
-        """(nanoseconds since boot, since 1970 at boot), both as they were when first asked for."""
-        if self._clock is None:
+    def boot(self):
+        """Nanoseconds from 1970 to where that clock began."""
+        if self._boot is None:
             import time
 
-            since_boot = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9)
-            self._clock = since_boot, int(time.time() * 10**9) - since_boot
-        return self._clock
+            self._boot = int(time.time() * 10**9) - self.now()
+        return self._boot
 
     def __reduce__(self):
         return "_this_machine"
@@ -3916,7 +3938,10 @@ class _Form:
     def meant(self, layout):
         """Return the converter of what a layout means to people; None where its parts are shown."""
         meaning = self.meaning_of(layout)
-        return meaning and _Cache(self.meant_text(meaning.writer(layout, self.is_for_people)))
+        if meaning is None:
+            return None
+        write = self.meant_text(meaning.writer(layout, self.is_for_people))
+        return _Each(write) if meaning.kind.is_named else _Cache(write)
 
     def meaning_of(self, layout):
         """Return the meaning that is shown of a layout, one that was asked for, or None."""
@@ -9697,7 +9722,7 @@ def _capture_header(source):
         "kernel": system.release,
         "machine": system.machine,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "clock": _Machine().clock,
+        "clock": [_this_machine.now(), _this_machine.boot],
         "exact": source.exact_scan,
     }
 
@@ -9865,12 +9890,15 @@ class _CapturedNames:
             word: {_captured_number(number): str(text) for number, text in known.items()}
             for word, known in names.items()
         }
-        self.clock = None
+        self._now = self.boot = None
         if clock is not None:
-            since_boot, boot = clock
-            _check_number(since_boot, 64)
-            _check_number(boot, 64)
-            self.clock = since_boot, boot
+            self._now, self.boot = clock
+            _check_number(self._now, 64)
+            _check_number(self.boot, 64)
+
+    def now(self):
+        """Return the nanoseconds since boot when it was captured."""
+        return self._now
 
     def text(self, word, number):
         """Return the name of a number, None if it has none."""
@@ -10444,6 +10472,7 @@ class _Closed:
 def main(argv=None):
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
     _prepare_streams()
+    _this_machine.forget()
     options = None
     try:
         options = _Options(sys.argv[1:] if argv is None else argv)

@@ -1939,6 +1939,408 @@ def test_json_has_no_nan():
             bpf.to_json(obj)
 
 
+# -- meanings: what numbers and bytes are to people
+
+
+def at_boot():
+    """Nanoseconds since 1970 at boot."""
+    return int((time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)) * 10**9)
+
+
+def kernel_symbols():
+    with open("/proc/kallsyms") as file:
+        found = [line.split()[:3] for line in file]
+    return [(int(address, 16), name) for address, _, name in found if int(address, 16)]
+
+
+# word, type, the number or bytes, the text; by hand, from the manual of what is shown
+MEANT = [
+    ("ip4", "be32", 0x0A000001, "10.0.0.1"),
+    ("ip4", "u8[4]", bytes([192, 168, 0, 255]), "192.168.0.255"),
+    ("ip4", "struct { be16 high, low; }", bytes([1, 2, 3, 4]), "1.2.3.4"),
+    ("ip6", "u8[16]", b"\xfe\x80" + bytes(13) + b"\1", "fe80::1"),
+    ("ip6", "be32[4]", bytes(16), "::"),
+    ("ip6", "u64[2]", bytes(10) + b"\xff\xff\1\2\3\4", "::ffff:1.2.3.4"),
+    ("ip", "u8[16]", bytes([10, 0, 0, 1]) + bytes(12), "10.0.0.1"),
+    ("ip", "u8[16]", b"\x20\1\x0d\xb8" + bytes(11) + b"\7", "2001:db8::7"),
+    ("ip", "u8[4]", bytes([10, 0, 0, 1]), "10.0.0.1"),
+    ("mac", "u8[6]", bytes([2, 0, 0, 0xAB, 0, 1]), "02:00:00:ab:00:01"),
+    ("prefix", "struct { u32 length; u8 data[4]; }", bytes(u32(24)) + b"\n\1\2\0", "10.1.2.0/24"),
+    ("prefix", "u8[20]", bytes(u32(8)) + b"\xfc" + bytes(15), "fc00::/8"),
+    ("sockaddr", "u8[16]", bytes(u16(2)) + b"\1\xbb\n\0\0\1" + bytes(8), "10.0.0.1:443"),
+    ("sockaddr", "u8[28]", bytes(u16(10)) + b"\0\x35" + bytes(19) + b"\1" + bytes(4), "[::1]:53"),
+    (
+        "sockaddr",
+        "u8[16]",
+        bytes(u16(1)) + b"/run" + bytes(10),
+        (bytes(u16(1)) + b"/run").hex() + "00" * 10,
+    ),
+    ("hex", "u32", 0xBEEF, "0xbeef"),
+    ("hex", "s8", -1, "0xff"),
+    ("hex", "u8[3]", b"\0\x0a\xff", "000aff"),
+    ("ns", "u64", 0, "0s"),
+    ("ns", "u64", 999, "999ns"),
+    ("ns", "s64", -1500, "-1.5us"),
+    ("ns", "u64", 1234567, "1.234567ms"),
+    ("ns", "u64", 2 * 10**9 + 1, "2.000000001s"),
+    ("ns", "u64", 60 * 10**9, "1m0s"),
+    ("us", "u32", 3723 * 10**6 + 250000, "1h2m3.25s"),
+    ("ms", "u16", 1, "1ms"),
+    ("bytes", "u32", 1023, "1023B"),
+    ("bytes", "u32", 1536, "1.5KiB"),
+    ("bytes", "u64", 1 << 63, "8EiB"),
+    ("bytes", "s32", -2048, "-2KiB"),
+    ("errno", "s32", -2, "-ENOENT"),
+    ("errno", "u8", 11, "EAGAIN"),
+    ("errno", "s64", -524, "-ENOTSUPP"),
+    ("errno", "s32", 99999, "99999"),
+    ("char", "u16", 65, "A"),
+    ("char", "u32", 5, "\\x05"),
+    ("char", "u32", 0x5C, "\\x5c"),
+    ("char", "u32", 0x1F600, "\\x1f600"),
+    ("flags", "enum { READ = 1, WRITE = 2, ALL = 7 }", 3, "READ|WRITE"),
+    ("flags", "enum { READ = 1, WRITE = 2, ALL = 7 }", 7, "ALL"),
+    ("flags", "enum { READ = 1, WRITE = 2, ALL = 7 }", 15, "ALL|0x8"),
+    ("flags", "enum { READ = 1, WRITE = 2, ALL = 7 }", 0, "0"),
+    ("uid", "u32", 0, "root"),
+    ("uid", "u32", 4000000000, "4000000000"),
+    ("pid", "u32", 4000000000, "4000000000"),
+    ("ifindex", "u32", 4000000000, "4000000000"),
+    ("cgroup", "u64", 1 << 63, str(1 << 63)),
+    ("ksym", "u64", 0x1000, "0x1000"),
+    ("ktime", "u64", 0, "0"),
+]
+
+
+def bytes_of(found, said):
+    """Return the bytes of a number or of bytes."""
+    return said if isinstance(said, bytes) else found.showing("", "plain").pack(said)
+
+
+@pytest.mark.parametrize("word, text, said, wanted", MEANT)
+def test_meanings_are_shown_and_taken(word, text, said, wanted):
+    bare = bpf.layout(text)
+    found, raw = bare.showing("", word), bytes_of(bare, said)
+    assert found.reader("plain").one(raw) == wanted
+    assert json.loads(found.reader("json").one(raw)) == wanted
+    words = found.reader("words").one(raw)
+    assert words.strip("'") in (wanted, wanted.replace("\\", "\\\\"))
+    assert found.pack(wanted) == raw
+    for form in ("bpftool",):
+        assert found.reader(form).one(raw) == bare.reader(form).one(raw)
+    # in a record, in an array of records, behind a bitfield, with a column for each
+    many = bpf.layout(
+        "struct { u8 low:3, high:5; struct { %s; u8 after; } in[2]; u8 last; }" % member(text)
+    )
+    shown = many.showing("in.f", word)
+    whole = bytearray(many.size)
+    places = [
+        many.members[2].offset // 8 + at * many.members[2].layout.element.size for at in (0, 1)
+    ]
+    for place in places:
+        at = place + many.members[2].layout.element.members[0].offset // 8
+        whole[at : at + len(raw)] = raw
+    plain = shown.reader("plain").one(bytes(whole))
+    assert [one["f"] for one in plain["in"]] == [wanted, wanted]
+    assert shown.reader("bpftool").one(whole) == many.reader("bpftool").one(whole)
+    inside = [{"f": wanted, "after": 0}] * 2
+    assert shown.pack({"low": 0, "high": 0, "in": inside, "last": 0}) == bytes(whole)
+    labels = dict(shown.reader("labels").one(whole))
+    assert wanted in labels["in",] or word in ("hex", "char")
+    assert (
+        shown.ctype() is not many.ctype() and bytes(shown.ctype().from_buffer_copy(whole)) == whole
+    )
+    assert bpf.to_python(shown.ctype().from_buffer_copy(whole)) == plain
+
+
+def member(text):
+    """Return the declaration of f, of a type in C's words."""
+    base, bracket, rest = text.partition("[") if text[:6] != "struct" else (text, "", "")
+    return "%s f%s" % (base, bracket + rest)
+
+
+def test_addresses_are_those_of_the_standard_library():
+    rng = random.Random(4)
+    for _ in range(3000):
+        raw = bytes(rng.choice((0, 0, 0, 1, 0xFF, rng.randrange(256))) for _ in range(16))
+        if rng.random() < 0.1:
+            raw = bytes(10) + b"\xff\xff" + raw[12:]
+        text = bpf.layout("u8[16]").showing("", "ip6").reader("plain").one(raw)
+        assert socket.inet_pton(socket.AF_INET6, text) == raw
+        if raw[:10] != bytes(10):  # the C library also writes ::1.2.3.4, which RFC 5952 does not
+            assert text == socket.inet_ntop(socket.AF_INET6, raw)
+        assert bpf.layout("be32").showing("", "ip4").reader("plain").one(
+            raw[:4]
+        ) == socket.inet_ntoa(raw[:4])
+
+
+EXACT = [("u64", "ns"), ("s64", "us"), ("u32", "ms"), ("s16", "errno"), ("u32", "char"), ("s64", "hex"),
+         ("u8[5]", "hex"), ("u16:11", "ns"), ("s32:9", "us")]  # fmt: skip
+
+
+@pytest.mark.parametrize("text, word", EXACT)
+def test_what_is_shown_is_taken_for_the_same(text, word):
+    base, _, bits = text.partition(":")
+    declared = "struct { u8 before:5; %s }" % (
+        base + " f:" + bits + ";" if bits else member(text) + ";"
+    )
+    found, rng = bpf.layout(declared), random.Random(text + word)
+    shown = found.showing("f", word)
+    for _ in range(500):
+        raw = (
+            random_bytes(rng, found.size)
+            if rng.random() < 0.7
+            else bytes(rng.choices(b"\0\1\xff", k=found.size))
+        )
+        raw = found.pack(found.reader("plain").one(raw))  # no bits in holes
+        for told in (shown.reader("plain").one(raw), json.loads(shown.reader("json").one(raw))):
+            assert shown.pack(told) == raw, told
+
+
+def test_durations_are_sums_of_their_units():
+    """Of a fraction worked out otherwise."""
+    from fractions import Fraction
+
+    sizes = {"ns": 1, "us": 1000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+    rng = random.Random(2)
+    for _ in range(2000):
+        number = rng.randrange(1 << rng.randrange(1, 65))
+        text = bpf.layout("u64").showing("", "ns").reader("plain").one(bytes(u64(number)))
+        parts = re.findall(r"([\d.]+)([a-z]+)", text)
+        assert "".join(map("".join, parts)) == text
+        assert sum(Fraction(count) * sizes[unit] for count, unit in parts) == number
+        assert len(parts) == 1 or all(Fraction(count) < 60 for count, unit in parts if unit in "ms")
+    for text in ("1.5", "ns", "1,5s", "1 s", "--1s", "1d", "1e3s", "1s" * 60, "0.5ns"):
+        with pytest.raises(bpf.LayoutError):
+            bpf.layout("u64").showing("", "us").pack(text)
+
+
+def test_byte_counts_are_rounded_and_no_more():
+    rng = random.Random(3)
+    shown = bpf.layout("u64").showing("", "bytes")
+    for _ in range(2000):
+        number = rng.randrange(1 << rng.randrange(1, 65))
+        text = shown.reader("plain").one(bytes(u64(number)))
+        amount, unit = re.match(r"([\d.]+)(\w+)$", text).groups()
+        size = 1024 ** ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].index(unit)
+        assert abs(float(amount) * size - number) <= 0.006 * size and float(amount) <= 1024
+        told = (
+            int.from_bytes(shown.pack(text), sys.byteorder)
+            if float(amount) * size < 1 << 64
+            else number
+        )
+        assert abs(told - number) <= 0.006 * size
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/St_Johns"])
+def test_times_since_boot_are_local_ones(zone, monkeypatch):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
+        shown = bpf.layout("u64").showing("", "ktime")
+        now = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9)
+        for age in (0, 10**9, 90 * 10**9):
+            then = max(now - age, 1)
+            text = shown.reader("plain").one(bytes(u64(then)))
+            seconds = time.mktime(time.strptime(text.split(".")[0], "%Y-%m-%d %H:%M:%S"))
+            assert abs(seconds + float("0." + text.split(".")[1]) - (at_boot() + then) / 1e9) < 0.1
+            again = int.from_bytes(shown.pack(text), sys.byteorder)
+            assert abs(again - then) <= 1000
+            words = shown.reader("words").one(bytes(u64(then)))
+            assert words.startswith("'" + text + " (") and words.endswith(" ago)'")
+            assert abs(int.from_bytes(shown.pack(words.strip("'")), sys.byteorder) - then) <= 1000
+        assert (
+            abs(int.from_bytes(shown.pack("90s ago"), sys.byteorder) - max(now - 90 * 10**9, 0))
+            < 10**9
+        )
+        assert int.from_bytes(shown.pack("1970-01-01 00:00"), sys.byteorder) == 0  # before boot
+        assert "(in " in shown.reader("words").one(bytes(u64(now + 3600 * 10**9)))
+        assert shown.reader("plain").one(bytes(u64((1 << 64) - 1)))[:2] in ("18", "25", "26")
+        for text in ("yesterday", "2026-13-01 00:00", "10:00", "x ago"):
+            with pytest.raises(bpf.LayoutError):
+                shown.pack(text)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_names_are_those_of_this_machine():
+    import pwd
+
+    lo = socket.if_nametoindex("lo")
+    own = os.getpid()
+    with open("/proc/self/comm") as file:
+        comm = file.read().rstrip("\n")
+    cases = [
+        ("ifindex", "u32", lo, "lo"),
+        ("uid", "u32", os.getuid(), pwd.getpwuid(os.getuid()).pw_name),
+        ("pid", "s32", own, "%s(%d)" % (comm, own)),
+    ]
+    symbols = kernel_symbols()
+    if not symbols:
+        lacking("the right to see the addresses of kernel symbols")
+    rng, addresses = random.Random(1), sorted({address for address, _ in symbols})
+    for at in sorted(rng.sample(range(len(addresses) - 1), 50)):
+        names = [name for address, name in symbols if address == addresses[at]]
+        gap = addresses[at + 1] - addresses[at]
+        offset = rng.randrange(min(gap, 4096))
+        text = "%s+0x%x" % (names[0], offset) if offset else names[0]
+        cases.append(("ksym", "u64", addresses[at] + offset, text))
+    counts = collections.Counter(name for _, name in symbols)
+    for word, text, number, wanted in cases:
+        shown = bpf.layout(text).showing("", word)
+        raw = bpf.layout(text).pack(number)
+        assert shown.reader("plain").one(raw) == wanted
+        if word != "ksym" or counts[wanted.partition("+")[0]] == 1:
+            assert shown.pack(wanted) == raw
+    mounts = [line.split() for line in open("/proc/self/mounts") if line.split()[2] == "cgroup2"]
+    for _, top, *_ in mounts[:1]:
+        for directory, _, _ in itertools.islice(os.walk(top), 5):
+            raw = bytes(u64(os.stat(directory).st_ino))
+            shown = bpf.layout("u64").showing("", "cgroup")
+            assert shown.reader("plain").one(raw) == (directory[len(top) :] or "/")
+            assert shown.pack(directory[len(top) :] or "/") == raw
+
+
+# declaration, bytes, what people see
+PROVED = [
+    ("struct { struct in_addr { be32 s_addr; } a; }", bytes([10, 0, 0, 1]), "a=10.0.0.1"),
+    ("struct in6_addr { u8 s6_addr[16]; }", b"\xfe\x80" + bytes(14), "fe80::"),
+    ("struct { struct in6_addr { u8 b[16]; } a[2]; }", bytes(31) + b"\1", "a=[:: ::1]"),
+    ("struct { __be32 saddr; __be32 dst_ip; __be32 spi; }", bytes([1, 2, 3, 4] * 3), "saddr=1.2.3.4 dst_ip=1.2.3.4 spi=16909060"),
+    ("struct { __u32 saddr; }", bytes([1, 0, 0, 0]), "saddr=1" if sys.byteorder == "little" else "saddr=16777216"),
+    ("struct { __be32 ip6[4]; __be32 other[4]; }", bytes(15) + b"\1" + bytes(15) + b"\1", "ip6=::1 other=[0 0 0 1]"),
+    ("struct { u8 h_dest[6], eth_src[6], src_mac[6], key[6]; }", bytes([2, 0, 0, 0, 0, 1] * 4),
+     "h_dest=02:00:00:00:00:01 eth_src=02:00:00:00:00:01 src_mac=02:00:00:00:00:01 key=[2 0 0 0 0 1]"),
+    ("struct { union { __be32 ip; __be32 ip6[4]; } a; }", bytes([10, 0, 0, 1]) + bytes(12), "a=10.0.0.1"),
+    ("struct { union { u32 v4; u8 v6[16]; } a; }", b"\xfe\x80" + bytes(13) + b"\1", "a=fe80::1"),
+    ("struct { union { u32 low; u8 all[16]; } a; }", bytes([1]) * 16, "a={low=16843009 all=[%s]}" % " ".join("1" * 16)),
+    ("struct { struct sockaddr { u16 family; char data[14]; } a; }", bytes(u16(2)) + b"\0\x50\x7f\0\0\1" + bytes(8), "a=127.0.0.1:80"),
+    ("struct { __be32 addrs[2]; }", bytes([1, 2, 3, 4] * 2), "addrs=[16909060 16909060]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text, raw, wanted", PROVED)
+def test_a_declaration_that_proves_a_meaning_shows_it_to_people_alone(text, raw, wanted):
+    found = bpf.layout(text)
+    assert found.reader("words").one(raw) == wanted
+    told = json.dumps(found.reader("plain").one(raw)) + found.reader("json").one(raw)
+    told += repr(list(found.reader("labels").one(raw))) + repr(
+        list(found.reader("samples").one(raw))
+    )
+    assert not re.search(r"\d\.\d|::|:0", told.replace(" ", ""))
+    if found.members and " " not in wanted and "=" in wanted and "{" not in wanted:
+        name, _, value = wanted.partition("=")
+        assert found.pack({name: value}) == raw
+        bare = found.showing(name, "plain").reader("words").one(raw)
+        assert bare.startswith(name + "=") and (bare != wanted or value.isdigit())
+
+
+def test_meanings_that_can_not_be_are_refused():
+    found = bpf.layout(
+        "struct { u32 a; struct { u64 b; char c[4]; double d; } in; enum { X } e; struct { u8 f; }; }"
+    )
+    for path, word in (
+        ("a", "ip4"),
+        ("in.b", "ktime"),
+        ("e", "flags"),
+        ("f", "hex"),
+        ("", "hex"),
+        ("in", "hex"),
+    ):
+        assert found.showing(path, word).size == found.size
+    for path, word, part in (
+        ("a", "ip6", "a: ip6 takes 16 bytes, not u32 of 4 bytes"),
+        ("a", "ktime", "8 bytes"),
+        ("a", "flags", "an enum"),
+        ("in.d", "hex", "hex takes"),
+        ("in.d", "ns", "an integer"),
+        ("in", "net", "an integer"),
+        ("a", "nope", "there is no meaning 'nope'; there are bytes cgroup char"),
+        ("nope", "hex", "no field 'nope'; there are a, in, e, f"),
+        ("in.x", "hex", "no field 'in.x'; there are b, c, d"),
+        ("a.x", "hex", "no field 'a.x'"),
+    ):
+        with pytest.raises(bpf.LayoutError) as info:
+            found.showing(path, word)
+        assert part in str(info.value), str(info.value)
+
+    for tags, part in (
+        ({"a": "ip6"}, "Tagged._show_: a: u32: ip6 takes"),
+        ({"b": "hex"}, "no field"),
+        ({"a": 5}, "no meaning"),
+    ):
+        members = {"_fields_": [("a", u32)], "_show_": tags}
+        Tagged = type("Tagged", (ctypes.Structure,), members)
+        with pytest.raises(bpf.LayoutError) as info:
+            bpf.layout(Tagged)
+        assert part in str(info.value), str(info.value)
+
+
+def test_network_byte_order_is_a_fact_of_the_number():
+    shown = bpf.layout("struct { u16 port; u32 n[2]; }").showing("port", "net").showing("n", "net")
+    raw = b"\1\xbb\0\0" + bytes([0, 0, 0, 1, 0, 0, 1, 0])
+    assert shown.reader("plain").one(raw) == {"port": 443, "n": [1, 256]}
+    assert shown.pack({"port": 443, "n": [1, 256]}) == raw
+    assert dict(shown.reader("samples").one(raw))["port",] == 443
+    assert shown.ctype().from_buffer_copy(raw).port == 443
+
+
+class Meant(ctypes.Structure):
+    _fields_ = [("src", u32), ("took", u64), ("why", ctypes.c_int32), ("who", u32)]
+    _show_ = {"src": "ip4", "took": "us", "why": "errno"}
+
+
+def test_tags_of_a_class_show_and_its_source_keeps_them():
+    raw = bytes(Meant(int.from_bytes(bytes([10, 0, 0, 1]), sys.byteorder), 1500, -13, 7))
+    wanted = {"src": "10.0.0.1", "took": "1.5ms", "why": "-EACCES", "who": 7}
+    assert bpf.to_python(Meant.from_buffer_copy(raw)) == wanted
+    assert json.loads(bpf.to_json(Meant.from_buffer_copy(raw))) == wanted
+    assert "took: u64 [show:us]" in bpf.describe_layout(Meant)
+    space = {}
+    exec(bpf.python_source(Meant, "Again"), space)
+    assert bpf.to_python(space["Again"].from_buffer_copy(raw)) == wanted
+
+    class Child(Meant):
+        _show_ = {"who": "hex"}
+
+    assert bpf.to_python(Child.from_buffer_copy(raw)) == dict(wanted, who="0x7")
+    assert pickle.loads(pickle.dumps(bpf.layout(Meant))) == bpf.layout(Meant)
+    assert bpf.layout(Meant) != bpf.layout(Meant).showing("src", "hex")
+
+
+def test_tags_in_btf_show_and_what_is_no_meaning_is_a_mere_tag():
+    b = Blob()
+    number = b.int("unsigned int", 4)
+    s = b.struct(
+        "s",
+        16,
+        ("src", number, 0),
+        ("odd", number, 32),
+        ("wrong", number, 64),
+        ("t", number + 2, 96),
+    )
+    assert b.of(b.TYPEDEF, number, "when_t") == number + 2
+    for member_index, tag in ((0, "show:ip4"), (1, "show:nope"), (2, "show:ip6")):
+        b.add(b.DECL_TAG, tag, 0, s, [member_index])
+    b.add(b.DECL_TAG, "show:hex", 0, number + 2, [-1])
+    found = b.btf().layout("s")
+    told = found.reader("plain").one(bytes([10, 0, 0, 1]) + bytes(8) + bytes(u32(255)))
+    assert told == {"src": "10.0.0.1", "odd": 0, "wrong": 0, "t": "0xff"}
+    assert "odd: u32 [show:nope]" in found.describe().replace("unsigned int", "u32")
+
+
+def test_metrics_take_quantities_and_leave_names_out():
+    found = bpf.layout("struct { u32 src; u64 took; u32 uid; u64 size; }")
+    for field, word in (("src", "ip4"), ("took", "ns"), ("uid", "uid"), ("size", "bytes")):
+        found = found.showing(field, word)
+    raw = bytes(u32(1)) + bytes(4) + bytes(u64(5)) + bytes(u32(0)) + bytes(4) + bytes(u64(2048))
+    assert dict(found.reader("samples").one(raw)) == {("took",): 5, ("size",): 2048}
+    labels = dict(found.reader("labels").one(raw))
+    assert (labels["took",], labels["uid",], labels["size",]) == ("5ns", "root", "2KiB")
+
+
 # ---- 5. BTF -----------------------------------------------------------------
 
 
@@ -12366,6 +12768,232 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
         ):
             types[2] = text
             assert len(parsed(done(*(types + ["dump", pin])))) == len(samples)
+
+
+# -- meanings on the command line
+
+
+MEANT_KEY = "struct { __be32 saddr; __be16 dport; u16 zone; }"
+MEANT_VALUE = "struct { u64 bytes, seen; u32 pid, uid; u64 at; }"
+MEANT_SHOW = ["--show", "bytes=bytes,seen=ktime", "--show=pid=pid,uid=uid,at=ksym"]
+
+
+@pytest.fixture
+def meant_flows():
+    """A map of two entries and the words that tell its types."""
+    key, value = bpf.layout(MEANT_KEY), bpf.layout(MEANT_VALUE)
+    now = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9)
+    at = next(address for address, name in kernel_symbols() if name == "tcp_sendmsg")
+    with Map.create(HASH, key.ctype(), value.ctype(), 8) as m:
+        for port, count, uid in ((443, 1536, 0), (53, 7, 4000000000)):
+            m[key.pack({"saddr": "10.0.0.1", "dport": port, "zone": 0})] = value.pack(
+                {"bytes": count, "seen": now - 10**9, "pid": os.getpid(), "uid": uid, "at": at + 16}
+            )
+        yield m, ["--key-type", MEANT_KEY, "--value-type", MEANT_VALUE]
+
+
+@kernel
+def test_show_tells_what_fields_mean_in_every_form_but_bpftools(meant_flows):
+    m, types = meant_flows
+    with open("/proc/self/comm") as file:
+        me = "%s(%d)" % (file.read().rstrip("\n"), os.getpid())
+    out = done(*(types + MEANT_SHOW + ["dump", "id", m.id, "sort", "bytes"]))
+    first, second = out.splitlines()[:2]
+    assert first.startswith("saddr=10.0.0.1 dport=443 zone=0: bytes=1.5KiB seen='2")
+    assert " ago)' " in first and first.endswith("pid=%s uid=root at=tcp_sendmsg+0x10" % me)
+    assert "bytes=7B" in second and "uid=4000000000" in second
+    lines = done(*(types + MEANT_SHOW + ["--ndjson", "dump", "id", m.id])).splitlines()
+    told = {one["key"]["dport"]: one["value"] for one in map(json.loads, lines)}
+    assert told[443]["pid"] == me and told[443]["uid"] == "root" and told[443]["bytes"] == "1.5KiB"
+    assert " ago" not in lines[0] and told[53]["at"] == "tcp_sendmsg+0x10"
+    assert done(*(types + ["-j", "dump", "id", m.id])) == done(
+        *(types + MEANT_SHOW + ["-j", "dump", "id", m.id])
+    )
+    samples = done(*(types + MEANT_SHOW + ["--metrics", "dump", "id", m.id]))
+    assert "_bytes{" in samples and "_uid{" not in samples
+    assert me in done(*(types + MEANT_SHOW + ["watch", "id", m.id, "once", "interval", "0.1"]))
+    assert "[show:ktime]" in done(*(types + MEANT_SHOW + ["layout", "id", m.id]))
+
+
+@kernel
+def test_what_show_shows_is_taken_as_data_and_by_where(meant_flows):
+    m, types = meant_flows
+    types = types + MEANT_SHOW
+    key = "saddr=10.0.0.1,dport=443,zone=0"
+    line = done(*(types + ["lookup", "id", m.id, "key", key])).rstrip("\n")
+    before = m.lookup_bytes(m.key_layout.pack({"saddr": "10.0.0.1", "dport": 443, "zone": 0}))
+    done(*(types + ["update", "id", m.id, "key", "saddr=10.0.0.1,dport=9,zone=0", "value"] + shlex.split(
+        line.partition(": ")[2]
+    )))  # fmt: skip
+    after = m.lookup_bytes(m.key_layout.pack({"saddr": "10.0.0.1", "dport": 9, "zone": 0}))
+    told, again = [m.value_layout.reader("plain").one(raw) for raw in (before, after)]
+    assert abs(told.pop("seen") - again.pop("seen")) <= 2000 and told == again
+    ports = lambda query: sorted(
+        int(port)
+        for port in re.findall(r"dport=(\d+)", done(*(types + ["dump", "id", m.id] + query)))
+    )
+    assert ports(["where", "uid=root"]) == [9, 443] and ports(["where", "uid!=root"]) == [53]
+    assert ports(["where", "bytes>1KiB"]) == [9, 443] and ports(["where", "bytes<1KiB"]) == [53]
+    assert ports(["where", "seen>1h ago"]) == [9, 53, 443] and ports(["where", "seen<1h ago"]) == []
+    assert ports(["where", "pid=x(%d)" % os.getpid(), "at=tcp_sendmsg+0x10"]) == [9, 53, 443]
+    assert ports(["where", "at~^tcp_", "saddr=10.0.0.1", "dport<100"]) == [9, 53]
+    assert ports(["sort", "pid", "top", "1"]) != []
+    assert "uid=root\n" in done(
+        *(types + ["dump", "id", m.id, "columns", "uid", "where", "dport=443"])
+    )
+
+
+@kernel
+def test_a_wish_that_can_not_be_shown_is_told(meant_flows):
+    m, types = meant_flows
+    for show, part in (
+        ("nope=ip4", "no field 'nope'; there are bytes, seen, pid, uid, at, saddr, dport, zone"),
+        ("pid=ip6", "pid: ip6 takes 16 bytes, not u32 of 4 bytes"),
+        ("pid=what", "there is no meaning 'what'; there are bytes cgroup"),
+        ("pid", "--show takes FIELD=WORD,..., not 'pid'"),
+        ("key.nope=hex", "no field 'key.nope'"),
+        ("value=ip4", "ip4 takes 4 bytes"),
+    ):
+        assert part in refused(*(types + ["--show", show, "dump", "id", m.id]))
+    assert "no field 'x'; there are key and value" in refused("--show", "x=hex", "dump", "id", m.id)
+    assert "key.saddr" not in done(*(types + ["--show", "key.saddr=hex", "dump", "id", m.id]))
+    out = done(*(types + ["dump", "id", m.id, "--show", "key.saddr=hex,"]))
+    assert out.count("saddr=0xa000001 ") == 2
+
+
+@kernel
+def test_a_capture_keeps_names_and_what_was_shown(meant_flows, tmp_path):
+    m, types = meant_flows
+    file = str(tmp_path / "c")
+    child = subprocess.Popen(["sleep", "1000"])
+    try:
+        while True:  # until it is sleep
+            with open("/proc/%d/comm" % child.pid) as comm:
+                if comm.read() == "sleep\n":
+                    break
+        for key in list(m):
+            value = m[key]
+            value.pid = child.pid
+            m[key] = value
+        done(*(types + MEANT_SHOW + ["save", "id", m.id, file]))
+    finally:
+        child.kill()
+        child.wait()
+    live = done(*(types + MEANT_SHOW + ["dump", "id", m.id]))
+    assert "pid=%d " % child.pid in live
+    for words in ([], MEANT_SHOW, ["--show", "pid=pid"]):
+        out = done(*(["--from", file] + types + words + ["dump", "where", "dport=443"]))
+        assert "pid=sleep(%d) uid=root at=tcp_sendmsg+0x10" % child.pid in out
+        ago = re.search(r"\(([\d.]+m?)s ago\)", out).group(1)
+        assert 1 <= float(ago) < 60  # when it was captured
+    out = done(
+        *(["--from", file, "--show", "pid=plain"] + types + ["dump", "where", "pid=%d" % child.pid])
+    )
+    assert "pid=%d " % child.pid in out and "Found 2" in out
+    assert "pid" not in done("--from", file, "dump")  # without types there are no fields
+    with open(file, "rb") as opened:
+        lines = opened.read().split(b"\n")
+    assert json.loads(lines[0].decode())["bpflookup_capture"] == 2
+    assert json.loads(lines[-3].decode())["names"]["pid"] == {
+        str(child.pid): "sleep(%d)" % child.pid
+    }
+    for names, is_fine in (
+        ({"names": {"pid": {str(child.pid): "\x1b[2J"}}}, True),  # foreign text
+        ({"names": {"other": {"1": "x"}}}, True),
+        ({"names": {"pid": {"x": "y"}}}, False),
+        ({"names": {"pid": {"9" * 30: "y"}}}, False),
+        ({"names": {"pid": 5}}, False),
+        ({"names": 5}, False),
+        ([], False),
+        ({}, False),
+    ):
+        body = b"\n".join(lines[:-3] + [json.dumps(names).encode()]) + b"\n"
+        tail = {"entries": 2, "sha256": hashlib.sha256(body).hexdigest()}
+        with open(file, "wb") as opened:
+            opened.write(body + json.dumps(tail).encode() + b"\n")
+        status, out, err = main(*(["--from", file] + types + ["dump"]))
+        assert (status == 0) == is_fine and err.count("\n") == (status != 0)
+        assert "\x1b" not in out
+
+
+@kernel
+def test_captures_without_names_are_what_they_were(flows, tmp_path):
+    """So that what reads the first version goes on reading them."""
+    file = str(tmp_path / "c")
+    flows[Key(1, 2, 3, 4)] = Value(5, 6)
+    bpf.capture(flows, file)
+    with open(file) as opened:
+        lines = opened.read().splitlines()
+    assert json.loads(lines[0])["bpflookup_capture"] == 1 and len(lines) == 3
+
+
+@kernel
+def test_a_tagged_type_of_the_caller_has_its_names_captured(tmp_path):
+    class Owner(ctypes.Structure):
+        _fields_ = [("uid", u32), ("count", u32)]
+        _show_ = {"uid": "uid"}
+
+    file = str(tmp_path / "c")
+    with Map.create(HASH, u32, Owner, 4) as m:
+        m[1] = Owner(0, 5)
+        bpf.capture(m, file)
+        assert bpf.to_python(m[1]) == {"uid": "root", "count": 5}
+    ((key, value),) = bpf.Capture.load(file, u32, Owner).items()
+    assert (key, bpf.to_python(value)) == (1, {"uid": "root", "count": 5})
+    with open(file) as opened:
+        assert '{"names": {"uid": {"0": "root"}}}' in opened.read()
+
+
+@kernel
+def test_a_stack_is_shown_as_symbols(cgroup, tmp_path):
+    scene, symbols = Scene("stack_trace", cgroup, "empty"), sorted(kernel_symbols())
+    with scene.open:
+        stack_id, file = scene.run_for_a_stack(), str(tmp_path / "c")
+        of_map = ["id", scene.m.id]
+        raw = scene.m.lookup_bytes(stack_id)
+        wanted = []
+        for address in reversed([one for one in struct.unpack("=10Q", raw) if one]):
+            start = [where for where, _ in symbols if where <= address][-1]
+            names = [name for where, name in symbols if where == start]
+            # the last may be a program's, which has a symbol only where the kernel is told so
+            wanted.append(["%s+0x%x" % (name, address - start) for name in names])
+            wanted[-1].append("0x%x" % address)
+        (line,) = [
+            one
+            for one in done("dump", *of_map).splitlines()
+            if one.startswith("%02x 00 00 00: " % stack_id)
+        ]
+        told = line.split(": ", 1)[1].strip().split(";")
+        assert len(told) == len(wanted) > 2 and told[0][:2] != "0x"
+        assert all(one in names for one, names in zip(told, wanted))
+        lookup = ["--ndjson", "lookup"] + of_map + ["key", stack_id]
+        assert json.loads(done(*lookup))["value"] == list(raw)
+        assert json.loads(done("--show", "value=stack", *lookup))["value"].split(";") == told
+        done("save", *(of_map + [file]))
+        with mock.patch.object(bpf, "_NAMERS", {}):  # nobody is asked
+            assert line in done("--from", file, "dump").splitlines()
+
+
+@kernel
+@pytest.mark.parametrize("family, text", [(4, "10.1.2.0/24"), (16, "fc00::/7"), (4, "0.0.0.0/0")])
+def test_a_prefix_is_shown_to_people_and_taken(family, text):
+    declared = "struct { u32 prefixlen; u8 data[%d]; }" % family
+    types = ["--key-type", declared, "--value-type", "u32"]
+    flags = bpf.BPF_F_NO_PREALLOC
+    with Map.create(bpf.BPF_MAP_TYPE_LPM_TRIE, None, u32, 4, key_size=4 + family, flags=flags) as m:
+        m[bpf.lpm_key(text)] = 7
+        assert done(*(types + ["dump", "id", m.id])) == "%s: 7\nFound 1 element\n" % text
+        assert done(*(types + ["lookup", "id", m.id, "key", text])) == text + ": 7\n"
+        assert '"prefixlen":%s' % text.partition("/")[2] in done(
+            *(types + ["--ndjson", "dump", "id", m.id])
+        )
+        out = done(*(types + ["--show", "key=plain", "dump", "id", m.id]))
+        assert "prefixlen=%s data=[" % text.partition("/")[2] in out
+        out = done("--show", "key=prefix", "--value-type", "u32", "--ndjson", "dump", "id", m.id)
+        assert json.loads(out) == {"key": text, "value": 7}
+        assert done(
+            *(types + ["dump", "id", m.id, "where", "prefixlen=%s" % text.partition("/")[2]])
+        ).startswith(text)
 
 
 # -- watch, hist, layout, btf, probe
