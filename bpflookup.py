@@ -516,7 +516,7 @@ class bpf_btf_info(ctypes.Structure):
 
 
 class bpf_prog_info(ctypes.Structure):
-    """What BPF_OBJ_GET_INFO_BY_FD tells of a program, up to what tells its maps (4.15)."""
+    """What BPF_OBJ_GET_INFO_BY_FD tells of a program, up to its maps (4.15) and its BTF (5.0)."""
 
     _fields_ = [
         ("type", u32),
@@ -531,6 +531,16 @@ class bpf_prog_info(ctypes.Structure):
         ("nr_map_ids", u32),
         ("map_ids", u64),
         ("name", ctypes.c_char * 16),
+        ("ifindex", u32),  # 4.16
+        ("gpl_compatible", u32),
+        ("netns_dev", u64),
+        ("netns_ino", u64),
+        ("nr_jited_ksyms", u32),  # 4.18
+        ("nr_jited_func_lens", u32),
+        ("jited_ksyms", u64),
+        ("jited_func_lens", u64),
+        ("btf_id", u32),  # 5.0
+        ("func_info_rec_size", u32),
     ]
 
 
@@ -3302,6 +3312,17 @@ def _meaning_a_word(found, word, path):
     return made
 
 
+def _shown_by_tags(found, tags):
+    """Return a layout with the meaning of a tag "show:WORD"; one that can't be is a mere tag."""
+    for tag in tags:
+        if tag.startswith("show:"):
+            try:
+                return found.showing("", tag[5:])
+            except LayoutError:
+                pass
+    return found
+
+
 def _named_by(found, names, made):
     """Return a layout whose meanings take their names from there; made: those that are done."""
     if id(found) in made:
@@ -5358,8 +5379,12 @@ def parse_type(text):
     return _c_text_layout(text).ctype()
 
 
-def _c_text_layout(text):
-    parser = _CParser(text)
+def _c_text_layout(text, named=None):
+    """Return the Layout of a type in C's words.
+
+    named is f(kind or None, name) -> Layout, or None, of what is declared elsewhere
+    """
+    parser = _CParser(text, named or (lambda kind, name: None))
     try:
         found = parser.whole()
     except (IndexError, ValueError, RecursionError):
@@ -5376,10 +5401,10 @@ class _CParser:
     packed.
     """
 
-    def __init__(self, text):
+    def __init__(self, text, named):
         import re
 
-        self.text = text
+        self.text, self.named = text, named
         text = re.sub(r"//[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL)
         self.words = re.findall(r"[A-Za-z_]\w*|0[xX][0-9a-fA-F]+|\d+|\S", text, re.ASCII) + [""]
         self.at = self.depth = 0
@@ -5459,9 +5484,18 @@ class _CParser:
         if word in _C_WORDS:
             return self.spelled()
         number = _C_NUMBERS.get(self.take())
-        if number is None:
-            raise self.error("'%s'" % word if word else "")
-        return number, min(number.size, 16)
+        if number is not None:
+            return number, min(number.size, 16)
+        return self.declared_elsewhere(None, word)
+
+    def declared_elsewhere(self, kind, name):
+        """Return (Layout, alignment) of a type that only has its name here."""
+        made = self.named(kind, name) if name.isidentifier() else None
+        if made is not None:
+            return made, _alignment(made, {})
+        if kind:
+            raise self.error("'%s %s' is declared nowhere" % (kind, name))
+        raise self.error("'%s'" % name if name else "")
 
     def spelled(self):
         """Read an integer that is spelled in C's words."""
@@ -5499,23 +5533,21 @@ class _CParser:
         if self.peek() != "{":
             name = self.take()
             attributes += self.attributes()
+        if self.peek() == "*":  # a pointer to what need not be known
+            return None, 1
         self.depth += 1
-        if not self.take("{") or self.depth > MAX_DEPTH:
-            if self.take("*"):
-                self.at -= 1
-                self.depth -= 1
-                return None, 1
-            raise self.error("'%s %s' is not declared here" % (kind, name))
+        if self.depth > MAX_DEPTH:
+            raise self.error("more than %d levels" % MAX_DEPTH)
+        if not self.take("{"):
+            self.depth -= 1
+            return self.declared_elsewhere(kind, name)
         members = self.members("}")
         attributes += self.attributes()
         self.depth -= 1
         is_packed = "packed" in attributes or "__packed__" in attributes
         made, align = self.record(kind, name, members, 1 if is_packed else 0)
-        for at, word in enumerate(attributes):
-            if word in ("aligned", "__aligned__"):
-                align = max(align, int(attributes[at + 2], 0))
-                made = made._changed(size=-(-made.size // align) * align)
-        return made, align
+        align = _aligned(attributes, align)
+        return made._changed(size=-(-made.size // align) * align), align
 
     def record(self, kind, name, members, pack):
         """Return (Layout, alignment) of the members that were read."""
@@ -5540,6 +5572,8 @@ class _CParser:
     def enum_body(self):
         self.take()
         name = "" if self.peek() == "{" else self.take()
+        if name and self.peek() != "{":
+            return self.declared_elsewhere("enum", name)
         self.need("{")
         names, number = {}, 0  # type: ignore
         while not self.take("}"):
@@ -5559,6 +5593,8 @@ class _CParser:
         """Read a name with its stars, brackets and bits; return (name, Layout, alignment, bits or
         None).
         """
+        import re
+
         made, align = base
         while self.take("*"):
             made, align = Pointer(8, "void *"), 8
@@ -5580,8 +5616,9 @@ class _CParser:
             whole = isinstance(made, Number) and not isinstance(made, Float)
             if not whole or bits > made.bits or not bits and name:
                 raise self.error("%d bits of %s" % (bits, made.name))
-        self.attributes()
-        return name, made, align, bits
+        attributes = self.attributes()
+        made = _shown_by_tags(made, re.findall(r'decl_tag\("([^"]*)"\)', "".join(attributes)))
+        return name, made, _aligned(attributes, align), bits
 
     def lengths(self):
         found = []
@@ -5589,6 +5626,33 @@ class _CParser:
             found.append(_parsed_int(self.take()) if self.peek() != "]" else 0)
             self.need("]")
         return found
+
+
+def _aligned(attributes, align):
+    """Return the alignment of what has one by its type, and attributes."""
+    for at, word in enumerate(attributes):
+        if word in ("aligned", "__aligned__"):
+            asked = _parsed_int(attributes[at + 2])
+            if asked < 1 or asked & asked - 1 or asked > _MAX_BYTES:
+                raise ValueError
+            align = max(align, asked)
+    return align
+
+
+def _alignment(found, known):
+    """Return what a C compiler aligns a layout to, as far as its offsets tell; known: by id."""
+    if isinstance(found, Array):
+        return _alignment(found.element, known)
+    if not isinstance(found, Record):
+        return found.size if isinstance(found, Number) and found.size else 1
+    if id(found) not in known:
+        own = [_alignment(member.layout, known) for member in found.members]
+        places = [0 if member.bits else member.offset for member in found.members]
+        align = max(own or [1])
+        while found.size % align or any(at % (8 * min(align, n)) for at, n in zip(places, own)):
+            align //= 2
+        known[id(found)] = align
+    return known[id(found)]
 
 
 # -- plain Python and JSON
@@ -6446,17 +6510,6 @@ def _occurrences(haystack, needle):
 def _encoding(t):
     """Return what an INT says of itself: _INT_SIGNED, _INT_CHAR, _INT_BOOL; 0 for other kinds."""
     return t._words[t._at + 3] >> 24 & 0xF if t.kind == BTF_KIND_INT else 0
-
-
-def _shown_by_tags(found, tags):
-    """Return a layout with the meaning of a tag "show:WORD"; one that can't be is a mere tag."""
-    for tag in tags:
-        if tag.startswith("show:"):
-            try:
-                return found.showing("", tag[5:])
-            except LayoutError:
-                pass
-    return found
 
 
 class _FrontEnd:
@@ -9092,18 +9145,18 @@ def _open_program(spec):
 class View:
     """A source with what its keys and values mean: the types given, or BTF's, or numbers, or bytes.
 
-    key and value are ctypes types, Layouts or C text.  .key_layout, .value_layout are what they
-    come to; .cpus the possible CPUs of per-CPU values, else empty.
+    key and value are ctypes types, Layouts or C text, for which btf has names.  .key_layout,
+    .value_layout are what they come to; .cpus the possible CPUs of per-CPU values, else empty.
     """
 
-    def __init__(self, source, key=None, value=None):
+    def __init__(self, source, key=None, value=None, btf=None):
         self.source, self.info, self.width = source, source.info, 0
         self.query = None  # what of the entries a dump shows; None: all
         self.cpus = tuple(getattr(source, "cpus", ()))
         if self.info.type in _PERCPU_TYPES and not self.cpus:
             self.cpus = possible_cpus()
-        self.key_layout = _view_layout(source, "key", key)
-        self.value_layout = _view_layout(source, "value", value)
+        self.key_layout = _view_layout(source, "key", key, btf)
+        self.value_layout = _view_layout(source, "value", value, btf)
         if self.info.type == BPF_MAP_TYPE_LPM_TRIE:
             self.key_layout = _lpm_layout(self.key_layout)
         if self.info.type == BPF_MAP_TYPE_STACK_TRACE:
@@ -9364,18 +9417,60 @@ def _split(raw, count):
     return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
-def _view_layout(source, what, given):
+def _view_layout(source, what, given, btf):
     """Return the Layout of a source's keys or values, which given is, or that is found."""
     info = source.info
     size = info.key_size if what == "key" else info.value_size
     if given is None:
         types = _INDEX_TYPES | _FD_KEY_TYPES if what == "key" else _NUMBER_VALUE_TYPES
         return _found_layout(source, what, size, info.type in types)
-    found = Bytes(size) if given is bytes else layout(given)
+    if isinstance(given, str):
+        found = _c_text_layout(given, _TypeNames(source, btf).layout)
+    else:
+        found = Bytes(size) if given is bytes else layout(given)
     if found.size != size:
         words = (what, info._about, size, found.name, found.size, found.describe())
         raise LayoutError("%s of %s has %d bytes in the map, %s has %d\n%s" % words)
     return found
+
+
+class _TypeNames:
+    """The types that have a name where a map comes from: in its BTF, in that of the programs that
+    use it, in the kernel's.  Of a capture only its own is known, and .btf, which is given besides.
+    """
+
+    def __init__(self, source, btf=None):
+        self.source, self.btf = source, btf
+
+    def layout(self, kind, name):
+        """Return the Layout of a type of a kind ("struct" ...) or any, None if there is none."""
+        for btf in self._all():
+            try:
+                type_id = btf.find(name, kind)
+            except BTFError:
+                continue
+            try:
+                return btf.layout(type_id)
+            except BTFError as failure:
+                raise LayoutError(str(failure)) from None
+        return None
+
+    def _all(self):
+        for btf in (self.source.btf, self.btf):
+            if btf:
+                yield btf
+        if self.btf or not isinstance(self.source, Map):
+            return
+        try:
+            for _, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
+                if self.source.id in map_ids and info.btf_id:
+                    yield BTF.from_id(info.btf_id)
+        except SyscallError:  # not for us to see
+            pass
+        try:
+            yield BTF.from_vmlinux()
+        except (SyscallError, BTFError):
+            pass
 
 
 def _lpm_layout(found):
@@ -10109,8 +10204,9 @@ Flags, cpu=N and options stand behind that.  '--' ends the options.
   --metrics          OpenMetrics text
   --hex              bytes, not decoded
   --key-type T, --value-type T
-                     for maps without BTF: u32, be16, char[16],
-                     "u64 count, u64 last_seen"
+                     for maps without BTF: u32, be16, char[16], "u64 count, u32
+                     pid", C's struct { ... }, or the name of a type in the BTF
+                     of the map, of its programs, or of the kernel (or --btf)
   --show FIELD=WORD,...
                      what numbers and bytes mean: ip4 ip6 ip mac prefix sockaddr
                      net (network byte order) hex ktime (since boot) ns us ms
@@ -10304,7 +10400,8 @@ class _Options:
 
     def view_of(self, source):
         """Return the View of a map or capture with the types and meanings that were asked for."""
-        view = View(source, self.key_type, self.value_type)
+        btf = None if self.btf is None else _asked_btf(self)
+        view = View(source, self.key_type, self.value_type, btf)
         for text in _listed(self.show):
             try:
                 view.show(*_field_and_word(text))

@@ -374,7 +374,9 @@ GOLDEN = {
     "btf_value_type_id@72 btf_vmlinux_id@76 map_extra@80 hash@88 hash_size@96 =104",
     "bpf_btf_info": "btf@0 btf_size@8 id@12 name@16 name_len@24 kernel_btf@28 =32",
     "bpf_prog_info": "type@0 id@4 tag@8 jited_prog_len@16 xlated_prog_len@20 jited_prog_insns@24 "
-    "xlated_prog_insns@32 load_time@40 created_by_uid@48 nr_map_ids@52 map_ids@56 name@64 =80",
+    "xlated_prog_insns@32 load_time@40 created_by_uid@48 nr_map_ids@52 map_ids@56 name@64 ifindex@80 "
+    "gpl_compatible@84 netns_dev@88 netns_ino@96 nr_jited_ksyms@104 nr_jited_func_lens@108 "
+    "jited_ksyms@112 jited_func_lens@120 btf_id@128 func_info_rec_size@132 =136",
 }
 ARMS = dict(
     bpf.bpf_attr._fields_,
@@ -423,7 +425,7 @@ def test_offsets_sizes_and_numbers_are_those_of_compiled_c(tmp_path, vmlinux_h):
     for name, arm in ARMS.items():
         owner = "struct " + name if name.startswith("bpf_") else "union bpf_attr"
         for field in arm._fields_:
-            if field[0] == "_pad":
+            if field[0] in ("_pad", "gpl_compatible"):  # C has no offset of a bitfield
                 continue
             prefix = name + "." if name in ("info", "batch", "token_create") else ""
             if (name, field[0]) == ("obj", "bpf_fd"):
@@ -12994,6 +12996,98 @@ def test_a_prefix_is_shown_to_people_and_taken(family, text):
         assert done(
             *(types + ["dump", "id", m.id, "where", "prefixlen=%s" % text.partition("/")[2]])
         ).startswith(text)
+
+
+NAMED_C = r"""
+typedef unsigned char u8; typedef unsigned short u16; typedef unsigned int u32; typedef unsigned long long u64;
+struct plain { u8 a; u32 b; };
+struct packed { u8 a; u64 b; } __attribute__((packed));
+struct wide { unsigned __int128 a; u8 b; };
+struct bits { u32 a:3, b:29; u16 c; };
+union either { u8 a[3]; u16 b; };
+struct aligned { u8 a; } __attribute__((aligned(16)));
+struct deep { struct packed p[2]; struct plain q; };
+enum kind { ONE = 1, TWO };
+typedef struct plain plain_t;
+typedef enum kind kind_t;
+struct all { u8 a; struct plain plain; u8 b; struct packed packed; u8 c; struct wide wide; u8 d; struct bits bits; u8 e;
+    union either either; u8 f; struct deep deep; u8 g; plain_t typed; u8 h; enum kind kind; u8 i; kind_t one[3]; struct plain *next;
+    u8 j; u16 k __attribute__((aligned(8))); u8 last; };
+struct all all;
+struct odd { u8 a; struct aligned b; };
+struct odd odd;
+"""
+
+
+@pytest.fixture(scope="module")
+def named_o(tmp_path_factory):
+    """A compiled object with the types of NAMED_C."""
+    work = tmp_path_factory.mktemp("named")
+    (work / "n.c").write_text(NAMED_C)
+    build = ["-g", "-target", "bpf", "-c", work / "n.c", "-o", work / "n.o"]
+    status, _, err = run(program("clang"), *build)
+    assert status == 0, err
+    return work / "n.o"
+
+
+def test_a_name_in_c_text_lies_where_the_compiler_puts_it(named_o):
+    btf = BTF.from_file(str(named_o))
+    body = re.search(r"struct all (\{.*?\});", NAMED_C, re.DOTALL).group(1)
+    names = lambda kind, name: btf.layout(btf.find(name, kind))
+    found, wanted = bpf._c_text_layout("struct all " + body, names), btf.layout("all")
+    places = lambda layout: [(one.name, one.offset, one.layout.size) for one in layout.members]
+    assert places(found) == places(wanted) and found.size == wanted.size
+    assert bpf._c_text_layout("plain_t[3]", names).size == 24
+    assert [one.offset for one in bpf._c_text_layout("u8 a, plain_t b, u8 c", names).members] == [
+        0,
+        32,
+        96,
+    ]
+    for text, part in (
+        ("struct nope", "declared nowhere"),
+        ("nope_t", "'nope_t'"),
+        ("struct { nope_t a; }", "'nope_t'"),
+    ):
+        with pytest.raises(bpf.LayoutError) as info:
+            bpf._c_text_layout(text, lambda kind, name: None)
+        assert part in str(info.value)
+
+
+@kernel
+def test_types_are_named_in_btf_of_the_map_its_programs_the_kernel_and_files(
+    pins, named_o, tmp_path
+):
+    plain, pairs = pins + "/w_plain", pins + "/w_pairs"
+    one = json.loads(
+        done("--ndjson", "--key-type", "enum proto", "--value-type", "u8[5]", "dump", plain)
+    )
+    assert one == {"key": "TCP", "value": [1, 2, 3, 4, 5]}  # w_plain has no BTF, its program has
+    assert done("--key-type", "struct slot", "dump", pairs) == done("dump", pairs)
+    with Map.create(HASH, None, None, 4, key_size=20, value_size=8) as m:
+        m[bytes([0x45, 0, 0, 20] + [0] * 4 + [64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2])] = (
+            bytes(u32(5)) * 2
+        )
+        types = ["--key-type", "struct iphdr", "--value-type", "plain_t"]
+        btf = ["--btf", str(named_o)]
+        out = done(*(types[:2] + ["--value-type", "u32[2]", "dump", "id", m.id]))
+        assert (
+            "ihl=5 version=4" in out
+            and "saddr=10.0.0.1 daddr=10.0.0.2" in out
+            and out.count("5 5") == 1
+        )
+        assert "'plain_t'" in main(*(types + ["dump", "id", m.id]))[2]
+        assert (
+            "declared nowhere" in main(*(types + btf + ["dump", "id", m.id]))[2]
+        )  # no iphdr in that file
+        assert "a=5 b=5" in done(
+            *(["--key-type", "u8[20]"] + types[2:] + btf + ["dump", "id", m.id])
+        )
+        assert "has 3" in main("--value-type", "struct task_struct", "dump", "id", m.id)[2]
+        file = str(tmp_path / "c")
+        done("save", "id", m.id, file)
+        captured = ["--from", file, "--key-type", "u8[20]"] + types[2:]
+        assert "'plain_t'" in main(*(captured + ["dump"]))[2]  # not of whatever kernel runs here
+        assert "a=5 b=5" in done(*(captured + btf + ["dump"]))
 
 
 # -- watch, hist, layout, btf, probe
