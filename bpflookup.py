@@ -1799,15 +1799,42 @@ class Layout:
         """
         return _differences(self, other, strict, "")
 
-    def dtype(self):
+    def dtype(self, stride=None):
         """Return what numpy.dtype() takes: numpy.frombuffer(values, m.value_layout.dtype()).
 
         A code such as "<u4", or a dict of names, formats, offsets and itemsize.  Chars are "S16",
         padding has no name, the members of anonymous records are those of the record around them,
         enumerators their numbers.  Bitfields and integers that NumPy does not have are left out:
-        Layout.reader("plain") reads them.
+        columns() has them.
+        stride     bytes from one element to the next, percpu_stride(m.value_size) for per-CPU
+                   values; what has no fields is then the field "value"
         """
-        return self._dtype()
+        made = self._dtype()
+        if stride is None:
+            return made
+        if stride < self.size:
+            words = (self.name, self.size, stride)
+            raise LayoutError("%s: elements of %d bytes are no %d bytes apart" % words)
+        if not isinstance(made, dict):
+            made = {"names": ["value"], "formats": [made], "offsets": [0]}
+        return dict(made, itemsize=stride)
+
+    def columns(self, raw, stride=None):
+        """Return {field: list}, a column for each leaf of the elements in raw, as pandas.DataFrame
+        and pyarrow.table take it.
+
+        Fields are named as conditions name them ("hits[3]", "addr.ip4"; what has none "value").
+        Numbers of any bits are ints or floats, enumerators and chars text, whatever the value.
+        stride     as of reader()
+        raises     LayoutError, also where a _union_ gives the elements different fields
+        """
+        reader = self.reader("leaves", stride)
+        if not isinstance(reader, Reader):
+            raise LayoutError("%s: what its unions hold differs: no columns" % self.name)
+        if self.size and memoryview(raw).nbytes % reader.stride:
+            raise _misfit(reader, raw)
+        found = list(zip(*reader.rows(raw))) or [()] * len(reader.paths)
+        return {_field_text(path): list(column) for path, column in zip(reader.paths, found)}
 
     def _dtype(self):
         return "V%d" % self.size
@@ -1825,6 +1852,12 @@ class Layout:
         packing = _Packing(self.size if base is None else base, base is not None)
         self._put(packing, 0, given, what)
         return bytes(packing.buffer)
+
+
+def _field_text(path):
+    """Return the name of a field as conditions have it: hits[3], addr.ip4; "value" for a whole."""
+    text = "".join("[%d]" % one if isinstance(one, int) else "." + one for one in path)
+    return text.lstrip(".") if path and isinstance(path[0], str) else "value" + text
 
 
 _WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts", "_plan"))
@@ -3231,6 +3264,22 @@ class _JSONForm(_TextForm):
         return "{%s}" % ",".join(pairs)
 
 
+def _string_of_wide(number, convert):
+    """Return what makes strings of numbers that may not fit the 53 bits which JavaScript, jq and
+    others read exactly; convert where all do.
+    """
+    return _Each('"%d"'.__mod__) if convert is None and number.bits > 53 else convert
+
+
+class _JSONStringsForm(_JSONForm):
+    """JSON in which numbers of more than 53 bits are strings, whatever their value."""
+
+    name = "json strings"
+
+    def integer(self, number):
+        return _string_of_wide(number, _JSONForm.integer(self, number))
+
+
 class _BpftoolForm(_JSONForm):
     """What bpftool's JSON says of BTF types: enums are signed, bitfields hex, anonymous members
     have no name.
@@ -3302,6 +3351,18 @@ class _BpftoolForm(_JSONForm):
             _json_label(record.btf_name),
             ",".join("{%s}" % pair for pair in pairs),
         )
+
+
+class _BpftoolStringsForm(_BpftoolForm):
+    """The same in which numbers of more than 53 bits are strings."""
+
+    name = "bpftool strings"
+
+    def integer(self, number):
+        return _string_of_wide(number, _BpftoolForm.integer(self, number))
+
+    def pointer(self, number):
+        return _string_of_wide(number, _BpftoolForm.pointer(self, number))
 
 
 def _signed(number, bits):
@@ -3449,6 +3510,40 @@ class _SamplesForm(_Form):
         return partial(zip, paths)
 
 
+class _CountsForm(_SamplesForm):
+    """The samples that can be added up: enumerators and bools are not among them."""
+
+    name = "counts"
+
+    def enum(self, number):
+        return SKIPPED
+
+    boolean = enum
+
+
+class _LeavesForm(_SamplesForm):
+    """What plain Python says, each leaf by itself, with its path."""
+
+    name = "leaves"
+
+    def enum(self, number):
+        return _Form.enum(self, number)
+
+    def boolean(self, number):
+        return _Form.boolean(self, number)
+
+    def pointer(self, number):
+        return _Form.pointer(self, number)
+
+    def char(self, number):
+        return _Form.char(self, number)
+
+    text = char
+
+    def raw_bytes(self, layout):
+        return _Each(bytes)
+
+
 class _JoinedForm(_WordsForm):
     """Arrays in labels: words, but text goes on after its first NUL and bools are numbers."""
 
@@ -3495,10 +3590,14 @@ _FORMS = {}
 for _form in (
     _PlainForm,
     _JSONForm,
+    _JSONStringsForm,
     _BpftoolForm,
+    _BpftoolStringsForm,
     _WordsForm,
     _JoinedForm,
     _SamplesForm,
+    _CountsForm,
+    _LeavesForm,
     _LabelsForm,
 ):
     _FORMS[_form.name] = _form()

@@ -7942,6 +7942,61 @@ def test_numpy_reads_what_plain_python_says(text):
         assert alike(found.reader("plain").one(raw), row), (raw, row)
 
 
+@pytest.mark.parametrize("text", DATA_TYPES + ["struct { u64 *at; enum { A, B } e[2]; u8 ok:1; }"])
+def test_columns_are_what_plain_python_says_leaf_by_leaf(text):
+    found, rng = bpf.layout(text), random.Random(text)
+
+    def leaves(plain, path):
+        if isinstance(plain, dict):
+            pairs = [(path + "." + name if path else name, one) for name, one in plain.items()]
+        elif isinstance(plain, list):
+            pairs = [("%s[%d]" % (path or "value", at), one) for at, one in enumerate(plain)]
+        else:
+            return [(path or "value", plain)]
+        return [leaf for name, one in pairs for leaf in leaves(one, name)]
+
+    raws = [bytes(rng.choice((0, 1, 65, 66)) for _ in range(found.size)) for _ in range(9)]
+    wanted = [dict(leaves(found.reader("plain").one(raw), "")) for raw in raws]
+    columns = found.columns(b"".join(raws))
+    assert columns == {name: [row[name] for row in wanted] for name in wanted[0]}
+    assert list(columns) == list(wanted[0])
+    for column in columns.values():
+        assert len(set(map(type, column))) == 1
+    apart = [raw.ljust(found.size + 3, b"x") for raw in raws]
+    assert found.columns(b"".join(apart), found.size + 3) == columns
+    assert found.columns(b"") == {name: [] for name in columns}
+    with pytest.raises(bpf.LayoutError):
+        found.columns(b"x" * (found.size + 1))
+    with pytest.raises(bpf.LayoutError):
+        found.dtype(found.size - 1)
+
+
+@pytest.mark.parametrize("text", DATA_TYPES)
+def test_numpy_reads_values_that_lie_apart(text):
+    numpy = pytest.importorskip("numpy")
+    found = bpf.layout(text)
+    stride = bpf.percpu_stride(found.size) + 8
+    raws = [bytes([65 + at]) * found.size for at in range(3)]
+    apart = b"".join(raw.ljust(stride, b"x") for raw in raws)
+    array = numpy.frombuffer(apart, dtype=found.dtype(stride))
+    close = numpy.frombuffer(b"".join(raws), dtype=found.dtype())
+    for name in array.dtype.names:
+        wanted = close[name] if close.dtype.names else close
+        assert array[name].tolist() == wanted.tolist()
+
+
+def test_columns_of_unions_that_differ_are_refused():
+    class Either(ctypes.Union):
+        _fields_ = [("a", u32), ("b", u32)]
+
+    class Tagged(ctypes.Structure):
+        _fields_ = [("kind", u32), ("u", Either)]
+        _union_ = {"u": ("kind", {0: "a", 1: "b"})}
+
+    with pytest.raises(bpf.LayoutError, match="unions"):
+        bpf.layout(Tagged).columns(bytes(16))
+
+
 @kernel
 def test_numpy_reads_batches_and_mappings_in_place():
     numpy = pytest.importorskip("numpy")
