@@ -10976,13 +10976,15 @@ def test_maps_of_one_name_are_shown_and_dumped_all(pins):
         out = done("dump", "name", name)
         assert [out.count("%d: " % one.id) for one in (m, n)] == [1, 1] and out.count("Found") == 2
         assert "\n1: %s\n" % " ".join("%02x" % byte for byte in bytes(u32(3))) in out
-        for words in (
-            ["lookup", "name", name, "key", "1"],
-            ["--ndjson", "dump", name],
-            ["--metrics", "dump", name],
-        ):
+        for words in (["lookup", "name", name, "key", "1"], ["--ndjson", "dump", name]):
             status, out, err = main(*words)
             assert (status, out) == (1, "") and "ids %d, %d" % (m.id, n.id) in err
+        by_id = equal_json("dump", "name", name)
+        assert json.loads(done("-j", "dump", "id", m.id, n.id)) == by_id
+        assert json.loads(done("-j", "dump", "name", name, "id", m.id)) == by_id + by_id[:1]
+        assert "--ndjson takes one map" in refused("--ndjson", "dump", m.id, n.id)
+        out = done("dump", m.id, "id", n.id, "where", "key=1")
+        assert out.count("Found 1 element\n") == 2 and "\n1: 03 00 00 00\n" in out
 
 
 @kernel
@@ -12388,7 +12390,7 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
         ) == len(samples)
     cpus = [
         (labels["cpu"], value)
-        for _, labels, value in parsed(done("--metrics", "dump", pins + "/w_pc_array"))
+        for _, labels, value in parsed(done("--metrics", "--per-cpu", "dump", pins + "/w_pc_array"))
         if labels["key"] == "6"
     ]
     assert [int(cpu) for cpu, _ in cpus] == list(bpf.possible_cpus()) and sum(
@@ -12400,7 +12402,7 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
         for number, text in enumerate(HOSTILE_TEXT):
             m[struct.pack("=16sI", text, 3)] = number
         types = ["--metrics", "--key-type", "char comm[16], u32 cpu", "--value-type", "u64"]
-        samples = parsed(done(*(types + ["dump", pin])))
+        samples = parsed(done(*(types + ["--per-cpu", "dump", pin])))
         assert (
             len(samples)
             == len(HOSTILE_TEXT) * len(bpf.possible_cpus())
@@ -12420,7 +12422,404 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
             "u32 a_0[1], u32 a[4]",
         ):
             types[2] = text
-            assert len(parsed(done(*(types + ["dump", pin])))) == len(samples)
+            assert len(parsed(done(*(types + ["dump", pin])))) == len(HOSTILE_TEXT)
+
+
+def linted(text, own=()):
+    """Return {family: kind} of metrics, having proved that promtool has nothing to say but of users' own names, that each
+    family is there once, and no series twice.
+    """
+    result = subprocess.run(
+        [program("promtool"), "check", "metrics"],
+        input=text.encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    said = [line for line in result.stdout.decode().splitlines() if line]
+    said = [line for line in said if not line.split(" ", 1)[0].endswith(tuple(own) or "\0")]
+    assert not said, said
+    kinds = dict(line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE"))
+    helps = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP")]
+    series = [line.rsplit(" ", 1)[0] for line in text.splitlines() if line[:1] != "#"]
+    assert len(set(helps)) == len(helps) and set(helps) == set(kinds)
+    assert text.count("# TYPE") == len(kinds) and len(set(series)) == len(series)
+    return kinds
+
+
+def text_samples(text):
+    """Return [(metric, labels, value)] as Prometheus' own text format is read, {family: type}."""
+    parser = pytest.importorskip("prometheus_client.parser")
+    families = list(parser.text_string_to_metric_families(text))
+    samples = [sample[:3] for family in families for sample in family.samples]
+    return samples, {family.name: family.type for family in families}
+
+
+@kernel
+def test_promtool_finds_nothing_in_metrics(pins):
+    for name in "w_hash w_array w_pc_hash w_pc_array w_lru w_lru_pc w_lpm w_pairs w_bss".split():
+        out = done("--metrics", "dump", os.path.join(pins, name))
+        assert linted(out, own=("_count", "_total", "_bytes_total"))
+    with Map.create(HASH, u32, Value, 4) as m:
+        m[1] = Value(1, 2)
+        types = ["--value-type", "u64 packets, u64 bytes", "--key-type", "u32", "--metrics"]
+        told = ["--metrics-type", "packets=counter,bytes=gauge", "--metrics-type", "bytes=counter"]
+        kinds = linted(done(*(types + told + ["dump", "id", m.id])))
+        base = "bpf_map_id%d" % m.id
+        assert kinds == {base + "_packets_total": "counter", base + "_bytes_total": "counter"}
+
+
+@kernel
+def test_counters_are_those_that_are_told():
+    text = "struct { u64 packets; struct { u64 hits[2]; } in; u64 errors_total; s32 level; }"
+    found = bpf.layout(text)
+    with Map.create(HASH, u32, key_size=4, value_size=found.size, max_entries=4) as m:
+        m[7] = found.pack({"packets": 5, "in": {"hits": [1, 2]}, "errors_total": 3, "level": -1})
+        words = ["--key-type", "u32", "--value-type", text, "--metrics", "dump", "id", m.id]
+        told = [
+            "--metrics-type",
+            "in.hits=counter,packets=counter,errors_total=counter,level=gauge",
+        ]
+        samples, kinds = text_samples(done(*(told + words)))
+        base = "bpf_map_id%d_" % m.id
+        assert {name[len(base) :]: value for name, _, value in samples if "hits" not in name} == {
+            "packets_total": 5,
+            "errors_total": 3,
+            "level": -1,
+        }
+        hits = [(one[1]["index"], one[2]) for one in samples if one[0] == base + "in_hits_total"]
+        assert hits == [("0", 1), ("1", 2)]
+        assert kinds == {
+            base + "packets": "counter",
+            base + "in_hits": "counter",
+            base + "errors": "counter",
+            base + "level": "gauge",
+        }
+        for wrong in ("packets", "=counter", "packets=Counter", "packets=", "packets=counter,", ""):
+            assert "--metrics-type" in refused("--metrics-type", wrong, *words)
+        assert "packets, in.hits, errors_total" in refused("--metrics-type", "nope=gauge", *words)
+        for option in (["--metrics-type", "level=gauge"], ["--per-cpu"], ["--entries"]):
+            assert "goes with --metrics" in refused(*(option + ["dump", "id", m.id]))
+
+
+@kernel
+@pytest.mark.parametrize("map_type", [bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY])
+def test_metrics_of_cpus_are_added_up_unless_asked(map_type):
+    text = "struct { u64 count; s32 low; double d; u8 bits:3; enum { IDLE, BUSY } state; bool on; }"
+    found, cpus = bpf.layout(text), bpf.possible_cpus()
+    slots = [
+        found.pack(dict(count=2**63 + at, low=-at, d=0.5, bits=at % 8, state=at % 2, on=1))
+        for at in range(len(cpus))
+    ]
+    stride = bpf.percpu_stride(found.size)
+    with Map.create(map_type, key_size=4, value_size=found.size, max_entries=2) as m:
+        m[bytes(u32(1))] = slots
+        words = ["--key-type", "u32", "--value-type", text, "--metrics", "dump", "id", m.id]
+        told = bpftool("map", "lookup", "id", m.id, "key", *bytes(u32(1)))["values"]
+        raws = [bytes(int(byte, 16) for byte in one["value"]) for one in told]
+        plain = [found.reader("plain").one(raw) for raw in raws]
+        assert len(raws[0]) <= stride and len(plain) == len(cpus)
+        samples = [one for one in parsed(done(*words)) if one[1]["key"] == "1"]
+        sums = {one[0].rsplit("_", 1)[1]: one for one in samples if "cpu" not in one[1]}
+        assert set(sums) == {"count", "low", "d", "bits"}
+        for name, (_, _, value) in sums.items():
+            assert value == sum(one[name] for one in plain)
+        states = [one for one in samples if "cpu" in one[1]]
+        assert len(states) == 2 * len(cpus)
+        assert {one[0].rsplit("_", 1)[1] for one in states} == {"state", "on"}
+        # as integers, not as the floats that parsers make of them
+        assert " %d\n" % sum(one["count"] for one in plain) in done(*words)
+        apart = [one for one in parsed(done(*(["--per-cpu"] + words))) if one[1]["key"] == "1"]
+        assert len(apart) == 6 * len(cpus) == len({one[:1] + (one[1]["cpu"],) for one in apart})
+        for name, labels, value in apart:
+            own = plain[cpus.index(int(labels["cpu"]))][name.rsplit("_", 1)[1]]
+            assert value == (own if not isinstance(own, str) else ["IDLE", "BUSY"].index(own))
+
+
+NASTY_FIELDS = "a A a_b count bucket sum total created a_total a_count a_bucket a_sum slots slots_count index le".split()
+
+
+@kernel
+@pytest.mark.parametrize("seed", range(8))
+def test_no_family_is_there_twice_whatever_the_fields_and_maps(seed):
+    """Maps of the same and of other names, with fields as gauges, counters and histograms."""
+    rng, maps, words = random.Random(seed), [], []
+    fields = rng.sample(NASTY_FIELDS, 5)
+    for name in ["x%d" % (RUN % 10**6)] * 2 + ["x%d_a" % (RUN % 10**6)]:
+        m = Map.create(HASH, u32, key_size=4, value_size=40, max_entries=3, name=name)
+        for key in range(2):
+            m[key] = struct.pack("=10I", *[rng.randrange(9) for _ in range(10)])
+        maps.append(m)
+        words += rng.choice([["id", m.id], [m.id]])
+    types = ["%s %s" % ("u32", field + "[2]") for field in fields]
+    drawn, counter = rng.sample(fields, 2)
+    options = ["--slots", drawn + "=log2", "--metrics-type", counter + "=counter"]
+    options += ["--key-type", "u32", "--value-type", "struct { %s; }" % "; ".join(types)]
+    out = done(*(options + ["--metrics", "dump"] + words + ["id", maps[0].id]))
+    kinds = linted(out, own=["_" + one for one in NASTY_FIELDS] + ["_%d" % at for at in range(9)])
+    samples, _ = text_samples(out)
+    assert sorted(set(kinds.values())) == ["counter", "gauge", "histogram"]
+    # a histogram has two buckets, the sum and the count; all others two elements
+    assert len(samples) == 3 * 2 * (4 + 4 * 2)
+    assert {labels["id"] for _, labels, _ in samples} == {str(m.id) for m in maps}
+    for m in maps:
+        m.close()
+
+
+@kernel
+def test_metrics_of_several_maps_are_each_maps():
+    name = "same%d" % (RUN % 10**6)
+    with Map.create(HASH, u32, u32, 2, name=name) as one, Map.create(
+        HASH, u32, u32, 2, name=name
+    ) as other, Map.create(HASH, u32, u32, 2, name="w%d" % RUN) as third:
+        one[1], other[1], third[2] = 5, 6, 7
+        types = ["--metrics", "--key-type", "u32", "--value-type", "u32", "dump"]
+        out = done(*(types + ["name", name]))
+        assert len(linted(out)) == 1
+        assert {(int(labels["id"]), value) for _, labels, value in parsed(out)} == {
+            (one.id, 5),
+            (other.id, 6),
+        }
+        out = done(*(types + [name, "id", third.id, "where", "value>5"]))
+        assert len(linted(out)) == 2
+        assert {(int(labels["id"]), value) for _, labels, value in parsed(out)} == {
+            (other.id, 6),
+            (third.id, 7),
+        }
+        again = done(*(types + [name, name, "id", one.id, "id", third.id]))
+        assert len(parsed(again)) == 3 and linted(again)
+        status, out, err = main("--metrics", "dump", "id", one.id, "id", third.id)
+        assert (status, out) == (1, "") and "map %d" % one.id in err and "--value-type" in err
+
+
+@kernel
+def test_metrics_of_map_show_are_the_infos(pins, tmp_path):
+    def infos(*words):
+        out = done("--metrics", *words)
+        linted(out)
+        found = {}
+        for name, labels, value in parsed(out):
+            found.setdefault(int(labels["id"]), {})[name[len("bpf_maps_") :]] = value
+            found[int(labels["id"])]["type"] = labels["type"]
+        return found
+
+    told = {info["id"]: info for info in bpftool("map", "show")}
+    ours = infos("show")
+    names = "w_hash w_array w_pc_hash w_lpm w_pairs".split()
+    for name in names:
+        with Map.from_pin(os.path.join(pins, name)) as m:
+            info, own = told[m.id], ours[m.id]
+            assert own["type"] == info["type"]
+            assert own["max_entries"] == info["max_entries"]
+            assert own["memlock_bytes"] == info["bytes_memlock"]
+            assert (own["key_size_bytes"], own["value_size_bytes"]) == (
+                info["bytes_key"],
+                info["bytes_value"],
+            )
+            assert ("entries" in own) == (name == "w_array")
+            wanted = len(list(m.keys()))
+            assert infos("--entries", "show", "id", m.id)[m.id]["entries"] == wanted
+            assert infos("map", "--entries", "show")[m.id]["entries"] == wanted
+            bpf.capture(m, str(tmp_path / "kept"))
+            captured = infos("--from", tmp_path / "kept", "show")
+            assert list(captured) == [m.id] and captured[m.id]["entries"] == wanted
+    with Map.create(QUEUE, None, u32, 4) as queue:
+        assert "entries" not in infos("--entries", "show", "id", queue.id)[queue.id]
+    # no family of a dump can be one of these
+    with Map.create(HASH, u32, u32, 2, name="s_max_entries") as m:
+        m[1] = 1
+        types = ["--key-type", "u32", "--value-type", "u32"]
+        (sample,) = series_of(m, *types)
+        assert not sample[0].startswith("bpf_maps_")
+
+
+def histograms_of(text):
+    """Return {family: {labels without le: (buckets as [(le, count)], sum, count)}} of metrics."""
+    found = {}
+    for name, labels, value in parsed(text):
+        family, _, what = name.rpartition("_")
+        labels = dict(labels)
+        le = labels.pop("le", None)
+        key = tuple(sorted(labels.items()))
+        buckets = found.setdefault(family, {}).setdefault(key, [[], None, None])
+        if what == "bucket":
+            buckets[0].append((float(le), value))
+        else:
+            buckets[1 if what == "sum" else 2] = value
+    return found
+
+
+@kernel
+def test_histograms_are_histograms_to_prometheus():
+    text = "struct { u64 total; u32 slots[5]; char comm[8]; }"
+    found, cpus = bpf.layout(text), len(bpf.possible_cpus())
+    rows = {1: [1, 0, 2, 0, 4], 2: [0, 0, 0, 0, 0]}
+    with Map.create(
+        bpf.BPF_MAP_TYPE_PERCPU_HASH, key_size=4, value_size=found.size, max_entries=4
+    ) as m:
+        for key, row in rows.items():
+            raw = found.pack({"total": 9, "slots": row, "comm": "bash"})
+            m[bytes(u32(key))] = [raw] * cpus
+        words = ["--key-type", "u32", "--value-type", text, "--metrics", "dump", "id", m.id]
+        out = done("--slots", "log2", *words)
+        base = "bpf_map_id%d_" % m.id
+        assert linted(out, own=["_total"]) == {base + "slots": "histogram", base + "total": "gauge"}
+        told = histograms_of("".join(re.findall(".*slots.*\n|# EOF\n", out)))[base + "slots"]
+        for key, row in rows.items():
+            ((labels, (buckets, total, count)),) = [
+                one for one in told.items() if ("key", str(key)) in one[0]
+            ]
+            assert dict(labels)["id"] == str(m.id) and "cpu" not in dict(labels)
+            sums = [sum(row[: at + 1]) * cpus for at in range(5)]
+            assert buckets == list(zip([1, 3, 7, 15, math.inf], sums))
+            assert count == sum(row) * cpus and total == (2 * 4 + 4 * 16) * cpus * (key == 1)
+        apart = done("--slots", "slots=log2", "--per-cpu", *words)
+        told = histograms_of("".join(re.findall(".*slots.*\n|# EOF\n", apart)))[base + "slots"]
+        assert len(told) == 2 * cpus and all("cpu" in dict(labels) for labels in told)
+        assert {count for _, _, count in told.values()} == {7, 0}
+        assert "histogram" not in done(*words)  # nothing is guessed
+        assert "no field 'slot'" in refused("--slots", "slot=log2", *words)
+        for wrong in (
+            "log3",
+            "",
+            "slots=",
+            "=log2",
+            "lhist:1:2",
+            "linear:0:0",
+            "bpftrace:6",
+            "log2:",
+        ):
+            assert "--slots" in refused("--slots", wrong, *words)
+        # a family for each array, its numbering its own
+        out = done("--slots", "slots=linear:-10:10", *words)
+        told = histograms_of("".join(re.findall(".*slots.*\n|# EOF\n", out)))[base + "slots"]
+        buckets, total, _ = next(one for labels, one in told.items() if ("key", "1") in labels)
+        assert [le for le, _ in buckets] == [9, 19, 29, math.inf]  # -1 is none: there is a _sum
+        assert [count for _, count in buckets] == [cpus, 3 * cpus, 3 * cpus, 7 * cpus]
+        assert total == (2 * 10 + 4 * 30) * cpus
+
+
+@kernel
+def test_histograms_whose_slots_are_keys_are_histograms_to_prometheus():
+    key = "struct { u32 pid; char comm[4]; u32 slot; }"
+    counts = {(1, "a"): {1: 3, 2: 4, 5: 6}, (2, 'q"'): {1: 1}}
+    with Map.create(HASH, key_size=12, value=u64, max_entries=9) as m:
+        for (pid, comm), slots in counts.items():
+            for slot, count in slots.items():
+                m[bpf.layout(key).pack({"pid": pid, "comm": comm, "slot": slot})] = count
+        words = ["--key-type", key, "--value-type", "u64", "--metrics", "dump", "id", m.id]
+        out = done("--slots", "bcc", *words)
+        assert linted(out) == {"bpf_map_id%d" % m.id: "histogram"}
+        told = histograms_of(out)["bpf_map_id%d" % m.id]
+        for (pid, comm), slots in counts.items():
+            ((_, (buckets, total, count)),) = [
+                one for one in told.items() if ("comm", comm) in one[0]
+            ]
+            sums = [sum(n for slot, n in slots.items() if slot <= at) for at in range(1, 6)]
+            assert buckets == list(zip([1, 3, 7, 15, 31, math.inf], sums + sums[-1:]))
+            assert count == sums[-1] and total == 2 * slots.get(2, 0) + 16 * slots.get(5, 0)
+        status, out, err = main("--slots", "lhist:0:3:1", *words)
+        assert (status, out) == (1, "") and "no slot 5" in err
+        m[bpf.layout(key).pack({"pid": 1, "comm": "a", "slot": 1 << 20})] = 1
+        assert "too many" in main("--slots", "linear", *words)[2]
+
+
+def a_free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def fetched(url, check, process):
+    """Return what a check makes of a page, once it makes something of it."""
+    from urllib.request import urlopen
+
+    end = time.time() + 60
+    while time.time() < end:
+        assert process.poll() is None, process.args
+        try:
+            with urlopen(url, timeout=30) as page:
+                found = check(page.read().decode())
+        except OSError:  # it has not started
+            found = None
+        if found:
+            return found
+        time.sleep(0.2)
+    return pytest.fail("%s never had what was wanted" % url)
+
+
+@contextlib.contextmanager
+def serving(*words):
+    process = subprocess.Popen(
+        list(map(str, words)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@kernel
+def test_prometheus_has_what_the_textfile_collector_read(tmp_path):
+    """Two maps of one name, 50,000 entries, texts of any kind, through node_exporter into Prometheus."""
+    exporter, prometheus = program("prometheus-node-exporter"), program("prometheus")
+    texts, rng = HOSTILE_TEXT + [b"nginx", b"worker"], random.Random(7)
+    keys = [struct.pack("=I16s", at, texts[at % len(texts)]) for at in range(50000)]
+    values = [struct.pack("=Q4I", rng.getrandbits(30), 5, 1, 2, 3) for _ in keys]
+    folder, name, ids = tmp_path / "textfile", "two%d" % (RUN % 10**6), []
+    folder.mkdir()
+    types = ["--key-type", "struct { u32 id; char comm[16]; }"]
+    types += ["--value-type", "struct { u64 packets; u32 slots[4]; }", "--metrics"]
+    for count in (50000, 9):
+        m = Map.create(HASH, key_size=20, value_size=24, max_entries=count, name=name)
+        m.update_batch(keys[:count], values[:count])
+        ids.append(m)
+    told = ["--metrics-type", "packets=counter", "dump", "name", name, "columns", "packets"]
+    (folder / "both.prom").write_bytes(done(*(types + told)).encode())
+    told = ["--slots", "log2", "dump", ids[1].id, "columns", "slots,key.id"]
+    (folder / "slots.prom").write_bytes(done(*(types + told)).encode())
+    packets, slots = "bpf_map_%s_packets_total" % name, "bpf_map_%s_slots" % name
+    ports = a_free_port(), a_free_port()
+    (tmp_path / "prometheus.yml").write_text(
+        "global: {scrape_interval: 5s, scrape_timeout: 5s}\n"
+        "scrape_configs: [{job_name: t, static_configs: [{targets: ['127.0.0.1:%d']}]}]" % ports[0]
+    )
+    listen = "--web.listen-address=127.0.0.1:%d"
+    collect = ["--collector.disable-defaults", "--collector.textfile", listen % ports[0]]
+    collect += ["--collector.textfile.directory", folder]
+    store = ["--config.file", tmp_path / "prometheus.yml", "--storage.tsdb.path", tmp_path / "data"]
+    with serving(exporter, *collect) as first:
+        page = "http://127.0.0.1:%d/metrics" % ports[0]
+        shown = fetched(page, lambda text: text if packets in text else None, first)
+        assert "node_textfile_scrape_error 0\n" in shown
+        series = [one for one in text_samples(shown)[0] if one[0] == packets]
+        assert len(series) == 50009 and {labels["map"] for _, labels, _ in series} == {name}
+        comms = {labels["comm"] for _, labels, _ in series}
+        assert {'a"b', "back\\slash", "new\nline", "caf\u00e9 \u2603", "nginx"} <= comms
+        with serving(prometheus, *(store + [listen % ports[1]])) as second:
+
+            def asked(query):
+                from urllib.parse import quote
+
+                url = "http://127.0.0.1:%d/api/v1/query?query=%s" % (ports[1], quote(query))
+                rows = fetched(url, lambda text: json.loads(text)["data"]["result"], second)
+                return {row["metric"].get("id"): float(row["value"][1]) for row in rows}
+
+            sums = [
+                sum(struct.unpack("=Q4I", one)[0] for one in part) for part in (values, values[:9])
+            ]
+            assert asked("sum by (id) (%s)" % packets) == {
+                str(m.id): number for m, number in zip(ids, sums)
+            }
+            assert asked("count by (id) (%s)" % packets) == {
+                str(ids[0].id): 50000,
+                str(ids[1].id): 9,
+            }
+            assert asked("sum by (id) (%s_count)" % slots) == {str(ids[1].id): 9 * 11}
+            middle = asked("histogram_quantile(0.5, sum by (le, id) (%s_bucket))" % slots)
+            assert 1 < middle[str(ids[1].id)] <= 3.5  # of 5 at 0 and 1, 1 at 2 and 3, 2 and 3 more
+    for m in ids:
+        m.close()
 
 
 # -- watch, hist, layout, btf, probe
@@ -12659,11 +13058,12 @@ def test_watch_into_a_pipe_is_plain(pins):
 
 def bcc_log2(counts):
     """Return [(low, high, count, stars)], the rows of bcc's print_log2_hist (src/python/bcc/table.py)."""
-    rows, top = [], max(counts.values())
-    for i in range(1, max(i for i, count in counts.items() if count) + 1):
+    last, top = max(i for i, count in counts.items() if count), max(counts.values())
+    rows, width = [], 40 if last <= 32 else 20
+    for i in range(1, last + 1):
         low, high = (1 << i) >> 1, (1 << i) - 1
         low -= low == high
-        rows.append((low, high, counts.get(i, 0), int(40 * counts.get(i, 0) / top)))
+        rows.append((low, high, counts.get(i, 0), int(width * counts.get(i, 0) / top)))
     return rows
 
 
@@ -12682,7 +13082,7 @@ def rows_of(text):
 def test_histograms_have_bccs_rows(counts):
     lines = bpf.histogram(counts)
     used = min(slot for slot in counts if counts[slot])
-    assert rows_of("\n".join(lines)) == bcc_log2(counts)[used - 1 :]
+    assert rows_of("\n".join(lines)) == bcc_log2(counts)
     assert len({line.index("|") for line in lines if "|" in line}) == 1
     assert max(map(len, lines)) < (80 if max(counts) < 33 else 120)
     linear = rows_of("\n".join(bpf.histogram(counts, linear=True)))
