@@ -8437,8 +8437,8 @@ class View:
             yield "\n".join(map(line.__mod__, zip(*columns)))
 
     def metrics(self, chunks, wishes=None):
-        """Yield OpenMetrics text: families for the numbers in the values, with the key's fields as
-        labels.
+        """Yield text for Prometheus: families for the numbers in the values, with the key's fields
+        as labels.  Without counters it is OpenMetrics, too.
         """
         families = _Families(wishes or _MetricWishes())
         families.take(self, chunks)
@@ -11962,7 +11962,7 @@ def _array_histograms(view, slots):
         heads = [""] * count
         if view.info.key_size:
             heads = view.texts(view.key_layout, keys)
-        texts = _texts_of(view, values)
+        texts = list(_texts_of(view, values))
         for path, rows in slots.rows(values, ()):
             name = _field_text(path) if slots.arrays[1:] else ""
             for head, text, row in zip(heads, texts, rows):

@@ -8014,6 +8014,163 @@ def test_numpy_reads_batches_and_mappings_in_place():
         del array
 
 
+def data_maps():
+    """Yield maps of seven types with the same 50 entries, whose values have no array and no bitfield."""
+    text = "struct { u64 bytes; s32 low; u16 port; char comm[6]; double load; u8 kind; }"
+    value = bpf.layout(text)
+    entries = [
+        value.pack(
+            dict(bytes=2**60 + at, low=-at, port=at, comm="c%d" % at, load=at / 3, kind=at % 2)
+        )
+        for at in range(50)
+    ]
+    types = bpf.BPF_MAP_TYPE_HASH, bpf.BPF_MAP_TYPE_ARRAY, bpf.BPF_MAP_TYPE_LRU_HASH
+    types += bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY
+    types += bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH, bpf.BPF_MAP_TYPE_LPM_TRIE
+    for map_type in types:
+        is_lpm = map_type == bpf.BPF_MAP_TYPE_LPM_TRIE
+        room = 5000 if "lru" in bpf.map_type_name(map_type) else 50
+        flags = bpf.BPF_F_NO_PREALLOC if is_lpm else 0
+        with Map.create(
+            map_type,
+            key_size=8 if is_lpm else 4,
+            value_size=value.size,
+            max_entries=room,
+            flags=flags,
+        ) as made:
+            for at, raw in enumerate(entries):
+                key = struct.pack("=I", 32) + struct.pack(">I", at) if is_lpm else bytes(u32(at))
+                is_percpu = map_type in bpf._PERCPU_TYPES
+                made[key] = [raw] * len(bpf.possible_cpus()) if is_percpu else raw
+            yield made, value, text
+
+
+@kernel
+def test_numpy_pandas_and_pyarrow_take_batches_of_any_map():
+    numpy = pytest.importorskip("numpy")
+    pandas, pyarrow = [pytest.importorskip(name) for name in ("pandas", "pyarrow")]
+    types = 0
+    for made, value, _ in data_maps():
+        with Map.from_fd(made, None, value.ctype()) as m:
+            layout, cpus = m.value_layout, 1
+            stride = None
+            if m.type in bpf._PERCPU_TYPES:
+                stride, cpus = bpf.percpu_stride(m.value_size), len(bpf.possible_cpus())
+            arrays = [
+                numpy.frombuffer(values, layout.dtype(stride)).copy()
+                for _, values in m.lookup_batch()
+            ]
+            array = numpy.concatenate(arrays)
+            assert array.dtype.names == ("bytes", "low", "port", "comm", "load", "kind")
+            array = array[array["comm"] != b""]  # LRU arrays have none else
+            assert len(array) == 50 * cpus and array["comm"].dtype == "S6"
+            frames = (
+                pandas.DataFrame(array),
+                pandas.concat(
+                    pandas.DataFrame(layout.columns(values, stride))
+                    for _, values in m.lookup_batch()
+                ),
+            )
+            table = pyarrow.table({name: array[name] for name in array.dtype.names})
+            again = pyarrow.table(
+                layout.columns(b"".join(bytes(values) for _, values in m.lookup_batch()), stride)
+            )
+            for found in frames + (table.to_pandas(), again.to_pandas()):
+                assert len(found) == 50 * cpus
+                assert (
+                    int(found["bytes"].sum()) == sum(2**60 + at for at in range(50)) * cpus % 2**64
+                )
+                assert found["low"].min() == -49 and found["port"].max() == 49
+                assert len(set(found["comm"])) == 50
+                assert found["load"].sum() == pytest.approx(sum(range(50)) / 3 * cpus)
+            types += 1
+    assert types == 7
+
+
+@kernel
+def test_what_the_readme_says_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    made = {"pandas": pandas, "numpy": pytest.importorskip("numpy")}
+    with open(os.path.join(os.path.dirname(MODULE), "README.md")) as file:
+        blocks = re.findall(r"^```\n((?:batches|columns) = .*?)^```", file.read(), re.M | re.S)
+    assert len(blocks) == 2
+    with Map.create(HASH, u32, Value, 20000) as m:
+        m.update_batch(list(range(20000)), [Value(key, 2 * key) for key in range(20000)])
+        made["m"] = m
+        exec(blocks[0], made)
+        assert len(made["frame"]) == 20000 and made["frame"]["bytes"].sum() == 19999 * 20000
+        exec(blocks[1], made)
+    frame = made["frame"]
+    assert len(frame) == 20000 and (2 * frame["key"]["value"] == frame["value"]["bytes"]).all()
+
+
+@kernel
+def test_json_lines_keep_a_type_a_column_in_pandas_pyarrow_and_jq(tmp_path):
+    for made, value, text in data_maps():
+        key = "u32" if made.key_size == 4 else "struct { u32 bits; __be32 addr; }"
+        types = ["--key-type", key, "--value-type", text]
+        words = types + ["--ndjson", "dump", "id", made.id]
+        out = done(*words)
+        (tmp_path / "lines").write_text(out)
+        one = "values[].value" if made.type in bpf._PERCPU_TYPES else "value"
+        query = '[.[]|.%s|[.[]|type]|join(" ")]|unique[]' % one
+        status, told, err = run(program("jq"), "-s", "-r", query, tmp_path / "lines")
+        assert status == 0 and set(told.split("\n")) == {
+            "number number number string number number",
+            "",
+        }, err
+        exact = ".%s.bytes" % one
+        out = done(*(["--big-ints-as-strings"] + words))
+        (tmp_path / "lines").write_text(out)
+        status, told, err = run(program("jq"), "-r", exact, tmp_path / "lines")
+        assert sorted(set(map(int, told.split()))) == [2**60 + at for at in range(50)], err
+        pandas = pytest.importorskip("pandas")
+        reader = pytest.importorskip("pyarrow.json")
+        table = reader.read_json(str(tmp_path / "lines"))
+        assert (
+            table.num_rows == 50
+            and len(pandas.read_json(str(tmp_path / "lines"), lines=True)) == 50
+        )
+
+
+@kernel
+def test_big_ints_are_strings_by_their_type_and_only_where_asked(pins):
+    text = (
+        "struct { u64 a; s64 b; u32 c; u64 d[2]; u64 bits:54, few:10; enum { A, B } e; void *p; }"
+    )
+    found = bpf.layout(text)
+    with Map.create(HASH, key_size=8, value_size=found.size, max_entries=2) as m:
+        m[bytes(u64(2**63))] = bytes(found.size)
+        m[bytes(u64(5))] = b"\xff" * found.size
+        types = ["--key-type", "u64", "--value-type", text, "--ndjson", "dump", m.id]
+        plain = {line["key"]: line["value"] for line in map(json.loads, done(*types).splitlines())}
+        strings = [
+            json.loads(line) for line in done(*(["--big-ints-as-strings"] + types)).splitlines()
+        ]
+        for line in strings:
+            assert isinstance(line["key"], str)
+            told, wanted = line["value"], dict(plain[int(line["key"])])
+            for name in ("a", "b", "bits"):
+                wanted[name] = str(wanted[name])
+            wanted["d"] = [str(one) for one in wanted["d"]]
+            assert told == wanted
+    for name in ("w_hash", "w_pc_hash", "w_lpm", "w_bss", "w_pairs"):
+        words = ["dump", "pinned", os.path.join(pins, name)]
+        entries = equal_json(*words)  # bpftool's, unless asked
+        status, out, err = main("-j", "--big-ints-as-strings", *words)
+        assert status == 0 and len(json.loads(out)) == len(entries)
+
+        def same(ours, theirs):
+            if isinstance(theirs, dict):
+                return list(ours) == list(theirs) and all(same(ours[x], theirs[x]) for x in theirs)
+            if isinstance(theirs, list):
+                return len(ours) == len(theirs) and all(map(same, ours, theirs))
+            return ours == theirs or ours == str(theirs)
+
+        assert same(json.loads(out), entries)
+        assert out != done("-j", *words) or name != "w_hash"
+
+
 @kernel
 def test_what_update_batch_and_delete_batch_take():
     with Map.create(HASH, u32, u64, 10) as m:
@@ -13123,6 +13280,305 @@ def test_histograms_of_maps(pins, bpffs, tmp_path):
         assert "--value-type" in refused("hist", os.path.join(pins, name))
     with Map.create(ARRAY, u32, u64, 4, name="empty") as m:
         assert "no samples" in done("--value-type", "u64", "hist", "id", m.id)
+
+
+def by_log2l(number):
+    """Return the slot that libbpf-tools' log2l() has for a number."""
+    return max(number.bit_length() - 1, 0)
+
+
+def by_bpftrace(bits):
+    """Return f(number): the slot of bpftrace's hist(number, bits), as its codegen says in C."""
+
+    def slot(number):
+        if number < 0:
+            return 0
+        if number < 1 << bits:
+            return number + 1
+        power = number.bit_length() - 1
+        return (power - bits << bits) + (number >> power - bits) + 1
+
+    return slot
+
+
+def by_lhist(low, high, step):
+    """Return f(number): the slot of bpftrace's lhist()."""
+    return lambda number: 0 if number < low else 1 + (min(number, high) - low) // step
+
+
+@pytest.mark.parametrize(
+    "word, slot_of",
+    [
+        ("log2", by_log2l),
+        ("bcc", lambda number: by_log2l(number) + 1),  # bpf_log2l() of BCC's helpers.h
+        ("linear", lambda number: number),
+        ("linear:100", lambda number: number - 100),
+        ("linear:-50:7", lambda number: (number + 50) // 7),
+        ("lhist:0:100:10", by_lhist(0, 100, 10)),
+        ("lhist:-8:9:4", by_lhist(-8, 9, 4)),
+    ]
+    + [("bpftrace:%d" % bits, by_bpftrace(bits)) for bits in range(6)],
+)
+def test_slots_stand_for_what_the_tools_count_in_them(word, slot_of):
+    numbering, rng = bpf._numbering(word), random.Random(word)
+    numbers = list(range(-70, 300)) + [rng.getrandbits(rng.randrange(1, 63)) for _ in range(300)]
+    numbers += [(1 << power) + more for power in range(1, 63) for more in (-1, 0, 1)] + [2**63 - 1]
+    if word in ("log2", "bcc"):
+        numbers = [number for number in numbers if number >= 0] + [2**64 - 1]
+    for number in numbers:
+        slot = slot_of(number)
+        if word.startswith("linear") and slot < 0:
+            continue
+        assert numbering.has(slot), (number, slot)
+        low, high = numbering.bounds(slot)
+        assert (low is None or low <= number) and (high is None or number <= high), (number, slot)
+        if high is not None and numbering.has(slot + 1):
+            assert numbering.bounds(slot + 1)[0] == high + 1 and slot_of(high + 1) == slot + 1
+    assert (
+        bpf._numbering("bpftrace").bounds(7) == bpf._numbering("bpftrace:0").bounds(7) == (32, 63)
+    )
+    if not word.startswith("linear"):
+        assert not numbering.has(slot_of(max(numbers)) + 1) and not numbering.has(-1)
+
+
+@pytest.mark.parametrize("word", ["log2", "bcc", "linear"])
+def test_histograms_are_drawn_as_bcc_draws_them(word):
+    """Line for line, by BCC's own functions."""
+    rng = random.Random(word)
+    drawn = []
+    for last in (0, 1, 5, 20, 31, 32, 33, 40, 62):
+        counts = {slot: rng.choice((0, 1, 7, 123456)) for slot in range(last)}
+        counts[last] = rng.choice((1, 99, 10**7))
+        drawn.append({slot + (word == "bcc"): count for slot, count in counts.items()})
+    source = """
+    import json, sys
+    from bcc.table import _print_linear_hist, _print_log2_hist
+    for values in json.loads(sys.argv[1]):
+        (_print_linear_hist if sys.argv[2] == "linear" else _print_log2_hist)(values, "value", False)
+        print("=")
+    """
+    shift = word == "log2"  # BCC's slots begin at 1
+    values = [[0] * 70 for _ in drawn]
+    for row, counts in zip(values, drawn):
+        for slot, count in counts.items():
+            row[slot + shift] = count
+    if run("/usr/bin/python3", "-c", "import bcc.table")[0]:
+        lacking("python3-bpfcc")
+    words = ["-c", textwrap.dedent(source), json.dumps(values), word]
+    status, out, err = run("/usr/bin/python3", *words)
+    assert status == 0, err
+    theirs = [part.strip("\n").split("\n") for part in out.split("=\n")[:-1]]
+    for counts, lines in zip(drawn, theirs):
+        ours = bpf.histogram(counts, slots=word)
+        if word == "linear":  # libbpf-tools begin with the first that is used
+            del lines[1 : 1 + min(slot for slot in counts if counts[slot])]
+        if (
+            word == "log2" and max(counts) == 32
+        ):  # libbpf-tools' columns are narrow up to 32, not 31
+            ours, lines = [rows_of("\n".join(one)) for one in (ours, lines)]
+            ours, lines = [[row[:3] for row in one] for one in (ours, lines)]
+        assert ours == lines, counts
+
+
+BPFTRACE_HISTS = """
+BEGIN {
+  @h%d = hist(-1); @h%d = hist(0); @h%d = hist(1); @h%d = hist(3); @h%d = hist(3); @h%d = hist(1000);
+  @k%d[7, "ab"] = hist(9); @k%d[7, "c"] = hist(100); @k%d[7, "c"] = hist(5);
+  @l%d = lhist(-5, 0, 100, 10); @l%d = lhist(0, 0, 100, 10); @l%d = lhist(35, 0, 100, 10);
+  @l%d = lhist(99, 0, 100, 10); @l%d = lhist(100, 0, 100, 10); @l%d = lhist(5000, 0, 100, 10);
+  @e%d["x"] = lhist(17, 5, 20, 5);
+}
+interval:s:600 { exit(); }
+"""
+
+
+def bpftrace_ends(text):
+    """Return a bound as bpftrace prints it as a number: 1K is 1024."""
+    return int(text.replace("K", "")) * (1024 if text.endswith("K") else 1)
+
+
+def bpftrace_hists(out):
+    """Return {(map, key): {(low, high): count}} of what bpftrace prints, empty rows left out."""
+    found = {}
+    for name, key, body in re.findall(r"^@([hkle])\d+(?:\[(.*)\])?: \n((?:[\[(].*\n)*)", out, re.M):
+        rows = found.setdefault((name, key), {})
+        for low, high, count in re.findall(r"^[\[(](\S+?)(?:, (\S+?))?[\])] +(\d+) ", body, re.M):
+            first = None if low == "..." else bpftrace_ends(low)
+            last = None if high == "..." else bpftrace_ends(high) - 1 if high else first
+            if int(count):
+                rows[first, last] = int(count)
+    return found
+
+
+@kernel
+def test_histograms_of_bpftrace_are_those_that_it_prints():
+    script = BPFTRACE_HISTS.replace("%d", "%d" % RUN)
+    tracer = subprocess.Popen(
+        [program("bpftrace"), "-e", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    try:
+        end, names = time.time() + 60, ["AT_%s%d" % (letter, RUN) for letter in "hkle"]
+        while time.time() < end and tracer.poll() is None:
+            with contextlib.suppress(bpf.MapNotFound):
+                with Map.from_name(names[3], bytes, bytes) as last:
+                    if list(last.keys()):
+                        break
+            time.sleep(0.1)
+        assert tracer.poll() is None, tracer.stderr.read()
+
+        def shown(*words):
+            found = {}
+            for one in json.loads(done("-j", "hist", *words)):
+                rows = {(row["low"], row["high"]): row["count"] for row in one["buckets"]}
+                found[one["key"]] = rows
+            return found
+
+        ours = {("h", ""): shown("name", names[0])[""]}
+        keyed = "struct { s64 a; char b[3]; u64 slot; } __attribute__((packed))"
+        types = ["--key-type", keyed, "--value-type", "u64", "--slots", "bpftrace"]
+        for key, rows in shown(*(types + ["name", names[1]])).items():
+            ours["k", key.replace("a=", "").replace(" b=", ", ")] = rows
+        untyped = shown("name", names[1])
+        assert sorted(map(str, untyped.values())) == sorted(
+            str(rows) for name, rows in ours.items() if name[0] == "k"
+        )
+        assert set(untyped) == {
+            "key='%s'" % bpf._hex(struct.pack("=q3s", 7, text)) for text in (b"ab", b"c")
+        }
+        ours["l", ""] = shown("--slots", "lhist:0:100:10", "name", names[2])[""]
+        ours["e", "x"] = shown("--slots", "lhist:5:20:5", "name", names[3])["key='78 00'"]
+        text = done("hist", "name", names[0])
+        assert (
+            text.startswith("slots are numbered as bpftrace (") and "--slots" in text.split("\n")[0]
+        )
+        assert re.search(r"^ +-> -1 +: 1 ", text, re.M) and re.search(
+            r"^ +2 -> 3 +: 2 ", text, re.M
+        )
+        with Map.from_name(names[2], bytes, bytes) as m:
+            of_prometheus = parsed(done("--metrics", "--slots", "lhist:0:100:10", "dump", m.id))
+        assert ("bpf_map_" + names[2] + "_count", 6) in [one[::2] for one in of_prometheus]
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        try:
+            out = tracer.communicate(timeout=60)[0]
+        finally:
+            tracer.kill()
+    assert ours == bpftrace_hists(out), out
+
+
+@kernel
+def test_histograms_of_libbpf_tools_are_those_that_they_print():
+    """runqlat's map has an array of slots in a struct, with BTF; its counts grow until it prints them."""
+    tool = subprocess.Popen(
+        [program("runqlat"), "600", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    try:
+        end, map_id = time.time() + 60, None
+        while time.time() < end and tool.poll() is None and map_id is None:
+            for info in bpf.maps():
+                if info.name == "hists" and any(
+                    "(%d)" % tool.pid in one for one in bpf.users(info.id)["pids"]
+                ):
+                    with Map.from_id(info.id, bytes, bytes) as m:
+                        map_id = info.id if list(m.keys()) else None
+            time.sleep(0.1)
+        assert map_id is not None and tool.poll() is None, tool.communicate()
+        ours = done("hist", "id", map_id)
+        types = ["--key-type", "u32", "--value-type", "struct { u32 slots[26]; char comm[16]; }"]
+        again = json.loads(done(*(types + ["-j", "--slots", "slots=log2", "hist", map_id])))
+        captured = parsed(done("--metrics", "--slots", "log2", "dump", "id", map_id))
+    finally:
+        tool.send_signal(signal.SIGINT)
+        try:
+            out = tool.communicate(timeout=60)[0]
+        finally:
+            tool.kill()
+    head, key = ours.split("\n")[:2]
+    assert head.startswith("slots are numbered as log2 (") and key.startswith("4294967295: comm=")
+    theirs, rows = rows_of(out), rows_of(ours)
+    assert rows and [row[:2] for row in rows] == [row[:2] for row in theirs[: len(rows)]]
+    assert all(mine[2] <= row[2] for mine, row in zip(rows, theirs))
+    assert sum(row[2] for row in rows) <= sum(again[0]["slots"].values())
+    assert again[0]["slots"]["0"] <= theirs[0][2]
+    told = {labels.get("le"): value for name, labels, value in captured if "bucket" in name}
+    assert rows[0][2] <= told["1.0"] <= theirs[0][2]
+    shape = re.compile(r"^ *\d+ -> \d+ +: \d+ +\|")
+    lengths = [
+        {len(shape.match(line).group()) for line in text.split("\n") if shape.match(line)}
+        for text in (out, ours)
+    ]
+    assert lengths[0] == lengths[1]
+
+
+@kernel
+@pytest.mark.parametrize("percpu", [False, True])
+def test_histograms_in_values_are_found_and_named(percpu, tmp_path):
+    text = "struct { u64 n; struct { u32 slots[4]; u32 more[3]; } of[2]; char comm[8]; }"
+    found, cpus = bpf.layout(text), len(bpf.possible_cpus()) if percpu else 1
+    map_type = bpf.BPF_MAP_TYPE_PERCPU_HASH if percpu else HASH
+    one = {"slots": [1, 2, 0, 4], "more": [5, 0, 0]}
+    raw = found.pack(
+        {"n": 3, "of": [one, {"slots": [0, 0, 9, 0], "more": [0, 0, 0]}], "comm": "a b"}
+    )
+    with Map.create(map_type, key_size=4, value_size=found.size, max_entries=4) as m:
+        m[bytes(u32(7))] = [raw] * cpus if percpu else raw
+        types = ["--key-type", "u32", "--value-type", text]
+
+        def shown(*words):
+            return {
+                group["key"]: {int(slot): count for slot, count in group["slots"].items() if count}
+                for group in json.loads(done(*(types + ["-j", "hist", "id", m.id] + list(words))))
+            }
+
+        first, second = {0: cpus, 1: 2 * cpus, 3: 4 * cpus}, {2: 9 * cpus}
+        head = "7: comm='a b' "
+        # "slots" is the likely one
+        assert shown() == {head + "of[0].slots": first, head + "of[1].slots": second}
+        assert shown("--slots", "of.slots=log2") == shown()
+        assert shown("--slots", "of[1].slots=linear") == {"7: comm='a b'": second}
+        assert shown("--slots", "of.more=linear")[head + "of[0].more"] == {0: 5 * cpus}
+        lines = [
+            json.loads(line) for line in done(*(types + ["--ndjson", "hist", m.id])).splitlines()
+        ]
+        assert [line["key"] for line in lines] == [head + "of[0].slots", head + "of[1].slots"]
+        assert lines[0]["numbering"] == "log2" and lines[0]["buckets"][-1] == {
+            "low": 8,
+            "high": 15,
+            "count": 4 * cpus,
+        }
+        as_text = json.loads(
+            done(*(types + ["--big-ints-as-strings", "--ndjson", "hist", m.id])).split("\n")[0]
+        )
+        assert as_text["buckets"][-1] == {"low": "8", "high": "15", "count": str(4 * cpus)}
+        out = done(*(types + ["hist", m.id]))
+        assert rows_of(out.split("of[1]")[1]) == [(0, 1, 0, 0), (2, 3, 0, 0), (4, 7, 9 * cpus, 40)]
+        bpf.capture(m, str(tmp_path / "kept"))
+        assert done(*(types + ["--from", tmp_path / "kept", "hist"])) == out
+        for wrong in ("of[2].slots=log2", "comm=log2", "slots=log2", "n=bcc,of.more=log2"):
+            assert refused(*(types + ["--slots", wrong, "hist", m.id]))
+        assert "n, of.slots, of.more" in refused(*(types + ["--slots", "x=log2", "hist", m.id]))
+        # a count that keys have the slots of, beside other numbers: it has to be named
+        words = [
+            "--key-type",
+            "u32",
+            "--value-type",
+            text,
+            "--slots",
+            "n=linear",
+            "hist",
+            "id",
+            m.id,
+        ]
+        assert rows_of(done(*words)) == [(7, 7, 3 * cpus, 40)]
+        floats = ["--key-type", "u32", "--value-type", "float a[%d]" % (found.size // 4)]
+        status, _, err = main(*(floats + ["hist", m.id]))
+        assert status == 1 and "number" in err
 
 
 @kernel
