@@ -1835,15 +1835,42 @@ class Layout:
         """
         return _differences(self, other, strict, "")
 
-    def dtype(self):
+    def dtype(self, stride=None):
         """Return what numpy.dtype() takes: numpy.frombuffer(values, m.value_layout.dtype()).
 
         A code such as "<u4", or a dict of names, formats, offsets and itemsize.  Chars are "S16",
         padding has no name, the members of anonymous records are those of the record around them,
         enumerators their numbers.  Bitfields and integers that NumPy does not have are left out:
-        Layout.reader("plain") reads them.
+        columns() has them.
+        stride     bytes from one element to the next, percpu_stride(m.value_size) for per-CPU
+                   values; what has no fields is then the field "value"
         """
-        return self._dtype()
+        made = self._dtype()
+        if stride is None:
+            return made
+        if stride < self.size:
+            words = (self.name, self.size, stride)
+            raise LayoutError("%s: elements of %d bytes are no %d bytes apart" % words)
+        if not isinstance(made, dict):
+            made = {"names": ["value"], "formats": [made], "offsets": [0]}
+        return dict(made, itemsize=stride)
+
+    def columns(self, raw, stride=None):
+        """Return {field: list}, a column for each leaf of the elements in raw, as pandas.DataFrame
+        and pyarrow.table take it.
+
+        Fields are named as conditions name them ("hits[3]", "addr.ip4"; what has none "value").
+        Numbers of any bits are ints or floats, enumerators and chars text, whatever the value.
+        stride     as of reader()
+        raises     LayoutError, also where a _union_ gives the elements different fields
+        """
+        reader = self.reader("leaves", stride)
+        if not isinstance(reader, Reader):
+            raise LayoutError("%s: what its unions hold differs: no columns" % self.name)
+        if self.size and memoryview(raw).nbytes % reader.stride:
+            raise _misfit(reader, raw)
+        found = list(zip(*reader.rows(raw))) or [()] * len(reader.paths)
+        return {_field_text(path): list(column) for path, column in zip(reader.paths, found)}
 
     def _dtype(self):
         return "V%d" % self.size
@@ -1877,6 +1904,12 @@ class Layout:
             return given
         told = meaning.told(given.strip(), self)
         return given if told is None else told
+
+
+def _field_text(path):
+    """Return the name of a field as conditions have it: hits[3], addr.ip4; "value" for a whole."""
+    text = "".join("[%d]" % one if isinstance(one, int) else "." + one for one in path)
+    return text.lstrip(".") if path and isinstance(path[0], str) else "value" + text
 
 
 _WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts", "_plan"))
@@ -4127,6 +4160,22 @@ class _JSONForm(_TextForm):
         return "{%s}" % ",".join(pairs)
 
 
+def _string_of_wide(number, convert):
+    """Return what makes strings of numbers that may not fit the 53 bits which JavaScript, jq and
+    others read exactly; convert where all do.
+    """
+    return _Each('"%d"'.__mod__) if convert is None and number.bits > 53 else convert
+
+
+class _JSONStringsForm(_JSONForm):
+    """JSON in which numbers of more than 53 bits are strings, whatever their value."""
+
+    name = "json strings"
+
+    def integer(self, number):
+        return _string_of_wide(number, _JSONForm.integer(self, number))
+
+
 class _BpftoolForm(_JSONForm):
     """What bpftool's JSON says of BTF types: enums are signed, bitfields hex, anonymous members
     have no name.
@@ -4201,6 +4250,18 @@ class _BpftoolForm(_JSONForm):
             _json_label(record.btf_name),
             ",".join("{%s}" % pair for pair in pairs),
         )
+
+
+class _BpftoolStringsForm(_BpftoolForm):
+    """The same in which numbers of more than 53 bits are strings."""
+
+    name = "bpftool strings"
+
+    def integer(self, number):
+        return _string_of_wide(number, _BpftoolForm.integer(self, number))
+
+    def pointer(self, number):
+        return _string_of_wide(number, _BpftoolForm.pointer(self, number))
 
 
 def _signed(number, bits):
@@ -4391,6 +4452,40 @@ class _NamesForm(_SamplesForm):
     enum = boolean = pointer = real = integer
 
 
+class _CountsForm(_SamplesForm):
+    """The samples that can be added up: enumerators and bools are not among them."""
+
+    name = "counts"
+
+    def enum(self, number):
+        return SKIPPED
+
+    boolean = enum
+
+
+class _LeavesForm(_SamplesForm):
+    """What plain Python says, each leaf by itself, with its path."""
+
+    name = "leaves"
+
+    def enum(self, number):
+        return _Form.enum(self, number)
+
+    def boolean(self, number):
+        return _Form.boolean(self, number)
+
+    def pointer(self, number):
+        return _Form.pointer(self, number)
+
+    def char(self, number):
+        return _Form.char(self, number)
+
+    text = char
+
+    def raw_bytes(self, layout):
+        return _Each(bytes)
+
+
 class _JoinedForm(_WordsForm):
     """Arrays in labels: words, but text goes on after its first NUL and bools are numbers."""
 
@@ -4447,11 +4542,15 @@ _FORMS = {}
 for _form in (
     _PlainForm,
     _JSONForm,
+    _JSONStringsForm,
     _BpftoolForm,
+    _BpftoolStringsForm,
     _WordsForm,
     _JoinedForm,
     _SamplesForm,
     _NamesForm,
+    _CountsForm,
+    _LeavesForm,
     _LabelsForm,
 ):
     _FORMS[_form.name] = _form()
@@ -9152,6 +9251,7 @@ class View:
     def __init__(self, source, key=None, value=None, btf=None):
         self.source, self.info, self.width = source, source.info, 0
         self.query = None  # what of the entries a dump shows; None: all
+        self.json_suffix = ""  # " strings": JSON has numbers of more than 53 bits as strings
         self.cpus = tuple(getattr(source, "cpus", ()))
         if self.info.type in _PERCPU_TYPES and not self.cpus:
             self.cpus = possible_cpus()
@@ -9269,13 +9369,15 @@ class View:
 
     def json_lines(self, chunks):
         """Yield text: a line of JSON for each entry."""
-        value, value_rows = self._of_value(self._columns(self.value_layout, "json", self.slot))
+        value, value_rows = self._of_value(
+            self._columns(self.value_layout, "json" + self.json_suffix, self.slot)
+        )
         if not self.info.key_size:
             line = "{%s}" % value
             for _, values, _ in chunks:
                 yield "\n".join(map(line.__mod__, value_rows(values)))
             return
-        key, key_rows = self._columns(self.key_layout, "json")
+        key, key_rows = self._columns(self.key_layout, "json" + self.json_suffix)
         line = '{"key":%s,%s}' % (key, value)
         for keys, values, _ in chunks:
             rows = map(add, key_rows(keys), value_rows(values))
@@ -9329,10 +9431,11 @@ class View:
         layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is None or not self.info.key_size:
             return []
-        value = self._of_value(self._columns(layouts["value"], "bpftool", self.slot))
+        form = "bpftool" + self.json_suffix
+        value = self._of_value(self._columns(layouts["value"], form, self.slot))
         if layouts["key"] is None:
             return [self._text_part('"formatted":{', "value", value, "}")]
-        key = self._columns(layouts["key"], "bpftool")
+        key = self._columns(layouts["key"], form)
         return [
             self._text_part('"formatted":{"key":', "key", key),
             self._text_part("", "value", value, "}"),
@@ -9348,7 +9451,8 @@ class View:
         if layouts["value"] is not None:
             shown = error
             if layouts["key"] is not None:
-                shown = '"key":%s,%s' % (layouts["key"].reader("bpftool").one(key), error)
+                told = layouts["key"].reader("bpftool" + self.json_suffix).one(key)
+                shown = '"key":%s,%s' % (told, error)
             entry += ',"formatted":{%s}' % shown
         return (entry + "}").replace(_BETWEEN_BYTES, '","0x')
 
@@ -9389,15 +9493,12 @@ class View:
                 columns = list(zip(*each)) + columns[1:]
             yield "\n".join(map(line.__mod__, zip(*columns)))
 
-    def metrics(self, chunks):
-        """Yield OpenMetrics text: a gauge for every number in the values, with the key's fields as
-        labels.
+    def metrics(self, chunks, wishes=None):
+        """Yield text for Prometheus: families for the numbers in the values, with the key's fields
+        as labels.  Without counters it is OpenMetrics, too.
         """
-        if isinstance(self.value_layout, Bytes):
-            raise ValueError("metrics need the type of the values: --value-type")
-        families = _Families(self)
-        for keys, values, count in chunks:
-            families.add(keys, values, count)
+        families = _Families(wishes or _MetricWishes())
+        families.take(self, chunks)
         return families.text()
 
 
@@ -9493,43 +9594,497 @@ def _stack_layout(found, map_flags):
     return found._changed(meaning=Meaning("stack", is_asked=False))
 
 
-class _Families:
-    """The metrics of a map: a family for each number in its values, a series for each key (and CPU,
-    and index).
+# -- histograms: what the slots stand for, and where a map has them
 
-    Names are legal and not reserved, no family and no series is there twice.
+
+class _Numbering:
+    """What the slots of a histogram stand for, integers all of them.
+
+    .word as --slots has it, .told in words.  start(slot) is the lowest number of a slot, None
+    where there is none.  .first is the slot that a drawing begins with, None: the first in use;
+    .last the last that there can be, which is_open if it has no highest number.
     """
 
-    def __init__(self, view):
-        self.view, self.info = view, view.info
+    def __init__(self, word, told, start, first=None, lowest=0, last=None, is_open=False):
+        self.word, self.told, self.start, self.first = word, told, start, first
+        self.lowest, self.last, self.is_open = lowest, last, is_open
+        self.is_plain = False  # drawn as a slot's lowest number alone
+
+    def is_wide(self, slots):
+        """Whether these slots are drawn in wide columns: as BCC does, elsewhere as they need it."""
+        if self.word in ("log2", "bcc"):
+            return slots[-1] > 32
+        ends = [end for slot in slots for end in self.bounds(slot) if end is not None]
+        return max(len("%d" % end) for end in ends) > 10
+
+    def has(self, slot):
+        return slot >= self.lowest and (self.last is None or slot <= self.last)
+
+    def bounds(self, slot):
+        """Return (lowest, highest number) of a slot, None at an open end."""
+        if slot == self.last and self.is_open:
+            return self.start(slot), None
+        return self.start(slot), self.start(slot + 1) - 1
+
+    def prove(self, slots):
+        """Raise ValueError unless there can be all the slots."""
+        wrong = [slot for slot in slots if not self.has(slot)]
+        if wrong:
+            others = ", ".join(word for word in _NUMBERINGS if word != self.word.split(":")[0])
+            words = (wrong[0], self.word, others)
+            raise ValueError("there is no slot %d in the numbering %s; --slots: %s" % words)
+
+
+def _log2_slots(numbers):
+    told = "slot n: 2^n to 2^(n+1) - 1, slot 0: 0 and 1"
+    return _Numbering("log2", told, lambda slot: slot and 1 << slot, 0, last=63)
+
+
+def _bcc_slots(numbers):
+    told = "slot n: 2^(n-1) to 2^n - 1, slot 1: 0 and 1"
+    start = _log2_slots(()).start
+    return _Numbering("bcc", told, lambda slot: start(slot - 1), 1, lowest=1, last=64)
+
+
+def _bpftrace_slots(numbers):
+    bits = numbers[0] if numbers else 0
+    if not 0 <= bits <= 5:
+        raise ValueError("bpftrace's hist() has 0 to 5 bits, not %d" % bits)
+
+    def start(slot):
+        index = slot - 1  # each power of two has 2^bits slots, from 2^bits on
+        if index < 1 << bits:
+            return index if slot else None
+        return (1 << bits) + (index & (1 << bits) - 1) << (index >> bits) - 1
+
+    word, told = "bpftrace", "slot 0: negative, slot 1: 0, slot n: 2^(n-2) to 2^(n-1) - 1"
+    if bits:
+        word = "bpftrace:%d" % bits
+        told = "slot 0: negative, then %d slots for each power of 2" % (1 << bits)
+    return _Numbering(word, told, start, last=64 - bits << bits)
+
+
+def _lhist_slots(numbers):
+    low, high, step = numbers
+    if step < 1 or high <= low:
+        raise ValueError("lhist:MIN:MAX:STEP: MAX is above MIN, STEP above 0")
+    told = "slot 0: below %d, the last: from %d on" % (low, low + (high - low) // step * step)
+    word = "lhist:%d:%d:%d" % (low, high, step)
+
+    def start(slot):
+        return low + (slot - 1) * step if slot else None
+
+    return _Numbering(word, told, start, last=(high - low) // step + 1, is_open=True)
+
+
+def _linear_slots(numbers):
+    low, step = (tuple(numbers) + (0, 1)[len(numbers) :])[:2]
+    if step < 1:
+        raise ValueError("linear:MIN:STEP: STEP is above 0")
+    word = ":".join(["linear"] + ["%d" % number for number in numbers])
+    told = "slot n: n"
+    if numbers:
+        told = "slot n: %d + n * %d and on" % (low, step)
+    made = _Numbering(word, told, lambda slot: low + slot * step)
+    made.is_plain = True
+    return made
+
+
+# What --slots takes: word -> (numbers behind it at least, at most, what makes it)
+_NUMBERINGS = {
+    "log2": (0, 0, _log2_slots),  # log2l() of libbpf-tools
+    "bcc": (0, 0, _bcc_slots),  # bpf_log2l() of BCC
+    "bpftrace": (0, 1, _bpftrace_slots),  # hist(n, BITS)
+    "lhist": (3, 3, _lhist_slots),  # lhist(n, MIN, MAX, STEP) of bpftrace
+    "linear": (0, 2, _linear_slots),
+}
+_NUMBERINGS_TEXT = "log2, bcc, bpftrace[:BITS], lhist:MIN:MAX:STEP, linear[:MIN[:STEP]]"
+
+
+def _numbering(text):
+    """Return the _Numbering that a text names; ValueError if it names none."""
+    word, _, rest = text.partition(":")
+    least, most, make = _NUMBERINGS.get(word, (0, -1, None))
+    try:
+        numbers = [_parsed_int(one) for one in rest.split(":")] if rest else []
+    except ValueError:
+        numbers = [0] * (most + 1)
+    if not least <= len(numbers) <= most or text.endswith(":"):
+        raise ValueError("'%s' is no numbering of slots: %s" % (text, _NUMBERINGS_TEXT))
+    return make(numbers)
+
+
+class _KeySlots:
+    """Histograms of which each key has a slot, and its value the count.
+
+    .groups is {(paths, leaves of the rest of the key, CPU or None): {slot: count}}.
+    """
+
+    default = "bcc"
+
+    def __init__(self, view, path):
+        self.view, self.path, self.groups = view, path, {}
+        self.fields = (path,)
+        self.column = view.value_layout.reader("samples", view.slot).paths.index(path)
+
+    def add(self, keys, values, cpus):
+        """Take in a chunk; cpus are those whose counts stay apart, or ()."""
+        reader = self.view.value_layout.reader("samples", self.view.slot)
+        counts = [row[self.column] for row in reader.rows(values)]
+        _prove_counts(counts)
+        if not cpus:
+            counts = _added_up(counts, max(len(self.view.cpus), 1))
+        step = max(len(cpus), 1)
+        for index, (paths, leaves, slot) in enumerate(_keyed_slots(self.view, keys)):
+            for at, cpu in enumerate(cpus or (None,)):
+                group = self.groups.setdefault((paths, leaves, cpu), {})
+                group[slot] = group.get(slot, 0) + counts[index * step + at]
+
+
+class _ArraySlots:
+    """Histograms that are arrays of counts in the values, those of one field."""
+
+    default = "log2"
+
+    def __init__(self, view, arrays):
+        self.view = view
+        self.arrays = arrays  # [(path of the array, the first of its columns, their number)]
+        self.fields = tuple(path for path, _, _ in arrays)
+
+    def rows(self, values, cpus):
+        """Yield (path of an array, its counts in each value of a chunk), the CPUs' added up unless
+        they stay apart.
+        """
+        reader = self.view.value_layout.reader("samples", self.view.slot)
+        columns = list(zip(*reader.rows(values)))
+        together = 1 if cpus else max(len(self.view.cpus), 1)
+        for path, first, count in self.arrays if columns else ():
+            _prove_counts(columns[first])
+            yield path, zip(*[_added_up(one, together) for one in columns[first : first + count]])
+
+
+def _prove_counts(column):
+    if column and isinstance(column[0], float):
+        raise ValueError(_NO_HISTOGRAM)
+
+
+def _added_up(column, count):
+    """Return the sums of each count values in a row."""
+    return column if count == 1 else list(map(sum, zip(*[iter(column)] * count)))
+
+
+def _keyed_slots(view, keys):
+    """Yield (paths and leaves of what else a key has, the number that is its slot) of each key."""
+    labels = view.key_layout.reader("labels").pathed(keys)
+    samples = view.key_layout.reader("samples").pathed(keys)
+    known = others = None
+    for (paths, leaves), (sample_paths, numbers) in zip(labels, samples):
+        if paths is not known:
+            known, at = paths, _slot_place(paths, sample_paths)
+            place = sample_paths.index(paths[at])
+            others = tuple(paths[:at] + paths[at + 1 :])
+        yield others, leaves[:at] + leaves[at + 1 :], numbers[place]
+
+
+def _slot_place(paths, sample_paths):
+    """Return which of a key's leaves is the slot: the one of that name, else the last."""
+    named = [at for at, path in enumerate(paths) if path[-1:] == ("slot",)]
+    at = named[0] if len(named) == 1 else len(paths) - 1
+    if not paths or paths[at] not in sample_paths:
+        raise ValueError(_NO_HISTOGRAM)
+    return at
+
+
+_NO_HISTOGRAM = (
+    "a histogram needs a number as the key's last field and one number as the value, or an array "
+    "of numbers in the value; --key-type and --value-type can say so"
+)
+
+
+class _NoSuchSlots(ValueError):
+    """There is no such field."""
+
+
+def _fields_text(paths):
+    return ", ".join(dict.fromkeys(map(_members_text, paths))) or "none"
+
+
+def _slots_of(view, field=""):
+    """Return where a map has its histograms: the _KeySlots or the _ArraySlots of a field.
+
+    Without a field it is what there is one of: a number for a value, an array, one called slots.
+    """
+    paths = getattr(view.value_layout.reader("samples", view.slot), "paths", None)
+    if paths is None:  # unions, decided value by value
+        raise ValueError(_NO_HISTOGRAM)
+    arrays = {}  # type: dict  # field -> [(path, first column, number of columns)]
+    for column, path in enumerate(paths):
+        if not path or not isinstance(path[-1], int):
+            continue
+        places = arrays.setdefault(_members_text(path), [])
+        if places and places[-1][0] == path[:-1]:
+            places[-1] = (path[:-1], places[-1][1], places[-1][2] + 1)
+        else:
+            places.append((path[:-1], column, 1))
+    field = field or _likely_slots(view, paths, arrays)
+    for name, places in arrays.items():
+        chosen = [one for one in places if field in (name, _field_text(one[0]))]
+        if chosen:
+            return _ArraySlots(view, chosen)
+    if view.info.key_size and field in map(_members_text, paths):
+        return _KeySlots(view, next(path for path in paths if _members_text(path) == field))
+    raise _NoSuchSlots("no field '%s'; there are %s" % (field, _fields_text(paths)))
+
+
+def _likely_slots(view, paths, arrays):
+    """Return the field that has the slots or, where the keys have them, the counts."""
+    named = [name for name in arrays if name.split(".")[-1] == "slots"]
+    if len(paths) == 1 and view.info.key_size:
+        return _members_text(paths[0])
+    for names in (list(arrays), named):
+        if len(names) == 1:
+            return names[0]
+    if arrays:
+        words = (_NO_HISTOGRAM, ", ".join(arrays))
+        raise ValueError("%s; --slots FIELD=NUMBERING tells which of %s it is" % words)
+    raise ValueError(_NO_HISTOGRAM)
+
+
+def _members_text(path):
+    """Return the name of a family's field: the labels alone, "value" where there is none."""
+    return ".".join(step for step in path if not isinstance(step, int)) or "value"
+
+
+# -- metrics
+
+
+class _MetricWishes:
+    """How metrics are to be: .types {field: "counter" or "gauge"}, .slots {field: numbering}, ""
+    for the field that is likely, .is_per_cpu.
+    """
+
+    def __init__(self, types=(), slots=(), is_per_cpu=False):
+        self.types, self.slots, self.is_per_cpu = dict(types), dict(slots), is_per_cpu
+
+
+class _Family:
+    """A metric: .name, .kind, what HELP says, the .lines of its series."""
+
+    def __init__(self, name, kind, about):
+        self.name, self.kind, self.about, self.lines = name, kind, about, []  # type: ignore
+
+
+# kind -> what stands behind the name of a family in its series (or is kept for it)
+_SUFFIXES = {
+    "gauge": ("",),
+    "counter": ("",),
+    "histogram": ("", "_bucket", "_sum", "_count", "_created"),
+}
+
+
+class _Families:
+    """The metrics of a run, each family once, from whatever maps its series come."""
+
+    def __init__(self, wishes):
+        self.wishes, self.known, self.taken = wishes, {}, set()  # type: ignore
+        self.unmet = (set(wishes.types) | set(wishes.slots)) - {""}  # fields that no map had
+        self.fields = []  # type: list  # those that there were
+
+    def take(self, view, chunks):
+        """Take in the entries of a map."""
+        metrics = _MapMetrics(view, self)
+        for keys, values, count in chunks:
+            metrics.add(keys, values, count)
+        metrics.end()
+
+    def has(self, field):
+        """Note that there is a field."""
+        self.unmet.discard(field)
+        if field not in self.fields:
+            self.fields.append(field)
+
+    def of(self, base, members, kind, about):
+        """Return the family of a field of maps of one name; its name is nobody else's."""
+        key = base, members, kind
+        if key not in self.known:
+            wanted = _metric_name("_".join((base,) + members))
+            self.known[key] = _Family(self._free(wanted, kind), kind, about)
+        return self.known[key]
+
+    def _free(self, wanted, kind):
+        total = "_total" if kind == "counter" else ""
+        if total and wanted.endswith(total):
+            wanted = wanted[: -len(total)]
+        name, number = wanted + total, 1
+        while any(name + suffix in self.taken for suffix in _SUFFIXES[kind]):
+            number += 1
+            name = "%s_%d%s" % (wanted, number, total)
+        self.taken.update(name + suffix for suffix in _SUFFIXES[kind])
+        return name
+
+    def text(self):
+        """Yield the lines, a family's together."""
+        for family in self.known.values():
+            if family.lines:
+                yield "# HELP %s %s" % (family.name, _label_text(family.about).replace('\\"', '"'))
+                yield "# TYPE %s %s" % (family.name, family.kind)
+                for lines in family.lines:
+                    yield lines
+        yield "# EOF"
+
+
+class _MapMetrics:
+    """What a map adds to the families: a series for each key and number in its value (and CPU, and
+    index).
+    """
+
+    def __init__(self, view, families):
+        if isinstance(view.value_layout, Bytes):
+            told = "metrics need the type of the values of %s: --value-type"
+            raise ValueError(told % view.info._about)
+        self.view, self.info, self.families = view, view.info, families
         self.base = _metric_name("bpf_map_" + (self.info.name or "id%d" % self.info.id))
-        self.names = {}  # type: dict  # labels of a member -> name of its family
-        self.lines = {}  # type: dict  # name of a family -> its series
         self.seen = set()  # type: set  # labels of the keys
         self.reader = view.value_layout.reader("samples", view.slot)
+        self.counts = view.value_layout.reader("counts", view.slot)
+        self.added_up = None  # paths of what can be, where that is the same for all values
+        if isinstance(self.counts, Reader):
+            self.added_up = frozenset(self.counts.paths)
         self.keys = view.key_layout.reader("labels") if self.info.key_size else None
         self.labels = _Labels(["id", "map", "cpu", "index"])
         self.paths = self.labelled = None  # of the last key, and the template of its labels
         self.common = 'id="%s",map="%s"' % (self.info.id, _label_text(self.info.name or ""))
+        self.shown = self.info.name or "%d" % self.info.id
+        self.apart = view.cpus if families.wishes.is_per_cpu else ()
+        self.places = {}  # type: dict  # path -> (its family, the template of a line)
+        self.histograms, self.drawn = [], set()  # type: ignore  # drawn: paths of their fields
+        for field, numbering in families.wishes.slots.items():
+            self._take_slots(field, numbering)
+        paths = getattr(self.reader, "paths", None)
+        self.has_series = paths is None or not all(map(self._is_drawn, paths))
+        for path in paths or ():
+            families.has(_members_text(path))
+
+    def _take_slots(self, field, numbering):
+        try:
+            slots = _slots_of(self.view, field)
+        except _NoSuchSlots:  # another map may have it
+            return
+        self.families.unmet.discard(field)
+        self.histograms.append((slots, numbering))
+        self.drawn.update(slots.fields)
+
+    def _is_drawn(self, path):
+        return path in self.drawn or path[:-1] in self.drawn and isinstance(path[-1], int)
 
     def add(self, keys, values, count):
         """Take in a chunk of entries."""
+        in_arrays = []
+        for slots, numbering in self.histograms:
+            if isinstance(slots, _KeySlots):
+                slots.add(keys, values, self.apart)
+            else:
+                in_arrays.append((slots, numbering))
+        if not in_arrays and not self.has_series:
+            return
         heads = self._heads(keys, count)
-        if self.view.cpus:
-            heads = [head + ',cpu="%d"' % cpu for head in heads for cpu in self.view.cpus]
-        for path, indices, column in self.reader.series(values):
-            where = heads if indices is None else [heads[index] for index in indices]
-            members = tuple(step for step in path if not isinstance(step, int))
-            places = [step for step in path if isinstance(step, int)]
-            tail = "".join(
-                ',index%s="%d"' % ("_%d" % (at + 1) if at else "", place)
-                for at, place in enumerate(places)
-            )
-            name = self._family(members)
-            line = name + "{%s" + tail + "} %s"
+        for path, where, column in self._series(values, heads):
+            if path not in self.places:
+                self.places[path] = self._place(path)
+            lines, line = self.places[path]
             if isinstance(column[0], float):
                 column = map(_metric_number, column)
-            self.lines[name].append("\n".join(map(line.__mod__, zip(where, column))))
+            lines.append("\n".join(map(line.__mod__, zip(where, column))))
+        for slots, numbering in in_arrays:
+            self._add_arrays(slots, numbering, values, self._by_cpu(heads, self.apart))
+
+    def end(self):
+        """Write down what is known when all has been seen."""
+        for slots, numbering in self.histograms:
+            if isinstance(slots, _KeySlots) and slots.groups:
+                self._add_groups(slots, numbering)
+
+    def _by_cpu(self, heads, cpus):
+        return [head + ',cpu="%d"' % cpu for head in heads for cpu in cpus] if cpus else heads
+
+    def _series(self, values, heads):
+        """Yield (path, labels, numbers) of the samples; the CPUs' counts are added up unless they
+        stay apart.
+        """
+        cpus = max(len(self.view.cpus), 1)
+        apart, countable = heads, frozenset()
+        if self.view.cpus:
+            apart = self._by_cpu(heads, self.view.cpus)
+            countable = self._countable(values)
+        for path, indices, column in self.reader.series(values):
+            if self._is_drawn(path):
+                continue
+            if path not in countable:
+                where = apart if indices is None else [apart[index] for index in indices]
+                yield path, where, column
+            elif indices is None:
+                yield path, heads, _added_up(column, cpus)
+            else:
+                sums = {}  # type: dict
+                for index, number in zip(indices, column):
+                    sums[index // cpus] = sums.get(index // cpus, 0) + number
+                yield path, [heads[entry] for entry in sums], list(sums.values())
+
+    def _countable(self, values):
+        """Return the paths of what is added up over the CPUs."""
+        if self.apart:
+            return frozenset()
+        if self.added_up is not None:
+            return self.added_up
+        return {path for path, _, _ in self.counts.series(values)}
+
+    def _place(self, path):
+        """Return the lines of a path's family, and the template of one."""
+        members = tuple(step for step in path if not isinstance(step, int))
+        field = _members_text(path)
+        self.families.has(field)
+        kind = self.families.wishes.types.get(field, "gauge")
+        family = self._family(members, kind, "%s of BPF map %s." % (field, self.shown))
+        return family.lines, family.name + "{%s" + _index_labels(path) + "} %s"
+
+    def _family(self, members, kind, about):
+        return self.families.of(self.base, members, kind, about)
+
+    # -- histograms: buckets add up from the lowest on; what a map does not tell, the sum of the
+    # numbers, is given as if each were the lowest of its slot
+
+    def _histogram(self, path, numbering):
+        members = tuple(step for step in path if not isinstance(step, int))
+        words = (_members_text(path), self.shown, numbering.word)
+        about = "%s of BPF map %s, slots %s; _sum takes each for the lowest of its slot." % words
+        return self._family(members, "histogram", about)
+
+    def _add_arrays(self, slots, numbering, values, heads):
+        for path, rows in slots.rows(values, self.apart):
+            family, tail = self._histogram(path, numbering), _index_labels(path)
+            for head, row in zip(heads, rows):
+                counts = dict(enumerate(row))
+                numbering.prove(slot for slot, count in counts.items() if count)
+                known = [slot for slot in counts if numbering.has(slot)]
+                # the last element of an array has what is larger, too
+                family.lines.append(_buckets(family.name, head + tail, known, counts, numbering))
+
+    def _add_groups(self, slots, numbering):
+        family = self._histogram(slots.path, numbering)
+        tail = _index_labels(slots.path)
+        used = {slot for counts in slots.groups.values() for slot in counts if counts[slot]}
+        numbering.prove(used)
+        _prove_rows(used)
+        first = numbering.lowest if numbering.first is None else numbering.first
+        known = range(min(used | {first}), max(used | {first}) + 2)
+        known = [slot for slot in known if numbering.has(slot)]
+        for (paths, leaves, cpu), counts in slots.groups.items():
+            head = self._head(paths, leaves)
+            if cpu is not None:
+                head += ',cpu="%d"' % cpu
+            family.lines.append(_buckets(family.name, head + tail, known, counts, numbering))
+
+    # -- labels
 
     def _heads(self, keys, count):
         """Return the labels of each key, which tell it from all others."""
@@ -9556,26 +10111,45 @@ class _Families:
             return head
         return self.labelled % tuple([_label_text(str(leaf)) for leaf in row])
 
-    def _family(self, members):
-        if members not in self.names:
-            base = _metric_name("_".join((self.base,) + members))
-            name, number = base, 1
-            while name in self.lines:
-                number += 1
-                name = "%s_%d" % (base, number)
-            self.names[members], self.lines[name] = name, []
-        return self.names[members]
 
-    def text(self):
-        """Yield the lines, a family's together."""
-        shown = _label_text(self.info.name or "%d" % self.info.id).replace('\\"', '"')
-        for members, name in self.names.items():
-            what = _label_text(".".join(members) or "value").replace('\\"', '"')
-            yield "# HELP %s %s of BPF map %s." % (name, what, shown)
-            yield "# TYPE %s gauge" % name
-            for lines in self.lines[name]:
-                yield lines
-        yield "# EOF"
+def _index_labels(path):
+    """Return the labels for the indices in a path, as they stand behind others."""
+    places = [step for step in path if isinstance(step, int)]
+    return "".join(
+        ',index%s="%d"' % ("_%d" % (at + 1) if at else "", place) for at, place in enumerate(places)
+    )
+
+
+def _buckets(name, labels, slots, counts, numbering):
+    """Return the series of a histogram; the last of the slots has no upper bound."""
+    lines, below, total = [], 0, 0
+    for slot in slots:
+        count = counts.get(slot, 0)
+        low, high = numbering.bounds(slot)
+        below, total = below + count, total + count * max(low or 0, 0)
+        if slot != slots[-1] and high >= 0:  # with negative ones there may be no _sum
+            lines.append('%s_bucket{%s,le="%s"} %d' % (name, labels, _bound_text(high), below))
+    lines.append('%s_bucket{%s,le="+Inf"} %d' % (name, labels, below))
+    lines.append("%s_sum{%s} %d" % (name, labels, total))
+    lines.append("%s_count{%s} %d" % (name, labels, below))
+    return "\n".join(lines)
+
+
+_MAX_ROWS_DRAWN = 1 << 12
+
+
+def _prove_rows(used):
+    if used and max(used) - min(used) > _MAX_ROWS_DRAWN:
+        raise ValueError("slots %d to %d are too many" % (min(used), max(used)))
+
+
+def _bound_text(number):
+    """Return a bound as Prometheus writes it: 1023.0, 1e+06."""
+    text = repr(float(number))
+    if "e" in text or len(text) < 9:
+        return text
+    digits, _, power = ("%.16e" % number).partition("e")
+    return "%se%s" % (digits.rstrip("0").rstrip("."), power)
 
 
 class _Labels:
@@ -10080,22 +10654,25 @@ class _Progress:
 # prefix stands for the first that it fits.  No line of help has more than 80 columns.
 # fmt: off
 _COMMANDS = {
-    "show": ("[MAP]", "list the maps, or tell one's pins and users", "map show name flows", """\
+    "show": ("[MAP ...]", "list the maps, or tell one's pins and users", "map show name flows", """\
 Without MAP all maps of the kernel, with their pins; with MAP also the
 programs and the processes that hold it, as far as one may see them.
 Of several maps of the name all are shown.  It takes CAP_SYS_ADMIN, with
 'pinned PATH' read permission for the pin.
--j prints bpftool's JSON, -j -f with the pins too."""),
+-j prints bpftool's JSON, -j -f with the pins too; --metrics sizes, max_entries
+and memory with the labels id, map and type, and the entries of arrays: of other
+maps, which have to be read for it, with --entries."""),
     "list": ("[MAP]", "as show", "map list", ""),
     "help": ("[COMMAND]", "this text, or a command's", "help dump", ""),
     "dump": (
-        "MAP [where FIELD=VALUE ...]\n           [sort FIELD] [top N] [columns A,B...]",
+        "MAP ... [where FIELD=VALUE ...]\n           [sort FIELD] [top N] [columns A,B...]",
         "print entries",
         "map dump name flows where dport=443 sort bytes top 20", """\
 An entry a line, decoded by the map's BTF or by --key-type and --value-type;
 of a per-CPU map a line for each CPU.  Without types: bytes in hex.
 -j prints bpftool's JSON, --ndjson decoded JSON, an entry a line, --metrics
-OpenMetrics text, --hex bytes.  Of several maps of the name all are printed.
+text for Prometheus, --hex bytes.  Of several maps of the name, and of several
+MAPs, all are printed.
 Where values can't be read (perf_event_array, xskmap, ...) each key is printed
 with the error.
 where: entries that meet all conditions, FIELD and one of = != < > <= >= ~ (a
@@ -10156,10 +10733,19 @@ address).  What changed is marked.  The numbers of a per-CPU map are added up.
 'once' prints one interval and ends, as a capture does.  Into a pipe it prints a
 list an interval; with -j or --ndjson a line of JSON: time, seconds, entries and
 their rates."""),
-    "hist": ("MAP [linear]", "draw a histogram", "map hist id 5", """\
-The key's last field is the slot, the value the count (added up over the CPUs);
-other fields of the key make a histogram each.  Slot n stands for 2^(n-1) up to
-2^n - 1; with 'linear' for n itself."""),
+    "hist": ("MAP [linear]", "draw a histogram", "map hist --slots log2 name hists", """\
+Either the key's last field (or that called slot) is the slot and the value the
+count, or an array in the value (slots, or the only one) has the counts, as in
+libbpf-tools.  What else is in the key makes a histogram each.  CPUs are added
+up.  What a slot stands for is nowhere in the map; --slots says it:
+  log2      n: 2^n to 2^(n+1) - 1, 0: 0 and 1; usual for arrays in values
+  bcc       n: 2^(n-1) to 2^n - 1, 1: 0 and 1; usual for slots in keys
+  bpftrace[:BITS]     hist(n, BITS) of bpftrace; usual for maps called AT_...
+  lhist:MIN:MAX:STEP  lhist(n, MIN, MAX, STEP) of bpftrace
+  linear[:MIN[:STEP]] n itself (as the word 'linear'), or MIN + n * STEP
+'--slots FIELD=NUMBERING' names the array (hists.slots, hists[3].slots) or the
+count.  Maps of bpftrace need no types: what else is in the key is then bytes.
+-j, --ndjson: key, numbering, slots, and buckets with low, high and count."""),
     "save": ("MAP FILE", "write a capture, to be read with --from",
         "map save name flows flows.capture", """\
 FILE holds the map's info, its BTF and every entry; it appears when it is whole.
@@ -10201,7 +10787,16 @@ Flags, cpu=N and options stand behind that.  '--' ends the options.
   -p, --pretty       the same, indented
   -f, --bpffs        -j map show tells pins too
   --ndjson           decoded JSON, an entry a line
-  --metrics          OpenMetrics text
+  --metrics          text for Prometheus
+  --metrics-type FIELD=counter|gauge,...
+                     what a field is, a gauge if not told
+  --per-cpu          metrics of each CPU; else they are added up (enums are not)
+  --entries          metrics of map show: count entries, which reads the maps
+  --slots [FIELD=]NUMBERING
+                     of hist; metrics have that field as a histogram
+  --big-ints-as-strings
+                     in JSON, -j too: numbers of more than 53 bits, which many
+                     readers round, as strings, whatever they are
   --hex              bytes, not decoded
   --key-type T, --value-type T
                      for maps without BTF: u32, be16, char[16], "u64 count, u32
@@ -10222,6 +10817,12 @@ Flags, cpu=N and options stand behind that.  '--' ends the options.
   -V, --version
 
 Exit status: 0 done, 1 failed or not found, 2 usage."""
+
+
+def _metric_kind(word):
+    if word not in ("counter", "gauge"):
+        raise ValueError("a metric is a counter or a gauge, not '%s'" % word)
+    return word
 
 
 class _UsageError(Exception):
@@ -10263,7 +10864,8 @@ class _Options:
     FLAGS = {
         "-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty",
         "-f": "bpffs", "--bpffs": "bpffs", "--hex": "hex", "--ndjson": "ndjson",
-        "--metrics": "metrics", "--trace": "trace", "--once": "once",
+        "--metrics": "metrics", "--per-cpu": "per_cpu", "--entries": "entries",
+        "--big-ints-as-strings": "strings", "--trace": "trace", "--once": "once",
         "-h": "help", "--help": "help", "-V": "version", "--version": "version",
         # bpftool's, which change nothing here
         "-n": "same", "--nomount": "same", "-d": "same", "--debug": "same",
@@ -10272,12 +10874,18 @@ class _Options:
     VALUES = {
         "--key-type": "key_type", "--value-type": "value_type", "--from": "file",
         "--btf": "btf", "--base-btf": "base_btf", "-B": "base_btf", "--token": "token",
-        "--show": "show",
+        "--metrics-type": "metrics_type", "--slots": "slots", "--show": "show",
     }
     LISTS = frozenset(("show",))  # what may be said several times: the values, with commas
     # fmt: on
     # What may still be said behind DATA; the others would come too late there.
-    LATE = frozenset("json pretty bpffs hex ndjson metrics same key_type value_type show".split())
+    LATE = frozenset(
+        "json pretty bpffs hex ndjson metrics same key_type value_type per_cpu metrics_type slots "
+        "strings show".split()
+    )
+    LISTS = frozenset(("metrics_type", "slots", "show"))  # given twice they add up
+    # what would do nothing without --metrics
+    METRICS = {"metrics_type": "--metrics-type", "per_cpu": "--per-cpu", "entries": "--entries"}
 
     def __init__(self, words):
         self.words, self.data, ended = [], [], False
@@ -10325,8 +10933,10 @@ class _Options:
             raise _UsageError("%s wants a value" % word)
         if option in self.VALUES:
             value = value if sign else words.pop(0)
-            before = getattr(self, names[0]) if names[0] in self.LISTS else None
-            setattr(self, names[0], value if before is None else before + "," + value)
+            before = getattr(self, names[0])
+            if names[0] in self.LISTS and before:
+                value = before + "," + value
+            setattr(self, names[0], value)
             return
         for name in names:
             setattr(self, name, True)
@@ -10368,12 +10978,41 @@ class _Options:
         """Return the method of a view that makes text of chunks of entries, but for -j."""
         for is_asked, form in (
             (self.ndjson, view.json_lines),
-            (self.metrics, view.metrics),
+            (self.metrics, lambda chunks: self.metrics_of([(view, chunks)])),
             (self.hex, view.hexadecimal),
         ):
             if is_asked:
                 return form
         return view.words
+
+    def metrics_of(self, sources):
+        """Return the lines of the metrics of (view, chunks) of maps."""
+        types = self._assigned("--metrics-type", self.metrics_type, _metric_kind)
+        slots = self.numberings()
+        families = _Families(_MetricWishes(types, slots, self.per_cpu))
+        for view, chunks in sources:
+            families.take(_with_types_of_bpftrace(self, view, slots.get("")), chunks)
+        if families.unmet:
+            words = sorted(families.unmet)[0], ", ".join(families.fields) or "none"
+            raise _UsageError("no field '%s' for metrics; there are %s" % words)
+        return families.text()
+
+    def numberings(self):
+        """Return {field, or "" for the likely one: _Numbering} of --slots."""
+        return self._assigned("--slots", self.slots, _numbering, "")
+
+    def _assigned(self, option, text, make, default=None):
+        """Return {field: what make makes of its word} of an option's FIELD=WORD,... ."""
+        found = {}
+        for pair in text.split(",") if text is not None else ():
+            field, sign, word = pair.rpartition("=")
+            if not sign and default is None or sign and not field:
+                raise _UsageError("%s takes FIELD=WORD,..., not '%s'" % (option, pair))
+            try:
+                found[field if sign else default] = make(word)
+            except ValueError as error:
+                raise _UsageError("%s: %s" % (option, error)) from None
+        return found
 
     def view(self, mode=None, rest=0):
         """Take the words of a map or, with no mode, the capture; return its View.
@@ -10398,10 +11037,14 @@ class _Options:
             self._tell_why_untyped(view)
         return view
 
-    def view_of(self, source):
-        """Return the View of a map or capture with the types and meanings that were asked for."""
+    def view_of(self, source, *types):
+        """Return the View of a map or capture with the types, meanings and form of numbers that
+        were asked for; types are of keys and values where they are not the options'.
+        """
         btf = None if self.btf is None else _asked_btf(self)
-        view = View(source, self.key_type, self.value_type, btf)
+        key, value = types or (self.key_type, self.value_type)
+        view = View(source, key, value, btf)
+        view.json_suffix = " strings" if self.strings else ""
         for text in _listed(self.show):
             try:
                 view.show(*_field_and_word(text))
@@ -10429,23 +11072,35 @@ class _Options:
         return view, given
 
     def views(self):
+        """Take the words of maps; return a View of each, and of each map that has the name."""
+        if self.file is not None:
+            return [self.view()]
+        found = self._named_views()
+        while self.words:
+            found += self._named_views()
+        if self.ndjson and found[1:]:
+            raise _UsageError("--ndjson takes one map: its lines do not tell of which they are")
+        return found
+
+    def _named_views(self):
         """Take the words of a map; return a View of each map that has the name."""
         try:
-            return [self.view()]
+            return [self.view(rest=None)]
         except AmbiguousName as several:
-            if self.ndjson or self.metrics:
+            if self.ndjson:
                 raise
             return self._views_of(several.ids)
 
     def _views_of(self, ids):
         """Return a View of each map that is still there."""
-        found, gone = [], None
+        found, gone, others = [], None, self.words
         for map_id in ids:
-            self.words[:] = ["id", str(map_id)]
+            self.words = ["id", str(map_id)]
             try:
                 found.append(self.view())
             except MapNotFound as error:
                 gone = error
+        self.words = others
         if gone and not found:
             raise gone
         return found
@@ -10663,6 +11318,9 @@ def _run(options):
     if options.help and name != "help":
         options.words[:], name = [name], "help"
     options.command = _SAME.get(name, name)
+    for setting, option in options.METRICS.items():
+        if getattr(options, setting) and not options.metrics:
+            raise _UsageError("%s goes with --metrics" % option)
     with trace() if options.trace else _Nothing():
         options.token = options.token and create_token(options.token)
         status = globals()["_" + options.command](options)
@@ -10727,6 +11385,8 @@ def _program():
 def _show(options):
     views = options.views() if options.words or options.file else []
     infos = [view.info for view in views] or list(maps())
+    if options.metrics and not options.json:
+        return _show_metrics(options, infos, views)
     pinned = pins() if not options.file and (options.bpffs or not options.json) else {}
     if options.json:
         # bpftool tells of each map where it is pinned as soon as any is
@@ -10738,6 +11398,56 @@ def _show(options):
             used = users(info.id, [view.source for view in views])
         _show_one(info, pinned.get(info.id), used)
     return None
+
+
+# The metrics of map show: name behind bpf_maps_, what of a map's info it is, what HELP says.
+# They begin as no family of a dump does.
+_INFO_METRICS = (
+    ("max_entries", "max_entries", "Entries that the map may have"),
+    ("key_size_bytes", "key_size", "Size of a key"),
+    ("value_size_bytes", "value_size", "Size of a value, on one CPU"),
+    ("memlock_bytes", "memlock", "Memory that the map takes"),
+)
+
+
+def _show_metrics(options, infos, views):
+    """Print what the kernel tells of maps as metrics."""
+    families, infos = _Families(_MetricWishes()), {info.id: info for info in infos}
+    labels = 'id="%d",map="%s",type="%s"'
+    heads = {
+        info.id: labels % (info.id, _label_text(info.name or ""), map_type_name(info.type))
+        for info in infos.values()
+    }
+
+    def add(name, about, numbers):
+        family = families.of("bpf_maps", (name,), "gauge", about + ".")
+        for map_id, number in numbers:
+            if number is not None:
+                family.lines.append("%s{%s} %d" % (family.name, heads[map_id], number))
+
+    for name, attribute, about in _INFO_METRICS:
+        add(name, about, [(info.id, getattr(info, attribute)) for info in infos.values()])
+    sources = {view.info.id: view.source for view in views}
+    counts = ((one.id, _count_of(options, one, sources.get(one.id))) for one in infos.values())
+    add("entries", "Entries that the map has", counts)
+    for text in families.text():
+        print(text)
+
+
+_ALWAYS_FULL = frozenset((BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY))
+
+
+def _count_of(options, info, source):
+    """Return the number of a map's entries, None where it is not asked for or can't be had."""
+    if info.type in _ALWAYS_FULL:
+        return info.max_entries
+    if not options.entries and not isinstance(source, Capture) or not info.key_size:
+        return None
+    try:
+        source = source or Map.from_id(info.id, bytes, bytes)
+        return sum(count for _, _, count in View(source, bytes, bytes).chunks())
+    except BPFError:  # gone meanwhile, or of a type whose entries can't be read
+        return None
 
 
 # What a map's second line tells, in bpftool's names for it.
@@ -10936,6 +11646,8 @@ def _dump(options):
     for view in views if query else ():
         query.bind(view, options.json)
     _hint_at_json(options, views[0])
+    if options.metrics and not options.json:
+        return _dump_metrics(options, views)
     if not views[1:]:
         return _dump_one(options, views[0])
     for view in views:  # each with a head, then
@@ -10951,6 +11663,14 @@ def _dump(options):
         if options.json:
             print("}]" if last else "}")
     return None
+
+
+def _dump_metrics(options, views):
+    """Print the metrics of maps, of each once."""
+    known = {view.info.id: view for view in reversed(views)}
+    chosen = [view for view in views if known[view.info.id] is view]
+    for text in options.metrics_of([(view, _readable(options, view)) for view in chosen]):
+        print(text)
 
 
 def _hint_at_json(options, view):
@@ -10986,7 +11706,7 @@ def _readable(options, view):
         elif run.code == errno.ENOENT or options.metrics:
             continue
         elif options.ndjson:
-            key = view.key_layout.reader("json").one(run.key)
+            key = view.key_layout.reader("json" + view.json_suffix).one(run.key)
             print('{"key":%s,"error":%s}' % (key, options.text(run.text)))
         else:
             why = errno_name(run.code) if run.code == ENOTSUPP else run.text
@@ -12427,75 +13147,161 @@ def _totals(view, values, count, cpus):
 
 
 def _hist(options):
-    view, groups = options.view(rest=None), {}  # type: ignore
-    linear = options.words[:1] == ["linear"]
-    options.end(int(linear))
-    cpus = max(len(view.cpus), 1)
-    for keys, values, count in view.chunks():
-        totals = _totals(view, values, count, cpus)
-        for index, (prefix, slot) in enumerate(_slots_of(view, keys, count)):
-            if len(totals[index]) != 1 or slot is None:
-                raise _UsageError(
-                    "a histogram needs a number as the key's last field and one number as the "
-                    "value; --key-type and --value-type can say so"
-                )
-            counts = groups.setdefault(prefix, {})
-            counts[slot] = counts.get(slot, 0) + sum(totals[index].values())
-    if options.json:
-        return options.put([{"key": prefix, "slots": counts} for prefix, counts in groups.items()])
-    for prefix, counts in sorted(groups.items()):
-        print("\n".join(([prefix] if prefix else []) + histogram(counts, linear)))
-    return None
+    view = options.view(rest=None)
+    is_linear = options.words[:1] == ["linear"]
+    options.end(int(is_linear))
+    chosen = {"": _numbering("linear")} if is_linear else options.numberings()
+    if len(chosen) > 1:
+        raise _UsageError("--slots: a histogram has one numbering")
+    field, numbering = next(iter(chosen.items()), ("", None))
+    if numbering is None and _is_of_bpftrace(view.info):
+        numbering = _numbering("bpftrace")
+    view = _with_types_of_bpftrace(options, view, numbering)
+    try:
+        slots = _slots_of(view, field)
+    except ValueError as error:
+        raise _UsageError(str(error)) from None
+    numbering = numbering or _numbering(slots.default)
+    found = _key_histograms if isinstance(slots, _KeySlots) else _array_histograms
+    _put_histograms(options, numbering, found(view, slots))
 
 
-def _slots_of(view, keys, count):
-    """Yield (the key but for its last field in words, that field's number or None) of each key."""
-    if not view.info.key_size:
-        for _ in range(count):
-            yield "", None
-        return
-    labels = view.key_layout.reader("labels").pathed(keys)
-    samples = view.key_layout.reader("samples").pathed(keys)
-    known = template = place = None
-    for (paths, leaves), (sample_paths, numbers) in zip(labels, samples):
-        if paths is not known:
-            known = paths
-            names = [_printable("_".join(map(str, one))).replace("%", "%%") for one in paths]
-            template = " ".join([name + "=%s" for name in names[:-1]])
-            place = (
-                sample_paths.index(paths[-1]) if paths[-1:] and paths[-1] in sample_paths else None
-            )
-        slot = None if place is None else numbers[place]
-        shown = template % tuple([_bare(str(leaf)) for leaf in leaves[:-1]])
-        yield shown, slot if isinstance(slot, int) else None
+def _is_of_bpftrace(info):
+    return (info.name or "")[:3] == "AT_" and info.value_size == 8
 
 
-def histogram(counts, linear=False, width=40):
-    """Return the lines of a histogram of {slot: count}.
-
-    Slot n is 2^(n-1) up to 2^n - 1 (1: 0 and 1) or, if linear, n.
+def _with_types_of_bpftrace(options, view, numbering):
+    """Return a View in which a map without types has a slot behind what else is in the keys, as
+    bpftrace's histograms have it.
     """
+    info, layouts = view.info, (view.key_layout, view.value_layout)
+    is_its = numbering and numbering.word.split(":")[0] in ("bpftrace", "lhist")
+    is_typed = options.key_type or options.value_type or {type(one) for one in layouts} != {Bytes}
+    if not is_its or is_typed or info.value_size != 8 or info.key_size < 8:
+        return view
+    order, rest = view.source.order, info.key_size - 8
+    slot = Member("slot", Number(8, order=order), 8 * rest, label="slot")
+    members = [Member("key", Bytes(rest), 0, label="key"), slot] if rest else [slot]
+    key = Record("struct", "bpftrace_key", info.key_size, members)
+    return options.view_of(view.source, key, Number(8, order=order))
+
+
+def _key_histograms(view, slots):
+    """Yield (head, counts by slot), the heads in their order."""
+    for keys, values, _ in view.chunks():
+        slots.add(keys, values, ())
+    named = {}  # type: dict
+    for (paths, leaves, _), counts in slots.groups.items():
+        pairs = [
+            "%s=%s" % (_field_text(path), _bare(str(leaf))) for path, leaf in zip(paths, leaves)
+        ]
+        named.setdefault(_printable(" ".join(pairs)), []).append(counts)
+    for head in sorted(named):
+        for counts in named[head]:
+            yield head, counts
+
+
+def _array_histograms(view, slots):
+    """Yield the same of each value and array; a head has the key and the texts of the value."""
+    for keys, values, count in view.chunks():
+        heads = [""] * count
+        if view.info.key_size:
+            heads = view.texts(view.key_layout, keys)
+        texts = list(_texts_of(view, values))
+        for path, rows in slots.rows(values, ()):
+            name = _field_text(path) if slots.arrays[1:] else ""
+            for head, text, row in zip(heads, texts, rows):
+                head = ": ".join(filter(None, (head, " ".join(filter(None, (text, name))))))
+                yield _printable(head), dict(enumerate(row))
+
+
+def _texts_of(view, values):
+    """Yield what of each value is text, in words."""
+    labels = view.value_layout.reader("labels", view.slot)
+    samples = view.value_layout.reader("samples", view.slot)
+    numbers = {path[:length] for path in samples.paths for length in range(len(path) + 1)}
+    cpus = max(len(view.cpus), 1)
+    for index, (paths, leaves) in enumerate(labels.pathed(values)):
+        if index % cpus == 0:
+            pairs = [(path, leaf) for path, leaf in zip(paths, leaves) if path not in numbers]
+            yield " ".join("%s=%s" % (_field_text(path), _bare(str(leaf))) for path, leaf in pairs)
+
+
+def _put_histograms(options, numbering, found):
+    """Print histograms, in JSON with the numbers that the slots stand for."""
+    if not options.json and not options.ndjson:
+        words = (numbering.word, numbering.told)
+        print("slots are numbered as %s (%s); --slots tells another numbering" % words)
+        for head, counts in found:
+            print("\n".join(([head] if head else []) + _drawn(counts, numbering)))
+        return
+    wide = str if options.strings else int
+    things = (_histogram_json(head, counts, numbering, wide) for head, counts in found)
+    if options.json:
+        options.put(list(things))
+        return
+    for thing in things:
+        options.put(thing)
+
+
+def _histogram_json(head, counts, numbering, wide):
+    used = sorted(slot for slot, count in counts.items() if count)
+    numbering.prove(used)
+    buckets = []
+    for slot in used:
+        low, high = [None if one is None else wide(one) for one in numbering.bounds(slot)]
+        buckets.append({"low": low, "high": high, "count": wide(counts[slot])})
+    return {"key": head, "numbering": numbering.word, "slots": counts, "buckets": buckets}
+
+
+def histogram(counts, linear=False, width=40, slots=""):
+    """Return the lines of a histogram of {slot: count}, as BCC and libbpf-tools draw it.
+
+    slots      what --slots takes; without it "linear" if linear, else "bcc": slot n is 2^(n-1) up
+               to 2^n - 1 (1: 0 and 1)
+    raises     ValueError: slots that can't be, too many
+    """
+    return _drawn(counts, _numbering(slots or ("linear" if linear else "bcc")), width)
+
+
+def _drawn(counts, numbering, width=40):
     used = [slot for slot, count in counts.items() if count]
     if not used:
         return ["no samples"]
-    fits = max(used) - min(used) <= 1 << 12 if linear else max(used) <= 64
-    if min(used) < 0 or not fits:
-        hint = "" if linear else " for log2 (linear?)"
-        raise ValueError("slots %d to %d are too many%s" % (min(used), max(used), hint))
-    top, rows = max(counts[slot] for slot in used), [("value", "count", "distribution")]
-    for slot in range(min(used), max(used) + 1):
+    numbering.prove(used)
+    _prove_rows(used)
+    first = min(used) if numbering.first is None else numbering.first
+    slots = range(first, max(used) + 1)
+    draw = _plain_labels if numbering.is_plain else _range_labels
+    head, labels = draw(numbering, slots)
+    width = width // 2 if numbering.is_wide(slots) and not numbering.is_plain else width
+    lines, top = [head + " : count     distribution"], max(max(counts.values()), 1)
+    count_width = max(8, len(str(top)))
+    for label, slot in zip(labels, slots):
         count = counts.get(slot, 0)
-        bar = "|%-*s|" % (width, "*" * (count * width // top))
-        rows.append((str(slot) if linear else _power_text(slot), count, bar))
-    label_width, count_width = max(16, len(rows[-1][0])), max(8, len(str(top)))
-    line = "%%%ds : %%-%ds %%s" % (label_width, count_width)
-    return [line % row for row in rows]
+        bar = "*" * (count * width // top)
+        lines.append("%s : %-*d |%-*s|" % (label, count_width, count, width, bar))
+    return lines
 
 
-def _power_text(slot):
-    """Return the numbers that a slot of a log2 histogram stands for."""
-    first = 1 << slot - 1 if slot > 1 else 0
-    return "%d -> %d" % (first, (1 << slot) - 1)
+def _plain_labels(numbering, slots):
+    """Return (heading, labels) of rows for single numbers."""
+    lows = [numbering.bounds(slot)[0] for slot in slots]
+    column = max(10, max(len("%d" % low) for low in lows))
+    head = "     %-*s" % (column + 3, "value")
+    return head, ["        %-*d" % (column, low) for low in lows]
+
+
+def _range_labels(numbering, slots):
+    """Return the same of rows for ranges."""
+    is_wide = numbering.is_wide(slots)
+    column = 20 if is_wide else 10
+    head = "%s%-*s" % (" " * (15 if is_wide else 5), 29 if is_wide else 19, "value")
+    labels = []
+    for slot in slots:
+        ends = ["" if one is None else "%d" % one for one in numbering.bounds(slot)]
+        labels.append("%*s -> %-*s" % (column, ends[0], column, ends[1]))
+    return head, labels
 
 
 def _probe(options):

@@ -8346,6 +8346,61 @@ def test_numpy_reads_what_plain_python_says(text):
         assert alike(found.reader("plain").one(raw), row), (raw, row)
 
 
+@pytest.mark.parametrize("text", DATA_TYPES + ["struct { u64 *at; enum { A, B } e[2]; u8 ok:1; }"])
+def test_columns_are_what_plain_python_says_leaf_by_leaf(text):
+    found, rng = bpf.layout(text), random.Random(text)
+
+    def leaves(plain, path):
+        if isinstance(plain, dict):
+            pairs = [(path + "." + name if path else name, one) for name, one in plain.items()]
+        elif isinstance(plain, list):
+            pairs = [("%s[%d]" % (path or "value", at), one) for at, one in enumerate(plain)]
+        else:
+            return [(path or "value", plain)]
+        return [leaf for name, one in pairs for leaf in leaves(one, name)]
+
+    raws = [bytes(rng.choice((0, 1, 65, 66)) for _ in range(found.size)) for _ in range(9)]
+    wanted = [dict(leaves(found.reader("plain").one(raw), "")) for raw in raws]
+    columns = found.columns(b"".join(raws))
+    assert columns == {name: [row[name] for row in wanted] for name in wanted[0]}
+    assert list(columns) == list(wanted[0])
+    for column in columns.values():
+        assert len(set(map(type, column))) == 1
+    apart = [raw.ljust(found.size + 3, b"x") for raw in raws]
+    assert found.columns(b"".join(apart), found.size + 3) == columns
+    assert found.columns(b"") == {name: [] for name in columns}
+    with pytest.raises(bpf.LayoutError):
+        found.columns(b"x" * (found.size + 1))
+    with pytest.raises(bpf.LayoutError):
+        found.dtype(found.size - 1)
+
+
+@pytest.mark.parametrize("text", DATA_TYPES)
+def test_numpy_reads_values_that_lie_apart(text):
+    numpy = pytest.importorskip("numpy")
+    found = bpf.layout(text)
+    stride = bpf.percpu_stride(found.size) + 8
+    raws = [bytes([65 + at]) * found.size for at in range(3)]
+    apart = b"".join(raw.ljust(stride, b"x") for raw in raws)
+    array = numpy.frombuffer(apart, dtype=found.dtype(stride))
+    close = numpy.frombuffer(b"".join(raws), dtype=found.dtype())
+    for name in array.dtype.names:
+        wanted = close[name] if close.dtype.names else close
+        assert array[name].tolist() == wanted.tolist()
+
+
+def test_columns_of_unions_that_differ_are_refused():
+    class Either(ctypes.Union):
+        _fields_ = [("a", u32), ("b", u32)]
+
+    class Tagged(ctypes.Structure):
+        _fields_ = [("kind", u32), ("u", Either)]
+        _union_ = {"u": ("kind", {0: "a", 1: "b"})}
+
+    with pytest.raises(bpf.LayoutError, match="unions"):
+        bpf.layout(Tagged).columns(bytes(16))
+
+
 @kernel
 def test_numpy_reads_batches_and_mappings_in_place():
     numpy = pytest.importorskip("numpy")
@@ -8361,6 +8416,163 @@ def test_numpy_reads_batches_and_mappings_in_place():
         m[2] = 7
         assert list(array) == [0, 0, 7, 0] and not array.flags.writeable
         del array
+
+
+def data_maps():
+    """Yield maps of seven types with the same 50 entries, whose values have no array and no bitfield."""
+    text = "struct { u64 bytes; s32 low; u16 port; char comm[6]; double load; u8 kind; }"
+    value = bpf.layout(text)
+    entries = [
+        value.pack(
+            dict(bytes=2**60 + at, low=-at, port=at, comm="c%d" % at, load=at / 3, kind=at % 2)
+        )
+        for at in range(50)
+    ]
+    types = bpf.BPF_MAP_TYPE_HASH, bpf.BPF_MAP_TYPE_ARRAY, bpf.BPF_MAP_TYPE_LRU_HASH
+    types += bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY
+    types += bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH, bpf.BPF_MAP_TYPE_LPM_TRIE
+    for map_type in types:
+        is_lpm = map_type == bpf.BPF_MAP_TYPE_LPM_TRIE
+        room = 5000 if "lru" in bpf.map_type_name(map_type) else 50
+        flags = bpf.BPF_F_NO_PREALLOC if is_lpm else 0
+        with Map.create(
+            map_type,
+            key_size=8 if is_lpm else 4,
+            value_size=value.size,
+            max_entries=room,
+            flags=flags,
+        ) as made:
+            for at, raw in enumerate(entries):
+                key = struct.pack("=I", 32) + struct.pack(">I", at) if is_lpm else bytes(u32(at))
+                is_percpu = map_type in bpf._PERCPU_TYPES
+                made[key] = [raw] * len(bpf.possible_cpus()) if is_percpu else raw
+            yield made, value, text
+
+
+@kernel
+def test_numpy_pandas_and_pyarrow_take_batches_of_any_map():
+    numpy = pytest.importorskip("numpy")
+    pandas, pyarrow = [pytest.importorskip(name) for name in ("pandas", "pyarrow")]
+    types = 0
+    for made, value, _ in data_maps():
+        with Map.from_fd(made, None, value.ctype()) as m:
+            layout, cpus = m.value_layout, 1
+            stride = None
+            if m.type in bpf._PERCPU_TYPES:
+                stride, cpus = bpf.percpu_stride(m.value_size), len(bpf.possible_cpus())
+            arrays = [
+                numpy.frombuffer(values, layout.dtype(stride)).copy()
+                for _, values in m.lookup_batch()
+            ]
+            array = numpy.concatenate(arrays)
+            assert array.dtype.names == ("bytes", "low", "port", "comm", "load", "kind")
+            array = array[array["comm"] != b""]  # LRU arrays have none else
+            assert len(array) == 50 * cpus and array["comm"].dtype == "S6"
+            frames = (
+                pandas.DataFrame(array),
+                pandas.concat(
+                    pandas.DataFrame(layout.columns(values, stride))
+                    for _, values in m.lookup_batch()
+                ),
+            )
+            table = pyarrow.table({name: array[name] for name in array.dtype.names})
+            again = pyarrow.table(
+                layout.columns(b"".join(bytes(values) for _, values in m.lookup_batch()), stride)
+            )
+            for found in frames + (table.to_pandas(), again.to_pandas()):
+                assert len(found) == 50 * cpus
+                assert (
+                    int(found["bytes"].sum()) == sum(2**60 + at for at in range(50)) * cpus % 2**64
+                )
+                assert found["low"].min() == -49 and found["port"].max() == 49
+                assert len(set(found["comm"])) == 50
+                assert found["load"].sum() == pytest.approx(sum(range(50)) / 3 * cpus)
+            types += 1
+    assert types == 7
+
+
+@kernel
+def test_what_the_readme_says_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    made = {"pandas": pandas, "numpy": pytest.importorskip("numpy")}
+    with open(os.path.join(os.path.dirname(MODULE), "README.md")) as file:
+        blocks = re.findall(r"^```\n((?:batches|columns) = .*?)^```", file.read(), re.M | re.S)
+    assert len(blocks) == 2
+    with Map.create(HASH, u32, Value, 20000) as m:
+        m.update_batch(list(range(20000)), [Value(key, 2 * key) for key in range(20000)])
+        made["m"] = m
+        exec(blocks[0], made)
+        assert len(made["frame"]) == 20000 and made["frame"]["bytes"].sum() == 19999 * 20000
+        exec(blocks[1], made)
+    frame = made["frame"]
+    assert len(frame) == 20000 and (2 * frame["key"]["value"] == frame["value"]["bytes"]).all()
+
+
+@kernel
+def test_json_lines_keep_a_type_a_column_in_pandas_pyarrow_and_jq(tmp_path):
+    for made, value, text in data_maps():
+        key = "u32" if made.key_size == 4 else "struct { u32 bits; __be32 addr; }"
+        types = ["--key-type", key, "--value-type", text]
+        words = types + ["--ndjson", "dump", "id", made.id]
+        out = done(*words)
+        (tmp_path / "lines").write_text(out)
+        one = "values[].value" if made.type in bpf._PERCPU_TYPES else "value"
+        query = '[.[]|.%s|[.[]|type]|join(" ")]|unique[]' % one
+        status, told, err = run(program("jq"), "-s", "-r", query, tmp_path / "lines")
+        assert status == 0 and set(told.split("\n")) == {
+            "number number number string number number",
+            "",
+        }, err
+        exact = ".%s.bytes" % one
+        out = done(*(["--big-ints-as-strings"] + words))
+        (tmp_path / "lines").write_text(out)
+        status, told, err = run(program("jq"), "-r", exact, tmp_path / "lines")
+        assert sorted(set(map(int, told.split()))) == [2**60 + at for at in range(50)], err
+        pandas = pytest.importorskip("pandas")
+        reader = pytest.importorskip("pyarrow.json")
+        table = reader.read_json(str(tmp_path / "lines"))
+        assert (
+            table.num_rows == 50
+            and len(pandas.read_json(str(tmp_path / "lines"), lines=True)) == 50
+        )
+
+
+@kernel
+def test_big_ints_are_strings_by_their_type_and_only_where_asked(pins):
+    text = (
+        "struct { u64 a; s64 b; u32 c; u64 d[2]; u64 bits:54, few:10; enum { A, B } e; void *p; }"
+    )
+    found = bpf.layout(text)
+    with Map.create(HASH, key_size=8, value_size=found.size, max_entries=2) as m:
+        m[bytes(u64(2**63))] = bytes(found.size)
+        m[bytes(u64(5))] = b"\xff" * found.size
+        types = ["--key-type", "u64", "--value-type", text, "--ndjson", "dump", m.id]
+        plain = {line["key"]: line["value"] for line in map(json.loads, done(*types).splitlines())}
+        strings = [
+            json.loads(line) for line in done(*(["--big-ints-as-strings"] + types)).splitlines()
+        ]
+        for line in strings:
+            assert isinstance(line["key"], str)
+            told, wanted = line["value"], dict(plain[int(line["key"])])
+            for name in ("a", "b", "bits"):
+                wanted[name] = str(wanted[name])
+            wanted["d"] = [str(one) for one in wanted["d"]]
+            assert told == wanted
+    for name in ("w_hash", "w_pc_hash", "w_lpm", "w_bss", "w_pairs"):
+        words = ["dump", "pinned", os.path.join(pins, name)]
+        entries = equal_json(*words)  # bpftool's, unless asked
+        status, out, err = main("-j", "--big-ints-as-strings", *words)
+        assert status == 0 and len(json.loads(out)) == len(entries)
+
+        def same(ours, theirs):
+            if isinstance(theirs, dict):
+                return list(ours) == list(theirs) and all(same(ours[x], theirs[x]) for x in theirs)
+            if isinstance(theirs, list):
+                return len(ours) == len(theirs) and all(map(same, ours, theirs))
+            return ours == theirs or ours == str(theirs)
+
+        assert same(json.loads(out), entries)
+        assert out != done("-j", *words) or name != "w_hash"
 
 
 @kernel
@@ -11325,13 +11537,15 @@ def test_maps_of_one_name_are_shown_and_dumped_all(pins):
         out = done("dump", "name", name)
         assert [out.count("%d: " % one.id) for one in (m, n)] == [1, 1] and out.count("Found") == 2
         assert "\n1: %s\n" % " ".join("%02x" % byte for byte in bytes(u32(3))) in out
-        for words in (
-            ["lookup", "name", name, "key", "1"],
-            ["--ndjson", "dump", name],
-            ["--metrics", "dump", name],
-        ):
+        for words in (["lookup", "name", name, "key", "1"], ["--ndjson", "dump", name]):
             status, out, err = main(*words)
             assert (status, out) == (1, "") and "ids %d, %d" % (m.id, n.id) in err
+        by_id = equal_json("dump", "name", name)
+        assert json.loads(done("-j", "dump", "id", m.id, n.id)) == by_id
+        assert json.loads(done("-j", "dump", "name", name, "id", m.id)) == by_id + by_id[:1]
+        assert "--ndjson takes one map" in refused("--ndjson", "dump", m.id, n.id)
+        out = done("dump", m.id, "id", n.id, "where", "key=1")
+        assert out.count("Found 1 element\n") == 2 and "\n1: 03 00 00 00\n" in out
 
 
 @kernel
@@ -12737,7 +12951,7 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
         ) == len(samples)
     cpus = [
         (labels["cpu"], value)
-        for _, labels, value in parsed(done("--metrics", "dump", pins + "/w_pc_array"))
+        for _, labels, value in parsed(done("--metrics", "--per-cpu", "dump", pins + "/w_pc_array"))
         if labels["key"] == "6"
     ]
     assert [int(cpu) for cpu, _ in cpus] == list(bpf.possible_cpus()) and sum(
@@ -12749,7 +12963,7 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
         for number, text in enumerate(HOSTILE_TEXT):
             m[struct.pack("=16sI", text, 3)] = number
         types = ["--metrics", "--key-type", "char comm[16], u32 cpu", "--value-type", "u64"]
-        samples = parsed(done(*(types + ["dump", pin])))
+        samples = parsed(done(*(types + ["--per-cpu", "dump", pin])))
         assert (
             len(samples)
             == len(HOSTILE_TEXT) * len(bpf.possible_cpus())
@@ -12769,7 +12983,404 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
             "u32 a_0[1], u32 a[4]",
         ):
             types[2] = text
-            assert len(parsed(done(*(types + ["dump", pin])))) == len(samples)
+            assert len(parsed(done(*(types + ["dump", pin])))) == len(HOSTILE_TEXT)
+
+
+def linted(text, own=()):
+    """Return {family: kind} of metrics, having proved that promtool has nothing to say but of users' own names, that each
+    family is there once, and no series twice.
+    """
+    result = subprocess.run(
+        [program("promtool"), "check", "metrics"],
+        input=text.encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    said = [line for line in result.stdout.decode().splitlines() if line]
+    said = [line for line in said if not line.split(" ", 1)[0].endswith(tuple(own) or "\0")]
+    assert not said, said
+    kinds = dict(line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE"))
+    helps = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP")]
+    series = [line.rsplit(" ", 1)[0] for line in text.splitlines() if line[:1] != "#"]
+    assert len(set(helps)) == len(helps) and set(helps) == set(kinds)
+    assert text.count("# TYPE") == len(kinds) and len(set(series)) == len(series)
+    return kinds
+
+
+def text_samples(text):
+    """Return [(metric, labels, value)] as Prometheus' own text format is read, {family: type}."""
+    parser = pytest.importorskip("prometheus_client.parser")
+    families = list(parser.text_string_to_metric_families(text))
+    samples = [sample[:3] for family in families for sample in family.samples]
+    return samples, {family.name: family.type for family in families}
+
+
+@kernel
+def test_promtool_finds_nothing_in_metrics(pins):
+    for name in "w_hash w_array w_pc_hash w_pc_array w_lru w_lru_pc w_lpm w_pairs w_bss".split():
+        out = done("--metrics", "dump", os.path.join(pins, name))
+        assert linted(out, own=("_count", "_total", "_bytes_total"))
+    with Map.create(HASH, u32, Value, 4) as m:
+        m[1] = Value(1, 2)
+        types = ["--value-type", "u64 packets, u64 bytes", "--key-type", "u32", "--metrics"]
+        told = ["--metrics-type", "packets=counter,bytes=gauge", "--metrics-type", "bytes=counter"]
+        kinds = linted(done(*(types + told + ["dump", "id", m.id])))
+        base = "bpf_map_id%d" % m.id
+        assert kinds == {base + "_packets_total": "counter", base + "_bytes_total": "counter"}
+
+
+@kernel
+def test_counters_are_those_that_are_told():
+    text = "struct { u64 packets; struct { u64 hits[2]; } in; u64 errors_total; s32 level; }"
+    found = bpf.layout(text)
+    with Map.create(HASH, u32, key_size=4, value_size=found.size, max_entries=4) as m:
+        m[7] = found.pack({"packets": 5, "in": {"hits": [1, 2]}, "errors_total": 3, "level": -1})
+        words = ["--key-type", "u32", "--value-type", text, "--metrics", "dump", "id", m.id]
+        told = [
+            "--metrics-type",
+            "in.hits=counter,packets=counter,errors_total=counter,level=gauge",
+        ]
+        samples, kinds = text_samples(done(*(told + words)))
+        base = "bpf_map_id%d_" % m.id
+        assert {name[len(base) :]: value for name, _, value in samples if "hits" not in name} == {
+            "packets_total": 5,
+            "errors_total": 3,
+            "level": -1,
+        }
+        hits = [(one[1]["index"], one[2]) for one in samples if one[0] == base + "in_hits_total"]
+        assert hits == [("0", 1), ("1", 2)]
+        assert kinds == {
+            base + "packets": "counter",
+            base + "in_hits": "counter",
+            base + "errors": "counter",
+            base + "level": "gauge",
+        }
+        for wrong in ("packets", "=counter", "packets=Counter", "packets=", "packets=counter,", ""):
+            assert "--metrics-type" in refused("--metrics-type", wrong, *words)
+        assert "packets, in.hits, errors_total" in refused("--metrics-type", "nope=gauge", *words)
+        for option in (["--metrics-type", "level=gauge"], ["--per-cpu"], ["--entries"]):
+            assert "goes with --metrics" in refused(*(option + ["dump", "id", m.id]))
+
+
+@kernel
+@pytest.mark.parametrize("map_type", [bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY])
+def test_metrics_of_cpus_are_added_up_unless_asked(map_type):
+    text = "struct { u64 count; s32 low; double d; u8 bits:3; enum { IDLE, BUSY } state; bool on; }"
+    found, cpus = bpf.layout(text), bpf.possible_cpus()
+    slots = [
+        found.pack(dict(count=2**63 + at, low=-at, d=0.5, bits=at % 8, state=at % 2, on=1))
+        for at in range(len(cpus))
+    ]
+    stride = bpf.percpu_stride(found.size)
+    with Map.create(map_type, key_size=4, value_size=found.size, max_entries=2) as m:
+        m[bytes(u32(1))] = slots
+        words = ["--key-type", "u32", "--value-type", text, "--metrics", "dump", "id", m.id]
+        told = bpftool("map", "lookup", "id", m.id, "key", *bytes(u32(1)))["values"]
+        raws = [bytes(int(byte, 16) for byte in one["value"]) for one in told]
+        plain = [found.reader("plain").one(raw) for raw in raws]
+        assert len(raws[0]) <= stride and len(plain) == len(cpus)
+        samples = [one for one in parsed(done(*words)) if one[1]["key"] == "1"]
+        sums = {one[0].rsplit("_", 1)[1]: one for one in samples if "cpu" not in one[1]}
+        assert set(sums) == {"count", "low", "d", "bits"}
+        for name, (_, _, value) in sums.items():
+            assert value == sum(one[name] for one in plain)
+        states = [one for one in samples if "cpu" in one[1]]
+        assert len(states) == 2 * len(cpus)
+        assert {one[0].rsplit("_", 1)[1] for one in states} == {"state", "on"}
+        # as integers, not as the floats that parsers make of them
+        assert " %d\n" % sum(one["count"] for one in plain) in done(*words)
+        apart = [one for one in parsed(done(*(["--per-cpu"] + words))) if one[1]["key"] == "1"]
+        assert len(apart) == 6 * len(cpus) == len({one[:1] + (one[1]["cpu"],) for one in apart})
+        for name, labels, value in apart:
+            own = plain[cpus.index(int(labels["cpu"]))][name.rsplit("_", 1)[1]]
+            assert value == (own if not isinstance(own, str) else ["IDLE", "BUSY"].index(own))
+
+
+NASTY_FIELDS = "a A a_b count bucket sum total created a_total a_count a_bucket a_sum slots slots_count index le".split()
+
+
+@kernel
+@pytest.mark.parametrize("seed", range(8))
+def test_no_family_is_there_twice_whatever_the_fields_and_maps(seed):
+    """Maps of the same and of other names, with fields as gauges, counters and histograms."""
+    rng, maps, words = random.Random(seed), [], []
+    fields = rng.sample(NASTY_FIELDS, 5)
+    for name in ["x%d" % (RUN % 10**6)] * 2 + ["x%d_a" % (RUN % 10**6)]:
+        m = Map.create(HASH, u32, key_size=4, value_size=40, max_entries=3, name=name)
+        for key in range(2):
+            m[key] = struct.pack("=10I", *[rng.randrange(9) for _ in range(10)])
+        maps.append(m)
+        words += rng.choice([["id", m.id], [m.id]])
+    types = ["%s %s" % ("u32", field + "[2]") for field in fields]
+    drawn, counter = rng.sample(fields, 2)
+    options = ["--slots", drawn + "=log2", "--metrics-type", counter + "=counter"]
+    options += ["--key-type", "u32", "--value-type", "struct { %s; }" % "; ".join(types)]
+    out = done(*(options + ["--metrics", "dump"] + words + ["id", maps[0].id]))
+    kinds = linted(out, own=["_" + one for one in NASTY_FIELDS] + ["_%d" % at for at in range(9)])
+    samples, _ = text_samples(out)
+    assert sorted(set(kinds.values())) == ["counter", "gauge", "histogram"]
+    # a histogram has two buckets, the sum and the count; all others two elements
+    assert len(samples) == 3 * 2 * (4 + 4 * 2)
+    assert {labels["id"] for _, labels, _ in samples} == {str(m.id) for m in maps}
+    for m in maps:
+        m.close()
+
+
+@kernel
+def test_metrics_of_several_maps_are_each_maps():
+    name = "same%d" % (RUN % 10**6)
+    with Map.create(HASH, u32, u32, 2, name=name) as one, Map.create(
+        HASH, u32, u32, 2, name=name
+    ) as other, Map.create(HASH, u32, u32, 2, name="w%d" % RUN) as third:
+        one[1], other[1], third[2] = 5, 6, 7
+        types = ["--metrics", "--key-type", "u32", "--value-type", "u32", "dump"]
+        out = done(*(types + ["name", name]))
+        assert len(linted(out)) == 1
+        assert {(int(labels["id"]), value) for _, labels, value in parsed(out)} == {
+            (one.id, 5),
+            (other.id, 6),
+        }
+        out = done(*(types + [name, "id", third.id, "where", "value>5"]))
+        assert len(linted(out)) == 2
+        assert {(int(labels["id"]), value) for _, labels, value in parsed(out)} == {
+            (other.id, 6),
+            (third.id, 7),
+        }
+        again = done(*(types + [name, name, "id", one.id, "id", third.id]))
+        assert len(parsed(again)) == 3 and linted(again)
+        status, out, err = main("--metrics", "dump", "id", one.id, "id", third.id)
+        assert (status, out) == (1, "") and "map %d" % one.id in err and "--value-type" in err
+
+
+@kernel
+def test_metrics_of_map_show_are_the_infos(pins, tmp_path):
+    def infos(*words):
+        out = done("--metrics", *words)
+        linted(out)
+        found = {}
+        for name, labels, value in parsed(out):
+            found.setdefault(int(labels["id"]), {})[name[len("bpf_maps_") :]] = value
+            found[int(labels["id"])]["type"] = labels["type"]
+        return found
+
+    told = {info["id"]: info for info in bpftool("map", "show")}
+    ours = infos("show")
+    names = "w_hash w_array w_pc_hash w_lpm w_pairs".split()
+    for name in names:
+        with Map.from_pin(os.path.join(pins, name)) as m:
+            info, own = told[m.id], ours[m.id]
+            assert own["type"] == info["type"]
+            assert own["max_entries"] == info["max_entries"]
+            assert own["memlock_bytes"] == info["bytes_memlock"]
+            assert (own["key_size_bytes"], own["value_size_bytes"]) == (
+                info["bytes_key"],
+                info["bytes_value"],
+            )
+            assert ("entries" in own) == (name == "w_array")
+            wanted = len(list(m.keys()))
+            assert infos("--entries", "show", "id", m.id)[m.id]["entries"] == wanted
+            assert infos("map", "--entries", "show")[m.id]["entries"] == wanted
+            bpf.capture(m, str(tmp_path / "kept"))
+            captured = infos("--from", tmp_path / "kept", "show")
+            assert list(captured) == [m.id] and captured[m.id]["entries"] == wanted
+    with Map.create(QUEUE, None, u32, 4) as queue:
+        assert "entries" not in infos("--entries", "show", "id", queue.id)[queue.id]
+    # no family of a dump can be one of these
+    with Map.create(HASH, u32, u32, 2, name="s_max_entries") as m:
+        m[1] = 1
+        types = ["--key-type", "u32", "--value-type", "u32"]
+        (sample,) = series_of(m, *types)
+        assert not sample[0].startswith("bpf_maps_")
+
+
+def histograms_of(text):
+    """Return {family: {labels without le: (buckets as [(le, count)], sum, count)}} of metrics."""
+    found = {}
+    for name, labels, value in parsed(text):
+        family, _, what = name.rpartition("_")
+        labels = dict(labels)
+        le = labels.pop("le", None)
+        key = tuple(sorted(labels.items()))
+        buckets = found.setdefault(family, {}).setdefault(key, [[], None, None])
+        if what == "bucket":
+            buckets[0].append((float(le), value))
+        else:
+            buckets[1 if what == "sum" else 2] = value
+    return found
+
+
+@kernel
+def test_histograms_are_histograms_to_prometheus():
+    text = "struct { u64 total; u32 slots[5]; char comm[8]; }"
+    found, cpus = bpf.layout(text), len(bpf.possible_cpus())
+    rows = {1: [1, 0, 2, 0, 4], 2: [0, 0, 0, 0, 0]}
+    with Map.create(
+        bpf.BPF_MAP_TYPE_PERCPU_HASH, key_size=4, value_size=found.size, max_entries=4
+    ) as m:
+        for key, row in rows.items():
+            raw = found.pack({"total": 9, "slots": row, "comm": "bash"})
+            m[bytes(u32(key))] = [raw] * cpus
+        words = ["--key-type", "u32", "--value-type", text, "--metrics", "dump", "id", m.id]
+        out = done("--slots", "log2", *words)
+        base = "bpf_map_id%d_" % m.id
+        assert linted(out, own=["_total"]) == {base + "slots": "histogram", base + "total": "gauge"}
+        told = histograms_of("".join(re.findall(".*slots.*\n|# EOF\n", out)))[base + "slots"]
+        for key, row in rows.items():
+            ((labels, (buckets, total, count)),) = [
+                one for one in told.items() if ("key", str(key)) in one[0]
+            ]
+            assert dict(labels)["id"] == str(m.id) and "cpu" not in dict(labels)
+            sums = [sum(row[: at + 1]) * cpus for at in range(5)]
+            assert buckets == list(zip([1, 3, 7, 15, math.inf], sums))
+            assert count == sum(row) * cpus and total == (2 * 4 + 4 * 16) * cpus * (key == 1)
+        apart = done("--slots", "slots=log2", "--per-cpu", *words)
+        told = histograms_of("".join(re.findall(".*slots.*\n|# EOF\n", apart)))[base + "slots"]
+        assert len(told) == 2 * cpus and all("cpu" in dict(labels) for labels in told)
+        assert {count for _, _, count in told.values()} == {7, 0}
+        assert "histogram" not in done(*words)  # nothing is guessed
+        assert "no field 'slot'" in refused("--slots", "slot=log2", *words)
+        for wrong in (
+            "log3",
+            "",
+            "slots=",
+            "=log2",
+            "lhist:1:2",
+            "linear:0:0",
+            "bpftrace:6",
+            "log2:",
+        ):
+            assert "--slots" in refused("--slots", wrong, *words)
+        # a family for each array, its numbering its own
+        out = done("--slots", "slots=linear:-10:10", *words)
+        told = histograms_of("".join(re.findall(".*slots.*\n|# EOF\n", out)))[base + "slots"]
+        buckets, total, _ = next(one for labels, one in told.items() if ("key", "1") in labels)
+        assert [le for le, _ in buckets] == [9, 19, 29, math.inf]  # -1 is none: there is a _sum
+        assert [count for _, count in buckets] == [cpus, 3 * cpus, 3 * cpus, 7 * cpus]
+        assert total == (2 * 10 + 4 * 30) * cpus
+
+
+@kernel
+def test_histograms_whose_slots_are_keys_are_histograms_to_prometheus():
+    key = "struct { u32 pid; char comm[4]; u32 slot; }"
+    counts = {(1, "a"): {1: 3, 2: 4, 5: 6}, (2, 'q"'): {1: 1}}
+    with Map.create(HASH, key_size=12, value=u64, max_entries=9) as m:
+        for (pid, comm), slots in counts.items():
+            for slot, count in slots.items():
+                m[bpf.layout(key).pack({"pid": pid, "comm": comm, "slot": slot})] = count
+        words = ["--key-type", key, "--value-type", "u64", "--metrics", "dump", "id", m.id]
+        out = done("--slots", "bcc", *words)
+        assert linted(out) == {"bpf_map_id%d" % m.id: "histogram"}
+        told = histograms_of(out)["bpf_map_id%d" % m.id]
+        for (pid, comm), slots in counts.items():
+            ((_, (buckets, total, count)),) = [
+                one for one in told.items() if ("comm", comm) in one[0]
+            ]
+            sums = [sum(n for slot, n in slots.items() if slot <= at) for at in range(1, 6)]
+            assert buckets == list(zip([1, 3, 7, 15, 31, math.inf], sums + sums[-1:]))
+            assert count == sums[-1] and total == 2 * slots.get(2, 0) + 16 * slots.get(5, 0)
+        status, out, err = main("--slots", "lhist:0:3:1", *words)
+        assert (status, out) == (1, "") and "no slot 5" in err
+        m[bpf.layout(key).pack({"pid": 1, "comm": "a", "slot": 1 << 20})] = 1
+        assert "too many" in main("--slots", "linear", *words)[2]
+
+
+def a_free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def fetched(url, check, process):
+    """Return what a check makes of a page, once it makes something of it."""
+    from urllib.request import urlopen
+
+    end = time.time() + 60
+    while time.time() < end:
+        assert process.poll() is None, process.args
+        try:
+            with urlopen(url, timeout=30) as page:
+                found = check(page.read().decode())
+        except OSError:  # it has not started
+            found = None
+        if found:
+            return found
+        time.sleep(0.2)
+    return pytest.fail("%s never had what was wanted" % url)
+
+
+@contextlib.contextmanager
+def serving(*words):
+    process = subprocess.Popen(
+        list(map(str, words)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@kernel
+def test_prometheus_has_what_the_textfile_collector_read(tmp_path):
+    """Two maps of one name, 50,000 entries, texts of any kind, through node_exporter into Prometheus."""
+    exporter, prometheus = program("prometheus-node-exporter"), program("prometheus")
+    texts, rng = HOSTILE_TEXT + [b"nginx", b"worker"], random.Random(7)
+    keys = [struct.pack("=I16s", at, texts[at % len(texts)]) for at in range(50000)]
+    values = [struct.pack("=Q4I", rng.getrandbits(30), 5, 1, 2, 3) for _ in keys]
+    folder, name, ids = tmp_path / "textfile", "two%d" % (RUN % 10**6), []
+    folder.mkdir()
+    types = ["--key-type", "struct { u32 id; char comm[16]; }"]
+    types += ["--value-type", "struct { u64 packets; u32 slots[4]; }", "--metrics"]
+    for count in (50000, 9):
+        m = Map.create(HASH, key_size=20, value_size=24, max_entries=count, name=name)
+        m.update_batch(keys[:count], values[:count])
+        ids.append(m)
+    told = ["--metrics-type", "packets=counter", "dump", "name", name, "columns", "packets"]
+    (folder / "both.prom").write_bytes(done(*(types + told)).encode())
+    told = ["--slots", "log2", "dump", ids[1].id, "columns", "slots,key.id"]
+    (folder / "slots.prom").write_bytes(done(*(types + told)).encode())
+    packets, slots = "bpf_map_%s_packets_total" % name, "bpf_map_%s_slots" % name
+    ports = a_free_port(), a_free_port()
+    (tmp_path / "prometheus.yml").write_text(
+        "global: {scrape_interval: 5s, scrape_timeout: 5s}\n"
+        "scrape_configs: [{job_name: t, static_configs: [{targets: ['127.0.0.1:%d']}]}]" % ports[0]
+    )
+    listen = "--web.listen-address=127.0.0.1:%d"
+    collect = ["--collector.disable-defaults", "--collector.textfile", listen % ports[0]]
+    collect += ["--collector.textfile.directory", folder]
+    store = ["--config.file", tmp_path / "prometheus.yml", "--storage.tsdb.path", tmp_path / "data"]
+    with serving(exporter, *collect) as first:
+        page = "http://127.0.0.1:%d/metrics" % ports[0]
+        shown = fetched(page, lambda text: text if packets in text else None, first)
+        assert "node_textfile_scrape_error 0\n" in shown
+        series = [one for one in text_samples(shown)[0] if one[0] == packets]
+        assert len(series) == 50009 and {labels["map"] for _, labels, _ in series} == {name}
+        comms = {labels["comm"] for _, labels, _ in series}
+        assert {'a"b', "back\\slash", "new\nline", "caf\u00e9 \u2603", "nginx"} <= comms
+        with serving(prometheus, *(store + [listen % ports[1]])) as second:
+
+            def asked(query):
+                from urllib.parse import quote
+
+                url = "http://127.0.0.1:%d/api/v1/query?query=%s" % (ports[1], quote(query))
+                rows = fetched(url, lambda text: json.loads(text)["data"]["result"], second)
+                return {row["metric"].get("id"): float(row["value"][1]) for row in rows}
+
+            sums = [
+                sum(struct.unpack("=Q4I", one)[0] for one in part) for part in (values, values[:9])
+            ]
+            assert asked("sum by (id) (%s)" % packets) == {
+                str(m.id): number for m, number in zip(ids, sums)
+            }
+            assert asked("count by (id) (%s)" % packets) == {
+                str(ids[0].id): 50000,
+                str(ids[1].id): 9,
+            }
+            assert asked("sum by (id) (%s_count)" % slots) == {str(ids[1].id): 9 * 11}
+            middle = asked("histogram_quantile(0.5, sum by (le, id) (%s_bucket))" % slots)
+            assert 1 < middle[str(ids[1].id)] <= 3.5  # of 5 at 0 and 1, 1 at 2 and 3, 2 and 3 more
+    for m in ids:
+        m.close()
 
 
 # -- meanings on the command line
@@ -13326,11 +13937,12 @@ def test_watch_into_a_pipe_is_plain(pins):
 
 def bcc_log2(counts):
     """Return [(low, high, count, stars)], the rows of bcc's print_log2_hist (src/python/bcc/table.py)."""
-    rows, top = [], max(counts.values())
-    for i in range(1, max(i for i, count in counts.items() if count) + 1):
+    last, top = max(i for i, count in counts.items() if count), max(counts.values())
+    rows, width = [], 40 if last <= 32 else 20
+    for i in range(1, last + 1):
         low, high = (1 << i) >> 1, (1 << i) - 1
         low -= low == high
-        rows.append((low, high, counts.get(i, 0), int(40 * counts.get(i, 0) / top)))
+        rows.append((low, high, counts.get(i, 0), int(width * counts.get(i, 0) / top)))
     return rows
 
 
@@ -13349,7 +13961,7 @@ def rows_of(text):
 def test_histograms_have_bccs_rows(counts):
     lines = bpf.histogram(counts)
     used = min(slot for slot in counts if counts[slot])
-    assert rows_of("\n".join(lines)) == bcc_log2(counts)[used - 1 :]
+    assert rows_of("\n".join(lines)) == bcc_log2(counts)
     assert len({line.index("|") for line in lines if "|" in line}) == 1
     assert max(map(len, lines)) < (80 if max(counts) < 33 else 120)
     linear = rows_of("\n".join(bpf.histogram(counts, linear=True)))
@@ -13390,6 +14002,305 @@ def test_histograms_of_maps(pins, bpffs, tmp_path):
         assert "--value-type" in refused("hist", os.path.join(pins, name))
     with Map.create(ARRAY, u32, u64, 4, name="empty") as m:
         assert "no samples" in done("--value-type", "u64", "hist", "id", m.id)
+
+
+def by_log2l(number):
+    """Return the slot that libbpf-tools' log2l() has for a number."""
+    return max(number.bit_length() - 1, 0)
+
+
+def by_bpftrace(bits):
+    """Return f(number): the slot of bpftrace's hist(number, bits), as its codegen says in C."""
+
+    def slot(number):
+        if number < 0:
+            return 0
+        if number < 1 << bits:
+            return number + 1
+        power = number.bit_length() - 1
+        return (power - bits << bits) + (number >> power - bits) + 1
+
+    return slot
+
+
+def by_lhist(low, high, step):
+    """Return f(number): the slot of bpftrace's lhist()."""
+    return lambda number: 0 if number < low else 1 + (min(number, high) - low) // step
+
+
+@pytest.mark.parametrize(
+    "word, slot_of",
+    [
+        ("log2", by_log2l),
+        ("bcc", lambda number: by_log2l(number) + 1),  # bpf_log2l() of BCC's helpers.h
+        ("linear", lambda number: number),
+        ("linear:100", lambda number: number - 100),
+        ("linear:-50:7", lambda number: (number + 50) // 7),
+        ("lhist:0:100:10", by_lhist(0, 100, 10)),
+        ("lhist:-8:9:4", by_lhist(-8, 9, 4)),
+    ]
+    + [("bpftrace:%d" % bits, by_bpftrace(bits)) for bits in range(6)],
+)
+def test_slots_stand_for_what_the_tools_count_in_them(word, slot_of):
+    numbering, rng = bpf._numbering(word), random.Random(word)
+    numbers = list(range(-70, 300)) + [rng.getrandbits(rng.randrange(1, 63)) for _ in range(300)]
+    numbers += [(1 << power) + more for power in range(1, 63) for more in (-1, 0, 1)] + [2**63 - 1]
+    if word in ("log2", "bcc"):
+        numbers = [number for number in numbers if number >= 0] + [2**64 - 1]
+    for number in numbers:
+        slot = slot_of(number)
+        if word.startswith("linear") and slot < 0:
+            continue
+        assert numbering.has(slot), (number, slot)
+        low, high = numbering.bounds(slot)
+        assert (low is None or low <= number) and (high is None or number <= high), (number, slot)
+        if high is not None and numbering.has(slot + 1):
+            assert numbering.bounds(slot + 1)[0] == high + 1 and slot_of(high + 1) == slot + 1
+    assert (
+        bpf._numbering("bpftrace").bounds(7) == bpf._numbering("bpftrace:0").bounds(7) == (32, 63)
+    )
+    if not word.startswith("linear"):
+        assert not numbering.has(slot_of(max(numbers)) + 1) and not numbering.has(-1)
+
+
+@pytest.mark.parametrize("word", ["log2", "bcc", "linear"])
+def test_histograms_are_drawn_as_bcc_draws_them(word):
+    """Line for line, by BCC's own functions."""
+    rng = random.Random(word)
+    drawn = []
+    for last in (0, 1, 5, 20, 31, 32, 33, 40, 62):
+        counts = {slot: rng.choice((0, 1, 7, 123456)) for slot in range(last)}
+        counts[last] = rng.choice((1, 99, 10**7))
+        drawn.append({slot + (word == "bcc"): count for slot, count in counts.items()})
+    source = """
+    import json, sys
+    from bcc.table import _print_linear_hist, _print_log2_hist
+    for values in json.loads(sys.argv[1]):
+        (_print_linear_hist if sys.argv[2] == "linear" else _print_log2_hist)(values, "value", False)
+        print("=")
+    """
+    shift = word == "log2"  # BCC's slots begin at 1
+    values = [[0] * 70 for _ in drawn]
+    for row, counts in zip(values, drawn):
+        for slot, count in counts.items():
+            row[slot + shift] = count
+    if run("/usr/bin/python3", "-c", "import bcc.table")[0]:
+        lacking("python3-bpfcc")
+    words = ["-c", textwrap.dedent(source), json.dumps(values), word]
+    status, out, err = run("/usr/bin/python3", *words)
+    assert status == 0, err
+    theirs = [part.strip("\n").split("\n") for part in out.split("=\n")[:-1]]
+    for counts, lines in zip(drawn, theirs):
+        ours = bpf.histogram(counts, slots=word)
+        if word == "linear":  # libbpf-tools begin with the first that is used
+            del lines[1 : 1 + min(slot for slot in counts if counts[slot])]
+        if (
+            word == "log2" and max(counts) == 32
+        ):  # libbpf-tools' columns are narrow up to 32, not 31
+            ours, lines = [rows_of("\n".join(one)) for one in (ours, lines)]
+            ours, lines = [[row[:3] for row in one] for one in (ours, lines)]
+        assert ours == lines, counts
+
+
+BPFTRACE_HISTS = """
+BEGIN {
+  @h%d = hist(-1); @h%d = hist(0); @h%d = hist(1); @h%d = hist(3); @h%d = hist(3); @h%d = hist(1000);
+  @k%d[7, "ab"] = hist(9); @k%d[7, "c"] = hist(100); @k%d[7, "c"] = hist(5);
+  @l%d = lhist(-5, 0, 100, 10); @l%d = lhist(0, 0, 100, 10); @l%d = lhist(35, 0, 100, 10);
+  @l%d = lhist(99, 0, 100, 10); @l%d = lhist(100, 0, 100, 10); @l%d = lhist(5000, 0, 100, 10);
+  @e%d["x"] = lhist(17, 5, 20, 5);
+}
+interval:s:600 { exit(); }
+"""
+
+
+def bpftrace_ends(text):
+    """Return a bound as bpftrace prints it as a number: 1K is 1024."""
+    return int(text.replace("K", "")) * (1024 if text.endswith("K") else 1)
+
+
+def bpftrace_hists(out):
+    """Return {(map, key): {(low, high): count}} of what bpftrace prints, empty rows left out."""
+    found = {}
+    for name, key, body in re.findall(r"^@([hkle])\d+(?:\[(.*)\])?: \n((?:[\[(].*\n)*)", out, re.M):
+        rows = found.setdefault((name, key), {})
+        for low, high, count in re.findall(r"^[\[(](\S+?)(?:, (\S+?))?[\])] +(\d+) ", body, re.M):
+            first = None if low == "..." else bpftrace_ends(low)
+            last = None if high == "..." else bpftrace_ends(high) - 1 if high else first
+            if int(count):
+                rows[first, last] = int(count)
+    return found
+
+
+@kernel
+def test_histograms_of_bpftrace_are_those_that_it_prints():
+    script = BPFTRACE_HISTS.replace("%d", "%d" % RUN)
+    tracer = subprocess.Popen(
+        [program("bpftrace"), "-e", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    try:
+        end, names = time.time() + 60, ["AT_%s%d" % (letter, RUN) for letter in "hkle"]
+        while time.time() < end and tracer.poll() is None:
+            with contextlib.suppress(bpf.MapNotFound):
+                with Map.from_name(names[3], bytes, bytes) as last:
+                    if list(last.keys()):
+                        break
+            time.sleep(0.1)
+        assert tracer.poll() is None, tracer.stderr.read()
+
+        def shown(*words):
+            found = {}
+            for one in json.loads(done("-j", "hist", *words)):
+                rows = {(row["low"], row["high"]): row["count"] for row in one["buckets"]}
+                found[one["key"]] = rows
+            return found
+
+        ours = {("h", ""): shown("name", names[0])[""]}
+        keyed = "struct { s64 a; char b[3]; u64 slot; } __attribute__((packed))"
+        types = ["--key-type", keyed, "--value-type", "u64", "--slots", "bpftrace"]
+        for key, rows in shown(*(types + ["name", names[1]])).items():
+            ours["k", key.replace("a=", "").replace(" b=", ", ")] = rows
+        untyped = shown("name", names[1])
+        assert sorted(map(str, untyped.values())) == sorted(
+            str(rows) for name, rows in ours.items() if name[0] == "k"
+        )
+        assert set(untyped) == {
+            "key='%s'" % bpf._hex(struct.pack("=q3s", 7, text)) for text in (b"ab", b"c")
+        }
+        ours["l", ""] = shown("--slots", "lhist:0:100:10", "name", names[2])[""]
+        ours["e", "x"] = shown("--slots", "lhist:5:20:5", "name", names[3])["key='78 00'"]
+        text = done("hist", "name", names[0])
+        assert (
+            text.startswith("slots are numbered as bpftrace (") and "--slots" in text.split("\n")[0]
+        )
+        assert re.search(r"^ +-> -1 +: 1 ", text, re.M) and re.search(
+            r"^ +2 -> 3 +: 2 ", text, re.M
+        )
+        with Map.from_name(names[2], bytes, bytes) as m:
+            of_prometheus = parsed(done("--metrics", "--slots", "lhist:0:100:10", "dump", m.id))
+        assert ("bpf_map_" + names[2] + "_count", 6) in [one[::2] for one in of_prometheus]
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        try:
+            out = tracer.communicate(timeout=60)[0]
+        finally:
+            tracer.kill()
+    assert ours == bpftrace_hists(out), out
+
+
+@kernel
+def test_histograms_of_libbpf_tools_are_those_that_they_print():
+    """runqlat's map has an array of slots in a struct, with BTF; its counts grow until it prints them."""
+    tool = subprocess.Popen(
+        [program("runqlat"), "600", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    try:
+        end, map_id = time.time() + 60, None
+        while time.time() < end and tool.poll() is None and map_id is None:
+            for info in bpf.maps():
+                if info.name == "hists" and any(
+                    "(%d)" % tool.pid in one for one in bpf.users(info.id)["pids"]
+                ):
+                    with Map.from_id(info.id, bytes, bytes) as m:
+                        map_id = info.id if list(m.keys()) else None
+            time.sleep(0.1)
+        assert map_id is not None and tool.poll() is None, tool.communicate()
+        ours = done("hist", "id", map_id)
+        types = ["--key-type", "u32", "--value-type", "struct { u32 slots[26]; char comm[16]; }"]
+        again = json.loads(done(*(types + ["-j", "--slots", "slots=log2", "hist", map_id])))
+        captured = parsed(done("--metrics", "--slots", "log2", "dump", "id", map_id))
+    finally:
+        tool.send_signal(signal.SIGINT)
+        try:
+            out = tool.communicate(timeout=60)[0]
+        finally:
+            tool.kill()
+    head, key = ours.split("\n")[:2]
+    assert head.startswith("slots are numbered as log2 (") and key.startswith("4294967295: comm=")
+    theirs, rows = rows_of(out), rows_of(ours)
+    assert rows and [row[:2] for row in rows] == [row[:2] for row in theirs[: len(rows)]]
+    assert all(mine[2] <= row[2] for mine, row in zip(rows, theirs))
+    assert sum(row[2] for row in rows) <= sum(again[0]["slots"].values())
+    assert again[0]["slots"]["0"] <= theirs[0][2]
+    told = {labels.get("le"): value for name, labels, value in captured if "bucket" in name}
+    assert rows[0][2] <= told["1.0"] <= theirs[0][2]
+    shape = re.compile(r"^ *\d+ -> \d+ +: \d+ +\|")
+    lengths = [
+        {len(shape.match(line).group()) for line in text.split("\n") if shape.match(line)}
+        for text in (out, ours)
+    ]
+    assert lengths[0] == lengths[1]
+
+
+@kernel
+@pytest.mark.parametrize("percpu", [False, True])
+def test_histograms_in_values_are_found_and_named(percpu, tmp_path):
+    text = "struct { u64 n; struct { u32 slots[4]; u32 more[3]; } of[2]; char comm[8]; }"
+    found, cpus = bpf.layout(text), len(bpf.possible_cpus()) if percpu else 1
+    map_type = bpf.BPF_MAP_TYPE_PERCPU_HASH if percpu else HASH
+    one = {"slots": [1, 2, 0, 4], "more": [5, 0, 0]}
+    raw = found.pack(
+        {"n": 3, "of": [one, {"slots": [0, 0, 9, 0], "more": [0, 0, 0]}], "comm": "a b"}
+    )
+    with Map.create(map_type, key_size=4, value_size=found.size, max_entries=4) as m:
+        m[bytes(u32(7))] = [raw] * cpus if percpu else raw
+        types = ["--key-type", "u32", "--value-type", text]
+
+        def shown(*words):
+            return {
+                group["key"]: {int(slot): count for slot, count in group["slots"].items() if count}
+                for group in json.loads(done(*(types + ["-j", "hist", "id", m.id] + list(words))))
+            }
+
+        first, second = {0: cpus, 1: 2 * cpus, 3: 4 * cpus}, {2: 9 * cpus}
+        head = "7: comm='a b' "
+        # "slots" is the likely one
+        assert shown() == {head + "of[0].slots": first, head + "of[1].slots": second}
+        assert shown("--slots", "of.slots=log2") == shown()
+        assert shown("--slots", "of[1].slots=linear") == {"7: comm='a b'": second}
+        assert shown("--slots", "of.more=linear")[head + "of[0].more"] == {0: 5 * cpus}
+        lines = [
+            json.loads(line) for line in done(*(types + ["--ndjson", "hist", m.id])).splitlines()
+        ]
+        assert [line["key"] for line in lines] == [head + "of[0].slots", head + "of[1].slots"]
+        assert lines[0]["numbering"] == "log2" and lines[0]["buckets"][-1] == {
+            "low": 8,
+            "high": 15,
+            "count": 4 * cpus,
+        }
+        as_text = json.loads(
+            done(*(types + ["--big-ints-as-strings", "--ndjson", "hist", m.id])).split("\n")[0]
+        )
+        assert as_text["buckets"][-1] == {"low": "8", "high": "15", "count": str(4 * cpus)}
+        out = done(*(types + ["hist", m.id]))
+        assert rows_of(out.split("of[1]")[1]) == [(0, 1, 0, 0), (2, 3, 0, 0), (4, 7, 9 * cpus, 40)]
+        bpf.capture(m, str(tmp_path / "kept"))
+        assert done(*(types + ["--from", tmp_path / "kept", "hist"])) == out
+        for wrong in ("of[2].slots=log2", "comm=log2", "slots=log2", "n=bcc,of.more=log2"):
+            assert refused(*(types + ["--slots", wrong, "hist", m.id]))
+        assert "n, of.slots, of.more" in refused(*(types + ["--slots", "x=log2", "hist", m.id]))
+        # a count that keys have the slots of, beside other numbers: it has to be named
+        words = [
+            "--key-type",
+            "u32",
+            "--value-type",
+            text,
+            "--slots",
+            "n=linear",
+            "hist",
+            "id",
+            m.id,
+        ]
+        assert rows_of(done(*words)) == [(7, 7, 3 * cpus, 40)]
+        floats = ["--key-type", "u32", "--value-type", "float a[%d]" % (found.size // 4)]
+        status, _, err = main(*(floats + ["hist", m.id]))
+        assert status == 1 and "number" in err
 
 
 @kernel
