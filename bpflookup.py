@@ -8827,7 +8827,11 @@ def _check_capture_info(info):
         number = getattr(info, name)
         if name != "name" and (number is not None or name in _CAPTURED_ALWAYS):
             _check_number(number, 64 if name in _CAPTURED_LONG else 32)
-    if not isinstance(info.name or "", str) or not info.key_size:
+    if not isinstance(info.name or "", str) or not info.key_size or not info.value_size:
+        raise ValueError
+    key_fits = info.type not in _INDEX_TYPES or info.key_size == 4
+    value_fits = info.type not in _OF_MAPS_TYPES or info.value_size == 4
+    if not key_fits or not value_fits:
         raise ValueError
 
 
@@ -9345,6 +9349,8 @@ def main(argv=None):
         return _complain(options, "%s (see --help)" % error, 2)
     except (BPFError, OSError, ValueError, OverflowError, ImportError) as error:
         return _complain(options, error, 1)  # ImportError: a bare system may lack json
+    except MemoryError:
+        return _complain(options, "out of memory", 1)
 
 
 def _prepare_streams():
@@ -9754,12 +9760,12 @@ def _readable(options, view):
 
 def _dump_json(options, view, closing):
     """Print the entries as bpftool's JSON has them: an array that ends whatever happens."""
-    between, options.unfinished = "[", "[]" + closing
+    before, options.unfinished = "[", "[]" + closing
     for texts in _many(_json_texts(options, view)):
-        sys.stdout.write(between)
+        sys.stdout.write(before)
         options.put_text(",".join(texts), "")
-        between, options.unfinished = ",", "]" + closing
-    print("]" if between == "," else "[]")
+        before, options.unfinished = ",\n" if options.pretty else ",", "]" + closing
+    print("[]" if before == "[" else "]")
     options.unfinished = ""
 
 
@@ -9807,7 +9813,7 @@ def _indented(text):
     import re
 
     lines, level = [], 0
-    for token in re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{}]\s*[\]}]?|,|:|[^\s,:\[\]{}"]+', text):
+    for token in re.findall(r'"(?:[^"\\]|\\.)*"|\[\]|\{\}|[\[\]{},:]|[^\s,:\[\]{}"]+', text):
         if token in ("[]", "{}"):
             lines.append(token)
         elif token in "[{":
@@ -11195,7 +11201,7 @@ def _hist(options):
             counts[slot] = counts.get(slot, 0) + sum(totals[index].values())
     if options.json:
         return options.put([{"key": prefix, "slots": counts} for prefix, counts in groups.items()])
-    for prefix, counts in sorted(groups.items()):
+    for prefix, counts in sorted(groups.items()) or [("", {})]:
         print("\n".join(([prefix] if prefix else []) + histogram(counts, linear)))
     return None
 

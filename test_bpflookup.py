@@ -12668,6 +12668,10 @@ def test_histograms_of_maps(pins, bpffs, tmp_path):
         assert "--value-type" in refused("hist", os.path.join(pins, name))
     with Map.create(ARRAY, u32, u64, 4, name="empty") as m:
         assert "no samples" in done("--value-type", "u64", "hist", "id", m.id)
+    with created(HASH, u32, u64, 4) as m:  # nothing is in it
+        for words in ([], ["linear"]):
+            assert done("--value-type", "u64", "hist", "id", m.id, *words) == "no samples\n"
+        assert json.loads(done("-j", "--value-type", "u64", "hist", "id", m.id)) == []
 
 
 @kernel
@@ -13367,6 +13371,61 @@ def test_a_capture_with_numbers_that_no_map_has_is_refused(info):
     bpf.Capture(forged(hand_made()))
     with pytest.raises(ValueError, match="capture"):
         bpf.Capture(forged(hand_made(**info)))
+
+
+@pytest.mark.parametrize(
+    "info",
+    [{"key_size": 0}, {"value_size": 0}]
+    + [{"type": number, "value_size": 4, "key_size": size, "max_entries": slots}
+       for number in (2, 3, 4, 6, 8, 12, 14, 15, 16, 17, 20) for size in (1, 8, 1 << 29)
+       for slots in (1, 1 << 18)]
+    + [{"type": number, "value_size": size} for number in (12, 13) for size in (1, 3, 5, 8)],
+)  # fmt: skip
+def test_a_capture_with_sizes_that_no_map_of_its_type_has_is_refused(info, tmp_path):
+    """Indices have four bytes, and so do the ids of the maps in a map; nothing has none."""
+    cpus = [0] if info.get("type") == bpf.BPF_MAP_TYPE_PERCPU_ARRAY else ()
+    right = dict(info, key_size=4, value_size=4)
+    assert bpf.Capture(forged(hand_made(cpus=cpus, **right))).info.key_size == 4
+    known = hand_made(cpus=cpus, **info)["info"]
+    sizes = [known["key_size"], known["value_size"]]
+    lines = [" ".join("01" * size if size else "-" for size in sizes)] if max(sizes) < 99 else []
+    (tmp_path / "c").write_bytes(forged(hand_made(cpus=cpus, **info), lines))
+    for words in (["dump"], ["-j", "dump"], ["--ndjson", "dump"], ["--metrics", "dump"]):
+        status, out, err = main("--from", tmp_path / "c", *words)
+        assert (status, err.count("\n")) == (1, 1) and len(out) < 99 and "no capture" in err
+
+
+@pytest.mark.parametrize("form", ["-j", "-p", "--ndjson", "--hex", "--metrics"])
+def test_memory_that_is_not_to_be_had_is_told_in_a_line(form, tmp_path, monkeypatch):
+    (tmp_path / "c").write_bytes(forged(hand_made(), ["01000000 " + "00" * 8]))
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(bpf.Capture, "chunks", fail)
+    words = ["--from", tmp_path / "c", "--value-type", "u64", form, "dump"]
+    status, out, err = main(*words)
+    assert (status, err) == (1, "bpflookup: out of memory\n")
+    if form in ("-j", "-p"):
+        assert json.loads(out) == []
+
+
+def test_pretty_json_is_indented_by_how_deep_it_lies(tmp_path):
+    """However brackets meet, and to the last entry: it once grew with each of them."""
+    blob = Blob()
+    number, char = blob.int("int", 4), blob.int("char", 1, 2)
+    empty, pair = blob.struct("empty", 0), blob.struct("pair", 4, ("n", number, 0))
+    inner = blob.struct("inner", 8, ("a", blob.array(pair, 2), 0))
+    members = [("in", inner, 0), ("none", empty, 64), ("nil", blob.array(number, 0), 64)]
+    value = blob.struct("value", 12, *(members + [("c", blob.array(char, 4), 64)]))
+    header = hand_made(blob.data(), {"value": value, "key": number}, value_size=12)
+    texts = ["5b5d7b00", "7b225c00", "2c3a2200", "00000000"]  # brackets, quotes, a backslash
+    lines = ["%08x 0100000002000000%s" % (at, texts[at % 4]) for at in range(5000)]
+    (tmp_path / "c").write_bytes(forged(header, lines))
+    out = done("--from", tmp_path / "c", "-p", "dump")
+    entries = json.loads(out)
+    assert len(entries) == 5000 and entries[0]["formatted"]["value"]["c"] == "[]{"
+    assert out == "[%s]\n" % ",\n".join(json.dumps(entry, indent=4) for entry in entries)
 
 
 def test_what_a_hostile_capture_prints_is_bounded_by_what_it_holds(tmp_path):
