@@ -557,7 +557,14 @@ EBADFD = getattr(
 
 
 class BPFError(Exception):
-    """Root of every error this module raises on purpose, but for ValueError from a closed map."""
+    """Root of every error this module raises on purpose, but for ValueError from a closed map.
+
+    args is (message, line of a table ...).  str() of it steers no terminal and has no lines but
+    those, whatever the names in the message are: they may be of foreign BTF.
+    """
+
+    def __str__(self):
+        return "\n".join([_printable(str(one)) for one in self.args])
 
 
 class SyscallError(OSError, BPFError):
@@ -571,7 +578,7 @@ class SyscallError(OSError, BPFError):
 
     def __str__(self):
         message = self.args[1] if len(self.args) > 1 else OSError.__str__(self)
-        return "%s; %s" % (message, self.hint) if self.hint else str(message)
+        return _printable("%s; %s" % (message, self.hint) if self.hint else str(message))
 
 
 class KeyNotFound(SyscallError, KeyError):
@@ -1710,7 +1717,7 @@ class Layout:
         return ()
 
     def __repr__(self):
-        return "<Layout %s: %d bytes>" % (self.name, self.size)
+        return "<Layout %s: %d bytes>" % (_printable(self.name), self.size)
 
     def __getstate__(self):
         return {name: getattr(self, name) for name in self._state_names()}
@@ -2335,7 +2342,8 @@ class Member:
         return [getattr(self, name) for name in self.__slots__]
 
     def __repr__(self):
-        return "<Member %s: %s at bit %d>" % (self.name, self.layout.name, self.offset)
+        words = (_printable(self.name), _printable(self.layout.name), self.offset)
+        return "<Member %s: %s at bit %d>" % words
 
     @property
     def width(self):
@@ -3772,7 +3780,7 @@ class _MadeOfLayout:
     def __repr__(self):
         pairs = to_python(self)
         shown = ", ".join("%s=%r" % pair for pair in pairs.items())
-        return "%s(%s)" % (type(self).__name__, shown)
+        return _printable("%s(%s)" % (type(self).__name__, shown))
 
     def __reduce__(self):
         if "_made_of_" not in type(self).__dict__:
@@ -3874,7 +3882,7 @@ def _new_class(layout):
     own["_anonymous_"] = plan.anonymous
     own["_btf_"] = own["_json_"] = dict.fromkeys(plan.holes)
     own["_fields_"] = [(name, inner.ctype()) for name, inner in plan.fields]
-    name = layout.name.split(" ")[-1]
+    name = _printable(layout.name.split(" ")[-1])
     return type(plan.base)(name if name != "(anonymous)" else "anonymous", (plan.base,), own)
 
 
@@ -4284,8 +4292,8 @@ def check_layout(ctype, size, what="value"):
             if other != found.size:
                 fits = ", which fits" if other == size else ""
                 message += "; %s it would have %d%s" % (words, other, fits)
-        message += "\n" + found.describe()
-    raise LayoutError(message)
+    table = found.describe().split("\n") if _is_record(ctype) else ()
+    raise LayoutError(message, *table)
 
 
 def describe_layout(ctype):
@@ -4759,7 +4767,7 @@ class BTFType:
         if not self.kind:
             return "void"
         kind = _KIND_NAMES.get(self.kind, "kind %d" % self.kind)
-        return "%s %s" % (kind, self.name or "(anonymous)")
+        return "%s %s" % (kind, _printable(self.name) or "(anonymous)")
 
     def _error(self, text):
         where = "type %d (%s)%s" % (
@@ -5455,7 +5463,7 @@ class BTF(_BTFBlob):
         try:
             return self.layout(t).ctype()
         except LayoutError as failure:
-            raise BTFError(str(failure)) from None
+            raise BTFError(*failure.args) from None
 
     def describe(self, t):
         """Return a table of a type: offset, size, name and C type of each member, enum names, tags
@@ -5464,7 +5472,7 @@ class BTF(_BTFBlob):
         try:
             return self.layout(t).describe()
         except LayoutError as failure:
-            raise BTFError(str(failure)) from None
+            raise BTFError(*failure.args) from None
 
     def python_source(self, t):
         """Return Python that makes the ctypes type anew, with neither BTF nor this module.
@@ -5474,7 +5482,7 @@ class BTF(_BTFBlob):
         try:
             return self.layout(t).python_source(self.type(t).name)
         except LayoutError as failure:
-            raise BTFError(str(failure)) from None
+            raise BTFError(*failure.args) from None
 
 
 # typedefs that say in which order the bytes lie
@@ -5981,17 +5989,19 @@ def _prove_agreement(mine, theirs, strict, what):
     for number, (here, there) in enumerate(rows):
         table.append("%s %-*s | %s" % (">" if number == where else " ", width, here, there))
     wrong = "; ".join("%s %s" % pair if pair[0] else pair[1] for pair in found[:8])
-    words = (what, mine.name, wrong, "\n".join(table), _advice(theirs))
-    raise LayoutError("%s: %s is not what the map's BTF says: %s\n%s%s" % words)
+    told = "%s: %s is not what the map's BTF says: %s" % (what, mine.name, wrong)
+    raise LayoutError(told, *(table + _advice(theirs)))
 
 
 def _advice(theirs):
-    """Return the source of the class to write instead, unless it is long or can't be one."""
+    """Return lines: the class to write instead, unless it is long or can't be one."""
     try:
-        source = theirs.python_source().split("\n")
+        source = theirs.python_source()
     except LayoutError:
-        return ""
-    return "\nwrite instead\n" + "\n".join(source[1:]).lstrip() if len(source) < 60 else ""
+        return []
+    _, _, classes = source.partition("\n")  # without the import
+    lines = classes.lstrip().split("\n")
+    return ["write instead"] + lines if len(lines) < 60 else []
 
 
 def _shown_in(table, path):
@@ -6261,9 +6271,9 @@ class _OpenMap:
                 checked = self._checked_type(given, size, numeric, what, strict)
                 setattr(self, what + "_type", checked)
             except LayoutError as failure:
-                refused.append(str(failure))
+                refused += failure.args
         if refused:
-            raise LayoutError("\n".join(refused))
+            raise LayoutError(*refused)
         self._prepare_keys(key in (None, BTF))
         self._prepare_values(value in (None, BTF))
         self._has_batch = None  # whether the kernel has LOOKUP_BATCH: asked before the first scan
@@ -7858,7 +7868,7 @@ def _default_type(source, what, size, numeric, demanded=False):
         return bytes if isinstance(found, Bytes) else found.ctype()
     except LayoutError as failure:  # it can be read, but has no class
         if demanded:
-            raise BTFError(str(failure)) from None
+            raise BTFError(*failure.args) from None
         source._no_btf = str(failure)
         return bytes
 
@@ -8039,7 +8049,7 @@ def _bpffs_tops(root):
         return mounts or ["/sys/fs/bpf"]
     root = os.fsdecode(root)
     if not os.path.isdir(root):
-        raise BPFError("%s is no directory" % _printable(root))
+        raise BPFError("%s is no directory" % root)
     if not mounts or _in_bpffs(root):  # without /proc nobody can tell
         return [root]
     inside = os.path.realpath(root).rstrip("/") + "/"
@@ -8047,7 +8057,7 @@ def _bpffs_tops(root):
     if not below:
         where = ", ".join(mounts)
         text = "%s is in no bpffs, nor is one below it; mounted are: %s"
-        raise BPFError(_printable(text % (root, where)))
+        raise BPFError(text % (root, where))
     return below
 
 
@@ -8369,8 +8379,9 @@ def _view_layout(source, what, given):
         return _found_layout(source, what, size, info.type in types)
     found = Bytes(size) if given is bytes else layout(given)
     if found.size != size:
-        words = (what, info._about, size, found.name, found.size, found.describe())
-        raise LayoutError("%s of %s has %d bytes in the map, %s has %d\n%s" % words)
+        words = (what, info._about, size, found.name, found.size)
+        told = "%s of %s has %d bytes in the map, %s has %d" % words
+        raise LayoutError(told, *found.describe().split("\n"))
     return found
 
 

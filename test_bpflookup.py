@@ -13601,6 +13601,71 @@ def test_no_foreign_text_in_a_capture_steers_a_terminal(raw, tmp_path):
         check_harmless(words, out, err)
 
 
+def all_errors(cls=bpf.BPFError):
+    """Yield every class of errors that the module has."""
+    yield cls
+    for one in cls.__subclasses__():
+        for other in all_errors(one):
+            yield other
+
+
+@pytest.mark.parametrize("cls", sorted(set(all_errors()), key=lambda cls: cls.__name__))
+def test_no_error_steers_a_terminal_whatever_is_in_its_message(cls):
+    for raw in STEERING:
+        text = "a" + raw.decode("utf-8", "surrogateescape") + "FORGED"
+        if issubclass(cls, bpf.SyscallError):
+            error, lines = cls(errno.EINVAL, text), 1
+            error.hint = text
+        else:
+            error, lines = cls(text, text, "b"), 3
+        assert len(str(error).split("\n")) == lines and str(error).count("FORGED") == 2
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+        check_harmless(cls, str(error), repr(error))
+
+
+@pytest.mark.parametrize("raw", STEERING, ids=ascii)
+def test_no_error_or_repr_of_foreign_types_steers_a_terminal(raw):
+    blob, captured = hostile_capture(raw)
+    btf = bpf.BTF.from_bytes(blob)
+    value, key = btf.layout(9), btf.layout(7)
+    assert "FORGED" in value.name and "FORGED" in key.name and value.size == 44
+    enum, texts = key.members[0].layout, value.members[2].layout
+    made, obj = value.ctype(), value.ctype()()
+    other = type("Other", (ctypes.Structure,), {"_fields_": [(value.members[0].name, u64)]})
+    refused = [
+        lambda: btf.members(3),
+        lambda: btf.enumerators(9),
+        lambda: btf.offsetof(9, "nope"),
+        lambda: btf.offsetof(9, value.members[0].name + ".x"),
+        lambda: btf.find(value.name + "x"),
+        lambda: value.reader("plain").one(b""),
+        lambda: value.reader("plain", 1),
+        lambda: value.pack({}),
+        lambda: value.pack("x"),
+        lambda: value.pack({"nope": 1}),
+        lambda: value.pack({value.members[0].name: "x"}),
+        lambda: value.pack({value.members[0].name: 1, "rest": 2}),
+        lambda: key.pack({key.members[0].name: "C", "rest": 0}),
+        lambda: texts.pack("x" * 99),
+        lambda: made(*range(9)),
+        lambda: made(nope=1),
+        lambda: setattr(obj, "nope", 1),
+        lambda: setattr(obj, made._fields_[0][0], 1 << 40),
+        lambda: setattr(obj, made._fields_[0][0], "x"),
+        lambda: bpf.check_layout(made, 3),
+        lambda: bpf.Capture(captured[0], u64, u64),
+        lambda: bpf.Capture(captured[0], value=made, key="u32"),
+        lambda: bpf._prove_agreement(bpf.layout(other), value, True, "value"),
+        lambda: bpf._prove_agreement(value.members[1].layout, value, True, "value"),
+    ]
+    for number, fails in enumerate(refused):
+        with pytest.raises((bpf.BPFError, ValueError)) as told:
+            list(fails() or ())
+        check_harmless(number, str(told.value), repr(told.value))
+    shown = [value, made, obj, key.ctype()(), enum, btf, bpf.Capture(captured[0]).info]
+    check_harmless("repr", *[repr(one) for one in shown + list(value.members) + list(btf)])
+
+
 @kernel
 @pytest.mark.parametrize("raw", [one for one in STEERING if b"/" not in one], ids=ascii)
 def test_no_name_of_a_pin_file_or_process_steers_a_terminal(raw, bpffs, tmp_path):
