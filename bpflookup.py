@@ -8169,12 +8169,25 @@ class View:
         A value is .slot bytes for each of .cpus, or value_size bytes.
         """
         if not isinstance(self.source, Map):
+            self._prove_affordable()
             yield from self.source.chunks(self.chunk_entries)
             return
         for keys, values in self.source.lookup_batch():
             count, keys, values = len(keys), bytes(keys), bytes(values)
             for chunk in self._pieces(keys, values, count):
                 yield chunk
+
+    def _prove_affordable(self):
+        """Raise ValueError for a capture that says far more values than it holds bytes."""
+        cpus, count = max(len(self.cpus), 1), self.source.count
+        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
+        key, value = layouts["key"] or self.key_layout, layouts["value"] or self.value_layout
+        values = max(key.values, self.key_layout.values)
+        values += max(value.values, self.value_layout.values) * cpus
+        size = self.info.key_size + self.info.value_size * cpus
+        if count * (values - 16 * size) > _MAX_SURPLUS:
+            words = (count, values, size)
+            raise ValueError("a capture of %d entries, %d values in %d bytes: too many" % words)
 
     def _pieces(self, keys, values, count):
         key_size, value_size = self.info.key_size, self.slot * max(len(self.cpus), 1)
@@ -8357,6 +8370,7 @@ class View:
 # What is turned into text at a time: the text, several times as long, is to stay in the
 # processor's cache.
 _CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
+_MAX_SURPLUS = 1 << 20  # values of a capture, besides those that its bytes can hold
 
 
 _BETWEEN_BYTES = "\x01"  # stands in JSON for what bpftool has there: in JSON it is nowhere else
@@ -8721,7 +8735,7 @@ class Capture:
         header = self.header = _capture_json(data[: data.index(b"\n") + 1])
         self._data, self._first = data, data.index(b"\n") + 1
         self._end = data.rindex(b"\n", 0, len(data) - 1) + 1
-        _check_whole(data, self._end)
+        self.count = _check_whole(data, self._end)
         if header["bpflookup_capture"] != 1:
             raise ValueError
         self.info = MapInfo.__new__(MapInfo)
@@ -8810,7 +8824,9 @@ def _capture_json(line):
 
 
 def _check_whole(data, end):
-    """Raise ValueError unless the line from end on is the last, and is true of what is before."""
+    """Return the number of entries; raise ValueError unless the line from end on is the last, and
+    true of what is before.
+    """
     import hashlib
 
     with memoryview(data) as view:
@@ -8818,6 +8834,7 @@ def _check_whole(data, end):
     told = {"entries": data.count(b"\n") - 2, "sha256": digest}
     if data[-1:] != b"\n" or _capture_json(data[end:]) != told:
         raise ValueError
+    return told["entries"]
 
 
 def _capture_btf(text, base=None):

@@ -13442,6 +13442,24 @@ def test_what_a_hostile_capture_prints_is_bounded_by_what_it_holds(tmp_path):
                 assert status == 1 and len(out) < 100 and "slots" in err, (name, out[:99])
 
 
+def test_what_a_hostile_capture_reads_is_bounded_by_what_it_holds(tmp_path):
+    """Members that share their bytes are many values in few; bits of their own are no more than that."""
+    blob = Blob()
+    number, char = blob.int("int", 4), blob.int("char", 1, 2)
+    text = blob.array(blob.array(char, 4), 2)
+    shared = blob.struct("shared", 8, *[("m%d" % at, text, 0) for at in range(500)])
+    bits = blob.struct("bits", 8, *[("b%d" % at, number, at, 1) for at in range(64)])
+    for value, count, is_read in ((shared, 10, True), (shared, 5000, False), (bits, 5000, True)):
+        header = hand_made(blob.data(), {"key": number, "value": value})
+        lines = ["%08x 0102030405060708" % at for at in range(count)]
+        (tmp_path / "c").write_bytes(forged(header, lines))
+        for words in (["-j", "dump"], ["dump"], ["--ndjson", "dump"], ["watch"]):
+            status, out, err = main("--from", tmp_path / "c", *words)
+            told = (status, err.count("\n"), "values in 12 bytes: too many" in err)
+            assert told == ((0, 0, False) if is_read else (1, 1, True)), (words, err)
+        assert json.loads(done("--from", tmp_path / "c", "-j", "lookup", "key", 0, 0, 0, 1))
+
+
 def test_numbers_in_captures_are_no_longer_than_any_that_a_map_has():
     """The time that Python takes for one grows with the square of its digits."""
     for line in ('{"id": %s}', '{"entries": -%s, "x": 1}', "[[%s]]"):
