@@ -469,6 +469,7 @@ def test_names_of_numbers():
         bpf.cmd_name(1) == "BPF_MAP_LOOKUP_ELEM" and bpf.cmd_name(38) == "BPF_PROG_ASSOC_STRUCT_OPS"
     )
     assert bpf.cmd_name(99) == "cmd_99"
+    assert bpf.cmd_name(bpf.BPF_COMMON_ATTRS | bpf.BPF_MAP_CREATE) == "BPF_MAP_CREATE"
     assert sorted(bpf._MAP_TYPE_NAMES) == list(range(1, 36)) and sorted(bpf._CMD_NAMES) == list(
         range(39)
     )
@@ -1216,6 +1217,28 @@ def test_hints_on_old_kernels_and_in_containers(monkeypatch):
     assert "CAP_BPF" in told and "CAP_NET_ADMIN outside of it, or in it and a BPF token" in told
     files.clear()  # no /proc: no hint, and the error all the same
     assert bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint is None
+    for cmd in (bpf.BPF_MAP_UPDATE_ELEM, LOOKUP):
+        assert "CPU number" in bpf._error(errno.ERANGE, cmd).hint
+    assert bpf._error(errno.ERANGE, bpf.BPF_MAP_CREATE).hint is None
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EMFILE, errno.EIO, errno.ENOENT])
+def test_lists_of_what_there_is_leave_out_what_goes_away_alone(kernel_is, code):
+    """An id whose map can't be opened for another reason than that is no map less, but an error."""
+    told = iter([0, -code, 0, -errno.ENOENT, -errno.ENOENT])
+    asked = []
+
+    def answer(number, cmd, ref, size):
+        asked.append(cmd)
+        return next(told)
+
+    kernel_is(answer)
+    if code == errno.ENOENT:
+        assert list(bpf.maps()) == [] and len(asked) == 5
+    else:
+        with pytest.raises(bpf.SyscallError) as info:
+            list(bpf.maps())
+        assert info.value.errno == code and len(asked) == 2
 
 
 # ---- 3. System call ---------------------------------------------------------
@@ -1484,6 +1507,7 @@ def fake_sys(monkeypatch, text):
         ("\n", ()),
         ("0-\n", ()),
         ("all\n", ()),
+        ("0-99999999999\n", tuple(range(8193))),  # more than any machine has: no memory for them
     ],
 )
 def test_cpu_lists(monkeypatch, text, cpus):
@@ -5897,6 +5921,28 @@ def test_types_larger_than_they_look_are_refused_or_bounded(make, why):
     before = resident("VmHWM")
     within(20, ask)
     assert resident("VmHWM") - before < 64 << 10
+
+
+def test_more_values_than_bytes_could_hold_are_not_read():
+    """Their offsets can be asked all the same: a class may have more fields than a reader unrolls."""
+    b = Blob()
+    number = b.int("u32", 4)
+    many = b.union("many", 4, *[("m%d" % at, number, 0) for at in range(4200)])
+    few = b.union("few", 4, *[("m%d" % at, number, 0) for at in range(4000)])
+    btf = b.btf()
+    for form in bpf._FORMS:
+        assert btf.layout(few).reader(form)
+        with pytest.raises(bpf.LayoutError, match="4201 values in 4 bytes are too many to read"):
+            btf.layout(many).reader(form)
+    assert btf.offsetof(many, "m4199") == 0 and "m4199" in btf.describe(many)
+    for count in (4000, 4200):
+        fields = [("m%d" % at, u32) for at in range(count)]
+        made = type("Made", (ctypes.Union,), {"_fields_": fields})
+        if count == 4000:
+            assert bpf.layout(made).values == 4001
+        else:
+            with pytest.raises(bpf.LayoutError, match="4201 values in 4 bytes are too many"):
+                bpf.layout(made)
 
 
 def test_random_words_are_types_or_layout_errors():
