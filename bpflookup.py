@@ -567,7 +567,14 @@ EBADFD = getattr(
 
 
 class BPFError(Exception):
-    """Root of every error this module raises on purpose, but for ValueError from a closed map."""
+    """Root of every error this module raises on purpose, but for ValueError from a closed map.
+
+    args is (message, line of a table ...).  str() of it steers no terminal and has no lines but
+    those, whatever the names in the message are: they may be of foreign BTF.
+    """
+
+    def __str__(self):
+        return "\n".join([_printable(str(one)) for one in self.args])
 
 
 class SyscallError(OSError, BPFError):
@@ -581,7 +588,7 @@ class SyscallError(OSError, BPFError):
 
     def __str__(self):
         message = self.args[1] if len(self.args) > 1 else OSError.__str__(self)
-        return "%s; %s" % (message, self.hint) if self.hint else str(message)
+        return _printable("%s; %s" % (message, self.hint) if self.hint else str(message))
 
 
 class KeyNotFound(SyscallError, KeyError):
@@ -1723,7 +1730,7 @@ class Layout:
         return ()
 
     def __repr__(self):
-        return "<Layout %s: %d bytes>" % (self.name, self.size)
+        return "<Layout %s: %d bytes>" % (_printable(self.name), self.size)
 
     def __getstate__(self):
         return {name: getattr(self, name) for name in self._state_names()}
@@ -2427,7 +2434,8 @@ class Member:
         return [getattr(self, name) for name in self.__slots__]
 
     def __repr__(self):
-        return "<Member %s: %s at bit %d>" % (self.name, self.layout.name, self.offset)
+        words = (_printable(self.name), _printable(self.layout.name), self.offset)
+        return "<Member %s: %s at bit %d>" % words
 
     @property
     def width(self):
@@ -4828,7 +4836,7 @@ class _MadeOfLayout:
     def __repr__(self):
         pairs = to_python(self)
         shown = ", ".join("%s=%r" % pair for pair in pairs.items())
-        return "%s(%s)" % (type(self).__name__, shown)
+        return _printable("%s(%s)" % (type(self).__name__, shown))
 
     def __reduce__(self):
         if "_made_of_" not in type(self).__dict__:
@@ -4930,7 +4938,7 @@ def _new_class(layout):
     own["_anonymous_"] = plan.anonymous
     own["_btf_"] = own["_json_"] = dict.fromkeys(plan.holes)
     own["_fields_"] = [(name, inner.ctype()) for name, inner in plan.fields]
-    name = layout.name.split(" ")[-1]
+    name = _printable(layout.name.split(" ")[-1])
     return type(plan.base)(name if name != "(anonymous)" else "anonymous", (plan.base,), own)
 
 
@@ -5355,8 +5363,8 @@ def check_layout(ctype, size, what="value"):
             if other != found.size:
                 fits = ", which fits" if other == size else ""
                 message += "; %s it would have %d%s" % (words, other, fits)
-        message += "\n" + found.describe()
-    raise LayoutError(message)
+    table = found.describe().split("\n") if _is_record(ctype) else ()
+    raise LayoutError(message, *table)
 
 
 def describe_layout(ctype):
@@ -5873,7 +5881,7 @@ class BTFType:
         if not self.kind:
             return "void"
         kind = _KIND_NAMES.get(self.kind, "kind %d" % self.kind)
-        return "%s %s" % (kind, self.name or "(anonymous)")
+        return "%s %s" % (kind, _printable(self.name) or "(anonymous)")
 
     def _error(self, text):
         where = "type %d (%s)%s" % (
@@ -6569,7 +6577,7 @@ class BTF(_BTFBlob):
         try:
             return self.layout(t).ctype()
         except LayoutError as failure:
-            raise BTFError(str(failure)) from None
+            raise BTFError(*failure.args) from None
 
     def describe(self, t):
         """Return a table of a type: offset, size, name and C type of each member, enum names, tags
@@ -6578,7 +6586,7 @@ class BTF(_BTFBlob):
         try:
             return self.layout(t).describe()
         except LayoutError as failure:
-            raise BTFError(str(failure)) from None
+            raise BTFError(*failure.args) from None
 
     def python_source(self, t):
         """Return Python that makes the ctypes type anew, with neither BTF nor this module.
@@ -6588,7 +6596,7 @@ class BTF(_BTFBlob):
         try:
             return self.layout(t).python_source(self.type(t).name)
         except LayoutError as failure:
-            raise BTFError(str(failure)) from None
+            raise BTFError(*failure.args) from None
 
 
 # typedefs that say in which order the bytes lie
@@ -7096,17 +7104,19 @@ def _prove_agreement(mine, theirs, strict, what):
     for number, (here, there) in enumerate(rows):
         table.append("%s %-*s | %s" % (">" if number == where else " ", width, here, there))
     wrong = "; ".join("%s %s" % pair if pair[0] else pair[1] for pair in found[:8])
-    words = (what, mine.name, wrong, "\n".join(table), _advice(theirs))
-    raise LayoutError("%s: %s is not what the map's BTF says: %s\n%s%s" % words)
+    told = "%s: %s is not what the map's BTF says: %s" % (what, mine.name, wrong)
+    raise LayoutError(told, *(table + _advice(theirs)))
 
 
 def _advice(theirs):
-    """Return the source of the class to write instead, unless it is long or can't be one."""
+    """Return lines: the class to write instead, unless it is long or can't be one."""
     try:
-        source = theirs.python_source().split("\n")
+        source = theirs.python_source()
     except LayoutError:
-        return ""
-    return "\nwrite instead\n" + "\n".join(source[1:]).lstrip() if len(source) < 60 else ""
+        return []
+    _, _, classes = source.partition("\n")  # without the import
+    lines = classes.lstrip().split("\n")
+    return ["write instead"] + lines if len(lines) < 60 else []
 
 
 def _shown_in(table, path):
@@ -7376,9 +7386,9 @@ class _OpenMap:
                 checked = self._checked_type(given, size, numeric, what, strict)
                 setattr(self, what + "_type", checked)
             except LayoutError as failure:
-                refused.append(str(failure))
+                refused += failure.args
         if refused:
-            raise LayoutError("\n".join(refused))
+            raise LayoutError(*refused)
         self._prepare_keys(key in (None, BTF))
         self._prepare_values(value in (None, BTF))
         self._has_batch = None  # whether the kernel has LOOKUP_BATCH: asked before the first scan
@@ -8973,7 +8983,7 @@ def _default_type(source, what, size, numeric, demanded=False):
         return bytes if isinstance(found, Bytes) else found.ctype()
     except LayoutError as failure:  # it can be read, but has no class
         if demanded:
-            raise BTFError(str(failure)) from None
+            raise BTFError(*failure.args) from None
         source._no_btf = str(failure)
         return bytes
 
@@ -9154,7 +9164,7 @@ def _bpffs_tops(root):
         return mounts or ["/sys/fs/bpf"]
     root = os.fsdecode(root)
     if not os.path.isdir(root):
-        raise BPFError("%s is no directory" % _printable(root))
+        raise BPFError("%s is no directory" % root)
     if not mounts or _in_bpffs(root):  # without /proc nobody can tell
         return [root]
     inside = os.path.realpath(root).rstrip("/") + "/"
@@ -9162,7 +9172,7 @@ def _bpffs_tops(root):
     if not below:
         where = ", ".join(mounts)
         text = "%s is in no bpffs, nor is one below it; mounted are: %s"
-        raise BPFError(_printable(text % (root, where)))
+        raise BPFError(text % (root, where))
     return below
 
 
@@ -9316,12 +9326,25 @@ class View:
         A value is .slot bytes for each of .cpus, or value_size bytes.
         """
         if not isinstance(self.source, Map):
+            self._prove_affordable()
             yield from self.source.chunks(self.chunk_entries)
             return
         for keys, values in self.source.lookup_batch():
             count, keys, values = len(keys), bytes(keys), bytes(values)
             for chunk in self._pieces(keys, values, count):
                 yield chunk
+
+    def _prove_affordable(self):
+        """Raise ValueError for a capture that says far more values than it holds bytes."""
+        cpus, count = max(len(self.cpus), 1), self.source.count
+        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
+        key, value = layouts["key"] or self.key_layout, layouts["value"] or self.value_layout
+        values = max(key.values, self.key_layout.values)
+        values += max(value.values, self.value_layout.values) * cpus
+        size = self.info.key_size + self.info.value_size * cpus
+        if count * (values - 16 * size) > _MAX_SURPLUS:
+            words = (count, values, size)
+            raise ValueError("a capture of %d entries, %d values in %d bytes: too many" % words)
 
     def _pieces(self, keys, values, count):
         key_size, value_size = self.info.key_size, self.slot * max(len(self.cpus), 1)
@@ -9505,6 +9528,7 @@ class View:
 # What is turned into text at a time: the text, several times as long, is to stay in the
 # processor's cache.
 _CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
+_MAX_SURPLUS = 1 << 20  # values of a capture, besides those that its bytes can hold
 
 
 _BETWEEN_BYTES = "\x01"  # stands in JSON for what bpftool has there: in JSON it is nowhere else
@@ -9530,8 +9554,9 @@ def _view_layout(source, what, given, btf):
     else:
         found = Bytes(size) if given is bytes else layout(given)
     if found.size != size:
-        words = (what, info._about, size, found.name, found.size, found.describe())
-        raise LayoutError("%s of %s has %d bytes in the map, %s has %d\n%s" % words)
+        words = (what, info._about, size, found.name, found.size)
+        told = "%s of %s has %d bytes in the map, %s has %d" % words
+        raise LayoutError(told, *found.describe().split("\n"))
     return found
 
 
@@ -10455,7 +10480,7 @@ class Capture:
         version = header["bpflookup_capture"]
         if version not in (_CAPTURE_PLAIN, _CAPTURE_WITH_NAMES):
             raise ValueError
-        _check_whole(data, self._end, version)
+        self.count = _check_whole(data, self._end, version)
         names = {}
         if version == _CAPTURE_WITH_NAMES:
             end, self._end = self._end, data.rindex(b"\n", 0, self._end - 1) + 1
@@ -10580,7 +10605,9 @@ class _CapturedNames:
 
 
 def _check_whole(data, end, version):
-    """Raise ValueError unless the line from end on is the last, and is true of what is before."""
+    """Return the number of entries; raise ValueError unless the line from end on is the last, and
+    true of what is before.
+    """
     import hashlib
 
     with memoryview(data) as view:
@@ -10589,6 +10616,7 @@ def _check_whole(data, end, version):
     told = {"entries": data.count(b"\n") - others, "sha256": digest}
     if data[-1:] != b"\n" or _capture_json(data[end:]) != told:
         raise ValueError
+    return told["entries"]
 
 
 def _capture_btf(text, base=None):
@@ -10609,7 +10637,11 @@ def _check_capture_info(info):
         number = getattr(info, name)
         if name != "name" and (number is not None or name in _CAPTURED_ALWAYS):
             _check_number(number, 64 if name in _CAPTURED_LONG else 32)
-    if not isinstance(info.name or "", str) or not info.key_size:
+    if not isinstance(info.name or "", str) or not info.key_size or not info.value_size:
+        raise ValueError
+    key_fits = info.type not in _INDEX_TYPES or info.key_size == 4
+    value_fits = info.type not in _OF_MAPS_TYPES or info.value_size == 4
+    if not key_fits or not value_fits:
         raise ValueError
 
 
@@ -11242,6 +11274,8 @@ def main(argv=None):
         return _complain(options, "%s (see --help)" % error, 2)
     except (BPFError, OSError, ValueError, OverflowError, ImportError) as error:
         return _complain(options, error, 1)  # ImportError: a bare system may lack json
+    except MemoryError:
+        return _complain(options, "out of memory", 1)
 
 
 def _prepare_streams():
@@ -11716,12 +11750,12 @@ def _readable(options, view):
 
 def _dump_json(options, view, closing):
     """Print the entries as bpftool's JSON has them: an array that ends whatever happens."""
-    between, options.unfinished = "[", "[]" + closing
+    before, options.unfinished = "[", "[]" + closing
     for texts in _many(_json_texts(options, view)):
-        sys.stdout.write(between)
+        sys.stdout.write(before)
         options.put_text(",".join(texts), "")
-        between, options.unfinished = ",", "]" + closing
-    print("]" if between == "," else "[]")
+        before, options.unfinished = ",\n" if options.pretty else ",", "]" + closing
+    print("[]" if before == "[" else "]")
     options.unfinished = ""
 
 
@@ -11769,7 +11803,7 @@ def _indented(text):
     import re
 
     lines, level = [], 0
-    for token in re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{}]\s*[\]}]?|,|:|[^\s,:\[\]{}"]+', text):
+    for token in re.findall(r'"(?:[^"\\]|\\.)*"|\[\]|\{\}|[\[\]{},:]|[^\s,:\[\]{}"]+', text):
         if token in ("[]", "{}"):
             lines.append(token)
         elif token in "[{":

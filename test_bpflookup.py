@@ -471,6 +471,7 @@ def test_names_of_numbers():
         bpf.cmd_name(1) == "BPF_MAP_LOOKUP_ELEM" and bpf.cmd_name(38) == "BPF_PROG_ASSOC_STRUCT_OPS"
     )
     assert bpf.cmd_name(99) == "cmd_99"
+    assert bpf.cmd_name(bpf.BPF_COMMON_ATTRS | bpf.BPF_MAP_CREATE) == "BPF_MAP_CREATE"
     assert sorted(bpf._MAP_TYPE_NAMES) == list(range(1, 36)) and sorted(bpf._CMD_NAMES) == list(
         range(39)
     )
@@ -1218,6 +1219,28 @@ def test_hints_on_old_kernels_and_in_containers(monkeypatch):
     assert "CAP_BPF" in told and "CAP_NET_ADMIN outside of it, or in it and a BPF token" in told
     files.clear()  # no /proc: no hint, and the error all the same
     assert bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint is None
+    for cmd in (bpf.BPF_MAP_UPDATE_ELEM, LOOKUP):
+        assert "CPU number" in bpf._error(errno.ERANGE, cmd).hint
+    assert bpf._error(errno.ERANGE, bpf.BPF_MAP_CREATE).hint is None
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EMFILE, errno.EIO, errno.ENOENT])
+def test_lists_of_what_there_is_leave_out_what_goes_away_alone(kernel_is, code):
+    """An id whose map can't be opened for another reason than that is no map less, but an error."""
+    told = iter([0, -code, 0, -errno.ENOENT, -errno.ENOENT])
+    asked = []
+
+    def answer(number, cmd, ref, size):
+        asked.append(cmd)
+        return next(told)
+
+    kernel_is(answer)
+    if code == errno.ENOENT:
+        assert list(bpf.maps()) == [] and len(asked) == 5
+    else:
+        with pytest.raises(bpf.SyscallError) as info:
+            list(bpf.maps())
+        assert info.value.errno == code and len(asked) == 2
 
 
 # ---- 3. System call ---------------------------------------------------------
@@ -1486,6 +1509,7 @@ def fake_sys(monkeypatch, text):
         ("\n", ()),
         ("0-\n", ()),
         ("all\n", ()),
+        ("0-99999999999\n", tuple(range(8193))),  # more than any machine has: no memory for them
     ],
 )
 def test_cpu_lists(monkeypatch, text, cpus):
@@ -6301,6 +6325,28 @@ def test_types_larger_than_they_look_are_refused_or_bounded(make, why):
     before = resident("VmHWM")
     within(20, ask)
     assert resident("VmHWM") - before < 64 << 10
+
+
+def test_more_values_than_bytes_could_hold_are_not_read():
+    """Their offsets can be asked all the same: a class may have more fields than a reader unrolls."""
+    b = Blob()
+    number = b.int("u32", 4)
+    many = b.union("many", 4, *[("m%d" % at, number, 0) for at in range(4200)])
+    few = b.union("few", 4, *[("m%d" % at, number, 0) for at in range(4000)])
+    btf = b.btf()
+    for form in bpf._FORMS:
+        assert btf.layout(few).reader(form)
+        with pytest.raises(bpf.LayoutError, match="4201 values in 4 bytes are too many to read"):
+            btf.layout(many).reader(form)
+    assert btf.offsetof(many, "m4199") == 0 and "m4199" in btf.describe(many)
+    for count in (4000, 4200):
+        fields = [("m%d" % at, u32) for at in range(count)]
+        made = type("Made", (ctypes.Union,), {"_fields_": fields})
+        if count == 4000:
+            assert bpf.layout(made).values == 4001
+        else:
+            with pytest.raises(bpf.LayoutError, match="4201 values in 4 bytes are too many"):
+                bpf.layout(made)
 
 
 def test_random_words_are_types_or_layout_errors():
@@ -14002,6 +14048,10 @@ def test_histograms_of_maps(pins, bpffs, tmp_path):
         assert "--value-type" in refused("hist", os.path.join(pins, name))
     with Map.create(ARRAY, u32, u64, 4, name="empty") as m:
         assert "no samples" in done("--value-type", "u64", "hist", "id", m.id)
+    with created(HASH, u32, u64, 4) as m:  # nothing is in it
+        for words in ([], ["linear"]):
+            assert done("--value-type", "u64", "hist", "id", m.id, *words) == "no samples\n"
+        assert json.loads(done("-j", "--value-type", "u64", "hist", "id", m.id)) == []
 
 
 def by_log2l(number):
@@ -15002,6 +15052,61 @@ def test_a_capture_with_numbers_that_no_map_has_is_refused(info):
         bpf.Capture(forged(hand_made(**info)))
 
 
+@pytest.mark.parametrize(
+    "info",
+    [{"key_size": 0}, {"value_size": 0}]
+    + [{"type": number, "value_size": 4, "key_size": size, "max_entries": slots}
+       for number in (2, 3, 4, 6, 8, 12, 14, 15, 16, 17, 20) for size in (1, 8, 1 << 29)
+       for slots in (1, 1 << 18)]
+    + [{"type": number, "value_size": size} for number in (12, 13) for size in (1, 3, 5, 8)],
+)  # fmt: skip
+def test_a_capture_with_sizes_that_no_map_of_its_type_has_is_refused(info, tmp_path):
+    """Indices have four bytes, and so do the ids of the maps in a map; nothing has none."""
+    cpus = [0] if info.get("type") == bpf.BPF_MAP_TYPE_PERCPU_ARRAY else ()
+    right = dict(info, key_size=4, value_size=4)
+    assert bpf.Capture(forged(hand_made(cpus=cpus, **right))).info.key_size == 4
+    known = hand_made(cpus=cpus, **info)["info"]
+    sizes = [known["key_size"], known["value_size"]]
+    lines = [" ".join("01" * size if size else "-" for size in sizes)] if max(sizes) < 99 else []
+    (tmp_path / "c").write_bytes(forged(hand_made(cpus=cpus, **info), lines))
+    for words in (["dump"], ["-j", "dump"], ["--ndjson", "dump"], ["--metrics", "dump"]):
+        status, out, err = main("--from", tmp_path / "c", *words)
+        assert (status, err.count("\n")) == (1, 1) and len(out) < 99 and "no capture" in err
+
+
+@pytest.mark.parametrize("form", ["-j", "-p", "--ndjson", "--hex", "--metrics"])
+def test_memory_that_is_not_to_be_had_is_told_in_a_line(form, tmp_path, monkeypatch):
+    (tmp_path / "c").write_bytes(forged(hand_made(), ["01000000 " + "00" * 8]))
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(bpf.Capture, "chunks", fail)
+    words = ["--from", tmp_path / "c", "--value-type", "u64", form, "dump"]
+    status, out, err = main(*words)
+    assert (status, err) == (1, "bpflookup: out of memory\n")
+    if form in ("-j", "-p"):
+        assert json.loads(out) == []
+
+
+def test_pretty_json_is_indented_by_how_deep_it_lies(tmp_path):
+    """However brackets meet, and to the last entry: it once grew with each of them."""
+    blob = Blob()
+    number, char = blob.int("int", 4), blob.int("char", 1, 2)
+    empty, pair = blob.struct("empty", 0), blob.struct("pair", 4, ("n", number, 0))
+    inner = blob.struct("inner", 8, ("a", blob.array(pair, 2), 0))
+    members = [("in", inner, 0), ("none", empty, 64), ("nil", blob.array(number, 0), 64)]
+    value = blob.struct("value", 12, *(members + [("c", blob.array(char, 4), 64)]))
+    header = hand_made(blob.data(), {"value": value, "key": number}, value_size=12)
+    texts = ["5b5d7b00", "7b225c00", "2c3a2200", "00000000"]  # brackets, quotes, a backslash
+    lines = ["%08x 0100000002000000%s" % (at, texts[at % 4]) for at in range(5000)]
+    (tmp_path / "c").write_bytes(forged(header, lines))
+    out = done("--from", tmp_path / "c", "-p", "dump")
+    entries = json.loads(out)
+    assert len(entries) == 5000 and entries[0]["formatted"]["value"]["c"] == "[]{"
+    assert out == "[%s]\n" % ",\n".join(json.dumps(entry, indent=4) for entry in entries)
+
+
 def test_what_a_hostile_capture_prints_is_bounded_by_what_it_holds(tmp_path):
     """A devmap's slots are told each, under -j: a few bytes must not ask for 2^32 lines."""
     for name in ("devmap", "cpumap", "sockmap", "xskmap", "perf_event_array"):
@@ -15014,6 +15119,24 @@ def test_what_a_hostile_capture_prints_is_bounded_by_what_it_holds(tmp_path):
                 assert status == 0 and len(json.loads(out)) == 3
             else:
                 assert status == 1 and len(out) < 100 and "slots" in err, (name, out[:99])
+
+
+def test_what_a_hostile_capture_reads_is_bounded_by_what_it_holds(tmp_path):
+    """Members that share their bytes are many values in few; bits of their own are no more than that."""
+    blob = Blob()
+    number, char = blob.int("int", 4), blob.int("char", 1, 2)
+    text = blob.array(blob.array(char, 4), 2)
+    shared = blob.struct("shared", 8, *[("m%d" % at, text, 0) for at in range(500)])
+    bits = blob.struct("bits", 8, *[("b%d" % at, number, at, 1) for at in range(64)])
+    for value, count, is_read in ((shared, 10, True), (shared, 5000, False), (bits, 5000, True)):
+        header = hand_made(blob.data(), {"key": number, "value": value})
+        lines = ["%08x 0102030405060708" % at for at in range(count)]
+        (tmp_path / "c").write_bytes(forged(header, lines))
+        for words in (["-j", "dump"], ["dump"], ["--ndjson", "dump"], ["watch"]):
+            status, out, err = main("--from", tmp_path / "c", *words)
+            told = (status, err.count("\n"), "values in 12 bytes: too many" in err)
+            assert told == ((0, 0, False) if is_read else (1, 1, True)), (words, err)
+        assert json.loads(done("--from", tmp_path / "c", "-j", "lookup", "key", 0, 0, 0, 1))
 
 
 def test_numbers_in_captures_are_no_longer_than_any_that_a_map_has():
@@ -15173,6 +15296,71 @@ def test_no_foreign_text_in_a_capture_steers_a_terminal(raw, tmp_path):
     for words in (["layout", name], ["offset", name + ".kind"], ["offset", name], ["layout", "k"]):
         status, out, err = main("--btf", tmp_path / "btf", "btf", *words)
         check_harmless(words, out, err)
+
+
+def all_errors(cls=bpf.BPFError):
+    """Yield every class of errors that the module has."""
+    yield cls
+    for one in cls.__subclasses__():
+        for other in all_errors(one):
+            yield other
+
+
+@pytest.mark.parametrize("cls", sorted(set(all_errors()), key=lambda cls: cls.__name__))
+def test_no_error_steers_a_terminal_whatever_is_in_its_message(cls):
+    for raw in STEERING:
+        text = "a" + raw.decode("utf-8", "surrogateescape") + "FORGED"
+        if issubclass(cls, bpf.SyscallError):
+            error, lines = cls(errno.EINVAL, text), 1
+            error.hint = text
+        else:
+            error, lines = cls(text, text, "b"), 3
+        assert len(str(error).split("\n")) == lines and str(error).count("FORGED") == 2
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+        check_harmless(cls, str(error), repr(error))
+
+
+@pytest.mark.parametrize("raw", STEERING, ids=ascii)
+def test_no_error_or_repr_of_foreign_types_steers_a_terminal(raw):
+    blob, captured = hostile_capture(raw)
+    btf = bpf.BTF.from_bytes(blob)
+    value, key = btf.layout(9), btf.layout(7)
+    assert "FORGED" in value.name and "FORGED" in key.name and value.size == 44
+    enum, texts = key.members[0].layout, value.members[2].layout
+    made, obj = value.ctype(), value.ctype()()
+    other = type("Other", (ctypes.Structure,), {"_fields_": [(value.members[0].name, u64)]})
+    refused = [
+        lambda: btf.members(3),
+        lambda: btf.enumerators(9),
+        lambda: btf.offsetof(9, "nope"),
+        lambda: btf.offsetof(9, value.members[0].name + ".x"),
+        lambda: btf.find(value.name + "x"),
+        lambda: value.reader("plain").one(b""),
+        lambda: value.reader("plain", 1),
+        lambda: value.pack({}),
+        lambda: value.pack("x"),
+        lambda: value.pack({"nope": 1}),
+        lambda: value.pack({value.members[0].name: "x"}),
+        lambda: value.pack({value.members[0].name: 1, "rest": 2}),
+        lambda: key.pack({key.members[0].name: "C", "rest": 0}),
+        lambda: texts.pack("x" * 99),
+        lambda: made(*range(9)),
+        lambda: made(nope=1),
+        lambda: setattr(obj, "nope", 1),
+        lambda: setattr(obj, made._fields_[0][0], 1 << 40),
+        lambda: setattr(obj, made._fields_[0][0], "x"),
+        lambda: bpf.check_layout(made, 3),
+        lambda: bpf.Capture(captured[0], u64, u64),
+        lambda: bpf.Capture(captured[0], value=made, key="u32"),
+        lambda: bpf._prove_agreement(bpf.layout(other), value, True, "value"),
+        lambda: bpf._prove_agreement(value.members[1].layout, value, True, "value"),
+    ]
+    for number, fails in enumerate(refused):
+        with pytest.raises((bpf.BPFError, ValueError)) as told:
+            list(fails() or ())
+        check_harmless(number, str(told.value), repr(told.value))
+    shown = [value, made, obj, key.ctype()(), enum, btf, bpf.Capture(captured[0]).info]
+    check_harmless("repr", *[repr(one) for one in shown + list(value.members) + list(btf)])
 
 
 @kernel
