@@ -8490,13 +8490,14 @@ class _Numbering:
         self.word, self.told, self.start, self.first = word, told, start, first
         self.lowest, self.last, self.is_open = lowest, last, is_open
         self.is_plain = False  # drawn as a slot's lowest number alone
+        self.labels = {}  # type: dict  # (slot, width) -> how it is drawn
 
     def is_wide(self, slots):
         """Whether these slots are drawn in wide columns: as BCC does, elsewhere as they need it."""
         if self.word in ("log2", "bcc"):
             return slots[-1] > 32
-        ends = [end for slot in slots for end in self.bounds(slot) if end is not None]
-        return max(len("%d" % end) for end in ends) > 10
+        ends = self.bounds(slots[0]) + self.bounds(slots[-1])
+        return max(len("%d" % end) for end in ends if end is not None) > 10
 
     def has(self, slot):
         return slot >= self.lowest and (self.last is None or slot <= self.last)
@@ -8598,7 +8599,7 @@ def _numbering(text):
 class _KeySlots:
     """Histograms of which each key has a slot, and its value the count.
 
-    .groups is {(paths, leaves of the rest of the key, CPU or None): {slot: count}}.
+    .groups is {paths: {leaves of the rest of the key: [{slot: count} of each CPU, or of all]}}.
     """
 
     default = "bcc"
@@ -8615,11 +8616,22 @@ class _KeySlots:
         _prove_counts(counts)
         if not cpus:
             counts = _added_up(counts, max(len(self.view.cpus), 1))
-        step = max(len(cpus), 1)
-        for index, (paths, leaves, slot) in enumerate(_keyed_slots(self.view, keys)):
-            for at, cpu in enumerate(cpus or (None,)):
-                group = self.groups.setdefault((paths, leaves, cpu), {})
-                group[slot] = group.get(slot, 0) + counts[index * step + at]
+        of_keys = zip(*[iter(counts)] * max(len(cpus), 1))
+        known = group = None
+        for (paths, leaves, slot), of_cpus in zip(_keyed_slots(self.view, keys), of_keys):
+            if paths is not known:
+                known, group = paths, self.groups.setdefault(paths, {})
+            if leaves not in group:
+                group[leaves] = [{} for _ in of_cpus]
+            for slots, count in zip(group[leaves], of_cpus):
+                slots[slot] = slots.get(slot, 0) + count
+
+    def histograms(self, cpus):
+        """Yield (paths and leaves of what else is in the keys, CPU or None, counts by slot)."""
+        for paths, group in self.groups.items():
+            for leaves, of_cpus in group.items():
+                for cpu, counts in zip(cpus or (None,), of_cpus):
+                    yield paths, leaves, cpu, counts
 
 
 class _ArraySlots:
@@ -8953,13 +8965,14 @@ class _MapMetrics:
     def _add_groups(self, slots, numbering):
         family = self._histogram(slots.path, numbering)
         tail = _index_labels(slots.path)
-        used = {slot for counts in slots.groups.values() for slot in counts if counts[slot]}
+        found = list(slots.histograms(self.apart))
+        used = {slot for *_, counts in found for slot in counts if counts[slot]}
         numbering.prove(used)
         _prove_rows(used)
         first = numbering.lowest if numbering.first is None else numbering.first
         known = range(min(used | {first}), max(used | {first}) + 2)
         known = [slot for slot in known if numbering.has(slot)]
-        for (paths, leaves, cpu), counts in slots.groups.items():
+        for paths, leaves, cpu, counts in found:
             head = self._head(paths, leaves)
             if cpu is not None:
                 head += ',cpu="%d"' % cpu
@@ -11946,7 +11959,7 @@ def _key_histograms(view, slots):
     for keys, values, _ in view.chunks():
         slots.add(keys, values, ())
     named = {}  # type: dict
-    for (paths, leaves, _), counts in slots.groups.items():
+    for paths, leaves, _, counts in slots.histograms(()):
         pairs = [
             "%s=%s" % (_field_text(path), _bare(str(leaf))) for path, leaf in zip(paths, leaves)
         ]
@@ -12041,7 +12054,7 @@ def _drawn(counts, numbering, width=40):
 
 def _plain_labels(numbering, slots):
     """Return (heading, labels) of rows for single numbers."""
-    lows = [numbering.bounds(slot)[0] for slot in slots]
+    lows = [numbering.start(slot) for slot in slots]
     column = max(10, max(len("%d" % low) for low in lows))
     head = "     %-*s" % (column + 3, "value")
     return head, ["        %-*d" % (column, low) for low in lows]
@@ -12050,13 +12063,17 @@ def _plain_labels(numbering, slots):
 def _range_labels(numbering, slots):
     """Return the same of rows for ranges."""
     is_wide = numbering.is_wide(slots)
-    column = 20 if is_wide else 10
     head = "%s%-*s" % (" " * (15 if is_wide else 5), 29 if is_wide else 19, "value")
-    labels = []
-    for slot in slots:
+    return head, [_range_label(numbering, slot, 20 if is_wide else 10) for slot in slots]
+
+
+def _range_label(numbering, slot, column):
+    known = numbering.labels.get((slot, column))
+    if known is None:
         ends = ["" if one is None else "%d" % one for one in numbering.bounds(slot)]
-        labels.append("%*s -> %-*s" % (column, ends[0], column, ends[1]))
-    return head, labels
+        known = "%*s -> %-*s" % (column, ends[0], column, ends[1])
+        numbering.labels[slot, column] = known
+    return known
 
 
 def _probe(options):

@@ -15686,7 +15686,7 @@ MATRIX_FORMS = {  # name: (arguments, what bpftool is asked, times as fast that 
     "save": (["map", "save", MAP, FILE], ["-j"], 1),
     "--from -j": (["-j", "--from", FILE, "map", "dump"], ["-j"], 1),
     "watch once": (["map", "watch", MAP, "once", "interval", "0.05"], ["-j"], 1),
-    "hist": (["map", "hist", MAP], ["-j"], 1),
+    "hist": (["map", "--slots", "bpftrace", "hist", MAP], ["-j"], 1),
 }
 
 
