@@ -3364,6 +3364,12 @@ class _BpftoolStringsForm(_BpftoolForm):
     def pointer(self, number):
         return _string_of_wide(number, _BpftoolForm.pointer(self, number))
 
+    def enum(self, number):
+        convert = _BpftoolForm.enum(self, number)
+        if number.bits <= 53 or not isinstance(convert, _Cache):
+            return convert
+        return _Cache(lambda value: '"%s"' % convert.make(value).strip('"'))
+
 
 def _signed(number, bits):
     """Return the low bits of a number as a signed one."""
@@ -8436,14 +8442,6 @@ class View:
                 columns = list(zip(*each)) + columns[1:]
             yield "\n".join(map(line.__mod__, zip(*columns)))
 
-    def metrics(self, chunks, wishes=None):
-        """Yield text for Prometheus: families for the numbers in the values, with the key's fields
-        as labels.  Without counters it is OpenMetrics, too.
-        """
-        families = _Families(wishes or _MetricWishes())
-        families.take(self, chunks)
-        return families.text()
-
 
 # What is turned into text at a time: the text, several times as long, is to stay in the
 # processor's cache.
@@ -8514,7 +8512,8 @@ class _Numbering:
         if wrong:
             others = ", ".join(word for word in _NUMBERINGS if word != self.word.split(":")[0])
             words = (wrong[0], self.word, others)
-            raise ValueError("there is no slot %d in the numbering %s; --slots: %s" % words)
+            told = "there is no slot %d where they are numbered as %s; --slots tells how: %s"
+            raise ValueError(told % words)
 
 
 def _log2_slots(numbers):
@@ -8776,12 +8775,14 @@ _SUFFIXES = {
 
 
 class _Families:
-    """The metrics of a run, each family once, from whatever maps its series come."""
+    """The metrics of a run, text for Prometheus: each family once, from whatever maps its series
+    come.  Without counters it is OpenMetrics, too.
+    """
 
     def __init__(self, wishes):
         self.wishes, self.known, self.taken = wishes, {}, set()  # type: ignore
         self.unmet = (set(wishes.types) | set(wishes.slots)) - {""}  # fields that no map had
-        self.fields = []  # type: list  # those that there were
+        self.fields = {}  # type: dict  # those that there were, in order
 
     def take(self, view, chunks):
         """Take in the entries of a map."""
@@ -8793,8 +8794,7 @@ class _Families:
     def has(self, field):
         """Note that there is a field."""
         self.unmet.discard(field)
-        if field not in self.fields:
-            self.fields.append(field)
+        self.fields[field] = True
 
     def of(self, base, members, kind, about):
         """Return the family of a field of maps of one name; its name is nobody else's."""
@@ -8965,18 +8965,22 @@ class _MapMetrics:
     def _add_groups(self, slots, numbering):
         family = self._histogram(slots.path, numbering)
         tail = _index_labels(slots.path)
-        found = list(slots.histograms(self.apart))
-        used = {slot for *_, counts in found for slot in counts if counts[slot]}
+        found, used = {}, set()  # type: ignore
+        for paths, leaves, cpu, counts in slots.histograms(self.apart):
+            head = self._head(paths, leaves) + tail
+            if cpu is not None:
+                head += ',cpu="%d"' % cpu
+            into = found.setdefault(head, {})
+            for slot, count in counts.items():
+                into[slot] = into.get(slot, 0) + count
+            used.update(slot for slot, count in counts.items() if count)
         numbering.prove(used)
         _prove_rows(used)
         first = numbering.lowest if numbering.first is None else numbering.first
         known = range(min(used | {first}), max(used | {first}) + 2)
         known = [slot for slot in known if numbering.has(slot)]
-        for paths, leaves, cpu, counts in found:
-            head = self._head(paths, leaves)
-            if cpu is not None:
-                head += ',cpu="%d"' % cpu
-            family.lines.append(_buckets(family.name, head + tail, known, counts, numbering))
+        for head, counts in found.items():
+            family.lines.append(_buckets(family.name, head, known, counts, numbering))
 
     # -- labels
 
@@ -10095,6 +10099,8 @@ def _run(options):
     for setting, option in options.METRICS.items():
         if getattr(options, setting) and not options.metrics:
             raise _UsageError("%s goes with --metrics" % option)
+    if options.slots and not options.metrics and options.command != "hist":
+        raise _UsageError("--slots goes with hist or --metrics")
     with trace() if options.trace else _Nothing():
         options.token = options.token and create_token(options.token)
         status = globals()["_" + options.command](options)
@@ -11918,6 +11924,8 @@ def _hist(options):
     view = options.view(rest=None)
     is_linear = options.words[:1] == ["linear"]
     options.end(int(is_linear))
+    if is_linear and options.slots:
+        raise _UsageError("either 'linear' or --slots")
     chosen = {"": _numbering("linear")} if is_linear else options.numberings()
     if len(chosen) > 1:
         raise _UsageError("--slots: a histogram has one numbering")
