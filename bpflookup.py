@@ -4271,6 +4271,12 @@ class _BpftoolStringsForm(_BpftoolForm):
     def pointer(self, number):
         return _string_of_wide(number, _BpftoolForm.pointer(self, number))
 
+    def enum(self, number):
+        convert = _BpftoolForm.enum(self, number)
+        if number.bits <= 53 or not isinstance(convert, _Cache):
+            return convert
+        return _Cache(lambda value: '"%s"' % convert.make(value).strip('"'))
+
 
 def _signed(number, bits):
     """Return the low bits of a number as a signed one."""
@@ -9516,14 +9522,6 @@ class View:
                 columns = list(zip(*each)) + columns[1:]
             yield "\n".join(map(line.__mod__, zip(*columns)))
 
-    def metrics(self, chunks, wishes=None):
-        """Yield text for Prometheus: families for the numbers in the values, with the key's fields
-        as labels.  Without counters it is OpenMetrics, too.
-        """
-        families = _Families(wishes or _MetricWishes())
-        families.take(self, chunks)
-        return families.text()
-
 
 # What is turned into text at a time: the text, several times as long, is to stay in the
 # processor's cache.
@@ -9634,13 +9632,14 @@ class _Numbering:
         self.word, self.told, self.start, self.first = word, told, start, first
         self.lowest, self.last, self.is_open = lowest, last, is_open
         self.is_plain = False  # drawn as a slot's lowest number alone
+        self.labels = {}  # type: dict  # (slot, width) -> how it is drawn
 
     def is_wide(self, slots):
         """Whether these slots are drawn in wide columns: as BCC does, elsewhere as they need it."""
         if self.word in ("log2", "bcc"):
             return slots[-1] > 32
-        ends = [end for slot in slots for end in self.bounds(slot) if end is not None]
-        return max(len("%d" % end) for end in ends) > 10
+        ends = self.bounds(slots[0]) + self.bounds(slots[-1])
+        return max(len("%d" % end) for end in ends if end is not None) > 10
 
     def has(self, slot):
         return slot >= self.lowest and (self.last is None or slot <= self.last)
@@ -9657,7 +9656,8 @@ class _Numbering:
         if wrong:
             others = ", ".join(word for word in _NUMBERINGS if word != self.word.split(":")[0])
             words = (wrong[0], self.word, others)
-            raise ValueError("there is no slot %d in the numbering %s; --slots: %s" % words)
+            told = "there is no slot %d where they are numbered as %s; --slots tells how: %s"
+            raise ValueError(told % words)
 
 
 def _log2_slots(numbers):
@@ -9742,7 +9742,7 @@ def _numbering(text):
 class _KeySlots:
     """Histograms of which each key has a slot, and its value the count.
 
-    .groups is {(paths, leaves of the rest of the key, CPU or None): {slot: count}}.
+    .groups is {paths: {leaves of the rest of the key: [{slot: count} of each CPU, or of all]}}.
     """
 
     default = "bcc"
@@ -9759,11 +9759,22 @@ class _KeySlots:
         _prove_counts(counts)
         if not cpus:
             counts = _added_up(counts, max(len(self.view.cpus), 1))
-        step = max(len(cpus), 1)
-        for index, (paths, leaves, slot) in enumerate(_keyed_slots(self.view, keys)):
-            for at, cpu in enumerate(cpus or (None,)):
-                group = self.groups.setdefault((paths, leaves, cpu), {})
-                group[slot] = group.get(slot, 0) + counts[index * step + at]
+        of_keys = zip(*[iter(counts)] * max(len(cpus), 1))
+        known = group = None
+        for (paths, leaves, slot), of_cpus in zip(_keyed_slots(self.view, keys), of_keys):
+            if paths is not known:
+                known, group = paths, self.groups.setdefault(paths, {})
+            if leaves not in group:
+                group[leaves] = [{} for _ in of_cpus]
+            for slots, count in zip(group[leaves], of_cpus):
+                slots[slot] = slots.get(slot, 0) + count
+
+    def histograms(self, cpus):
+        """Yield (paths and leaves of what else is in the keys, CPU or None, counts by slot)."""
+        for paths, group in self.groups.items():
+            for leaves, of_cpus in group.items():
+                for cpu, counts in zip(cpus or (None,), of_cpus):
+                    yield paths, leaves, cpu, counts
 
 
 class _ArraySlots:
@@ -9908,12 +9919,14 @@ _SUFFIXES = {
 
 
 class _Families:
-    """The metrics of a run, each family once, from whatever maps its series come."""
+    """The metrics of a run, text for Prometheus: each family once, from whatever maps its series
+    come.  Without counters it is OpenMetrics, too.
+    """
 
     def __init__(self, wishes):
         self.wishes, self.known, self.taken = wishes, {}, set()  # type: ignore
         self.unmet = (set(wishes.types) | set(wishes.slots)) - {""}  # fields that no map had
-        self.fields = []  # type: list  # those that there were
+        self.fields = {}  # type: dict  # those that there were, in order
 
     def take(self, view, chunks):
         """Take in the entries of a map."""
@@ -9925,8 +9938,7 @@ class _Families:
     def has(self, field):
         """Note that there is a field."""
         self.unmet.discard(field)
-        if field not in self.fields:
-            self.fields.append(field)
+        self.fields[field] = True
 
     def of(self, base, members, kind, about):
         """Return the family of a field of maps of one name; its name is nobody else's."""
@@ -10097,17 +10109,22 @@ class _MapMetrics:
     def _add_groups(self, slots, numbering):
         family = self._histogram(slots.path, numbering)
         tail = _index_labels(slots.path)
-        used = {slot for counts in slots.groups.values() for slot in counts if counts[slot]}
+        found, used = {}, set()  # type: ignore
+        for paths, leaves, cpu, counts in slots.histograms(self.apart):
+            head = self._head(paths, leaves) + tail
+            if cpu is not None:
+                head += ',cpu="%d"' % cpu
+            into = found.setdefault(head, {})
+            for slot, count in counts.items():
+                into[slot] = into.get(slot, 0) + count
+            used.update(slot for slot, count in counts.items() if count)
         numbering.prove(used)
         _prove_rows(used)
         first = numbering.lowest if numbering.first is None else numbering.first
         known = range(min(used | {first}), max(used | {first}) + 2)
         known = [slot for slot in known if numbering.has(slot)]
-        for (paths, leaves, cpu), counts in slots.groups.items():
-            head = self._head(paths, leaves)
-            if cpu is not None:
-                head += ',cpu="%d"' % cpu
-            family.lines.append(_buckets(family.name, head + tail, known, counts, numbering))
+        for head, counts in found.items():
+            family.lines.append(_buckets(family.name, head, known, counts, numbering))
 
     # -- labels
 
@@ -11355,6 +11372,8 @@ def _run(options):
     for setting, option in options.METRICS.items():
         if getattr(options, setting) and not options.metrics:
             raise _UsageError("%s goes with --metrics" % option)
+    if options.slots and not options.metrics and options.command != "hist":
+        raise _UsageError("--slots goes with hist or --metrics")
     with trace() if options.trace else _Nothing():
         options.token = options.token and create_token(options.token)
         status = globals()["_" + options.command](options)
@@ -13184,6 +13203,8 @@ def _hist(options):
     view = options.view(rest=None)
     is_linear = options.words[:1] == ["linear"]
     options.end(int(is_linear))
+    if is_linear and options.slots:
+        raise _UsageError("either 'linear' or --slots")
     chosen = {"": _numbering("linear")} if is_linear else options.numberings()
     if len(chosen) > 1:
         raise _UsageError("--slots: a histogram has one numbering")
@@ -13225,7 +13246,7 @@ def _key_histograms(view, slots):
     for keys, values, _ in view.chunks():
         slots.add(keys, values, ())
     named = {}  # type: dict
-    for (paths, leaves, _), counts in slots.groups.items():
+    for paths, leaves, _, counts in slots.histograms(()):
         pairs = [
             "%s=%s" % (_field_text(path), _bare(str(leaf))) for path, leaf in zip(paths, leaves)
         ]
@@ -13320,7 +13341,7 @@ def _drawn(counts, numbering, width=40):
 
 def _plain_labels(numbering, slots):
     """Return (heading, labels) of rows for single numbers."""
-    lows = [numbering.bounds(slot)[0] for slot in slots]
+    lows = [numbering.start(slot) for slot in slots]
     column = max(10, max(len("%d" % low) for low in lows))
     head = "     %-*s" % (column + 3, "value")
     return head, ["        %-*d" % (column, low) for low in lows]
@@ -13329,13 +13350,17 @@ def _plain_labels(numbering, slots):
 def _range_labels(numbering, slots):
     """Return the same of rows for ranges."""
     is_wide = numbering.is_wide(slots)
-    column = 20 if is_wide else 10
     head = "%s%-*s" % (" " * (15 if is_wide else 5), 29 if is_wide else 19, "value")
-    labels = []
-    for slot in slots:
+    return head, [_range_label(numbering, slot, 20 if is_wide else 10) for slot in slots]
+
+
+def _range_label(numbering, slot, column):
+    known = numbering.labels.get((slot, column))
+    if known is None:
         ends = ["" if one is None else "%d" % one for one in numbering.bounds(slot)]
-        labels.append("%*s -> %-*s" % (column, ends[0], column, ends[1]))
-    return head, labels
+        known = "%*s -> %-*s" % (column, ends[0], column, ends[1])
+        numbering.labels[slot, column] = known
+    return known
 
 
 def _probe(options):

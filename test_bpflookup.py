@@ -8604,6 +8604,9 @@ def test_big_ints_are_strings_by_their_type_and_only_where_asked(pins):
                 wanted[name] = str(wanted[name])
             wanted["d"] = [str(one) for one in wanted["d"]]
             assert told == wanted
+    named = bpf.Enum(8, "enum big", {1: "ONE"})
+    told = [named.reader("bpftool strings").one(bytes(u64(one))) for one in (1, 2**60)]
+    assert told == ['"ONE"', '"%d"' % 2**60]
     for name in ("w_hash", "w_pc_hash", "w_lpm", "w_bss", "w_pairs"):
         words = ["dump", "pinned", os.path.join(pins, name)]
         entries = equal_json(*words)  # bpftool's, unless asked
@@ -14332,6 +14335,8 @@ def test_histograms_in_values_are_found_and_named(percpu, tmp_path):
         assert rows_of(out.split("of[1]")[1]) == [(0, 1, 0, 0), (2, 3, 0, 0), (4, 7, 9 * cpus, 40)]
         bpf.capture(m, str(tmp_path / "kept"))
         assert done(*(types + ["--from", tmp_path / "kept", "hist"])) == out
+        assert "goes with hist" in refused(*(types + ["--slots", "log2", "dump", m.id]))
+        assert "either" in refused(*(types + ["--slots", "log2", "hist", m.id, "linear"]))
         for wrong in ("of[2].slots=log2", "comm=log2", "slots=log2", "n=bcc,of.more=log2"):
             assert refused(*(types + ["--slots", wrong, "hist", m.id]))
         assert "n, of.slots, of.more" in refused(*(types + ["--slots", "x=log2", "hist", m.id]))
@@ -16598,7 +16603,7 @@ MATRIX_FORMS = {  # name: (arguments, what bpftool is asked, times as fast that 
     "save": (["map", "save", MAP, FILE], ["-j"], 1),
     "--from -j": (["-j", "--from", FILE, "map", "dump"], ["-j"], 1),
     "watch once": (["map", "watch", MAP, "once", "interval", "0.05"], ["-j"], 1),
-    "hist": (["map", "hist", MAP], ["-j"], 1),
+    "hist": (["map", "--slots", "bpftrace", "hist", MAP], ["-j"], 1),
 }
 
 
