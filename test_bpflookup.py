@@ -15489,7 +15489,7 @@ def test_everything_works_from_standard_input(pins):
         (["--frm", "x"], 2, "--frm"),
         (["map", "dump"], 2, "a map"),
         (["map", "dump", "id"], 2, "id"),
-        (["dump", "M", "x"], 2, "'x'"),
+        (["dump", "M", "x"], 1, "'x'"),
         (["lookup", "M"], 2, "key"),
         (["lookup", "M", "key"], 2, "key"),
         (["lookup", "M", "key", "x"], 2, "'x'"),
