@@ -13287,8 +13287,11 @@ def _put_histograms(options, numbering, found):
     if not options.json and not options.ndjson:
         words = (numbering.word, numbering.told)
         print("slots are numbered as %s (%s); --slots tells another numbering" % words)
-        for head, counts in found:
+        drawn = 0
+        for drawn, (head, counts) in enumerate(found, 1):
             print("\n".join(([head] if head else []) + _drawn(counts, numbering)))
+        if not drawn:
+            print("no samples")
         return
     wide = str if options.strings else int
     things = (_histogram_json(head, counts, numbering, wide) for head, counts in found)

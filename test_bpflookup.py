@@ -14053,7 +14053,8 @@ def test_histograms_of_maps(pins, bpffs, tmp_path):
         assert "no samples" in done("--value-type", "u64", "hist", "id", m.id)
     with created(HASH, u32, u64, 4) as m:  # nothing is in it
         for words in ([], ["linear"]):
-            assert done("--value-type", "u64", "hist", "id", m.id, *words) == "no samples\n"
+            told = done("--value-type", "u64", "hist", "id", m.id, *words).splitlines()
+            assert told[1:] == ["no samples"]
         assert json.loads(done("-j", "--value-type", "u64", "hist", "id", m.id)) == []
 
 
