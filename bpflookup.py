@@ -46,7 +46,7 @@ from _functools import partial  # type: ignore  # functools reads many files mor
 from _operator import add, itemgetter, methodcaller  # type: ignore  # operator is more than these
 from _thread import get_ident
 from ctypes import addressof, byref, get_errno, set_errno, sizeof
-from itertools import chain, islice, repeat
+from itertools import chain, cycle, islice, repeat
 
 # ---- 1. ABI -----------------------------------------------------------------
 # Names and numbers of linux/bpf.h; the kernel version that brought each stands beside it.
@@ -1703,7 +1703,7 @@ class Layout:
         self.values, self.levels = values, levels  # leaves, and types inside types
         self.has_choice = has_choice  # whether a field in it says how to read another one
         self.meaning = None  # what it is to people, where that was asked for
-        self._readers = {}  # (form, stride) -> reader
+        self._readers = {}  # (form, stride, CPUs) -> reader
         self._hash = None
 
     def _facts(self):
@@ -1753,18 +1753,20 @@ class Layout:
         copy.__setstate__(dict(self.__getstate__(), **changes))
         return copy
 
-    def reader(self, form, stride=None):
+    def reader(self, form, stride=None, cpus=1):
         """Return what reads bytes as one of the forms "plain", "json", "bpftool", "words",
         "samples", "labels".
 
         It is compiled once.  read(raw) iterates over what each element of raw says, one(raw) is
         that of one; raw is any buffer of bytes.
         stride     bytes from one element to the next, where they are more than the size
+        cpus       so many elements, those of the CPUs, are read as one: numbers are added up, of
+                   anything else the first counts
         raises     LayoutError: a form or stride that can't be, more values than bytes could hold;
                    when read, a buffer that is no whole number of elements, or a member that
                    chooses no branch of a _union_
         """
-        known = self._readers.get((form, stride))
+        known = self._readers.get((form, stride, cpus))
         if known is None:
             if form not in _FORMS:
                 raise LayoutError("no form '%s'; there are %s" % (form, ", ".join(_FORMS)))
@@ -1774,12 +1776,13 @@ class Layout:
             if self.values > 16 * self.size + 4096:
                 words = (self.name, self.values, self.size)
                 raise LayoutError("%s: %d values in %d bytes are too many to read" % words)
-            if _FORMS[form].unrolls_arrays and self.values > _MAX_SAMPLES:
+            is_unrolled = _FORMS[form].unrolls_arrays or cpus > 1
+            if is_unrolled and self.values > _MAX_SAMPLES:
                 words = (self.name, self.values, form, _MAX_SAMPLES)
                 raise LayoutError("%s: %d values are too many for %s, at most %d" % words)
             made = _ChoosingReader if self.is_undecided(_FORMS[form]) else Reader
-            known = made(self, _FORMS[form], stride)
-            known = self._readers.setdefault((form, stride), known)
+            known = made(self, _FORMS[form], stride, cpus)
+            known = self._readers.setdefault((form, stride, cpus), known)
         return known
 
     def is_undecided(self, form):
@@ -2012,12 +2015,19 @@ class Number(Layout):
     def _compile(self, form, at, columns):
         return self._leaf(form, at, columns, self.converter(form))
 
+    @property
+    def adds_up(self):
+        """Whether the sum of what CPUs have says something."""
+        is_count = type(self) in (Number, Float)
+        return is_count and (self.meaning is None or self.meaning.kind.is_quantity)
+
     def _leaf(self, form, at, columns, convert):
         if convert is SKIPPED:
             return form.nothing()
         order, signed, written = form.order_of(self), self.signed, None
         if isinstance(convert, _Written):
             signed, written, convert = False, convert.template, None
+        convert = columns.of_cpus(convert, self.adds_up)
         if self.is_whole and at % 8 == 0:
             code = self.code if signed == self.signed else self.code.upper()
             return columns.add(form, at // 8, self.size, code, order, convert, written)
@@ -2329,9 +2339,9 @@ class Array(Layout):
             return columns.add_bytes(form, at, self.size, _Together(self.reader("joined")))
         if not self.size and self.count > 64:
             return form.array(self, [])  # nothing, many times
-        if self._fuses(form):
+        if columns.cpus == 1 and self._fuses(form):
             return columns.add_many(form, self, at // 8)
-        if form.lists_arrays and (self.values > 64 or element.has_choice):
+        if columns.cpus == 1 and form.lists_arrays and (self.values > 64 or element.has_choice):
             inner = element.reader(form.name)
             return columns.add_bytes(form, at, self.size, form.series(inner))
         step = 8 * element.size
@@ -3717,6 +3727,25 @@ class _Together:
         return self.reader.read(b"".join(column))
 
 
+class _OfCPUs:
+    """Converts a column with so many leaves for each element, one of each CPU: adds them up, or
+    takes the first.
+    """
+
+    __slots__ = ("count", "adds_up", "then")
+
+    def __init__(self, count, adds_up, then):
+        self.count, self.adds_up, self.then = count, adds_up, then
+
+    def __call__(self, column):
+        column = list(column)
+        if self.adds_up:
+            column = list(map(sum, zip(*[iter(column)] * self.count)))
+        else:
+            column = column[:: self.count]
+        return column if self.then is None else self.then(column)
+
+
 class _Written:
     """In place of a converter: text has the numbers, unsigned, in a template of its own."""
 
@@ -3743,8 +3772,12 @@ class _Column:
 class _Columns:
     """The columns of a layout while it is compiled, and what they become."""
 
-    def __init__(self):
-        self.wanted, self.width = [], 0
+    def __init__(self, cpus):
+        self.wanted, self.width, self.cpus = [], 0, cpus
+
+    def of_cpus(self, convert, adds_up):
+        """Return a converter that makes one leaf of those of the CPUs."""
+        return convert if self.cpus == 1 else _OfCPUs(self.cpus, adds_up, convert)
 
     def add(self, form, first, size, code, order, convert, written=None):
         self.wanted.append(_Column(first, size, code, order, convert))
@@ -3755,6 +3788,7 @@ class _Columns:
         """Add bytes that a form makes something of as a whole."""
         if convert is SKIPPED:
             return form.nothing()
+        convert = self.of_cpus(convert, False)
         return self.add(form, at // 8, size, "%ds" % size, "little", convert)
 
     def add_many(self, form, array, first):
@@ -3769,7 +3803,8 @@ class _Columns:
     def rows(self, stride):
         """Return f(raw), which iterates over a tuple of leaves for each stride bytes."""
         if not self.wanted:
-            return lambda raw: iter([()] * (len(raw) // stride if stride else 1))
+            step = stride * self.cpus
+            return lambda raw: iter([()] * (len(raw) // step if step else 1))
         passes, order = [], []
         for shared in self._passes():
             passes.append(_one_pass(shared, stride))
@@ -3862,12 +3897,13 @@ class Reader:
     of text fills.
     """
 
-    def __init__(self, layout, form, stride=None):
-        columns = _Columns()
+    def __init__(self, layout, form, stride, cpus):
+        columns = _Columns(cpus)
         piece = layout.compiled(form, 0, columns)
-        self.layout, self.stride = layout, layout.size if stride is None else stride
+        stride = layout.size if stride is None else stride
+        self.layout, self.stride = layout, stride * cpus
         self.template = self.paths = piece
-        self.rows = columns.rows(self.stride)
+        self.rows = columns.rows(stride)
         self.shape = form.finish(piece)
 
     def read(self, raw):
@@ -3906,14 +3942,15 @@ class _ChoosingReader:
 
     template = None
 
-    def __init__(self, layout, form, stride=None):
-        self.layout, self.form = layout, form
-        self.stride = layout.size if stride is None else stride
+    def __init__(self, layout, form, stride, cpus):
+        stride = layout.size if stride is None else stride
+        self.layout, self.form, self.stride = layout, form, stride * cpus
+        self._as = form.name, stride, cpus
         tags = [_Tag(tag.layout, at) for tag, at in layout.undecided(form)]
         found = Record(
             "struct", layout.name, layout.size, [tag.member(at) for at, tag in enumerate(tags)]
         )
-        self._tags = found.reader("plain", self.stride)
+        self._tags = found.reader("plain", self.stride)  # the first CPU's decide
         self._readers = {}  # the values of the tags -> reader
 
     def _reader_for(self, tags):
@@ -3921,7 +3958,7 @@ class _ChoosingReader:
         try:
             return self._readers[key]
         except (KeyError, TypeError):
-            made = self.layout.decided(self.form, iter(key)).reader(self.form.name, self.stride)
+            made = self.layout.decided(self.form, iter(key)).reader(*self._as)
             if len(self._readers) >= 256:
                 self._readers.clear()
             return self._readers.setdefault(key, made)
@@ -4481,6 +4518,9 @@ class _LeavesForm(_SamplesForm):
     """What plain Python says, each leaf by itself, with its path."""
 
     name = "leaves"
+
+    def meant(self, layout):
+        return _Form.meant(self, layout)
 
     def enum(self, number):
         return _Form.enum(self, number)
@@ -9267,6 +9307,7 @@ class View:
     def __init__(self, source, key=None, value=None, btf=None):
         self.source, self.info, self.width = source, source.info, 0
         self.query = None  # what of the entries a dump shows; None: all
+        self.adds_up = False  # whether the CPUs' values are shown as one
         self.json_suffix = ""  # " strings": JSON has numbers of more than 53 bits as strings
         self.cpus = tuple(getattr(source, "cpus", ()))
         if self.info.type in _PERCPU_TYPES and not self.cpus:
@@ -9375,9 +9416,19 @@ class View:
 
     # -- forms of text: each is a template for an entry and the columns that fill it
 
-    def _columns(self, layout, form, stride=None):
+    @property
+    def cpus_shown(self):
+        """The CPUs whose values are shown each."""
+        return () if self.adds_up else self.cpus
+
+    @property
+    def cpus_added(self):
+        """How many values are shown as one."""
+        return max(len(self.cpus), 1) if self.adds_up else 1
+
+    def _columns(self, layout, form, stride=None, cpus=1):
         """Return (template, f(raw) that iterates over what fills it) of a layout's form."""
-        reader = layout.reader(form, stride)
+        reader = layout.reader(form, stride, cpus)
         if reader.template is not None:
             return reader.template, reader.rows
         return "%s", lambda raw: zip(reader.read(raw))
@@ -9385,7 +9436,7 @@ class View:
     def _of_value(self, columns):
         """Return the same for a whole value: JSON's "value", or "values" with one for each CPU."""
         template, rows = columns
-        if not self.cpus:
+        if not self.cpus_shown:
             return '"value":' + template, rows
         each = ['{"cpu":%d,"value":%s}' % (cpu, "\0") for cpu in self.cpus]
         whole = '"values":[%s]' % ",".join(each).replace("\0", template)
@@ -9398,15 +9449,16 @@ class View:
 
     def json_lines(self, chunks):
         """Yield text: a line of JSON for each entry."""
+        form = "json" + self.json_suffix
         value, value_rows = self._of_value(
-            self._columns(self.value_layout, "json" + self.json_suffix, self.slot)
+            self._columns(self.value_layout, form, self.slot, self.cpus_added)
         )
         if not self.info.key_size:
             line = "{%s}" % value
             for _, values, _ in chunks:
                 yield "\n".join(map(line.__mod__, value_rows(values)))
             return
-        key, key_rows = self._columns(self.key_layout, "json" + self.json_suffix)
+        key, key_rows = self._columns(self.key_layout, form)
         line = '{"key":%s,%s}' % (key, value)
         for keys, values, _ in chunks:
             rows = map(add, key_rows(keys), value_rows(values))
@@ -9485,9 +9537,9 @@ class View:
             entry += ',"formatted":{%s}' % shown
         return (entry + "}").replace(_BETWEEN_BYTES, '","0x')
 
-    def texts(self, layout, raw, stride=None):
+    def texts(self, layout, raw, stride=None, cpus=1):
         """Return [words for people] of keys or values."""
-        return list(layout.reader("words", stride).read(raw))
+        return list(layout.reader("words", stride, cpus).read(raw))
 
     def words(self, chunks):
         """Yield text: a line to read for each entry, of a per-CPU map one for each CPU."""
@@ -9496,8 +9548,8 @@ class View:
             if self.info.key_size:
                 heads = [text + ": " for text in self.texts(self.key_layout, keys)]
             self.width = max([self.width] + [min(len(head), 60) for head in heads])
-            texts = self.texts(self.value_layout, values, self.slot)
-            if self.cpus:
+            texts = self.texts(self.value_layout, values, self.slot, self.cpus_added)
+            if self.cpus_shown:
                 heads = [head for head in heads for _ in self.cpus]
                 marks = ["[cpu %d] " % cpu for cpu in self.cpus] * count
                 texts = map(add, marks, texts)
@@ -10714,7 +10766,7 @@ maps, which have to be read for it, with --entries."""),
     "list": ("[MAP]", "as show", "map list", ""),
     "help": ("[COMMAND]", "this text, or a command's", "help dump", ""),
     "dump": (
-        "MAP ... [where FIELD=VALUE ...]\n           [sort FIELD] [top N] [columns A,B...]",
+        "MAP ... [where FIELD=VALUE ...]\n           [sort FIELD] [top N] [columns A,B...] [sum]",
         "print entries",
         "map dump name flows where dport=443 sort bytes top 20", """\
 An entry a line, decoded by the map's BTF or by --key-type and --value-type;
@@ -10729,7 +10781,8 @@ pattern of Python's re) and a value as key and value take it.  A FIELD is one of
 the value, else of the key: bytes, addr.ip4, hits[3], key.port, key, value; of a
 per-CPU map the sum of its CPUs' numbers is compared.  sort: the largest first,
 'sort +FIELD' the smallest.  top: the first N.  columns: these fields alone (of
-the key if any is named); not with -j."""),
+the key if any is named).  sum: a per-CPU map's numbers added up, of what is no
+number the first CPU's.  columns and sum not with -j."""),
     "update": (
         "MAP key DATA value VALUE\n           [cpu=N] [any|exist|noexist]", "store an entry",
         "map update name limits key 10.0.0.1 value 100", """\
@@ -11840,7 +11893,7 @@ def _indented(text):
 
 # Looking at a part: map dump MAP where FIELD=VALUE ... sort FIELD top N columns A,B
 
-_QUERY_WORDS = ("where", "sort", "top", "columns")
+_QUERY_WORDS = ("where", "sort", "top", "columns", "sum")
 _COMPARISONS = ("!=", "<=", ">=", "=", "<", ">", "~")  # the longer ones first
 
 
@@ -11863,9 +11916,13 @@ class _Query:
     def __init__(self, words):
         self.conditions, self.columns = [], []  # type: ignore
         self.sort_field = self.top = None
+        self.adds_up = False
         words = list(words)
         while words:
             word = words.pop(0)
+            if word == "sum":
+                self.adds_up = True
+                continue
             if not words:
                 raise _UsageError("what follows '%s' is needed" % word)
             if word == "where":
@@ -11878,13 +11935,17 @@ class _Query:
             elif word == "top" and words[0].isdecimal():
                 self.top = int(words.pop(0))
             else:
-                told = "where FIELD=VALUE, sort FIELD, top N or columns A,B is needed, not '%s %s'"
-                raise _UsageError(told % (word, words[0]))
+                known = "where FIELD=VALUE, sort FIELD, top N, columns A,B or sum"
+                raise _UsageError("%s is needed, not '%s %s'" % (known, word, words[0]))
 
     def bind(self, view, is_bpftools):
         """Find the fields in a view's layouts; have it show the columns asked for."""
-        if self.columns and is_bpftools:
-            raise _UsageError("-j is bpftool's JSON, of whole entries; columns go with --ndjson")
+        for is_asked, word in ((self.columns, "columns"), (self.adds_up, "sum")):
+            if is_asked and is_bpftools:
+                raise _UsageError("-j is bpftool's JSON; %s can go with --ndjson" % word)
+        if self.adds_up and not view.cpus:
+            raise _UsageError("sum adds up the values of CPUs, of which this map has one")
+        view.adds_up = self.adds_up
         conditions = [_Condition(view, text) for text in self.conditions]
         field = self.sort_field and _FieldColumn(view, self.sort_field.lstrip("+"))
         chosen = {"key": [], "value": []}  # type: dict
@@ -13140,19 +13201,21 @@ class _Look:
         """Return the values of keys in words: of a per-CPU map the sums, or each CPU's where
         there are no numbers.
         """
-        found, view, cpus = [], self.view, self.cpus  # type: ignore
+        found, view = [], self.view
         for part in self._parts(keys):
-            texts = view.texts(view.value_layout, self._raw(part), view.slot)
-            if view.cpus:
-                each = [texts[at : at + cpus] for at in range(0, len(texts), cpus)]
-                texts = [self._sums(one, sums) for one, sums in zip(each, self._totals(part))]
-            found += texts
+            raw = self._raw(part)
+            if not view.cpus or any(self._totals(part[:1])):
+                head = "" if not view.cpus or isinstance(view.value_layout, Record) else "sum="
+                texts = view.texts(view.value_layout, raw, view.slot, self.cpus)
+                found += [head + text for text in texts] if head else texts
+            else:
+                found += self._of_each_cpu(view.texts(view.value_layout, raw, view.slot))
         return found
 
-    def _sums(self, texts, totals):
-        if totals:
-            return _printable(" ".join("%s=%s" % (name or "sum", totals[name]) for name in totals))
-        return " ".join("[cpu %d] %s" % pair for pair in zip(self.view.cpus, texts))
+    def _of_each_cpu(self, texts):
+        """Return the texts of CPUs, those of a value together."""
+        marked = ["[cpu %d] %s" % pair for pair in zip(cycle(self.view.cpus), texts)]
+        return [" ".join(marked[at : at + self.cpus]) for at in range(0, len(marked), self.cpus)]
 
     def json(self, keys):
         """Return the entries of keys as --ndjson has them."""

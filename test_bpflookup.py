@@ -13432,6 +13432,89 @@ def test_prometheus_has_what_the_textfile_collector_read(tmp_path):
         m.close()
 
 
+def added_up(plains):
+    """Return what several CPUs' plain values say together: numbers added up, of the rest the first."""
+    first = plains[0]
+    if isinstance(first, dict):
+        return {name: added_up([one[name] for one in plains]) for name in first}
+    if isinstance(first, list):
+        return [added_up(list(elements)) for elements in zip(*plains)]
+    if isinstance(first, bool) or not isinstance(first, (int, float)):
+        return first
+    return sum(plains)
+
+
+def test_values_of_cpus_are_read_as_one():
+    texts = PRINTED + [
+        "struct { u64 hits[100]; u32 low:3, mid:10; s8 delta; struct { float f; u16 a; } in[2]; void *p; }",
+        "u8[5]",
+    ]
+    for text in texts:
+        found, rng = bpf.layout(text), random.Random(text)
+        stride = -(-found.size // 8) * 8
+        for _ in range(20):
+            raws = [random_bytes(rng, found.size).replace(b"\xff", b"\0") for _ in range(3)]
+            whole = b"".join(raw.ljust(stride, b"\xee") for raw in raws)
+            plain = found.reader("plain")
+            wanted = added_up([plain.one(raw) for raw in raws])
+            reader = found.reader("plain", stride, 3)
+            assert repr(reader.one(whole)) == repr(wanted)
+            assert repr(list(reader.read(whole * 2))) == repr([wanted] * 2)
+            assert json.loads(
+                found.reader("json", stride, 3).one(whole), parse_float=float
+            ) == json.loads(json.dumps(wanted).replace("NaN", "null"))
+            assert not isinstance(wanted, dict) or "=" in found.reader("words", stride, 3).one(
+                whole
+            )
+            with pytest.raises(bpf.LayoutError):
+                reader.one(whole[:-1])
+            with pytest.raises(bpf.LayoutError):
+                list(reader.read(whole + whole[:stride]))
+
+
+def test_a_union_of_cpus_is_that_of_the_first():
+    class Which(ctypes.Structure):
+        class U(ctypes.Union):
+            _fields_ = [("number", u32), ("text", ctypes.c_char * 4)]
+
+        _fields_ = [("kind", u32), ("u", U)]
+        _union_ = {"u": ("kind", {2: "number", 6: "text"})}
+
+    reader = bpf.layout(Which).reader("plain", 8, 2)
+    numbers = struct.pack("=IIII", 2, 5, 6, 6)
+    assert reader.one(numbers) == {"kind": 8, "u": {"number": 11}}
+
+
+@kernel
+def test_sum_shows_an_entry_of_all_cpus():
+    cpus = len(bpf.possible_cpus())
+    declared = "struct { u32 count; u64 took; enum { IDLE, BUSY } state; }"
+    types = ["--key-type", "u32", "--value-type", declared]
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, bpf.layout(declared).ctype(), 4) as m:
+        value = m.value_layout
+        m[1] = [
+            value.ctype().from_buffer_copy(
+                value.pack({"count": 0xFFFFFFFF, "took": cpu, "state": "BUSY"})
+            )
+            for cpu in range(cpus)
+        ]
+        want = [cpus * 0xFFFFFFFF, cpus * (cpus - 1) // 2]
+        out = done(*(types + ["dump", "id", m.id, "sum"]))
+        assert out == "1: count=%d took=%d state=BUSY\nFound 1 element\n" % tuple(want)
+        out = done(
+            *(
+                types
+                + ["--ndjson", "dump", "id", m.id, "sum", "columns", "count", "where", "took>=0"]
+            )
+        )
+        assert json.loads(out) == {"key": 1, "value": {"count": want[0]}}
+        assert "bpftool's JSON" in main(*(types + ["-j", "dump", "id", m.id, "sum"]))[1]
+        out = done(*(types + ["--show", "count=bytes", "dump", "id", m.id, "sum"]))
+        assert "count=%sGiB" % ("%.2f" % (want[0] / (1 << 30))).rstrip("0").rstrip(".") in out
+    with Map.create(HASH, u32, u32, 4) as m:
+        assert "this map has one" in refused("dump", "id", m.id, "sum")
+
+
 # -- meanings on the command line
 
 
