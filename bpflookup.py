@@ -4377,6 +4377,30 @@ class _WordsForm(_TextForm):
         return _TextForm.series(self, inner)
 
 
+class _CellsForm(_WordsForm):
+    """The words of a record's members, each by itself: a row of a table."""
+
+    name = "cells"
+
+    def pointer(self, number):
+        return _Each(hex)
+
+    def record(self, record, members, pieces):
+        return pieces
+
+    def finish(self, pieces):
+        return tuple
+
+    def has_cell(self, layout):
+        """Whether a layout is one word."""
+        is_word = not isinstance(layout, Array) or layout.is_text
+        return self.meaning_of(layout) is not None or is_word and not isinstance(layout, Record)
+
+    def is_right(self, layout):
+        """Whether it is a number, which stands on the right."""
+        return type(layout) in (Number, Float) and self.meaning_of(layout) is None
+
+
 def _hex(raw):
     return _hex_text(raw, " ")
 
@@ -4600,6 +4624,7 @@ for _form in (
     _BpftoolForm,
     _BpftoolStringsForm,
     _WordsForm,
+    _CellsForm,
     _JoinedForm,
     _SamplesForm,
     _NamesForm,
@@ -11498,12 +11523,38 @@ def _show(options):
         # bpftool tells of each map where it is pinned as soon as any is
         shown = [_info_json(info, pinned.get(info.id, []) if pinned else None) for info in infos]
         return options.put(shown[0] if len(views) == 1 else shown)
+    if not views and infos and _is_terminal():
+        return _show_table(infos, pinned)
     for info in infos:
         used = {}
         if views and not options.file:
             used = users(info.id, [view.source for view in views])
         _show_one(info, pinned.get(info.id), used)
     return None
+
+
+# What the table of map show tells: (name, whether a number), and what it is.
+_SHOWN_COLUMNS = (
+    (("id", True), lambda info: info.id),
+    (("type", False), lambda info: map_type_name(info.type)),
+    (("name", False), lambda info: _printable(info.name or "")),
+    (("key", True), lambda info: info.key_size),
+    (("value", True), lambda info: info.value_size),
+    (("max_entries", True), lambda info: info.max_entries),
+    (("flags", True), lambda info: "0x%x" % info.map_flags),
+    (("memlock", True), lambda info: "" if info.memlock is None else info.memlock),
+)
+
+
+def _show_table(infos, pinned):
+    """Print a line for each map, and where it is pinned."""
+    rows = []
+    for info in infos:
+        cells = [str(tell(info)) for _, tell in _SHOWN_COLUMNS]
+        rows.append(tuple(cells + [_printable(" ".join(pinned.get(info.id, [])))]))
+    table = _Aligned([column for column, _ in _SHOWN_COLUMNS] + [("pinned", False)], rows)
+    print(table.head)
+    print(table.text(rows))
 
 
 # The metrics of map show: name behind bpf_maps_, what of a map's info it is, what HELP says.
@@ -11798,10 +11849,132 @@ def _dump_one(options, view, closing=""):
     if options.json:
         _dump_json(options, view, closing)
         return
-    for text in options.form_of(view)(_readable(options, view)):
+    for text in _text_of_entries(options, view)(_readable(options, view)):
         print(text)
     if not options.ndjson and not options.metrics:
         print("Found %d element%s" % (view.count, "" if view.count == 1 else "s"))
+
+
+def _text_of_entries(options, view):
+    """Return f(chunks) that yields the text of a dump; to people on a terminal it is a table."""
+    form = options.form_of(view)
+    return _Table(view).texts if form == view.words and _is_terminal() else form
+
+
+def _is_terminal():
+    """Whether people look at what is printed."""
+    try:
+        return os.isatty(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):  # no file: a caller of main
+        return False
+
+
+def _terminal_size():
+    """Return (columns, lines) of the terminal."""
+    import shutil
+
+    columns, lines = shutil.get_terminal_size()
+    return columns or 80, lines or 24  # a size of 0 is none
+
+
+class _Table:
+    """Entries for a terminal: where keys and values are records of words and the first entries fit,
+    a row each under a header.  Else a line each, folded between its words.
+    """
+
+    def __init__(self, view):
+        self.view, form = view, _FORMS["cells"]
+        keys = _table_columns(form, view.key_layout, "key") if view.info.key_size else []
+        values = _table_columns(form, view.value_layout, None)
+        self.columns = None
+        if keys is not None and values:
+            cpu = [("cpu", True)] if view.cpus_shown else []
+            known = {name for name, _ in values}
+            keys = [("key." + name if name in known else name, right) for name, right in keys]
+            self.columns = keys + cpu + values
+
+    def texts(self, chunks):
+        """Yield the text of chunks of entries."""
+        width, _ = _terminal_size()
+        chunks = iter(chunks)
+        first = list(islice(chunks, 1))
+        table = None
+        if self.columns and first and first[0][2]:
+            table = _Aligned(self.columns, self._rows(*first[0]))
+        if table is None or table.width > width:
+            for text in self.view.words(chain(first, chunks)):
+                yield "\n".join(_fold(line, width) for line in text.split("\n"))
+            return
+        yield table.head
+        for chunk in chain(first, chunks):
+            yield table.text(self._rows(*chunk))
+
+    def _rows(self, keys, values, count):
+        """Return the rows of a chunk, a list of tuples of text."""
+        view, cells = self.view, [()] * count
+        if view.info.key_size:
+            cells = view.key_layout.reader("cells").read(keys)
+        rows = view.value_layout.reader("cells", view.slot, view.cpus_added).read(values)
+        if view.cpus_shown:
+            cells = [cell + (cpu,) for cell in cells for cpu in view.cpus]
+        return [tuple(map(str, cell + row)) for cell, row in zip(cells, rows)]
+
+
+def _table_columns(form, found, name):
+    """Return [(name, whether numbers)] of a layout whose parts are a word each, else None.
+
+    name is that of a layout that is one itself, None where there is to be a record.
+    """
+    if not isinstance(found, Record) or form.meaning_of(found) is not None:
+        return [(name, form.is_right(found))] if name and form.has_cell(found) else None
+    parts = form.members_of(found)
+    inside = [form.layout_of(part) for part in parts]
+    if not all(map(form.has_cell, inside)) or any(part.choice for part in parts):
+        return None
+    return [(_printable(one.label), form.is_right(two)) for one, two in zip(parts, inside)]
+
+
+class _Aligned:
+    """Rows of text under .head, as wide as some of them want; .width is that of a whole row."""
+
+    def __init__(self, columns, rows):
+        names = tuple(name for name, _ in columns)
+        self.widths = [max(_widths(cells)) for cells in zip(names, *rows)]
+        self.rights = [right for _, right in columns]
+        self.width = sum(self.widths) + 2 * (len(names) - 1)
+        parts = [
+            "%%%s%ds" % ("" if right else "-", wide)
+            for right, wide in zip(self.rights, self.widths)
+        ]
+        self.line = "  ".join(parts)
+        self.head = self._row(names)
+
+    def text(self, rows):
+        """Return rows as text."""
+        return "\n".join(map(self._row, rows))
+
+    def _row(self, cells):
+        if _is_ascii("".join(cells)):
+            return (self.line % cells).rstrip()
+        padded = []
+        for cell, width, right in zip(cells, self.widths, self.rights):
+            free = " " * (width - _width(cell))
+            padded.append(free + cell if right else cell + free)
+        return "  ".join(padded).rstrip()
+
+
+def _fold(line, width):
+    """Return a line that is too long for a terminal as several, broken between words."""
+    if 2 * len(line) <= width or _width(line) <= width:
+        return line
+    lines, room = [""], width
+    for word in line.split(" "):
+        if _width(word) >= room and lines[-1].strip():
+            lines.append("   ")
+            room = width - 3
+        lines[-1] += word if lines == [""] else " " + word
+        room -= _width(word) + 1
+    return "\n".join(one.rstrip() for one in lines)
 
 
 def _readable(options, view):
@@ -12996,10 +13169,7 @@ class _Watch:
 
     def _screen(self, look, keys, has_before):
         """Return the lines that fill a terminal, what changed in bold."""
-        import shutil
-
-        size = shutil.get_terminal_size()
-        columns, height = size[0] or 80, size[1] or 24  # a size of 0 is none
+        columns, height = _terminal_size()
         lines = self._lines(look, keys[: height - 1], has_before, columns)
         lines[0] = _cut("%s: %d entries" % (look.view.info._about, len(keys)), columns)
         if len(keys) > height - 1:

@@ -13868,6 +13868,132 @@ def in_a_terminal(words, until=b"$.", keys=b"", meanwhile=lambda: None, **enviro
     return os.waitpid(pid, 0)[1], text.decode().replace("\r\n", "\n")
 
 
+# -- tables: dumps on a terminal
+
+
+TABLE_KEY = "struct { __be32 saddr; u16 port; u16 hits; }"
+TABLE_VALUE = "struct { u64 hits; char comm[12]; enum { NEW, OLD = 7 } state; s32 delta; }"
+
+
+@pytest.fixture
+def tabled():
+    """A map of 60 entries, the words that tell its types, and what --ndjson says of the entries."""
+    key, value, rng = bpf.layout(TABLE_KEY), bpf.layout(TABLE_VALUE), random.Random(8)
+    names = ("sshd", "a b", "\u7f51\u7edc", "\x1b[2Jx", "", "g\u00e9")
+    with Map.create(HASH, key.ctype(), value.ctype(), 64) as m:
+        for number in range(60):
+            said = {"hits": rng.randrange(1 << rng.randrange(1, 40)), "comm": names[number % 6]}
+            said.update(state=rng.choice((0, 7, 9)), delta=rng.randrange(-99, 99))
+            m[key.pack({"saddr": 0x0A000000 + number, "port": 443, "hits": number})] = value.pack(
+                said
+            )
+        types = ["--key-type", TABLE_KEY, "--value-type", TABLE_VALUE]
+        lines = done(*(types + ["--ndjson", "dump", "id", m.id])).splitlines()
+        yield m, types, list(map(json.loads, lines))
+
+
+def cells_of(lines):
+    """Return the cells under each name of a header, [{name: text}]; a column is where its name is."""
+    cells = [[cell for cell in re.findall(r"'[^']*'|\S+", line)] for line in lines]
+    return [dict(zip(cells[0], row)) for row in cells[1:]]
+
+
+@kernel
+def test_a_dump_on_a_terminal_is_a_table(tabled):
+    m, types, entries = tabled
+    status, out = in_a_terminal(types + ["dump", "id", m.id], COLUMNS="100")
+    lines = out.splitlines()
+    assert status == 0 and lines[-1] == "Found 60 elements" and "\x1b" not in out
+    assert lines[0].split() == ["saddr", "port", "key.hits", "hits", "comm", "state", "delta"]
+    rows = cells_of(lines[:-1])
+    assert len(rows) == 60
+    for row, entry in zip(rows, entries):
+        assert row["saddr"] == "10.0.0.%d" % (entry["key"]["saddr"] & 0xFF)
+        assert (int(row["key.hits"]), int(row["port"])) == (entry["key"]["hits"], 443)
+        assert (int(row["hits"]), row["state"]) == (entry["value"]["hits"], entry["value"]["state"])
+        assert int(row["delta"]) == entry["value"]["delta"]
+    ascii_lines = [line for line in lines[:-1] if max(line) < "\x80"]
+    for number in ("port", "key.hits", "hits ", "delta"):  # they end where their name ends
+        end = lines[0].index(" " + number) + 1 + len(number.strip())
+        assert all(
+            line[end - 1].isdigit() and line[end : end + 1] in ("", " ") for line in ascii_lines[1:]
+        )
+    assert {
+        bpf._width(line[: line.index("  NEW")])
+        for line in lines
+        if "  NEW" in line and "\u7f51" in line
+    } == {line.index("  NEW") for line in ascii_lines if "  NEW" in line}
+
+
+@kernel
+def test_what_does_not_fit_a_terminal_is_a_line_an_entry_folded(tabled):
+    m, types, entries = tabled
+    piped = done(*(types + ["dump", "id", m.id])).splitlines()
+    for columns in (20, 39, 60):
+        status, out = in_a_terminal(types + ["dump", "id", m.id], COLUMNS=str(columns))
+        lines = out.splitlines()
+        longest = max(len(word) for word in out.replace("\n", " ").split(" "))
+        assert status == 0 and all(bpf._width(line) <= max(columns, longest + 4) for line in lines)
+        joined = re.sub(r"\n {4}", " ", out).splitlines()
+        assert [re.sub(r"  +", " ", line) for line in joined] == [
+            re.sub(r"  +", " ", line) for line in piped
+        ]
+    nested = types[:2] + [
+        "--value-type",
+        "struct { u64 hits; struct { char c[12]; } in; u32 rest[2]; }",
+    ]
+    status, out = in_a_terminal(nested + ["dump", "id", m.id, "top", "1"], COLUMNS="200")
+    assert status == 0 and re.match(r"saddr=10\.\S+ port=443 hits=\d+: hits=", out)
+    status, out = in_a_terminal(types + ["dump", "id", m.id, "where", "port=1"], COLUMNS="100")
+    assert (status, out) == (0, "Found 0 elements\n")
+
+
+@kernel
+def test_queries_and_other_forms_on_a_terminal(tabled):
+    m, types, entries = tabled
+    best = max(entry["value"]["hits"] for entry in entries)
+    query = ["dump", "id", m.id, "sort", "hits", "top", "1", "columns", "hits,saddr"]
+    status, out = in_a_terminal(types + query, COLUMNS="100")
+    lines = out.splitlines()
+    assert (
+        lines[0].split() == ["saddr", "hits"]
+        and lines[1].split()[1] == str(best)
+        and len(lines) == 3
+    )
+    for form in ("-j", "--ndjson", "--hex", "--metrics"):
+        words = types + [form, "dump", "id", m.id]
+        assert in_a_terminal(words, COLUMNS="100") == (0, done(*words)), form
+    cpus = bpf.possible_cpus()
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 4) as each:
+        each[1] = list(range(len(cpus)))
+        types = ["--key-type", "u32", "--value-type", "struct { u64 n; }"]
+        status, out = in_a_terminal(types + ["dump", "id", each.id], COLUMNS="100")
+        rows = cells_of(out.splitlines()[:-1])
+        assert [(row["key"], row["cpu"], row["n"]) for row in rows] == [
+            ("1", str(cpu), str(at)) for at, cpu in enumerate(cpus)
+        ]
+        status, out = in_a_terminal(types + ["dump", "id", each.id, "sum"], COLUMNS="100")
+        assert cells_of(out.splitlines()[:-1]) == [{"key": "1", "n": str(sum(range(len(cpus))))}]
+
+
+@kernel
+def test_maps_on_a_terminal_are_a_table(flows, numbers, bpffs):
+    flows.pin(bpffs + "/a b")
+    status, out = in_a_terminal(["map", "show"], COLUMNS="200")
+    head, lines = out.splitlines()[0], out.splitlines()[1:]
+    assert (
+        status == 0
+        and head.split() == "id type name key value max_entries flags memlock pinned".split()
+    )
+    rows = {int(line.split()[0]): line for line in lines}
+    assert set(rows) >= {flows.id, numbers.id} and len(rows) == len(lines)
+    assert re.match(
+        r" *%d  hash +%s +8 +16 +4 +0x0 +\d+  %s/a b$" % (flows.id, FLOWS, bpffs), rows[flows.id]
+    )
+    status, out = in_a_terminal(["map", "show", "id", flows.id], COLUMNS="200")
+    assert out.startswith("%d: hash  name %s  flags 0x0\n" % (flows.id, FLOWS))
+
+
 STATS = "struct { u64 last_ns; u64 packets; u64 bytes; }"
 
 
