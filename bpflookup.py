@@ -44,9 +44,10 @@ import os
 import struct
 from _functools import partial  # type: ignore  # functools reads many files more
 from _operator import add, itemgetter, methodcaller  # type: ignore  # operator is more than these
-from _thread import get_ident
+from _thread import RLock, allocate_lock, get_ident
+from _weakref import ref as weak_reference
 from ctypes import addressof, byref, get_errno, set_errno, sizeof
-from itertools import chain, cycle, islice, repeat
+from itertools import chain, cycle, groupby, islice, repeat
 
 # ---- 1. ABI -----------------------------------------------------------------
 # Names and numbers of linux/bpf.h; the kernel version that brought each stands beside it.
@@ -4339,10 +4340,19 @@ class _WordsForm(_TextForm):
         return lambda leaf: _bare(write(leaf))
 
     def pointer(self, number):
-        return _Written("0x%x")
+        return _Each(hex)
 
     def leaf(self, column, convert):
         return "%s"
+
+    def has_cell(self, layout):
+        """Whether a layout is one word, a cell of a table."""
+        is_word = not isinstance(layout, Array) or layout.is_text
+        return self.meaning_of(layout) is not None or is_word and not isinstance(layout, Record)
+
+    def is_right(self, layout):
+        """Whether it is a number, which stands on the right of a cell."""
+        return type(layout) in (Number, Float) and self.meaning_of(layout) is None
 
     def enum(self, number):
         return _Cache(lambda value: _bare(number.text_of(value)))
@@ -4375,30 +4385,6 @@ class _WordsForm(_TextForm):
         if self._has_parts(inner.layout):
             return _Each(lambda raw: self._listed(map("{%s}".__mod__, inner.read(raw))))
         return _TextForm.series(self, inner)
-
-
-class _CellsForm(_WordsForm):
-    """The words of a record's members, each by itself: a row of a table."""
-
-    name = "cells"
-
-    def pointer(self, number):
-        return _Each(hex)
-
-    def record(self, record, members, pieces):
-        return pieces
-
-    def finish(self, pieces):
-        return tuple
-
-    def has_cell(self, layout):
-        """Whether a layout is one word."""
-        is_word = not isinstance(layout, Array) or layout.is_text
-        return self.meaning_of(layout) is not None or is_word and not isinstance(layout, Record)
-
-    def is_right(self, layout):
-        """Whether it is a number, which stands on the right."""
-        return type(layout) in (Number, Float) and self.meaning_of(layout) is None
 
 
 def _hex(raw):
@@ -4624,7 +4610,6 @@ for _form in (
     _BpftoolForm,
     _BpftoolStringsForm,
     _WordsForm,
-    _CellsForm,
     _JoinedForm,
     _SamplesForm,
     _NamesForm,
@@ -8520,22 +8505,35 @@ class _Whole(_Writing):
         takes mode="rw": the kernel maps no read-only descriptor.  raises NotSupported,
         PermissionDenied (descriptor, frozen, BPF_F_RDONLY_PROG), SyscallError
         """
-        import fcntl
         import mmap
+
+        length = self._mapped_length(mmap.PAGESIZE)
+        return MemoryMap(self, self._mapped(0, length, writable), writable)
+
+    def _mapped(self, offset, length, writable):
+        """Return so much of the map's memory, an mmap.mmap."""
+        import mmap
+
+        owner = self._read_write()
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        try:
+            return mmap.mmap(owner.number, length, mmap.MAP_SHARED, protection, offset=offset)
+        except OSError as failure:
+            raise _error(failure.errno, "mmap", self._about, self.type, owner.number) from None
+        finally:
+            del owner
+
+    def _read_write(self):
+        """Return the _Fd; PermissionDenied unless it may read and write, which mapping takes."""
+        import fcntl
 
         owner = self._live()
         try:
-            length = self._mapped_length(mmap.PAGESIZE)
             if fcntl.fcntl(owner.number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
                 raise _error(errno.EACCES, "mmap", self._about, self.type, owner.number)
-            protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-            try:
-                memory = mmap.mmap(owner.number, length, mmap.MAP_SHARED, protection)
-            except OSError as failure:
-                raise _error(failure.errno, "mmap", self._about, self.type, owner.number) from None
+            return owner
         finally:
             del owner
-        return MemoryMap(self, memory, writable)
 
     def _mapped_length(self, page_size):
         """Return how many bytes of memory the map shows; NotSupported if it shows none."""
@@ -8547,6 +8545,45 @@ class _Whole(_Writing):
             return 2 * page_size + 2 * self.max_entries
         detail = "not an array created with BPF_F_MMAPABLE, a ring buffer or an arena"
         raise _error(ENOTSUPP, "mmap", self._about, detail=detail)
+
+    def records(self, value=None, *, peek=False):
+        """Return the Records of a ring buffer: what programs write to it, as they do.
+
+        It takes mode="rw", even to peek: the kernel maps no other descriptor.
+        value      a ctypes class, a Layout, C text, or the name of a type in the BTF of a program
+                   that uses the map ("struct event"; CAP_SYS_ADMIN); records must be of its size.
+                   bytes, or left out: records are bytes, of any size
+        peek       leave the records to whoever consumes them, write nothing, and begin with what
+                   comes next.  What its owner has consumed may be overwritten before it was seen:
+                   .lost counts that
+        raises     PermissionDenied (descriptor), NotSupported (another type of map; no memory
+                   barrier), Busy: another reader of this process consumes it, LayoutError
+        kernel     BPF_MAP_TYPE_RINGBUF, 5.8; BPF_F_RB_OVERWRITE, 7.0: it begins with the oldest
+                   record that there is, and .lost counts what was overwritten
+        """
+        return Records(self, value, peek)
+
+    def submit(self, value):
+        """Write a record to a ring buffer that programs read, with bpf_user_ringbuf_drain().
+
+        It takes mode="rw".  It is there whole or, if an exception comes before that, not at all.
+        Threads may share the map; it is for the caller to see to it that one process at a time
+        submits, as the kernel can't tell them apart.
+        value      a ctypes object, or bytes or another buffer
+        raises     MapFull: no room until programs read, LayoutError: it never fits,
+                   PermissionDenied, NotSupported, ValueError in a child of fork()
+        kernel     BPF_MAP_TYPE_USER_RINGBUF, 6.1
+        """
+        if self.type != BPF_MAP_TYPE_USER_RINGBUF:
+            raise _no_ring("submit", self)
+        raw = _raw(value) if isinstance(value, _CDATA) else bytes(memoryview(value))
+        submitter = self.__dict__.get("_submitter")
+        if submitter is None:
+            self._read_write()  # for this map too, whoever has mapped it already
+            _, submitter = _claim_ring(_submitters, self, lambda: _Submitter(self))
+            self._submitter = submitter
+        self._live()
+        submitter.submit(raw)
 
 
 def _ambiguous(name, ids):
@@ -8975,6 +9012,646 @@ class MemoryMap:
         self.close()
 
 
+# -- ring buffers: BPF_MAP_TYPE_RINGBUF (5.8), which programs fill and a reader empties, and
+# BPF_MAP_TYPE_USER_RINGBUF (6.1), the other way round.  A page for the consumer's position, one for
+# the producer's, then the data, mapped twice in a row: what wraps around the end is contiguous.
+# Positions count bytes since the beginning.  A record is a header and its bytes, in steps of 8; of
+# the header's first word two bits tell what becomes of the record.
+#
+# Memory order.  In the kernel __bpf_ringbuf_reserve() writes a header with the busy bit and then
+# stores producer_pos (smp_store_release); bpf_ringbuf_commit() exchanges the header for one without
+# the bit (xchg, a full barrier), then loads consumer_pos and wakes who has come as far as this
+# record.  Here a drain is
+#
+#     A load producer_pos | B copy, for the headers | C copy, for the data | D store consumer_pos
+#
+# and then again A, which may find nothing and sleep.  What each | keeps apart:
+#     A|B  No header is older than the position that says it is there: pairs with the store of
+#          producer_pos.  (libbpf's ringbuf_process_ring() has smp_load_acquire() here.)
+#     B|C  No data are older than the header that says they are whole: pairs with the xchg.  A copy
+#          loads its bytes in any order, so headers that were read with the data prove nothing:
+#          they are copied first, by themselves.  (libbpf: smp_load_acquire() of each header.)
+#     C|D  Nothing is loaded after its place was given back: pairs with reserve's
+#          smp_load_acquire() of consumer_pos.  (libbpf: smp_store_release().)
+#     D|A  The store is out before we look for the last time: either this A and B see a record, or
+#          its commit sees that we have come up to it, and wakes us.  It takes a full barrier, store
+#          before load, on every machine.  (libbpf has none, epoll_wait() looks once more.)
+# x86 keeps loads in order, and loads before later stores: there only D|A needs a barrier.  Python
+# has no instruction for one, but membarrier(2) with MEMBARRIER_CMD_GLOBAL_EXPEDITED (4.16) is one
+# in its caller, registered or not (membarrier_global_expedited(): smp_mb() at both ends; it leaves
+# early where one CPU is online, which needs none).  PRIVATE_EXPEDITED is not: it returns at once in
+# a process of one thread.  The interpreter's loads and stores of a position are single
+# instructions, in the order of the program.
+_HEADER_BYTES = 8  # struct bpf_ringbuf_hdr
+_BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
+_LENGTH = _DISCARDED - 1
+_DRAIN_BYTES = 1 << 16  # what is copied at a time: it is to stay in the processor's cache
+_MAX_SUBMITTED_BYTES = (1 << 24) - 1  # DYNPTR_MAX_SIZE, what bpf_user_ringbuf_drain() takes
+_LONG_MASK = (1 << 8 * sizeof(ctypes.c_long)) - 1  # positions wrap
+
+# number of bpf(2) -> that of membarrier(2); both are in the same asm/unistd.h
+_MEMBARRIER_NUMBERS = {
+    321: 324,  # x86-64
+    357: 375,  # i386
+    _NR_X32: 0x40000000 + 324,
+    280: 283,  # arm64, riscv, loongarch and all that came later
+    386: 389,  # arm
+    351: 356,  # s390
+    361: 365,  # ppc
+    4355: 4358,  # mips: o32, n64, n32
+    5315: 5318,
+    _NR_MIPS_N32: 6322,
+    349: 351,  # sparc
+    341: 343,  # parisc
+    515: 517,  # alpha
+    1341: 1344,  # ia64
+    354: 374,  # m68k
+    375: 378,  # sh
+}
+_X86_NUMBERS = frozenset((321, 357, _NR_X32))
+_MEMBARRIER_CMD_GLOBAL_EXPEDITED = 1 << 1
+
+
+def _full_barrier():
+    """Let every load and store before come before every one behind; NotSupported where it can't."""
+    number = _MEMBARRIER_NUMBERS.get(_nr_bpf)
+    code = errno.ENOSYS
+    if number is not None:
+        code = _libc_syscall(number, _MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0)
+    if code:
+        detail = "no memory barrier is to be had from membarrier(2)"
+        error = _error(code, "membarrier", detail=detail, cls=NotSupported)
+        error.hint = "a kernel without CONFIG_MEMBARRIER, a sandbox, or an unknown architecture"
+        raise error
+
+
+def _no_barrier():
+    """Stand where x86 needs none."""
+
+
+def _kernel_long_bytes():
+    """Return the size of the kernel's long, in which it counts: 8, or 4 on a 32-bit kernel."""
+    if sizeof(ctypes.c_long) == 8:
+        return 8
+    try:  # as wide as the kernel's pointers, shown or zeroed; uname(2) can be told to lie
+        with open("/proc/kallsyms") as file:
+            digits = len(file.read(17).partition(" ")[0])
+    except OSError:
+        digits = 0
+    if digits in (8, 16):
+        return digits // 2
+    machine = os.uname().machine
+    return 8 if "64" in machine or machine == "s390x" else 4
+
+
+class _Position:
+    """A position in a page of a ring buffer, the index-th of the kernel's longs there.
+
+    A 32-bit program on a 64-bit kernel looks at its lower half: two positions are never as far
+    apart as that goes.
+    """
+
+    __slots__ = ("_words", "_low", "_high")
+
+    def __init__(self, page, index, long_bytes):
+        self._words, self._low, self._high = page.cast("L"), index, None
+        if long_bytes > sizeof(ctypes.c_long):
+            low_first = sys.byteorder == "little"
+            self._low, self._high = 2 * index + (not low_first), 2 * index + low_first
+
+    def load(self):
+        return self._words[self._low]
+
+    def store(self, position):
+        words, wraps = self._words, position < self._words[self._low]
+        words[self._low] = position
+        if wraps and self._high is not None:
+            # In between the kernel sees a position that lies behind: nothing to read, or no room.
+            _full_barrier()
+            words[self._high] = words[self._high] + 1 & _LONG_MASK
+
+
+class _RingMemory:
+    """The memory of a ring buffer: its positions and its data.
+
+    writes is "consumer" or "producer", the position that is ours to move, or None.  order() is what
+    keeps loads apart from what comes behind them, settle() a full barrier.
+    """
+
+    def __init__(self, m, writes=None):
+        import mmap
+
+        page, data_bytes, long_bytes = mmap.PAGESIZE, m.max_entries, _kernel_long_bytes()
+        consumer_page = memoryview(m._mapped(0, page, writes == "consumer"))
+        rest = memoryview(m._mapped(page, page + 2 * data_bytes, writes == "producer"))
+        self.size, self.data = data_bytes, rest[page:]
+        self.consumer = _Position(consumer_page, 0, long_bytes)
+        self.producer = _Position(rest[:page], 0, long_bytes)
+        self.overwritten = _Position(rest[:page], 2, long_bytes)  # overwrite_pos, 7.0
+        self.settle = _full_barrier
+        self.order = _no_barrier if _nr_bpf in _X86_NUMBERS else _full_barrier
+        self.settle()  # where there is no barrier nothing is begun
+        self.process = os.getpid()
+
+    def check_process(self, about):
+        """Refuse to go on in a child of fork(), which shares the memory with its parent."""
+        if self.process != os.getpid():
+            text = "%s: process %d opened it; open the map anew in this one"
+            raise ValueError(text % (about, self.process))
+
+
+def _record_bytes(length):
+    """Return how many bytes a record of so many takes with its header."""
+    return (length + _HEADER_BYTES + 7) & ~7
+
+
+def _records_in(words):
+    """Return (starts, lengths, used, following) of the records that a copy begins with.
+
+    words are those of the copy, u32.  starts and lengths are those of the bytes of each record that
+    is neither busy nor discarded; used is where the first one begins that is busy, or that is not
+    all there: then following is where it ends.
+    """
+    end, first = 4 * len(words), words[0]
+    if first < _DISCARDED:  # records of one size, as most are: no loop
+        step = _record_bytes(first)
+        headers, whole = words[:: step >> 2].tolist(), end // step
+        if headers.count(first) == len(headers):
+            used = whole * step
+            following = used + step if used < end else 0
+            starts = range(_HEADER_BYTES, used + _HEADER_BYTES, step)
+            return starts, [first] * whole, used, following
+    starts, lengths, at = [], [], 0
+    while at < end:
+        length = words[at >> 2]
+        if length & _BUSY:
+            break
+        following = at + ((length & _LENGTH) + 15 & -8)  # as _record_bytes()
+        if following > end:
+            return starts, lengths, at, following
+        if length < _DISCARDED:
+            starts.append(at + _HEADER_BYTES)
+            lengths.append(length)
+        at = following
+    return starts, lengths, at, 0
+
+
+class _Waiter:
+    """Waits until a ring buffer has records, or until close() in another thread.
+
+    A reader that peeks can't wait for the kernel alone, which wakes who has consumed all there was:
+    it is woken now and then besides.
+    """
+
+    PEEK_NS, STALLED_SECONDS = 10 * 10**6, 0.001
+
+    def __init__(self, owner, is_peek):
+        import select
+
+        self.owner = owner  # holds the descriptor that epoll watches
+        ends = os.pipe()
+        self._closed_end, self._closing_end = (_Fd(int, number) for number in ends)
+        self._closing, self._epoll = select.poll(), select.epoll()
+        self._closing.register(ends[0], select.POLLIN)
+        self._epoll.register(ends[0], select.EPOLLIN)
+        # what was peeked at stays readable until its owner consumes it: only news are told then
+        edge = select.EPOLLET if is_peek else 0
+        self._epoll.register(owner.number, select.EPOLLIN | edge)
+        self._timer = _ticking(self.PEEK_NS) if is_peek else None
+        if self._timer:
+            self._epoll.register(self._timer.number, select.EPOLLIN)
+        self.number = self._epoll.fileno()
+
+    def wait(self, seconds, is_stalled):
+        """Wait so long, None: for ever, for something new; of a busy record nothing is told."""
+        if is_stalled:  # to epoll it is there
+            shortest = self.STALLED_SECONDS
+            seconds = shortest if seconds is None else min(seconds, shortest)
+            self._closing.poll(seconds * 1000)
+        else:
+            self._epoll.poll(-1 if seconds is None else seconds)
+
+    def catch_up(self):
+        """Take what was told until now as known, before looking at what is there."""
+        if self._timer:
+            self._epoll.poll(0)
+            try:
+                os.read(self._timer.number, 8)
+            except BlockingIOError:
+                pass
+
+    def wake(self):
+        """Wake all who wait, now and later."""
+        os.write(self._closing_end.number, b"\0")
+
+
+def _ticking(every_ns):
+    """Return the _Fd of a timerfd that is readable every so often."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    times = (ctypes.c_long * 4)(0, every_ns, 0, every_ns)  # struct itimerspec, of old time_t
+    timer = _Fd(libc.timerfd_create, 1, os.O_NONBLOCK | os.O_CLOEXEC)  # CLOCK_MONOTONIC
+    if timer.number < 0 or libc.timerfd_settime(timer.number, 0, times, None):
+        raise OSError(get_errno(), "timerfd: %s" % os.strerror(get_errno()))
+    return timer
+
+
+class _Batch:
+    """Records that were read together; values iterates over those that were not handed out yet."""
+
+    __slots__ = ("values", "starts", "position", "used", "is_consumed", "rest")
+
+    def __init__(self, values, starts, position, used):
+        self.values, self.starts, self.position, self.used = iter(values), starts, position, used
+        self.is_consumed, self.rest = False, []
+
+    @property
+    def end(self):
+        return self.position + self.used & _LONG_MASK
+
+    def handed_out(self):
+        """Return the position behind what was handed out; what is left is given up."""
+        self.rest.extend(self.values)  # in one step: what interrupts comes before or after
+        left = len(self.rest)
+        if not left:
+            return self.end
+        return self.position + self.starts[-left] - _HEADER_BYTES & _LONG_MASK
+
+
+# (process, map id) -> what consumes it, and what submits to it, in this process
+_consumers = {}  # type: dict
+_submitters = {}  # type: dict
+_ring_lock = RLock()
+
+
+def _claim_ring(claims, m, make):
+    """Return (whether it was there, the ring of a map that this process has, else make())."""
+    key = os.getpid(), m.id
+    with _ring_lock:
+        known = claims.get(key, lambda: None)()
+        if known is None:
+            made = make()
+            claims[key] = weak_reference(made)
+            return False, made
+    return True, known
+
+
+class Records:
+    """The records of a ring buffer, read as programs write them.  Made by Map.records.
+
+        for record in m.records(Event): ...         # waits; ends when another thread closes it
+        records.read(timeout=0.5)                   # a list: all that is there, as soon as any is
+        loop.add_reader(records.fileno(), lambda: handle(records.read(0)))
+
+    lost     bytes, headers included, that were overwritten before they could be read: records that
+             are gone can't be counted
+    A record that a program has reserved and not yet committed keeps those behind it back; discarded
+    ones are left out.  What read() returns is consumed as it returns: whoever is killed with it has
+    had it.  What a loop is given is consumed when it asks for more, about 64 KiB of records at a
+    time, when it is left, and by close(): a process that is killed in it leaves the last of them to
+    the next reader as well, and takes along none that it was not given.  The reader may outlive its
+    Map.  Threads may share it: each record goes to one.  In a child of fork() it raises ValueError.
+    """
+
+    def __init__(self, m, value=None, peek=False):
+        if m.type != BPF_MAP_TYPE_RINGBUF:
+            raise _no_ring("records", m)
+        self._about, self._is_peek, self.lost = m._about, bool(peek), 0
+        self._overwrites = bool(m.flags & BPF_F_RB_OVERWRITE)
+        self._size, self._make, self._finish = _record_type(m, value)
+        self._lock, self._inside = RLock(), allocate_lock()
+        self._is_stalled, self._batch = False, None
+        waiter, self._key = _Waiter(m._live(), self._is_peek), (os.getpid(), m.id)
+        if self._is_peek:
+            ring = _RingMemory(m)
+            self._position = ring.producer.load()
+        else:
+            is_taken, ring = _claim_ring(_consumers, m, lambda: _RingMemory(m, "consumer"))
+            if is_taken:
+                detail = "this process has a reader that consumes its records already"
+                error = _error(errno.EBUSY, "records", m._about, detail=detail)
+                error.hint = "close that one, or look on with peek=True"
+                raise error
+        self._open = ring, waiter  # None when it is closed
+
+    def __repr__(self):
+        how = "closed" if self._open is None else "peeking" if self._is_peek else "consuming"
+        return "<Records of %s, %s>" % (self._about, how)
+
+    def _opened(self):
+        if self._open is None:
+            raise ValueError("these records are closed")
+        return self._open
+
+    def fileno(self):
+        """Return a descriptor that select, poll, epoll and asyncio find readable when there may be
+        records: read(0) then.  While peeking it is so every 10 ms.
+        """
+        return self._opened()[1].number
+
+    def read(self, timeout=None):
+        """Return a list of the records that are there, of many those of about 64 KiB.
+
+        timeout    seconds to wait for the first one; None: as long as it takes; 0: not at all
+        returns    []: there was none, or close() was called meanwhile
+        raises     LayoutError: the next record has not the size of value; it is the error's .record
+                   and consumed.  IterationAborted: the buffer holds what no kernel writes.
+                   ValueError: closed, or in a child of fork()
+        """
+        self._opened()
+        deadline = _deadline(timeout)
+        while True:
+            batch = self._awaited(deadline, self._consumed)
+            values = [] if batch is None else list(batch.values)
+            if values or batch is None:  # else another thread was given them
+                return values
+
+    def __iter__(self):
+        """Return an iterator over the records, which waits for more.  raises what read() does."""
+        self._opened()
+        return self._handed_out()
+
+    def _handed_out(self):
+        try:
+            values = iter(())
+            while values is not None:
+                yield from values
+                values = self._awaited(None, _values_of)
+        finally:
+            opened = self._open
+            if opened:
+                self._alone(partial(self._settle, opened[0]), None)
+
+    def close(self):
+        """Give the buffer back: who waits for records gets none any more.  Twice is fine."""
+        opened, self._open = self._open, None
+        if opened is None:
+            return
+        ring, waiter = opened
+        if ring.process == os.getpid():  # a child would wake its parent
+            waiter.wake()
+        self._alone(partial(self._settle, ring), None)
+        if not self._is_peek:
+            _consumers.pop(self._key, None)
+
+    def __enter__(self):
+        self._opened()
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __reduce__(self):
+        raise TypeError("records cannot be pickled or copied")
+
+    # -- one drain
+
+    def _alone(self, step, *otherwise):
+        """Return step(), while no other thread is here.
+
+        A signal handler or finalizer that comes into it gets otherwise; ValueError without one.
+        """
+        with self._lock:  # waits for other threads
+            if not self._inside.locked():
+                with self._inside:
+                    return step()
+        if not otherwise:
+            raise ValueError("%s is being read by the call that was interrupted" % self._about)
+        return otherwise[0]
+
+    def _awaited(self, deadline, take):
+        """Return take() of the next batch, None: it was closed, or is over at the deadline."""
+        while True:
+            opened = self._open
+            if opened is None:
+                return None
+            taken = self._alone(partial(self._take, opened, take))
+            if taken is not None:
+                return taken
+            left = deadline and deadline()
+            if left is not None and left <= 0:
+                return None
+            opened[1].wait(left, self._is_stalled)
+
+    def _take(self, opened, take):
+        if self._open is not opened:
+            return None
+        ring, waiter = opened
+        ring.check_process(self._about)
+        waiter.catch_up()
+        self._settle(ring)
+        if self._batch is None:
+            self._batch = self._next_batch(ring)
+        return self._batch and take(ring, self._batch)
+
+    def _settle(self, ring):
+        """Consume what was handed out of the last batch, and forget the rest of it."""
+        batch = self._batch
+        if batch is None or ring.process != os.getpid():
+            return
+        if not batch.is_consumed:
+            self._move(ring, batch.handed_out())
+        elif batch.values.__length_hint__():  # an exception came between consuming and returning
+            return
+        self._batch = None
+
+    def _consumed(self, ring, batch):
+        """Consume a batch, and return it."""
+        if not batch.is_consumed:
+            self._move(ring, batch.end)
+            batch.is_consumed = True
+        return batch
+
+    def _move(self, ring, position):
+        if self._is_peek:
+            self._position = position
+        else:
+            ring.consumer.store(position)
+            ring.settle()
+
+    def _next_batch(self, ring):
+        """Return the next _Batch, None if nothing is there."""
+        self._is_stalled = False
+        for _ in range(1000):
+            position, unread = self._unread(ring)
+            if not unread:
+                return None
+            starts, lengths, used, following = self._headers(ring, position, unread)
+            at = position & ring.size - 1
+            raw = bytes(ring.data[at : at + used])
+            ring.order()
+            if self._is_overwritten(ring, position):
+                self._skip(ring, position)
+                continue
+            if following > unread and not used:
+                words = (self._about, following - used, unread - used)
+                raise IterationAborted("%s: a record of %d bytes where there are %d" % words)
+            if not used:
+                self._is_stalled = True
+                return None
+            if not starts:  # discarded, all of them
+                self._move(ring, position + used & _LONG_MASK)
+                continue
+            return self._decoded(ring, _Batch((), starts, position, used), raw, lengths)
+        raise IterationAborted("%s is overwritten faster than it can be read" % self._about)
+
+    def _unread(self, ring):
+        """Return where to read on, and how many bytes there are."""
+        for _ in range(100):  # positions of others may move between the two loads
+            end = ring.producer.load()
+            ring.order()
+            position = self._position if self._is_peek else ring.consumer.load()
+            if self._is_overwritten(ring, position):
+                self._skip(ring, position)
+                continue
+            unread = end - position & _LONG_MASK
+            # a producer leaves 8 bytes free at least
+            if unread < ring.size and not unread % 8 and not position % 8:
+                return position, unread
+        words = (self._about, position, end)
+        raise IterationAborted("%s: positions that no kernel writes, %d and %d" % words)
+
+    def _headers(self, ring, position, unread):
+        """Return what _records_in() tells of a copy of what is there, of one record at least."""
+        at, wanted = position & ring.size - 1, _DRAIN_BYTES
+        while True:
+            span = min(unread, wanted)
+            found = _records_in(memoryview(bytes(ring.data[at : at + span])).cast("I"))
+            ring.order()
+            used, following = found[2:]
+            if used or following <= span or following > unread:
+                return found
+            wanted = following
+
+    def _oldest(self, ring):
+        """Return the position of the oldest record that is not overwritten."""
+        return (ring.overwritten if self._overwrites else ring.consumer).load()
+
+    def _is_overwritten(self, ring, position):
+        """Whether a program may have written, or be writing, over what stood at a position.
+
+        That takes that the oldest record lies behind it, and, but for what a program says itself
+        (overwrite_pos, stored first), that the producer has come round to it.  The header in
+        __bpf_ringbuf_reserve() is written before producer_pos is stored, hence ">=".  Where stores
+        may overtake each other, a program's next stores may be seen before that of the position,
+        for as long as it takes them to leave the processor: the barrier before is far longer, yet
+        no proof.
+        """
+        if not (self._is_peek or self._overwrites):
+            return False
+        behind = self._oldest(ring) - position & _LONG_MASK
+        if not 0 < behind <= _LONG_MASK >> 1:
+            return False
+        return self._overwrites or ring.producer.load() - position & _LONG_MASK >= ring.size
+
+    def _skip(self, ring, position):
+        """Go on with the oldest record, and count what is lost."""
+        oldest = self._oldest(ring)
+        self.lost += oldest - position & _LONG_MASK
+        self._move(ring, oldest)
+
+    def _decoded(self, ring, batch, raw, lengths):
+        """Return the batch with its values: of records of another size those before the first."""
+        starts = batch.starts
+        if self._size is None:
+            batch.values = iter([raw[at : at + size] for at, size in zip(starts, lengths)])
+            return batch
+        if lengths.count(self._size) != len(lengths):
+            odd = next(place for place, size in enumerate(lengths) if size != self._size)
+            if not odd:
+                self._refuse(ring, batch, raw[starts[0] : starts[0] + lengths[0]])
+            batch.used = starts[odd] - _HEADER_BYTES
+            del starts[odd:]
+        made = map(self._make, repeat(raw), starts)
+        batch.values = iter(list(map(self._finish, made) if self._finish else made))
+        return batch
+
+    def _refuse(self, ring, batch, record):
+        """Consume a record that is not of the type's size, and raise what holds it."""
+        used = batch.starts[0] - _HEADER_BYTES + _record_bytes(len(record))
+        words = (self._about, len(record), self._size)
+        error = LayoutError("%s: a record of %d bytes, the type has %d" % words)
+        error.record = record
+        self._move(ring, batch.position + used & _LONG_MASK)
+        raise error
+
+
+def _values_of(_, batch):
+    return batch.values
+
+
+def _deadline(seconds):
+    """Return what tells the seconds that are left of so many, None for no limit."""
+    if seconds is None:
+        return None
+    from time import monotonic
+
+    end = monotonic() + seconds
+    return lambda: end - monotonic()
+
+
+def _no_ring(operation, m):
+    """Return the error for what a map of another type does not have."""
+    error = _error(ENOTSUPP, operation, m._about, detail="it has no %s" % operation)
+    error.hint = {
+        BPF_MAP_TYPE_RINGBUF: "programs write to this ring buffer: read it with records()",
+        BPF_MAP_TYPE_USER_RINGBUF: "programs read this ring buffer: write to it with submit(value)",
+        BPF_MAP_TYPE_PERF_EVENT_ARRAY: "its records are in the buffers of perf_event_open(2)",
+    }.get(m.type)
+    return error
+
+
+def _record_type(m, value):
+    """Return (size, f(buffer, offset), f that finishes it or None) of a type; size None: bytes."""
+    if value is None or value is bytes:
+        return None, None, None
+    if isinstance(value, str):
+        value = _c_text_layout(value, _TypeNames(m).layout)
+    is_layout = isinstance(value, Layout)
+    ctype = value.ctype() if is_layout else value
+    size = value.size if is_layout else _class_layout(ctype, "record").size
+    if _is_char_array(ctype) or is_layout and _is_array(ctype):
+        ctype = _byte_array(ctype)
+    return size, _copier(ctype), _get_value if _is_scalar(ctype) else None
+
+
+class _Submitter:
+    """Writes records to a ring buffer that programs read.  One for each map and process.
+
+    bpf_user_ringbuf_drain() loads producer_pos and the header with smp_load_acquire().  libbpf's
+    user_ring_buffer__reserve() stores a busy header, then the position, and
+    user_ring_buffer__submit() exchanges the header.  Here a record is whole before the position
+    says that it is there: whoever is killed in between has written nothing, and no busy record
+    keeps the program from what comes behind.
+    """
+
+    def __init__(self, m):
+        self._ring, self._lock, self._about = _RingMemory(m, "producer"), RLock(), m._about
+
+    def submit(self, raw):
+        ring = self._ring
+        ring.check_process(self._about)
+        wanted = _record_bytes(len(raw))
+        if wanted > ring.size or len(raw) > _MAX_SUBMITTED_BYTES:
+            largest = min(ring.size - _HEADER_BYTES, _MAX_SUBMITTED_BYTES)
+            words = (self._about, len(raw), largest)
+            raise LayoutError("%s: a record of %d bytes, at most %d fit in" % words)
+        with self._lock:
+            position, oldest = ring.producer.load(), ring.consumer.load()
+            ring.order()  # what is read is read before its place is written to
+            free = ring.size - (position - oldest & _LONG_MASK)
+            if free < 0 or position % 8:
+                words = (self._about, oldest, position)
+                raise IterationAborted("%s: nothing lies between positions %d and %d" % words)
+            if free < wanted:
+                detail = "the map is full: %d bytes are wanted, %d free" % (wanted, free)
+                raise _error(errno.ENOSPC, "submit", self._about, detail=detail, cls=MapFull)
+            at = position & ring.size - 1
+            record = struct.pack("=II", len(raw), 0) + raw
+            ring.data[at : at + len(record)] = record
+            ring.order()  # the record is there before the position that says so
+            ring.producer.store(position + wanted & _LONG_MASK)
+
+
 def lpm_key(text):
     """Return the key of an LPM trie, as bytes, for "10.0.0.0/8" or an IPv6 prefix.
 
@@ -9301,6 +9978,62 @@ def _prog_info(prog_id):
         del owner
 
 
+class _TypeNames:
+    """The types that have a name where a map comes from: in its BTF or that of the programs that
+    use it, else in the kernel's.  Of a capture only its own is known, and .btf, which is given
+    besides.
+    """
+
+    def __init__(self, source, btf=None):
+        self.source, self.btf = source, btf
+
+    def layout(self, kind, name):
+        """Return the Layout of a type of a kind ("struct" ...) or any, None if there is none.
+
+        raises LayoutError for one that can't be read, or that is not the same in all programs
+        """
+        for btfs in (self._near, self._kernel):
+            found = {}  # type: dict
+            for btf in btfs():
+                try:
+                    type_id = btf.find(name, kind)
+                except BTFError:
+                    continue
+                try:
+                    found[btf.layout(type_id)] = True
+                except BTFError as failure:
+                    raise LayoutError(str(failure)) from None
+            if len(found) > 1:
+                words = (_printable(name), self.source._about)
+                raise LayoutError("'%s' is not one type in the BTF of the programs of %s" % words)
+            if found:
+                return next(iter(found))
+        return None
+
+    def _near(self):
+        for btf in (self.source.btf, self.btf):
+            if btf:
+                yield btf
+        if self.btf or not isinstance(self.source, Map):
+            return
+        btf_ids = set()
+        try:
+            for _, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
+                if self.source.id in map_ids and info.btf_id:
+                    btf_ids.add(info.btf_id)
+        except SyscallError:  # not for us to see
+            pass
+        for btf_id in sorted(btf_ids - {self.source.info.btf_id}):
+            yield BTF.from_id(btf_id)
+
+    def _kernel(self):
+        if self.btf is None and isinstance(self.source, Map):
+            try:
+                yield BTF.from_vmlinux()
+            except (SyscallError, BTFError):
+                pass
+
+
 def _open_program(spec):
     """Return the descriptor of the program that "id N", "pinned PATH", "tag T" or "name S" says."""
     kind, _, which = spec.partition(" ")
@@ -9329,11 +10062,13 @@ class View:
     .value_layout are what they come to; .cpus the possible CPUs of per-CPU values, else empty.
     """
 
+    width = 0  # of the widest key so far, in words
+    query = None  # what of the entries a dump shows; None: all
+    adds_up = False  # whether the CPUs' values are shown as one
+    json_suffix = ""  # " strings": JSON has numbers of more than 53 bits as strings
+
     def __init__(self, source, key=None, value=None, btf=None):
-        self.source, self.info, self.width = source, source.info, 0
-        self.query = None  # what of the entries a dump shows; None: all
-        self.adds_up = False  # whether the CPUs' values are shown as one
-        self.json_suffix = ""  # " strings": JSON has numbers of more than 53 bits as strings
+        self.source, self.info = source, source.info
         self.cpus = tuple(getattr(source, "cpus", ()))
         if self.info.type in _PERCPU_TYPES and not self.cpus:
             self.cpus = possible_cpus()
@@ -9633,45 +10368,6 @@ def _view_layout(source, what, given, btf):
         told = "%s of %s has %d bytes in the map, %s has %d" % words
         raise LayoutError(told, *found.describe().split("\n"))
     return found
-
-
-class _TypeNames:
-    """The types that have a name where a map comes from: in its BTF, in that of the programs that
-    use it, in the kernel's.  Of a capture only its own is known, and .btf, which is given besides.
-    """
-
-    def __init__(self, source, btf=None):
-        self.source, self.btf = source, btf
-
-    def layout(self, kind, name):
-        """Return the Layout of a type of a kind ("struct" ...) or any, None if there is none."""
-        for btf in self._all():
-            try:
-                type_id = btf.find(name, kind)
-            except BTFError:
-                continue
-            try:
-                return btf.layout(type_id)
-            except BTFError as failure:
-                raise LayoutError(str(failure)) from None
-        return None
-
-    def _all(self):
-        for btf in (self.source.btf, self.btf):
-            if btf:
-                yield btf
-        if self.btf or not isinstance(self.source, Map):
-            return
-        try:
-            for _, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
-                if self.source.id in map_ids and info.btf_id:
-                    yield BTF.from_id(info.btf_id)
-        except SyscallError:  # not for us to see
-            pass
-        try:
-            yield BTF.from_vmlinux()
-        except (SyscallError, BTFError):
-            pass
 
 
 def _lpm_layout(found):
@@ -10873,6 +11569,18 @@ up.  What a slot stands for is nowhere in the map; --slots says it:
 '--slots FIELD=NUMBERING' names the array (hists.slots, hists[3].slots) or the
 count.  Maps of bpftrace need no types: what else is in the key is then bytes.
 -j, --ndjson: key, numbering, slots, and buckets with low, high and count."""),
+    "events": ("MAP [peek] [count N] [timeout SEC]", "print the records of a ring buffer",
+        "map events name rb peek --value-type 'struct event'", """\
+A record a line, as programs write them, decoded by --value-type: C, or the name
+of a type in the BTF of a program that uses the map.  A record of another size,
+or without a type, is shown as bytes in hex.  --ndjson prints a line of JSON for
+each, --hex bytes.
+The records are consumed: no other reader gets them.  'peek' leaves them to whom
+they belong and begins with what comes next; what was overwritten before it was
+seen is told in bytes at the end.
+It ends with Ctrl-C, after 'count' records, or after 'timeout' seconds: then
+with exit status 1 if they were fewer than 'count'.  It takes the right to
+write to the map."""),
     "save": ("MAP FILE", "write a capture, to be read with --from",
         "map save name flows flows.capture", """\
 FILE holds the map's info, its BTF and every entry; it appears when it is whole.
@@ -11154,15 +11862,19 @@ class _Options:
         if self.file is not None:
             self.end(rest)
             return self.view_of(Capture.load(self.file))
+        view = self.view_of(self.opened(mode or "r", rest))
+        if self.command in _SHOWING and not self.hex and None in (self.key_type, self.value_type):
+            self._tell_why_untyped(view)
+        return view
+
+    def opened(self, mode, rest):
+        """Take the words of a map; return the Map, of bytes."""
         if not self.words or not self.words[0]:
             raise _UsageError("a map: id N, name S, pinned PATH is needed")
         length = _map_length(self.words, lambda after: rest is None or len(after) == rest)
         self.map, self.words = self.words[:length], self.words[length:]
         self.end(rest)
-        view = self.view_of(_open_words(self.map, mode or "r", self.token))
-        if self.command in _SHOWING and not self.hex and None in (self.key_type, self.value_type):
-            self._tell_why_untyped(view)
-        return view
+        return _open_words(self.map, mode, self.token)
 
     def view_of(self, source, *types):
         """Return the View of a map or capture with the types, meanings and form of numbers that
@@ -11883,7 +12595,7 @@ class _Table:
     """
 
     def __init__(self, view):
-        self.view, form = view, _FORMS["cells"]
+        self.view, form = view, _FORMS["words"]
         keys = _table_columns(form, view.key_layout, "key") if view.info.key_size else []
         values = _table_columns(form, view.value_layout, None)
         self.columns = None
@@ -11913,8 +12625,8 @@ class _Table:
         """Return the rows of a chunk, a list of tuples of text."""
         view, cells = self.view, [()] * count
         if view.info.key_size:
-            cells = view.key_layout.reader("cells").read(keys)
-        rows = view.value_layout.reader("cells", view.slot, view.cpus_added).read(values)
+            cells = view.key_layout.reader("words").rows(keys)
+        rows = view.value_layout.reader("words", view.slot, view.cpus_added).rows(values)
         if view.cpus_shown:
             cells = [cell + (cpu,) for cell in cells for cpu in view.cpus]
         return [tuple(map(str, cell + row)) for cell, row in zip(cells, rows)]
@@ -13412,6 +14124,111 @@ class _Look:
         step = self.view.chunk_entries
         for at in range(0, len(keys), step):
             yield keys[at : at + step]
+
+
+def _events(options):
+    if options.file is not None:
+        raise _UsageError("this takes a map, not a capture")
+    if options.metrics:
+        raise _UsageError("events has no --metrics")
+    options.ndjson = options.ndjson or options.json
+    m = options.opened("rw", None)
+    is_peek, limits = False, {"count": None, "timeout": None}
+    while options.words:
+        word = options.words.pop(0)
+        if word == "peek":
+            is_peek = True
+        elif word in limits and options.words:
+            limits[word] = _limit(word, options.words.pop(0))
+        else:
+            raise _UsageError("peek, count N or timeout SECONDS, not '%s'" % word)
+    found = _layout_of_records(options, m)
+    records = m.records(peek=is_peek)
+    try:
+        return _print_records(options, records, _RecordViews(m.info, found), **limits)
+    finally:
+        records.close()
+        if records.lost:
+            text = "bpflookup: %d bytes of records were overwritten before they were seen\n"
+            sys.stderr.write(text % records.lost)
+
+
+def _layout_of_records(options, m):
+    """Return the Layout that was asked for, with its meanings; None if there is none."""
+    if options.value_type is None:
+        if options.show:
+            raise _UsageError("--show wants --value-type here")
+        return None
+    btf = None if options.btf is None else _asked_btf(options)
+    found = _c_text_layout(options.value_type, _TypeNames(m, btf).layout)
+    for text in _listed(options.show):
+        try:
+            found = found.showing(*_field_and_word(text))
+        except LayoutError as failure:
+            raise _UsageError("--show: %s" % failure) from None
+    return found
+
+
+def _limit(word, text):
+    """Return the number of records, or of seconds."""
+    is_number = text.isdecimal() if word == "count" else text.replace(".", "", 1).isdecimal()
+    if not is_number:
+        raise _UsageError("'%s' is no number for %s" % (text, word))
+    return int(text) if word == "count" else float(text)
+
+
+def _print_records(options, records, views, count, timeout):
+    """Print records until there were so many, or so many seconds have gone; return the status."""
+    deadline = _deadline(timeout)
+    while count is None or count > 0:
+        batch = records._awaited(deadline, _values_of)
+        if batch is None:
+            break
+        raws = list(islice(batch, count))
+        try:
+            for size, run in groupby(raws, len):
+                for text in views[size].texts_of(options, list(run)):
+                    print(text)
+            sys.stdout.flush()
+        except BaseException:  # what was not printed is left to the next reader
+            records._batch = None
+            raise
+        count = None if count is None else count - len(raws)
+        if deadline and deadline() < 0:  # there may be more all the time
+            break
+    return 1 if count else 0
+
+
+class _RecordViews(dict):
+    """Record's size -> _RecordView."""
+
+    def __init__(self, info, layout_of_type):
+        dict.__init__(self)
+        self.info, self.layout_of_type = info, layout_of_type
+
+    def __missing__(self, size):
+        known = self.layout_of_type
+        has_type = known is not None and known.size == size
+        self[size] = view = _RecordView(self.info, known if has_type else Bytes(size))
+        return view
+
+
+class _RecordView(View):
+    """Records of one size as the values of a map that has no keys."""
+
+    def __init__(self, info, value_layout):
+        self.info = MapInfo.__new__(MapInfo)
+        self.info.__setstate__(dict(info._asdict(), value_size=value_layout.size))
+        self.value_layout, self.slot, self.cpus = value_layout, value_layout.size, ()
+
+    def texts_of(self, options, records):
+        """Yield the text of records, in the form asked for."""
+        self.json_suffix = " strings" if options.strings else ""
+        if self.slot:
+            yield from options.form_of(self)([(b"", b"".join(records), len(records))])
+            return
+        empty = '{"value":[]}' if options.ndjson else "value:"
+        yield "\n".join([empty] * len(records))
 
 
 def _totals(view, values, count, cpus):

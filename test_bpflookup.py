@@ -3828,7 +3828,7 @@ SEC("xdp") int handler(void *ctx)
 	in_x++;
 	return fixed + hidden + other(3) + ++counter + conf.a;
 }
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";
 """
 
 
@@ -9038,6 +9038,1322 @@ def test_global_variables_of_a_program_are_read_in_place(tmp_path, bpffs):
         for turn in range(1, 4):
             bpftool("prog", "run", "pinned", pin, "data_in", packet)
             assert mapped[0] == 5 + 7 * turn == m[0]
+
+
+# -- ring buffers
+
+RINGBUF, USER_RINGBUF = bpf.BPF_MAP_TYPE_RINGBUF, bpf.BPF_MAP_TYPE_USER_RINGBUF
+
+
+def record_program(ring_fd, counts_fd, number, kind):
+    """Return a socket filter that writes one record, (number, n, n, n, n, n, n, n) as u64, cut to a length.
+
+    counts[0] is n, which it adds one to, and how often there was no room.  kind "mixed": n + 16 bytes, without bit
+    4 of n, and every fifth is reserved, filled in part and discarded; "fixed": 64 bytes.
+    """
+    insn, fp = bpf._insn, 10
+    start = [insn(0x62, fp, 0, -4), bpf._load_map_fd(1, counts_fd), insn(0xBF, 2, fp)]
+    start += [insn(0x07, 2, 0, 0, -4), insn(0x85, 0, 0, 0, 1)]  # r0 = lookup(counts, 0)
+    start += [insn(0x55, 0, 0, 1), insn(0x95), insn(0xBF, 7, 0), insn(0x79, 8, 7)]  # r8 = n
+    start += [insn(0x7A, fp, 0, -72, number)] + [insn(0x7B, fp, 8, -64 + 8 * i) for i in range(7)]
+    reserve = [bpf._load_map_fd(1, ring_fd), insn(0xB7, 2, 0, 0, 40), insn(0xB7, 3)]
+    reserve += [insn(0x85, 0, 0, 0, 131)]  # r0 = bpf_ringbuf_reserve(ring, 40, 0)
+    discard = [insn(0x7B, 0, 8), insn(0xBF, 1, 0), insn(0xB7, 2), insn(0x85, 0, 0, 0, 133)]
+    length = [insn(0xB7, 3, 0, 0, 64)]
+    if kind == "mixed":
+        length = [insn(0xBF, 3, 8), insn(0x57, 3, 0, 0, 47), insn(0x07, 3, 0, 0, 16)]
+    output = [bpf._load_map_fd(1, ring_fd), insn(0xBF, 2, fp), insn(0x07, 2, 0, 0, -72)] + length
+    output += [
+        insn(0xB7, 4),
+        insn(0x85, 0, 0, 0, 130),
+    ]  # r0 = bpf_ringbuf_output(ring, fp - 72, r3, 0)
+    count = [insn(0x07, 8, 0, 0, 1), insn(0x7B, 7, 8), insn(0xB7), insn(0x95)]
+    full = [
+        insn(0x79, 1, 7, 8),
+        insn(0x07, 1, 0, 0, 1),
+        insn(0x7B, 7, 1, 8),
+        insn(0xB7),
+        insn(0x95),
+    ]
+    size = lambda part: len(b"".join(part)) // 8
+    if kind == "mixed":
+        to_full = size(discard) + 1 + size(output) + 1 + size(count)
+        every_fifth = reserve + [insn(0x15, 0, 0, to_full)] + discard
+        every_fifth += [insn(0x05, 0, 0, size(output) + 1)]
+        start += [insn(0xBF, 1, 8), insn(0x97, 1, 0, 0, 5), insn(0x55, 1, 0, size(every_fifth))]
+        start += every_fifth
+    return b"".join(start + output + [insn(0x55, 0, 0, size(count))] + count + full)
+
+
+def test_run(prog_fd, repeat=1, data=bytes(64)):
+    """Run a program on a packet, so many times; return what it returned last."""
+    packet, attr = ctypes.create_string_buffer(data, len(data)), (u32 * 20)()
+    attr[0], attr[2], attr[8] = prog_fd, len(data), repeat
+    ctypes.c_uint64.from_buffer(attr, 16).value = ctypes.addressof(packet)
+    bpf._bpf(bpf.BPF_PROG_TEST_RUN, attr, size=ctypes.sizeof(attr))
+    return attr[1]
+
+
+test_run.__test__ = False
+
+
+class Recorder:
+    """A program that writes records to a ring buffer; run() has it write so many."""
+
+    def __init__(self, ring, number=1, kind="mixed"):
+        self.number, self.kind = number, kind
+        self.counts = Map.create(ARRAY, u32, Value, 1)
+        self.program = load(1, record_program(ring.fd, self.counts.fd, number, kind))
+
+    @property
+    def written(self):
+        return self.counts[0].packets
+
+    @property
+    def refused(self):
+        return self.counts[0].bytes
+
+    def run(self, repeat):
+        test_run(self.program.number, repeat)
+
+    def records(self, first=0, end=None):
+        """Return what those from first to end are, discarded ones left out."""
+        end = self.written if end is None else end
+        if self.kind == "fixed":
+            return [struct.pack("=8Q", self.number, *[n] * 7) for n in range(first, end)]
+        kept = [n for n in range(first, end) if n % 5]
+        return [struct.pack("=8Q", self.number, *[n] * 7)[: (n & 47) + 16] for n in kept]
+
+
+def a_ring(size=PAGE, **options):
+    return Map.create(RINGBUF, max_entries=size, **options)
+
+
+def everything(records):
+    """Return all that is there."""
+    found, batch = [], [None]
+    while batch:
+        batch = records.read(0)
+        found += batch
+    return found
+
+
+@kernel
+@pytest.mark.parametrize("kind", ["mixed", "fixed"])
+def test_records_come_once_whole_and_in_order(kind):
+    """Round and round a small buffer, those that wrap around its end included, in many lengths."""
+    with a_ring() as ring, ring.records() as records:
+        recorder, rng, found = Recorder(ring, kind=kind), random.Random(1), []
+        assert records.read(0) == [] and records.read(0.01) == []
+        while recorder.written < 40 * PAGE // 64:
+            recorder.run(rng.randrange(1, PAGE // 20))
+            found += everything(records) if rng.random() < 0.8 else records.read()
+        found += everything(records)
+        assert found == recorder.records() and recorder.refused > 0 and records.lost == 0
+        assert all(type(record) is bytes for record in found)
+
+
+class Eight(ctypes.Structure):
+    _fields_ = [("number", u64), ("n", u64), ("rest", u64 * 6)]
+
+
+@kernel
+def test_typed_records_are_objects_numbers_or_what_c_text_says():
+    c_text = "struct eight { u64 number; u64 n; u64 rest[6]; }"
+    with a_ring() as ring:
+        recorder = Recorder(ring, kind="fixed")
+        for turn, value in enumerate((Eight, c_text, bpf.layout(Eight), u64 * 8)):
+            recorder.run(3)
+            with ring.records(value) as records:
+                found = records.read(0)
+                assert [bytes(record) for record in found] == recorder.records(3 * turn)
+                if turn < 3:
+                    assert [record.n for record in found] == [3 * turn + n for n in range(3)]
+        assert type(found[0]) is u64 * 8
+
+
+@kernel
+def test_a_record_of_another_size_is_an_error_that_has_it():
+    with a_ring() as ring, ring.records(u64 * 3) as records:
+        recorder, found, others = Recorder(ring), [], []
+        recorder.run(60)
+        while True:
+            try:
+                batch = records.read(0)
+            except bpf.LayoutError as error:
+                assert "%d bytes" % len(error.record) in str(error) and "24" in str(error)
+                others.append(error.record)
+            else:
+                found += [bytes(record) for record in batch]
+                if not batch:
+                    break
+        wanted = recorder.records()
+        assert found == [record for record in wanted if len(record) == 24] and found
+        assert others == [record for record in wanted if len(record) != 24]
+        recorder.run(60)
+        with pytest.raises(bpf.LayoutError):
+            for _ in records:
+                pass
+        for refused in ("no type", "struct", "u65", "struct { u8", "union of_none"):
+            with pytest.raises(bpf.BPFError):
+                ring.records(refused, peek=True)
+        with pytest.raises(bpf.LayoutError, match="pointer"):
+            ring.records(ctypes.c_void_p, peek=True)
+
+
+@kernel
+@pytest.mark.parametrize("pages", [1, 64])
+def test_the_largest_record(pages):
+    """All of the buffer but 8 bytes, which is more than is copied at a time."""
+    insn, size = bpf._insn, pages * PAGE
+    with a_ring(size) as ring, ring.records() as records:
+        for payload in (size - 16, size - 8):
+            code = [bpf._load_map_fd(1, ring.fd), insn(0xB7, 2, 0, 0, payload), insn(0xB7, 3)]
+            code += [insn(0x85, 0, 0, 0, 131), insn(0x55, 0, 0, 2), insn(0xB7), insn(0x95)]
+            if payload - 8 < 1 << 15:
+                code += [insn(0x7A, 0, 0, payload - 8, 7)]
+            else:
+                code += [insn(0xBF, 1, 0), insn(0x07, 1, 0, 0, payload - 8), insn(0x7A, 1, 0, 0, 7)]
+            code += [insn(0x7A, 0, 0, 0, 5), insn(0xBF, 1, 0), insn(0xB7, 2)]
+            code += [insn(0x85, 0, 0, 0, 132), insn(0xB7, 0, 0, 0, 1), insn(0x95)]
+            program, recorder = load(1, b"".join(code)), Recorder(ring)
+            for _ in range(3):
+                assert test_run(program.number) == (payload == size - 16)
+                if payload == size - 16:
+                    (record,) = records.read(0)
+                    assert len(record) == payload
+                    assert record[:8] + record[-8:] == struct.pack("=QQ", 5, 7)
+                recorder.run(7)  # from then on it begins elsewhere
+                everything(records)
+
+
+@kernel
+def test_programs_on_every_cpu_while_it_is_read():
+    """A million records of three programs in threads: each once, whole, each program's in order."""
+    with a_ring(max(PAGE, 1 << 18)) as ring, ring.records() as records:
+        recorders, wanted = [Recorder(ring, number) for number in range(3)], 420000
+
+        def write(recorder):
+            while recorder.written < wanted:
+                recorder.run(1000)
+
+        threads = [threading.Thread(target=write, args=[recorder]) for recorder in recorders]
+        for thread in threads:
+            thread.start()
+        found, following = 0, [1, 1, 1]
+        pattern = struct.Struct("=QQ")
+        try:
+            while True:
+                over = not any(thread.is_alive() for thread in threads)
+                batch = records.read(0.05)
+                if over and not batch:
+                    break
+                for record in batch:
+                    number, n = pattern.unpack_from(record)
+                    assert n == following[number]
+                    assert record == struct.pack("=8Q", number, *[n] * 7)[: (n & 47) + 16]
+                    following[number] = n + 2 if n % 5 == 4 else n + 1
+                found += len(batch)
+        finally:
+            for thread in threads:
+                thread.join()
+        last = [recorder.written for recorder in recorders]
+        assert following == [n + 1 if n % 5 == 0 else n for n in last]
+        assert found == sum(n - (n + 4) // 5 for n in last) > 10**6
+
+
+READER_C = r"""
+#include <bpf/libbpf.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <time.h>
+static long left;
+static int quiet;
+static unsigned long long sum;
+static int show(void *context, void *data, size_t size)
+{
+    const unsigned char *at = data;
+    if (quiet)
+        sum += *(unsigned long long *)(at + 8);     /* a field of it */
+    else {
+        for (size_t i = 0; i < size; i++)
+            printf("%02x", at[i]);
+        printf("\n");
+    }
+    return --left ? 0 : -1;     /* so that it stops here */
+}
+int main(int count, char **words)
+{
+    struct ring_buffer *ring = ring_buffer__new(atoi(words[1]), show, NULL, NULL);
+    struct timespec start, end;
+    if (!ring)
+        return 1;
+    left = atol(words[2]);
+    quiet = count > 3;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    while (left > 0 && ring_buffer__poll(ring, 1000) >= 0)
+        ;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    if (quiet)
+        printf("%f %llu\n", end.tv_sec - start.tv_sec + (end.tv_nsec - start.tv_nsec) / 1e9, sum);
+    fflush(stdout);
+    return left != 0;
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def libbpf_reader(tmp_path_factory):
+    """A program that reads so many records of a ring buffer, which it inherits, with libbpf."""
+    directory = tmp_path_factory.mktemp("libbpf")
+    (directory / "reader.c").write_text(READER_C)
+    words = [directory / "reader.c", "-o", directory / "reader", "-lbpf"]
+    status, _, err = run(program("gcc"), "-O2", "-w", *words)
+    if "bpf/libbpf.h" in err or "-lbpf" in err:
+        lacking("libbpf-dev")
+    assert status == 0, err
+    return directory / "reader"
+
+
+@kernel
+def test_libbpfs_own_reader_sees_the_same(libbpf_reader):
+    """In turns: what one has consumed the other finds consumed, and goes on from there."""
+    with a_ring(max(PAGE, 1 << 16)) as ring:
+        recorder, found, theirs = Recorder(ring), [], []
+        for turn in range(6):
+            recorder.run(700)
+            status, out, err = run(libbpf_reader, ring.fd, 200, pass_fds=[ring.fd])
+            assert status == 0, err
+            theirs += out.split()
+            found += [bytes.fromhex(line) for line in out.split()]
+            with ring.records() as records:
+                found += everything(records) if turn % 2 else records.read()
+        assert found == recorder.records() and len(theirs) == 1200
+
+
+@kernel
+def test_a_loop_consumes_what_it_was_given_and_no_more():
+    with a_ring() as ring, ring.records() as records:
+        recorder = Recorder(ring)
+        recorder.run(30)
+        wanted = recorder.records()
+        for at, record in enumerate(records):
+            assert record == wanted[at]
+            if at == 4:
+                break
+        assert records.read(0) == wanted[5:]
+        recorder.run(10)
+        with pytest.raises(ZeroDivisionError):
+            for record in records:
+                1 / 0
+        with ring.records(peek=True) as peeking:
+            assert peeking.read(0) == []
+        records.close()
+        with ring.records() as again:
+            assert next(iter(again)) == recorder.records(30)[1]
+        with ring.records() as again:
+            assert again.read(0) == recorder.records(30)[2:]
+
+
+@kernel
+def test_a_reader_that_is_killed_leaves_a_buffer_that_the_next_one_reads_on(tmp_path):
+    """SIGKILL at any moment: nothing is lost; what came twice is what the loop had been given last."""
+    size = max(PAGE, 1 << 16)
+    with a_ring(size) as ring:
+        recorder, rng, path, expected, repeated = (
+            Recorder(ring),
+            random.Random(1),
+            tmp_path / "got",
+            0,
+            0,
+        )
+        source = """
+            import os, sys, bpflookup
+            out = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            for record in bpflookup.Map.from_fd(int(sys.argv[1])).records():
+                os.write(out, record[8:16])
+        """
+        environment = dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
+        for _ in range(12):
+            words = [sys.executable, "-c", textwrap.dedent(source), str(ring.fd), str(path)]
+            path.write_bytes(b"")
+            child = subprocess.Popen(words, pass_fds=[ring.fd], env=environment)
+            while path.stat().st_size == 0 and child.poll() is None:
+                recorder.run(50)
+            end = time.time() + rng.random() / 10
+            while time.time() < end:
+                recorder.run(rng.randrange(1, 200))
+            child.kill()
+            child.wait()
+            raw = path.read_bytes()[: path.stat().st_size & ~7]
+            got = [n for (n,) in struct.iter_unpack("=Q", raw)]
+            assert got == [n for n in range(got[0], got[-1] + 1) if n % 5]
+            assert got[0] <= expected + 1
+            repeated = max(repeated, expected - got[0])
+            expected = max(expected, got[-1] + 1)
+        with ring.records() as records:
+            left = [struct.unpack_from("=Q", record, 8)[0] for record in everything(records)]
+        assert left[0] <= expected + 1 and left[-1] in (recorder.written - 1, recorder.written - 2)
+        assert repeated < size // 24
+
+
+@kernel
+def test_interrupted_anywhere_nothing_is_lost():
+    """KeyboardInterrupt at every line, in a loop and in read(); there but for its own last line."""
+    source = [bpf.Records, bpf._Batch, bpf._Position]
+    codes = {
+        function.__code__: function.__name__
+        for cls in source
+        for function in vars(cls).values()
+        if hasattr(function, "__code__")
+    }
+    for by_read in (False, True):
+        strike, struck = 0, True
+        while struck:
+            strike, struck = strike + 1, False
+            with a_ring() as ring, ring.records() as records:
+                recorder, found, lines = Recorder(ring), [], [0]
+                recorder.run(20)
+                wanted = recorder.records()
+
+                def tracer(frame, event, _):
+                    name = codes.get(frame.f_code)
+                    # no signal's handler runs where a with ends
+                    if name is None or name == "_alone" or by_read and name in ("read", "_awaited"):
+                        return None
+                    if event == "line":
+                        lines[0] += 1
+                        if lines[0] == strike:
+                            raise KeyboardInterrupt
+                    return tracer
+
+                def one_pass():
+                    if by_read:
+                        found.extend(records.read(0))
+                        return
+                    loop = iter(records)
+                    for record in loop if wanted[-1] not in found else ():
+                        found.append(record)
+                        if record == wanted[-1]:
+                            break
+                    loop.close()
+
+                before = sys.gettrace()
+                while True:
+                    sys.settrace(tracer)
+                    try:
+                        one_pass()
+                        sys.settrace(before)
+                        break
+                    except KeyboardInterrupt:
+                        sys.settrace(before)
+                        struck = True
+                found += records.read(0)
+                in_order = sorted(
+                    set(found),
+                    key=lambda record: record[8:16][:: 1 if sys.byteorder == "big" else -1],
+                )
+                assert in_order == wanted
+                recorder.run(5)  # and it goes on as ever
+                assert everything(records) == recorder.records(20)
+        assert strike > 25
+
+
+@kernel
+def test_signals_that_raise_lose_nothing():
+    """At random moments, as they come."""
+    rng, armed, me = random.Random(1), [], threading.get_ident()
+
+    def handler(*_):
+        if armed:
+            del armed[:]
+            raise KeyboardInterrupt
+
+    def strike():
+        while going:
+            time.sleep(rng.random() / 2000)
+            signal.pthread_kill(me, signal.SIGUSR1)
+
+    before, going = signal.signal(signal.SIGUSR1, handler), [1]
+    thread = threading.Thread(target=strike)
+    thread.start()
+    try:
+        with a_ring(max(PAGE, 1 << 16)) as ring, ring.records() as records:
+            recorder, found, interrupted = Recorder(ring), [], 0
+            while interrupted < 200:
+                with contextlib.suppress(bpf.SyscallError):  # EINTR
+                    recorder.run(rng.randrange(1, 600))
+                (last,) = recorder.records(recorder.written - 2)[-1:]
+                while found[-1:] != [last]:
+                    try:
+                        armed.append(1)
+                        loop = iter(records)
+                        for record in loop:
+                            found.append(record)
+                            if record == last:
+                                break
+                        loop.close()
+                        del armed[:]
+                    except KeyboardInterrupt:
+                        interrupted += 1
+            found += everything(records)
+            assert set(found) == set(recorder.records())
+    finally:
+        del going[:]
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+@kernel
+def test_a_signal_handler_that_reads_what_it_interrupts_is_refused():
+    with a_ring() as ring, ring.records() as records:
+        recorder, told = Recorder(ring), []
+        recorder.run(10)
+
+        def handler():
+            if sys._getframe(2).f_code.co_name == "_next_batch" and not told:
+                try:
+                    told.append(records.read(0))
+                except ValueError as error:
+                    told.append(str(error))
+
+        found = with_handler(lambda: records.read(0), handler, ["_next_batch"])
+        assert found == recorder.records() and "interrupted" in told[0]
+
+
+@kernel
+def test_close_wakes_who_waits():
+    for how in ("read", "iterate", "peek"):
+        with a_ring() as ring:
+            records, outcome = ring.records(peek=how == "peek"), []
+
+            def wait(records=records, outcome=outcome, how=how):
+                outcome.append(records.read() if how != "iterate" else list(records))
+
+            threads = [threading.Thread(target=wait) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.1)
+            assert all(thread.is_alive() for thread in threads)
+            records.close()
+            for thread in threads:
+                thread.join(20)
+            assert outcome == [[], []]
+            records.close()
+            for use in (records.read, records.fileno, records.__enter__, lambda: iter(records)):
+                with pytest.raises(ValueError, match="closed"):
+                    use()
+            assert "closed" in repr(records)
+
+
+@kernel
+def test_threads_share_the_records():
+    with a_ring(max(PAGE, 1 << 16)) as ring, ring.records() as records:
+        recorder, found, stop = Recorder(ring), [[] for _ in range(4)], []
+
+        def take(mine, loops):
+            while not stop:
+                if loops:
+                    for record in records:
+                        mine.append(record)
+                        if len(mine) % 50 == 0:
+                            break
+                else:
+                    mine.extend(records.read(0.01))
+
+        threads = [
+            threading.Thread(target=take, args=[mine, at % 2]) for at, mine in enumerate(found)
+        ]
+        for thread in threads:
+            thread.start()
+        for _ in range(300):
+            recorder.run(100)
+        end = time.time() + 60
+        while sum(map(len, found)) < len(recorder.records()) and time.time() < end:
+            time.sleep(0.01)
+        stop.append(1)
+        recorder.run(400)  # who waits in a loop finds that it is over
+        time.sleep(0.1)
+        records.close()
+        for thread in threads:
+            thread.join()
+        with ring.records() as rest:
+            got = sorted(
+                struct.unpack_from("=Q", record, 8)[0] for record in sum(found, everything(rest))
+            )
+        assert sorted(set(got)) == [n for n in range(recorder.written) if n % 5]
+        assert len(got) == len(set(got))
+
+
+@kernel
+def test_a_child_of_fork_has_to_open_the_map_anew():
+    with a_ring() as ring, ring.records() as records:
+        recorder = Recorder(ring)
+        recorder.run(9)
+        loop = iter(records)
+        assert next(loop) == recorder.records()[0]
+
+        def child():
+            for use in (lambda: records.read(0), lambda: records.read(), lambda: list(records)):
+                with pytest.raises(ValueError, match="process %d" % os.getppid()):
+                    use()
+            records.close()
+
+        pid = in_child(child)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert list(itertools.islice(loop, 6)) == recorder.records()[1:]
+        recorder.run(3)
+        assert records.read(1) == recorder.records(9)
+        start = time.process_time()
+        assert records.read(0.3) == [] and time.process_time() - start < 0.2  # it does wait
+
+
+@kernel
+def test_the_reader_outlives_its_map_and_leaves_nothing_behind():
+    before = open_fds()
+    ring = a_ring()
+    recorder = Recorder(ring)
+    records, peeking = ring.records(Eight), ring.records(peek=True)
+    ring.close()
+    recorder.run(1)
+    assert peeking.read(1) == [] == records.read(0)  # the first is discarded
+    with pytest.raises(ValueError, match="closed"):
+        ring.records()
+    for one in (records, peeking):
+        with pytest.raises(TypeError):
+            pickle.dumps(one)
+        one.close()
+    del ring, recorder, records, peeking, one
+    assert open_fds() == before
+
+
+@kernel
+def test_it_takes_a_descriptor_that_may_write(bpffs):
+    pin = os.path.join(bpffs, "ring")
+    with a_ring() as ring:
+        ring.pin(pin)
+    for mode in ("r", "w"):
+        with Map.from_pin(pin, mode=mode) as m:
+            for peek in (False, True):
+                with pytest.raises(bpf.PermissionDenied, match='mode="rw"'):
+                    m.records(peek=peek)
+    with Map.from_pin(pin, mode="rw") as m:
+        m.records()
+
+
+@kernel
+def test_one_consumer_in_a_process_and_any_number_that_peek():
+    with a_ring() as ring, Map.from_fd(ring) as same:
+        records = ring.records()
+        recorder = Recorder(ring)
+        for m in (ring, same):
+            with pytest.raises(bpf.Busy, match="peek=True"):
+                m.records()
+        with ring.records(peek=True) as one, same.records(peek=True) as other:
+            recorder.run(6)
+            assert one.read(0) == other.read(0) == records.read(0) == recorder.records()
+        assert "peeking" in repr(one) or "closed" in repr(one)
+        records.close()
+        same.records()  # dropped at once
+        with same.records(Eight) as again, pytest.raises(bpf.Busy):
+            ring.records()
+            del again
+
+
+@kernel
+def test_maps_that_have_no_records_say_what_they_have():
+    with Map.create(HASH, u32, u32) as m:
+        for use in (m.records, lambda: m.records(peek=True), lambda: m.submit(b"x")):
+            with pytest.raises(bpf.NotSupported, match="hash"):
+                use()
+    with Map.create(bpf.BPF_MAP_TYPE_PERF_EVENT_ARRAY, u32, u32) as m:
+        with pytest.raises(bpf.NotSupported, match="perf_event_open"):
+            m.records()
+    with a_ring() as m, pytest.raises(bpf.NotSupported, match=r"records\(\)"):
+        m.submit(b"x")
+    with created(USER_RINGBUF, max_entries=PAGE) as m:
+        with pytest.raises(bpf.NotSupported, match=r"submit\(value\)"):
+            m.records()
+
+
+@kernel
+def test_without_a_memory_barrier_nothing_is_begun(monkeypatch):
+    with a_ring() as ring:
+        with monkeypatch.context() as patched:
+            patched.setattr(bpf, "_MEMBARRIER_NUMBERS", {})
+            for peek in (False, True):
+                with pytest.raises(bpf.NotSupported, match="barrier"):
+                    ring.records(peek=peek)
+        with monkeypatch.context() as patched:
+            patched.setattr(bpf, "_MEMBARRIER_CMD_GLOBAL_EXPEDITED", 1 << 30)
+            with pytest.raises(bpf.NotSupported, match="EINVAL"):
+                ring.records()
+        ring.records()
+
+
+@kernel
+def test_strace_decodes_the_barrier_one_a_drain(tmp_path):
+    source = """
+        import sys, bpflookup
+        records = bpflookup.Map.from_fd(int(sys.argv[1])).records()
+        print(len(records.read(0)))
+    """
+    with a_ring() as ring:
+        recorder = Recorder(ring)
+        recorder.run(50)
+        words = ["-f", "-e", "trace=membarrier", "-o", tmp_path / "log", sys.executable, "-c"]
+        words += [textwrap.dedent(source), ring.fd]
+        environment = dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
+        status, out, err = run(program("strace"), *words, pass_fds=[ring.fd], env=environment)
+    assert (status, out) == (0, "40\n"), err
+    calls = [line for line in (tmp_path / "log").read_text().splitlines() if "membarrier(" in line]
+    assert all(
+        re.search(r"MEMBARRIER_CMD_(GLOBAL|SHARED)_EXPEDITED, 0.*= 0", line) for line in calls
+    )
+    wanted = 2 if bpf.syscall_number() in (321, 357) else 6  # one to see whether there is any
+    assert len(calls) == wanted
+
+
+@kernel
+def test_select_epoll_and_asyncio_find_it_readable():
+    import asyncio
+
+    with a_ring(max(PAGE, 1 << 16)) as ring, ring.records() as records:
+        recorder = Recorder(ring)
+        is_readable = lambda seconds=0: select.select([records], [], [], seconds)[0] == [records]
+        assert not is_readable(0.05)
+        recorder.run(2)
+        assert is_readable() and records.read(0) == recorder.records() and not is_readable()
+        loop, found = asyncio.new_event_loop(), []
+
+        def take():
+            found.extend(records.read(0))
+            if found == recorder.records(2, 1002):
+                loop.stop()
+
+        loop.add_reader(records.fileno(), take)
+        for turn in range(10):
+            loop.call_later(turn / 100, recorder.run, 100)
+        loop.call_later(60, loop.stop)
+        loop.run_forever()
+        loop.remove_reader(records.fileno())
+        loop.close()
+        assert found == recorder.records(2, 1002)
+        with ring.records(peek=True) as peeking:
+            recorder.run(2)
+            assert select.select([peeking], [], [], 30)[0] == [peeking]
+            assert peeking.read(0) == recorder.records(1002)
+
+
+@kernel
+def test_who_peeks_takes_nothing_away_and_knows_what_it_missed():
+    """An owner in another process consumes; bytes seen + .lost are those produced, and the owner has all."""
+    size = max(PAGE, 1 << 15)
+    with a_ring(size) as ring:
+        recorder, rng = Recorder(ring, kind="fixed"), random.Random(1)
+        source = """
+            import sys, bpflookup
+            count = 0
+            for record in bpflookup.Map.from_fd(int(sys.argv[1])).records():
+                count += 1
+                if record[8:] == bytes(56):
+                    print("ready", flush=True)
+                if record[8:] == b"\\xff" * 56:
+                    break
+            print(count)
+        """
+        words = [sys.executable, "-c", textwrap.dedent(source), str(ring.fd)]
+        environment = dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
+        owner = subprocess.Popen(words, pass_fds=[ring.fd], env=environment, stdout=subprocess.PIPE)
+        with ring.records(peek=True) as peeking:
+            recorder.run(1)
+            assert owner.stdout.readline() == b"ready\n"
+            seen = everything(peeking)
+            while recorder.written < 60000 or not peeking.lost:
+                recorder.run(rng.randrange(1, 300))
+                if rng.random() < 0.2 or recorder.written < 2000:
+                    seen += everything(peeking)
+            recorder.counts[0] = Value(2**64 - 1, 0)
+            while recorder.counts[0].packets != 0:
+                recorder.run(1)
+            seen += everything(peeking)
+            out, _ = owner.communicate(timeout=60)
+            ends = ring.mmap().view[PAGE:].cast("Q")[0]
+            assert 72 * len(seen) + peeking.lost == ends and peeking.lost > 0
+            assert int(out) * 72 == ends
+            for record in seen:
+                number, n, *rest = struct.unpack("=8Q", record)
+                assert number == 1 and set(rest) == {n}
+
+
+class FakeRing:
+    """A ring buffer's memory that a test writes to, in place of the kernel's."""
+
+    def __init__(self, m, writes=None):
+        self.size, self.process = m.max_entries, os.getpid()
+        self.pages, self.real = bytearray(PAGE * 2), bytearray(self.size)
+        self.consumer = bpf._Position(
+            memoryview(self.pages)[:PAGE], 0, ctypes.sizeof(ctypes.c_long)
+        )
+        rest = memoryview(self.pages)[PAGE:]
+        self.producer = bpf._Position(rest, 0, ctypes.sizeof(ctypes.c_long))
+        self.overwritten = bpf._Position(rest, 2, ctypes.sizeof(ctypes.c_long))
+        self.order = self.settle = lambda: None
+        FakeRing.last = self
+
+    check_process = bpf._RingMemory.check_process
+
+    @property
+    def data(self):
+        return memoryview(bytes(self.real + self.real))
+
+    def begin(self, position):
+        """Have both positions be this one."""
+        self.consumer.store(position & bpf._LONG_MASK)
+        self.producer.store(position & bpf._LONG_MASK)
+
+    def put(self, raw, flags=0, length=None):
+        """Add a record as the kernel does; return where its header is."""
+        position = self.producer.load()
+        header = struct.pack("=II", (len(raw) if length is None else length) | flags, 0)
+        whole = (header + raw).ljust(len(raw) + 15 & ~7, b"\0")
+        for at, byte in enumerate(whole):
+            self.real[(position + at) % self.size] = byte
+        self.producer.store(position + len(whole) & bpf._LONG_MASK)
+        return position % self.size
+
+
+@pytest.fixture
+def fake_ring(_kernel, monkeypatch):
+    """A function that opens the records of a ring buffer whose memory is a FakeRing."""
+    monkeypatch.setattr(bpf, "_RingMemory", FakeRing)
+    made = []
+
+    def make(value=None, **options):
+        made.append(a_ring())
+        made.append(
+            made[0].records(value, **options)
+            if len(made) == 1
+            else made[-1].records(value, **options)
+        )
+        return made[-1], FakeRing.last
+
+    yield make
+    for one in made:
+        one.close()
+
+
+BUSY, DISCARDED = 1 << 31, 1 << 30
+
+
+@kernel
+def test_a_busy_record_keeps_those_behind_it_back(fake_ring):
+    records, ring = fake_ring()
+    ring.put(b"first")
+    at = ring.put(b"second", BUSY)
+    ring.put(b"third")
+    assert records.read(0) == [b"first"] and records.read(0) == [] == records.read(0.01)
+    assert ring.consumer.load() == at  # so that its commit wakes us
+    timer = threading.Timer(
+        0.1, lambda: ring.real.__setitem__(slice(at, at + 4), struct.pack("=I", 6))
+    )
+    timer.start()
+    assert records.read() == [b"second", b"third"] and records.read(0) == []
+    timer.join()
+    at = ring.put(b"gone", BUSY)
+    assert records.read(0) == []
+    ring.real[at : at + 4] = struct.pack("=I", 4 | DISCARDED)
+    assert records.read(0) == [] and ring.consumer.load() == ring.producer.load()
+
+
+@kernel
+def test_positions_wrap(fake_ring):
+    """As longs do: after 4 GiB on 32 bits."""
+    for start in (-8, -PAGE, -PAGE + 8, -3 * PAGE + 16):
+        for peek in (False, True):
+            records, ring = fake_ring(peek=peek)
+            ring.begin(start)
+            records._position = start & bpf._LONG_MASK
+            found, wanted, rng = [], [], random.Random(1)
+            for turn in range(600):
+                raw = bytes([turn & 255]) * rng.randrange(0, 100)
+                flags = rng.choice([0, 0, DISCARDED])
+                ring.put(raw, flags)
+                wanted += [] if flags else [raw]
+                if rng.random() < 0.1:
+                    found += everything(records)
+                    if peek:
+                        ring.consumer.store(ring.producer.load())
+            assert found + everything(records) == wanted and records.lost == 0
+            records.close()
+
+
+def test_the_lower_half_of_a_position_and_its_carry(monkeypatch):
+    """A 32-bit program sees a 64-bit kernel's longs as this test sees some of twice as many bits."""
+    long = ctypes.sizeof(ctypes.c_long)
+    monkeypatch.setattr(bpf, "_full_barrier", lambda: None)
+    for index in (0, 2):
+        page = bytearray(8 * long)
+        position = bpf._Position(memoryview(page), index, 2 * long)
+        whole = lambda: int.from_bytes(page[2 * long * index :][: 2 * long], sys.byteorder)
+        page[2 * long * index :][: 2 * long] = (0).to_bytes(2 * long, sys.byteorder)
+        total = 0
+        for step in (8, 1 << 8 * long - 1, (1 << 8 * long - 1) - 16, 16, 8, (1 << 8 * long) - 8):
+            total += step
+            position.store(total & bpf._LONG_MASK)
+            assert whole() == total and position.load() == total & bpf._LONG_MASK
+
+
+@pytest.mark.parametrize(
+    "first, long_bytes", [("ffffffff81000000 T _text\n", 8), ("c0008000 T x\n", 4)]
+)
+def test_the_kernels_long_is_that_of_its_addresses(monkeypatch, tmp_path, first, long_bytes):
+    (tmp_path / "kallsyms").write_text(first + "0000 T y\n")
+    real = open
+    paths = {"/proc/kallsyms": str(tmp_path / "kallsyms")}
+    monkeypatch.setattr(bpf, "open", lambda path: real(paths[path]), raising=False)
+    monkeypatch.setattr(bpf, "sizeof", lambda ctype: 4)
+    assert bpf._kernel_long_bytes() == long_bytes
+    for text in ("", "unheard of"):
+        (tmp_path / "kallsyms").write_text(text)
+        for machine, expected in (("ppc64", 8), ("s390x", 8), ("armv7l", 4)):
+            monkeypatch.setattr(os, "uname", lambda: mock.Mock(machine=machine))
+            assert bpf._kernel_long_bytes() == expected
+
+
+@kernel
+def test_memory_that_lies_is_an_error(fake_ring):
+    past = ctypes.c_ulong(-1).value
+    lies = [
+        lambda ring: ring.put(b"x" * 8, length=1 << 20),
+        lambda ring: ring.put(b"x" * 8, length=(1 << 30) - 1),
+        lambda ring: ring.put(b"x" * 8, length=(1 << 30) - 1 | DISCARDED),
+        lambda ring: ring.put(b"x" * 8, length=9),
+        lambda ring: ring.producer.store(past & ~7),  # it went back
+        lambda ring: ring.producer.store(ring.size),
+        lambda ring: ring.producer.store(1 << 30),
+        lambda ring: ring.producer.store(12),
+        lambda ring: (ring.put(b"x"), ring.consumer.store(4)),
+        lambda ring: ring.consumer.store(8),
+    ]
+    for lie in lies:
+        records, ring = fake_ring()
+        lie(ring)
+        for use in (lambda: records.read(0), lambda: records.read(), lambda: list(records)):
+            with pytest.raises(bpf.IterationAborted, match="map %s" % records._about.split()[1]):
+                use()
+        records.close()
+    records, ring = fake_ring()
+    ring.put(b"good")
+    ring.put(b"bad", length=4000000)
+    assert records.read(0) == [b"good"]
+    with pytest.raises(bpf.IterationAborted, match="4000008 bytes where there are 16"):
+        records.read(0)
+
+
+@kernel
+def test_noise_is_read_within_bounds_or_refused(fake_ring):
+    rng, outcomes = random.Random(7), collections.Counter()
+    records, ring = fake_ring()
+    for turn in range(3000):
+        ring.real[:] = bytes(rng.randrange(256) for _ in range(64)).ljust(
+            ring.size, bytes([turn & 31])
+        )
+        if turn % 2:  # headers that may do
+            for at in range(0, 512, 8):
+                ring.real[at : at + 4] = struct.pack(
+                    "=I", rng.choice([0, 8, 24, 30 | DISCARDED, 1 << 9])
+                )
+        ring.consumer.store(rng.choice([0, 8, 64, rng.randrange(1 << 31), past_any(rng)]))
+        ring.producer.store(
+            ring.consumer.load() + rng.choice([8, 64, 400, rng.randrange(PAGE)]) & bpf._LONG_MASK
+        )
+        try:
+            found = records.read(0)
+        except bpf.IterationAborted:
+            outcomes["refused"] += 1
+            continue
+        outcomes["read" if found else "nothing"] += 1
+        assert sum(map(len, found)) < ring.size
+    assert min(outcomes["refused"], outcomes["read"], outcomes["nothing"]) > 20
+
+
+def past_any(rng):
+    return ctypes.c_ulong(-rng.randrange(1, 1 << 20)).value & ~7
+
+
+@kernel
+def test_a_foreign_consumer_position_that_lies():
+    """The consumer's page is every process's that may write to the map."""
+    import mmap
+
+    with a_ring() as ring, ring.records() as records:
+        Recorder(ring).run(10)
+        page = memoryview(mmap.mmap(ring.fd, PAGE)).cast("L")
+        page[0] = 4
+        with pytest.raises(bpf.IterationAborted):
+            records.read(0)
+        page[0] = 8  # inside of a record: what is no error is within bounds
+        with contextlib.suppress(bpf.IterationAborted):
+            assert sum(map(len, everything(records))) < PAGE
+        page[0] = 1 << 30
+        with pytest.raises(bpf.IterationAborted):
+            records.read(0)
+        page[0] = 0
+        assert len(records.read(0)) == 8
+
+
+@kernel
+def test_what_is_overwritten_while_it_is_copied_is_counted_and_never_shown(fake_ring):
+    records, ring = fake_ring(peek=True)
+    rng, seen, passed = random.Random(3), [], [0]
+
+    def put_some(most):
+        for _ in range(rng.randrange(most)):
+            raw = struct.pack("=Q", passed[0]) * rng.randrange(1, 9)
+            passed[0] += 1
+            ring.consumer.store(ring.producer.load())  # the owner is fast
+            ring.put(raw)
+
+    def order():
+        put_some(rng.choice([1, 3, 3, 300]))
+
+    for _ in range(400):
+        put_some(100)
+        ring.order = order
+        seen += records.read(0)
+        ring.order = lambda: None
+    seen += everything(records)
+    assert sum(8 + len(record) for record in seen) + records.lost == ring.producer.load()
+    numbers = [struct.unpack_from("=Q", record)[0] for record in seen]
+    assert numbers == sorted(set(numbers)) and len(numbers) > 1000 and records.lost > 0
+    assert all(record == record[:8] * (len(record) // 8) for record in seen)
+
+
+@kernel
+@pytest.mark.parametrize("is_fake", [True, False])
+def test_a_buffer_that_overwrites_its_oldest(is_fake, fake_ring, monkeypatch):
+    """BPF_F_RB_OVERWRITE: the reader begins with the oldest that there is, and counts what is gone."""
+    if not is_fake and KERNEL < (7, 0):
+        with pytest.raises(bpf.InvalidArgument):
+            a_ring(flags=bpf.BPF_F_RB_OVERWRITE)
+        return
+    if is_fake:
+        records, ring = fake_ring()
+        records._overwrites, length = True, PAGE
+        first = []
+
+        def write(count):
+            for _ in range(count):
+                while ring.producer.load() + 72 - ring.overwritten.load() >= ring.size:
+                    ring.overwritten.store(ring.overwritten.load() + 72)
+                ring.put(struct.pack("=8Q", 1, *[len(first)] * 7))
+                first.append(0)
+    else:
+        monkeypatch.undo()
+        m = a_ring(flags=bpf.BPF_F_RB_OVERWRITE)
+        records, recorder, length = m.records(), Recorder(m, kind="fixed"), PAGE
+        write = recorder.run
+    held, total = (length - 8) // 72, 0
+    for count in (10, held, 3 * held + 5, 1):
+        write(count)
+        total += count
+        found = everything(records)
+        wanted = list(range(total - min(count, held), total))
+        assert [struct.unpack_from("=Q", record, 8)[0] for record in found] == wanted
+    assert records.lost == 72 * (2 * held + 5)
+    records.close()
+
+
+def test_records_in_a_copy():
+    """Against a plain walk, for copies that end anywhere, in sizes that are all one and that are not."""
+    rng = random.Random(5)
+    for _ in range(2000):
+        sizes = [rng.choice([0, 1, 8, 9, 40])] if rng.random() < 0.5 else [0, 1, 7, 8, 9, 24, 100]
+        flags = [0] * 10 + [BUSY, DISCARDED] * rng.randrange(2)
+        raw, expected, stopped = b"", [], None
+        for _ in range(rng.randrange(1, 12)):
+            size, flag = rng.choice(sizes), rng.choice(flags)
+            record = struct.pack("=II", size | flag, 9) + bytes(size)
+            record += bytes(-len(record) % 8)
+            if flag & BUSY and stopped is None:
+                stopped = len(raw)
+            if not flag and stopped is None:
+                expected.append((len(raw) + 8, size, len(raw) + len(record)))
+            raw += record
+        cut = rng.randrange(8, len(raw) + 1, 8)
+        starts, lengths, used, following = bpf._records_in(memoryview(raw[:cut]).cast("I"))
+        kept = [(start, size) for start, size, end in expected if end <= cut]
+        assert list(zip(starts, lengths)) == kept
+        assert used <= cut and (stopped is None or used <= stopped)
+        assert following == 0 or following > cut
+        assert (used == cut or following or used == stopped) and not (used == stopped and following)
+
+
+RING_C = r"""
+#define SEC(name) __attribute__((section(name), used))
+#define RING(name, kind) struct { int (*type)[kind]; int (*max_entries)[65536]; } name SEC(".maps")
+typedef unsigned char u8; typedef unsigned int u32; typedef unsigned long long u64;
+static u32 (*load_bytes)(const void *, u32, void *, u32) = (void *)26;
+static u32 (*cpu)(void) = (void *)8;
+static long (*output)(void *, void *, u64, u64) = (void *)130;
+static void *(*reserve)(void *, u64, u64) = (void *)131;
+static void (*submit)(void *, u64) = (void *)132;
+static void (*discard)(void *, u64) = (void *)133;
+enum state { CLOSED, OPEN };
+struct event { u32 cpu, thread; u64 n; enum state state; char comm[16]; u8 pad[4]; };
+struct small { u32 thread, n; };
+struct event *event_type; struct small *small_type;
+RING(events, 27);
+u64 next[64], full[64];
+#define SLOT ({ u32 slot = thread; asm volatile("" : "+r"(slot)); slot & 63; })     /* for the verifier to see */
+SEC("tc") int produce(void *skb)
+{
+    u32 thread = 0;
+    load_bytes(skb, 0, &thread, 4);
+    u64 n = next[SLOT];
+    if (n % 7 == 3) {
+        struct small *small = reserve(&events, sizeof *small, 0);
+        if (!small) { full[SLOT]++; return 1; }
+        small->thread = thread; small->n = n;
+        submit(small, 0);
+    } else {
+        struct event *event = reserve(&events, sizeof *event, 0);
+        if (!event) { full[SLOT]++; return 1; }
+        *event = (struct event){ cpu(), thread, n, n & 1, "comm" };
+        if (n % 7 == 5) discard(event, 0); else submit(event, 0);
+    }
+    next[SLOT] = n + 1;
+    return 0;
+}
+char _license[] SEC("license") = "GPL";
+"""
+
+# 5.17 and 6.1: what keeps a record busy for long, and what reads a user ring buffer
+LATER_C = r"""
+static long (*repeat)(u32, void *, void *, u64) = (void *)181;
+static long (*drain)(void *, void *, void *, u64) = (void *)209;
+static long (*dynptr_read)(void *, u32, const void *, u32, u64) = (void *)201;
+static u32 (*random32)(void) = (void *)7;
+struct bpf_dynptr { u64 :64; u64 :64; } __attribute__((aligned(8)));
+RING(inbox, 31);
+u32 drained, turns = 1 << 20;
+static long spin(u32 at, u64 *sum) { *sum += random32(); return 0; }
+SEC("tc") int slowly(void *skb)
+{
+    u64 sum = 0;
+    struct event *event = reserve(&events, sizeof *event, 0);
+    if (!event) return 1;
+    *event = (struct event){ cpu(), 99, 0, OPEN, "slow" };
+    repeat(turns, spin, &sum, 0);
+    submit(event, 0);
+    return 0;
+}
+static long forward(struct bpf_dynptr *record, void *context)
+{
+    char bytes[64] = {};
+    if (dynptr_read(bytes, 64, record, 0, 0) && dynptr_read(bytes, 5, record, 0, 0))
+        return 1;
+    output(&events, bytes, 64, 0);
+    return 0;
+}
+SEC("tc") int take(void *skb) { drained = drain(&inbox, forward, 0, 0); return 0; }
+"""
+
+
+@pytest.fixture(scope="session")
+def ring_object(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("ring")
+    source = RING_C + (LATER_C if KERNEL >= (6, 1) else "")
+    return bpf_object(directory, "ring", source)
+
+
+@pytest.fixture
+def ring_programs(ring_object, bpffs):
+    """Load the programs above; return a function from a name to the pin of a map or program."""
+    maps, programs = os.path.join(bpffs, "maps"), os.path.join(bpffs, "progs")
+    bpftool("prog", "loadall", ring_object, programs, "type", "classifier", "pinmaps", maps)
+
+    def pin(name):
+        where = maps if name in ("events", "inbox", "bss") else programs
+        (found,) = glob.glob(os.path.join(where, "*%s*" % name))
+        return found
+
+    def test_run_of(name, *rest):
+        program = pin.fd(name)
+        return test_run(program.number, *rest)
+
+    pin.run = test_run_of
+    pin.fd = lambda name: bpf._Fd(bpf._obj_cmd, bpf.BPF_OBJ_GET, pin(name))
+    return pin
+
+
+@kernel
+def test_types_by_their_name_in_the_programs_btf(ring_programs):
+    with Map.from_pin(ring_programs("events"), mode="rw") as ring:
+        ring_programs.run("produce", 3)
+        for name in ("struct event", "event"):
+            with ring.records(name, peek=True):
+                pass
+        with ring.records("struct event") as records:
+            found = records.read(0)
+            assert [(one.thread, one.n, one.comm) for one in found] == [
+                (0, n, b"comm") for n in range(3)
+            ]
+            assert [bpf.to_python(one)["state"] for one in found] == ["CLOSED", "OPEN", "CLOSED"]
+            ring_programs.run("produce", 1)
+            with pytest.raises(bpf.LayoutError) as info:
+                records.read(0)
+            assert info.value.record == struct.pack("=II", 0, 3)
+        for name in ("struct nothing", "nothing", "union event"):
+            with pytest.raises(bpf.LayoutError, match="is no type"):
+                ring.records(name)
+    with a_ring() as other, pytest.raises(bpf.LayoutError, match="declared nowhere"):
+        other.records("struct event")
+
+
+@kernel
+def test_a_compiled_program_on_every_cpu(ring_programs):
+    """Of several sizes, some discarded, from several CPUs, while it is read; each as pahole would have it."""
+    cpus, wanted = sorted(os.sched_getaffinity(0)), 20000
+    with Map.from_pin(ring_programs("bss"), mode="rw") as bss:
+        written = bss.mmap().view.cast("Q")
+
+    def write(thread):
+        os.sched_setaffinity(0, [cpus[thread % len(cpus)]])
+        program = ring_programs.fd("produce")
+        while written[thread] < wanted:
+            test_run(program.number, 100, struct.pack("=I", thread).ljust(64, b"\0"))
+
+    with Map.from_pin(ring_programs("events"), mode="rw") as ring, ring.records() as records:
+        threads = [threading.Thread(target=write, args=[thread]) for thread in range(4)]
+        for thread in threads:
+            thread.start()
+        following, seen_on, sizes = [0] * 4, set(), collections.Counter()
+        while True:
+            over = not any(thread.is_alive() for thread in threads)
+            batch = records.read(0.05)
+            for record in batch:
+                sizes[len(record)] += 1
+                if len(record) == 8:
+                    thread, n = struct.unpack("=II", record)
+                else:
+                    cpu, thread, n, state, comm = struct.unpack("=IIQI16s4x", record)
+                    assert (state, comm) == (n & 1, b"comm".ljust(16, b"\0"))
+                    seen_on.add(cpu)
+                while following[thread] % 7 == 5:
+                    following[thread] += 1
+                assert n == following[thread]
+                following[thread] += 1
+            if over and not batch:
+                break
+        for thread in threads:
+            thread.join()
+        assert set(sizes) == {8, 40} and min(following) >= wanted and seen_on <= set(cpus)
+        assert len(seen_on) == min(len(cpus), 4)
+
+
+@kernel
+def test_a_record_that_a_program_keeps_busy(ring_programs):
+    since(6, 1)
+    with Map.from_pin(ring_programs("events"), mode="rw") as ring, ring.records() as records:
+        slow = threading.Thread(target=ring_programs.run, args=["slowly"])
+        ring_programs.run("produce", 2)
+        assert len(records.read(0)) == 2
+        slow.start()
+        while select.select([records], [], [], 0)[0] == []:
+            pass
+        ring_programs.run("produce", 1)
+        found = []
+        while len(found) < 2:
+            found += records.read(30)
+        slow.join()
+        assert [struct.unpack_from("=IIQ", record)[1:] for record in found] == [(99, 0), (0, 2)]
+
+
+@kernel
+def test_what_is_submitted_arrives_at_the_program(ring_programs):
+    since(6, 1)
+    rng = random.Random(1)
+    with Map.from_pin(ring_programs("events"), mode="rw") as ring, ring.records() as records:
+        with Map.from_pin(ring_programs("inbox"), mode="rw") as inbox:
+            for turn in range(300):
+                sent = [
+                    bytes(rng.randrange(256) for _ in range(64))
+                    for _ in range(rng.randrange(1, 40))
+                ]
+                for at, raw in enumerate(sent):
+                    inbox.submit(
+                        [raw, bytearray(raw), Eight.from_buffer_copy(raw), memoryview(raw)][at % 4]
+                    )
+                ring_programs.run("take")
+                assert everything(records) == sent
+            count = 0
+            with pytest.raises(bpf.MapFull, match="72 bytes are wanted, 16 free"):
+                while True:
+                    inbox.submit(bytes(64))
+                    count += 1
+            assert count == 65536 // 72
+            inbox.submit(bytes(8))
+            ring_programs.run("take")
+            everything(records)
+            inbox.submit(b"short")
+            ring_programs.run("take")
+            assert records.read(0) == [b"short".ljust(64, b"\0")]
+            for size in (65536 - 7, 1 << 20):
+                with pytest.raises(bpf.LayoutError, match="at most 65528"):
+                    inbox.submit(bytes(size))
+            inbox.submit(bytes(65528))
+            with pytest.raises(bpf.MapFull):
+                inbox.submit(b"")
+            with pytest.raises(TypeError):
+                inbox.submit("text")
+        with Map.from_pin(ring_programs("inbox")) as reading:
+            with pytest.raises(bpf.PermissionDenied, match='mode="rw"'):
+                reading.submit(b"x")
+
+
+@kernel
+def test_threads_and_maps_of_a_process_submit_in_turns(ring_programs):
+    since(6, 1)
+    with Map.from_pin(ring_programs("events"), mode="rw") as ring, ring.records() as records:
+        inboxes = [Map.from_pin(ring_programs("inbox"), mode="rw") for _ in range(2)]
+
+        def send(thread):
+            for n in range(400):
+                while True:
+                    try:
+                        inboxes[thread % 2].submit(struct.pack("=QQ", thread, n).ljust(64, b"\0"))
+                        break
+                    except bpf.MapFull:
+                        time.sleep(0.001)
+
+        threads = [threading.Thread(target=send, args=[thread]) for thread in range(4)]
+        for thread in threads:
+            thread.start()
+        found = []
+        while any(thread.is_alive() for thread in threads) or len(found) < 1600:
+            ring_programs.run("take")
+            found += everything(records)
+        for thread in range(4):
+            mine = [
+                struct.unpack_from("=QQ", one)[1]
+                for one in found
+                if one[0 if sys.byteorder == "little" else 7] == thread
+            ]
+            assert mine == list(range(400))
+
+        def child():
+            with pytest.raises(ValueError, match="open the map anew"):
+                inboxes[0].submit(b"x")
+
+        assert os.waitpid(in_child(child), 0)[1] == 0
+        inboxes[0].close()
+        with pytest.raises(ValueError, match="closed"):
+            inboxes[0].submit(b"x")
+        inboxes[1].submit(b"x")
 
 
 # ---- Oracle: every map type, as Linux 6.18 was measured to answer -----------
