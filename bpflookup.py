@@ -6,7 +6,8 @@
         print(flows[FlowKey(src=..., dst=...)].packets)
 
 Map                 open a map: from_pin, from_id, from_name, from_fd, create; then lookup, [], in,
-                    get, lookup_into, update, delete, items, batches, push and pop, mmap; its .btf
+                    get, lookup_into, update, delete, items, batches, push and pop, mmap; its .btf;
+                    records and submit of ring buffers
 open_map            a Map from "id 5", "name foo", "pinned PATH", 5, "/path" or "foo"
 create_token        a BPF token, with which a user namespace makes maps and reads their BTF
 maps, pins, users   MapInfo of every map; {map id: [pin, ...]}; the programs and processes of one
@@ -670,7 +671,7 @@ class BTFError(BPFError, ValueError):
 
 
 class IterationAborted(BPFError, RuntimeError):
-    """A scan that could not be finished without the risk of a gap."""
+    """A scan that could not be finished without the risk of a gap, a ring buffer that lies."""
 
 
 # errno -> class, where the command does not matter

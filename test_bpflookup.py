@@ -14277,7 +14277,11 @@ def test_events_are_a_record_a_line_in_every_form():
         output = record_program(ring.fd, recorder.counts.fd, 1, "fixed")
         # a length of none at all
         empty = load(1, output.replace(bpf._insn(0xB7, 3, 0, 0, 64), bpf._insn(0xB7, 3, 0, 0, 0)))
-        for words_of, line in (((), ""), (("--hex",), "value:"), (("--ndjson",), '{"value":[]}')):
+        for words_of, line in (
+            ((), "value:"),
+            (("--hex",), "value:"),
+            (("--ndjson",), '{"value":[]}'),
+        ):
             test_run(empty.number, 2)
             assert done(*words, *words_of, "timeout", 0) == 2 * (line + "\n")
 
@@ -15753,7 +15757,8 @@ ADDRESSES = [
     ("lookup L key 10.1.2.0/24", "-5"),
 ]
 CAPTURES = [("map save W /capture", "entries"), ("--from /capture map dump", "proto=TCP")]
-TIERS = [BARE, TYPES, WITH_JSON, ADDRESSES, CAPTURES]
+RINGS = [("map events R timeout 0", "")]
+TIERS = [BARE, TYPES, WITH_JSON, ADDRESSES, CAPTURES, RINGS]
 
 
 @kernel
@@ -15771,6 +15776,8 @@ def test_an_initramfs_with_the_readmes_list_works(count, pins, tmp_path):
     for short, name in (("M", "w_plain"), ("W", "w_hash"), ("L", "w_lpm"), ("C", "w_pc_array")):
         with Map.from_pin(os.path.join(pins, name)) as m:
             maps[short] = ["id", str(m.id)]
+    ring = a_ring()
+    maps["R"] = ["id", str(ring.id)]
     for line, wanted in TIERS[count - 1]:
         words = [one for word in line.split() for one in maps.get(word, [word])]
         answer = run(program("chroot"), tmp_path, interpreter, "-S", "-E", "/bpflookup.py", *words)
