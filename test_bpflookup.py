@@ -16082,6 +16082,104 @@ def test_bench_memory_of_a_scan():
 SCALE = float(os.environ.get("BPFLOOKUP_BENCH_SCALE", "1"))  # more entries, more time
 
 
+RING_BY_BCC = """
+import ctypes, sys, time
+from bcc.libbcc import lib, _RINGBUF_CB_TYPE
+
+class Eight(ctypes.Structure):
+    _fields_ = [("number", ctypes.c_uint64), ("n", ctypes.c_uint64), ("rest", ctypes.c_uint64 * 6)]
+
+count = total = 0
+
+def callback(context, data, size):     # as BCC has a table's event(data) do
+    global count, total
+    total += ctypes.cast(data, ctypes.POINTER(Eight)).contents.n
+    count += 1
+    return 0
+
+kept = _RINGBUF_CB_TYPE(callback)
+manager = lib.bpf_new_ringbuf(int(sys.argv[1]), kept, None)
+start = time.perf_counter()
+lib.bpf_consume_ringbuf(manager)
+print(time.perf_counter() - start, total)
+assert count == int(sys.argv[2])
+"""
+
+
+def read_for_time(ring, count, value, use):
+    """Return the seconds that reading so many records takes, and what use(batch) adds up to."""
+    with ring.records(value) as records:
+        start, seen, total = time.perf_counter(), 0, 0
+        while seen < count:
+            batch = records.read(0)
+            seen += len(batch)
+            total += use(batch)
+        return time.perf_counter() - start, total
+
+
+def loop_for_time(ring, count, value):
+    with ring.records(value) as records:
+        start, total = time.perf_counter(), 0
+        for record in itertools.islice(records, count):
+            total += record.n
+        return time.perf_counter() - start, total
+
+
+@pytest.mark.bench
+def test_bench_ring_buffer(libbpf_reader):
+    """Records of 64 bytes, one field of each added up, beside C with libbpf and beside BCC."""
+    count, reader = 200000, bpf.layout(Eight).reader("plain")
+    pattern = struct.Struct("=8Q")
+    with a_ring(1 << 24) as ring:
+
+        def in_c():
+            seconds, total = run(libbpf_reader, ring.fd, count, "quiet", pass_fds=[ring.fd])[
+                1
+            ].split()
+            return float(seconds), int(total)
+
+        def by_bcc():
+            words = ["/usr/bin/python3", "-c", RING_BY_BCC, ring.fd, count]
+            seconds, total = run(*words, pass_fds=[ring.fd])[1].split()
+            return float(seconds), int(total)
+
+        def tuples(batch):
+            return sum([row[1] for row in pattern.iter_unpack(b"".join(batch))])
+
+        ways = {
+            "C, libbpf": in_c,
+            "read(), bytes": lambda: read_for_time(
+                ring, count, None, lambda batch: sum(map(len, batch))
+            ),
+            "read(), tuples by struct": lambda: read_for_time(ring, count, None, tuples),
+            "read(), objects": lambda: read_for_time(
+                ring, count, Eight, lambda batch: sum([one.n for one in batch])
+            ),
+            "a loop over objects": lambda: loop_for_time(ring, count, Eight),
+            "read(), dicts by Layout": lambda: read_for_time(
+                ring,
+                count,
+                None,
+                lambda batch: sum([one["n"] for one in reader.read(b"".join(batch))]),
+            ),
+        }
+        if run("/usr/bin/python3", "-c", "import bcc")[0] == 0:
+            ways["BCC, ring_buffer_consume"] = by_bcc
+        best_of = dict.fromkeys(ways, 9e9)
+        for _ in range(5):
+            for name, way in ways.items():
+                recorder = Recorder(ring, kind="fixed")
+                recorder.run(count)
+                seconds, total = way()
+                assert total in (sum(range(count)), 64 * count)
+                best_of[name] = min(best_of[name], seconds)
+    print("\nrecords of 64 bytes, one field of each added up")
+    for name, seconds in best_of.items():
+        words = (name, seconds / count * 1e9, count / seconds / 1e6)
+        print("%-26s %7.0f ns a record  %6.2f M/s" % words)
+    assert count / best_of["read(), objects"] > 1e6
+
+
 def bench_types():
     """Return (BTF that the kernel holds, {name: type id}) of the keys and values of the matrix."""
     b = Blob(sys.byteorder)
