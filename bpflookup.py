@@ -6,7 +6,8 @@
         print(flows[FlowKey(src=..., dst=...)].packets)
 
 Map                 open a map: from_pin, from_id, from_name, from_fd, create; then lookup, [], in,
-                    get, lookup_into, update, delete, items, batches, push and pop, mmap; its .btf
+                    get, lookup_into, update, delete, items, batches, push and pop, mmap; its .btf;
+                    records and submit of ring buffers
 open_map            a Map from "id 5", "name foo", "pinned PATH", 5, "/path" or "foo"
 create_token        a BPF token, with which a user namespace makes maps and reads their BTF
 maps, pins, users   MapInfo of every map; {map id: [pin, ...]}; the programs and processes of one
@@ -677,7 +678,7 @@ class BTFError(BPFError, ValueError):
 
 
 class IterationAborted(BPFError, RuntimeError):
-    """A scan that could not be finished without the risk of a gap."""
+    """A scan that could not be finished without the risk of a gap, a ring buffer that lies."""
 
 
 # errno -> class, where the command does not matter
@@ -9203,7 +9204,7 @@ class _Waiter:
     it is woken now and then besides.
     """
 
-    PEEK_NS, STALLED_SECONDS = 10 * 10**6, 0.001
+    PEEK_NS, STALLED_SECONDS, LONGEST_SECONDS = 10 * 10**6, 0.001, 86400
 
     def __init__(self, owner, is_peek):
         import select
@@ -9229,7 +9230,7 @@ class _Waiter:
             seconds = shortest if seconds is None else min(seconds, shortest)
             self._closing.poll(seconds * 1000)
         else:
-            self._epoll.poll(-1 if seconds is None else seconds)
+            self._epoll.poll(-1 if seconds is None else min(seconds, self.LONGEST_SECONDS))
 
     def catch_up(self):
         """Take what was told until now as known, before looking at what is there."""
@@ -9334,8 +9335,8 @@ class Records:
         self._open = ring, waiter  # None when it is closed
 
     def __repr__(self):
-        how = "closed" if self._open is None else "peeking" if self._is_peek else "consuming"
-        return "<Records of %s, %s>" % (self._about, how)
+        how = "peeking" if self._is_peek else "consuming"
+        return "<Records of %s, %s>" % (self._about, how if self._open else "closed")
 
     def _opened(self):
         if self._open is None:
@@ -9377,19 +9378,15 @@ class Records:
                 yield from values
                 values = self._awaited(None, _values_of)
         finally:
-            opened = self._open
-            if opened:
-                self._alone(partial(self._settle, opened[0]), None)
+            self._leave(self._open)
 
     def close(self):
         """Give the buffer back: who waits for records gets none any more.  Twice is fine."""
         opened, self._open = self._open, None
-        if opened is None:
+        if opened is None or opened[0].process != os.getpid():  # a child would wake its parent
             return
-        ring, waiter = opened
-        if ring.process == os.getpid():  # a child would wake its parent
-            waiter.wake()
-        self._alone(partial(self._settle, ring), None)
+        opened[1].wake()
+        self._leave(opened)
         if not self._is_peek:
             _consumers.pop(self._key, None)
 
@@ -9404,6 +9401,11 @@ class Records:
         raise TypeError("records cannot be pickled or copied")
 
     # -- one drain
+
+    def _leave(self, opened):
+        """Consume what was handed out."""
+        if opened and opened[0].process == os.getpid():
+            self._alone(partial(self._settle, opened[0]), None)
 
     def _alone(self, step, *otherwise):
         """Return step(), while no other thread is here.
@@ -9424,6 +9426,7 @@ class Records:
             opened = self._open
             if opened is None:
                 return None
+            opened[0].check_process(self._about)  # before the lock, which a thread may hold there
             taken = self._alone(partial(self._take, opened, take))
             if taken is not None:
                 return taken
@@ -9436,7 +9439,6 @@ class Records:
         if self._open is not opened:
             return None
         ring, waiter = opened
-        ring.check_process(self._about)
         waiter.catch_up()
         self._settle(ring)
         if self._batch is None:
@@ -9446,7 +9448,7 @@ class Records:
     def _settle(self, ring):
         """Consume what was handed out of the last batch, and forget the rest of it."""
         batch = self._batch
-        if batch is None or ring.process != os.getpid():
+        if batch is None:
             return
         if not batch.is_consumed:
             self._move(ring, batch.handed_out())
@@ -14184,8 +14186,8 @@ def _print_records(options, records, views, count, timeout):
         batch = records._awaited(deadline, _values_of)
         if batch is None:
             break
-        raws = list(islice(batch, count))
         try:
+            raws = list(islice(batch, count))
             for size, run in groupby(raws, len):
                 for text in views[size].texts_of(options, list(run)):
                     print(text)

@@ -16143,6 +16143,170 @@ CAPTURED = (
 )
 
 
+EIGHT_TEXT = "struct eight { u64 number; u64 n; u64 rest[6]; }"
+
+
+@kernel
+def test_events_are_a_record_a_line_in_every_form():
+    with a_ring() as ring:
+        recorder, words = Recorder(ring), ["map", "events", "id", ring.id]
+        recorder.run(8)
+        first, second, third, *others = recorder.records()
+        assert done(*words, "count", 1) == bpf._hex(first) + "\n"
+        assert done(*words, "--hex", "count", 1) == "value: %s\n" % bpf._hex(second)
+        told = [json.loads(line) for line in done(*words, "--ndjson", "timeout", 0).splitlines()]
+        assert told == [{"value": list(record)} for record in [third] + others]
+        fixed = Recorder(ring, kind="fixed")
+        fixed.run(2)
+        recorder.run(2)  # two of other sizes between: none of it is lost
+        fixed.run(1)
+        out = done(*words, "--value-type", EIGHT_TEXT, "timeout", 0.1)
+        others = list(map(bpf._hex, recorder.records(8)))
+        line = "number=1 n=%d rest=[%s]"
+        lines = [line % (n, " ".join([str(n)] * 6)) for n in range(3)]
+        assert out.splitlines() == lines[:2] + others + lines[2:]
+        fixed.run(1)
+        (out,) = done("-j", *words, "--value-type", EIGHT_TEXT, "timeout", 0).splitlines()
+        assert json.loads(out) == {"value": {"number": 1, "n": 3, "rest": [3] * 6}}
+        assert done(*words, "timeout", 0) == "" == done(*words, "count", 0)
+        assert main(*words, "count", 1, "timeout", 0.01) == (1, "", "")
+        output = record_program(ring.fd, recorder.counts.fd, 1, "fixed")
+        # a length of none at all
+        empty = load(1, output.replace(bpf._insn(0xB7, 3, 0, 0, 64), bpf._insn(0xB7, 3, 0, 0, 0)))
+        for words_of, line in (
+            ((), "value:"),
+            (("--hex",), "value:"),
+            (("--ndjson",), '{"value":[]}'),
+        ):
+            test_run(empty.number, 2)
+            assert done(*words, *words_of, "timeout", 0) == 2 * (line + "\n")
+
+
+@kernel
+def test_events_by_the_name_of_a_type(ring_programs):
+    words = ["map", "events", "pinned", ring_programs("events"), "count", 4]
+    words += ["--value-type", "struct event"]
+    ring_programs.run("produce", 8)
+    lines = done(*words).splitlines()
+    assert re.match(r"cpu=\d+ thread=0 n=1 state=OPEN comm=comm pad=", lines[1])
+    assert lines[3] == bpf._hex(struct.pack("=II", 0, 3))
+    told = [
+        json.loads(line)["value"]
+        for line in done("--ndjson", *words, "timeout", 0.1, "count", 3).splitlines()
+    ]
+    assert [(one["n"], one["state"], one["comm"]) for one in told] == [
+        (4, "CLOSED", "comm"),
+        (6, "CLOSED", "comm"),
+        (7, "OPEN", "comm"),
+    ]
+    words[-1] = "struct nothing"
+    status, out, err = main(*words)
+    assert (status, out) == (1, "") and "no struct is named 'nothing'" in err
+
+
+@kernel
+def test_events_refuse_what_makes_no_sense(tmp_path):
+    with a_ring() as ring, Map.create(HASH, u32, u32, name="h%d" % RUN) as m:
+        for words in (
+            ["often"],
+            ["count"],
+            ["count", "-1"],
+            ["count", "many"],
+            ["timeout", "1e3"],
+            ["timeout"],
+            ["peek", "of"],
+            ["--metrics"],
+        ):
+            refused("map", "events", "id", ring.id, *words)
+        refused("map", "events")
+        refused("--from", tmp_path / "none", "map", "events")
+        status, out, err = main("map", "events", "id", m.id)
+        assert (status, out, err.count("\n")) == (1, "", 1) and "hash" in err
+        with ring.records():
+            status, out, err = main("map", "events", "id", ring.id)
+            assert (status, out, err.count("\n")) == (1, "", 1) and "peek" in err
+
+
+@kernel
+def test_events_end_quietly_and_leave_what_was_not_printed():
+    """Ctrl-C, a reader that has gone; and the program comes by standard input, as over ssh."""
+    with a_ring(max(PAGE, 1 << 16)) as ring, open(MODULE) as script:
+        recorder, words = (
+            Recorder(ring, kind="fixed"),
+            ["map", "events", "id", str(ring.id), "--ndjson"],
+        )
+        for by_stdin in (True, False):
+            script.seek(0)
+            name = "-" if by_stdin else MODULE
+            events = subprocess.Popen(
+                [sys.executable, "-W", "error", name] + words,
+                stdin=script if by_stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            first = recorder.written
+            recorder.run(1)
+            lines = [events.stdout.readline()]
+            recorder.run(2)
+            lines += [events.stdout.readline() for _ in range(2)]
+            raws = [bytes(json.loads(line.decode())["value"]) for line in lines]
+            assert raws == recorder.records(first)
+            view = ring.mmap().view
+            while view[:8] != view[PAGE : PAGE + 8]:  # what it printed is not consumed at once
+                time.sleep(0.001)
+            if by_stdin:
+                events.send_signal(signal.SIGINT)
+            else:
+                events.stdout.close()
+                recorder.run(1)
+            assert events.stderr.read() == b"" and events.wait() == (130 if by_stdin else 1)
+            events.stdout.close()
+            events.stderr.close()
+        with ring.records() as records:
+            assert records.read(0) == recorder.records(recorder.written - 1)
+        recorder.run(3)
+        with open("/dev/full", "w") as full:
+            status = subprocess.call(
+                [sys.executable, MODULE] + words + ["timeout", "0"],
+                stdout=full,
+                stderr=subprocess.DEVNULL,
+            )
+        with ring.records() as records:
+            assert status == 1 and records.read(0) == recorder.records(recorder.written - 3)
+
+
+@kernel
+def test_events_that_were_lost_are_told_in_the_end():
+    with a_ring() as ring, ring.records() as owner:
+        recorder = Recorder(ring, kind="fixed")
+        words = [sys.executable, MODULE, "map", "events", "id", str(ring.id), "peek", "--ndjson"]
+        events = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while not select.select([events.stdout], [], [], 0.02)[0]:
+            recorder.run(1)
+            owner.read(0)
+        first = recorder.written
+        end = time.time() + 0.3
+        while time.time() < end:  # until it has caught up
+            time.sleep(0.05)
+        events.send_signal(signal.SIGSTOP)
+        recorder.run(1)
+        seen = owner.read()
+        while len(seen) < 3 * PAGE // 72:
+            recorder.run(20)
+            seen += owner.read(0)
+        events.send_signal(signal.SIGCONT)
+        time.sleep(0.3)
+        events.send_signal(signal.SIGINT)
+        out, err = events.communicate()
+        told = [
+            struct.unpack_from("=Q", bytes(json.loads(line)["value"]), 8)[0]
+            for line in out.decode().splitlines()
+        ]
+        assert events.returncode == 130 and told == sorted(set(told)) and told[-1] >= first - 1
+        lost = int(re.match(rb"bpflookup: (\d+) bytes of records were overwritten", err).group(1))
+        assert lost % 72 == 0 and lost // 72 + len(told) + told[0] == recorder.written
+
+
 @pytest.fixture
 def captures(pins):
     """A directory that anybody can read, with a capture of each map."""
@@ -17632,7 +17796,8 @@ ADDRESSES = [
     ("lookup L key 10.1.2.0/24", "-5"),
 ]
 CAPTURES = [("map save W /capture", "entries"), ("--from /capture map dump", "proto=TCP")]
-TIERS = [BARE, TYPES, WITH_JSON, ADDRESSES, CAPTURES]
+RINGS = [("map events R timeout 0", "")]
+TIERS = [BARE, TYPES, WITH_JSON, ADDRESSES, CAPTURES, RINGS]
 
 
 @kernel
@@ -17650,6 +17815,8 @@ def test_an_initramfs_with_the_readmes_list_works(count, pins, tmp_path):
     for short, name in (("M", "w_plain"), ("W", "w_hash"), ("L", "w_lpm"), ("C", "w_pc_array")):
         with Map.from_pin(os.path.join(pins, name)) as m:
             maps[short] = ["id", str(m.id)]
+    ring = a_ring()
+    maps["R"] = ["id", str(ring.id)]
     for line, wanted in TIERS[count - 1]:
         words = [one for word in line.split() for one in maps.get(word, [word])]
         answer = run(program("chroot"), tmp_path, interpreter, "-S", "-E", "/bpflookup.py", *words)
@@ -17952,6 +18119,104 @@ def test_bench_memory_of_a_scan():
 # -- whole-map output: types x formats x sizes, beside bpftool
 
 SCALE = float(os.environ.get("BPFLOOKUP_BENCH_SCALE", "1"))  # more entries, more time
+
+
+RING_BY_BCC = """
+import ctypes, sys, time
+from bcc.libbcc import lib, _RINGBUF_CB_TYPE
+
+class Eight(ctypes.Structure):
+    _fields_ = [("number", ctypes.c_uint64), ("n", ctypes.c_uint64), ("rest", ctypes.c_uint64 * 6)]
+
+count = total = 0
+
+def callback(context, data, size):     # as BCC has a table's event(data) do
+    global count, total
+    total += ctypes.cast(data, ctypes.POINTER(Eight)).contents.n
+    count += 1
+    return 0
+
+kept = _RINGBUF_CB_TYPE(callback)
+manager = lib.bpf_new_ringbuf(int(sys.argv[1]), kept, None)
+start = time.perf_counter()
+lib.bpf_consume_ringbuf(manager)
+print(time.perf_counter() - start, total)
+assert count == int(sys.argv[2])
+"""
+
+
+def read_for_time(ring, count, value, use):
+    """Return the seconds that reading so many records takes, and what use(batch) adds up to."""
+    with ring.records(value) as records:
+        start, seen, total = time.perf_counter(), 0, 0
+        while seen < count:
+            batch = records.read(0)
+            seen += len(batch)
+            total += use(batch)
+        return time.perf_counter() - start, total
+
+
+def loop_for_time(ring, count, value):
+    with ring.records(value) as records:
+        start, total = time.perf_counter(), 0
+        for record in itertools.islice(records, count):
+            total += record.n
+        return time.perf_counter() - start, total
+
+
+@pytest.mark.bench
+def test_bench_ring_buffer(libbpf_reader):
+    """Records of 64 bytes, one field of each added up, beside C with libbpf and beside BCC."""
+    count, reader = 200000, bpf.layout(Eight).reader("plain")
+    pattern = struct.Struct("=8Q")
+    with a_ring(1 << 24) as ring:
+
+        def in_c():
+            seconds, total = run(libbpf_reader, ring.fd, count, "quiet", pass_fds=[ring.fd])[
+                1
+            ].split()
+            return float(seconds), int(total)
+
+        def by_bcc():
+            words = ["/usr/bin/python3", "-c", RING_BY_BCC, ring.fd, count]
+            seconds, total = run(*words, pass_fds=[ring.fd])[1].split()
+            return float(seconds), int(total)
+
+        def tuples(batch):
+            return sum([row[1] for row in pattern.iter_unpack(b"".join(batch))])
+
+        ways = {
+            "C, libbpf": in_c,
+            "read(), bytes": lambda: read_for_time(
+                ring, count, None, lambda batch: sum(map(len, batch))
+            ),
+            "read(), tuples by struct": lambda: read_for_time(ring, count, None, tuples),
+            "read(), objects": lambda: read_for_time(
+                ring, count, Eight, lambda batch: sum([one.n for one in batch])
+            ),
+            "a loop over objects": lambda: loop_for_time(ring, count, Eight),
+            "read(), dicts by Layout": lambda: read_for_time(
+                ring,
+                count,
+                None,
+                lambda batch: sum([one["n"] for one in reader.read(b"".join(batch))]),
+            ),
+        }
+        if run("/usr/bin/python3", "-c", "import bcc")[0] == 0:
+            ways["BCC, ring_buffer_consume"] = by_bcc
+        best_of = dict.fromkeys(ways, 9e9)
+        for _ in range(5):
+            for name, way in ways.items():
+                recorder = Recorder(ring, kind="fixed")
+                recorder.run(count)
+                seconds, total = way()
+                assert total in (sum(range(count)), 64 * count)
+                best_of[name] = min(best_of[name], seconds)
+    print("\nrecords of 64 bytes, one field of each added up")
+    for name, seconds in best_of.items():
+        words = (name, seconds / count * 1e9, count / seconds / 1e6)
+        print("%-26s %7.0f ns a record  %6.2f M/s" % words)
+    assert best_of["read(), objects"] < best_of.get("BCC, ring_buffer_consume", 9)
 
 
 def bench_types():
