@@ -5658,7 +5658,8 @@ class _CParser:
         if made is not None:
             return made, _alignment(made, {})
         if kind:
-            raise self.error("'%s %s' is declared nowhere" % (kind, name))
+            words = (kind, name)
+            raise LayoutError("'%s %s' is declared neither here nor in BTF at hand" % words)
         raise self.error("'%s'" % name if name else "")
 
     def spelled(self):
