@@ -8515,6 +8515,28 @@ class _Numbering:
             told = "there is no slot %d where they are numbered as %s; --slots tells how: %s"
             raise ValueError(told % words)
 
+    def bounded(self, used):
+        """Return the slots that buckets have bounds of, in order; ValueError if they are too many.
+
+        They are the same from run to run as far as can be, and end with one that is empty, or open.
+        """
+        self.prove(used)
+        _prove_rows(used)
+        if not used:
+            return []
+        first = min(used)
+        if self.last is not None and first - self.lowest <= _MAX_ROWS_DRAWN:
+            first = self.lowest
+        return [slot for slot in range(first, max(used) + 2) if self.has(slot)]
+
+
+_MAX_ROWS_DRAWN = 1 << 12
+
+
+def _prove_rows(used):
+    if used and max(used) - min(used) > _MAX_ROWS_DRAWN:
+        raise ValueError("slots %d to %d are too many" % (min(used), max(used)))
+
 
 def _log2_slots(numbers):
     told = "slot n: 2^n to 2^(n+1) - 1, slot 0: 0 and 1"
@@ -8974,11 +8996,7 @@ class _MapMetrics:
             for slot, count in counts.items():
                 into[slot] = into.get(slot, 0) + count
             used.update(slot for slot, count in counts.items() if count)
-        numbering.prove(used)
-        _prove_rows(used)
-        first = numbering.lowest if numbering.first is None else numbering.first
-        known = range(min(used | {first}), max(used | {first}) + 2)
-        known = [slot for slot in known if numbering.has(slot)]
+        known = numbering.bounded(used)
         for head, counts in found.items():
             family.lines.append(_buckets(family.name, head, known, counts, numbering))
 
@@ -9031,14 +9049,6 @@ def _buckets(name, labels, slots, counts, numbering):
     lines.append("%s_sum{%s} %d" % (name, labels, total))
     lines.append("%s_count{%s} %d" % (name, labels, below))
     return "\n".join(lines)
-
-
-_MAX_ROWS_DRAWN = 1 << 12
-
-
-def _prove_rows(used):
-    if used and max(used) - min(used) > _MAX_ROWS_DRAWN:
-        raise ValueError("slots %d to %d are too many" % (min(used), max(used)))
 
 
 def _bound_text(number):

@@ -12881,6 +12881,61 @@ def test_histograms_whose_slots_are_keys_are_histograms_to_prometheus():
         assert (status, out) == (1, "") and "no slot 5" in err
         m[bpf.layout(key).pack({"pid": 1, "comm": "a", "slot": 1 << 20})] = 1
         assert "too many" in main("--slots", "linear", *words)[2]
+        for slot in (1, 2, 5):
+            m.update(bpf.layout(key).pack({"pid": 1, "comm": "a", "slot": slot}), 0)
+        m.update(bpf.layout(key).pack({"pid": 2, "comm": 'q"', "slot": 1}), 0)
+        for word in (
+            "linear",
+            "linear:7:3",
+            "lhist:0:%d:10" % 10**12,
+        ):  # one, and far from the first
+            out = done("--slots", word, *words)
+            found = histograms_of(out)["bpf_map_id%d" % m.id]
+            assert {len(buckets) for buckets, _, _ in found.values()} == {2}, out
+            low = bpf._numbering(word).bounds(1 << 20)[0]
+            assert sorted(one[1:] for one in map(tuple, found.values())) == [(0, 0), (low, 1)]
+        m.update(bpf.layout(key).pack({"pid": 1, "comm": "a", "slot": 1 << 20}), 0)
+        assert {
+            len(one[0])
+            for one in histograms_of(done("--slots", "linear", *words)).popitem()[1].values()
+        } == {1}
+
+
+@kernel
+def test_slots_in_keys_of_per_cpu_maps_are_added_up_unless_asked():
+    key, cpus = (
+        "struct { u32 slot; u16 port; }",
+        bpf.possible_cpus(),
+    )  # slot by its name, not its place
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, key_size=8, value=u32, max_entries=9) as m:
+        for slot in (1, 3):
+            raw = bpf.layout(key).pack({"slot": slot, "port": 443})
+            m[raw] = [slot * 10 + at for at in range(len(cpus))]
+        words = ["--slots", "log2", "--key-type", key, "--value-type", "u32"]
+        sums = {slot: sum(slot * 10 + at for at in range(len(cpus))) for slot in (1, 3)}
+        (told,) = json.loads(done(*(words + ["-j", "hist", m.id])))
+        assert told["key"] == "port=443"
+        assert told["slots"] == {"1": sums[1], "3": sums[3]}
+        for apart in ([], ["--per-cpu"]):
+            out = done(*(words + ["--metrics"] + apart + ["dump", "id", m.id]))
+            linted(out)
+            found = histograms_of(out)["bpf_map_id%d" % m.id]
+            counts = {dict(labels).get("cpu"): count for labels, (_, _, count) in found.items()}
+            by_cpu = {str(cpu): 40 + 2 * at for at, cpu in enumerate(cpus)}
+            assert counts == (by_cpu if apart else {None: sum(sums.values())})
+            assert {dict(labels)["port"] for labels in found} == {"443"}
+
+
+def test_bounds_are_written_as_prometheus_writes_them():
+    to_go = pytest.importorskip("prometheus_client.utils").floatToGoString
+    rng = random.Random(3)
+    numbers = [0, 1, 9, 10] + [10**power for power in range(18)]
+    numbers += [(1 << power) - 1 for power in range(1, 65)] + [
+        rng.randrange(10**9) for _ in range(99)
+    ]
+    for number in numbers:
+        text = bpf._bound_text(number)
+        assert float(text) == float(number) and text == to_go(number), number
 
 
 def a_free_port():
@@ -14412,6 +14467,16 @@ STEERED = [
     "hist",
     "-j hist",
     "hist linear",
+    "--ndjson hist",
+    "--slots FORGED=log2 hist",
+    "--slots bpftrace hist",
+    "--metrics --slots log2 dump",
+    "--metrics --slots bcc dump",
+    "--metrics --metrics-type FORGED=counter dump",
+    "--metrics --per-cpu dump",
+    "--metrics show",
+    "--ndjson --big-ints-as-strings dump",
+    "-j --big-ints-as-strings dump",
     "watch once",
     "dump top 1",
     "dump sort nope",
@@ -14912,8 +14977,14 @@ def test_no_line_of_words_ends_in_a_traceback(pins, tmp_path, monkeypatch):
         --value-type=u64 --from=c.cap --from=/nope --btf --json=1 --value-type=char[16] --value-type=bool --once
         --value-type=u8[0] --key-type=u8[ --value-type=float""".split()
     options += ["--value-type=u8 _fields_[4]", "--key-type=u32 a,u8 b"]
+    options += (
+        "--per-cpu --entries --big-ints-as-strings --slots --slots=log2 --slots=lhist:0:9:1".split()
+    )
+    options += (
+        "--slots=count=bcc --metrics-type --metrics-type=count=counter --metrics-type=x".split()
+    )
     commands = """show list help dump update lookup getnext delete pin peek push enqueue pop dequeue create layout watch
-        hist save btf""".split()
+        hist hist save btf""".split()
     rng, seen = random.Random(7), set()
     for _ in range(3000):
         line = rng.choice([["map"], ["m"], []]) + [rng.choice(commands)]
