@@ -8731,15 +8731,7 @@ def _slots_of(view, field=""):
     paths = getattr(view.value_layout.reader("samples", view.slot), "paths", None)
     if paths is None:  # unions, decided value by value
         raise ValueError(_NO_HISTOGRAM)
-    arrays = {}  # type: dict  # field -> [(path, first column, number of columns)]
-    for column, path in enumerate(paths):
-        if not path or not isinstance(path[-1], int):
-            continue
-        places = arrays.setdefault(_members_text(path), [])
-        if places and places[-1][0] == path[:-1]:
-            places[-1] = (path[:-1], places[-1][1], places[-1][2] + 1)
-        else:
-            places.append((path[:-1], column, 1))
+    arrays = _arrays_in(paths)
     field = field or _likely_slots(view, paths, arrays)
     for name, places in arrays.items():
         chosen = [one for one in places if field in (name, _field_text(one[0]))]
@@ -8748,6 +8740,19 @@ def _slots_of(view, field=""):
     if view.info.key_size and field in map(_members_text, paths):
         return _KeySlots(view, next(path for path in paths if _members_text(path) == field))
     raise _NoSuchSlots("no field '%s'; there are %s" % (field, _fields_text(paths)))
+
+
+def _arrays_in(paths):
+    """Return {field: [(path of an array of it, its first column, their number)]}."""
+    lengths = {}  # type: dict
+    for column, path in enumerate(paths):
+        if path and isinstance(path[-1], int):
+            first, count = lengths.get(path[:-1], (column, 0))
+            lengths[path[:-1]] = first, count + 1
+    arrays = {}  # type: dict
+    for path, (first, count) in lengths.items():
+        arrays.setdefault(_members_text(path), []).append((path, first, count))
+    return arrays
 
 
 def _likely_slots(view, paths, arrays):
@@ -12037,7 +12042,8 @@ def _histogram_json(head, counts, numbering, wide):
     for slot in used:
         low, high = [None if one is None else wide(one) for one in numbering.bounds(slot)]
         buckets.append({"low": low, "high": high, "count": wide(counts[slot])})
-    return {"key": head, "numbering": numbering.word, "slots": counts, "buckets": buckets}
+    told = {slot: wide(count) for slot, count in counts.items()}
+    return {"key": head, "numbering": numbering.word, "slots": told, "buckets": buckets}
 
 
 def histogram(counts, linear=False, width=40, slots=""):
