@@ -12695,6 +12695,38 @@ def test_metrics_of_cpus_are_added_up_unless_asked(map_type):
             assert value == (own if not isinstance(own, str) else ["IDLE", "BUSY"].index(own))
 
 
+@kernel
+def test_metrics_of_cpus_whose_unions_differ_are_added_up_by_field():
+    class Either(ctypes.Union):
+        _fields_ = [("a", u32), ("b", u32), ("c", ctypes.c_bool)]
+
+    class Tagged(ctypes.Structure):
+        _fields_ = [("kind", u32), ("u", Either)]
+        _union_ = {"u": ("kind", {0: "a", 1: "b", 2: "c"})}
+
+    cpus = bpf.possible_cpus()
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, Tagged, 4) as m:
+        for key in range(3):
+            m[key] = [Tagged(at % 2 if key else 2, Either(a=key)) for at in range(len(cpus))]
+        with Map.from_fd(m, bytes, bytes) as raw:
+            view = bpf.View(raw, u32, Tagged)
+            families = bpf._Families(bpf._MetricWishes())
+            families.take(view, view.chunks())
+            samples = parsed("\n".join(families.text()) + "\n")
+    base, wanted = "bpf_map_id%d_" % m.id, {}
+    for key in range(3):
+        kinds = sum(at % 2 for at in range(len(cpus))) if key else 2 * len(cpus)
+        wanted["kind", str(key), None] = kinds
+        for branch, at in (("u_a", 0), ("u_b", 1)):
+            if key and len(cpus) > at:
+                wanted[branch, str(key), None] = key * len(cpus[at::2])
+    wanted.update({("u_c", "0", str(cpu)): 0 for cpu in cpus})
+    told = {
+        (name[len(base) :], one["key"], one.get("cpu")): number for name, one, number in samples
+    }
+    assert told == wanted
+
+
 NASTY_FIELDS = "a A a_b count bucket sum total created a_total a_count a_bucket a_sum slots slots_count index le".split()
 
 
@@ -12844,6 +12876,8 @@ def test_histograms_are_histograms_to_prometheus():
             "slots=",
             "=log2",
             "lhist:1:2",
+            "lhist:2:2:1",
+            "linear:x",
             "linear:0:0",
             "bpftrace:6",
             "log2:",
@@ -13336,6 +13370,10 @@ def test_histograms_of_maps(pins, bpffs, tmp_path):
     }
     for name in ("w_hash", "w_plain"):
         assert "--value-type" in refused("hist", os.path.join(pins, name))
+    with Map.create(HASH, key_size=4, value=u64, max_entries=4) as m:
+        m[b"abcd"] = 1
+        words = ["--key-type", "char[4]", "--value-type", "u64", "hist", "id", m.id]
+        assert "number as the key's last field" in main(*words)[2]
     with Map.create(ARRAY, u32, u64, 4, name="empty") as m:
         assert "no samples" in done("--value-type", "u64", "hist", "id", m.id)
 
@@ -13445,9 +13483,20 @@ BEGIN {
   @l%d = lhist(-5, 0, 100, 10); @l%d = lhist(0, 0, 100, 10); @l%d = lhist(35, 0, 100, 10);
   @l%d = lhist(99, 0, 100, 10); @l%d = lhist(100, 0, 100, 10); @l%d = lhist(5000, 0, 100, 10);
   @e%d["x"] = lhist(17, 5, 20, 5);
+  printf("ready\\n");
 }
 interval:s:600 { exit(); }
 """
+
+
+def interrupted(process):
+    """Return what a program prints in the end, which Ctrl-C tells it to come to."""
+    for _ in range(30):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=2)[0]
+    process.kill()
+    return process.communicate()[0]
 
 
 def bpftrace_ends(text):
@@ -13472,20 +13521,17 @@ def bpftrace_hists(out):
 def test_histograms_of_bpftrace_are_those_that_it_prints():
     script = BPFTRACE_HISTS.replace("%d", "%d" % RUN)
     tracer = subprocess.Popen(
-        [program("bpftrace"), "-e", script],
+        [program("bpftrace"), "-B", "none", "-e", script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         universal_newlines=True,
     )
     try:
-        end, names = time.time() + 60, ["AT_%s%d" % (letter, RUN) for letter in "hkle"]
-        while time.time() < end and tracer.poll() is None:
-            with contextlib.suppress(bpf.MapNotFound):
-                with Map.from_name(names[3], bytes, bytes) as last:
-                    if list(last.keys()):
-                        break
-            time.sleep(0.1)
-        assert tracer.poll() is None, tracer.stderr.read()
+        names = ["AT_%s%d" % (letter, RUN) for letter in "hkle"]
+        line = "-"
+        while line and line != "ready\n":  # from then on it heeds signals
+            line = tracer.stdout.readline()
+        assert line, tracer.communicate()
 
         def shown(*words):
             found = {}
@@ -13519,11 +13565,7 @@ def test_histograms_of_bpftrace_are_those_that_it_prints():
             of_prometheus = parsed(done("--metrics", "--slots", "lhist:0:100:10", "dump", m.id))
         assert ("bpf_map_" + names[2] + "_count", 6) in [one[::2] for one in of_prometheus]
     finally:
-        tracer.send_signal(signal.SIGINT)
-        try:
-            out = tracer.communicate(timeout=60)[0]
-        finally:
-            tracer.kill()
+        out = interrupted(tracer)
     assert ours == bpftrace_hists(out), out
 
 
@@ -13552,11 +13594,7 @@ def test_histograms_of_libbpf_tools_are_those_that_they_print():
         again = json.loads(done(*(types + ["-j", "--slots", "slots=log2", "hist", map_id])))
         captured = parsed(done("--metrics", "--slots", "log2", "dump", "id", map_id))
     finally:
-        tool.send_signal(signal.SIGINT)
-        try:
-            out = tool.communicate(timeout=60)[0]
-        finally:
-            tool.kill()
+        out = interrupted(tool)
     head, key = ours.split("\n")[:2]
     assert head.startswith("slots are numbered as log2 (") and key.startswith("4294967295: comm=")
     theirs, rows = rows_of(out), rows_of(ours)
