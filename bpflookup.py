@@ -10435,6 +10435,28 @@ class _Numbering:
             told = "there is no slot %d where they are numbered as %s; --slots tells how: %s"
             raise ValueError(told % words)
 
+    def bounded(self, used):
+        """Return the slots that buckets have bounds of, in order; ValueError if they are too many.
+
+        They are the same from run to run as far as can be, and end with one that is empty, or open.
+        """
+        self.prove(used)
+        _prove_rows(used)
+        if not used:
+            return []
+        first = min(used)
+        if self.last is not None and first - self.lowest <= _MAX_ROWS_DRAWN:
+            first = self.lowest
+        return [slot for slot in range(first, max(used) + 2) if self.has(slot)]
+
+
+_MAX_ROWS_DRAWN = 1 << 12
+
+
+def _prove_rows(used):
+    if used and max(used) - min(used) > _MAX_ROWS_DRAWN:
+        raise ValueError("slots %d to %d are too many" % (min(used), max(used)))
+
 
 def _log2_slots(numbers):
     told = "slot n: 2^n to 2^(n+1) - 1, slot 0: 0 and 1"
@@ -10629,15 +10651,7 @@ def _slots_of(view, field=""):
     paths = getattr(view.value_layout.reader("samples", view.slot), "paths", None)
     if paths is None:  # unions, decided value by value
         raise ValueError(_NO_HISTOGRAM)
-    arrays = {}  # type: dict  # field -> [(path, first column, number of columns)]
-    for column, path in enumerate(paths):
-        if not path or not isinstance(path[-1], int):
-            continue
-        places = arrays.setdefault(_members_text(path), [])
-        if places and places[-1][0] == path[:-1]:
-            places[-1] = (path[:-1], places[-1][1], places[-1][2] + 1)
-        else:
-            places.append((path[:-1], column, 1))
+    arrays = _arrays_in(paths)
     field = field or _likely_slots(view, paths, arrays)
     for name, places in arrays.items():
         chosen = [one for one in places if field in (name, _field_text(one[0]))]
@@ -10646,6 +10660,19 @@ def _slots_of(view, field=""):
     if view.info.key_size and field in map(_members_text, paths):
         return _KeySlots(view, next(path for path in paths if _members_text(path) == field))
     raise _NoSuchSlots("no field '%s'; there are %s" % (field, _fields_text(paths)))
+
+
+def _arrays_in(paths):
+    """Return {field: [(path of an array of it, its first column, their number)]}."""
+    lengths = {}  # type: dict
+    for column, path in enumerate(paths):
+        if path and isinstance(path[-1], int):
+            first, count = lengths.get(path[:-1], (column, 0))
+            lengths[path[:-1]] = first, count + 1
+    arrays = {}  # type: dict
+    for path, (first, count) in lengths.items():
+        arrays.setdefault(_members_text(path), []).append((path, first, count))
+    return arrays
 
 
 def _likely_slots(view, paths, arrays):
@@ -10894,11 +10921,7 @@ class _MapMetrics:
             for slot, count in counts.items():
                 into[slot] = into.get(slot, 0) + count
             used.update(slot for slot, count in counts.items() if count)
-        numbering.prove(used)
-        _prove_rows(used)
-        first = numbering.lowest if numbering.first is None else numbering.first
-        known = range(min(used | {first}), max(used | {first}) + 2)
-        known = [slot for slot in known if numbering.has(slot)]
+        known = numbering.bounded(used)
         for head, counts in found.items():
             family.lines.append(_buckets(family.name, head, known, counts, numbering))
 
@@ -10951,14 +10974,6 @@ def _buckets(name, labels, slots, counts, numbering):
     lines.append("%s_sum{%s} %d" % (name, labels, total))
     lines.append("%s_count{%s} %d" % (name, labels, below))
     return "\n".join(lines)
-
-
-_MAX_ROWS_DRAWN = 1 << 12
-
-
-def _prove_rows(used):
-    if used and max(used) - min(used) > _MAX_ROWS_DRAWN:
-        raise ValueError("slots %d to %d are too many" % (min(used), max(used)))
 
 
 def _bound_text(number):
@@ -14362,7 +14377,8 @@ def _histogram_json(head, counts, numbering, wide):
     for slot in used:
         low, high = [None if one is None else wide(one) for one in numbering.bounds(slot)]
         buckets.append({"low": low, "high": high, "count": wide(counts[slot])})
-    return {"key": head, "numbering": numbering.word, "slots": counts, "buckets": buckets}
+    told = {slot: wide(count) for slot, count in counts.items()}
+    return {"key": head, "numbering": numbering.word, "slots": told, "buckets": buckets}
 
 
 def histogram(counts, linear=False, width=40, slots=""):

@@ -14461,6 +14461,38 @@ def test_metrics_of_cpus_are_added_up_unless_asked(map_type):
             assert value == (own if not isinstance(own, str) else ["IDLE", "BUSY"].index(own))
 
 
+@kernel
+def test_metrics_of_cpus_whose_unions_differ_are_added_up_by_field():
+    class Either(ctypes.Union):
+        _fields_ = [("a", u32), ("b", u32), ("c", ctypes.c_bool)]
+
+    class Tagged(ctypes.Structure):
+        _fields_ = [("kind", u32), ("u", Either)]
+        _union_ = {"u": ("kind", {0: "a", 1: "b", 2: "c"})}
+
+    cpus = bpf.possible_cpus()
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, Tagged, 4) as m:
+        for key in range(3):
+            m[key] = [Tagged(at % 2 if key else 2, Either(a=key)) for at in range(len(cpus))]
+        with Map.from_fd(m, bytes, bytes) as raw:
+            view = bpf.View(raw, u32, Tagged)
+            families = bpf._Families(bpf._MetricWishes())
+            families.take(view, view.chunks())
+            samples = parsed("\n".join(families.text()) + "\n")
+    base, wanted = "bpf_map_id%d_" % m.id, {}
+    for key in range(3):
+        kinds = sum(at % 2 for at in range(len(cpus))) if key else 2 * len(cpus)
+        wanted["kind", str(key), None] = kinds
+        for branch, at in (("u_a", 0), ("u_b", 1)):
+            if key and len(cpus) > at:
+                wanted[branch, str(key), None] = key * len(cpus[at::2])
+    wanted.update({("u_c", "0", str(cpu)): 0 for cpu in cpus})
+    told = {
+        (name[len(base) :], one["key"], one.get("cpu")): number for name, one, number in samples
+    }
+    assert told == wanted
+
+
 NASTY_FIELDS = "a A a_b count bucket sum total created a_total a_count a_bucket a_sum slots slots_count index le".split()
 
 
@@ -14610,6 +14642,8 @@ def test_histograms_are_histograms_to_prometheus():
             "slots=",
             "=log2",
             "lhist:1:2",
+            "lhist:2:2:1",
+            "linear:x",
             "linear:0:0",
             "bpftrace:6",
             "log2:",
@@ -14647,6 +14681,61 @@ def test_histograms_whose_slots_are_keys_are_histograms_to_prometheus():
         assert (status, out) == (1, "") and "no slot 5" in err
         m[bpf.layout(key).pack({"pid": 1, "comm": "a", "slot": 1 << 20})] = 1
         assert "too many" in main("--slots", "linear", *words)[2]
+        for slot in (1, 2, 5):
+            m.update(bpf.layout(key).pack({"pid": 1, "comm": "a", "slot": slot}), 0)
+        m.update(bpf.layout(key).pack({"pid": 2, "comm": 'q"', "slot": 1}), 0)
+        for word in (
+            "linear",
+            "linear:7:3",
+            "lhist:0:%d:10" % 10**12,
+        ):  # one, and far from the first
+            out = done("--slots", word, *words)
+            found = histograms_of(out)["bpf_map_id%d" % m.id]
+            assert {len(buckets) for buckets, _, _ in found.values()} == {2}, out
+            low = bpf._numbering(word).bounds(1 << 20)[0]
+            assert sorted(one[1:] for one in map(tuple, found.values())) == [(0, 0), (low, 1)]
+        m.update(bpf.layout(key).pack({"pid": 1, "comm": "a", "slot": 1 << 20}), 0)
+        assert {
+            len(one[0])
+            for one in histograms_of(done("--slots", "linear", *words)).popitem()[1].values()
+        } == {1}
+
+
+@kernel
+def test_slots_in_keys_of_per_cpu_maps_are_added_up_unless_asked():
+    key, cpus = (
+        "struct { u32 slot; u16 port; }",
+        bpf.possible_cpus(),
+    )  # slot by its name, not its place
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, key_size=8, value=u32, max_entries=9) as m:
+        for slot in (1, 3):
+            raw = bpf.layout(key).pack({"slot": slot, "port": 443})
+            m[raw] = [slot * 10 + at for at in range(len(cpus))]
+        words = ["--slots", "log2", "--key-type", key, "--value-type", "u32"]
+        sums = {slot: sum(slot * 10 + at for at in range(len(cpus))) for slot in (1, 3)}
+        (told,) = json.loads(done(*(words + ["-j", "hist", m.id])))
+        assert told["key"] == "port=443"
+        assert told["slots"] == {"1": sums[1], "3": sums[3]}
+        for apart in ([], ["--per-cpu"]):
+            out = done(*(words + ["--metrics"] + apart + ["dump", "id", m.id]))
+            linted(out)
+            found = histograms_of(out)["bpf_map_id%d" % m.id]
+            counts = {dict(labels).get("cpu"): count for labels, (_, _, count) in found.items()}
+            by_cpu = {str(cpu): 40 + 2 * at for at, cpu in enumerate(cpus)}
+            assert counts == (by_cpu if apart else {None: sum(sums.values())})
+            assert {dict(labels)["port"] for labels in found} == {"443"}
+
+
+def test_bounds_are_written_as_prometheus_writes_them():
+    to_go = pytest.importorskip("prometheus_client.utils").floatToGoString
+    rng = random.Random(3)
+    numbers = [0, 1, 9, 10] + [10**power for power in range(18)]
+    numbers += [(1 << power) - 1 for power in range(1, 65)] + [
+        rng.randrange(10**9) for _ in range(99)
+    ]
+    for number in numbers:
+        text = bpf._bound_text(number)
+        assert float(text) == float(number) and text == to_go(number), number
 
 
 def a_free_port():
@@ -15574,6 +15663,10 @@ def test_histograms_of_maps(pins, bpffs, tmp_path):
     }
     for name in ("w_hash", "w_plain"):
         assert "--value-type" in refused("hist", os.path.join(pins, name))
+    with Map.create(HASH, key_size=4, value=u64, max_entries=4) as m:
+        m[b"abcd"] = 1
+        words = ["--key-type", "char[4]", "--value-type", "u64", "hist", "id", m.id]
+        assert "number as the key's last field" in main(*words)[2]
     with Map.create(ARRAY, u32, u64, 4, name="empty") as m:
         assert "no samples" in done("--value-type", "u64", "hist", "id", m.id)
     with created(HASH, u32, u64, 4) as m:  # nothing is in it
@@ -15688,9 +15781,20 @@ BEGIN {
   @l%d = lhist(-5, 0, 100, 10); @l%d = lhist(0, 0, 100, 10); @l%d = lhist(35, 0, 100, 10);
   @l%d = lhist(99, 0, 100, 10); @l%d = lhist(100, 0, 100, 10); @l%d = lhist(5000, 0, 100, 10);
   @e%d["x"] = lhist(17, 5, 20, 5);
+  printf("ready\\n");
 }
 interval:s:600 { exit(); }
 """
+
+
+def interrupted(process):
+    """Return what a program prints in the end, which Ctrl-C tells it to come to."""
+    for _ in range(30):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=2)[0]
+    process.kill()
+    return process.communicate()[0]
 
 
 def bpftrace_ends(text):
@@ -15715,20 +15819,17 @@ def bpftrace_hists(out):
 def test_histograms_of_bpftrace_are_those_that_it_prints():
     script = BPFTRACE_HISTS.replace("%d", "%d" % RUN)
     tracer = subprocess.Popen(
-        [program("bpftrace"), "-e", script],
+        [program("bpftrace"), "-B", "none", "-e", script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         universal_newlines=True,
     )
     try:
-        end, names = time.time() + 60, ["AT_%s%d" % (letter, RUN) for letter in "hkle"]
-        while time.time() < end and tracer.poll() is None:
-            with contextlib.suppress(bpf.MapNotFound):
-                with Map.from_name(names[3], bytes, bytes) as last:
-                    if list(last.keys()):
-                        break
-            time.sleep(0.1)
-        assert tracer.poll() is None, tracer.stderr.read()
+        names = ["AT_%s%d" % (letter, RUN) for letter in "hkle"]
+        line = "-"
+        while line and line != "ready\n":  # from then on it heeds signals
+            line = tracer.stdout.readline()
+        assert line, tracer.communicate()
 
         def shown(*words):
             found = {}
@@ -15762,11 +15863,7 @@ def test_histograms_of_bpftrace_are_those_that_it_prints():
             of_prometheus = parsed(done("--metrics", "--slots", "lhist:0:100:10", "dump", m.id))
         assert ("bpf_map_" + names[2] + "_count", 6) in [one[::2] for one in of_prometheus]
     finally:
-        tracer.send_signal(signal.SIGINT)
-        try:
-            out = tracer.communicate(timeout=60)[0]
-        finally:
-            tracer.kill()
+        out = interrupted(tracer)
     assert ours == bpftrace_hists(out), out
 
 
@@ -15795,11 +15892,7 @@ def test_histograms_of_libbpf_tools_are_those_that_they_print():
         again = json.loads(done(*(types + ["-j", "--slots", "slots=log2", "hist", map_id])))
         captured = parsed(done("--metrics", "--slots", "log2", "dump", "id", map_id))
     finally:
-        tool.send_signal(signal.SIGINT)
-        try:
-            out = tool.communicate(timeout=60)[0]
-        finally:
-            tool.kill()
+        out = interrupted(tool)
     head, key = ours.split("\n")[:2]
     assert head.startswith("slots are numbered as log2 (") and key.startswith("4294967295: comm=")
     theirs, rows = rows_of(out), rows_of(ours)
@@ -16947,6 +17040,16 @@ STEERED = [
     "hist",
     "-j hist",
     "hist linear",
+    "--ndjson hist",
+    "--slots FORGED=log2 hist",
+    "--slots bpftrace hist",
+    "--metrics --slots log2 dump",
+    "--metrics --slots bcc dump",
+    "--metrics --metrics-type FORGED=counter dump",
+    "--metrics --per-cpu dump",
+    "--metrics show",
+    "--ndjson --big-ints-as-strings dump",
+    "-j --big-ints-as-strings dump",
     "watch once",
     "dump top 1",
     "dump sort nope",
@@ -17514,8 +17617,14 @@ def test_no_line_of_words_ends_in_a_traceback(pins, tmp_path, monkeypatch):
         --value-type=u64 --from=c.cap --from=/nope --btf --json=1 --value-type=char[16] --value-type=bool --once
         --value-type=u8[0] --key-type=u8[ --value-type=float""".split()
     options += ["--value-type=u8 _fields_[4]", "--key-type=u32 a,u8 b"]
+    options += (
+        "--per-cpu --entries --big-ints-as-strings --slots --slots=log2 --slots=lhist:0:9:1".split()
+    )
+    options += (
+        "--slots=count=bcc --metrics-type --metrics-type=count=counter --metrics-type=x".split()
+    )
     commands = """show list help dump update lookup getnext delete pin peek push enqueue pop dequeue create layout watch
-        hist save btf""".split()
+        hist hist save btf""".split()
     rng, seen = random.Random(7), set()
     for _ in range(3000):
         line = rng.choice([["map"], ["m"], []]) + [rng.choice(commands)]
