@@ -4047,9 +4047,9 @@ def _member_differences(member, offset, other, strict, where):
             for at, width in ((offset, member.width), (other.offset, other.width))
         )
         yield where, "is at %s here, at %s in BTF" % (here, there)
-    elif not member.bits:
-        for difference in _differences(member.layout, other.layout, strict, where):
-            yield difference
+        return
+    for difference in _differences(member.layout, other.layout, strict, where):
+        yield difference
 
 
 def _bound(record, start):
