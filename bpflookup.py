@@ -3487,9 +3487,6 @@ class _LabelsForm(_SamplesForm):
     def pointer(self, number):
         return _Each(hex)
 
-    def real(self, number):
-        return _Each(repr)
-
     def char(self, number):
         return _Cache(lambda raw: _escaped(raw.rstrip(b"\0")))
 

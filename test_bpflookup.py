@@ -4081,6 +4081,31 @@ def test_what_a_union_does_not_fill_is_padding():
     for table in (bpf.describe_layout(Outer), b.btf().describe(union)):
         assert "     9     3  " in table and "(hole)" in table
         assert table.splitlines()[-1].startswith("12 bytes, 3 of them padding")
+    for text in ("u64 wide; u8 first;", "u8 first; u64 wide;", "u16 two; u64 wide; u32 four;"):
+        for made in ("union { %s }" % text, "struct { union { %s }; }" % text):
+            table = bpf.layout(made).describe()
+            assert "(hole)" not in table and table.endswith("\n8 bytes"), table
+
+
+def test_a_member_of_no_bytes_may_lie_anywhere():
+    """Rust has them inside of others, and in any order: they take nothing, and nothing is in their place."""
+    b = Blob()
+    wide, unit = b.int("u64", 8), b.struct("unit", 0)
+    units = b.array(unit, 3)
+    made = b.struct(
+        "s", 16, ("a", wide, 0), ("z", unit, 32), ("y", units, 8), ("b", wide, 64), ("e", unit, 128)
+    )
+    btf = b.btf()
+    ctype = btf.ctype(made)
+    assert [name for name, _ in ctype._fields_] == ["a", "b", "e"] and ctypes.sizeof(ctype) == 16
+    assert [btf.offsetof(made, name) for name in "azybe"] == [0, 4, 1, 8, 16]
+    assert "(hole)" not in btf.describe(made) and btf.describe(made).endswith("\n16 bytes")
+    raw = struct.pack("=QQ", 5, 6)
+    plain = {"a": 5, "z": {}, "y": [{}, {}, {}], "b": 6, "e": {}}
+    assert btf.layout(made).reader("plain").one(raw) == plain
+    assert bpf.to_python(ctype.from_buffer_copy(raw)) == plain
+    assert btf.layout(made).pack({"a": 5, "b": 6}) == raw
+    assert_same_from_source(btf, made)
 
 
 # -- hostile blobs
