@@ -9915,15 +9915,37 @@ class _Query:
 
 
 def _selected(found, paths):
-    """Return a layout with the members that paths, lists of names, lead to; [] is the whole."""
-    if [] in paths or not isinstance(found, Record):
+    """Return a layout with the members that paths, lists of names and "[N]", lead to; [] is the
+    whole.
+    """
+    if [] in paths or not isinstance(found, (Record, Array)):
         return found
+    if isinstance(found, Array):
+        members = _selected_elements(Member("value", found, 0, label="value"), paths)
+        return Record("struct", found.name, found.size, members)
     members = []
     for part in found.parts:
         inside = [path[1:] for path in paths if path[0] in (part.label, part.name)]
-        if inside:
+        if inside and isinstance(part.layout, Array) and [] not in inside:
+            members += _selected_elements(part, inside)
+        elif inside:
             members.append(part.changed(layout=_selected(part.layout, inside)))
     return Record("struct", found.name, found.size, members)
+
+
+def _selected_elements(part, paths):
+    """Return a member for each element of an array that paths lead to, called "hits[3]"."""
+    members = []
+    for index in sorted({int(path[0][1:-1]) for path in paths}):
+        inside = [path[1:] for path in paths if int(path[0][1:-1]) == index]
+        name, element = "%s[%d]" % (part.label, index), part.layout.element
+        whole = part.changed(name=name, label=name, layout=element)
+        whole = whole.moved(8 * index * element.size)
+        if isinstance(element, Array) and [] not in inside:
+            members += _selected_elements(whole, inside)
+        else:
+            members.append(whole.changed(layout=_selected(element, inside)))
+    return members
 
 
 class _FieldColumn:
@@ -9981,6 +10003,8 @@ def _find_field(view, name):
         path = name
         if name == what or name.startswith(what + "."):
             path = name[len(what) + 1 :]
+        elif name.startswith(what + "[") and isinstance(found, Array):
+            path = name[len(what) :]
         elif not isinstance(found, Record):
             continue
         place = _follow(found, path)
@@ -9998,12 +10022,14 @@ def _find_field(view, name):
 def _follow(found, path):
     """Return (steps, layout, bit offset, bits) of what a path leads to, None if nothing."""
     offset, bits, steps = 0, 0, []
-    for step in path.replace("[", ".[").split(".") if path else ():
+    words = path.replace("[", ".[").split(".") if path else []
+    for step in words[1:] if path.startswith("[") else words:
         if isinstance(found, Array) and step[:1] == "[" and step[1:-1].isdecimal():
             index = int(step[1:-1])
             if index >= found.count:
                 return None
             found, offset = found.element, offset + 8 * index * found.element.size
+            steps.append(step)
             continue
         part = found._named(step) if isinstance(found, Record) else None
         if part is None:

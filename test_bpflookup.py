@@ -12216,6 +12216,32 @@ def test_columns_show_those_fields_alone(many_flows):
     assert in_any_order(found) == in_any_order(wanted)
 
 
+def test_columns_show_the_elements_that_they_name_and_no_others(tmp_path):
+    value = "struct { u16 hits[3]; struct { u8 a; u8 grid[2][2]; } in[2]; u32 n; }"
+    raw = struct.pack("=3H10BI", 1, 2, 3, *(list(range(10, 20)) + [7]))
+    (tmp_path / "c").write_bytes(forged(hand_made(value_size=20), ["01000000 " + raw.hex()]))
+    types = ["--from", tmp_path / "c", "--ndjson", "--value-type", value]
+    for columns, wanted in (
+        ("hits[1]", {"hits[1]": 2}),
+        ("hits[2],n,hits[0]", {"hits[0]": 1, "hits[2]": 3, "n": 7}),
+        ("hits,hits[1]", {"hits": [1, 2, 3]}),
+        ("in[1].a", {"in[1]": {"a": 15}}),
+        ("in[0].a,in[1]", {"in[0]": {"a": 10}, "in[1]": {"a": 15, "grid": [[16, 17], [18, 19]]}}),
+        ("in[1].grid[1]", {"in[1]": {"grid[1]": [18, 19]}}),
+        ("in[1].grid[1][0],in[0].grid[0][1]",
+         {"in[0]": {"grid[0][1]": 12}, "in[1]": {"grid[1][0]": 18}}),
+        ("value.hits[1]", {"hits[1]": 2}),
+        ("value", {"hits": [1, 2, 3], "in": [{"a": 10, "grid": [[11, 12], [13, 14]]},
+                                             {"a": 15, "grid": [[16, 17], [18, 19]]}], "n": 7}),
+    ):  # fmt: skip
+        assert json.loads(done(*types, "dump", "columns", columns))["value"] == wanted
+    types[-1] = "u16[2][5]"
+    shown = json.loads(done(*types, "dump", "where", "value[1][4]=0", "columns", "value[0][2]"))
+    assert shown["value"] == {"value[0][2]": 3}
+    for columns in ("value[2]", "value[0][5]", "value[x]", "value[-1]"):
+        refused(*types, "dump", "columns", columns)
+
+
 @kernel
 def test_queries_work_in_every_form(many_flows, tmp_path):
     m, types, entries = many_flows
