@@ -4605,9 +4605,13 @@ class _CParser:
             number += 1
             if not self.take(",") and self.peek() != "}":
                 raise self.error("'%s' in an enum" % self.peek())
-        signed = min(names or [0]) < 0
-        size = 4 if max(names or [0]) < 1 << 32 - signed else 8
-        return Enum(size, "enum " + (name or "(anonymous)"), names, signed=signed), size
+        low, high = min(names or [0]), max(names or [0])
+        for size in (4, 8):
+            least, most = _range_of(8 * size, low < 0)
+            if least <= low and high <= most:
+                name = "enum " + (name or "(anonymous)")
+                return Enum(size, name, names, signed=low < 0), size
+        raise self.error("an enum of numbers that no integer holds")
 
     def declarator(self, base):
         """Read a name with its stars, brackets and bits; return (name, Layout, alignment, bits or

@@ -10167,6 +10167,46 @@ PROOFS = {
 }
 
 
+@pytest.mark.parametrize("text, size, signed", [
+    ("A", 4, False), ("A = 0xffffffff", 4, False), ("A = 0x100000000", 8, False), ("A = -1, B = 0x7fffffff", 4, True),
+    ("A = -1, B = 0x80000000", 8, True), ("A = -2147483648", 4, True), ("A = -2147483649", 8, True),
+    ("A = 0xffffffffffffffff", 8, False), ("A = -1, B = 0x7fffffffffffffff", 8, True), ("A = -9223372036854775807", 8, True),
+])  # fmt: skip
+def test_an_enum_is_as_large_as_its_numbers_ask_for_in_c(text, size, signed, tmp_path):
+    found = bpf.layout("enum { %s }" % text)
+    assert (found.size, found.signed) == (size, signed)
+    program("gcc")
+    source = '#include <stdio.h>\nint main(void) { enum e { %s }; printf("%%d", (int)sizeof(enum e)); return 0; }\n'
+    assert compiled(tmp_path, source % text) == "%d" % size
+
+
+@pytest.mark.parametrize(
+    "text", ["A = 0x10000000000000000", "A = -1, B = 0x8000000000000000", "A = -0x8000000000000001"]
+)
+def test_an_enum_of_numbers_that_no_integer_holds_is_refused(text):
+    with pytest.raises(bpf.LayoutError, match="no integer holds"):
+        bpf.layout("enum { %s }" % text)
+
+
+@pytest.mark.parametrize("fields, placed", [
+    ([(4, 4, 20), (8, 4, 33)], ([0, 20], 8)), ([(4, 4, 20), (8, 4, 50)], ([0, 32], 12)),
+    ([(2, 2, None), (8, 4, 60), (4, 4, 3)], ([0, 32, 92], 12)),
+])  # fmt: skip
+def test_bits_of_a_type_wider_than_its_alignment_lie_as_gcc_for_i386_has_them(fields, placed):
+    """There a long long is aligned to 4 bytes: it may cross one unit of them, not two."""
+    assert bpf._placed(fields, False) == placed
+
+
+def test_a_small_enum_has_the_names_that_bpftool_finds():
+    """It compares what it reads as signed with the number as it is stored, in 32 or 64 bits."""
+    for size, stored, raw, told in (
+        (1, 200, b"\xc8", "-56"), (1, -56, b"\xc8", '"A"'), (2, 65535, b"\xff\xff", "-1"), (2, -1, b"\xff\xff", '"A"'),
+        (4, 0xFFFFFFFF, b"\xff" * 4, '"A"'), (8, 0xFFFFFFFFFFFFFFFF, b"\xff" * 8, '"A"'), (1, 100, b"\x64", '"A"'),
+    ):  # fmt: skip
+        enum = bpf.Enum(size, "e", {stored: "A"}, signed=stored < 0)
+        assert enum.reader("bpftool").one(raw) == told
+
+
 @pytest.mark.parametrize("mine, theirs, wrong", [
     ("u32 a, u32 pad, u64 b", "u32 a, u64 b", ""),  # what lies in holes, from end to end
     ("u64 b, u32 a, u16 pad, u16 more", "u64 b, u32 a", ""),
