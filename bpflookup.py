@@ -4591,9 +4591,6 @@ class _LabelsForm(_SamplesForm):
     def pointer(self, number):
         return _Each(hex)
 
-    def real(self, number):
-        return _Each(repr)
-
     def char(self, number):
         return _Cache(lambda raw: _escaped(raw.rstrip(b"\0")))
 
@@ -5170,9 +5167,9 @@ def _member_differences(member, offset, other, strict, where):
             for at, width in ((offset, member.width), (other.offset, other.width))
         )
         yield where, "is at %s here, at %s in BTF" % (here, there)
-    elif not member.bits:
-        for difference in _differences(member.layout, other.layout, strict, where):
-            yield difference
+        return
+    for difference in _differences(member.layout, other.layout, strict, where):
+        yield difference
 
 
 def _bound(record, start):
@@ -5750,9 +5747,13 @@ class _CParser:
             number += 1
             if not self.take(",") and self.peek() != "}":
                 raise self.error("'%s' in an enum" % self.peek())
-        signed = min(names or [0]) < 0
-        size = 4 if max(names or [0]) < 1 << 32 - signed else 8
-        return Enum(size, "enum " + (name or "(anonymous)"), names, signed=signed), size
+        low, high = min(names or [0]), max(names or [0])
+        for size in (4, 8):
+            least, most = _range_of(8 * size, low < 0)
+            if least <= low and high <= most:
+                name = "enum " + (name or "(anonymous)")
+                return Enum(size, name, names, signed=low < 0), size
+        raise self.error("an enum of numbers that no integer holds")
 
     def declarator(self, base):
         """Read a name with its stars, brackets and bits; return (name, Layout, alignment, bits or
@@ -12863,15 +12864,37 @@ class _Query:
 
 
 def _selected(found, paths):
-    """Return a layout with the members that paths, lists of names, lead to; [] is the whole."""
-    if [] in paths or not isinstance(found, Record):
+    """Return a layout with the members that paths, lists of names and "[N]", lead to; [] is the
+    whole.
+    """
+    if [] in paths or not isinstance(found, (Record, Array)):
         return found
+    if isinstance(found, Array):
+        members = _selected_elements(Member("value", found, 0, label="value"), paths)
+        return Record("struct", found.name, found.size, members)
     members = []
     for part in found.parts:
         inside = [path[1:] for path in paths if path[0] in (part.label, part.name)]
-        if inside:
+        if inside and isinstance(part.layout, Array) and [] not in inside:
+            members += _selected_elements(part, inside)
+        elif inside:
             members.append(part.changed(layout=_selected(part.layout, inside)))
     return Record("struct", found.name, found.size, members)
+
+
+def _selected_elements(part, paths):
+    """Return a member for each element of an array that paths lead to, called "hits[3]"."""
+    members = []
+    for index in sorted({int(path[0][1:-1]) for path in paths}):
+        inside = [path[1:] for path in paths if int(path[0][1:-1]) == index]
+        name, element = "%s[%d]" % (part.label, index), part.layout.element
+        whole = part.changed(name=name, label=name, layout=element)
+        whole = whole.moved(8 * index * element.size)
+        if isinstance(element, Array) and [] not in inside:
+            members += _selected_elements(whole, inside)
+        else:
+            members.append(whole.changed(layout=_selected(element, inside)))
+    return members
 
 
 class _FieldColumn:
@@ -12937,6 +12960,8 @@ def _find_field(view, name):
         path = name
         if name == what or name.startswith(what + "."):
             path = name[len(what) + 1 :]
+        elif name.startswith(what + "[") and isinstance(found, Array):
+            path = name[len(what) :]
         elif not isinstance(found, Record):
             continue
         place = _follow(found, path)
@@ -12954,12 +12979,14 @@ def _find_field(view, name):
 def _follow(found, path):
     """Return (steps, layout, bit offset, bits) of what a path leads to, None if nothing."""
     offset, bits, steps = 0, 0, []
-    for step in path.replace("[", ".[").split(".") if path else ():
+    words = path.replace("[", ".[").split(".") if path else []
+    for step in words[1:] if path.startswith("[") else words:
         if isinstance(found, Array) and step[:1] == "[" and step[1:-1].isdecimal():
             index = int(step[1:-1])
             if index >= found.count:
                 return None
             found, offset = found.element, offset + 8 * index * found.element.size
+            steps.append(step)
             continue
         part = found._named(step) if isinstance(found, Record) else None
         if part is None:

@@ -4485,6 +4485,31 @@ def test_what_a_union_does_not_fill_is_padding():
     for table in (bpf.describe_layout(Outer), b.btf().describe(union)):
         assert "     9     3  " in table and "(hole)" in table
         assert table.splitlines()[-1].startswith("12 bytes, 3 of them padding")
+    for text in ("u64 wide; u8 first;", "u8 first; u64 wide;", "u16 two; u64 wide; u32 four;"):
+        for made in ("union { %s }" % text, "struct { union { %s }; }" % text):
+            table = bpf.layout(made).describe()
+            assert "(hole)" not in table and table.endswith("\n8 bytes"), table
+
+
+def test_a_member_of_no_bytes_may_lie_anywhere():
+    """Rust has them inside of others, and in any order: they take nothing, and nothing is in their place."""
+    b = Blob()
+    wide, unit = b.int("u64", 8), b.struct("unit", 0)
+    units = b.array(unit, 3)
+    made = b.struct(
+        "s", 16, ("a", wide, 0), ("z", unit, 32), ("y", units, 8), ("b", wide, 64), ("e", unit, 128)
+    )
+    btf = b.btf()
+    ctype = btf.ctype(made)
+    assert [name for name, _ in ctype._fields_] == ["a", "b", "e"] and ctypes.sizeof(ctype) == 16
+    assert [btf.offsetof(made, name) for name in "azybe"] == [0, 4, 1, 8, 16]
+    assert "(hole)" not in btf.describe(made) and btf.describe(made).endswith("\n16 bytes")
+    raw = struct.pack("=QQ", 5, 6)
+    plain = {"a": 5, "z": {}, "y": [{}, {}, {}], "b": 6, "e": {}}
+    assert btf.layout(made).reader("plain").one(raw) == plain
+    assert bpf.to_python(ctype.from_buffer_copy(raw)) == plain
+    assert btf.layout(made).pack({"a": 5, "b": 6}) == raw
+    assert_same_from_source(btf, made)
 
 
 # -- hostile blobs
@@ -12077,6 +12102,74 @@ PROOFS = {
 }
 
 
+@pytest.mark.parametrize("text, size, signed", [
+    ("A", 4, False), ("A = 0xffffffff", 4, False), ("A = 0x100000000", 8, False), ("A = -1, B = 0x7fffffff", 4, True),
+    ("A = -1, B = 0x80000000", 8, True), ("A = -2147483648", 4, True), ("A = -2147483649", 8, True),
+    ("A = 0xffffffffffffffff", 8, False), ("A = -1, B = 0x7fffffffffffffff", 8, True), ("A = -9223372036854775807", 8, True),
+])  # fmt: skip
+def test_an_enum_is_as_large_as_its_numbers_ask_for_in_c(text, size, signed, tmp_path):
+    found = bpf.layout("enum { %s }" % text)
+    assert (found.size, found.signed) == (size, signed)
+    program("gcc")
+    source = '#include <stdio.h>\nint main(void) { enum e { %s }; printf("%%d", (int)sizeof(enum e)); return 0; }\n'
+    assert compiled(tmp_path, source % text) == "%d" % size
+
+
+@pytest.mark.parametrize(
+    "text", ["A = 0x10000000000000000", "A = -1, B = 0x8000000000000000", "A = -0x8000000000000001"]
+)
+def test_an_enum_of_numbers_that_no_integer_holds_is_refused(text):
+    with pytest.raises(bpf.LayoutError, match="no integer holds"):
+        bpf.layout("enum { %s }" % text)
+
+
+@pytest.mark.parametrize("fields, placed", [
+    ([(4, 4, 20), (8, 4, 33)], ([0, 20], 8)), ([(4, 4, 20), (8, 4, 50)], ([0, 32], 12)),
+    ([(2, 2, None), (8, 4, 60), (4, 4, 3)], ([0, 32, 92], 12)),
+])  # fmt: skip
+def test_bits_of_a_type_wider_than_its_alignment_lie_as_gcc_for_i386_has_them(fields, placed):
+    """There a long long is aligned to 4 bytes: it may cross one unit of them, not two."""
+    assert bpf._placed(fields, False) == placed
+
+
+def test_a_small_enum_has_the_names_that_bpftool_finds():
+    """It compares what it reads as signed with the number as it is stored, in 32 or 64 bits."""
+    for size, stored, raw, told in (
+        (1, 200, b"\xc8", "-56"), (1, -56, b"\xc8", '"A"'), (2, 65535, b"\xff\xff", "-1"), (2, -1, b"\xff\xff", '"A"'),
+        (4, 0xFFFFFFFF, b"\xff" * 4, '"A"'), (8, 0xFFFFFFFFFFFFFFFF, b"\xff" * 8, '"A"'), (1, 100, b"\x64", '"A"'),
+    ):  # fmt: skip
+        enum = bpf.Enum(size, "e", {stored: "A"}, signed=stored < 0)
+        assert enum.reader("bpftool").one(raw) == told
+
+
+@pytest.mark.parametrize("mine, theirs, wrong", [
+    ("u32 a, u32 pad, u64 b", "u32 a, u64 b", ""),  # what lies in holes, from end to end
+    ("u64 b, u32 a, u16 pad, u16 more", "u64 b, u32 a", ""),
+    ("u64 a, u32 pad, u32 b", "struct { u64 a; struct { u32 : 32; u32 b; }; }", ""),
+    ("u32 a, u32 c, u64 b", "u32 a, u32 x, u64 b", "c has no member 'c' in BTF; x is in BTF alone"),
+    ("u32 a:3, s32 b:5", "u32 a:3, s32 b:5", ""),
+    ("s32 a:3, s32 b:5", "u32 a:3, s32 b:5", "a is s32 here, u32 in BTF"),
+    ("u32 a:3, u32 b:5", "u32 a:3, enum { A } b:5", ""),
+    ("u32 a:3, u32 b:6", "u32 a:3, u32 b:5", "b is at byte :3, :6 bytes here, at byte :3, :5 bytes in BTF"),
+    ("u64 a, u32 b", "u8 a[8], char b[4]", ""),
+    ("u8 a[8], char b[4]", "u64 a, float b", ""),
+    ("struct { u8 x; u8 y; } a", "u16 a", "a is struct (anonymous) here, u16 in BTF"),
+    ("struct { struct { u16 x; u16 y; } i; u32 z; } a", "struct { struct { u16 x; s16 y; } i; u32 z; } a",
+     "a.i.y is u16 here, s16 in BTF"),
+    ("struct { u32 p; struct { u16 x; u16 y; }; } a[2]", "struct { u32 p; struct { u16 x; s16 y; }; } a[2]",
+     "a[].y is u16 here, s16 in BTF"),
+    ("struct { u32 q; struct { u32 p; struct { u16 x; u16 y; }; }; }", "u32 q, u32 p, u16 x, u16 y", ""),
+    ("struct { u32 q; struct { u32 p; struct { u16 x; u16 y; }; }; }", "u32 q, u32 p, u16 y, u16 x",
+     "x is at byte 8, 2 bytes here, at byte 10, 2 bytes in BTF; y is at byte 10, 2 bytes here, at byte 8, 2 bytes in BTF"),
+    ("u32 a, u8 z[0]", "u32 a", ""), ("u32 a", "u32 a, u8 z[0]", ""),
+])  # fmt: skip
+def test_strict_differences_are_those_of_what_is_read(mine, theirs, wrong):
+    mine, theirs = bpf.layout(mine), bpf.layout(theirs)
+    assert "; ".join("%s %s" % pair for pair in mine.differences(theirs, True)) == wrong
+    loose = "; ".join("%s %s" % pair for pair in mine.differences(theirs))
+    assert loose == (wrong if " is at byte " in wrong else ""), loose
+
+
 @kernel
 @pytest.mark.parametrize("case", sorted(PROOFS))
 def test_btf_proves_a_callers_type(case, every):
@@ -14098,6 +14191,32 @@ def test_columns_show_those_fields_alone(many_flows):
     found = asked(many_flows, "where", "st=A", "columns", "key.port,low")
     wanted = [({"port": k["port"]}, {"low": v["low"]}) for k, v in many_flows[2] if v["st"] == "A"]
     assert in_any_order(found) == in_any_order(wanted)
+
+
+def test_columns_show_the_elements_that_they_name_and_no_others(tmp_path):
+    value = "struct { u16 hits[3]; struct { u8 a; u8 grid[2][2]; } in[2]; u32 n; }"
+    raw = struct.pack("=3H10BI", 1, 2, 3, *(list(range(10, 20)) + [7]))
+    (tmp_path / "c").write_bytes(forged(hand_made(value_size=20), ["01000000 " + raw.hex()]))
+    types = ["--from", tmp_path / "c", "--ndjson", "--value-type", value]
+    for columns, wanted in (
+        ("hits[1]", {"hits[1]": 2}),
+        ("hits[2],n,hits[0]", {"hits[0]": 1, "hits[2]": 3, "n": 7}),
+        ("hits,hits[1]", {"hits": [1, 2, 3]}),
+        ("in[1].a", {"in[1]": {"a": 15}}),
+        ("in[0].a,in[1]", {"in[0]": {"a": 10}, "in[1]": {"a": 15, "grid": [[16, 17], [18, 19]]}}),
+        ("in[1].grid[1]", {"in[1]": {"grid[1]": [18, 19]}}),
+        ("in[1].grid[1][0],in[0].grid[0][1]",
+         {"in[0]": {"grid[0][1]": 12}, "in[1]": {"grid[1][0]": 18}}),
+        ("value.hits[1]", {"hits[1]": 2}),
+        ("value", {"hits": [1, 2, 3], "in": [{"a": 10, "grid": [[11, 12], [13, 14]]},
+                                             {"a": 15, "grid": [[16, 17], [18, 19]]}], "n": 7}),
+    ):  # fmt: skip
+        assert json.loads(done(*types, "dump", "columns", columns))["value"] == wanted
+    types[-1] = "u16[2][5]"
+    shown = json.loads(done(*types, "dump", "where", "value[1][4]=0", "columns", "value[0][2]"))
+    assert shown["value"] == {"value[0][2]": 3}
+    for columns in ("value[2]", "value[0][5]", "value[x]", "value[-1]"):
+        refused(*types, "dump", "columns", columns)
 
 
 @kernel
