@@ -3447,6 +3447,22 @@ def _with_proved(member):
     return found._changed(meaning=Meaning(word, is_asked=False)) if word else found
 
 
+def _with_proved_asked(found):
+    """Return a layout in which what declarations prove counts as asked for, for forms of which
+    people see the text.
+    """
+    if isinstance(found, Array):
+        found = found.of(_with_proved_asked(found.element))
+    elif isinstance(found, Record):
+        inside = [_with_proved_asked(_with_proved(member)) for member in found.members]
+        pairs = zip(found.members, inside)
+        found = found.having([member.changed(layout=inner) for member, inner in pairs])
+    meaning = found.meaning or _proved(found)
+    if meaning is None or meaning.is_asked:
+        return found
+    return found._changed(meaning=Meaning(meaning.word, meaning.names))
+
+
 def _names_ip(name):
     """Whether a name says that it is an IP address: saddr, dst_ip, ip6, remote_addr_v4, srcIp."""
     ends = [word.rstrip("46").rstrip("v") for word in name.lower().split("_")]
@@ -14312,6 +14328,8 @@ def _hist(options):
     except ValueError as error:
         raise _UsageError(str(error)) from None
     numbering = numbering or _numbering(slots.default)
+    if not options.json and not options.ndjson:
+        view.key_layout = _with_proved_asked(view.key_layout)
     found = _key_histograms if isinstance(slots, _KeySlots) else _array_histograms
     _put_histograms(options, numbering, found(view, slots))
 

@@ -15214,6 +15214,21 @@ def test_a_tagged_type_of_the_caller_has_its_names_captured(tmp_path):
 
 
 @kernel
+def test_histograms_have_heads_for_people():
+    key = "struct { struct in_addr { be32 s_addr; } from; u8 src_mac[6]; u16 slot; }"
+    types = ["--key-type", key, "--value-type", "u64"]
+    with created(HASH, None, u64, 4, key_size=12) as m:
+        m[bytes([10, 0, 0, 1, 2, 0, 0, 0, 0, 1]) + bytes(u16(3))] = 5
+        out = done(*(types + ["hist", "id", m.id]))
+        assert "\nfrom=10.0.0.1 src_mac=02:00:00:00:00:01\n" in out
+        assert "4 -> 7" in out and ": 5 " in out
+        (told,) = json.loads(done(*(types + ["-j", "hist", "id", m.id])))
+        assert told["key"] == "from.s_addr=167772161 src_mac='[2 0 0 0 0 1]'"
+        out = done(*(types + ["--show", "src_mac=hex", "hist", "id", m.id]))
+        assert "src_mac=020000000001\n" in out
+
+
+@kernel
 def test_a_stack_is_shown_as_symbols(cgroup, tmp_path):
     scene, symbols = Scene("stack_trace", cgroup, "empty"), sorted(kernel_symbols())
     with scene.open:
