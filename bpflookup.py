@@ -3398,7 +3398,12 @@ def _named_by(found, names, made):
 
 # What a declaration proves.
 
-_ADDRESS_RECORDS = {("in_addr", 4): "ip4", ("in6_addr", 16): "ip6"}
+_ADDRESS_RECORDS = {
+    ("in_addr", 4): "ip4",
+    ("in6_addr", 16): "ip6",
+    ("ethaddr", 6): "mac",
+    ("ether_addr", 6): "mac",
+}
 _ADDRESS_RECORDS.update(
     ((name, size), "sockaddr")
     for name, size in (

@@ -2233,6 +2233,7 @@ def test_names_are_those_of_this_machine():
 PROVED = [
     ("struct { struct in_addr { be32 s_addr; } a; }", bytes([10, 0, 0, 1]), "a=10.0.0.1"),
     ("struct in6_addr { u8 s6_addr[16]; }", b"\xfe\x80" + bytes(14), "fe80::"),
+    ("struct ethaddr { u8 addr[6]; }", bytes([2, 0, 0, 0, 0, 1]), "02:00:00:00:00:01"),
     ("struct { struct in6_addr { u8 b[16]; } a[2]; }", bytes(31) + b"\1", "a=[:: ::1]"),
     ("struct { __be32 saddr; __be32 dst_ip; __be32 spi; }", bytes([1, 2, 3, 4] * 3), "saddr=1.2.3.4 dst_ip=1.2.3.4 spi=16909060"),
     ("struct { __u32 saddr; }", bytes([1, 0, 0, 0]), "saddr=1" if sys.byteorder == "little" else "saddr=16777216"),
