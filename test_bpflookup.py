@@ -14814,7 +14814,8 @@ def test_a_name_that_is_nearly_one_is_offered():
             for words in (["name", name], [name]):
                 status, out, err = main("lookup", *(words + ["key", "1"]))
                 assert (status, out, err.count("\n")) == (1, "", 1)
-                assert not wanted or "is it '%s'?" % (wanted % number) in err, err
+                offered = err.partition("is it ")[2]  # numbers are alike, and so are the names
+                assert not wanted or "'%s'" % (wanted % number) in offered, err
         err = main("dump", "nothing_like_it")[2]
         assert err.endswith("no map is named so (ENOENT)\n")
 
