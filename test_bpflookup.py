@@ -219,9 +219,16 @@ def run(*words, **options):
     return done.returncode, done.stdout, done.stderr
 
 
+def importing(environment=os.environ):
+    """Return an environment in which the module is found, and compiled once for all."""
+    found = dict(environment, PYTHONPATH=os.path.dirname(MODULE))
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
+
+
 def python(source, *arguments, **options):
     """Run a piece of Python that imports the module; return (status, stdout, stderr)."""
-    options.setdefault("env", dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)))
+    options.setdefault("env", importing())
     return run(sys.executable, "-W", "error", "-c", textwrap.dedent(source), *arguments, **options)
 
 
@@ -12701,7 +12708,8 @@ print("fine")""" % os.path.dirname(MODULE)
 
 def command(*words, **options):
     """Run the command line in a process of its own; return (status, stdout, stderr)."""
-    return run(sys.executable, "-W", "error", MODULE, *words, **options)
+    options["env"] = importing(options.get("env", os.environ))
+    return run(sys.executable, "-W", "error", "-m", "bpflookup", *words, **options)
 
 
 def main(*words):
@@ -14407,8 +14415,9 @@ def test_labels_of_a_key_are_those_of_the_branch_that_it_has(tmp_path):
         for number in range(1, 4):
             for kind in (4, 6):
                 m[Peer(kind, Address(ip4=number))] = number
-        view = bpf.View(m, Peer, u64)
-        text = "\n".join(view.metrics(view.chunks()))
+        families, view = bpf._Families(bpf._MetricWishes()), bpf.View(m, Peer, u64)
+        families.take(view, view.chunks())
+        text = "\n".join(families.text())
     found = re.findall(r',kind="(\d)",(\w+)="([^"]+)"} (\d)', text)
     assert sorted(found) == [("4", "of_ip4", str(n), str(n)) for n in (1, 2, 3)] + [
         ("6", "of_ip6", "[%d 0]" % n, str(n)) for n in (1, 2, 3)
@@ -15460,9 +15469,9 @@ def in_a_terminal(words, until=b"$.", keys=b"", meanwhile=lambda: None, **enviro
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("=4H", 8, 50, 0, 0))
         os.execve(
             sys.executable,
-            [sys.executable, MODULE] + list(map(str, words)),
+            [sys.executable, "-m", "bpflookup"] + list(map(str, words)),
             dict(
-                {k: v for k, v in os.environ.items() if k not in ("LINES", "COLUMNS")},
+                {k: v for k, v in importing().items() if k not in ("LINES", "COLUMNS")},
                 **environment,
             ),
         )
@@ -17700,7 +17709,7 @@ def test_what_help_says_of_data_is_so():
 @kernel
 def test_closed_and_full_streams_and_strange_names_are_no_trouble(pins):
     pin, shell = pins + "/w_lru", program("sh")
-    with Map.create(HASH, u32, u64, 3, name="caf\xe9"):
+    with mock.patch.dict(os.environ, importing()), Map.create(HASH, u32, u64, 3, name="caf\xe9"):
         for words in (
             "map show",
             "-j dump " + pin,
@@ -17710,7 +17719,7 @@ def test_closed_and_full_streams_and_strange_names_are_no_trouble(pins):
             "-h",
         ):
             wanted = main(*words.split())[0]
-            line = "exec %s %s %s " % (sys.executable, MODULE, words)
+            line = "exec %s -m bpflookup %s " % (sys.executable, words)
             assert run(shell, "-c", line + "2>/dev/full")[0] == wanted
             for lost in (">&-", ">/dev/full", "1<" + os.devnull):  # nothing is lost in silence
                 status, out, err = run(shell, "-c", line + lost)
@@ -17722,7 +17731,7 @@ def test_closed_and_full_streams_and_strange_names_are_no_trouble(pins):
         for words in ("update %s key UDP value 7 0", "-h", "lookup %s key 1"):
             words = words % pin if "%" in words else words
             status, out, err = run(
-                shell, "-c", "exec %s %s %s >&-" % (sys.executable, MODULE, words)
+                shell, "-c", "exec %s -m bpflookup %s >&-" % (sys.executable, words)
             )
             assert (status, err) == (0, "") or words[:6] != "update" and status == 1 and err
         status, out, err = command(
