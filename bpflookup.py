@@ -2540,7 +2540,7 @@ class Record(Layout):
 
     def _parts_by_name(self):
         """Return {label, or name of a field that has another label: part}."""
-        known = {part.name: part for part in reversed(self.parts)}
+        known = {part.name: part for part in self.parts}
         known.update((part.label, part) for part in self.parts if part.label is not None)
         return known
 
@@ -8306,18 +8306,8 @@ class View:
         ]
 
     def bpftool_entry(self, key, value):
-        """Return one entry as bpftool's JSON; value is an errno where there is none to be had."""
-        if not isinstance(value, int):
-            return "".join(self.bpftool([self.chunk_of([(key, value)])]))
-        error = '"value":{"error":%s}' % _json_text(os.strerror(value))
-        entry = '{"key":["0x%s"],%s' % (_hex_column(len(key), _BETWEEN_BYTES)(key)[0], error)
-        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
-        if layouts["value"] is not None:
-            shown = error
-            if layouts["key"] is not None:
-                shown = '"key":%s,%s' % (layouts["key"].reader("bpftool").one(key), error)
-            entry += ',"formatted":{%s}' % shown
-        return (entry + "}").replace(_BETWEEN_BYTES, '","0x')
+        """Return one entry as bpftool's JSON."""
+        return "".join(self.bpftool([self.chunk_of([(key, value)])]))
 
     def texts(self, layout, raw, stride=None):
         """Return [words for people] of keys or values."""
@@ -9927,9 +9917,9 @@ def _selected(found, paths):
     if isinstance(found, Array):
         members = _selected_elements(Member("value", found, 0, label="value"), paths)
         return Record("struct", found.name, found.size, members)
-    members = []
+    members, known = [], found._parts_by_name()
     for part in found.parts:
-        inside = [path[1:] for path in paths if path[0] in (part.label, part.name)]
+        inside = [path[1:] for path in paths if known[path[0]] is part]
         if inside and isinstance(part.layout, Array) and [] not in inside:
             members += _selected_elements(part, inside)
         elif inside:

@@ -12297,6 +12297,79 @@ def test_columns_show_those_fields_alone(many_flows):
     assert in_any_order(found) == in_any_order(wanted)
 
 
+def test_a_field_is_the_values_before_it_is_the_keys(tmp_path):
+    lines = ["%02x000000 %02x00000000000000" % pair for pair in ((1, 9), (2, 8), (3, 7))]
+    (tmp_path / "c").write_bytes(forged(hand_made(), lines))
+    types = ["--from", tmp_path / "c", "--ndjson", "--key-type", "struct { u32 n; }"]
+    types += ["--value-type", "struct { u32 n; u32 other; }", "dump"]
+    for query, wanted in (
+        (["sort", "n"], [1, 2, 3]),
+        (["sort", "key.n"], [3, 2, 1]),
+        (["sort", "value.n"], [1, 2, 3]),
+        (["where", "n=7"], [3]),
+        (["where", "key.n=1"], [1]),
+    ):
+        shown = [json.loads(line) for line in done(*(types + query)).splitlines()]
+        assert [one["key"]["n"] for one in shown] == wanted
+    (shown,) = done(*(types + ["where", "n=7", "columns", "n"])).splitlines()
+    assert json.loads(shown) == {"key": {"n": 3}, "value": {"n": 7}}
+
+
+def test_what_is_no_number_comes_after_all_numbers_when_sorted(tmp_path):
+    numbers = [1.5, float("nan"), float("inf"), -2.0, float("-inf"), float("nan"), 0.0]
+    lines = ["%02x000000 %s" % (at, struct.pack("=d", one).hex()) for at, one in enumerate(numbers)]
+    (tmp_path / "c").write_bytes(forged(hand_made(), lines))
+    types = [
+        "--from",
+        tmp_path / "c",
+        "--ndjson",
+        "--key-type",
+        "u32",
+        "--value-type",
+        "double",
+        "dump",
+    ]
+    for sort, wanted in (("value", [2, 0, 6, 3, 4, 1, 5]), ("+value", [1, 5, 4, 3, 6, 0, 2])):
+        keys = [json.loads(line)["key"] for line in done(*(types + ["sort", sort])).splitlines()]
+        assert keys == wanted
+        few = done(*(types + ["sort", sort, "top", "3"])).splitlines()
+        assert [json.loads(line)["key"] for line in few] == wanted[:3]
+
+
+def test_text_and_bytes_of_per_cpu_values_are_those_of_the_first_cpu(tmp_path):
+    """Only numbers have a sum."""
+    lines = []
+    for at, (first, second) in enumerate(((b"ab", b"zz"), (b"cd", b"ab"), (b"zz", b"cd"))):
+        raws = [name + bytes(2) + 2 * name for name in (first, second)]
+        lines.append(" ".join(["%02x000000" % at] + [raw.hex() for raw in raws]))
+    header = hand_made(type=5, cpus=[0, 1])
+    (tmp_path / "c").write_bytes(forged(header, lines))
+    words = ["--from", tmp_path / "c", "--ndjson", "--key-type", "u32", "--value-type"]
+    words += ["struct { char name[4]; u8 raw[4]; }", "dump"]
+    for query, wanted in (
+        (["where", "name=ab"], [0]),
+        (["where", "name>=cd"], [1, 2]),
+        (["where", "name~^z"], [2]),
+        (["where", "raw=99.100.99.100"], [1]),
+        (["sort", "name"], [2, 1, 0]),
+    ):
+        shown = done(*(words + query)).splitlines()
+        assert [json.loads(line)["key"] for line in shown] == wanted, query
+
+
+def test_a_column_is_one_member_where_several_have_its_name(tmp_path):
+    blob = Blob()
+    number = blob.int("u32", 4)
+    value = blob.struct(
+        "value", 8, ("x", number, 0), ("", blob.struct("", 4, ("x", number, 0)), 32)
+    )
+    header = hand_made(blob.data(), {"key": number, "value": value})
+    (tmp_path / "c").write_bytes(forged(header, ["01000000 0500000006000000"]))
+    for column, wanted in (("x", {"x": 5}), ("x_1", {"x_1": 6}), ("x_1,x", {"x": 5, "x_1": 6})):
+        out = done("--from", tmp_path / "c", "--ndjson", "dump", "columns", column)
+        assert json.loads(out)["value"] == wanted
+
+
 def test_columns_show_the_elements_that_they_name_and_no_others(tmp_path):
     value = "struct { u16 hits[3]; struct { u8 a; u8 grid[2][2]; } in[2]; u32 n; }"
     raw = struct.pack("=3H10BI", 1, 2, 3, *(list(range(10, 20)) + [7]))
