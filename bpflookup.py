@@ -2388,7 +2388,6 @@ class Record(Layout):
         "members",
         "btf_name",
         "own_name",
-        "part_count",
         "row_count",
         "_parts",
         "_plan",
@@ -2398,7 +2397,6 @@ class Record(Layout):
         self.kind, self.btf_name, self.own_name = kind, btf_name, name
         self.members = tuple(members)
         inside = [member.layout for member in self.members]
-        self.part_count = sum(_part_count(member) for member in self.members)
         self.row_count = sum(1 + getattr(one, "row_count", 0) for one in inside)
         self._parts = self._plan = None
         Layout.__init__(
@@ -2418,8 +2416,6 @@ class Record(Layout):
     def parts(self):
         """The members, those of anonymous records in the place of these, no two labels the same."""
         if self._parts is None:
-            if self.part_count > _MAX_PARTS:
-                raise LayoutError("%s: %d members are too many" % (self.name, self.part_count))
             self._parts = tuple(_labelled(_merged_parts(self.members)))
         return self._parts
 
@@ -2566,15 +2562,10 @@ class Record(Layout):
 
 
 _MAX_SAMPLES = 1 << 19  # of one value, each with a path
-_MAX_PARTS = 1 << 16  # of a record: what is shared by anonymous ones multiplies
 _MAX_ROWS = 1 << 14  # of a table: what is shared by records multiplies
 _MAX_VALUES = (
     1 << 20
 )  # in a type, besides those that its bytes can hold: bitfields in unions take none
-
-
-def _part_count(member):
-    return member.layout.part_count if member.is_merged else 1
 
 
 def _labelled(parts):

@@ -40,6 +40,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import tracemalloc
 import zipapp
 from unittest import mock
 
@@ -10238,6 +10239,59 @@ def test_bits_of_a_type_wider_than_its_alignment_lie_as_gcc_for_i386_has_them(fi
     assert bpf._placed(fields, False) == placed
 
 
+def test_chars_by_way_of_a_typedef_are_no_text_to_bpftool():
+    b = Blob()
+    char = b.int("char", 1, 2)
+    const, alias = b.of(b.CONST, char), b.of(b.TYPEDEF, char, "letter")
+    texts = [
+        b.array(char, 4),
+        b.array(const, 4),
+        b.array(alias, 4),
+        b.array(b.of(b.CONST, alias), 4),
+    ]
+    btf = b.btf()
+    told = [btf.layout(text).reader("bpftool").one(b"ab\0\0") for text in texts]
+    assert told[0] == told[1] == '"ab"' and told[2] == told[3] == '["a","b","\\u0000","\\u0000"]'
+    assert {btf.layout(text).reader("json").one(b"ab\0\0") for text in texts} == {'"ab"'}
+
+
+def test_what_readers_remember_is_bounded():
+    """Of enumerators, texts and branches: those that a map holds may be as many as its entries."""
+    many = bpf.Enum(4, "e", {1: "A"}).reader("json")
+    long = bpf.layout("char[65536]").reader("json")
+    tracemalloc.start()
+    try:
+        for number in range(30):
+            assert (
+                len(
+                    list(
+                        many.read(
+                            struct.pack("=3000I", *range(3000 * number, 3000 * number + 3000))
+                        )
+                    )
+                )
+                == 3000
+            )
+            long.one(b"%d" % number + b"x" * 60000 + bytes(65536 - 60000 - len(str(number))))
+        assert tracemalloc.get_traced_memory()[0] < 1500000
+    finally:
+        tracemalloc.stop()
+
+    class Either(ctypes.Union):
+        _fields_ = [("a", u8), ("b", u8)]
+
+    class One(ctypes.Structure):
+        _fields_ = [("kind", u8), ("of", Either)]
+        _union_ = {"of": ("kind", {0: "a", 1: "b"})}
+
+    reader = bpf.layout(One * 10).reader("samples")
+    for number in range(1 << 10):
+        kinds = [number >> at & 1 for at in range(10)]
+        found = list(reader.one(bytes(one for kind in kinds for one in (kind, 7))))
+        assert [path[2] for path, _ in found[1::2]] == ["ab"[kind] for kind in kinds]
+    assert len(reader._readers) <= 256
+
+
 def test_a_small_enum_has_the_names_that_bpftool_finds():
     """It compares what it reads as signed with the number as it is stored, in 32 or 64 bits."""
     for size, stored, raw, told in (
@@ -12527,6 +12581,45 @@ def test_fields_of_keys_do_not_take_labels_that_mean_something_else(tmp_path):
         "key_id": "0", "key_map": "1", "key_cpu": "2", "key_index": "3", "key_le": "4", "key_quantile": "5",
         "key_key_bytes": "6", "key_name": "7", "key_key_le": "8", "n": "9",
     }  # fmt: skip
+
+
+@kernel
+def test_keys_of_many_chunks_are_each_told_once():
+    with Map.create(HASH, u32, u32, 5000) as m:
+        m.update_batch(list(range(5000)), list(range(5000)))
+        types = ["--key-type", "u32", "--value-type", "u32"]
+        samples = series_of(m, *types)
+        lines = done(*(types + ["--ndjson", "dump", "id", m.id])).splitlines()
+    assert sorted(labels["key"] for _, labels, _ in samples) == sorted(map(str, range(5000)))
+    assert {frozenset(labels) for _, labels, _ in samples} == {frozenset(("id", "map", "key"))}
+    assert sorted(json.loads(line)["key"] for line in lines) == list(range(5000))
+
+
+@kernel
+def test_a_value_is_not_completed_from_another_map_of_the_name(monkeypatch):
+    """Fields that are not named stay as they are: in the map that is written to, or nowhere."""
+    value = "struct { u32 a; u32 b; }"
+    with Map.create(HASH, u32, u64, 8) as m, Map.create(HASH, u32, u64, 8) as other:
+        m[1] = other[1] = 5
+        opened, maps = bpf._open_words, iter([m, other])
+        monkeypatch.setattr(
+            bpf, "_open_words", lambda words, *more: opened(["id", str(next(maps).id)], *more)
+        )
+        words = [
+            "--key-type",
+            "u32",
+            "--value-type",
+            value,
+            "update",
+            "name",
+            "x",
+            "key",
+            "1",
+            "value",
+            "b=2",
+        ]
+        status, out, err = main(*words)
+        assert status == 1 and "another map has taken the place" in err and m[1] == other[1] == 5
 
 
 @kernel
