@@ -5959,6 +5959,72 @@ def test_types_larger_than_they_look_are_refused_or_bounded(make, why):
     assert resident("VmHWM") - before < 64 << 10
 
 
+@pytest.mark.parametrize("bits", [(), (0,)], ids=["", "kind_flag"])
+def test_only_bitfields_begin_within_a_byte(bits):
+    for kind in ("struct", "array", "pointer", "enum", "float", "int"):
+        b = Blob()
+        number = b.int("u8", 1)
+        ids = {
+            "struct": b.struct("in", 1, ("m", number, 0)),
+            "array": b.array(number, 2),
+            "pointer": b.of(b.PTR, number),
+            "enum": b.enum("e", 4, [("A", 1)]),
+            "float": b.add(b.FLOAT, "float", 0, 4),
+            "int": number,
+        }
+        record = b.struct("s", 16, ("first", number, 0), ("x", ids[kind], 11) + bits)
+        if kind == "int":  # before kind_flag one of all its bits may be a bitfield
+            assert b.btf().layout(record).members[1].bits == 8
+        else:
+            with pytest.raises(bpf.BTFError, match="member 'x' does not lie inside of it"):
+                b.btf().layout(record)
+
+
+def test_text_that_is_read_is_packed_again_whatever_stands_in_it():
+    """Backslashes, what looks like an escape, bytes that are no UTF-8: each is itself again."""
+    rng, found = random.Random(4), bpf.layout("char[8]")
+    parts = [b"\\", b"\\", b"x", b"x41", b"4", b"\xff", b"\xc3\xa9", b"n", b'"', b"'", b"x4g"]
+    raws = [b"\\x41", b"\\\\x41", b"\\\\\\x41", b"\xff\\\\x41", b"\\", b"\\\\", b"\\x4"]
+    for _ in range(2000):
+        raws.append(b"".join(rng.choice(parts) for _ in range(rng.randrange(1, 6)))[:8])
+    shown = set()
+    for raw in set(raws):
+        text = found.reader("plain").one(raw.ljust(8, b"\0"))
+        assert found.pack(text) == raw.ljust(8, b"\0"), (raw, text)
+        shown.add(text)
+    assert len(shown) == len(set(raws))  # none looks like another
+
+
+def test_a_class_to_write_instead_is_shown_unless_it_is_long():
+    for count in (20, 200):
+        names = ["m%d" % at for at in range(count)]
+        theirs = bpf.layout("struct { %s }" % "".join("u32 %s;" % name for name in names))
+        fields = [(name, u32) for name in reversed(names)]
+        mine = bpf.layout(type("Mine", (ctypes.Structure,), {"_fields_": fields}))
+        with pytest.raises(bpf.LayoutError) as told:
+            bpf._prove_agreement(mine, theirs, False, "value")
+        assert ("write instead" in str(told.value)) == (count == 20)
+        assert str(told.value).count("\n") < 2 * count + 30
+
+
+def test_types_inside_types_are_counted_whatever_was_asked_first():
+    def nested(depth):
+        b = Blob()
+        ids = [b.int("u8", 1)]
+        for number in range(depth):
+            ids.append(b.struct("s%d" % number, 1, ("m", ids[-1], 0)))
+        return b.btf(), ids
+
+    for first in (None, 5, 20, 31):
+        btf, ids = nested(40)
+        if first is not None:
+            assert btf.layout(ids[first]).levels == first
+        assert btf.layout(ids[32]).levels == 32
+        for depth in (33, 34, 40):
+            with pytest.raises(bpf.BTFError, match="deep"):
+                btf.layout(ids[depth])
+
+
 def test_more_values_than_bytes_could_hold_are_not_read():
     """Their offsets can be asked all the same: a class may have more fields than a reader unrolls."""
     b = Blob()
@@ -13866,6 +13932,44 @@ def test_what_a_hostile_capture_reads_is_bounded_by_what_it_holds(tmp_path):
             told = (status, err.count("\n"), "values in 12 bytes: too many" in err)
             assert told == ((0, 0, False) if is_read else (1, 1, True)), (words, err)
         assert json.loads(done("--from", tmp_path / "c", "-j", "lookup", "key", 0, 0, 0, 1))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["010000 0000000000000000"],
+        ["01000000 00000000000000"],
+        ["0100000000 00000000000000"],
+        ["010000 000000000000000000"],
+        [
+            "010000 0000000000000000",
+            "0100000000 0000000000000000",
+        ],  # as many bytes as two entries have
+        ["01000000 00000000000000", "02000000 000000000000000000"],
+        ["0100000 00000000000000000"],
+        ["01000000"],
+        ["01000000 0000000000000000 00"],
+        ["01000000  0000000000000000"],
+        ["- 0000000000000000"],
+        ["01000000 -"],
+        ["0100000g 0000000000000000"],
+        [""],
+    ],
+)
+def test_entries_of_a_capture_that_are_not_of_its_sizes_are_refused(lines, tmp_path):
+    right = ["%08x 0000000000000000" % at for at in range(3)]
+    for all_lines in (lines, right + lines, lines + right):
+        (tmp_path / "c").write_bytes(forged(hand_made(), all_lines))
+        for words in (
+            ["dump"],
+            ["-j", "dump"],
+            ["--hex", "dump"],
+            ["lookup", "key", "hex", "09", "0", "0", "0"],
+        ):
+            status, out, err = main("--from", tmp_path / "c", *words)
+            assert (status, err.count("\n")) == (1, 1) and "no such key" not in err, (words, out)
+        with pytest.raises(ValueError):
+            list(bpf.Capture(forged(hand_made(), all_lines)).items())
 
 
 def test_numbers_in_captures_are_no_longer_than_any_that_a_map_has():
