@@ -2492,7 +2492,6 @@ class Record(Layout):
         "members",
         "btf_name",
         "own_name",
-        "part_count",
         "row_count",
         "_parts",
         "_plan",
@@ -2502,7 +2501,6 @@ class Record(Layout):
         self.kind, self.btf_name, self.own_name = kind, btf_name, name
         self.members = tuple(members)
         inside = [member.layout for member in self.members]
-        self.part_count = sum(_part_count(member) for member in self.members)
         self.row_count = sum(1 + getattr(one, "row_count", 0) for one in inside)
         self._parts = self._plan = None
         Layout.__init__(
@@ -2522,8 +2520,6 @@ class Record(Layout):
     def parts(self):
         """The members, those of anonymous records in the place of these, no two labels the same."""
         if self._parts is None:
-            if self.part_count > _MAX_PARTS:
-                raise LayoutError("%s: %d members are too many" % (self.name, self.part_count))
             self._parts = tuple(_labelled(_merged_parts(self.members)))
         return self._parts
 
@@ -2652,7 +2648,7 @@ class Record(Layout):
 
     def _parts_by_name(self):
         """Return {label, or name of a field that has another label: part}."""
-        known = {part.name: part for part in reversed(self.parts)}
+        known = {part.name: part for part in self.parts}
         known.update((part.label, part) for part in self.parts if part.label is not None)
         return known
 
@@ -2678,15 +2674,10 @@ class Record(Layout):
 
 
 _MAX_SAMPLES = 1 << 19  # of one value, each with a path
-_MAX_PARTS = 1 << 16  # of a record: what is shared by anonymous ones multiplies
 _MAX_ROWS = 1 << 14  # of a table: what is shared by records multiplies
 _MAX_VALUES = (
     1 << 20
 )  # in a type, besides those that its bytes can hold: bitfields in unions take none
-
-
-def _part_count(member):
-    return member.layout.part_count if member.is_merged else 1
 
 
 def _labelled(parts):
@@ -10308,19 +10299,8 @@ class View:
         ]
 
     def bpftool_entry(self, key, value):
-        """Return one entry as bpftool's JSON; value is an errno where there is none to be had."""
-        if not isinstance(value, int):
-            return "".join(self.bpftool([self.chunk_of([(key, value)])]))
-        error = '"value":{"error":%s}' % _json_text(os.strerror(value))
-        entry = '{"key":["0x%s"],%s' % (_hex_column(len(key), _BETWEEN_BYTES)(key)[0], error)
-        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
-        if layouts["value"] is not None:
-            shown = error
-            if layouts["key"] is not None:
-                told = layouts["key"].reader("bpftool" + self.json_suffix).one(key)
-                shown = '"key":%s,%s' % (told, error)
-            entry += ',"formatted":{%s}' % shown
-        return (entry + "}").replace(_BETWEEN_BYTES, '","0x')
+        """Return one entry as bpftool's JSON."""
+        return "".join(self.bpftool([self.chunk_of([(key, value)])]))
 
     def texts(self, layout, raw, stride=None, cpus=1):
         """Return [words for people] of keys or values."""
@@ -12893,9 +12873,9 @@ def _selected(found, paths):
     if isinstance(found, Array):
         members = _selected_elements(Member("value", found, 0, label="value"), paths)
         return Record("struct", found.name, found.size, members)
-    members = []
+    members, known = [], found._parts_by_name()
     for part in found.parts:
-        inside = [path[1:] for path in paths if path[0] in (part.label, part.name)]
+        inside = [path[1:] for path in paths if known[path[0]] is part]
         if inside and isinstance(part.layout, Array) and [] not in inside:
             members += _selected_elements(part, inside)
         elif inside:

@@ -40,6 +40,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import tracemalloc
 import zipapp
 from unittest import mock
 
@@ -6370,6 +6371,72 @@ def test_types_larger_than_they_look_are_refused_or_bounded(make, why):
     assert resident("VmHWM") - before < 64 << 10
 
 
+@pytest.mark.parametrize("bits", [(), (0,)], ids=["", "kind_flag"])
+def test_only_bitfields_begin_within_a_byte(bits):
+    for kind in ("struct", "array", "pointer", "enum", "float", "int"):
+        b = Blob()
+        number = b.int("u8", 1)
+        ids = {
+            "struct": b.struct("in", 1, ("m", number, 0)),
+            "array": b.array(number, 2),
+            "pointer": b.of(b.PTR, number),
+            "enum": b.enum("e", 4, [("A", 1)]),
+            "float": b.add(b.FLOAT, "float", 0, 4),
+            "int": number,
+        }
+        record = b.struct("s", 16, ("first", number, 0), ("x", ids[kind], 11) + bits)
+        if kind == "int":  # before kind_flag one of all its bits may be a bitfield
+            assert b.btf().layout(record).members[1].bits == 8
+        else:
+            with pytest.raises(bpf.BTFError, match="member 'x' does not lie inside of it"):
+                b.btf().layout(record)
+
+
+def test_text_that_is_read_is_packed_again_whatever_stands_in_it():
+    """Backslashes, what looks like an escape, bytes that are no UTF-8: each is itself again."""
+    rng, found = random.Random(4), bpf.layout("char[8]")
+    parts = [b"\\", b"\\", b"x", b"x41", b"4", b"\xff", b"\xc3\xa9", b"n", b'"', b"'", b"x4g"]
+    raws = [b"\\x41", b"\\\\x41", b"\\\\\\x41", b"\xff\\\\x41", b"\\", b"\\\\", b"\\x4"]
+    for _ in range(2000):
+        raws.append(b"".join(rng.choice(parts) for _ in range(rng.randrange(1, 6)))[:8])
+    shown = set()
+    for raw in set(raws):
+        text = found.reader("plain").one(raw.ljust(8, b"\0"))
+        assert found.pack(text) == raw.ljust(8, b"\0"), (raw, text)
+        shown.add(text)
+    assert len(shown) == len(set(raws))  # none looks like another
+
+
+def test_a_class_to_write_instead_is_shown_unless_it_is_long():
+    for count in (20, 200):
+        names = ["m%d" % at for at in range(count)]
+        theirs = bpf.layout("struct { %s }" % "".join("u32 %s;" % name for name in names))
+        fields = [(name, u32) for name in reversed(names)]
+        mine = bpf.layout(type("Mine", (ctypes.Structure,), {"_fields_": fields}))
+        with pytest.raises(bpf.LayoutError) as told:
+            bpf._prove_agreement(mine, theirs, False, "value")
+        assert ("write instead" in str(told.value)) == (count == 20)
+        assert str(told.value).count("\n") < 2 * count + 30
+
+
+def test_types_inside_types_are_counted_whatever_was_asked_first():
+    def nested(depth):
+        b = Blob()
+        ids = [b.int("u8", 1)]
+        for number in range(depth):
+            ids.append(b.struct("s%d" % number, 1, ("m", ids[-1], 0)))
+        return b.btf(), ids
+
+    for first in (None, 5, 20, 31):
+        btf, ids = nested(40)
+        if first is not None:
+            assert btf.layout(ids[first]).levels == first
+        assert btf.layout(ids[32]).levels == 32
+        for depth in (33, 34, 40):
+            with pytest.raises(bpf.BTFError, match="deep"):
+                btf.layout(ids[depth])
+
+
 def test_more_values_than_bytes_could_hold_are_not_read():
     """Their offsets can be asked all the same: a class may have more fields than a reader unrolls."""
     b = Blob()
@@ -12181,6 +12248,59 @@ def test_bits_of_a_type_wider_than_its_alignment_lie_as_gcc_for_i386_has_them(fi
     assert bpf._placed(fields, False) == placed
 
 
+def test_chars_by_way_of_a_typedef_are_no_text_to_bpftool():
+    b = Blob()
+    char = b.int("char", 1, 2)
+    const, alias = b.of(b.CONST, char), b.of(b.TYPEDEF, char, "letter")
+    texts = [
+        b.array(char, 4),
+        b.array(const, 4),
+        b.array(alias, 4),
+        b.array(b.of(b.CONST, alias), 4),
+    ]
+    btf = b.btf()
+    told = [btf.layout(text).reader("bpftool").one(b"ab\0\0") for text in texts]
+    assert told[0] == told[1] == '"ab"' and told[2] == told[3] == '["a","b","\\u0000","\\u0000"]'
+    assert {btf.layout(text).reader("json").one(b"ab\0\0") for text in texts} == {'"ab"'}
+
+
+def test_what_readers_remember_is_bounded():
+    """Of enumerators, texts and branches: those that a map holds may be as many as its entries."""
+    many = bpf.Enum(4, "e", {1: "A"}).reader("json")
+    long = bpf.layout("char[65536]").reader("json")
+    tracemalloc.start()
+    try:
+        for number in range(30):
+            assert (
+                len(
+                    list(
+                        many.read(
+                            struct.pack("=3000I", *range(3000 * number, 3000 * number + 3000))
+                        )
+                    )
+                )
+                == 3000
+            )
+            long.one(b"%d" % number + b"x" * 60000 + bytes(65536 - 60000 - len(str(number))))
+        assert tracemalloc.get_traced_memory()[0] < 1500000
+    finally:
+        tracemalloc.stop()
+
+    class Either(ctypes.Union):
+        _fields_ = [("a", u8), ("b", u8)]
+
+    class One(ctypes.Structure):
+        _fields_ = [("kind", u8), ("of", Either)]
+        _union_ = {"of": ("kind", {0: "a", 1: "b"})}
+
+    reader = bpf.layout(One * 10).reader("samples")
+    for number in range(1 << 10):
+        kinds = [number >> at & 1 for at in range(10)]
+        found = list(reader.one(bytes(one for kind in kinds for one in (kind, 7))))
+        assert [path[2] for path, _ in found[1::2]] == ["ab"[kind] for kind in kinds]
+    assert len(reader._readers) <= 256
+
+
 def test_a_small_enum_has_the_names_that_bpftool_finds():
     """It compares what it reads as signed with the number as it is stored, in 32 or 64 bits."""
     for size, stored, raw, told in (
@@ -14243,6 +14363,79 @@ def test_columns_show_those_fields_alone(many_flows):
     assert in_any_order(found) == in_any_order(wanted)
 
 
+def test_a_field_is_the_values_before_it_is_the_keys(tmp_path):
+    lines = ["%02x000000 %02x00000000000000" % pair for pair in ((1, 9), (2, 8), (3, 7))]
+    (tmp_path / "c").write_bytes(forged(hand_made(), lines))
+    types = ["--from", tmp_path / "c", "--ndjson", "--key-type", "struct { u32 n; }"]
+    types += ["--value-type", "struct { u32 n; u32 other; }", "dump"]
+    for query, wanted in (
+        (["sort", "n"], [1, 2, 3]),
+        (["sort", "key.n"], [3, 2, 1]),
+        (["sort", "value.n"], [1, 2, 3]),
+        (["where", "n=7"], [3]),
+        (["where", "key.n=1"], [1]),
+    ):
+        shown = [json.loads(line) for line in done(*(types + query)).splitlines()]
+        assert [one["key"]["n"] for one in shown] == wanted
+    (shown,) = done(*(types + ["where", "n=7", "columns", "n"])).splitlines()
+    assert json.loads(shown) == {"key": {"n": 3}, "value": {"n": 7}}
+
+
+def test_what_is_no_number_comes_after_all_numbers_when_sorted(tmp_path):
+    numbers = [1.5, float("nan"), float("inf"), -2.0, float("-inf"), float("nan"), 0.0]
+    lines = ["%02x000000 %s" % (at, struct.pack("=d", one).hex()) for at, one in enumerate(numbers)]
+    (tmp_path / "c").write_bytes(forged(hand_made(), lines))
+    types = [
+        "--from",
+        tmp_path / "c",
+        "--ndjson",
+        "--key-type",
+        "u32",
+        "--value-type",
+        "double",
+        "dump",
+    ]
+    for sort, wanted in (("value", [2, 0, 6, 3, 4, 1, 5]), ("+value", [1, 5, 4, 3, 6, 0, 2])):
+        keys = [json.loads(line)["key"] for line in done(*(types + ["sort", sort])).splitlines()]
+        assert keys == wanted
+        few = done(*(types + ["sort", sort, "top", "3"])).splitlines()
+        assert [json.loads(line)["key"] for line in few] == wanted[:3]
+
+
+def test_text_and_bytes_of_per_cpu_values_are_those_of_the_first_cpu(tmp_path):
+    """Only numbers have a sum."""
+    lines = []
+    for at, (first, second) in enumerate(((b"ab", b"zz"), (b"cd", b"ab"), (b"zz", b"cd"))):
+        raws = [name + bytes(2) + 2 * name for name in (first, second)]
+        lines.append(" ".join(["%02x000000" % at] + [raw.hex() for raw in raws]))
+    header = hand_made(type=5, cpus=[0, 1])
+    (tmp_path / "c").write_bytes(forged(header, lines))
+    words = ["--from", tmp_path / "c", "--ndjson", "--key-type", "u32", "--value-type"]
+    words += ["struct { char name[4]; u8 raw[4]; }", "dump"]
+    for query, wanted in (
+        (["where", "name=ab"], [0]),
+        (["where", "name>=cd"], [1, 2]),
+        (["where", "name~^z"], [2]),
+        (["where", "raw=99.100.99.100"], [1]),
+        (["sort", "name"], [2, 1, 0]),
+    ):
+        shown = done(*(words + query)).splitlines()
+        assert [json.loads(line)["key"] for line in shown] == wanted, query
+
+
+def test_a_column_is_one_member_where_several_have_its_name(tmp_path):
+    blob = Blob()
+    number = blob.int("u32", 4)
+    value = blob.struct(
+        "value", 8, ("x", number, 0), ("", blob.struct("", 4, ("x", number, 0)), 32)
+    )
+    header = hand_made(blob.data(), {"key": number, "value": value})
+    (tmp_path / "c").write_bytes(forged(header, ["01000000 0500000006000000"]))
+    for column, wanted in (("x", {"x": 5}), ("x_1", {"x_1": 6}), ("x_1,x", {"x": 5, "x_1": 6})):
+        out = done("--from", tmp_path / "c", "--ndjson", "dump", "columns", column)
+        assert json.loads(out)["value"] == wanted
+
+
 def test_columns_show_the_elements_that_they_name_and_no_others(tmp_path):
     value = "struct { u16 hits[3]; struct { u8 a; u8 grid[2][2]; } in[2]; u32 n; }"
     raw = struct.pack("=3H10BI", 1, 2, 3, *(list(range(10, 20)) + [7]))
@@ -14400,6 +14593,45 @@ def test_fields_of_keys_do_not_take_labels_that_mean_something_else(tmp_path):
         "key_id": "0", "key_map": "1", "key_cpu": "2", "key_index": "3", "key_le": "4", "key_quantile": "5",
         "key_key_bytes": "6", "key_name": "7", "key_key_le": "8", "n": "9",
     }  # fmt: skip
+
+
+@kernel
+def test_keys_of_many_chunks_are_each_told_once():
+    with Map.create(HASH, u32, u32, 5000) as m:
+        m.update_batch(list(range(5000)), list(range(5000)))
+        types = ["--key-type", "u32", "--value-type", "u32"]
+        samples = series_of(m, *types)
+        lines = done(*(types + ["--ndjson", "dump", "id", m.id])).splitlines()
+    assert sorted(labels["key"] for _, labels, _ in samples) == sorted(map(str, range(5000)))
+    assert {frozenset(labels) for _, labels, _ in samples} == {frozenset(("id", "map", "key"))}
+    assert sorted(json.loads(line)["key"] for line in lines) == list(range(5000))
+
+
+@kernel
+def test_a_value_is_not_completed_from_another_map_of_the_name(monkeypatch):
+    """Fields that are not named stay as they are: in the map that is written to, or nowhere."""
+    value = "struct { u32 a; u32 b; }"
+    with Map.create(HASH, u32, u64, 8) as m, Map.create(HASH, u32, u64, 8) as other:
+        m[1] = other[1] = 5
+        opened, maps = bpf._open_words, iter([m, other])
+        monkeypatch.setattr(
+            bpf, "_open_words", lambda words, *more: opened(["id", str(next(maps).id)], *more)
+        )
+        words = [
+            "--key-type",
+            "u32",
+            "--value-type",
+            value,
+            "update",
+            "name",
+            "x",
+            "key",
+            "1",
+            "value",
+            "b=2",
+        ]
+        status, out, err = main(*words)
+        assert status == 1 and "another map has taken the place" in err and m[1] == other[1] == 5
 
 
 @kernel
@@ -17146,6 +17378,44 @@ def test_what_a_hostile_capture_reads_is_bounded_by_what_it_holds(tmp_path):
             told = (status, err.count("\n"), "values in 12 bytes: too many" in err)
             assert told == ((0, 0, False) if is_read else (1, 1, True)), (words, err)
         assert json.loads(done("--from", tmp_path / "c", "-j", "lookup", "key", 0, 0, 0, 1))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["010000 0000000000000000"],
+        ["01000000 00000000000000"],
+        ["0100000000 00000000000000"],
+        ["010000 000000000000000000"],
+        [
+            "010000 0000000000000000",
+            "0100000000 0000000000000000",
+        ],  # as many bytes as two entries have
+        ["01000000 00000000000000", "02000000 000000000000000000"],
+        ["0100000 00000000000000000"],
+        ["01000000"],
+        ["01000000 0000000000000000 00"],
+        ["01000000  0000000000000000"],
+        ["- 0000000000000000"],
+        ["01000000 -"],
+        ["0100000g 0000000000000000"],
+        [""],
+    ],
+)
+def test_entries_of_a_capture_that_are_not_of_its_sizes_are_refused(lines, tmp_path):
+    right = ["%08x 0000000000000000" % at for at in range(3)]
+    for all_lines in (lines, right + lines, lines + right):
+        (tmp_path / "c").write_bytes(forged(hand_made(), all_lines))
+        for words in (
+            ["dump"],
+            ["-j", "dump"],
+            ["--hex", "dump"],
+            ["lookup", "key", "hex", "09", "0", "0", "0"],
+        ):
+            status, out, err = main("--from", tmp_path / "c", *words)
+            assert (status, err.count("\n")) == (1, 1) and "no such key" not in err, (words, out)
+        with pytest.raises(ValueError):
+            list(bpf.Capture(forged(hand_made(), all_lines)).items())
 
 
 def test_numbers_in_captures_are_no_longer_than_any_that_a_map_has():
