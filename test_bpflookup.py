@@ -8770,12 +8770,13 @@ def test_interrupted_anywhere_nothing_is_lost():
                     if by_read:
                         found.extend(records.read(0))
                         return
-                    loop = iter(records)
-                    for record in loop if wanted[-1] not in found else ():
-                        found.append(record)
-                        if record == wanted[-1]:
-                            break
-                    loop.close()
+                    while wanted[-1] not in found:
+                        loop = iter(records)
+                        for record in itertools.islice(loop, 6):
+                            found.append(record)
+                            if record == wanted[-1]:
+                                break
+                        loop.close()
 
                 before = sys.gettrace()
                 while True:
@@ -8815,10 +8816,11 @@ def test_signals_that_raise_lose_nothing():
 
     before, going = signal.signal(signal.SIGUSR1, handler), [1]
     thread = threading.Thread(target=strike)
-    thread.start()
     try:
         with a_ring(max(PAGE, 1 << 16)) as ring, ring.records() as records:
             recorder, found, interrupted = Recorder(ring), [], 0
+            recorder.run(2)
+            thread.start()
             while interrupted < 200:
                 with contextlib.suppress(bpf.SyscallError):  # EINTR
                     recorder.run(rng.randrange(1, 600))
@@ -9082,6 +9084,19 @@ def test_select_epoll_and_asyncio_find_it_readable():
             recorder.run(2)
             assert select.select([peeking], [], [], 30)[0] == [peeking]
             assert peeking.read(0) == recorder.records(1002)
+
+
+@kernel
+def test_who_peeks_sleeps_beside_what_is_not_consumed(monkeypatch):
+    waits, wait = [], bpf._Waiter.wait
+    monkeypatch.setattr(bpf._Waiter, "wait", lambda *words: (waits.append(1), wait(*words)))
+    with a_ring() as ring, ring.records(peek=True) as peeking:
+        recorder = Recorder(ring)
+        recorder.run(6)
+        assert peeking.read() == recorder.records() and peeking.read(0.3) == []
+        assert len(waits) < 60
+        recorder.run(1)
+        assert peeking.read(30) == recorder.records(6)
 
 
 @kernel
@@ -14377,6 +14392,14 @@ def test_events_end_quietly_and_leave_what_was_not_printed():
             )
         with ring.records() as records:
             assert status == 1 and records.read(0) == recorder.records(recorder.written - 3)
+
+
+@kernel
+def test_events_end_in_time_while_there_are_more_and_more(monkeypatch):
+    monkeypatch.setattr(bpf.Records, "_awaited", lambda *words: iter([b"again"]))
+    with a_ring() as ring:
+        status, out, err = main("map", "events", "id", ring.id, "--hex", "timeout", 0.1)
+        assert (status, err) == (0, "") and set(out.splitlines()) == {"value: 61 67 61 69 6e"}
 
 
 @kernel
