@@ -7876,6 +7876,7 @@ class MemoryMap:
 _HEADER_BYTES = 8  # struct bpf_ringbuf_hdr
 _BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 _LENGTH = _DISCARDED - 1
+_MAX_TRIES = 100
 _DRAIN_BYTES = 1 << 16  # what is copied at a time: it is to stay in the processor's cache
 _MAX_SUBMITTED_BYTES = (1 << 24) - 1  # DYNPTR_MAX_SIZE, what bpf_user_ringbuf_drain() takes
 _LONG_MASK = (1 << 8 * sizeof(ctypes.c_long)) - 1  # positions wrap
@@ -8301,9 +8302,13 @@ class Records:
             ring.settle()
 
     def _next_batch(self, ring):
-        """Return the next _Batch, None if nothing is there."""
+        """Return the next _Batch.
+
+        None if nothing is there, or nothing but what is discarded or overwritten at once for so
+        long that whoever set a time limit wants it looked at.
+        """
         self._is_stalled = False
-        for _ in range(1000):
+        for _ in range(_MAX_TRIES):
             position, unread = self._unread(ring)
             if not unread:
                 return None
@@ -8324,11 +8329,11 @@ class Records:
                 self._move(ring, position + used & _LONG_MASK)
                 continue
             return self._decoded(ring, _Batch((), starts, position, used), raw, lengths)
-        raise IterationAborted("%s is overwritten faster than it can be read" % self._about)
+        return None
 
     def _unread(self, ring):
         """Return where to read on, and how many bytes there are."""
-        for _ in range(100):  # positions of others may move between the two loads
+        for _ in range(_MAX_TRIES):  # positions may move between the two loads
             end = ring.producer.load()
             ring.order()
             position = self._position if self._is_peek else ring.consumer.load()

@@ -9221,6 +9221,20 @@ def test_a_busy_record_keeps_those_behind_it_back(fake_ring):
 
 
 @kernel
+def test_nothing_but_discarded_records_for_long(fake_ring, monkeypatch):
+    """A reader that would go on with them for ever could keep no time limit."""
+    monkeypatch.setattr(bpf, "_DRAIN_BYTES", 64)
+    monkeypatch.setattr(bpf, "_MAX_TRIES", 3)
+    records, ring = fake_ring()
+    for _ in range(90):
+        ring.put(bytes(24), DISCARDED)
+    ring.put(b"at last")
+    assert records.read(0) == [] and ring.consumer.load() == 3 * 64
+    monkeypatch.setattr(bpf._Waiter, "wait", lambda *words: None)  # epoll tells that there is more
+    assert records.read() == [b"at last"]
+
+
+@kernel
 def test_positions_wrap(fake_ring):
     """As longs do: after 4 GiB on 32 bits."""
     for start in (-8, -PAGE, -PAGE + 8, -3 * PAGE + 16):
