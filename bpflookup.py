@@ -8087,6 +8087,29 @@ def _ticking(every_ns):
     return timer
 
 
+class _Turns:
+    """Takes one step at a time on what it is for."""
+
+    __slots__ = ("_about", "_lock", "_inside")
+
+    def __init__(self, about):
+        self._about, self._lock, self._inside = about, RLock(), allocate_lock()
+
+    def take(self, step, *otherwise):
+        """Return step(), after that of any other thread.
+
+        A signal handler or finalizer that comes into the middle of one gets otherwise; ValueError
+        without that.
+        """
+        with self._lock:  # waits for other threads
+            if not self._inside.locked():
+                with self._inside:
+                    return step()
+        if not otherwise:
+            raise ValueError("%s is in use by the call that was interrupted" % self._about)
+        return otherwise[0]
+
+
 class _Batch:
     """Records that were read together; values iterates over those that were not handed out yet."""
 
@@ -8150,7 +8173,7 @@ class Records:
         self._about, self._is_peek, self.lost = m._about, bool(peek), 0
         self._overwrites = bool(m.flags & BPF_F_RB_OVERWRITE)
         self._size, self._make, self._finish = _record_type(m, value)
-        self._lock, self._inside = RLock(), allocate_lock()
+        self._turns = _Turns(m._about)
         self._is_stalled, self._batch = False, None
         waiter, self._key = _Waiter(m._live(), self._is_peek), (os.getpid(), m.id)
         if self._is_peek:
@@ -8236,20 +8259,7 @@ class Records:
     def _leave(self, opened):
         """Consume what was handed out."""
         if opened and opened[0].process == os.getpid():
-            self._alone(partial(self._settle, opened[0]), None)
-
-    def _alone(self, step, *otherwise):
-        """Return step(), while no other thread is here.
-
-        A signal handler or finalizer that comes into it gets otherwise; ValueError without one.
-        """
-        with self._lock:  # waits for other threads
-            if not self._inside.locked():
-                with self._inside:
-                    return step()
-        if not otherwise:
-            raise ValueError("%s is being read by the call that was interrupted" % self._about)
-        return otherwise[0]
+            self._turns.take(partial(self._settle, opened[0]), None)
 
     def _awaited(self, deadline, take):
         """Return take() of the next batch, None: it was closed, or is over at the deadline."""
@@ -8258,7 +8268,7 @@ class Records:
             if opened is None:
                 return None
             opened[0].check_process(self._about)  # before the lock, which a thread may hold there
-            taken = self._alone(partial(self._take, opened, take))
+            taken = self._turns.take(partial(self._take, opened, take))
             if taken is not None:
                 return taken
             left = deadline and deadline()
@@ -8474,31 +8484,33 @@ class _Submitter:
     """
 
     def __init__(self, m):
-        self._ring, self._lock, self._about = _RingMemory(m, "producer"), RLock(), m._about
+        self._ring, self._about = _RingMemory(m, "producer"), m._about
+        self._turns = _Turns(m._about)
 
     def submit(self, raw):
-        ring = self._ring
+        ring, wanted = self._ring, _record_bytes(len(raw))
         ring.check_process(self._about)
-        wanted = _record_bytes(len(raw))
         if wanted > ring.size or len(raw) > _MAX_SUBMITTED_BYTES:
             largest = min(ring.size - _HEADER_BYTES, _MAX_SUBMITTED_BYTES)
             words = (self._about, len(raw), largest)
             raise LayoutError("%s: a record of %d bytes, at most %d fit in" % words)
-        with self._lock:
-            position, oldest = ring.producer.load(), ring.consumer.load()
-            ring.order()  # what is read is read before its place is written to
-            free = ring.size - (position - oldest & _LONG_MASK)
-            if free < 0 or position % 8:
-                words = (self._about, oldest, position)
-                raise IterationAborted("%s: nothing lies between positions %d and %d" % words)
-            if free < wanted:
-                detail = "the map is full: %d bytes are wanted, %d free" % (wanted, free)
-                raise _error(errno.ENOSPC, "submit", self._about, detail=detail, cls=MapFull)
-            at = position & ring.size - 1
-            record = struct.pack("=II", len(raw), 0) + raw
-            ring.data[at : at + len(record)] = record
-            ring.order()  # the record is there before the position that says so
-            ring.producer.store(position + wanted & _LONG_MASK)
+        self._turns.take(partial(self._write, ring, raw, wanted))
+
+    def _write(self, ring, raw, wanted):
+        position, oldest = ring.producer.load(), ring.consumer.load()
+        ring.order()  # what is read is read before its place is written to
+        free = ring.size - (position - oldest & _LONG_MASK)
+        if free < 0 or position % 8:
+            words = (self._about, oldest, position)
+            raise IterationAborted("%s: positions that no kernel writes, %d and %d" % words)
+        if free < wanted:
+            detail = "the map is full: %d bytes are wanted, %d free" % (wanted, free)
+            raise _error(errno.ENOSPC, "submit", self._about, detail=detail, cls=MapFull)
+        at = position & ring.size - 1
+        record = struct.pack("=II", len(raw), 0) + raw
+        ring.data[at : at + len(record)] = record
+        ring.order()  # the record is there before the position that says so
+        ring.producer.store(position + wanted & _LONG_MASK)
 
 
 def lpm_key(text):
