@@ -534,7 +534,7 @@ class bpf_prog_info(ctypes.Structure):
         ("map_ids", u64),
         ("name", ctypes.c_char * 16),
         ("ifindex", u32),  # 4.16
-        ("gpl_compatible", u32),
+        ("_pad", u32),  # gpl_compatible:1
         ("netns_dev", u64),
         ("netns_ino", u64),
         ("nr_jited_ksyms", u32),  # 4.18

@@ -375,7 +375,7 @@ GOLDEN = {
     "bpf_btf_info": "btf@0 btf_size@8 id@12 name@16 name_len@24 kernel_btf@28 =32",
     "bpf_prog_info": "type@0 id@4 tag@8 jited_prog_len@16 xlated_prog_len@20 jited_prog_insns@24 "
     "xlated_prog_insns@32 load_time@40 created_by_uid@48 nr_map_ids@52 map_ids@56 name@64 ifindex@80 "
-    "gpl_compatible@84 netns_dev@88 netns_ino@96 nr_jited_ksyms@104 nr_jited_func_lens@108 "
+    "netns_dev@88 netns_ino@96 nr_jited_ksyms@104 nr_jited_func_lens@108 "
     "jited_ksyms@112 jited_func_lens@120 btf_id@128 func_info_rec_size@132 =136",
 }
 ARMS = dict(
