@@ -534,7 +534,7 @@ class bpf_prog_info(ctypes.Structure):
         ("map_ids", u64),
         ("name", ctypes.c_char * 16),
         ("ifindex", u32),  # 4.16
-        ("gpl_compatible", u32),
+        ("_pad", u32),  # gpl_compatible:1
         ("netns_dev", u64),
         ("netns_ino", u64),
         ("nr_jited_ksyms", u32),  # 4.18
@@ -9060,6 +9060,7 @@ class MemoryMap:
 _HEADER_BYTES = 8  # struct bpf_ringbuf_hdr
 _BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 _LENGTH = _DISCARDED - 1
+_MAX_TRIES = 100
 _DRAIN_BYTES = 1 << 16  # what is copied at a time: it is to stay in the processor's cache
 _MAX_SUBMITTED_BYTES = (1 << 24) - 1  # DYNPTR_MAX_SIZE, what bpf_user_ringbuf_drain() takes
 _LONG_MASK = (1 << 8 * sizeof(ctypes.c_long)) - 1  # positions wrap
@@ -9270,6 +9271,29 @@ def _ticking(every_ns):
     return timer
 
 
+class _Turns:
+    """Takes one step at a time on what it is for."""
+
+    __slots__ = ("_about", "_lock", "_inside")
+
+    def __init__(self, about):
+        self._about, self._lock, self._inside = about, RLock(), allocate_lock()
+
+    def take(self, step, *otherwise):
+        """Return step(), after that of any other thread.
+
+        A signal handler or finalizer that comes into the middle of one gets otherwise; ValueError
+        without that.
+        """
+        with self._lock:  # waits for other threads
+            if not self._inside.locked():
+                with self._inside:
+                    return step()
+        if not otherwise:
+            raise ValueError("%s is in use by the call that was interrupted" % self._about)
+        return otherwise[0]
+
+
 class _Batch:
     """Records that were read together; values iterates over those that were not handed out yet."""
 
@@ -9333,7 +9357,7 @@ class Records:
         self._about, self._is_peek, self.lost = m._about, bool(peek), 0
         self._overwrites = bool(m.flags & BPF_F_RB_OVERWRITE)
         self._size, self._make, self._finish = _record_type(m, value)
-        self._lock, self._inside = RLock(), allocate_lock()
+        self._turns = _Turns(m._about)
         self._is_stalled, self._batch = False, None
         waiter, self._key = _Waiter(m._live(), self._is_peek), (os.getpid(), m.id)
         if self._is_peek:
@@ -9419,20 +9443,7 @@ class Records:
     def _leave(self, opened):
         """Consume what was handed out."""
         if opened and opened[0].process == os.getpid():
-            self._alone(partial(self._settle, opened[0]), None)
-
-    def _alone(self, step, *otherwise):
-        """Return step(), while no other thread is here.
-
-        A signal handler or finalizer that comes into it gets otherwise; ValueError without one.
-        """
-        with self._lock:  # waits for other threads
-            if not self._inside.locked():
-                with self._inside:
-                    return step()
-        if not otherwise:
-            raise ValueError("%s is being read by the call that was interrupted" % self._about)
-        return otherwise[0]
+            self._turns.take(partial(self._settle, opened[0]), None)
 
     def _awaited(self, deadline, take):
         """Return take() of the next batch, None: it was closed, or is over at the deadline."""
@@ -9441,7 +9452,7 @@ class Records:
             if opened is None:
                 return None
             opened[0].check_process(self._about)  # before the lock, which a thread may hold there
-            taken = self._alone(partial(self._take, opened, take))
+            taken = self._turns.take(partial(self._take, opened, take))
             if taken is not None:
                 return taken
             left = deadline and deadline()
@@ -9485,9 +9496,13 @@ class Records:
             ring.settle()
 
     def _next_batch(self, ring):
-        """Return the next _Batch, None if nothing is there."""
+        """Return the next _Batch.
+
+        None if nothing is there, or nothing but what is discarded or overwritten at once for so
+        long that whoever set a time limit wants it looked at.
+        """
         self._is_stalled = False
-        for _ in range(1000):
+        for _ in range(_MAX_TRIES):
             position, unread = self._unread(ring)
             if not unread:
                 return None
@@ -9508,11 +9523,11 @@ class Records:
                 self._move(ring, position + used & _LONG_MASK)
                 continue
             return self._decoded(ring, _Batch((), starts, position, used), raw, lengths)
-        raise IterationAborted("%s is overwritten faster than it can be read" % self._about)
+        return None
 
     def _unread(self, ring):
         """Return where to read on, and how many bytes there are."""
-        for _ in range(100):  # positions of others may move between the two loads
+        for _ in range(_MAX_TRIES):  # positions may move between the two loads
             end = ring.producer.load()
             ring.order()
             position = self._position if self._is_peek else ring.consumer.load()
@@ -9641,31 +9656,33 @@ class _Submitter:
     """
 
     def __init__(self, m):
-        self._ring, self._lock, self._about = _RingMemory(m, "producer"), RLock(), m._about
+        self._ring, self._about = _RingMemory(m, "producer"), m._about
+        self._turns = _Turns(m._about)
 
     def submit(self, raw):
-        ring = self._ring
+        ring, wanted = self._ring, _record_bytes(len(raw))
         ring.check_process(self._about)
-        wanted = _record_bytes(len(raw))
         if wanted > ring.size or len(raw) > _MAX_SUBMITTED_BYTES:
             largest = min(ring.size - _HEADER_BYTES, _MAX_SUBMITTED_BYTES)
             words = (self._about, len(raw), largest)
             raise LayoutError("%s: a record of %d bytes, at most %d fit in" % words)
-        with self._lock:
-            position, oldest = ring.producer.load(), ring.consumer.load()
-            ring.order()  # what is read is read before its place is written to
-            free = ring.size - (position - oldest & _LONG_MASK)
-            if free < 0 or position % 8:
-                words = (self._about, oldest, position)
-                raise IterationAborted("%s: nothing lies between positions %d and %d" % words)
-            if free < wanted:
-                detail = "the map is full: %d bytes are wanted, %d free" % (wanted, free)
-                raise _error(errno.ENOSPC, "submit", self._about, detail=detail, cls=MapFull)
-            at = position & ring.size - 1
-            record = struct.pack("=II", len(raw), 0) + raw
-            ring.data[at : at + len(record)] = record
-            ring.order()  # the record is there before the position that says so
-            ring.producer.store(position + wanted & _LONG_MASK)
+        self._turns.take(partial(self._write, ring, raw, wanted))
+
+    def _write(self, ring, raw, wanted):
+        position, oldest = ring.producer.load(), ring.consumer.load()
+        ring.order()  # what is read is read before its place is written to
+        free = ring.size - (position - oldest & _LONG_MASK)
+        if free < 0 or position % 8:
+            words = (self._about, oldest, position)
+            raise IterationAborted("%s: positions that no kernel writes, %d and %d" % words)
+        if free < wanted:
+            detail = "the map is full: %d bytes are wanted, %d free" % (wanted, free)
+            raise _error(errno.ENOSPC, "submit", self._about, detail=detail, cls=MapFull)
+        at = position & ring.size - 1
+        record = struct.pack("=II", len(raw), 0) + raw
+        ring.data[at : at + len(record)] = record
+        ring.order()  # the record is there before the position that says so
+        ring.producer.store(position + wanted & _LONG_MASK)
 
 
 def lpm_key(text):
