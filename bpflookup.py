@@ -12876,19 +12876,19 @@ class _Query:
             chosen[column.what].append(column.steps)
         view.query = _BoundQuery(view, conditions, field, self.sort_field or "", self.top)
         if chosen["value"]:
-            view.value_layout = _selected(view.value_layout, chosen["value"])
+            view.value_layout = _selected(view.value_layout, chosen["value"], "value")
         if chosen["key"]:
-            view.key_layout = _selected(view.key_layout, chosen["key"])
+            view.key_layout = _selected(view.key_layout, chosen["key"], "key")
 
 
-def _selected(found, paths):
+def _selected(found, paths, what=""):
     """Return a layout with the members that paths, lists of names and "[N]", lead to; [] is the
-    whole.
+    whole.  what is the word for found, if that is an array.
     """
     if [] in paths or not isinstance(found, (Record, Array)):
         return found
     if isinstance(found, Array):
-        members = _selected_elements(Member("value", found, 0, label="value"), paths)
+        members = _selected_elements(Member(what, found, 0, label=what), paths)
         return Record("struct", found.name, found.size, members)
     members, known = [], found._parts_by_name()
     for part in found.parts:
