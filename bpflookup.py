@@ -9146,6 +9146,24 @@ class _Position:
             _full_barrier()
             words[self._high] = words[self._high] + 1 & _LONG_MASK
 
+    def mend(self, other, is_ahead):
+        """Make the upper half what it must be beside the other position, shortly before or behind.
+
+        Who stored the lower half and was killed then left another; so do 32-bit programs of libbpf.
+        """
+        if self._high is None:
+            return
+        high = None
+        while high != other._words[other._high]:  # it moves
+            high = other._words[other._high]
+            _full_barrier()
+            low = other.load()
+            _full_barrier()
+        mine = self.load()
+        wanted = high + (mine < low) if is_ahead else high - (mine > low)
+        if self._words[self._high] != wanted & _LONG_MASK:
+            self._words[self._high] = wanted & _LONG_MASK
+
 
 class _RingMemory:
     """The memory of a ring buffer: its positions and its data.
@@ -9168,6 +9186,10 @@ class _RingMemory:
         self.order = _no_barrier if _nr_bpf in _X86_NUMBERS else _full_barrier
         self.settle()  # where there is no barrier nothing is begun
         self.process = os.getpid()
+        if writes == "consumer":
+            self.consumer.mend(self.producer, is_ahead=False)
+        if writes == "producer":
+            self.producer.mend(self.consumer, is_ahead=True)
 
     def check_process(self, about):
         """Refuse to go on in a child of fork(), which shares the memory with its parent."""

@@ -10089,6 +10089,34 @@ def test_the_lower_half_of_a_position_and_its_carry(monkeypatch):
             assert whole() == total and position.load() == total & bpf._LONG_MASK
 
 
+def test_a_position_whose_carry_is_missing_is_mended(monkeypatch):
+    long = ctypes.sizeof(ctypes.c_long)
+    monkeypatch.setattr(bpf, "_full_barrier", lambda: None)
+    half = 1 << 8 * long
+    behind, ahead = [bytearray(4 * long) for _ in range(2)]
+    first, second = [bpf._Position(memoryview(page), 0, 2 * long) for page in (behind, ahead)]
+    rng = random.Random(1)
+    for _ in range(1000):
+        start = rng.choice([0, half, 5 * half, rng.randrange(half**2)]) + rng.randrange(-1000, 1000)
+        start %= half**2
+        end = (start + rng.randrange(2000)) % half**2
+        for is_ahead, page, position, other in (
+            (False, behind, first, second),
+            (True, ahead, second, first),
+        ):
+            behind[: 2 * long] = start.to_bytes(2 * long, sys.byteorder)
+            ahead[: 2 * long] = end.to_bytes(2 * long, sys.byteorder)
+            wanted = bytes(page)
+            at = position._high * long
+            page[at : at + long] = rng.randrange(half).to_bytes(long, sys.byteorder)
+            position.mend(other, is_ahead)
+            assert bytes(page) == wanted
+    narrow = bpf._Position(memoryview(behind), 0, long)
+    before = bytes(behind)
+    narrow.mend(second, False)
+    assert bytes(behind) == before
+
+
 @pytest.mark.parametrize(
     "first, long_bytes", [("ffffffff81000000 T _text\n", 8), ("c0008000 T x\n", 4)]
 )
