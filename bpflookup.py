@@ -11809,7 +11809,6 @@ class _Options:
         "--btf": "btf", "--base-btf": "base_btf", "-B": "base_btf", "--token": "token",
         "--metrics-type": "metrics_type", "--slots": "slots", "--show": "show",
     }
-    LISTS = frozenset(("show",))  # what may be said several times: the values, with commas
     # fmt: on
     # What may still be said behind DATA; the others would come too late there.
     LATE = frozenset(
@@ -12989,12 +12988,14 @@ class _FieldColumn:
         self.leaf = leaf
         whole = view.key_layout if self.what == "key" else view.value_layout
         self.is_number = isinstance(leaf, Number) and not isinstance(leaf, (Char, Pointer))
-        self.is_text = isinstance(leaf, Char) or isinstance(leaf, Array) and leaf.is_text
+        is_shown = leaf.meaning is not None and leaf.meaning.is_shown
+        is_text = isinstance(leaf, Char) or isinstance(leaf, Array) and leaf.is_text
+        self.is_text = is_text and not is_shown
         self.first, self.size = offset // 8, leaf.size
         self.stride = view.slot if self.what == "value" else view.info.key_size
         self.cpus = len(view.cpus) if self.what == "value" and view.cpus else 1
-        bare = leaf if leaf.meaning is None else leaf.showing("", "plain")
-        alone = Record("struct", "", whole.size, [Member("f", bare, offset, bits, "f")])
+        self.bare = leaf if leaf.meaning is None else leaf.showing("", "plain")
+        alone = Record("struct", "", whole.size, [Member("f", self.bare, offset, bits, "f")])
         self.reader = alone.reader("samples" if self.is_number else "plain", self.stride)
 
     def of(self, keys, values):
@@ -13024,9 +13025,13 @@ class _FieldColumn:
 
     def given(self, text):
         """Return the value that a text stands for."""
-        if self.is_number:
-            return self.leaf.number(self.leaf.told(text), self.name)
-        return text if self.is_text else self.leaf.pack(text, what=self.name)
+        if self.is_text:
+            return text
+        raw = self.leaf.pack(text, what=self.name)
+        if not self.is_number:
+            return raw
+        (_, number), = self.bare.reader("samples").one(raw)
+        return number
 
 
 def _find_field(view, name):
@@ -13071,7 +13076,7 @@ def _follow(found, path):
         if part is None:
             return None
         steps.append(step)
-        found, offset, bits = part.layout, offset + part.offset, part.bits
+        found, offset, bits = _with_proved(part), offset + part.offset, part.bits
     return steps, found, offset, bits
 
 

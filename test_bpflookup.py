@@ -15285,6 +15285,52 @@ def test_what_show_shows_is_taken_as_data_and_by_where(meant_flows):
     )
 
 
+# --show, a condition, the ports of which it holds; addresses that are asked for are bytes to what
+# they mean, and what a declaration proves is matched as it is shown
+MEANT_CONDITIONS = [
+    ("src=ip4", "src=10.0.0.2", [2]),
+    ("src=ip4", "src!=10.0.0.2", [1, 3]),
+    ("key=ip4", "key=1.0.0.3", [3]),
+    ("src=ip4", "src~0\\.[23]$", [2, 3]),
+    ("", "saddr~^192.168.0.1$", [1]),
+    ("saddr=plain", "saddr~^192", []),
+    ("saddr=plain", "saddr=192.168.0.2", [2]),
+    ("", "h_dest~0[13]$", [1, 3]),
+    ("h_dest=hex", "h_dest=020000000002", [2]),
+    ("comm=hex", "comm~^6103", [3]),
+    ("comm=hex", "comm=61020000", [2]),
+    ("took=us", "took=2ms", [2]),
+    ("low=hex", "low=0x3", [3]),
+    ("", "share=0.1", [1, 2, 3]),
+    ("share=plain", "share<0.1", []),
+]
+
+
+@pytest.mark.parametrize("show, condition, ports", MEANT_CONDITIONS)
+@kernel
+def test_conditions_are_of_what_is_shown(pins, show, condition, ports):
+    text = "struct { u32 src; __be32 saddr; u8 h_dest[6]; u16 port; u32 took; u8 low:3, high:5; char comm[4]; float share; }"
+    key, value = bpf.layout("__be32"), bpf.layout(text)
+    types = ["--key-type", "__be32", "--value-type", text]
+    with Map.create(bpf.BPF_MAP_TYPE_HASH, bytes, bytes, 9, key_size=4, value_size=value.size) as m:
+        for at in (1, 2, 3):
+            m[key.pack("1.0.0.%d" % at)] = value.pack(
+                dict(
+                    src=int.from_bytes(bytes([10, 0, 0, at]), sys.byteorder),
+                    saddr="192.168.0.%d" % at,
+                    h_dest="02:00:00:00:00:%02x" % at,
+                    port=at,
+                    took=1000 * at,
+                    low=at,
+                    high=0,
+                    comm="a%c" % at,
+                    share=0.1,
+                )
+            )
+        out = done(*types, "--show", show, "dump", "id", m.id, "where", condition)
+        assert sorted(int(port) for port in re.findall(r"port=(\d)", out)) == ports
+
+
 @kernel
 def test_a_wish_that_can_not_be_shown_is_told(meant_flows):
     m, types = meant_flows
@@ -15295,9 +15341,11 @@ def test_a_wish_that_can_not_be_shown_is_told(meant_flows):
         ("pid", "--show takes FIELD=WORD,..., not 'pid'"),
         ("key.nope=hex", "no field 'key.nope'"),
         ("value=ip4", "ip4 takes 4 bytes"),
+        ("key.saddr.x=hex", "no field 'key.saddr.x'"),
     ):
         assert part in refused(*(types + ["--show", show, "dump", "id", m.id]))
     assert "no field 'x'; there are key and value" in refused("--show", "x=hex", "dump", "id", m.id)
+    assert "no field 'key.x'" in refused("--show", "key.x=hex", "dump", "id", m.id)
     assert "key.saddr" not in done(*(types + ["--show", "key.saddr=hex", "dump", "id", m.id]))
     out = done(*(types + ["dump", "id", m.id, "--show", "key.saddr=hex,"]))
     assert out.count("saddr=0xa000001 ") == 2
