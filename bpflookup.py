@@ -1814,6 +1814,10 @@ class Layout:
             raise LayoutError("there is no meaning '%s'; there are %s" % words)
         return _shown_at(self, [step for step in path.split(".") if step], word, path)
 
+    def _labels_text(self):
+        """Return what fields there are, for messages."""
+        return "none in %s" % self.name
+
     def _address(self, text):
         """Return the bytes of an address of this size, None: text is none, or means none here."""
         return _address_bytes(text, self.size) if self.takes_addresses else None
@@ -2359,8 +2363,8 @@ class Array(Layout):
         element = self.element
         if not form.fuses or type(element) is not Number or not element.is_whole:
             return False
-        shown = form.meant(element) or form.integer(element)
-        return shown is None and self.count <= 1 << 16
+        is_bare = form.meant(element) is None and form.integer(element) is None
+        return is_bare and self.count <= 1 << 16
 
     def _put(self, packing, at, given, what):
         if self.is_text and isinstance(given, str):
@@ -2788,7 +2792,7 @@ def _address_bytes(text, size):
 
     try:
         return socket.inet_pton(socket.AF_INET if is_ip4 else socket.AF_INET6, text)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: NULs, and what is no UTF-8
         raise LayoutError("'%s' is no address" % text) from None
 
 
@@ -2938,7 +2942,7 @@ class _OfBytes(_Kind):
 
     def fits(self, layout):
         is_odd = isinstance(layout, Number) and layout.bits != 8 * layout.size
-        return layout.size in self.sizes and not is_odd
+        return layout.size in self.sizes and not is_odd and not isinstance(layout, Float)
 
 
 class _IPAddress(_OfBytes):
@@ -2982,16 +2986,27 @@ class _Prefix(_OfBytes):
     """The key of an LPM trie: a length of 32 bits, then an IPv4 or IPv6 address."""
 
     def text(self, raw, layout, names):
-        order = layout.parts[0].layout.order if layout.members else names.order
-        return "%s/%d" % (_ip_text(raw[4:]), int.from_bytes(raw[:4], order))
+        length = int.from_bytes(raw[:4], _order_of_first(layout, names))
+        return "%s/%d" % (_ip_text(raw[4:]), length)
 
     def told(self, text, layout, names):
         address, slash, length = text.partition("/")
         raw = _address_bytes(address, layout.size - 4)
         if raw is None or not slash or not length.isdecimal() or int(length) > 8 * len(raw):
             return None
-        order = layout.parts[0].layout.order if layout.members else names.order
-        return int(length).to_bytes(4, order) + raw
+        return int(length).to_bytes(4, _order_of_first(layout, names)) + raw
+
+
+def _order_of_first(found, names):
+    """Return the byte order of the number that a layout begins with; one that tells none has the
+    machine's.
+    """
+    while isinstance(found, (Array, Record)):
+        if isinstance(found, Array):
+            found = found.element
+        else:
+            found = found.members[0].layout if found.members else None
+    return found.order if isinstance(found, Number) and found.size > 1 else names.order
 
 
 class _SocketAddress(_OfBytes):
@@ -3000,26 +3015,32 @@ class _SocketAddress(_OfBytes):
     INET, INET6 = 2, 10  # AF_ of linux/socket.h
 
     def text(self, raw, layout, names):
-        family, port = int.from_bytes(raw[:2], names.order), int.from_bytes(raw[2:4], "big")
+        family = int.from_bytes(raw[:2], _order_of_first(layout, names))
+        port = int.from_bytes(raw[2:4], "big")
         if family == self.INET:
             return "%s:%d" % (_ip_text(raw[4:8]), port)
-        if family == self.INET6 and len(raw) >= 24:
-            return "[%s]:%d" % (_ip_text(raw[8:24]), port)
+        if family == self.INET6 and len(raw) >= 28 and not any(raw[4:8]):  # no flow
+            scope = int.from_bytes(raw[24:28], _order_of_first(layout, names))
+            return "[%s%s]:%d" % (_ip_text(raw[8:24]), "%%%d" % scope if scope else "", port)
         return raw.hex()
 
     def told(self, text, layout, names):
         if _is_hex_of(text, layout.size):
             return bytes.fromhex(text)
-        address, colon, port = text.rpartition(":")
-        if not colon or not port.isdecimal() or int(port) > 0xFFFF:
+        import re
+
+        found = re.match(r"(?:\[([^]%]+)(?:%([0-9]{1,10}))?\]|([^:]+)):([0-9]{1,5})\Z", text)
+        if not found:
             return None
-        is_ip6 = address[:1] + address[-1:] == "[]"
-        raw = _address_bytes(address.strip("[]"), 16 if is_ip6 else 4)
-        if raw is None or is_ip6 and layout.size < 28:
+        ip6, scope, ip4, port = found.groups()
+        raw = _address_bytes(ip6 or ip4, 16 if ip6 else 4)
+        is_there = raw is not None and (not ip6 or layout.size >= 28)
+        if not is_there or int(port) > 0xFFFF or int(scope or 0) > 0xFFFFFFFF:
             return None
-        family = (self.INET6 if is_ip6 else self.INET).to_bytes(2, names.order)
-        head = family + int(port).to_bytes(2, "big") + bytes(4 if is_ip6 else 0)
-        return (head + raw).ljust(layout.size, b"\0")
+        order = _order_of_first(layout, names)
+        whole = (self.INET6 if ip6 else self.INET).to_bytes(2, order) + int(port).to_bytes(2, "big")
+        whole += bytes(4) + raw + int(scope or 0).to_bytes(4, order) if ip6 else raw
+        return whole.ljust(layout.size, b"\0")
 
 
 def _is_hex_of(text, size):
@@ -3040,13 +3061,20 @@ class _Hexadecimal(_Kind):
 
     def told(self, text, layout, names):
         if isinstance(layout, Number):
-            return _signed_as(layout, int(text, 16)) if text[:2] in ("0x", "0X") else None
+            return _number_of_hex(text, layout)
         return bytes.fromhex(text) if _is_hex_of(text, layout.size) else None
 
 
+def _number_of_hex(text, number):
+    """Return what a number of a layout is, given its bits as 0x...; None for any other text."""
+    is_hex = text[:2] in ("0x", "0X") and _HEX_DIGITS.issuperset(text[2:])
+    return _signed_as(number, int(text, 16)) if is_hex and text[2:] else None
+
+
 def _signed_as(number, raw):
-    """Return what a number of a layout is, given its bits."""
-    return raw - (1 << number.bits) if number.signed and raw > number.high else raw
+    """Return what a number of a layout is, given its bits; more of them stay what they are."""
+    is_negative = number.signed and number.high < raw < 1 << number.bits
+    return raw - (1 << number.bits) if is_negative else raw
 
 
 # The units of Go's Duration, in nanoseconds, as texts write them: the longer names first.
@@ -3149,7 +3177,7 @@ class _BootTime(_Kind):
             return None
         age = re.match(r"(\S+) ago\Z", text)
         if age and _duration_told(age.group(1)) is not None:
-            return max(names.now() - _duration_told(age.group(1)), 0)
+            return max(names.now() - _duration_told(age.group(1)), layout.low)
         form = r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?( \(.*\))?\Z"
         found = re.match(form, text)
         if not found:
@@ -3160,7 +3188,7 @@ class _BootTime(_Kind):
             since = int(time.mktime(local)) * 10**9 + int((part or "0").ljust(9, "0")) - names.boot
         except (ValueError, OverflowError):
             return None
-        return max(since, 0)
+        return max(since, layout.low)
 
 
 class _ByteCount(_Kind):
@@ -3184,6 +3212,8 @@ class _ByteCount(_Kind):
         if not found or found.group(3) not in self.UNITS:
             return None
         whole, part, unit = found.group(1), found.group(2) or "", found.group(3)
+        if part and unit == "B":
+            return None
         return int(whole + part) * (1 << 10 * self.UNITS.index(unit)) // 10 ** len(part)
 
 
@@ -3206,14 +3236,14 @@ class _Character(_Kind):
     """A number that is a character."""
 
     def text(self, number, layout, names):
-        return chr(number) if 0x20 < number < 0x7F and number != 0x5C else "\\x%02x" % number
+        if 0x20 < number < 0x7F and number != 0x5C:
+            return chr(number)
+        return "\\x%02x" % (number & (1 << layout.bits) - 1)
 
     def told(self, text, layout, names):
-        import re
-
         if len(text) == 1:
             return ord(text)
-        return int(text[2:], 16) if re.match(r"\\x[0-9a-f]{2,16}\Z", text) else None
+        return _number_of_hex("0x" + text[2:], layout) if text[:2] == "\\x" else None
 
 
 class _Flags(_Kind):
@@ -3235,6 +3265,8 @@ class _Flags(_Kind):
         return "|".join(found + ["0x%x" % left] * (left > 0)) or "0"
 
     def told(self, text, layout, names):
+        if "|" not in text:
+            return _number_of_hex(text, layout)
         numbers = {name: number for number, name in layout.names.items()}
         total = 0
         for word in text.split("|"):
@@ -3245,7 +3277,7 @@ class _Flags(_Kind):
                 except (ValueError, IndexError):
                     return None
             total |= number
-        return _signed_as(layout, total & (1 << layout.bits) - 1) if "|" in text else None
+        return _signed_as(layout, total)
 
 
 class _Named(_Kind):
@@ -3273,6 +3305,10 @@ class _Symbol(_Named):
         address = number & (1 << layout.bits) - 1
         return names.text(self.word, address) or "0x%x" % address
 
+    def told(self, text, layout, names):
+        number = _number_of_hex(text, layout)
+        return _Named.told(self, text, layout, names) if number is None else number
+
 
 class _Stack(_Kind):
     """Addresses of 8 bytes, the innermost first, up to a zero: symbols as flame graphs fold them,
@@ -3285,14 +3321,26 @@ class _Stack(_Kind):
     def fits(self, layout):
         return isinstance(layout, (Bytes, Array, Record)) and layout.size % 8 == 0
 
-    def addresses(self, raw, names):
+    def addresses(self, raw, layout, names):
         """Return the addresses in a stack."""
-        found = struct.unpack("%s%dQ" % (_ORDER_MARKS[names.order], len(raw) // 8), raw)
+        found = self._struct(layout, names).unpack(raw)
         return found[: found.index(0)] if 0 in found else found
 
+    def _struct(self, layout, names):
+        order = _ORDER_MARKS[_order_of_first(layout, names)]
+        return struct.Struct("%s%dQ" % (order, layout.size // 8))
+
     def text(self, raw, layout, names):
-        addresses = reversed(self.addresses(raw, names))
+        addresses = reversed(self.addresses(raw, layout, names))
         return ";".join(names.text("ksym", one) or "0x%x" % one for one in addresses)
+
+    def told(self, text, layout, names):
+        one, words = Number(8), text.split(";") if text else []
+        found = [MEANINGS["ksym"].told(word, one, names) for word in reversed(words)]
+        room = layout.size // 8 - len(found)
+        if None in found or room < 0 or max(found, default=0) > one.high:
+            return None
+        return self._struct(layout, names).pack(*found + [0] * room)
 
 
 MEANINGS = {
@@ -3339,20 +3387,25 @@ def _shown_at(found, steps, word, path):
         is_there = is_there or is_it
         members.append(member)
     if not is_there:
-        known = found._labels_text() if isinstance(found, Record) else "none in %s" % found.name
-        raise NoSuchField("no field '%s'; there are %s" % (path, known))
+        raise NoSuchField("no field '%s'; there are %s" % (path, found._labels_text()))
     return found.having(members)
 
 
 def _meaning_a_word(found, word, path):
     kind = MEANINGS[word]
-    made = kind.applied(found, word)
-    if made is None and isinstance(found, Array):
-        inner = kind.applied(found.element, word)
-        made = inner and found.of(inner)
+    made = _applied(kind, found, word)
     if made is None:
         words = (path or found.name, word, kind.takes, found.name, found.size)
         raise LayoutError("%s: %s takes %s, not %s of %d bytes" % words)
+    return made
+
+
+def _applied(kind, found, word):
+    """Return a layout that means a word as a whole, else of which each element does, else None."""
+    made = kind.applied(found, word)
+    if made is None and isinstance(found, Array):
+        inner = _applied(kind, found.element, word)
+        made = inner and found.of(inner)
     return made
 
 
@@ -3438,7 +3491,7 @@ def _with_proved(member):
     word = None
     if number.size == 4 and number.name.lstrip("_") == "be32" and number.is_whole:
         word = {4: "ip4", 16: "ip6"}.get(found.size) if _names_ip(member.name) else None
-    elif found.size == 6 and number.size == 1 and number is not found and not number.signed:
+    elif found.size == 6 and number.size == 1 and type(number) is Number and not number.signed:
         word = "mac" if _names_mac(member.name) else None
     return found._changed(meaning=Meaning(word, is_asked=False)) if word else found
 
@@ -3632,10 +3685,11 @@ class _Symbols:
 
     def number(self, text):
         name, _, offset = text.partition("+")
-        if name not in self.symbols:
+        found = {one for one, symbol in zip(self.addresses, self.symbols) if symbol == name}
+        if len(found) != 1:  # static functions of one name are many
             return None
         try:
-            return self.addresses[self.symbols.index(name)] + (int(offset, 16) if offset else 0)
+            return found.pop() + (int(offset, 16) if offset else 0)
         except ValueError:
             return None
 
@@ -4514,7 +4568,8 @@ class _NamesForm(_SamplesForm):
         meaning = self.meaning_of(layout)
         kind = meaning and meaning.kind
         if isinstance(kind, _Stack):
-            return _Each(lambda raw: [("ksym", one) for one in kind.addresses(raw, meaning.names)])
+            names = meaning.names
+            return _Each(lambda raw: [("ksym", one) for one in kind.addresses(raw, layout, names)])
         if not isinstance(kind, _Named):
             return None
         mask = (1 << layout.bits) - 1
@@ -11430,9 +11485,12 @@ class _CapturedNames:
     def __init__(self, names, clock, order):
         self.order = order
         self._texts = {
-            word: {_captured_number(number): str(text) for number, text in known.items()}
+            word: {_captured_number(number): text for number, text in known.items()}
             for word, known in names.items()
         }
+        for known in self._texts.values():
+            if not all(isinstance(text, str) for text in known.values()):
+                raise ValueError
         self._now = self.boot = None
         if clock is not None:
             self._now, self.boot = clock
@@ -11770,7 +11828,6 @@ class _Options:
         "--btf": "btf", "--base-btf": "base_btf", "-B": "base_btf", "--token": "token",
         "--metrics-type": "metrics_type", "--slots": "slots", "--show": "show",
     }
-    LISTS = frozenset(("show",))  # what may be said several times: the values, with commas
     # fmt: on
     # What may still be said behind DATA; the others would come too late there.
     LATE = frozenset(
@@ -12950,12 +13007,14 @@ class _FieldColumn:
         self.leaf = leaf
         whole = view.key_layout if self.what == "key" else view.value_layout
         self.is_number = isinstance(leaf, Number) and not isinstance(leaf, (Char, Pointer))
-        self.is_text = isinstance(leaf, Char) or isinstance(leaf, Array) and leaf.is_text
+        is_shown = leaf.meaning is not None and leaf.meaning.is_shown
+        is_text = isinstance(leaf, Char) or isinstance(leaf, Array) and leaf.is_text
+        self.is_text = is_text and not is_shown
         self.first, self.size = offset // 8, leaf.size
         self.stride = view.slot if self.what == "value" else view.info.key_size
         self.cpus = len(view.cpus) if self.what == "value" and view.cpus else 1
-        bare = leaf if leaf.meaning is None else leaf.showing("", "plain")
-        alone = Record("struct", "", whole.size, [Member("f", bare, offset, bits, "f")])
+        self.bare = leaf if leaf.meaning is None else leaf.showing("", "plain")
+        alone = Record("struct", "", whole.size, [Member("f", self.bare, offset, bits, "f")])
         self.reader = alone.reader("samples" if self.is_number else "plain", self.stride)
 
     def of(self, keys, values):
@@ -12985,9 +13044,13 @@ class _FieldColumn:
 
     def given(self, text):
         """Return the value that a text stands for."""
-        if self.is_number:
-            return self.leaf.number(self.leaf.told(text), self.name)
-        return text if self.is_text else self.leaf.pack(text, what=self.name)
+        if self.is_text:
+            return text
+        raw = self.leaf.pack(text, what=self.name)
+        if not self.is_number:
+            return raw
+        (_, number), = self.bare.reader("samples").one(raw)
+        return number
 
 
 def _find_field(view, name):
@@ -13032,7 +13095,7 @@ def _follow(found, path):
         if part is None:
             return None
         steps.append(step)
-        found, offset, bits = part.layout, offset + part.offset, part.bits
+        found, offset, bits = _with_proved(part), offset + part.offset, part.bits
     return steps, found, offset, bits
 
 
