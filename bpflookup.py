@@ -3371,10 +3371,10 @@ class _Character(_Kind):
 class _Flags(_Kind):
     """Enumerators that are or'ed: their names, and what is left of the bits."""
 
-    takes = "an enum"
+    takes = "an enum of at most 256 names"
 
     def fits(self, layout):
-        return isinstance(layout, Enum)
+        return isinstance(layout, Enum) and len(layout.names) <= 256  # looked through for each
 
     def text(self, number, layout, names):
         if number in layout.names:

@@ -220,9 +220,16 @@ def run(*words, **options):
     return done.returncode, done.stdout, done.stderr
 
 
+def importing(environment=os.environ):
+    """Return an environment in which the module is found, and compiled once for all."""
+    found = dict(environment, PYTHONPATH=os.path.dirname(MODULE))
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
+
+
 def python(source, *arguments, **options):
     """Run a piece of Python that imports the module; return (status, stdout, stderr)."""
-    options.setdefault("env", dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)))
+    options.setdefault("env", importing())
     return run(sys.executable, "-W", "error", "-c", textwrap.dedent(source), *arguments, **options)
 
 
@@ -4263,6 +4270,16 @@ def test_sizes_and_offsets_come_from_sections_and_symbols(tmp_path, order, wide,
     assert sections_of(bpf.BTF.from_file(path)) == sections_of(btf)
 
 
+def test_symbols_that_lie_behind_their_section_place_nothing(tmp_path):
+    path, b = tmp_path / "x.o", unplaced("little")
+    for at in (24, 25, 1 << 31):
+        symbols = [("x", at, False, ".data"), ("x", at, True, ".data")]
+        path.write_bytes(elf_file([(".BTF", b.data()), (".data", bytes(24))], symbols))
+        btf = bpf.BTF.from_file(path)
+        assert sorted(member[2] for member in btf.members(".data")) == [0, 32, 96], at
+        assert btf.layout(".data").size == 24
+
+
 def test_sections_that_have_sizes_or_are_in_no_file_keep_what_they_say(tmp_path):
     path, b = tmp_path / "x.o", unplaced("little", size=32)
     sections = [(".BTF", b.data()), (".data", bytes(24)), (".ksyms", 0)]
@@ -8019,6 +8036,8 @@ def test_who_asks_is_no_user_of_the_map(flows):
     me = "(%d)" % os.getpid()
     listed = lambda *asking: any(text.endswith(me) for text in bpf.users(flows.id, asking)["pids"])
     assert listed() and not listed(flows) and not listed(flows.fd)
+    comm = open("/proc/self/comm").read().rstrip("\n")
+    assert comm + me in bpf.users(flows.id)["pids"]
     with Map.from_id(flows.id) as other:
         assert listed(other) and listed(flows) and not listed(flows, other)
     child = subprocess.Popen(["sleep", "60"], pass_fds=[flows.fd])
@@ -8286,6 +8305,35 @@ def write_stable_and_other_keys(m, rng):
             del m[other]
         except bpf.KeyNotFound:
             pass
+
+
+@kernel
+def test_a_trie_whose_cursor_was_deleted_hands_out_each_entry_once(monkeypatch):
+    """The kernel begins anew then: a batch repeats what earlier ones brought."""
+    with Map.create(
+        bpf.BPF_MAP_TYPE_LPM_TRIE, None, u32, 8, key_size=8, flags=bpf.BPF_F_NO_PREALLOC
+    ) as m:
+        for number in range(6):
+            m[NUMBER(32, 4) + bytes([10, 0, 0, number])] = number
+        ((keys, values),) = m.lookup_batch()
+        batches = [
+            (bpf._picked(keys, places), bpf._picked(values, places))
+            for places in ([0, 1], [0, 1, 2], [1, 0, 2], [3, 2, 4], [5])
+        ]
+
+        class Repeating:
+            def __init__(self, *_):
+                self._owner = 1
+
+            def __iter__(self):
+                return iter(batches)
+
+        entries = list(m.items())
+        monkeypatch.setattr(bpf, "_Batches", Repeating)
+        assert list(m.items()) == entries and len(entries) == 6
+        assert [list(values) for _, values in m.lookup_batch(2)] == [
+            [values[at] for at in places] for places in ([0, 1], [2], [3, 4], [5])
+        ]
 
 
 @kernel
@@ -12991,7 +13039,8 @@ print("fine")""" % os.path.dirname(MODULE)
 
 def command(*words, **options):
     """Run the command line in a process of its own; return (status, stdout, stderr)."""
-    return run(sys.executable, "-W", "error", MODULE, *words, **options)
+    options["env"] = importing(options.get("env", os.environ))
+    return run(sys.executable, "-W", "error", "-m", "bpflookup", *words, **options)
 
 
 def main(*words):
@@ -14669,6 +14718,43 @@ def series_of(m, *types):
     return samples
 
 
+def test_fields_of_keys_do_not_take_labels_that_mean_something_else(tmp_path):
+    """Those of every series here, and le and quantile, which promtool refuses to all but histograms and summaries."""
+    names = ["id", "map", "cpu", "index", "le", "quantile", "key_bytes", "__name", "key_le", "n"]
+    types = ["--key-type", ", ".join("u8 %s" % name for name in names), "--value-type", "u64"]
+    line = "%s %s" % (bytes(range(10)).hex(), bytes(8).hex())
+    (tmp_path / "c").write_bytes(forged(hand_made(key_size=10), [line]))
+    out = done("--from", tmp_path / "c", "--metrics", *types, "dump")
+    labels = dict(re.findall(r'(\w+)="(\d+)"', out))
+    assert labels.pop("id") == "1" and 'map="made"' in out
+    assert labels == {
+        "key_id": "0", "key_map": "1", "key_cpu": "2", "key_index": "3", "key_le": "4", "key_quantile": "5",
+        "key_key_bytes": "6", "key_name": "7", "key_key_le": "8", "n": "9",
+    }  # fmt: skip
+
+
+@kernel
+def test_labels_of_a_key_are_those_of_the_branch_that_it_has(tmp_path):
+    class Address(ctypes.Union):
+        _fields_ = [("ip4", u32), ("ip6", u16 * 2)]
+
+    class Peer(ctypes.Structure):
+        _fields_ = [("kind", u32), ("of", Address)]
+        _union_ = {"of": ("kind", {4: "ip4", 6: "ip6"})}
+
+    with Map.create(HASH, Peer, u64, 8) as m:
+        for number in range(1, 4):
+            for kind in (4, 6):
+                m[Peer(kind, Address(ip4=number))] = number
+        families, view = bpf._Families(bpf._MetricWishes()), bpf.View(m, Peer, u64)
+        families.take(view, view.chunks())
+        text = "\n".join(families.text())
+    found = re.findall(r',kind="(\d)",(\w+)="([^"]+)"} (\d)', text)
+    assert sorted(found) == [("4", "of_ip4", str(n), str(n)) for n in (1, 2, 3)] + [
+        ("6", "of_ip6", "[%d 0]" % n, str(n)) for n in (1, 2, 3)
+    ]
+
+
 @kernel
 def test_metrics_keep_every_enumerator():
     act = "enum act { PASS, DROP, REDIRECT }"
@@ -15714,9 +15800,9 @@ def in_a_terminal(words, until=b"$.", keys=b"", meanwhile=lambda: None, **enviro
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("=4H", 8, 50, 0, 0))
         os.execve(
             sys.executable,
-            [sys.executable, MODULE] + list(map(str, words)),
+            [sys.executable, "-m", "bpflookup"] + list(map(str, words)),
             dict(
-                {k: v for k, v in os.environ.items() if k not in ("LINES", "COLUMNS")},
+                {k: v for k, v in importing().items() if k not in ("LINES", "COLUMNS")},
                 **environment,
             ),
         )
@@ -17954,7 +18040,7 @@ def test_what_help_says_of_data_is_so():
 @kernel
 def test_closed_and_full_streams_and_strange_names_are_no_trouble(pins):
     pin, shell = pins + "/w_lru", program("sh")
-    with Map.create(HASH, u32, u64, 3, name="caf\xe9"):
+    with mock.patch.dict(os.environ, importing()), Map.create(HASH, u32, u64, 3, name="caf\xe9"):
         for words in (
             "map show",
             "-j dump " + pin,
@@ -17964,7 +18050,7 @@ def test_closed_and_full_streams_and_strange_names_are_no_trouble(pins):
             "-h",
         ):
             wanted = main(*words.split())[0]
-            line = "exec %s %s %s " % (sys.executable, MODULE, words)
+            line = "exec %s -m bpflookup %s " % (sys.executable, words)
             assert run(shell, "-c", line + "2>/dev/full")[0] == wanted
             for lost in (">&-", ">/dev/full", "1<" + os.devnull):  # nothing is lost in silence
                 status, out, err = run(shell, "-c", line + lost)
@@ -17976,7 +18062,7 @@ def test_closed_and_full_streams_and_strange_names_are_no_trouble(pins):
         for words in ("update %s key UDP value 7 0", "-h", "lookup %s key 1"):
             words = words % pin if "%" in words else words
             status, out, err = run(
-                shell, "-c", "exec %s %s %s >&-" % (sys.executable, MODULE, words)
+                shell, "-c", "exec %s -m bpflookup %s >&-" % (sys.executable, words)
             )
             assert (status, err) == (0, "") or words[:6] != "update" and status == 1 and err
         status, out, err = command(
