@@ -28,6 +28,26 @@ Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  5 BTF  6 M
 
 __version__ = "0.1.0"
 
+# What is for users, and so what "from bpflookup import *" brings; section 1 adds the constants.
+# fmt: off
+__all__ = [
+    "Map", "MapInfo", "MemoryMap", "Records", "open_map", "create_token", "maps", "pins",
+    "users",
+    "layout", "Layout", "Number", "Enum", "Boolean", "Char", "Float", "Pointer", "Bytes",
+    "Array", "Record", "Member", "Meaning", "MEANINGS", "Reader",
+    "check_layout", "describe_layout", "type_name", "parse_type", "python_source", "to_python",
+    "to_json",
+    "BTF", "BTFType", "Offset", "capture", "Capture", "histogram",
+    "possible_cpus", "percpu_stride", "lpm_key", "trace", "main",
+    "map_type_name", "cmd_name", "errno_name", "syscall_number", "ENOTSUPP",
+    "BPFError", "SyscallError", "KeyNotFound", "KeyExists", "KeyOutOfRange", "IndexNotFound",
+    "MapFull", "MapNotFound", "PinExists",
+    "PermissionDenied", "NotSupported", "BadFileDescriptor", "BadAddress", "InvalidArgument",
+    "Busy", "OutOfMemory",
+    "AmbiguousName", "LayoutError", "NoSuchField", "BTFError", "IterationAborted",
+]
+# fmt: on
+
 import sys
 
 try:
@@ -44,12 +64,68 @@ import errno
 import os
 import struct
 from _functools import partial  # type: ignore  # functools reads many files more
-from _operator import add, itemgetter, methodcaller  # type: ignore  # operator is more than these
+from _operator import add, itemgetter, methodcaller  # operator is more than these
 from _thread import RLock, allocate_lock, get_ident
 from _weakref import ref as weak_reference
 from ctypes import addressof, byref, get_errno, set_errno, sizeof
 from itertools import chain, cycle, groupby, islice, repeat
 
+# Annotations are text, so that typing, which reads many files, need not be imported.  What follows
+# is for mypy, pyright and editors, which take TYPE_CHECKING for true; typing_extensions is in what
+# they bring along.
+# What is public is annotated.  What is not is left alone by checkers: ctypes makes its types at run
+# time, where they can't follow.  Which errors that is about:
+# mypy: allow-untyped-defs, allow-untyped-calls, no-check-untyped-defs, no-warn-return-any
+# mypy: allow-any-generics, no-warn-unused-ignores, disable-error-code=annotation-unchecked
+# pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportReturnType=false
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
+# pyright: reportOperatorIssue=false, reportPossiblyUnboundVariable=false, reportIndexIssue=false
+# pyright: reportOptionalCall=false, reportOptionalIterable=false, reportOptionalOperand=false
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
+    from typing import Generic as _Generic
+    from typing import Protocol, Sequence, SupportsIndex, Tuple, Type, Union, overload
+    from typing_extensions import Buffer, Self, TypeAlias, TypeVar
+
+    class _HasFileno(Protocol):
+        def fileno(self) -> int: ...
+
+    _Path = Union[str, bytes, os.PathLike[str], os.PathLike[bytes]]
+    _Descriptor = Union[int, _HasFileno]
+    _Object = Union[ctypes.Structure, ctypes.Union, ctypes.Array[Any], ctypes._SimpleCData[Any]]
+    _GivenKey = Union[Buffer, SupportsIndex, str, _HasFileno]
+    _GivenBatch = Union[Buffer, Iterable[Any]]
+    _GivenValue = Union[_GivenKey, float, List[Any], Tuple[Any, ...]]
+    # A Map[FlowKey, c_uint64] is named by the types that it was opened with: its keys are FlowKey
+    # objects, its values ints, as the overloads of what hands them out say.  BTF's types are Any.
+    _Key = TypeVar("_Key", covariant=True)
+    _Value = TypeVar("_Value", covariant=True)
+    _KeyType = TypeVar("_KeyType", bound=Union[_Object, bytes], default=Any)
+    _ValueType = TypeVar("_ValueType", bound=Union[_Object, bytes], default=Any)
+    _Number = TypeVar("_Number")
+    _KeyNumber = TypeVar("_KeyNumber")
+    _Default = TypeVar("_Default")
+    _Scalar = ctypes._SimpleCData
+    _NumberValues: TypeAlias = "_OpenMap[Any, _Scalar[_Number]]"
+    _NumberKeys: TypeAlias = "_OpenMap[_Scalar[_KeyNumber], Any]"
+    _TypeOf = Union[Type[_Number], Type["BTF"], None]
+    _Meant = Union[Type[_Object], Type[bytes], "Layout", str, None]
+    _GivenType = Union[int, str, "BTFType"]
+else:
+
+    class _Subscriptable(type):
+        """Has Map[FlowKey, FlowStats] be Map, in annotations that are run, on 3.6 too."""
+
+        def __getitem__(cls, types):
+            return cls
+
+    class _Generic(metaclass=_Subscriptable):
+        __slots__ = ()
+
+    _Key = _Value = None
 # ---- 1. ABI -----------------------------------------------------------------
 # Names and numbers of linux/bpf.h; the kernel version that brought each stands beside it.
 
@@ -132,15 +208,53 @@ _PROG_TYPES = (                        # enum bpf_prog_type, as bpftool names th
     "raw_tracepoint_writable cgroup_sockopt tracing struct_ops ext lsm sk_lookup syscall "
     "netfilter").split()
 
+# all of these once more: checkers read the list, they don't run the file
+__all__ += [
+    "BPF_MAP_CREATE", "BPF_MAP_LOOKUP_ELEM", "BPF_MAP_UPDATE_ELEM", "BPF_MAP_DELETE_ELEM",
+    "BPF_MAP_GET_NEXT_KEY", "BPF_PROG_LOAD", "BPF_OBJ_PIN", "BPF_OBJ_GET", "BPF_PROG_ATTACH",
+    "BPF_PROG_DETACH", "BPF_PROG_TEST_RUN", "BPF_PROG_GET_NEXT_ID", "BPF_MAP_GET_NEXT_ID",
+    "BPF_PROG_GET_FD_BY_ID", "BPF_MAP_GET_FD_BY_ID", "BPF_OBJ_GET_INFO_BY_FD",
+    "BPF_PROG_QUERY", "BPF_RAW_TRACEPOINT_OPEN", "BPF_BTF_LOAD", "BPF_BTF_GET_FD_BY_ID",
+    "BPF_TASK_FD_QUERY", "BPF_MAP_LOOKUP_AND_DELETE_ELEM", "BPF_MAP_FREEZE",
+    "BPF_BTF_GET_NEXT_ID", "BPF_MAP_LOOKUP_BATCH", "BPF_MAP_LOOKUP_AND_DELETE_BATCH",
+    "BPF_MAP_UPDATE_BATCH", "BPF_MAP_DELETE_BATCH", "BPF_LINK_CREATE", "BPF_LINK_UPDATE",
+    "BPF_LINK_GET_FD_BY_ID", "BPF_LINK_GET_NEXT_ID", "BPF_ENABLE_STATS", "BPF_ITER_CREATE",
+    "BPF_LINK_DETACH", "BPF_PROG_BIND_MAP", "BPF_TOKEN_CREATE", "BPF_PROG_STREAM_READ_BY_FD",
+    "BPF_PROG_ASSOC_STRUCT_OPS",
+    "BPF_MAP_TYPE_HASH", "BPF_MAP_TYPE_ARRAY", "BPF_MAP_TYPE_PROG_ARRAY",
+    "BPF_MAP_TYPE_PERF_EVENT_ARRAY", "BPF_MAP_TYPE_PERCPU_HASH", "BPF_MAP_TYPE_PERCPU_ARRAY",
+    "BPF_MAP_TYPE_STACK_TRACE", "BPF_MAP_TYPE_CGROUP_ARRAY", "BPF_MAP_TYPE_LRU_HASH",
+    "BPF_MAP_TYPE_LRU_PERCPU_HASH", "BPF_MAP_TYPE_LPM_TRIE", "BPF_MAP_TYPE_ARRAY_OF_MAPS",
+    "BPF_MAP_TYPE_HASH_OF_MAPS", "BPF_MAP_TYPE_DEVMAP", "BPF_MAP_TYPE_SOCKMAP",
+    "BPF_MAP_TYPE_CPUMAP", "BPF_MAP_TYPE_XSKMAP", "BPF_MAP_TYPE_SOCKHASH",
+    "BPF_MAP_TYPE_CGROUP_STORAGE", "BPF_MAP_TYPE_REUSEPORT_SOCKARRAY",
+    "BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE", "BPF_MAP_TYPE_QUEUE", "BPF_MAP_TYPE_STACK",
+    "BPF_MAP_TYPE_SK_STORAGE", "BPF_MAP_TYPE_DEVMAP_HASH", "BPF_MAP_TYPE_STRUCT_OPS",
+    "BPF_MAP_TYPE_RINGBUF", "BPF_MAP_TYPE_INODE_STORAGE", "BPF_MAP_TYPE_TASK_STORAGE",
+    "BPF_MAP_TYPE_BLOOM_FILTER", "BPF_MAP_TYPE_USER_RINGBUF", "BPF_MAP_TYPE_CGRP_STORAGE",
+    "BPF_MAP_TYPE_ARENA", "BPF_MAP_TYPE_INSN_ARRAY", "BPF_MAP_TYPE_RHASH",
+    "BPF_F_NO_PREALLOC", "BPF_F_NO_COMMON_LRU", "BPF_F_NUMA_NODE", "BPF_F_RDONLY",
+    "BPF_F_WRONLY", "BPF_F_STACK_BUILD_ID", "BPF_F_ZERO_SEED", "BPF_F_RDONLY_PROG",
+    "BPF_F_WRONLY_PROG", "BPF_F_CLONE", "BPF_F_MMAPABLE", "BPF_F_PRESERVE_ELEMS",
+    "BPF_F_INNER_MAP", "BPF_F_LINK", "BPF_F_PATH_FD", "BPF_F_VTYPE_BTF_OBJ_FD",
+    "BPF_F_TOKEN_FD", "BPF_F_SEGV_ON_FAULT", "BPF_F_NO_USER_CONV", "BPF_F_RB_OVERWRITE",
+    "BPF_ANY", "BPF_NOEXIST", "BPF_EXIST", "BPF_F_LOCK", "BPF_F_CPU", "BPF_F_ALL_CPUS",
+    "BPF_PROG_TYPE_SOCKET_FILTER", "BPF_COMMON_ATTRS",
+    "BTF_KIND_INT", "BTF_KIND_PTR", "BTF_KIND_ARRAY", "BTF_KIND_STRUCT", "BTF_KIND_UNION",
+    "BTF_KIND_ENUM", "BTF_KIND_FWD", "BTF_KIND_TYPEDEF", "BTF_KIND_VOLATILE", "BTF_KIND_CONST",
+    "BTF_KIND_RESTRICT", "BTF_KIND_FUNC", "BTF_KIND_FUNC_PROTO", "BTF_KIND_VAR",
+    "BTF_KIND_DATASEC", "BTF_KIND_FLOAT", "BTF_KIND_DECL_TAG", "BTF_KIND_TYPE_TAG",
+    "BTF_KIND_ENUM64", "BTF_KIND_LOC_PARAM", "BTF_KIND_LOC_PROTO", "BTF_KIND_LOCSEC",
+]
 # fmt: on
 
 
-def map_type_name(map_type):
+def map_type_name(map_type: "int") -> "str":
     """Return "percpu_array" for 6, "type_99" for a type newer than this file."""
     return _MAP_TYPE_NAMES.get(map_type, "type_%d" % map_type)
 
 
-def cmd_name(cmd):
+def cmd_name(cmd: "Union[int, str]") -> "str":
     """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for one newer than this file."""
     if isinstance(cmd, int):
         cmd &= ~BPF_COMMON_ATTRS
@@ -575,7 +689,7 @@ class BPFError(Exception):
     those, whatever the names in the message are: they may be of foreign BTF.
     """
 
-    def __str__(self):
+    def __str__(self) -> "str":
         return "\n".join([_printable(str(one)) for one in self.args])
 
 
@@ -585,10 +699,14 @@ class SyscallError(OSError, BPFError):
     before).  args is (errno, message).
     """
 
-    cmd = map = _meaning = ""
-    hint = count = None
+    errno: "int"
+    cmd: "str" = ""
+    map: "str" = ""
+    hint: "Optional[str]" = None
+    count: "Optional[int]" = None
+    _meaning = ""
 
-    def __str__(self):
+    def __str__(self) -> "str":
         message = self.args[1] if len(self.args) > 1 else OSError.__str__(self)
         return _printable("%s; %s" % (message, self.hint) if self.hint else str(message))
 
@@ -599,7 +717,7 @@ class KeyNotFound(SyscallError, KeyError):
     Not a failure of the call.
     """
 
-    key = None
+    key: "Any" = None
     _meaning = "no such key"
 
 
@@ -667,6 +785,8 @@ class OutOfMemory(SyscallError, MemoryError):
 
 class AmbiguousName(BPFError, LookupError):
     """Several maps have the name; the message lists their ids, as does .ids."""
+
+    ids: "List[int]"
 
 
 class LayoutError(BPFError, TypeError):
@@ -756,7 +876,7 @@ def _error_class(code, cmd, map_type=None):
     return _BY_ERRNO.get(code, SyscallError)
 
 
-def errno_name(code):
+def errno_name(code: "int") -> "str":
     """Return "ENOENT" for 2, "ENOTSUPP" for 524, "errno 999" for what has no name."""
     kernel_names = {
         ENOTSUPP: "ENOTSUPP",
@@ -1048,7 +1168,7 @@ def _kernel_release():
 
 # ---- 3. System call ---------------------------------------------------------
 
-SYSCALL_NUMBER = None  # set this where the table lacks your architecture
+SYSCALL_NUMBER: "Optional[int]" = None  # set this where the table lacks your architecture
 
 # uname -m begins with; e_machine of ELF; number of bpf(2) for 32-bit and for 64-bit programs
 _SYSCALL_TABLE = (
@@ -1073,7 +1193,7 @@ _NR_X32 = 0x40000000 + 321  # 32-bit ELF for x86-64
 _NR_MIPS_N32 = 6319  # 32-bit ELF for MIPS with EF_MIPS_ABI2
 
 
-def syscall_number(machine=None, pointer_size=None):
+def syscall_number(machine: "Optional[str]" = None, pointer_size: "Optional[int]" = None) -> "int":
     """Return the number of bpf(2), 321 on x86-64; raise NotSupported where it is not known.
 
     machine and pointer_size are those of uname -m and sizeof(void *); left out, the ELF header of
@@ -1176,7 +1296,7 @@ def _libc_syscall_into(kept, _, *words):
     kept.extend(map(_call, (call, get_errno)))
 
 
-_nr_bpf = _libc_function = None  # type: ignore
+_nr_bpf = _libc_function = None
 _call = methodcaller("__call__")
 _libc_syscall = _first_syscall
 # Every call goes through one of these two; trace() puts its own here.
@@ -1247,7 +1367,7 @@ class _Fd:
         """Leave the descriptor open: it is another's."""
         del self._kept[:]
 
-    def fileno(self):
+    def fileno(self) -> "int":
         return self.number
 
     def __reduce__(self):
@@ -1305,16 +1425,16 @@ class trace:
     write takes a str and is sys.stderr.write if left out.  Keys and values are shown as bytes.
     """
 
-    def __init__(self, write=None):
+    def __init__(self, write: "Optional[Callable[[str], object]]" = None) -> "None":
         self._write = write or (lambda text: sys.stderr.write(text))
 
-    def __enter__(self):
+    def __enter__(self) -> "Self":
         global _syscall, _syscall_into
         _tracers.append(self._write)
         _syscall, _syscall_into = _traced_syscall, _traced_syscall_into
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: "object") -> "None":
         global _syscall, _syscall_into
         _tracers.remove(self._write)
         if not _tracers:
@@ -1400,7 +1520,7 @@ def _traced_sizes(elem):
     return info.key_size, value_size
 
 
-def percpu_stride(value_size):
+def percpu_stride(value_size: "int") -> "int":
     """Bytes from one CPU's value to the next's, as the kernel copies them (bpf_map_value_size)."""
     return (value_size + 7) & ~7
 
@@ -1409,7 +1529,7 @@ _proven_cpus = None  # once per process: the possible CPUs, their number told by
 _MAX_CPUS = 8192  # the largest NR_CPUS that any architecture can be built with
 
 
-def possible_cpus():
+def possible_cpus() -> "Tuple[int, ...]":
     """Return the ids of the possible CPUs; values of per-CPU maps lie in this order.
 
     Their number is what the kernel itself rounds an LRU map to, or, without the right to create one
@@ -1574,7 +1694,7 @@ def _is_swapped(ctype):
     return _is_scalar(ctype) and getattr(ctype, native, ctype) is not ctype
 
 
-def type_name(ctype):
+def type_name(ctype: "Type[Any]") -> "str":
     """Return a ctypes type in C's terms: "u32", "be16", "char[16]", "struct FlowKey"."""
     brackets = ""
     while _is_array(ctype):
@@ -1696,7 +1816,10 @@ class Layout:
         "_hash",
         "__weakref__",
     )
-    members = ()  # type: tuple
+    size: "int"
+    name: "str"
+    meaning: "Optional[Meaning]"
+    members: "Tuple[Member, ...]" = ()
     is_union = False
     takes_addresses = False  # whether text in the form of an IP or MAC address of its size is one
 
@@ -1717,10 +1840,10 @@ class Layout:
         slots = [name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ())]
         return [name for name in slots if name not in _WORKED_OUT]
 
-    def __eq__(self, other):
+    def __eq__(self, other: "object") -> "bool":
         return _same_tree(self, other, set()) if isinstance(other, Layout) else NotImplemented
 
-    def __hash__(self):
+    def __hash__(self) -> "int":
         # of all that is in it, each part once: types that a hostile BTF makes alike must not
         # collide
         if self._hash is None:
@@ -1731,7 +1854,7 @@ class Layout:
         """Return what else the hash is of."""
         return ()
 
-    def __repr__(self):
+    def __repr__(self) -> "str":
         return "<Layout %s: %d bytes>" % (_printable(self.name), self.size)
 
     def __getstate__(self):
@@ -1744,7 +1867,7 @@ class Layout:
         if isinstance(self, Record):
             self._parts = self._plan = None
 
-    def renamed(self, name):
+    def renamed(self, name: "str") -> "Self":
         """Return the same layout under another name, as a typedef gives it."""
         if name == self.name:
             return self
@@ -1755,7 +1878,9 @@ class Layout:
         copy.__setstate__(dict(self.__getstate__(), **changes))
         return copy
 
-    def reader(self, form, stride=None, cpus=1):
+    def reader(
+        self, form: "str", stride: "Optional[int]" = None, cpus: "int" = 1
+    ) -> "Union[Reader, _ChoosingReader]":
         """Return what reads bytes as one of the forms "plain", "json", "bpftool", "words",
         "samples", "labels".
 
@@ -1773,7 +1898,7 @@ class Layout:
             if form not in _FORMS:
                 raise LayoutError("no form '%s'; there are %s" % (form, ", ".join(_FORMS)))
             if stride is not None and stride < self.size:
-                words = (self.name, self.size, stride)
+                words = (self.name, self.size, stride)  # type: Tuple[Any, ...]
                 raise LayoutError("%s: elements of %d bytes are no %d bytes apart" % words)
             if self.values > 16 * self.size + 4096:
                 words = (self.name, self.values, self.size)
@@ -1801,7 +1926,7 @@ class Layout:
     def _leaf(self, form, at, columns, convert):
         return columns.add_bytes(form, at, self.size, convert)
 
-    def showing(self, path, word):
+    def showing(self, path: "str", word: "str") -> "Layout":
         """Return the same layout in which a field is shown as what it means to people.
 
         path       "seen", "tuple.saddr", "" for the whole; of an array each element, unless the
@@ -1822,7 +1947,7 @@ class Layout:
         """Return the bytes of an address of this size, None: text is none, or means none here."""
         return _address_bytes(text, self.size) if self.takes_addresses else None
 
-    def describe(self):
+    def describe(self) -> "str":
         """Return a table: offset, size, name and C type of each member; holes, enumerators and tags
         are shown.
 
@@ -1831,7 +1956,7 @@ class Layout:
         """
         return _table(self)
 
-    def ctype(self):
+    def ctype(self) -> "Type[Any]":
         """Return the ctypes type with exactly these offsets; the same class each time, LayoutError
         if it can't be.
 
@@ -1841,17 +1966,17 @@ class Layout:
         """
         return _class_of(self)
 
-    def python_source(self, name=""):
+    def python_source(self, name: "str" = "") -> "str":
         """Return Python that makes the ctypes type anew, without this module, and calls it name."""
         return _source_of_layout(self, name)
 
-    def differences(self, other, strict=False):
+    def differences(self, other: "Layout", strict: "bool" = False) -> "Iterator[Tuple[str, str]]":
         """Yield (path, what is wrong) where this layout, a caller's, does not agree with another,
         the map's.
         """
         return _differences(self, other, strict, "")
 
-    def dtype(self, stride=None):
+    def dtype(self, stride: "Optional[int]" = None) -> "Any":
         """Return what numpy.dtype() takes: numpy.frombuffer(values, m.value_layout.dtype()).
 
         A code such as "<u4", or a dict of names, formats, offsets and itemsize.  Chars are "S16",
@@ -1871,7 +1996,7 @@ class Layout:
             made = {"names": ["value"], "formats": [made], "offsets": [0]}
         return dict(made, itemsize=stride)
 
-    def columns(self, raw, stride=None):
+    def columns(self, raw: "Buffer", stride: "Optional[int]" = None) -> "Dict[str, List[Any]]":
         """Return {field: list}, a column for each leaf of the elements in raw, as pandas.DataFrame
         and pyarrow.table take it.
 
@@ -1891,7 +2016,7 @@ class Layout:
     def _dtype(self):
         return "V%d" % self.size
 
-    def pack(self, given, base=None, what="value"):
+    def pack(self, given: "Any", base: "Optional[bytes]" = None, what: "str" = "value") -> "bytes":
         """Return the bytes for what was typed or read from JSON: text, numbers, lists, dicts by
         name.
 
@@ -1957,6 +2082,9 @@ class Number(Layout):
     # raw_order is what the record around it has: bpftool knows no other.  encoding is BTF's, 0
     # elsewhere.
     __slots__ = ("order", "raw_order", "bits", "signed", "encoding", "is_bitfield")
+    order: "str"
+    bits: "int"
+    signed: "bool"
     kind = "u"  # of its name, where it has none of its own
 
     def __init__(self, size, name="", order=sys.byteorder, signed=False, encoding=0):
@@ -1982,34 +2110,34 @@ class Number(Layout):
         return self._changed(order=order)
 
     @property
-    def low(self):
+    def low(self) -> "int":
         return _range_of(self.bits, self.signed)[0]
 
     @property
-    def high(self):
+    def high(self) -> "int":
         return _range_of(self.bits, self.signed)[1]
 
     @property
-    def is_whole(self):
+    def is_whole(self) -> "bool":
         """Whether struct and ctypes have a type for it."""
         return self.bits == 8 * self.size and self.size in _STRUCT_CODES
 
     @property
-    def takes_addresses(self):  # type: ignore
+    def takes_addresses(self) -> "bool":  # type: ignore[override]  # a fact of Layout
         return type(self) is Number and self.bits == 8 * self.size
 
     @property
-    def code(self):
+    def code(self) -> "str":
         """What the struct module calls it, if it is_whole."""
         code = _STRUCT_CODES[self.size]
         return code if self.signed else code.upper()
 
     @property
-    def has_scalar(self):
+    def has_scalar(self) -> "bool":
         """Whether ctypes has a type for it."""
         return self.is_whole
 
-    def scalar(self):
+    def scalar(self) -> "Type[Any]":
         """Return the ctypes scalar, if it has_scalar."""
         ints = _SIGNED_INTS if self.signed else _UNSIGNED_INTS
         return getattr(ints[self.size], "__ctype_%se__" % self.order[0])
@@ -2022,7 +2150,7 @@ class Number(Layout):
         return self._leaf(form, at, columns, self.converter(form))
 
     @property
-    def adds_up(self):
+    def adds_up(self) -> "bool":
         """Whether the sum of what CPUs have says something."""
         is_count = type(self) in (Number, Float)
         return is_count and (self.meaning is None or self.meaning.kind.is_quantity)
@@ -2088,6 +2216,7 @@ class Enum(Number):
     """An integer with names: .names is {number: name}."""
 
     __slots__ = ("names",)
+    names: "Dict[int, str]"
 
     def __init__(self, size, name, names, order=sys.byteorder, signed=False):
         Number.__init__(self, size, name, order, signed)
@@ -2096,7 +2225,7 @@ class Enum(Number):
     def _inside(self):
         return Number._inside(self) + tuple(self.names.items())
 
-    def text_of(self, number):
+    def text_of(self, number: "int") -> "str":
         """Return a number's name, or the number as text: a column of enumerators is text, whatever
         the value.
         """
@@ -2131,7 +2260,7 @@ class Boolean(Number):
     def _dtype(self):
         return "?" if self.size == 1 else Number._dtype(self)
 
-    def scalar(self):
+    def scalar(self) -> "Type[Any]":
         return ctypes.c_bool if self.size == 1 else Number.scalar(self)
 
     def number(self, given, what):
@@ -2161,14 +2290,14 @@ class Char(Number):
     def _dtype(self):
         return "S1"
 
-    def scalar(self):
+    def scalar(self) -> "Type[Any]":
         return ctypes.c_char
 
     def bitfield(self, bits):
         return Number(1, self.name, signed=self.signed).bitfield(bits)
 
     @property
-    def code(self):
+    def code(self) -> "str":
         return "c"
 
     def number(self, given, what):
@@ -2198,18 +2327,18 @@ class Float(Number):
         return "%sf%d" % (_ORDER_MARKS[self.order], self.size)
 
     @property
-    def code(self):
+    def code(self) -> "str":
         return {2: "e", 4: "f", 8: "d"}[self.size]
 
     @property
-    def has_scalar(self):
+    def has_scalar(self) -> "bool":
         return self.size in _FLOATS
 
-    def scalar(self):
+    def scalar(self) -> "Type[Any]":
         return getattr(_FLOATS[self.size], "__ctype_%se__" % self.order[0])
 
     @property
-    def is_whole(self):
+    def is_whole(self) -> "bool":
         return True
 
     def _put(self, packing, at, given, what):
@@ -2253,7 +2382,7 @@ class Bytes(Layout):
     def __init__(self, size, name=""):
         Layout.__init__(self, size, name or "u8[%d]" % size)
 
-    def ctype(self):
+    def ctype(self) -> "Type[Any]":
         return u8 * self.size
 
     def _compile(self, form, at, columns):
@@ -2289,6 +2418,8 @@ class Array(Layout):
     """.count elements of one layout, .element."""
 
     __slots__ = ("element", "count")
+    element: "Layout"
+    count: "int"
 
     def __init__(self, element, count, name=""):
         Layout.__init__(
@@ -2305,15 +2436,15 @@ class Array(Layout):
         return self.count, hash(self.element)
 
     @property
-    def is_text(self):
+    def is_text(self) -> "bool":
         return isinstance(self.element, Char)
 
     @property
-    def takes_addresses(self):  # type: ignore
+    def takes_addresses(self) -> "bool":  # type: ignore[override]  # a fact of Layout
         return type(self.element) is Number
 
     @property
-    def elements(self):
+    def elements(self) -> "List[Layout]":
         """The layout of each element."""
         return [self.element] * self.count
 
@@ -2430,6 +2561,14 @@ class Member:
         "bound",
         "is_anonymous",
     )
+    name: "str"
+    layout: "Layout"
+    offset: "int"
+    bits: "int"
+    label: "Optional[str]"
+    tags: "Tuple[str, ...]"
+    choice: "Optional[Tuple[str, Dict[Any, str]]]"
+    bound: "Optional[str]"
 
     def __init__(self, name, layout, offset, bits=0, label=None, tags=()):
         self.name, self.layout, self.offset, self.bits = name, layout, offset, bits
@@ -2449,12 +2588,12 @@ class Member:
     def _facts(self):
         return [getattr(self, name) for name in self.__slots__]
 
-    def __repr__(self):
+    def __repr__(self) -> "str":
         words = (_printable(self.name), _printable(self.layout.name), self.offset)
         return "<Member %s: %s at bit %d>" % words
 
     @property
-    def width(self):
+    def width(self) -> "int":
         """Bits that it takes."""
         return self.bits or 8 * self.layout.size
 
@@ -2465,13 +2604,13 @@ class Member:
         return bool(self.choice) or self.layout.is_undecided(form)
 
     @property
-    def is_odd(self):
+    def is_odd(self) -> "bool":
         """Whether it is a number in bits, or of a size, that neither ctypes nor NumPy has."""
         number = self.layout
         return isinstance(number, Number) and (not number.is_whole or self.offset % 8 > 0)
 
     @property
-    def is_merged(self):
+    def is_merged(self) -> "bool":
         """Whether its members are named as if they were those of the record around it."""
         return not self.name and isinstance(self.layout, Record) and not self.choice
 
@@ -2500,6 +2639,8 @@ class Record(Layout):
         "_parts",
         "_plan",
     )
+    kind: "str"
+    btf_name: "str"
 
     def __init__(self, kind, name, size, members, btf_name=""):
         self.kind, self.btf_name, self.own_name = kind, btf_name, name
@@ -2521,7 +2662,7 @@ class Record(Layout):
         return tuple((one.name, one.offset, one.label, hash(one.layout)) for one in members)
 
     @property
-    def parts(self):
+    def parts(self) -> "Tuple[Member, ...]":
         """The members, those of anonymous records in the place of these, no two labels the same."""
         if self._parts is None:
             self._parts = tuple(_labelled(_merged_parts(self.members)))
@@ -2535,7 +2676,7 @@ class Record(Layout):
         return self._plan
 
     @property
-    def is_union(self):  # type: ignore
+    def is_union(self) -> "bool":  # type: ignore[override]  # a fact of Layout
         return self.kind == "union"
 
     def only(self, branch):
@@ -2549,7 +2690,7 @@ class Record(Layout):
         return made
 
     @property
-    def takes_addresses(self):  # type: ignore
+    def takes_addresses(self) -> "bool":  # type: ignore[override]  # a fact of Layout
         """Whether it is a wrapper like in_addr and in6_addr: one of numbers alone, as a whole."""
         inside = [one.layout for one in self.members if one.layout.size == self.size]
         return any(one.takes_addresses for one in inside)
@@ -2698,7 +2839,7 @@ class _Names:
     __slots__ = ("taken", "numbers")
 
     def __init__(self, taken):
-        self.taken, self.numbers = set(taken), {}  # type: ignore  # name -> number to try next
+        self.taken, self.numbers = set(taken), {}  # name -> number to try next
 
     def free(self, name):
         """Take and return the name, or the next of name_1, name_2 that is free."""
@@ -2839,33 +2980,35 @@ class Meaning:
     """
 
     __slots__ = ("word", "names", "is_asked")
+    word: "str"
+    is_asked: "bool"
 
-    def __init__(self, word, names=None, is_asked=True):
+    def __init__(self, word: "str", names: "Any" = None, is_asked: "bool" = True) -> "None":
         self.word, self.names, self.is_asked = word, names or _this_machine, is_asked
 
-    def __eq__(self, other):
+    def __eq__(self, other: "object") -> "bool":
         if not isinstance(other, Meaning):
             return NotImplemented
         return (self.word, self.is_asked) == (other.word, other.is_asked) and (
             self.names is other.names
         )
 
-    def __hash__(self):
+    def __hash__(self) -> "int":
         return hash(self.word)
 
-    def __repr__(self):
+    def __repr__(self) -> "str":
         return "<Meaning %s>" % self.word
 
     @property
-    def kind(self):
+    def kind(self) -> "_Kind":
         return MEANINGS[self.word]
 
     @property
-    def is_shown(self):
+    def is_shown(self) -> "bool":
         """Whether there is something to show: "plain" is the wish for nothing."""
         return self.word != "plain"
 
-    def writer(self, layout, is_for_people=False):
+    def writer(self, layout: "Layout", is_for_people: "bool" = False) -> "Callable[[Any], str]":
         """Return f(leaf) -> text; a leaf of a Number is an int, of anything else bytes."""
         kind, names = self.kind, self.names
         text = kind.text_for_people if is_for_people else kind.text
@@ -2879,7 +3022,7 @@ class Meaning:
 
         return write
 
-    def told(self, text, layout):
+    def told(self, text: "str", layout: "Layout") -> "Union[int, bytes, None]":
         """Return the int or bytes that a text stands for, None for any other text."""
         return self.kind.told(text, layout, self.names)
 
@@ -3257,7 +3400,7 @@ class _Flags(_Kind):
     def text(self, number, layout, names):
         if number in layout.names:
             return layout.names[number]
-        left, found = number & (1 << layout.bits) - 1, []  # type: ignore
+        left, found = number & (1 << layout.bits) - 1, []
         for bits in sorted(layout.names, reverse=True):
             if bits > 0 and left & bits == bits:
                 found.insert(0, layout.names[bits])
@@ -3343,7 +3486,7 @@ class _Stack(_Kind):
         return self._struct(layout, names).pack(*found + [0] * room)
 
 
-MEANINGS = {
+MEANINGS: "Dict[str, _Kind]" = {
     "ip4": _IPAddress(4),
     "ip6": _IPAddress(16),
     "ip": _IPAddress(4, 16),
@@ -3543,7 +3686,7 @@ class _Machine:
 
     def forget(self):
         """Begin another run."""
-        self._namers, self._known, self._boot = {}, {}, None  # type: ignore
+        self._namers, self._known, self._boot = {}, {}, None
 
     def text(self, word, number):
         """Return the name of a number, None if it has none."""
@@ -3909,7 +4052,7 @@ def _apart(columns):
     """Return lists of columns that lie one behind the other, as few as can be."""
     by_start = sorted(columns, key=lambda column: (column.first, column.size))
     by_end = sorted(columns, key=lambda column: (column.end, column.first, column.size))
-    passes, free, number_of, ended = [], [], {}, 0  # type: ignore
+    passes, free, number_of, ended = [], [], {}, 0
     for column in by_start:
         while by_end[ended].end <= column.first and id(by_end[ended]) in number_of:
             free.append(number_of[id(by_end[ended])])
@@ -3965,6 +4108,10 @@ class Reader:
     of text fills.
     """
 
+    rows: "Callable[[Buffer], Iterator[Tuple[Any, ...]]]"
+    shape: "Callable[[Tuple[Any, ...]], Any]"
+    template: "Any"
+
     def __init__(self, layout, form, stride, cpus):
         columns = _Columns(cpus)
         piece = layout.compiled(form, 0, columns)
@@ -3974,23 +4121,23 @@ class Reader:
         self.rows = columns.rows(stride)
         self.shape = form.finish(piece)
 
-    def read(self, raw):
+    def read(self, raw: "Buffer") -> "Iterator[Any]":
         """Iterate over what each element in raw says."""
         if self.stride and memoryview(raw).nbytes % self.stride:
             raise _misfit(self, raw)
         return map(self.shape, self.rows(raw))
 
-    def one(self, raw):
+    def one(self, raw: "bytes") -> "Any":
         """Return what one element says."""
         if len(raw) != self.stride:
             raise _misfit(self, raw)
         return self.shape(next(self.rows(raw)))
 
-    def pathed(self, raw):
+    def pathed(self, raw: "Buffer") -> "Iterator[Tuple[Any, Any]]":
         """Iterate over (paths, leaves) of each element in raw."""
         return zip(repeat(self.paths), self.rows(raw))
 
-    def series(self, raw):
+    def series(self, raw: "Buffer") -> "Iterator[Tuple[Any, None, Any]]":
         """Yield (path, None, column) of the form "samples"; see _ChoosingReader for the other
         shape.
         """
@@ -4036,21 +4183,21 @@ class _ChoosingReader:
             one = raw[index * self.stride : (index + 1) * self.stride]
             yield self._reader_for(tags), one
 
-    def read(self, raw):
+    def read(self, raw: "Buffer") -> "Iterator[Any]":
         """Iterate over what each element in raw says."""
         return (reader.one(one) for reader, one in self._each(raw))
 
-    def one(self, raw):
+    def one(self, raw: "bytes") -> "Any":
         """Return what one element says."""
         if len(raw) != self.stride:
             raise _misfit(self, raw)
         return next(self.read(raw))
 
-    def pathed(self, raw):
+    def pathed(self, raw: "Buffer") -> "Iterator[Tuple[Any, Any]]":
         """Iterate over (paths, leaves) of each element in raw."""
         return (next(reader.pathed(one)) for reader, one in self._each(raw))
 
-    def series(self, raw):
+    def series(self, raw: "Buffer") -> "Iterator[Tuple[Any, List[int], List[Any]]]":
         """Yield (path, indices of the elements, column) of the form "samples"."""
         found = {}  # type: dict
         for index, (reader, one) in enumerate(self._each(raw)):
@@ -4807,7 +4954,7 @@ class _ClassPlan:
 
     def __init__(self, record):
         self.base = _MadeUnion if record.is_union else _MadeStructure
-        self.fields, self.properties, self.anonymous, self.holes = [], {}, [], []  # type: ignore
+        self.fields, self.properties, self.anonymous, self.holes = [], {}, [], []
         self.renames = False
         self.attributes = {}  # type: dict
         self._reserved = set(dir(self.base)) | _RESERVED_NAMES
@@ -5033,7 +5180,7 @@ def _known_class(layout):
     if _classes is None:
         import weakref
 
-        _classes = weakref.WeakValueDictionary()  # type: ignore
+        _classes = weakref.WeakValueDictionary()
     return _classes.get(layout)
 
 
@@ -5063,7 +5210,7 @@ def _new_class(layout):
     return type(plan.base)(name if name != "(anonymous)" else "anonymous", (plan.base,), own)
 
 
-def python_source(ctype, name=""):
+def python_source(ctype: "Type[_Object]", name: "str" = "") -> "str":
     """Return Python that makes a ctypes type anew, with neither BTF nor this module, and calls it
     name.
     """
@@ -5254,7 +5401,7 @@ def _bound(record, start):
 # -- front end: ctypes classes
 
 
-def layout(t):
+def layout(t: "Union[Layout, str, Type[_Object]]") -> "Layout":
     """Return the Layout of a ctypes class, or of a type in C's words: "u32", "struct { __be16 port;
     char name[14]; }".
 
@@ -5274,7 +5421,7 @@ def _class_layout(ctype, what):
     if _class_layouts is None:
         import weakref
 
-        _class_layouts = weakref.WeakKeyDictionary()  # type: ignore
+        _class_layouts = weakref.WeakKeyDictionary()
     try:
         known = _class_layouts.get(ctype)
     except TypeError:  # no class at all
@@ -5464,7 +5611,9 @@ def _tag(ctype, tag, named):
     return entries
 
 
-def check_layout(ctype, size, what="value"):
+def check_layout(
+    ctype: "Type[Union[_Object, bytes]]", size: "int", what: "str" = "value"
+) -> "None":
     """Raise LayoutError unless ctype is plain data of exactly size bytes, its bits where C has
     them.
 
@@ -5488,7 +5637,7 @@ def check_layout(ctype, size, what="value"):
     raise LayoutError(message, *table)
 
 
-def describe_layout(ctype):
+def describe_layout(ctype: "Type[_Object]") -> "str":
     """Return Layout.describe() of a ctypes class.  raises LayoutError"""
     return layout(ctype).describe()
 
@@ -5598,7 +5747,7 @@ _C_QUALIFIERS = frozenset(("const", "volatile", "restrict", "static", "struct_gr
 _MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is larger
 
 
-def parse_type(text):
+def parse_type(text: "str") -> "Type[Any]":
     """Return the ctypes type for C text: "u32", "be16", "char[16]", "u64 count, u64 last_seen",
     "struct { ... }".
 
@@ -5804,7 +5953,7 @@ class _CParser:
         if name and self.peek() != "{":
             return self.declared_elsewhere("enum", name)
         self.need("{")
-        names, number = {}, 0  # type: ignore
+        names, number = {}, 0
         while not self.take("}"):
             label = self.take()
             if self.take("="):
@@ -5891,7 +6040,7 @@ def _alignment(found, known):
 # -- plain Python and JSON
 
 
-def to_python(obj):
+def to_python(obj: "Any") -> "Any":
     """Return a key or value as plain dict, list, int, float, bool and str.
 
     Structures become dicts; a class's _json_ renames fields or, with None, leaves them out; its
@@ -5903,7 +6052,7 @@ def to_python(obj):
     return _plain(obj, 0)
 
 
-def to_json(obj):
+def to_json(obj: "Any") -> "str":
     """Return to_python(obj) as JSON text; NaN, which JSON lacks, is null, an infinity 1e999."""
     return _json_of(to_python(obj))
 
@@ -5998,8 +6147,18 @@ class BTFType:
     """
 
     __slots__ = ("id", "kind", "name", "size", "type_id", "count", "flag", "_words", "_at", "_byte")
+    id: "int"
+    kind: "int"
+    name: "str"
+    size: "Optional[int]"
+    type_id: "int"
+    count: "int"
+    flag: "bool"
+    _words: "Any"
+    _at: "int"
+    _byte: "int"
 
-    def __repr__(self):
+    def __repr__(self) -> "str":
         return "<BTF type %d: %s>" % (self.id, self._label)
 
     @property
@@ -6039,6 +6198,10 @@ class _BTFBlob:
 
     Nothing of a type is proved here, but that its record lies inside of the blob.
     """
+
+    data: "bytes"
+    base: "Optional[BTF]"
+    order: "str"
 
     def __init__(self, data, base=None):
         import array
@@ -6143,22 +6306,22 @@ class _BTFBlob:
     # -- records
 
     @property
-    def count(self):
+    def count(self) -> "int":
         """How many types there are, without those of the base."""
         return len(self._index())
 
-    def __len__(self):
+    def __len__(self) -> "int":
         return len(self._index())
 
-    def __bool__(self):
+    def __bool__(self) -> "bool":
         return True  # of no types as well: it is not None
 
-    def __iter__(self):
+    def __iter__(self) -> "Iterator[BTFType]":
         """Yield the BTFType of each type, without those of the base."""
         for type_id in range(self._first, self._first + self.count):
             yield self.type(type_id)
 
-    def __repr__(self):
+    def __repr__(self) -> "str":
         split = "" if self.base is None else ", split"
         return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), split)
 
@@ -6193,7 +6356,7 @@ class _BTFBlob:
         why = "cut" if kind in self._tails else "of unknown kind %d" % kind
         return "the record at byte %d is %s" % (self._type_byte + 4 * at, why)
 
-    def type(self, t):
+    def type(self, t: "_GivenType") -> "BTFType":
         """Return the BTFType for a type id or name."""
         if not isinstance(t, int):
             t = t.id if isinstance(t, BTFType) else self.find(t)
@@ -6249,7 +6412,7 @@ class _BTFBlob:
                 self._long_names[offset] = name
         return name
 
-    def find(self, name, kind=None):
+    def find(self, name: "str", kind: "Optional[str]" = None) -> "int":
         """Return the id of the type with a name ("task_struct", "struct task_struct", "long int").
 
         Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct",
@@ -6348,7 +6511,7 @@ class _BTFBlob:
             t = t.type_id
         raise self.type(t)._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
 
-    def tags(self, t, component=-1):
+    def tags(self, t: "_GivenType", component: "int" = -1) -> "Tuple[str, ...]":
         """Return the declaration tags of a type, or of one of its members or parameters."""
         if self._decl_tags is None:
             self._decl_tags = self._all_tags()
@@ -6371,14 +6534,14 @@ class _BTFBlob:
                 found.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
         return found
 
-    def enumerators(self, t):
+    def enumerators(self, t: "_GivenType") -> "Dict[int, str]":
         """Return {number: name} of an enum, numbers as values read; of several names the first."""
-        t = self._resolve(t)
-        if t.kind not in _ENUMS:
-            raise t._error("it is no enum")
-        if t.id not in self._enums:
-            self._enums[t.id] = self._enum_names(t)
-        return self._enums[t.id]
+        enum = self._resolve(t)
+        if enum.kind not in _ENUMS:
+            raise enum._error("it is no enum")
+        if enum.id not in self._enums:
+            self._enums[enum.id] = self._enum_names(enum)
+        return self._enums[enum.id]
 
     def _enum_names(self, t):
         if not 1 <= t.size <= 16:
@@ -6433,17 +6596,18 @@ class BTF(_BTFBlob):
     counts them.  All raise BTFError for what is malformed or not there.
     """
 
-    def __init__(self, data, base=None):
+    def __init__(self, data: "bytes", base: "Optional[BTF]" = None) -> "None":
         _BTFBlob.__init__(self, data, base)
-        self._layouts, self._pointer_size = {}, 0
+        self._layouts = {}  # type: Dict[int, Layout]
+        self._pointer_size = 0
 
     @classmethod
-    def from_bytes(cls, data, base=None):
+    def from_bytes(cls, data: "Buffer", base: "Optional[BTF]" = None) -> "Self":
         """Return the BTF in a buffer, of either byte order; base is what split BTF builds upon."""
         return cls(memoryview(data).tobytes(), base)
 
     @classmethod
-    def from_file(cls, path, base=None):
+    def from_file(cls, path: "_Path", base: "Optional[BTF]" = None) -> "Self":
         """Return the BTF in a file, raw or the .BTF of an ELF file.
 
         base     what split BTF builds upon; of the modules in /sys/kernel/btf it is known
@@ -6472,7 +6636,7 @@ class BTF(_BTFBlob):
         return btf if distilled is None or base is None else _relocated(btf, base)
 
     @classmethod
-    def from_vmlinux(cls):
+    def from_vmlinux(cls) -> "Self":
         """Return the running kernel's BTF, from /sys (5.4) or by its id (5.11, CAP_SYS_ADMIN)."""
         try:
             return cls.from_file("/sys/kernel/btf/vmlinux")
@@ -6487,7 +6651,7 @@ class BTF(_BTFBlob):
         raise BTFError("the kernel's BTF can't be had: %s" % reason)
 
     @classmethod
-    def from_id(cls, btf_id, token=None):
+    def from_id(cls, btf_id: "int", token: "Optional[_Descriptor]" = None) -> "Self":
         """Return the BTF with an id, as of MapInfo.btf_id.
 
         It takes CAP_SYS_ADMIN or a BPF token (6.15).
@@ -6538,7 +6702,7 @@ class BTF(_BTFBlob):
             yield entry, 8 * offset
 
     @property
-    def pointer_size(self):
+    def pointer_size(self) -> "int":
         """Bytes of a pointer, which are those of a long.
 
         8 where no long is: BPF has 64 bits everywhere.
@@ -6556,11 +6720,11 @@ class BTF(_BTFBlob):
 
     # -- questions
 
-    def sizeof(self, t):
+    def sizeof(self, t: "_GivenType") -> "int":
         """Return a type's size in bytes."""
         return self.layout(t).size
 
-    def members(self, t):
+    def members(self, t: "_GivenType") -> "Iterator[Tuple[str, int, int, int, Tuple[str, ...]]]":
         """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a record's members.
 
         Records are structs, unions and data sections.
@@ -6568,16 +6732,17 @@ class BTF(_BTFBlob):
         functions of a section (.ksyms) are told as well: their type is a function's and has no
         size.  In a section of no size nothing has a place.
         """
-        t = self._resolve(t)
-        if t.kind not in _RECORDS:
-            raise t._error("it has no members")
-        if t.kind == BTF_KIND_DATASEC:
-            for entry, offset in self._section_members(t):
+        record = self._resolve(t)
+        if record.kind not in _RECORDS:
+            raise record._error("it has no members")
+        if record.kind == BTF_KIND_DATASEC:
+            for entry, offset in self._section_members(record):
                 tags = self.tags(entry) + self._type_tags(entry.type_id)
                 yield entry.name, entry.type_id, offset, 0, tags
             return
-        for index, (name, type_id, offset, bits) in enumerate(self._members(t)):
-            yield name, type_id, offset, bits, self.tags(t.id, index) + self._type_tags(type_id)
+        for index, (name, type_id, offset, bits) in enumerate(self._members(record)):
+            all_tags = self.tags(record.id, index) + self._type_tags(type_id)
+            yield name, type_id, offset, bits, all_tags
 
     def _type_tags(self, type_id):
         """Return the type tags between a member and what it is or points to."""
@@ -6591,7 +6756,7 @@ class BTF(_BTFBlob):
             type_id = t.type_id
         return tuple(tags)
 
-    def offsetof(self, t, path):
+    def offsetof(self, t: "_GivenType", path: "str") -> "Union[Offset, Any]":
         """Return the Offset of a member, an int in bytes: "comm", "se.avg", "cpus_mask.bits[1]".
 
         Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the
@@ -6658,7 +6823,7 @@ class BTF(_BTFBlob):
         words[0] = variable + words[0]
         return words[1:] if path.startswith("[") else words
 
-    def c_type(self, t):
+    def c_type(self, t: "_GivenType") -> "str":
         """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *",
         "u32 [4]".
         """
@@ -6691,21 +6856,21 @@ class BTF(_BTFBlob):
 
     # -- types as Layouts
 
-    def layout(self, t):
+    def layout(self, t: "_GivenType") -> "Layout":
         """Return the Layout of a type: finite, sized, each member inside of what holds it.
 
         raises BTFError.
         """
         return _FrontEnd(self).layout(self.type(t).id, 0)
 
-    def ctype(self, t):
+    def ctype(self, t: "_GivenType") -> "Type[Any]":
         """Return the ctypes type of a type, as Layout.ctype makes it; the same class each time."""
         try:
             return self.layout(t).ctype()
         except LayoutError as failure:
             raise BTFError(*failure.args) from None
 
-    def describe(self, t):
+    def describe(self, t: "_GivenType") -> "str":
         """Return a table of a type: offset, size, name and C type of each member, enum names, tags
         and holes.
         """
@@ -6714,7 +6879,7 @@ class BTF(_BTFBlob):
         except LayoutError as failure:
             raise BTFError(*failure.args) from None
 
-    def python_source(self, t):
+    def python_source(self, t: "_GivenType") -> "str":
         """Return Python that makes the ctypes type anew, with neither BTF nor this module.
 
         Bitfields are read-only.
@@ -6898,12 +7063,15 @@ class Offset(int):
     .bit_offset the same in bits, .bits the size of a bitfield, else 0.
     """
 
-    def __new__(cls, bit_offset, bits):
+    bit_offset: "int"
+    bits: "int"
+
+    def __new__(cls, bit_offset: "int", bits: "int") -> "Self":
         self = int.__new__(cls, bit_offset // 8)
         self.bit_offset, self.bits = bit_offset, bits
         return self
 
-    def __getnewargs__(self):
+    def __getnewargs__(self) -> "Tuple[int, int]":  # type: ignore[override]  # int has one
         return self.bit_offset, self.bits
 
 
@@ -7276,7 +7444,10 @@ def _mode_flags(mode):
 class _LaterInfo:
     """What MapInfo learnt to tell later, and captures do not hold."""
 
-    ifindex = netns_dev = netns_ino = hash = None
+    ifindex: "Optional[int]" = None
+    netns_dev: "Optional[int]" = None
+    netns_ino: "Optional[int]" = None
+    hash: "Optional[str]" = None
 
 
 class MapInfo(_LaterInfo):
@@ -7306,6 +7477,23 @@ class MapInfo(_LaterInfo):
         "owner_prog_type",
         "owner_jited",
     )
+    id: "int"
+    type: "int"
+    name: "Optional[str]"
+    key_size: "int"
+    value_size: "int"
+    max_entries: "int"
+    map_flags: "int"
+    map_extra: "Optional[int]"
+    btf_id: "Optional[int]"
+    btf_key_type_id: "Optional[int]"
+    btf_value_type_id: "Optional[int]"
+    btf_vmlinux_value_type_id: "Optional[int]"
+    btf_vmlinux_id: "Optional[int]"
+    frozen: "Optional[bool]"
+    memlock: "Optional[int]"
+    owner_prog_type: "Optional[int]"
+    owner_jited: "Optional[bool]"
     _names = __slots__ + ("ifindex", "netns_dev", "netns_ino", "hash")
 
     def __init__(self, fd, about):
@@ -7325,14 +7513,14 @@ class MapInfo(_LaterInfo):
         if self.frozen and self.type == BPF_MAP_TYPE_ARRAY and known >= sizeof(info):
             self.hash = _array_hash(fd)
 
-    def _asdict(self):
+    def _asdict(self) -> "Dict[str, Any]":
         """Return {name: value} of all of it."""
         return {name: getattr(self, name) for name in self._names}
 
-    def __eq__(self, other):
+    def __eq__(self, other: "object") -> "bool":
         return self._asdict() == other._asdict() if type(other) is type(self) else NotImplemented
 
-    def __hash__(self):
+    def __hash__(self) -> "int":
         return hash(tuple(self._asdict().values()))
 
     def __getstate__(self):
@@ -7342,7 +7530,7 @@ class MapInfo(_LaterInfo):
         for name, value in state.items():
             setattr(self, name, value)
 
-    def __repr__(self):
+    def __repr__(self) -> "str":
         return "MapInfo(%s)" % ", ".join("%s=%r" % pair for pair in self._asdict().items())
 
     @property
@@ -7454,7 +7642,7 @@ def _is_char_array(ctype):
 _NO_QUEUE = "queue: its values have keys (push, peek and pop are for queues and stacks)"
 
 
-class _OpenMap:
+class _OpenMap(_Generic[_Key, _Value]):
     """The state of an open map: what it is, its types and its descriptor."""
 
     # What the short way looks at, where it is found fastest; there are other attributes.
@@ -7471,7 +7659,17 @@ class _OpenMap:
         "__dict__",
         "__weakref__",
     )
-    order = sys.byteorder
+    order: "str" = sys.byteorder
+    id: "int"
+    name: "Optional[str]"
+    type: "int"
+    flags: "int"
+    key_size: "int"
+    value_size: "int"
+    max_entries: "int"
+    key_type: "Any"
+    value_type: "Any"
+    _token: "Optional[_Descriptor]"
 
     @classmethod
     def _opened(cls, owner, about, key, value, strict, token=None, prove=False, keep=False):
@@ -7563,7 +7761,7 @@ class _OpenMap:
             self._value_min, self._value_max = _int_range(ctype)
 
     @property
-    def btf(self):
+    def btf(self) -> "Optional[BTF]":
         """The map's BTF.
 
         None where there is none, or no right to it (CAP_SYS_ADMIN, or a token).
@@ -7578,12 +7776,12 @@ class _OpenMap:
         return self._types if self.btf else {}
 
     @property
-    def key_layout(self):
+    def key_layout(self) -> "Optional[Layout]":
         """The Layout of the keys; None where there are none."""
         return self._layout_of("key", self.key_type, self.key_size)
 
     @property
-    def value_layout(self):
+    def value_layout(self) -> "Optional[Layout]":
         """The Layout of the values, of a per-CPU map that of one CPU's.
 
         None where there are none.
@@ -7616,7 +7814,7 @@ class _OpenMap:
             _prove_agreement(layout(ctype), self.btf.layout(type_id), strict, about)
         return ctype if size else None
 
-    def close(self):
+    def close(self) -> "None":
         """Close the map: calls under way finish, later ones raise ValueError.
 
         Closing twice is fine.
@@ -7624,14 +7822,14 @@ class _OpenMap:
         self._fd = None  # first, so that no new call is made from it
         self._idle_calls = []
 
-    def __enter__(self):
+    def __enter__(self) -> "Self":
         self._live()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: "object") -> "None":
         self.close()
 
-    def __repr__(self):
+    def __repr__(self) -> "str":
         if self._fd is None:
             return "<Map %s, closed>" % self._about[4:]
         return "<Map %s: key %s (%d bytes), value %s (%d bytes), %d entries at most>" % (
@@ -7656,14 +7854,17 @@ class _OpenMap:
             raise ValueError("this map is closed")
         return owner
 
-    def fileno(self):
+    def fileno(self) -> "int":
         """Return the descriptor's number."""
         return self._live().number
 
-    fd = property(fileno)
+    @property
+    def fd(self) -> "int":
+        """The descriptor's number."""
+        return self._live().number
 
     @property
-    def info(self):
+    def info(self) -> "MapInfo":
         """A fresh MapInfo."""
         owner = self._live()  # held: its number must not become another's meanwhile
         try:
@@ -7718,7 +7919,7 @@ def _descriptor_in(given):
     return _get_value(given) if _is_plain_int(type(given)) else given
 
 
-class _Converting(_OpenMap):
+class _Converting(_OpenMap[_Key, _Value]):
     """From what callers give to what the kernel reads and writes, and back."""
 
     def _require_keys(self, cmd):
@@ -7807,10 +8008,10 @@ def _percpu_values(one_type, copy, finish, out):
     return [finish(value) for value in values] if finish else values
 
 
-class _PerCPU(_Converting):
+class _PerCPU(_Converting[_Key, _Value]):
     """Values of per-CPU maps: a slot for every possible CPU, whose number is proved first."""
 
-    def percpu_type(self):
+    def percpu_type(self) -> "Type[ctypes.Array[Any]]":
         """Return the ctypes array type of a per-CPU value: a slot (field value) for each CPU."""
         if not self._is_percpu:
             raise self._lacks(BPF_MAP_LOOKUP_ELEM, "value per CPU")
@@ -7927,7 +8128,7 @@ def _element_command(cmd, convert, moves_value=True):
     """Return the method that runs an element command: the short way, which all calls take."""
     size, absent = _ATTR_SIZES[cmd], errno.ENOENT
 
-    def command(self, key, out, flags=0):
+    def command(self: "Any", key: "Any", out: "Any", flags: "int" = 0) -> "bool":
         if (
             type(key) is not self._key_class
             or flags != 0
@@ -7970,7 +8171,7 @@ def _public(command, name, doc):
     return command
 
 
-class _Elements(_PerCPU):
+class _Elements(_PerCPU[_Key, _Value]):
     """The commands for one element, and the methods of a mapping made of them."""
 
     def _new_call(self):
@@ -8014,21 +8215,39 @@ class _Elements(_PerCPU):
             idle.append(call)
         return code
 
-    lookup_into = _public(
-        _element_command(BPF_MAP_LOOKUP_ELEM, "_room_in"),
-        "lookup_into",
-        """Write the value under key into out; return False if there is none, leaving out as it is.
+    if TYPE_CHECKING:
 
-        out is a value_type, for per-CPU maps a percpu_type(), an array of one value_type or of
-        bytes, or any other writable buffer of exactly that many bytes, which must not be moved
-        (ctypes.resize) meanwhile.  Else as lookup.
-        """,
-    )
+        def lookup_into(self, key: "_GivenKey", out: "Buffer", flags: "int" = 0) -> "bool": ...
+
+    else:
+        lookup_into = _public(
+            _element_command(BPF_MAP_LOOKUP_ELEM, "_room_in"),
+            "lookup_into",
+            """Write the value under key into out; return whether there is one, else out stays.
+
+            key        as of lookup
+            out        a value_type, for per-CPU maps a percpu_type(), an array of one value_type or
+                       of bytes, or any other writable buffer of exactly that many bytes, which
+                       must not be moved (ctypes.resize) meanwhile
+            flags      as of lookup
+            raises     LayoutError, NotSupported, SyscallError
+            kernel     BPF_MAP_LOOKUP_ELEM, 3.18
+            """,
+        )
     _take_into = _element_command(BPF_MAP_LOOKUP_AND_DELETE_ELEM, "_room_in")
     _store = _element_command(BPF_MAP_UPDATE_ELEM, "_value_in")
     _remove = _element_command(BPF_MAP_DELETE_ELEM, "_nothing_in", moves_value=False)
 
-    def lookup(self, key, flags=0):
+    if TYPE_CHECKING:
+
+        @overload
+        def lookup(
+            self: "_NumberValues[_Number]", key: "_GivenKey", flags: "int" = 0
+        ) -> "_Number": ...
+        @overload
+        def lookup(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
+
+    def lookup(self, key: "_GivenKey", flags: "int" = 0) -> "Any":
         """Return the value stored under key: a value_type, a number for scalars, per CPU a list.
 
         key is an instance of key_type, an int for integer keys, or exactly key_size bytes; for the
@@ -8043,24 +8262,46 @@ class _Elements(_PerCPU):
 
     __getitem__ = lookup
 
-    def get(self, key, default=None, flags=0):
+    if TYPE_CHECKING:
+
+        @overload
+        def get(
+            self: "_NumberValues[_Number]",
+            key: "_GivenKey",
+            default: "None" = None,
+            flags: "int" = 0,
+        ) -> "Optional[_Number]": ...
+        @overload
+        def get(
+            self: "_NumberValues[_Number]", key: "_GivenKey", default: "_Default", flags: "int" = 0
+        ) -> "Union[_Number, _Default]": ...
+        @overload
+        def get(
+            self, key: "_GivenKey", default: "None" = None, flags: "int" = 0
+        ) -> "Optional[_Value]": ...
+        @overload
+        def get(
+            self, key: "_GivenKey", default: "_Default", flags: "int" = 0
+        ) -> "Union[_Value, _Default]": ...
+
+    def get(self, key: "_GivenKey", default: "Any" = None, flags: "int" = 0) -> "Any":
         """Return the value under key, or default if there is none; else as lookup."""
         out = self._new_out() if self._new_out else self._percpu_room(key, flags)
         if out is None or not self.lookup_into(key, out, flags):
             return default
         return out if self._finish is None else self._finish(out)
 
-    def __contains__(self, key):
+    def __contains__(self, key: "Any") -> "bool":
         """Whether the map has the key, a bloom filter the value: a lookup.
 
         NotSupported for queues and stacks.
         """
         if self._key_class is None and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
-            return self._filter_has(key)
+            return self._filter_has(key)  # type: ignore[attr-defined]  # of _Keyless
         out = self._new_out() if self._new_out else self._percpu_room(key, 0)
         return out is not None and self.lookup_into(key, out)
 
-    def lookup_bytes(self, key, flags=0):
+    def lookup_bytes(self, key: "_GivenKey", flags: "int" = 0) -> "bytes":
         """Return the value under key as bytes; of a per-CPU map every CPU's slot of 8 * n bytes.
 
         Else as lookup.
@@ -8070,7 +8311,16 @@ class _Elements(_PerCPU):
             raise self._error(BPF_MAP_LOOKUP_ELEM, errno.ENOENT, key)
         return memoryview(out).tobytes()  # not what the class's __bytes__ says
 
-    def lookup_and_delete(self, key, flags=0):
+    if TYPE_CHECKING:
+
+        @overload
+        def lookup_and_delete(
+            self: "_NumberValues[_Number]", key: "_GivenKey", flags: "int" = 0
+        ) -> "_Number": ...
+        @overload
+        def lookup_and_delete(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
+
+    def lookup_and_delete(self, key: "_GivenKey", flags: "int" = 0) -> "Any":
         """Remove key and return its value, in one step; else as lookup.
 
         BPF_MAP_LOOKUP_AND_DELETE_ELEM, 5.14 for hashes; NotSupported where type or kernel has none
@@ -8080,7 +8330,7 @@ class _Elements(_PerCPU):
             raise self._error(BPF_MAP_LOOKUP_AND_DELETE_ELEM, errno.ENOENT, key)
         return out if self._finish is None else self._finish(out)
 
-    def update(self, key, value, flags=BPF_ANY):
+    def update(self, key: "_GivenKey", value: "_GivenValue", flags: "int" = BPF_ANY) -> "None":
         """Store value under key: a value_type, a number for scalars, or exactly value_size bytes.
 
         Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold
@@ -8096,7 +8346,7 @@ class _Elements(_PerCPU):
 
     __setitem__ = update
 
-    def delete(self, key):
+    def delete(self, key: "_GivenKey") -> "None":
         """Remove key.  raises KeyNotFound, NotSupported (arrays), PermissionDenied.
 
         BPF_MAP_DELETE_ELEM, 3.18
@@ -8106,7 +8356,16 @@ class _Elements(_PerCPU):
 
     __delitem__ = delete
 
-    def next_key(self, key=None):
+    if TYPE_CHECKING:
+
+        @overload
+        def next_key(
+            self: "_NumberKeys[_KeyNumber]", key: "Optional[_GivenKey]" = None
+        ) -> "Optional[_KeyNumber]": ...
+        @overload
+        def next_key(self, key: "Optional[_GivenKey]" = None) -> "Optional[_Key]": ...
+
+    def next_key(self, key: "Optional[_GivenKey]" = None) -> "Any":
         """Return the key after key, the first one if key is None (4.12); None after the last.
 
         A hash that no longer has key starts over at its first one; an index is next whether it is
@@ -8137,10 +8396,10 @@ class _Elements(_PerCPU):
         return out if self._finish is None else self._finish(out)
 
 
-class _Keyless(_Elements):
+class _Keyless(_Elements[_Key, _Value]):
     """Queues, stacks, bloom filters: values without keys."""
 
-    def push(self, value, flags=0):
+    def push(self, value: "_GivenValue", flags: "int" = 0) -> "None":
         """Add value to a queue, a stack (4.20) or a bloom filter (5.16).
 
         BPF_EXIST drops the oldest of a full one.  raises MapFull, LayoutError, NotSupported,
@@ -8154,14 +8413,28 @@ class _Keyless(_Elements):
         if code:
             raise self._keyless_error(BPF_MAP_UPDATE_ELEM, code)
 
-    def peek(self):
+    if TYPE_CHECKING:
+
+        @overload
+        def peek(self: "_NumberValues[_Number]") -> "_Number": ...
+        @overload
+        def peek(self) -> "_Value": ...
+
+    def peek(self) -> "Any":
         """Return the value that pop would; KeyNotFound if there is none.
 
         BPF_MAP_LOOKUP_ELEM, 4.20
         """
         return self._read_in_turn(BPF_MAP_LOOKUP_ELEM)
 
-    def pop(self):
+    if TYPE_CHECKING:
+
+        @overload
+        def pop(self: "_NumberValues[_Number]") -> "_Number": ...
+        @overload
+        def pop(self) -> "_Value": ...
+
+    def pop(self) -> "Any":
         """Remove and return the oldest value of a queue, the newest of a stack.
 
         KeyNotFound if there is none.  4.20
@@ -8194,11 +8467,11 @@ class _Keyless(_Elements):
         return code == 0
 
 
-class _Scanning(_Keyless):
+class _Scanning(_Keyless[_Key, _Value]):
     """All the entries: over the batch commands where the kernel has them, else key by key."""
 
     @property
-    def exact_scan(self):
+    def exact_scan(self) -> "bool":
         """Whether a scan yields every entry that is there from start to end once, come what may.
 
         True over the batch commands of hashes (5.6) and for arrays.  False where a walk is all
@@ -8224,17 +8497,48 @@ class _Scanning(_Keyless):
             self._has_batch = code == 0
         return self._has_batch
 
-    def keys(self):
+    if TYPE_CHECKING:
+
+        @overload
+        def keys(self: "_NumberKeys[_KeyNumber]") -> "Iterator[_KeyNumber]": ...
+        @overload
+        def keys(self) -> "Iterator[_Key]": ...
+
+    def keys(self) -> "Iterator[Any]":
         """Return an iterator over the keys of the entries that are there; see items."""
         return (key for key, _ in self._scan(False))
 
     __iter__ = keys
 
-    def values(self, flags=0):
+    if TYPE_CHECKING:
+
+        @overload
+        def values(self: "_NumberValues[_Number]", flags: "int" = 0) -> "Iterator[_Number]": ...
+        @overload
+        def values(self, flags: "int" = 0) -> "Iterator[_Value]": ...
+
+    def values(self, flags: "int" = 0) -> "Iterator[Any]":
         """Return an iterator over the values; see items."""
         return (value for _, value in self._scan(True, flags))
 
-    def items(self, flags=0):
+    if TYPE_CHECKING:
+
+        @overload
+        def items(
+            self: "_OpenMap[_Scalar[_KeyNumber], _Scalar[_Number]]", flags: "int" = 0
+        ) -> "Iterator[Tuple[_KeyNumber, _Number]]": ...
+        @overload
+        def items(
+            self: "_OpenMap[_Scalar[_KeyNumber], _Value]", flags: "int" = 0
+        ) -> "Iterator[Tuple[_KeyNumber, _Value]]": ...
+        @overload
+        def items(
+            self: "_OpenMap[_Key, _Scalar[_Number]]", flags: "int" = 0
+        ) -> "Iterator[Tuple[_Key, _Number]]": ...
+        @overload
+        def items(self, flags: "int" = 0) -> "Iterator[Tuple[_Key, _Value]]": ...
+
+    def items(self, flags: "int" = 0) -> "Iterator[Tuple[Any, Any]]":
         """Return an iterator over (key, value) of every entry, each new objects.
 
         flags are those of lookup.  Where exact_scan is True, what is in the map from start to end
@@ -8329,7 +8633,7 @@ class _Scanning(_Keyless):
         the batches are
         large, whatever size, so that this is rare.
         """
-        seen, steps, room = set(), 0, self._batch_room(size)  # type: ignore
+        seen, steps, room = set(), 0, self._batch_room(size)
         for keys, values in parts:
             raw, step = bytes(keys), self.key_size
             each = [raw[at : at + step] for at in range(0, len(raw), step)]
@@ -8382,7 +8686,9 @@ class _Scanning(_Keyless):
         except SyscallError as failure:
             return None, failure
 
-    def lookup_batch(self, size=None, flags=0):
+    def lookup_batch(
+        self, size: "Optional[int]" = None, flags: "int" = 0
+    ) -> "Iterator[Tuple[ctypes.Array[Any], ctypes.Array[Any]]]":
         """Return an iterator over (keys, values): ctypes arrays of at most size entries (or a MiB).
 
         The kernel fills them, and they are valid until the next step: memoryview(values),
@@ -8395,7 +8701,7 @@ class _Scanning(_Keyless):
         self._require_keys(BPF_MAP_LOOKUP_BATCH)
         return self._parts(size, flags)
 
-    def lookup_and_delete_batch(self, size=None, flags=0):
+    def lookup_and_delete_batch(self, size: "Optional[int]" = None, flags: "int" = 0) -> "_Batches":
         """Return an iterator like lookup_batch's that removes the entries it hands out.
 
         Nothing is lost: what the kernel has removed comes with the next step, if the one that did
@@ -8433,10 +8739,10 @@ class _Scanning(_Keyless):
                 raise self._lacks(BPF_MAP_LOOKUP_BATCH, what)
 
 
-class _Writing(_Scanning):
+class _Writing(_Scanning[_Key, _Value]):
     """Many entries written in one call."""
 
-    def update_batch(self, keys, values, flags=0):
+    def update_batch(self, keys: "_GivenBatch", values: "_GivenBatch", flags: "int" = 0) -> "int":
         """Store values under keys, in one call where the kernel can (5.6).
 
         Return how many, which is all of them.  Each is an array of the type, a buffer of whole
@@ -8444,24 +8750,26 @@ class _Writing(_Scanning):
         (BPF_NOEXIST) make it go entry by entry.  raises as update, .count: stored before
         """
         flags = _flag_bits(flags)
-        keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
-        if self._is_percpu and not self._flagged_type(flags) and len(keys):
-            self._prove_some(bytes(keys)[: self.key_size])
+        all_keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
+        if self._is_percpu and not self._flagged_type(flags) and len(all_keys):
+            self._prove_some(bytes(all_keys)[: self.key_size])
         value_type = self._flagged_type(flags) or self._out_type or self._raw_value_type
         convert = partial(self._value_in, None, flags=flags)
-        values = self._batch_in(value_type, values, convert, "values")
-        if len(keys) != len(values):
-            raise LayoutError("%d keys and %d values do not go together" % (len(keys), len(values)))
-        return self._write_batch(BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM, keys, values, flags)
+        all_values = self._batch_in(value_type, values, convert, "values")
+        if len(all_keys) != len(all_values):
+            counts = len(all_keys), len(all_values)
+            raise LayoutError("%d keys and %d values do not go together" % counts)
+        commands = BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM
+        return self._write_batch(*commands, all_keys, all_values, flags)
 
-    def delete_batch(self, keys):
+    def delete_batch(self, keys: "_GivenBatch") -> "int":
         """Remove keys, in one call where the kernel can (5.6).
 
         Return how many, which is all of them.  raises as delete, KeyNotFound at the first that is
         absent (.count says how many were removed before)
         """
-        keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
-        return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, keys, None, 0)
+        all_keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
+        return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, all_keys, None, 0)
 
     def _batch_in(self, ctype, given, convert, what):
         """Return a new array of ctype with the elements given, which nobody else can resize."""
@@ -8529,10 +8837,10 @@ class _Writing(_Scanning):
         return total, 0
 
 
-class _Whole(_Writing):
+class _Whole(_Writing[_Key, _Value]):
     """The map as a whole: frozen, pinned, mapped."""
 
-    def freeze(self):
+    def freeze(self) -> "None":
         """Forbid user space to change the map, for good and through every descriptor.
 
         Programs still may.  raises PermissionDenied (frozen already, read-only), Busy (mapped
@@ -8545,7 +8853,7 @@ class _Whole(_Writing):
         if code:
             raise self._error(BPF_MAP_FREEZE, code)
 
-    def pin(self, path):
+    def pin(self, path: "_Path") -> "None":
         """Give the map a name in a bpffs, which keeps it alive.
 
         raises PinExists, PermissionDenied (no bpffs, a dot in the name), SyscallError.
@@ -8557,7 +8865,7 @@ class _Whole(_Writing):
         finally:
             del owner
 
-    def unpin(self, path):
+    def unpin(self, path: "_Path") -> "None":
         """Remove a pin of this map; BPFError for what is another map's, MapNotFound, OSError."""
         self._live()
         with Map.from_pin(path) as pinned:
@@ -8567,7 +8875,7 @@ class _Whole(_Writing):
                 )
         os.unlink(path)
 
-    def mmap(self, writable=False):
+    def mmap(self, writable: "bool" = False) -> "MemoryMap[_Value]":
         """Map the map's memory: a MemoryMap, whose reads make no system call.
 
         It is for arrays created with BPF_F_MMAPABLE (5.5; the .data, .bss and .rodata of programs
@@ -8616,7 +8924,26 @@ class _Whole(_Writing):
         detail = "not an array created with BPF_F_MMAPABLE, a ring buffer or an arena"
         raise _error(ENOTSUPP, "mmap", self._about, detail=detail)
 
-    def records(self, value=None, *, peek=False):
+    if TYPE_CHECKING:
+
+        @overload
+        def records(
+            self, value: "Optional[Type[bytes]]" = None, *, peek: "bool" = False
+        ) -> "Records[bytes]": ...
+        @overload
+        def records(
+            self, value: "Union[str, Layout]", *, peek: "bool" = False
+        ) -> "Records[Any]": ...
+        @overload
+        def records(  # type: ignore[overload-overlap]  # a scalar is no _Object to hand out
+            self, value: "Type[_Scalar[_Number]]", *, peek: "bool" = False
+        ) -> "Records[_Number]": ...
+        @overload
+        def records(
+            self, value: "Type[_ValueType]", *, peek: "bool" = False
+        ) -> "Records[_ValueType]": ...
+
+    def records(self, value: "Any" = None, *, peek: "bool" = False) -> "Records[Any]":
         """Return the Records of a ring buffer: what programs write to it, as they do.
 
         It takes mode="rw", even to peek: the kernel maps no other descriptor.
@@ -8633,7 +8960,7 @@ class _Whole(_Writing):
         """
         return Records(self, value, peek)
 
-    def submit(self, value):
+    def submit(self, value: "Buffer") -> "None":
         """Write a record to a ring buffer that programs read, with bpf_user_ringbuf_drain().
 
         It takes mode="rw".  It is there whole or, if an exception comes before that, not at all.
@@ -8666,7 +8993,7 @@ def _ambiguous(name, ids):
     return error
 
 
-class Map(_Whole):
+class Map(_Whole[_Key, _Value]):
     """A live BPF map.  Open one with from_fd, from_id, from_pin, from_name or create.
 
     key and value are ctypes types, bytes, or BTF to demand the map's own; left out they are BTF's,
@@ -8676,11 +9003,20 @@ class Map(_Whole):
     raise ValueError.  A dropped Map closes its descriptor; with closes it at the end.
     """
 
-    def __init__(self):
+    def __init__(self) -> "None":
         raise TypeError("open a map with Map.from_pin, from_id, from_name, from_fd or create")
 
     @classmethod
-    def from_fd(cls, fd, key=None, value=None, *, dup=True, strict=False, token=None):
+    def from_fd(
+        cls,
+        fd: "_Descriptor",
+        key: "_TypeOf[_KeyType]" = None,
+        value: "_TypeOf[_ValueType]" = None,
+        *,
+        dup: "bool" = True,
+        strict: "bool" = False,
+        token: "Optional[_Descriptor]" = None,
+    ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on a duplicate of a descriptor, an int or an object with fileno().
 
         dup=False: on the int itself.  token as in from_pin.  raises InvalidArgument if it is no
@@ -8707,7 +9043,15 @@ class Map(_Whole):
             del owner
 
     @classmethod
-    def from_id(cls, map_id, key=None, value=None, *, mode="r", strict=False):
+    def from_id(
+        cls,
+        map_id: "int",
+        key: "_TypeOf[_KeyType]" = None,
+        value: "_TypeOf[_ValueType]" = None,
+        *,
+        mode: "str" = "r",
+        strict: "bool" = False,
+    ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on the map with an id; it takes CAP_SYS_ADMIN.
 
         raises MapNotFound, PermissionDenied, LayoutError, SyscallError.  BPF_MAP_GET_FD_BY_ID, 4.13
@@ -8717,7 +9061,16 @@ class Map(_Whole):
         )
 
     @classmethod
-    def from_pin(cls, path, key=None, value=None, *, mode="r", strict=False, token=None):
+    def from_pin(
+        cls,
+        path: "_Path",
+        key: "_TypeOf[_KeyType]" = None,
+        value: "_TypeOf[_ValueType]" = None,
+        *,
+        mode: "str" = "r",
+        strict: "bool" = False,
+        token: "Optional[_Descriptor]" = None,
+    ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on a map pinned in a bpffs; file permission is all it takes.
 
         token: a BPF token's descriptor (create_token), if it takes one to have the map's BTF.
@@ -8735,7 +9088,15 @@ class Map(_Whole):
         )
 
     @classmethod
-    def from_name(cls, name, key=None, value=None, *, mode="r", strict=False):
+    def from_name(
+        cls,
+        name: "str",
+        key: "_TypeOf[_KeyType]" = None,
+        value: "_TypeOf[_ValueType]" = None,
+        *,
+        mode: "str" = "r",
+        strict: "bool" = False,
+    ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on the one map of a name (at most 15 characters, as the kernel keeps it).
 
         raises MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
@@ -8762,10 +9123,25 @@ class Map(_Whole):
 
     @classmethod
     def create(
-        cls, map_type, key=None, value=None, max_entries=None, *, key_size=None, value_size=None,
-        name="", flags=0, inner=None, map_extra=0, numa_node=None, btf=None, btf_key=None,
-        btf_value=None, token=None, strict=False
-    ):  # fmt: skip
+        cls,
+        map_type: "int",
+        key: "_TypeOf[_KeyType]" = None,
+        value: "_TypeOf[_ValueType]" = None,
+        max_entries: "Optional[int]" = None,
+        *,
+        key_size: "Optional[int]" = None,
+        value_size: "Optional[int]" = None,
+        name: "str" = "",
+        flags: "int" = 0,
+        inner: "Optional[_Descriptor]" = None,
+        map_extra: "int" = 0,
+        numa_node: "Optional[int]" = None,
+        btf: "Optional[_Descriptor]" = None,
+        btf_key: "Optional[int]" = None,
+        btf_value: "Optional[int]" = None,
+        token: "Optional[_Descriptor]" = None,
+        strict: "bool" = False,
+    ) -> "Map[_KeyType, _ValueType]":
         """Create a map and return it, open for reading and writing.
 
         BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8.  key_size, value_size default to those of the
@@ -8889,6 +9265,8 @@ class _Batches:
     handed out by the next step.
     """
 
+    last: "Optional[Tuple[ctypes.Array[Any], ctypes.Array[Any]]]"
+
     def __init__(self, m, cmd, size, flags=0):
         self._map, self._cmd, self._room = m, cmd, m._batch_room(size)
         self._attr, self._out_batch = bpf_attr(), (u8 * max(4, m.key_size))()
@@ -8902,10 +9280,10 @@ class _Batches:
         # RHASH: its cursor is a key, and may be gone: drain from the start
         self._restarts = m.type == BPF_MAP_TYPE_RHASH
 
-    def __iter__(self):
+    def __iter__(self) -> "Self":
         return self
 
-    def __next__(self):
+    def __next__(self) -> "Tuple[ctypes.Array[Any], ctypes.Array[Any]]":
         if self._owner is not None and self._owner.setdefault("thread", get_ident()) != get_ident():
             raise ValueError("this iterator belongs to the thread that began it")
         last = self.last
@@ -9007,7 +9385,7 @@ class _Batches:
             self._end = IterationAborted("%s: the kernel keeps interrupting the scan" % m._about)
 
 
-class MemoryMap:
+class MemoryMap(_Generic[_Value]):
     """The memory of a map: an array created with BPF_F_MMAPABLE, a ring buffer or an arena.
 
     Made by Map.mmap.  mm[i] is the value of element i: a number for scalars, else a copy or, of a
@@ -9017,6 +9395,8 @@ class MemoryMap:
     torn.  The memory stays as long as views and objects in it do.  A child of fork() has no
     arena's.
     """
+
+    view: "memoryview"
 
     def __init__(self, m, memory, writable):
         self._memory, self._writable, self._type = memory, writable, m.value_type
@@ -9036,7 +9416,7 @@ class MemoryMap:
             words = self.view[: self._stride * self._count].cast(self._type._type_)
             self._words = words[:: self._stride // self._size]
 
-    def __len__(self):
+    def __len__(self) -> "int":
         return self._count
 
     def _at(self, index):
@@ -9049,7 +9429,14 @@ class MemoryMap:
         index = range(self._count)[index]  # numpy's integers would overflow below
         return memory, index * self._stride, index * self._stride + self._size
 
-    def __getitem__(self, index):
+    if TYPE_CHECKING:
+
+        @overload
+        def __getitem__(self: "MemoryMap[_Scalar[_Number]]", index: "int") -> "_Number": ...
+        @overload
+        def __getitem__(self, index: "int") -> "_Value": ...
+
+    def __getitem__(self, index: "int") -> "Any":
         words = self._words
         if words is not None and 0 <= index < self._count:
             return words[index]
@@ -9060,7 +9447,7 @@ class MemoryMap:
             return _get_value(_copier(self._type)(memory, start))
         return (_overlay if self._writable else _copier)(self._type)(memory, start)
 
-    def __setitem__(self, index, value):
+    def __setitem__(self, index: "int", value: "_GivenValue") -> "None":
         memory, start, end = self._at(index)
         if not self._writable:
             raise TypeError("this mapping is read-only: m.mmap(writable=True)")
@@ -9070,15 +9457,16 @@ class MemoryMap:
         else:
             memory[start:end] = _raw(obj)
 
-    def close(self):
+    def close(self) -> "None":
         """Let go of the memory; it is unmapped with the last view or object in it."""
-        self._memory = self.view = self._words = None
+        self._memory = self._words = None
+        self.view = None  # type: ignore[assignment]  # while it is open it is one
         self._count = 0
 
-    def __enter__(self):
+    def __enter__(self) -> "Self":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: "object") -> "None":
         self.close()
 
 
@@ -9411,7 +9799,7 @@ def _claim_ring(claims, m, make):
     return True, known
 
 
-class Records:
+class Records(_Generic[_Value]):
     """The records of a ring buffer, read as programs write them.  Made by Map.records.
 
         for record in m.records(Event): ...         # waits; ends when another thread closes it
@@ -9427,6 +9815,8 @@ class Records:
     the next reader as well, and takes along none that it was not given.  The reader may outlive its
     Map.  Threads may share it: each record goes to one.  In a child of fork() it raises ValueError.
     """
+
+    lost: "int"
 
     def __init__(self, m, value=None, peek=False):
         if m.type != BPF_MAP_TYPE_RINGBUF:
@@ -9449,7 +9839,7 @@ class Records:
                 raise error
         self._open = ring, waiter  # None when it is closed
 
-    def __repr__(self):
+    def __repr__(self) -> "str":
         how = "peeking" if self._is_peek else "consuming"
         return "<Records of %s, %s>" % (self._about, how if self._open else "closed")
 
@@ -9458,13 +9848,13 @@ class Records:
             raise ValueError("these records are closed")
         return self._open
 
-    def fileno(self):
+    def fileno(self) -> "int":
         """Return a descriptor that select, poll, epoll and asyncio find readable when there may be
         records: read(0) then.  While peeking it is so every 10 ms.
         """
         return self._opened()[1].number
 
-    def read(self, timeout=None):
+    def read(self, timeout: "Optional[float]" = None) -> "List[_Value]":
         """Return a list of the records that are there, of many those of about 64 KiB.
 
         timeout    seconds to wait for the first one; None: as long as it takes; 0: not at all
@@ -9481,7 +9871,7 @@ class Records:
             if values or batch is None:  # else another thread was given them
                 return values
 
-    def __iter__(self):
+    def __iter__(self) -> "Iterator[_Value]":
         """Return an iterator over the records, which waits for more.  raises what read() does."""
         self._opened()
         return self._handed_out()
@@ -9495,7 +9885,7 @@ class Records:
         finally:
             self._leave(self._open)
 
-    def close(self):
+    def close(self) -> "None":
         """Give the buffer back: who waits for records gets none any more.  Twice is fine."""
         opened, self._open = self._open, None
         if opened is None or opened[0].process != os.getpid():  # a child would wake its parent
@@ -9505,11 +9895,11 @@ class Records:
         if not self._is_peek:
             _consumers.pop(self._key, None)
 
-    def __enter__(self):
+    def __enter__(self) -> "Self":
         self._opened()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: "object") -> "None":
         self.close()
 
     def __reduce__(self):
@@ -9762,7 +10152,7 @@ class _Submitter:
         ring.producer.store(position + wanted & _LONG_MASK)
 
 
-def lpm_key(text):
+def lpm_key(text: "str") -> "bytes":
     """Return the key of an LPM trie, as bytes, for "10.0.0.0/8" or an IPv6 prefix.
 
     The whole address without a /.
@@ -9935,7 +10325,15 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0, kept=None):
     return _bpf(cmd, attr, about, kept=kept, path=about, flags=file_flags)
 
 
-def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
+def open_map(
+    spec: "Union[int, str, os.PathLike[str]]",
+    key: "_TypeOf[_KeyType]" = None,
+    value: "_TypeOf[_ValueType]" = None,
+    *,
+    mode: "str" = "r",
+    strict: "bool" = False,
+    token: "Optional[_Descriptor]" = None,
+) -> "Map[_KeyType, _ValueType]":
     """Return the Map that spec names: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
 
     token is for pins.  raises ValueError for a spec of no such form; else as Map.from_id,
@@ -9962,7 +10360,7 @@ def open_map(spec, key=None, value=None, *, mode="r", strict=False, token=None):
     )
 
 
-def create_token(path="/sys/fs/bpf"):
+def create_token(path: "_Path" = "/sys/fs/bpf") -> "_Fd":
     """Return a BPF token's descriptor (fileno()): the rights a bpffs delegates to this namespace.
 
     Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the same.
@@ -9977,7 +10375,7 @@ def create_token(path="/sys/fs/bpf"):
 # ---- 7. Inspection ----------------------------------------------------------
 
 
-def maps():
+def maps() -> "Iterator[MapInfo]":
     """Yield the MapInfo of every map in the kernel, by id; it takes CAP_SYS_ADMIN.
 
     BPF_MAP_GET_NEXT_ID, 4.13
@@ -9994,13 +10392,13 @@ def maps():
         yield info
 
 
-def pins(root=None):
+def pins(root: "Optional[_Path]" = None) -> "Dict[int, List[str]]":
     """Return {map id: [path, ...]} of the maps pinned below root, or on every mounted bpffs.
 
     What may not be read is left out.  raises BPFError for a root that is no directory of a bpffs,
     nor holds any
     """
-    found = {}
+    found = {}  # type: Dict[int, List[str]]
     for top in _bpffs_tops(root):
         for directory, _, names in os.walk(top):
             for name in names:
@@ -10034,13 +10432,13 @@ def _bpffs_tops(root):
     return below
 
 
-def users(map_id, asking=()):
+def users(map_id: "int", asking: "Iterable[_Descriptor]" = ()) -> "Dict[str, List[str]]":
     """Return who uses a map, as far as one may see: {"progs": ["7 name"], "pids": ["comm(pid)"]}.
 
     asking are descriptors of this process, or Maps, that were opened to ask: they alone make it no
     user of the map.
     """
-    found = {"progs": [], "pids": []}
+    found = {"progs": [], "pids": []}  # type: Dict[str, List[str]]
     try:
         for prog_id, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
             if map_id in map_ids:
@@ -10806,7 +11204,7 @@ class _Family:
     """A metric: .name, .kind, what HELP says, the .lines of its series."""
 
     def __init__(self, name, kind, about):
-        self.name, self.kind, self.about, self.lines = name, kind, about, []  # type: ignore
+        self.name, self.kind, self.about, self.lines = name, kind, about, []
 
 
 # kind -> what stands behind the name of a family in its series (or is kept for it)
@@ -10823,7 +11221,7 @@ class _Families:
     """
 
     def __init__(self, wishes):
-        self.wishes, self.known, self.taken = wishes, {}, set()  # type: ignore
+        self.wishes, self.known, self.taken = wishes, {}, set()
         self.unmet = (set(wishes.types) | set(wishes.slots)) - {""}  # fields that no map had
         self.fields = {}  # type: dict  # those that there were, in order
 
@@ -10893,7 +11291,7 @@ class _MapMetrics:
         self.shown = self.info.name or "%d" % self.info.id
         self.apart = view.cpus if families.wishes.is_per_cpu else ()
         self.places = {}  # type: dict  # path -> (its family, the template of a line)
-        self.histograms, self.drawn = [], set()  # type: ignore  # drawn: paths of their fields
+        self.histograms, self.drawn = [], set()  # drawn: paths of their fields
         for field, numbering in families.wishes.slots.items():
             self._take_slots(field, numbering)
         paths = getattr(self.reader, "paths", None)
@@ -11008,7 +11406,7 @@ class _MapMetrics:
     def _add_groups(self, slots, numbering):
         family = self._histogram(slots.path, numbering)
         tail = _index_labels(slots.path)
-        found, used = {}, set()  # type: ignore
+        found, used = {}, set()
         for paths, leaves, cpu, counts in slots.histograms(self.apart):
             head = self._head(paths, leaves) + tail
             if cpu is not None:
@@ -11085,7 +11483,7 @@ class _Labels:
     """Names of labels for the paths of a key's leaves: legal, not reserved, no two the same."""
 
     def __init__(self, taken):
-        self.taken, self.names = set(taken) | {"le", "quantile", "key_bytes"}, {}  # type: ignore
+        self.taken, self.names = set(taken) | {"le", "quantile", "key_bytes"}, {}
 
     def name(self, path):
         known = self.names.get(path)
@@ -11136,7 +11534,7 @@ def _metric_number(number):
 # noticed.
 
 
-def capture(m, path):
+def capture(m: "_Descriptor", path: "_Path") -> "int":
     """Write a map's info, BTF and entries to a file, which appears when it is whole.
 
     Return the number of entries.  A plain file of that name is replaced, its mode and (where one
@@ -11163,7 +11561,7 @@ class _NamesFound:
     """The names of what is captured, as this machine has them: .texts {word: {number: text}}."""
 
     def __init__(self, layouts, view):
-        self.texts, self.readers = {}, []  # type: ignore
+        self.texts, self.readers = {}, []
         strides = view.info.key_size, view.slot
         for at, (one, stride) in enumerate(zip(layouts, strides)):
             if one is not None and _named_by(one, self, {}) is not one:  # it has such names
@@ -11368,7 +11766,13 @@ class Capture:
     none; OSError
     """
 
-    def __init__(self, data, key=None, value=None):
+    info: "MapInfo"
+    btf: "Optional[BTF]"
+    header: "Dict[str, Any]"
+    count: "int"
+    cpus: "List[int]"
+
+    def __init__(self, data: "bytes", key: "_Meant" = None, value: "_Meant" = None) -> "None":
         try:
             self._read(data)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
@@ -11417,12 +11821,12 @@ class Capture:
             start = end + 1
 
     @classmethod
-    def load(cls, path, key=None, value=None):
+    def load(cls, path: "_Path", key: "_Meant" = None, value: "_Meant" = None) -> "Self":
         """Return the Capture in a file; key and value as of Map.from_pin."""
         with open(path, "rb") as file:
             return cls(file.read(), key, value)
 
-    def entries(self):
+    def entries(self) -> "Iterator[Tuple[bytes, Any]]":
         """Yield (key, value) as bytes; of a per-CPU map a list of each CPU's."""
         cpus = max(len(self.cpus), 1)
         for keys, raw, count in self.chunks(_CHUNK_ENTRIES):
@@ -11431,7 +11835,7 @@ class Capture:
                 values = map(list, zip(*[iter(values)] * cpus))
             yield from zip(_split(keys, count), values)
 
-    def chunks(self, most):
+    def chunks(self, most: "int") -> "Iterator[Tuple[bytes, bytes, int]]":
         """Yield (keys, values, count): the bytes of at most so many entries, each behind the
         other.
         """
@@ -11453,7 +11857,7 @@ class Capture:
             values = b"".join(words) if sizes[1] else b""
             yield bytes.fromhex(keys.decode()), bytes.fromhex(values.decode()), len(lines)
 
-    def items(self):
+    def items(self) -> "Iterator[Tuple[Any, Any]]":
         """Yield (key, value) as Map.items does; of a per-CPU map a list of each CPU's."""
         key_of, value_of = (
             _object_maker(self._view.key_layout),
@@ -12176,7 +12580,7 @@ class _Closed:
         return False
 
 
-def main(argv=None):
+def main(argv: "Optional[Sequence[str]]" = None) -> "int":
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
     _prepare_streams()
     _this_machine.forget()
@@ -12850,7 +13254,7 @@ def _many(texts):
 
     What is there when it breaks off too.
     """
-    waiting, length = [], 0  # type: ignore
+    waiting, length = [], 0
     try:
         for text in texts:
             waiting.append(text)
@@ -12915,7 +13319,7 @@ class _Query:
     """
 
     def __init__(self, words):
-        self.conditions, self.columns = [], []  # type: ignore
+        self.conditions, self.columns = [], []
         self.sort_field = self.top = None
         self.adds_up = False
         words = list(words)
@@ -13811,7 +14215,7 @@ def _typed(words, found, key_of=None):
 
 def _assignments(words, found):
     """Return {"addr": {"ip4": "10.0.0.1"}} for ["addr.ip4=10.0.0.1"]; found is the layout."""
-    tree, names = {}, _field_names(found)  # type: ignore
+    tree, names = {}, _field_names(found)
     for at, word in enumerate(words):
         if at + 1 < len(words) and word[-1:] == ",":
             word = word[:-1]
@@ -14173,7 +14577,7 @@ class _Look:
     """
 
     def __init__(self, view):
-        self.view, self.values, self.heads, self.rates = view, {}, {}, {}  # type: ignore
+        self.view, self.values, self.heads, self.rates = view, {}, {}, {}
         self.cpus = max(len(view.cpus), 1)
         for keys, values, count in view.chunks():
             names = _split(keys, count)
@@ -14513,7 +14917,9 @@ def _histogram_json(head, counts, numbering, wide):
     return {"key": head, "numbering": numbering.word, "slots": told, "buckets": buckets}
 
 
-def histogram(counts, linear=False, width=40, slots=""):
+def histogram(
+    counts: "Mapping[int, int]", linear: "bool" = False, width: "int" = 40, slots: "str" = ""
+) -> "List[str]":
     """Return the lines of a histogram of {slot: count}, as BCC and libbpf-tools draw it.
 
     slots      what --slots takes; without it "linear" if linear, else "bcc": slot n is 2^(n-1) up

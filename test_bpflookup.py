@@ -21,6 +21,7 @@ import functools
 import gc
 import glob
 import hashlib
+import inspect
 import io
 import json
 import keyword
@@ -1385,6 +1386,336 @@ def test_source_is_ascii_and_the_licence_travels():
         "#!/usr/bin/env python3\n# SPDX-License-Identifier: MIT"
     )
     assert all(len(line) <= 120 for line in text.splitlines())
+
+
+# -- what checkers and editors see
+
+# Scripts as users write them beside a copy of the file.  What a checker is to make of an expression
+# stands behind it; "error" where it is to refuse the line.
+VENDORING = {
+    "lookups": """
+        import ctypes
+        from typing import List, cast
+
+        from bpflookup import *
+
+        class FlowKey(ctypes.Structure):
+            _fields_ = [("src", ctypes.c_uint32), ("port", ctypes.c_uint32)]
+
+        class FlowStats(ctypes.Structure):
+            _fields_ = [("packets", ctypes.c_uint64)]
+
+        with Map.from_pin("/sys/fs/bpf/flows", key=FlowKey, value=FlowStats, mode="rw") as flows:
+            reveal_type(flows)  # Map[FlowKey, FlowStats]
+            reveal_type(flows.lookup(FlowKey(1, 2)))  # FlowStats
+            reveal_type(flows[FlowKey(1, 2)])  # FlowStats
+            reveal_type(flows.get(b"12345678"))  # FlowStats | None
+            reveal_type(flows.get(FlowKey(1, 2), 0))  # FlowStats | int
+            reveal_type(flows.items())  # Iterator[tuple[FlowKey, FlowStats]]
+            reveal_type([key for key in flows])  # list[FlowKey]
+            reveal_type(list(flows.values()))  # list[FlowStats]
+            reveal_type(flows.next_key())  # FlowKey | None
+            reveal_type(flows.lookup_into(FlowKey(1, 2), FlowStats()))  # bool
+            reveal_type(flows.fd)  # int
+            reveal_type(flows.info.frozen)  # bool | None
+            reveal_type(flows.btf)  # BTF | None
+            flows[FlowKey(1, 2)] = FlowStats(3)
+            flows.update(FlowKey(1, 2), FlowStats(4), BPF_NOEXIST)
+            del flows[FlowKey(1, 2)]
+            flows.update_batch([FlowKey(1, 2)], [FlowStats(1)])
+            flows.lookpu(FlowKey(1, 2))  # error
+            flows.lookup(None)  # error
+            flows.update(FlowKey(1, 2))  # error
+            for keys, values in flows.lookup_batch():
+                reveal_type(keys)  # Array[Any]
+            drain = flows.lookup_and_delete_batch(size=100)
+            reveal_type(list(drain))  # list[tuple[Array[Any], Array[Any]]]
+            reveal_type(drain.last)  # tuple[Array[Any], Array[Any]] | None
+
+        try:
+            with Map.from_id(5, ctypes.c_uint32, ctypes.c_uint64) as counts:
+                reveal_type(counts)  # Map[c_uint32, c_uint64]
+                reveal_type(counts[0])  # int
+                reveal_type(counts.get(0))  # int | None
+                reveal_type(dict(counts.items()))  # dict[int, int]
+                reveal_type(max(counts))  # int
+                reveal_type(sum(counts.values()))  # int
+        except KeyNotFound as error:
+            reveal_type(error.errno)  # int
+            reveal_type(error.cmd)  # str
+            reveal_type(error.hint)  # str | None
+            reveal_type(error.key)  # Any
+        except AmbiguousName as error:
+            reveal_type(error.ids)  # list[int]
+
+        reveal_type(Map.from_name("floats", ctypes.c_uint32, ctypes.c_double)[0])  # float
+        reveal_type(Map.from_name("flags", ctypes.c_uint32, ctypes.c_bool)[0])  # bool
+        reveal_type(Map.from_name("letters", ctypes.c_uint32, ctypes.c_char)[0])  # bytes
+        reveal_type(Map.from_name("names", bytes, ctypes.c_char * 16)[b"1"])  # Array[c_char]
+        reveal_type(Map.from_fd(3, bytes, bytes)[b"1"])  # bytes
+        reveal_type(Map.from_fd(3, BTF, BTF)[1])  # Any
+        reveal_type(open_map("name flows"))  # Map[Any, Any]
+        reveal_type(open_map("id 5", value=ctypes.c_uint32).peek())  # int
+        reveal_type(Map.create(BPF_MAP_TYPE_HASH, FlowKey, ctypes.c_uint64, 9))  # Map[FlowKey, c_uint64]
+        Map.from_id(5, int)  # error
+        Map.from_id(5, mode="r", stict=True)  # error
+
+        # Which maps are per-CPU a checker can't know: the user says it.
+        per_cpu = cast("Map[ctypes.c_uint32, List[int]]", Map.from_id(6, ctypes.c_uint32, ctypes.c_uint64))
+        reveal_type(per_cpu[0])  # list[int]
+        reveal_type(sum(per_cpu[0]))  # int
+
+        def packets(m: Map[FlowKey, FlowStats]) -> int:
+            return sum(int(stats.packets) for stats in m.values())
+
+        reveal_type(packets(Map.from_name("flows", FlowKey, FlowStats)))  # int
+        packets(Map.from_name("flows", FlowKey, FlowKey))  # error
+        reveal_type([info.name for info in maps()])  # list[str | None]
+        reveal_type(pins())  # dict[int, list[str]]
+        reveal_type(users(5, [per_cpu]))  # dict[str, list[str]]
+        reveal_type(possible_cpus())  # tuple[int, ...]
+        print(sys, u32)  # error
+    """,
+    "layouts": """
+        import ctypes
+
+        import bpflookup
+        from bpflookup import BTF, Layout
+
+        btf = BTF.from_vmlinux()
+        reveal_type(btf)  # BTF
+        reveal_type(btf.find("task_struct", "struct"))  # int
+        reveal_type(btf.offsetof("task_struct", "comm") + 1)  # int | Any
+        reveal_type(btf.sizeof("struct task_struct"))  # int
+        reveal_type(btf.layout("list_head"))  # Layout
+        reveal_type([t.name for t in btf])  # list[str]
+        reveal_type(btf.type(1).size)  # int | None
+        reveal_type(btf.enumerators("enum pid_type"))  # dict[int, str]
+        for name, type_id, offset, bits, tags in btf.members("list_head"):
+            reveal_type(name)  # str
+            reveal_type(offset)  # int
+            reveal_type(tags)  # tuple[str, ...]
+        Pair = btf.ctype("list_head")
+        print(Pair(next=1).next)
+        btf.offsetof("task_struct")  # error
+
+        class Stats(ctypes.Structure):
+            _fields_ = [("packets", ctypes.c_uint64), ("source", ctypes.c_uint32)]
+
+        found: Layout = bpflookup.layout(Stats).showing("source", "ip4")
+        reveal_type(found.pack({"packets": 1, "source": "10.0.0.1"}))  # bytes
+        reveal_type(found.columns(bytes(32)))  # dict[str, list[Any]]
+        reveal_type(list(found.reader("json").read(bytearray(32))))  # list[Any]
+        reveal_type(found.describe())  # str
+        reveal_type([one.label for one in found.members])  # list[str | None]
+        reveal_type(found.meaning.word if found.meaning else "")  # str
+        reveal_type(found.size)  # int
+        reveal_type(bpflookup.layout("struct { __be16 port; }").python_source("Port"))  # str
+        reveal_type(bpflookup.to_json(Stats()))  # str
+        bpflookup.check_layout(Stats, 16)
+        bpflookup.layout(5)  # error
+        with bpflookup.trace():
+            reveal_type(bpflookup.lpm_key("10.0.0.0/8"))  # bytes
+        bpflookup.parse_type("u32 a, u16 b")()
+    """,
+    "ring": """
+        import ctypes
+
+        from bpflookup import Map, layout
+
+        class Event(ctypes.Structure):
+            _fields_ = [("pid", ctypes.c_uint32)]
+
+            def text(self) -> str:
+                return "pid %d" % self.pid
+
+        with Map.from_name("events", mode="rw") as m:
+            with m.records(Event) as records:
+                reveal_type(records)  # Records[Event]
+                reveal_type(records.read(timeout=0.5))  # list[Event]
+                reveal_type(records.lost)  # int
+                reveal_type(records.fileno())  # int
+                for record in records:
+                    reveal_type(record.text())  # str
+            reveal_type(m.records().read(0))  # list[bytes]
+            reveal_type(m.records(ctypes.c_uint64).read(0))  # list[int]
+            reveal_type(m.records("struct event", peek=True).read(0))  # list[Any]
+            reveal_type(m.records(layout(Event)))  # Records[Any]
+            m.records(Event, True)  # error
+            m.submit(Event(1))
+            m.submit(b"1234")
+
+        with Map.from_id(7, ctypes.c_uint32, ctypes.c_uint32, mode="rw") as counts:
+            with counts.mmap(writable=True) as memory:
+                reveal_type(memory)  # MemoryMap[c_uint32]
+                reveal_type(memory[0])  # int
+                reveal_type(len(memory.view))  # int
+                memory[0] = 5
+    """,
+    "captures": """
+        import bpflookup
+        from bpflookup import Capture, Map
+
+        def save(name: str, path: str) -> int:
+            with Map.from_name(name) as m:
+                return bpflookup.capture(m, path)
+
+        reveal_type(save("flows", "flows.capture"))  # int
+        found = Capture.load("flows.capture", value="u64 packets, u64 bytes")
+        reveal_type(found)  # Capture
+        reveal_type(found.info.name)  # str | None
+        reveal_type(found.header["host"])  # Any
+        reveal_type(found.count)  # int
+        for key, value in found.items():
+            reveal_type(value.packets)  # Any
+        for raw_key, raw_value in found.entries():
+            reveal_type(raw_key)  # bytes
+        Capture.load()  # error
+    """,
+    "command": """
+        import sys
+
+        import bpflookup
+
+        def dump(name: str) -> int:
+            return bpflookup.main(["-j", "map", "dump", "name", name])
+
+        reveal_type(bpflookup.histogram({1: 2, 3: 4}, width=20))  # list[str]
+        reveal_type(bpflookup.errno_name(2))  # str
+        reveal_type(bpflookup.syscall_number())  # int
+        reveal_type(bpflookup.__version__)  # str
+        bpflookup.main("map dump", 5)  # error
+        sys.exit(dump(sys.argv[1]))
+    """,
+}
+
+
+def mypy(directory, names):
+    """Return what mypy --strict makes of files: [(file, line, type, or "" for an error)]."""
+    words = [sys.executable, "-m", "mypy"]
+    if run(*words, "--version")[0]:
+        words = [os.environ.get("MYPY") or shutil.which("mypy")]
+    if words == [None]:
+        pytest.skip("mypy is needed")
+    words += ["--strict", "--no-error-summary", "--config-file", "", "--python-version", "3.12"]
+    status, out, err = run(*words, *names, cwd=str(directory), timeout=300)
+    assert status in (0, 1) and not err
+    return re.findall(r"^(.+):(\d+): (?:note: Revealed type is \"(.*)\"|error: .*)", out, re.M)
+
+
+def pyright(directory, names):
+    """Return the same of pyright."""
+    if shutil.which("pyright") is None:
+        pytest.skip("pyright is needed")
+    out = run("pyright", *names, cwd=str(directory), timeout=300)[1]
+    told = r"^ *(.+):(\d+):\d+ - (?:information: Type of \".*\" is \"(.*)\"|error: .*)"
+    return re.findall(told, out, re.M)
+
+
+def in_short(text):
+    """Return a type without its modules, in the words of 3.10."""
+    text = re.sub(r"\b[a-z_]\w*\.(?=\w)", "", text)
+    for name in ("List", "Dict", "Tuple"):
+        text = text.replace(name + "[", name.lower() + "[")
+    return text
+
+
+@pytest.mark.parametrize("checker", [mypy, pyright])
+def test_scripts_that_vendor_the_file_are_checked_and_the_file_is_quiet(checker, tmp_path):
+    shutil.copy(MODULE, str(tmp_path / "bpflookup.py"))
+    wanted = []
+    for name, source in VENDORING.items():
+        source = textwrap.dedent(source)
+        (tmp_path / (name + ".py")).write_text(source)
+        lines = [line.partition("  # ") for line in source.splitlines()]
+        wanted += [(name, at, word) for at, (_, mark, word) in enumerate(lines, 1) if mark]
+    told = checker(tmp_path, ["bpflookup.py"] + [name + ".py" for name in VENDORING])
+    found = {
+        (os.path.basename(path)[: -len(".py")], int(line), in_short(shown) or "error")
+        for path, line, shown in told
+    }
+    assert sorted(found) == sorted(wanted)
+
+
+# Public names of what is not for users, by section of the module.
+NOT_FOR_USERS = {
+    *("u8", "u16", "u32", "u64", "s32", "EBADFD", "SYSCALL_NUMBER", "MAX_DEPTH", "SKIPPED"),
+    *("TYPE_CHECKING", "View"),
+}
+
+
+def test_star_import_brings_the_api_and_the_kernels_constants():
+    space = {}
+    exec("from bpflookup import *", space)
+    del space["__builtins__"]
+    assert sorted(space) == sorted(bpf.__all__)
+    own = set()
+    for name, found in vars(bpf).items():
+        is_constant = name.isupper() and isinstance(found, (int, str, dict, tuple))
+        if not name.startswith("_") and (
+            is_constant or getattr(found, "__module__", None) == bpf.__name__
+        ):
+            own.add(name)
+    assert {name for name in own if not name.startswith("bpf_")} - NOT_FOR_USERS == set(space)
+
+
+# Methods of layouts that forms and packing use, and nobody else.
+OF_FORMS = re.compile(
+    r"(Layout|Number|Enum|Boolean|Char|Float|Pointer|Array|Record|Member)\.(compiled|put|told|"
+    "converter|number|bitfield|ordered|of|having|only|plan|moved|changed|choosing|is_undecided|"
+    "undecided|decided)$"
+)
+
+
+def public_functions(cls):
+    """Yield (name, function) of the methods and properties that a class, or one of ours below it, has."""
+    for name in dir(cls):
+        owner = next(base for base in cls.__mro__ if name in base.__dict__)
+        found = owner.__dict__[name]
+        found = getattr(found, "__func__", getattr(found, "fget", found))
+        is_shown = not name.startswith("_") or name in ("__enter__", "__getitem__", "__iter__")
+        if owner.__module__ == bpf.__name__ and is_shown and inspect.isfunction(found):
+            yield "%s.%s" % (owner.__name__, name), found
+
+
+def test_everything_public_is_annotated_and_told():
+    functions = {}
+    for name in bpf.__all__:
+        found = getattr(bpf, name)
+        if inspect.isclass(found):
+            assert found.__doc__, name
+            functions.update(public_functions(found))
+        elif inspect.isfunction(found):
+            functions[name] = found
+    functions = {name: one for name, one in functions.items() if not OF_FORMS.match(name)}
+    assert len(functions) > 110
+    for name, function in functions.items():
+        signature = inspect.signature(function)
+        parameters = [
+            one for one in signature.parameters.values() if one.name not in ("self", "cls")
+        ]
+        assert all(isinstance(one.annotation, str) for one in parameters), name
+        assert isinstance(signature.return_annotation, str), name
+
+
+def test_annotations_cost_nothing_when_the_file_runs():
+    code = (
+        "import bpflookup, sys; print(sorted({'typing', 'typing_extensions'} & set(sys.modules)))"
+    )
+    status, out, err = run(
+        sys.executable, "-S", "-c", code, cwd=os.path.dirname(MODULE), env={"PYTHONPATH": "."}
+    )
+    assert (status, out, err) == (0, "[]\n", "")
+    assert Map["FlowKey", "FlowStats"] is Map and bpf.Records["Event"] is bpf.Records
+    assert "__wrapped__" not in vars(Map.lookup)
+
+
+def test_help_reads_like_a_manual_page():
+    status, out, err = python("import bpflookup; help(bpflookup.Map)")
+    assert (status, err) == (0, "")
+    for words in ("lookup(self, key:", "A live BPF map.", "kernel ", "raises "):
+        assert words in out, words
+    assert str(inspect.signature(Map.lookup_bytes)).startswith("(self, key:")
 
 
 def test_importing_makes_no_system_call_of_note():
