@@ -13453,7 +13453,7 @@ class _FieldColumn:
         raw = self.leaf.pack(text, what=self.name)
         if not self.is_number:
             return raw
-        (_, number), = self.bare.reader("samples").one(raw)
+        ((_, number),) = self.bare.reader("samples").one(raw)
         return number
 
 
