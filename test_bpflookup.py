@@ -6785,7 +6785,7 @@ def test_types_larger_than_they_look_are_refused_or_bounded(make, why):
 
     before = resident("VmHWM")
     within(20, ask)
-    assert resident("VmHWM") - before < 64 << 10
+    assert resident("VmHWM") - before < 64 << 20
 
 
 @pytest.mark.parametrize("bits", [(), (0,)], ids=["", "kind_flag"])
