@@ -694,9 +694,13 @@ class BPFError(Exception):
 
 
 class SyscallError(OSError, BPFError):
-    """A command that the kernel refused: .errno, .cmd ("BPF_MAP_LOOKUP_ELEM"), .map in words, .hint
-    (the likely cause, found after the failure, or None), .count of a batch command (elements done
-    before).  args is (errno, message).
+    """A command that the kernel refused.  args is (errno, message).
+
+    errno      a number of Linux, also elsewhere
+    cmd        "BPF_MAP_LOOKUP_ELEM"
+    map        the map in words
+    hint       the likely cause, found after the failure, or None
+    count      of a batch command: elements done before, else None
     """
 
     errno: "int"
@@ -1194,10 +1198,12 @@ _NR_MIPS_N32 = 6319  # 32-bit ELF for MIPS with EF_MIPS_ABI2
 
 
 def syscall_number(machine: "Optional[str]" = None, pointer_size: "Optional[int]" = None) -> "int":
-    """Return the number of bpf(2), 321 on x86-64; raise NotSupported where it is not known.
+    """Return the number of bpf(2), 321 on x86-64.
 
-    machine and pointer_size are those of uname -m and sizeof(void *); left out, the ELF header of
-    the running interpreter is asked first, as uname describes the kernel and not the process.
+    machine    as of uname -m; left out, the ELF header of the running interpreter is asked first,
+               as uname describes the kernel and not the process
+    pointer_size  sizeof(void *)
+    raises     NotSupported: it is not known
     """
     if machine is None and pointer_size is None:
         number = _elf_syscall_number() if SYSCALL_NUMBER is None else SYSCALL_NUMBER
@@ -1422,7 +1428,12 @@ def _read_ids(cmd, read):
 class trace:
     """Print every bpf(2) call made inside the with block, decoded, with result and duration.
 
-    write takes a str and is sys.stderr.write if left out.  Keys and values are shown as bytes.
+        with trace():
+            m.lookup(key)
+
+    write      takes a str; left out sys.stderr.write
+
+    Keys and values are shown as bytes.
     """
 
     def __init__(self, write: "Optional[Callable[[str], object]]" = None) -> "None":
@@ -1532,9 +1543,12 @@ _MAX_CPUS = 8192  # the largest NR_CPUS that any architecture can be built with
 def possible_cpus() -> "Tuple[int, ...]":
     """Return the ids of the possible CPUs; values of per-CPU maps lie in this order.
 
-    Their number is what the kernel itself rounds an LRU map to, or, without the right to create one
-    (CAP_BPF), what /sys says.  /sys alone tells which ids; where it contradicts the kernel they
-    count from 0.  raises SyscallError
+    Their number is what the kernel itself rounds an LRU map to, or, without the right to create
+    one (CAP_BPF), what /sys says.  /sys alone tells which ids; where it contradicts the kernel
+    they count from 0.
+
+    raises     SyscallError
+    kernel     BPF_F_NO_COMMON_LRU, 4.10
     """
     if _proven_cpus is not None:
         return _proven_cpus
@@ -1881,11 +1895,12 @@ class Layout:
     def reader(
         self, form: "str", stride: "Optional[int]" = None, cpus: "int" = 1
     ) -> "Union[Reader, _ChoosingReader]":
-        """Return what reads bytes as one of the forms "plain", "json", "bpftool", "words",
-        "samples", "labels".
+        """Return what reads bytes as a form.
 
         It is compiled once.  read(raw) iterates over what each element of raw says, one(raw) is
         that of one; raw is any buffer of bytes.
+
+        form       "plain", "json", "bpftool", "words", "samples" or "labels"
         stride     bytes from one element to the next, where they are more than the size
         cpus       so many elements, those of the CPUs, are read as one: numbers are added up, of
                    anything else the first counts
@@ -5356,10 +5371,11 @@ def _bound(record, start):
 
 
 def layout(t: "Union[Layout, str, Type[_Object]]") -> "Layout":
-    """Return the Layout of a ctypes class, or of a type in C's words: "u32", "struct { __be16 port;
-    char name[14]; }".
+    """Return the Layout of a ctypes class or of a type in C's words.
 
-    raises LayoutError for what is no plain data, or no type
+    t          FlowKey, "u32", "struct { __be16 port; char name[14]; }", or a Layout, which is
+               itself
+    raises     LayoutError: no plain data, or no type
     """
     if isinstance(t, Layout):
         return t
@@ -5568,12 +5584,12 @@ def _tag(ctype, tag, named):
 def check_layout(
     ctype: "Type[Union[_Object, bytes]]", size: "int", what: "str" = "value"
 ) -> "None":
-    """Raise LayoutError unless ctype is plain data of exactly size bytes, its bits where C has
-    them.
+    """Raise LayoutError unless ctype is plain data of exactly size bytes, laid out as in C.
 
-    ctype is a scalar, Structure, Union or array, or bytes, which fits any size; what is the word
-    for it in messages. Pointers, py_object and wide characters are refused at any depth: they mean
-    nothing in a map.
+    Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
+
+    ctype      a scalar, Structure, Union or array, or bytes, which fits any size
+    what       the word for it in messages
     """
     if ctype is bytes:
         return
@@ -5592,7 +5608,10 @@ def check_layout(
 
 
 def describe_layout(ctype: "Type[_Object]") -> "str":
-    """Return Layout.describe() of a ctypes class.  raises LayoutError"""
+    """Return Layout.describe() of a ctypes class: a table of its members and holes.
+
+    raises     LayoutError
+    """
     return layout(ctype).describe()
 
 
@@ -5702,10 +5721,10 @@ _MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is large
 
 
 def parse_type(text: "str") -> "Type[Any]":
-    """Return the ctypes type for C text: "u32", "be16", "char[16]", "u64 count, u64 last_seen",
-    "struct { ... }".
+    """Return the ctypes type for C text.
 
-    raises LayoutError for what is no type
+    text       "u32", "be16", "char[16]", "u64 count, u64 last_seen", "struct { ... }"
+    raises     LayoutError: it is no type
     """
     return _c_text_layout(text).ctype()
 
@@ -5997,11 +6016,13 @@ def _alignment(found, known):
 def to_python(obj: "Any") -> "Any":
     """Return a key or value as plain dict, list, int, float, bool and str.
 
-    Structures become dicts; a class's _json_ renames fields or, with None, leaves them out; its
-    _union_ tells which branch of a union field holds: {"u": ("kind", {4: "ip4", 6: "ip6"})} reads
-    field kind.  char arrays become str up to their first NUL, bytes that are no text in it \\xNN;
-    enumerators their names, or the number as text; pointers
-    hex.  raises LayoutError for pointers of ctypes, an unknown tag, past 32 levels
+    Structures become dicts.  char arrays become str up to their first NUL, bytes that are no text
+    in it \\xNN; enumerators their names, or the number as text; pointers hex.
+
+    _json_     of a class renames fields or, with None, leaves them out
+    _union_    of a class tells which branch of a union field holds: {"u": ("kind", {4: "ip4", 6:
+               "ip6"})} reads field kind
+    raises     LayoutError: pointers of ctypes, an unknown tag, past 32 levels
     """
     return _plain(obj, 0)
 
@@ -6095,9 +6116,14 @@ _BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}
 
 
 class BTFType:
-    """A type as BTF records it: .id .kind (BTF_KIND_*, 0 for void) .name ("" where it has none)
-    .size (bytes, or None) .type_id (what it points to, stands for, or has as elements) .count (of
-    members, enumerators, parameters, elements) .flag (the record's kind_flag)
+    """A type as BTF records it.
+
+    id, name   "" where it has none
+    kind       BTF_KIND_*, 0 for void
+    size       bytes, or None
+    type_id    what it points to, stands for, or has as elements
+    count      of members, enumerators, parameters, elements
+    flag       the record's kind_flag
     """
 
     __slots__ = ("id", "kind", "name", "size", "type_id", "count", "flag", "_words", "_at", "_byte")
@@ -6367,10 +6393,12 @@ class _BTFBlob:
         return name
 
     def find(self, name: "str", kind: "Optional[str]" = None) -> "int":
-        """Return the id of the type with a name ("task_struct", "struct task_struct", "long int").
+        """Return the id of the type with a name: "task_struct", "struct task_struct", "long int".
 
-        Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct",
-        "func" ...
+        Of several, the first struct, union, enum or typedef.
+
+        kind       look for that alone: "struct", "func" ...
+        raises     BTFError: no type has it
         """
         word, _, rest = name.partition(" ")
         if word in ("struct", "union", "enum") and rest:
@@ -6489,7 +6517,10 @@ class _BTFBlob:
         return found
 
     def enumerators(self, t: "_GivenType") -> "Dict[int, str]":
-        """Return {number: name} of an enum, numbers as values read; of several names the first."""
+        """Return {number: name} of an enum, numbers as values read; of several names the first.
+
+        raises     BTFError
+        """
         enum = self._resolve(t)
         if enum.kind not in _ENUMS:
             raise enum._error("it is no enum")
@@ -6544,10 +6575,17 @@ def _void():
 class BTF(_BTFBlob):
     """Type information: how the types of a BPF object or the kernel are called and lie.
 
-    from_bytes, from_file, from_vmlinux and from_id open it; .data is its bytes, .order theirs
-    ("little", "big"), .base what split BTF builds upon.  A type is given by id or name, alone or
-    with its kind: "task_struct", "struct task_struct".  Iterating yields its own types, len()
-    counts them.  All raise BTFError for what is malformed or not there.
+        btf = BTF.from_vmlinux()
+        btf.offsetof("task_struct", "comm")
+
+    from_vmlinux, from_id, from_file and from_bytes open it.  A type is given by id, by BTFType or
+    by name, alone or with its kind: "task_struct", "struct task_struct".  Iterating yields its own
+    types, len() counts them.
+
+    data       its bytes
+    order      of these: "little" or "big"
+    base       the BTF that split BTF builds upon, or None
+    raises     BTFError, all of it, for what is malformed or not there
     """
 
     def __init__(self, data: "bytes", base: "Optional[BTF]" = None) -> "None":
@@ -6557,7 +6595,11 @@ class BTF(_BTFBlob):
 
     @classmethod
     def from_bytes(cls, data: "Buffer", base: "Optional[BTF]" = None) -> "Self":
-        """Return the BTF in a buffer, of either byte order; base is what split BTF builds upon."""
+        """Return the BTF in a buffer, of either byte order.
+
+        base       what split BTF builds upon
+        raises     BTFError
+        """
         return cls(memoryview(data).tobytes(), base)
 
     @classmethod
@@ -6591,7 +6633,11 @@ class BTF(_BTFBlob):
 
     @classmethod
     def from_vmlinux(cls) -> "Self":
-        """Return the running kernel's BTF, from /sys (5.4) or by its id (5.11, CAP_SYS_ADMIN)."""
+        """Return the running kernel's BTF.
+
+        raises     BTFError: it can't be had
+        kernel     /sys/kernel/btf/vmlinux, 5.4; by its id, 5.11, which takes CAP_SYS_ADMIN
+        """
         try:
             return cls.from_file("/sys/kernel/btf/vmlinux")
         except OSError as failure:
@@ -6606,10 +6652,10 @@ class BTF(_BTFBlob):
 
     @classmethod
     def from_id(cls, btf_id: "int", token: "Optional[_Descriptor]" = None) -> "Self":
-        """Return the BTF with an id, as of MapInfo.btf_id.
+        """Return the BTF with an id, as of MapInfo.btf_id; it takes CAP_SYS_ADMIN or a BPF token.
 
-        It takes CAP_SYS_ADMIN or a BPF token (6.15).
-        BPF_BTF_GET_FD_BY_ID, 4.18
+        raises     BTFError, PermissionDenied, SyscallError
+        kernel     BPF_BTF_GET_FD_BY_ID, 4.18; tokens 6.15
         """
         info, name, data = _btf_info(btf_id, token)
         btf = _kept_btf.get(data)
@@ -6679,12 +6725,14 @@ class BTF(_BTFBlob):
         return self.layout(t).size
 
     def members(self, t: "_GivenType") -> "Iterator[Tuple[str, int, int, int, Tuple[str, ...]]]":
-        """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a record's members.
+        """Yield (name, type id, offset, bits, tags) of a struct's, union's or section's members.
 
-        Records are structs, unions and data sections.
-        tags are those of the member's declaration and of its type: ("kptr",), ("user",).  The
-        functions of a section (.ksyms) are told as well: their type is a function's and has no
-        size.  In a section of no size nothing has a place.
+        offset     in bits
+        bits       of a bitfield, else 0
+        tags       those of the member's declaration and of its type: ("kptr",), ("user",)
+
+        The functions of a section (.ksyms) are told as well: their type is a function's and has
+        no size.  In a section of no size nothing has a place.
         """
         record = self._resolve(t)
         if record.kind not in _RECORDS:
@@ -6711,10 +6759,12 @@ class BTF(_BTFBlob):
         return tuple(tags)
 
     def offsetof(self, t: "_GivenType", path: "str") -> "Union[Offset, Any]":
-        """Return the Offset of a member, an int in bytes: "comm", "se.avg", "cpus_mask.bits[1]".
+        """Return where a member begins: an Offset, which is an int in bytes.
 
-        Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the
-        next.
+        path       "comm", "se.avg", "cpus_mask.bits[1]"
+        returns    through pointers ("signal.group_exit_code") a tuple: an Offset for each step
+                   from one to the next
+        raises     BTFError
         """
         steps, position, bits, type_id = [], 0, 0, self.type(t).id
         self.layout(type_id)
@@ -7014,7 +7064,8 @@ def _begins_with(path, name):
 class Offset(int):
     """Where a member begins, in bytes.
 
-    .bit_offset the same in bits, .bits the size of a bitfield, else 0.
+    bit_offset the same in bits
+    bits       of a bitfield, else 0
     """
 
     bit_offset: "int"
@@ -7407,9 +7458,12 @@ class _LaterInfo:
 class MapInfo(_LaterInfo):
     """What the kernel tells of a map, as in struct bpf_map_info.
 
-    None stands for what it does not tell.  frozen, memlock (bytes) and, of a prog_array,
-    owner_prog_type and owner_jited are from /proc.  ifindex, netns_dev and netns_ino are those of
-    an offloaded map (4.16); hash is the SHA-256 of a frozen array in hex (6.18).
+    None stands for what it does not tell.
+
+    frozen, memlock (bytes)         from /proc, as the next two
+    owner_prog_type, owner_jited    of a prog_array
+    ifindex, netns_dev, netns_ino   of an offloaded map (4.16)
+    hash                            the SHA-256 of a frozen array in hex (6.18)
     """
 
     __slots__ = (
@@ -7716,9 +7770,9 @@ class _OpenMap(_Generic[_Key, _Value]):
 
     @property
     def btf(self) -> "Optional[BTF]":
-        """The map's BTF.
+        """The map's BTF; None where there is none, or no right to it.
 
-        None where there is none, or no right to it (CAP_SYS_ADMIN, or a token).
+        It takes CAP_SYS_ADMIN, or a token (6.15).
         """
         if self._btf is None:
             found = _map_btf(self._btf_info, self._token)
@@ -7736,10 +7790,7 @@ class _OpenMap(_Generic[_Key, _Value]):
 
     @property
     def value_layout(self) -> "Optional[Layout]":
-        """The Layout of the values, of a per-CPU map that of one CPU's.
-
-        None where there are none.
-        """
+        """The Layout of the values, per CPU that of one CPU's; None where there are none."""
         return self._layout_of("value", self.value_type, self.value_size)
 
     def _layout_of(self, what, ctype, size):
@@ -7769,10 +7820,7 @@ class _OpenMap(_Generic[_Key, _Value]):
         return ctype if size else None
 
     def close(self) -> "None":
-        """Close the map: calls under way finish, later ones raise ValueError.
-
-        Closing twice is fine.
-        """
+        """Close the map: calls under way finish, later ones raise ValueError.  Twice is fine."""
         self._fd = None  # first, so that no new call is made from it
         self._idle_calls = []
 
@@ -7809,7 +7857,7 @@ class _OpenMap(_Generic[_Key, _Value]):
         return owner
 
     def fileno(self) -> "int":
-        """Return the descriptor's number."""
+        """Return the descriptor's number; ValueError if the map is closed."""
         return self._live().number
 
     @property
@@ -7819,7 +7867,7 @@ class _OpenMap(_Generic[_Key, _Value]):
 
     @property
     def info(self) -> "MapInfo":
-        """A fresh MapInfo."""
+        """A fresh MapInfo: what the kernel tells of the map now."""
         owner = self._live()  # held: its number must not become another's meanwhile
         try:
             return MapInfo(owner.number, self._about)
@@ -7966,7 +8014,10 @@ class _PerCPU(_Converting[_Key, _Value]):
     """Values of per-CPU maps: a slot for every possible CPU, whose number is proved first."""
 
     def percpu_type(self) -> "Type[ctypes.Array[Any]]":
-        """Return the ctypes array type of a per-CPU value: a slot (field value) for each CPU."""
+        """Return the ctypes array type of a per-CPU value: a slot, .value, for each possible CPU.
+
+        raises     NotSupported: the map is not per-CPU, SyscallError
+        """
         if not self._is_percpu:
             raise self._lacks(BPF_MAP_LOOKUP_ELEM, "value per CPU")
         return self._out_type or self._slots(len(possible_cpus()))
@@ -8202,12 +8253,17 @@ class _Elements(_PerCPU[_Key, _Value]):
         def lookup(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
 
     def lookup(self, key: "_GivenKey", flags: "int" = 0) -> "Any":
-        """Return the value stored under key: a value_type, a number for scalars, per CPU a list.
+        """Return the value stored under key.
 
-        key is an instance of key_type, an int for integer keys, or exactly key_size bytes; for the
-        storages of sockets, tasks, inodes and cgroups a descriptor, or an object with fileno().
-        flags are BPF_F_LOCK (5.1), or BPF_F_CPU | cpu << 32 for that CPU's value alone (7.0).
-        raises KeyNotFound, LayoutError, NotSupported, SyscallError. BPF_MAP_LOOKUP_ELEM, 3.18
+        key        an instance of key_type, an int for integer keys, text for arrays of char, or
+                   exactly key_size bytes; of the storages of sockets, tasks, inodes and cgroups a
+                   descriptor, or an object with fileno()
+        flags      BPF_F_LOCK: under the value's bpf_spin_lock; BPF_F_CPU | cpu << 32: of a
+                   per-CPU map the value of that CPU alone
+        returns    a new value_type; a number for scalars; of a per-CPU map a list, one for each
+                   of possible_cpus()
+        raises     KeyNotFound, LayoutError, NotSupported, SyscallError
+        kernel     BPF_MAP_LOOKUP_ELEM, 3.18; BPF_F_LOCK 5.1, BPF_F_CPU 7.0
         """
         out = self._new_out() if self._new_out else self._percpu_room(key, flags)
         if out is None or not self.lookup_into(key, out, flags):
@@ -8239,16 +8295,20 @@ class _Elements(_PerCPU[_Key, _Value]):
         ) -> "Union[_Value, _Default]": ...
 
     def get(self, key: "_GivenKey", default: "Any" = None, flags: "int" = 0) -> "Any":
-        """Return the value under key, or default if there is none; else as lookup."""
+        """Return the value under key, or default if there is none.
+
+        Else as lookup.
+        """
         out = self._new_out() if self._new_out else self._percpu_room(key, flags)
         if out is None or not self.lookup_into(key, out, flags):
             return default
         return out if self._finish is None else self._finish(out)
 
     def __contains__(self, key: "Any") -> "bool":
-        """Whether the map has the key, a bloom filter the value: a lookup.
+        """Return whether the map has the key, a bloom filter (as far as it can tell) the value.
 
-        NotSupported for queues and stacks.
+        raises     LayoutError, SyscallError, NotSupported: queues and stacks
+        kernel     BPF_MAP_LOOKUP_ELEM, 3.18
         """
         if self._key_class is None and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
             return self._filter_has(key)  # type: ignore[attr-defined]  # of _Keyless
@@ -8256,7 +8316,10 @@ class _Elements(_PerCPU[_Key, _Value]):
         return out is not None and self.lookup_into(key, out)
 
     def lookup_bytes(self, key: "_GivenKey", flags: "int" = 0) -> "bytes":
-        """Return the value under key as bytes; of a per-CPU map every CPU's slot of 8 * n bytes.
+        """Return the value under key as bytes.
+
+        returns    value_size bytes; of a per-CPU map the slots of all CPUs,
+                   percpu_stride(value_size) bytes each
 
         Else as lookup.
         """
@@ -8275,9 +8338,13 @@ class _Elements(_PerCPU[_Key, _Value]):
         def lookup_and_delete(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
 
     def lookup_and_delete(self, key: "_GivenKey", flags: "int" = 0) -> "Any":
-        """Remove key and return its value, in one step; else as lookup.
+        """Remove key and return its value, in one step.
 
-        BPF_MAP_LOOKUP_AND_DELETE_ELEM, 5.14 for hashes; NotSupported where type or kernel has none
+        raises     KeyNotFound, LayoutError, PermissionDenied, SyscallError, NotSupported: type or
+                   kernel has no such command
+        kernel     BPF_MAP_LOOKUP_AND_DELETE_ELEM, 5.14 for hashes
+
+        Else as lookup.
         """
         out = self._new_out() if self._new_out else self._percpu_room(key, flags)
         if out is None or not self._take_into(key, out, flags):
@@ -8285,13 +8352,19 @@ class _Elements(_PerCPU[_Key, _Value]):
         return out if self._finish is None else self._finish(out)
 
     def update(self, key: "_GivenKey", value: "_GivenValue", flags: "int" = BPF_ANY) -> "None":
-        """Store value under key: a value_type, a number for scalars, or exactly value_size bytes.
+        """Store value under key.
 
-        Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold
-        maps, programs, sockets or cgroups a Map, a descriptor, or an object with fileno().  flags:
-        BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK; BPF_F_CPU | cpu << 32 to store one CPU's value,
-        BPF_F_ALL_CPUS one for all (7.0).  raises KeyExists, KeyNotFound, MapFull, KeyOutOfRange,
-        LayoutError, PermissionDenied.  BPF_MAP_UPDATE_ELEM, 3.18
+        key        as of lookup
+        value      a value_type, a number for scalars, text for arrays of char, or exactly
+                   value_size bytes; of a per-CPU map a list of those, one for each of
+                   possible_cpus(), or one for all; of a map that holds maps, programs, sockets or
+                   cgroups a Map, a descriptor, or an object with fileno()
+        flags      BPF_ANY, BPF_NOEXIST: create only, BPF_EXIST: replace only, BPF_F_LOCK: under
+                   the value's bpf_spin_lock; of a per-CPU map BPF_F_CPU | cpu << 32: one CPU's
+                   value, BPF_F_ALL_CPUS: one for all
+        raises     KeyExists, KeyNotFound, KeyOutOfRange, MapFull, LayoutError, PermissionDenied,
+                   SyscallError
+        kernel     BPF_MAP_UPDATE_ELEM, 3.18; BPF_F_LOCK 5.1, BPF_F_CPU and BPF_F_ALL_CPUS 7.0
         """
         if type(value) is int and self._value_min <= value <= self._value_max:
             value = self.value_type(value)
@@ -8301,9 +8374,10 @@ class _Elements(_PerCPU[_Key, _Value]):
     __setitem__ = update
 
     def delete(self, key: "_GivenKey") -> "None":
-        """Remove key.  raises KeyNotFound, NotSupported (arrays), PermissionDenied.
+        """Remove key.
 
-        BPF_MAP_DELETE_ELEM, 3.18
+        raises     KeyNotFound, LayoutError, PermissionDenied, SyscallError, NotSupported: arrays
+        kernel     BPF_MAP_DELETE_ELEM, 3.18
         """
         if not self._remove(key, _ZERO):
             raise self._error(BPF_MAP_DELETE_ELEM, errno.ENOENT, key)
@@ -8320,11 +8394,12 @@ class _Elements(_PerCPU[_Key, _Value]):
         def next_key(self, key: "Optional[_GivenKey]" = None) -> "Optional[_Key]": ...
 
     def next_key(self, key: "Optional[_GivenKey]" = None) -> "Any":
-        """Return the key after key, the first one if key is None (4.12); None after the last.
+        """Return the key after key, None after the last.
 
-        A hash that no longer has key starts over at its first one; an index is next whether it is
-        set or not. raises NotSupported (queues, storages, ring buffers), SyscallError.
-        BPF_MAP_GET_NEXT_KEY, 3.18
+        key        as of lookup; None: the first key (4.12).  A hash that no longer has key starts
+                   over at its first one; an index is next whether it is set or not
+        raises     LayoutError, SyscallError, NotSupported: queues, storages, ring buffers
+        kernel     BPF_MAP_GET_NEXT_KEY, 3.18
         """
         following = self._next(None if key is None else self._key_in(key, BPF_MAP_GET_NEXT_KEY))
         return None if following is None else self._key_out(following)
@@ -8354,10 +8429,12 @@ class _Keyless(_Elements[_Key, _Value]):
     """Queues, stacks, bloom filters: values without keys."""
 
     def push(self, value: "_GivenValue", flags: "int" = 0) -> "None":
-        """Add value to a queue, a stack (4.20) or a bloom filter (5.16).
+        """Add value to a queue, a stack or a bloom filter.
 
-        BPF_EXIST drops the oldest of a full one.  raises MapFull, LayoutError, NotSupported,
-        PermissionDenied, SyscallError.  BPF_MAP_UPDATE_ELEM
+        value      as of update
+        flags      BPF_EXIST: a full queue or stack drops its oldest
+        raises     MapFull, LayoutError, NotSupported, PermissionDenied, SyscallError
+        kernel     BPF_MAP_UPDATE_ELEM, 4.20; bloom filters 5.16
         """
         flags = _flag_bits(flags)
         if self.key_type is not None:
@@ -8375,9 +8452,10 @@ class _Keyless(_Elements[_Key, _Value]):
         def peek(self) -> "_Value": ...
 
     def peek(self) -> "Any":
-        """Return the value that pop would; KeyNotFound if there is none.
+        """Return the value that pop would, and leave it.
 
-        BPF_MAP_LOOKUP_ELEM, 4.20
+        raises     KeyNotFound: there is none, NotSupported, SyscallError
+        kernel     BPF_MAP_LOOKUP_ELEM, 4.20
         """
         return self._read_in_turn(BPF_MAP_LOOKUP_ELEM)
 
@@ -8391,7 +8469,8 @@ class _Keyless(_Elements[_Key, _Value]):
     def pop(self) -> "Any":
         """Remove and return the oldest value of a queue, the newest of a stack.
 
-        KeyNotFound if there is none.  4.20
+        raises     KeyNotFound: there is none, NotSupported, PermissionDenied, SyscallError
+        kernel     BPF_MAP_LOOKUP_AND_DELETE_ELEM, 4.20
         """
         return self._read_in_turn(BPF_MAP_LOOKUP_AND_DELETE_ELEM)
 
@@ -8430,7 +8509,9 @@ class _Scanning(_Keyless[_Key, _Value]):
 
         True over the batch commands of hashes (5.6) and for arrays.  False where a walk is all
         there is (LPM tries, RHASH, DEVMAP_HASH, SOCKHASH, hashes before 5.6): an update moves an
-        entry in its bucket, and a walk may miss it meanwhile.  raises ValueError, SyscallError
+        entry in its bucket, and a walk may miss it meanwhile.
+
+        raises     ValueError: closed, SyscallError
         """
         return self.type in _INDEX_TYPES or self.type in _BATCH_TYPES and self._batches()
 
@@ -8495,10 +8576,14 @@ class _Scanning(_Keyless[_Key, _Value]):
     def items(self, flags: "int" = 0) -> "Iterator[Tuple[Any, Any]]":
         """Return an iterator over (key, value) of every entry, each new objects.
 
-        flags are those of lookup.  Where exact_scan is True, what is in the map from start to end
-        comes exactly once; elsewhere nothing comes twice, but an entry that others update meanwhile
-        may be missed.  The current key may be deleted.  raises IterationAborted if that cannot be
-        kept, NotSupported (queues, storages ...).  BPF_MAP_LOOKUP_BATCH, 5.6
+        Where exact_scan is True, what is in the map from start to end comes exactly once;
+        elsewhere nothing comes twice, but an entry that others update meanwhile may be
+        missed.  The current key may be deleted.
+
+        flags      as of lookup
+        raises     IterationAborted: that cannot be kept, SyscallError, NotSupported: queues,
+                   storages ...
+        kernel     BPF_MAP_LOOKUP_BATCH, 5.6; else BPF_MAP_GET_NEXT_KEY and BPF_MAP_LOOKUP_ELEM
         """
         return self._scan(True, flags)
 
@@ -8643,13 +8728,15 @@ class _Scanning(_Keyless[_Key, _Value]):
     def lookup_batch(
         self, size: "Optional[int]" = None, flags: "int" = 0
     ) -> "Iterator[Tuple[ctypes.Array[Any], ctypes.Array[Any]]]":
-        """Return an iterator over (keys, values): ctypes arrays of at most size entries (or a MiB).
+        """Return an iterator over (keys, values): the entries in parts, as the kernel writes them.
 
-        The kernel fills them, and they are valid until the next step: memoryview(values),
-        struct.iter_unpack and numpy.frombuffer take them as they are; per-CPU values are arrays of
-        percpu_type(); flags are those of lookup. Exact where exact_scan is True.  raises
-        IterationAborted, NotSupported (also of flags), SyscallError. BPF_MAP_LOOKUP_BATCH, 5.6;
-        else entry by entry
+        size       entries in a part at most; None: as many as fit into about a MiB
+        flags      as of lookup
+        returns    two ctypes arrays of one length, valid until the next step; memoryview(values),
+                   struct.iter_unpack and numpy.frombuffer take them as they are; per-CPU values
+                   are arrays of percpu_type().  Exact where exact_scan is True
+        raises     IterationAborted, SyscallError, NotSupported: also of flags
+        kernel     BPF_MAP_LOOKUP_BATCH, 5.6; else entry by entry
         """
         flags = _flag_bits(flags)
         self._require_keys(BPF_MAP_LOOKUP_BATCH)
@@ -8660,8 +8747,12 @@ class _Scanning(_Keyless[_Key, _Value]):
 
         Nothing is lost: what the kernel has removed comes with the next step, if the one that did
         it ended in an error or KeyboardInterrupt; .last is the part that was handed out last.
-        raises NotSupported (arrays, LPM tries; queues: use pop), PermissionDenied, SyscallError.
-        BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
+
+        size       as of lookup_batch
+        flags      as of lookup
+        raises     PermissionDenied, SyscallError, NotSupported: arrays, LPM tries; queues: use
+                   pop
+        kernel     BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
         """
         self._require_keys(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
         return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size, _flag_bits(flags))
@@ -8697,11 +8788,16 @@ class _Writing(_Scanning[_Key, _Value]):
     """Many entries written in one call."""
 
     def update_batch(self, keys: "_GivenBatch", values: "_GivenBatch", flags: "int" = 0) -> "int":
-        """Store values under keys, in one call where the kernel can (5.6).
+        """Store values under keys, in one call where the kernel can.
 
-        Return how many, which is all of them.  Each is an array of the type, a buffer of whole
-        elements, or a sequence of what update takes; flags that the batch command does not know
-        (BPF_NOEXIST) make it go entry by entry.  raises as update, .count: stored before
+        keys       an array of the key's type, a buffer of whole keys, or a sequence of what
+                   update takes
+        values     the same of values
+        flags      as of update; those that the batch command does not know (BPF_NOEXIST) make it
+                   go entry by entry
+        returns    how many were stored, which is all of them
+        raises     as update; the error's .count says how many were stored before
+        kernel     BPF_MAP_UPDATE_BATCH, 5.6; else BPF_MAP_UPDATE_ELEM
         """
         flags = _flag_bits(flags)
         all_keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
@@ -8717,10 +8813,13 @@ class _Writing(_Scanning[_Key, _Value]):
         return self._write_batch(*commands, all_keys, all_values, flags)
 
     def delete_batch(self, keys: "_GivenBatch") -> "int":
-        """Remove keys, in one call where the kernel can (5.6).
+        """Remove keys, in one call where the kernel can.
 
-        Return how many, which is all of them.  raises as delete, KeyNotFound at the first that is
-        absent (.count says how many were removed before)
+        keys       as of update_batch
+        returns    how many were removed, which is all of them
+        raises     as delete, KeyNotFound at the first that is absent; the error's .count says how
+                   many were removed before
+        kernel     BPF_MAP_DELETE_BATCH, 5.6; else BPF_MAP_DELETE_ELEM
         """
         all_keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
         return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, all_keys, None, 0)
@@ -8795,10 +8894,13 @@ class _Whole(_Writing[_Key, _Value]):
     """The map as a whole: frozen, pinned, mapped."""
 
     def freeze(self) -> "None":
-        """Forbid user space to change the map, for good and through every descriptor.
+        """Forbid user space to change the map, for good; programs still may.
 
-        Programs still may.  raises PermissionDenied (frozen already, read-only), Busy (mapped
-        writable; before 6.5 also frozen already), NotSupported.  BPF_MAP_FREEZE, 5.2
+        It holds for every descriptor.
+
+        raises     PermissionDenied: frozen already, read-only; Busy: mapped writable, before 6.5
+                   also frozen already; NotSupported
+        kernel     BPF_MAP_FREEZE, 5.2
         """
         owner, attr = self._live(), bpf_attr()
         attr.elem.map_fd = owner.number
@@ -8810,8 +8912,8 @@ class _Whole(_Writing[_Key, _Value]):
     def pin(self, path: "_Path") -> "None":
         """Give the map a name in a bpffs, which keeps it alive.
 
-        raises PinExists, PermissionDenied (no bpffs, a dot in the name), SyscallError.
-        BPF_OBJ_PIN, 4.4
+        raises     PinExists, SyscallError, PermissionDenied: no bpffs, a dot in the name
+        kernel     BPF_OBJ_PIN, 4.4
         """
         owner = self._live()
         try:
@@ -8820,7 +8922,10 @@ class _Whole(_Writing[_Key, _Value]):
             del owner
 
     def unpin(self, path: "_Path") -> "None":
-        """Remove a pin of this map; BPFError for what is another map's, MapNotFound, OSError."""
+        """Remove a pin of this map.
+
+        raises     BPFError: it is another map's, MapNotFound, OSError
+        """
         self._live()
         with Map.from_pin(path) as pinned:
             if pinned.id != self.id:
@@ -8830,12 +8935,16 @@ class _Whole(_Writing[_Key, _Value]):
         os.unlink(path)
 
     def mmap(self, writable: "bool" = False) -> "MemoryMap[_Value]":
-        """Map the map's memory: a MemoryMap, whose reads make no system call.
+        """Map the map's memory: return a MemoryMap, whose reads make no system call.
 
-        It is for arrays created with BPF_F_MMAPABLE (5.5; the .data, .bss and .rodata of programs
-        are), whose indices are 0 up to max_entries - 1, for ring buffers and arenas.  Even reading
-        takes mode="rw": the kernel maps no read-only descriptor.  raises NotSupported,
-        PermissionDenied (descriptor, frozen, BPF_F_RDONLY_PROG), SyscallError
+        It is for arrays created with BPF_F_MMAPABLE (the .data, .bss and .rodata of programs are),
+        whose indices are 0 up to max_entries - 1, for ring buffers and arenas.  Even reading takes
+        mode="rw": the kernel maps no read-only descriptor.
+
+        writable   whether values can be stored, and objects in it be changed
+        raises     NotSupported, SyscallError, PermissionDenied: descriptor, frozen,
+                   BPF_F_RDONLY_PROG
+        kernel     mmap(2), 5.5; ring buffers 5.8, arenas 6.9
         """
         import mmap
 
@@ -8948,13 +9057,25 @@ def _ambiguous(name, ids):
 
 
 class Map(_Whole[_Key, _Value]):
-    """A live BPF map.  Open one with from_fd, from_id, from_pin, from_name or create.
+    """A live BPF map.  Open one with from_pin, from_id, from_name, from_fd or create.
 
-    key and value are ctypes types, bytes, or BTF to demand the map's own; left out they are BTF's,
-    else numbers for indices, ids and descriptors, else bytes.  Where BTF can be had they are
-    compared with it, with strict=True to the last sign.  mode is "r", "w" or "rw".  A Map may be
-    shared by threads.  close() may race with calls: those under way finish on this map, later ones
-    raise ValueError.  A dropped Map closes its descriptor; with closes it at the end.
+        with Map.from_pin("/sys/fs/bpf/flows", key=FlowKey, value=FlowStats) as flows:
+            print(flows[FlowKey(src=..., dst=...)].packets)
+
+    key, value ctypes types, bytes, or BTF to demand the map's own; left out they are BTF's, else
+               numbers for indices, ids and descriptors, else bytes.  Where BTF can be had they are
+               compared with it
+    strict     compare them with BTF to the last sign
+    mode       "r", "w" or "rw"
+    token      a BPF token (create_token) for what takes one
+
+    A Map may be shared by threads.  close() may race with calls: those under way finish on this
+    map, later ones raise ValueError.  A dropped Map closes its descriptor; with closes it at the
+    end.
+
+    Of the map it tells .id, .name, .type (BPF_MAP_TYPE_*), .flags, .key_size, .value_size,
+    .max_entries, and what is asked for: .info, .btf, .key_layout, .value_layout.  .key_type and
+    .value_type are the types in use, None where the map has no keys or values.
     """
 
     def __init__(self) -> "None":
@@ -8971,10 +9092,13 @@ class Map(_Whole[_Key, _Value]):
         strict: "bool" = False,
         token: "Optional[_Descriptor]" = None,
     ) -> "Map[_KeyType, _ValueType]":
-        """Return a Map on a duplicate of a descriptor, an int or an object with fileno().
+        """Return a Map on a duplicate of a descriptor.
 
-        dup=False: on the int itself.  token as in from_pin.  raises InvalidArgument if it is no
-        map's, LayoutError if a type does not fit. BPF_OBJ_GET_INFO_BY_FD, 4.13
+        fd         an int or an object with fileno()
+        dup        False: use the int itself, which the Map then closes
+        raises     InvalidArgument: it is no map's, BadFileDescriptor, LayoutError: a type does
+                   not fit, SyscallError
+        kernel     BPF_OBJ_GET_INFO_BY_FD, 4.13
         """
         number = fd.fileno() if dup and hasattr(fd, "fileno") else fd
         number = _integer(number, -1 << 31, (1 << 31) - 1, "descriptor")
@@ -9008,7 +9132,8 @@ class Map(_Whole[_Key, _Value]):
     ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on the map with an id; it takes CAP_SYS_ADMIN.
 
-        raises MapNotFound, PermissionDenied, LayoutError, SyscallError.  BPF_MAP_GET_FD_BY_ID, 4.13
+        raises     MapNotFound, PermissionDenied, LayoutError: a type does not fit, SyscallError
+        kernel     BPF_MAP_GET_FD_BY_ID, 4.13
         """
         return cls._opened(
             _fd_by_id(map_id, _mode_flags(mode)), "map %d" % map_id, key, value, strict
@@ -9027,9 +9152,10 @@ class Map(_Whole[_Key, _Value]):
     ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on a map pinned in a bpffs; file permission is all it takes.
 
-        token: a BPF token's descriptor (create_token), if it takes one to have the map's BTF.
-        raises MapNotFound, PermissionDenied, InvalidArgument for a pinned program, LayoutError,
-        SyscallError.  BPF_OBJ_GET, 4.4
+        token      a BPF token's descriptor (create_token), if it takes one to have the map's BTF
+        raises     MapNotFound, PermissionDenied, InvalidArgument: a pinned program, LayoutError:
+                   a type does not fit, SyscallError
+        kernel     BPF_OBJ_GET, 4.4
         """
         return cls._opened(
             _Fd(_obj_cmd, BPF_OBJ_GET, path, file_flags=_mode_flags(mode)),
@@ -9051,9 +9177,12 @@ class Map(_Whole[_Key, _Value]):
         mode: "str" = "r",
         strict: "bool" = False,
     ) -> "Map[_KeyType, _ValueType]":
-        """Return a Map on the one map of a name (at most 15 characters, as the kernel keeps it).
+        """Return a Map on the one map of a name; it takes CAP_SYS_ADMIN.
 
-        raises MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
+        name       at most 15 characters, as the kernel keeps it
+        raises     MapNotFound, AmbiguousName: several have it, which the error lists as .ids;
+                   else as from_id
+        kernel     BPF_MAP_GET_NEXT_ID, 4.13; names 4.15
         """
         flags, about = _mode_flags(mode), "'%s'" % name
         if len(name) > 15:
@@ -9096,13 +9225,18 @@ class Map(_Whole[_Key, _Value]):
         token: "Optional[_Descriptor]" = None,
         strict: "bool" = False,
     ) -> "Map[_KeyType, _ValueType]":
-        """Create a map and return it, open for reading and writing.
+        """Create a map and return it, open for reading and writing; it takes CAP_BPF.
 
-        BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8.  key_size, value_size default to those of the
-        types; max_entries to 1, for perf_event_arrays and cpumaps to the number of possible CPUs;
-        name has at most 15 of A-Z a-z 0-9 _ .; inner is the Map or descriptor that is the pattern
-        for the entries of a map of maps; btf a descriptor of loaded BTF, btf_key and btf_value type
-        ids in it; token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError
+        map_type   BPF_MAP_TYPE_*
+        key_size   and value_size, in bytes; left out those of the types
+        max_entries  left out 1, for perf_event_arrays and cpumaps the number of possible CPUs
+        name       at most 15 of A-Z a-z 0-9 _ .
+        flags      BPF_F_*, map_extra, numa_node: as the kernel has them
+        inner      the Map or descriptor that is the pattern for the entries of a map of maps
+        btf        a descriptor of loaded BTF; btf_key, btf_value: type ids in it
+        token      a BPF token's descriptor
+        raises     PermissionDenied, InvalidArgument, LayoutError, NotSupported, SyscallError
+        kernel     BPF_MAP_CREATE, 3.18; CAP_BPF 5.8, CAP_SYS_ADMIN before
         """
         attr, settings = (
             bpf_attr(),
@@ -9344,10 +9478,12 @@ class MemoryMap(_Generic[_Value]):
 
     Made by Map.mmap.  mm[i] is the value of element i: a number for scalars, else a copy or, of a
     writable mapping, an object that lives in the map's memory; mm[i] = value stores, if it is
-    writable.  len(mm) counts elements, mm.view is a memoryview of the bytes, all that ring buffers
-    and arenas have.  Reads and writes are native loads and stores: a value wider than a word can be
-    torn.  The memory stays as long as views and objects in it do.  A child of fork() has no
-    arena's.
+    writable.  len(mm) counts elements.
+
+    view       a memoryview of the bytes, all that ring buffers and arenas have
+
+    Reads and writes are native loads and stores: a value wider than a word can be torn.  The
+    memory stays as long as views and objects in it do.  A child of fork() has no arena's.
     """
 
     view: "memoryview"
@@ -9714,14 +9850,19 @@ class Records(_Generic[_Value]):
         records.read(timeout=0.5)                   # a list: all that is there, as soon as any is
         loop.add_reader(records.fileno(), lambda: handle(records.read(0)))
 
-    lost     bytes, headers included, that were overwritten before they could be read: records that
-             are gone can't be counted
-    A record that a program has reserved and not yet committed keeps those behind it back; discarded
-    ones are left out.  What read() returns is consumed as it returns: whoever is killed with it has
-    had it.  What a loop is given is consumed when it asks for more, about 64 KiB of records at a
-    time, when it is left, and by close(): a process that is killed in it leaves the last of them to
-    the next reader as well, and takes along none that it was not given.  The reader may outlive its
-    Map.  Threads may share it: each record goes to one.  In a child of fork() it raises ValueError.
+    lost       bytes, headers included, that were overwritten before they could be read: records
+               that are gone can't be counted
+
+    A record that a program has reserved and not yet committed keeps those behind it back;
+    discarded ones are left out.
+
+    What read() returns is consumed as it returns: whoever is killed with it has had it.  What a
+    loop is given is consumed when it asks for more, about 64 KiB of records at a time, when it is
+    left, and by close(): a process that is killed in it leaves the last of them to the next
+    reader as well, and takes along none that it was not given.
+
+    The reader may outlive its Map.  Threads may share it: each record goes to one.  In a child of
+    fork() it raises ValueError.
     """
 
     lost: "int"
@@ -10068,9 +10209,10 @@ class _Submitter:
 
 
 def lpm_key(text: "str") -> "bytes":
-    """Return the key of an LPM trie, as bytes, for "10.0.0.0/8" or an IPv6 prefix.
+    """Return the key of an LPM trie, as bytes: four of the prefix length, then the address.
 
-    The whole address without a /.
+    text       "10.0.0.0/8", "2001:db8::/32"; without a / the whole address counts
+    raises     ValueError
     """
     import socket
 
@@ -10249,10 +10391,11 @@ def open_map(
     strict: "bool" = False,
     token: "Optional[_Descriptor]" = None,
 ) -> "Map[_KeyType, _ValueType]":
-    """Return the Map that spec names: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
+    """Return the Map that spec names.
 
-    token is for pins.  raises ValueError for a spec of no such form; else as Map.from_id,
-    from_name, from_pin
+    spec       "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path"
+    token      is for pins
+    raises     ValueError: a spec of no such form; else as Map.from_id, from_name, from_pin
     """
     if isinstance(spec, int):
         return Map.from_id(spec, key, value, mode=mode, strict=strict)
@@ -10276,11 +10419,13 @@ def open_map(
 
 
 def create_token(path: "_Path" = "/sys/fs/bpf") -> "_Fd":
-    """Return a BPF token's descriptor (fileno()): the rights a bpffs delegates to this namespace.
+    """Return a BPF token, which has fileno(): the rights a bpffs delegates to this user namespace.
 
-    Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the same.
-    raises PermissionDenied, NotSupported outside of user namespaces, SyscallError.
-    BPF_TOKEN_CREATE, 6.9
+    Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the
+    same.
+
+    raises     PermissionDenied, SyscallError, NotSupported: outside of user namespaces
+    kernel     BPF_TOKEN_CREATE, 6.9
     """
     bpffs, attr = _Fd(os.open, path, os.O_RDONLY | os.O_DIRECTORY), bpf_attr()
     attr.token_create.bpffs_fd = bpffs.number
@@ -10293,7 +10438,8 @@ def create_token(path: "_Path" = "/sys/fs/bpf") -> "_Fd":
 def maps() -> "Iterator[MapInfo]":
     """Yield the MapInfo of every map in the kernel, by id; it takes CAP_SYS_ADMIN.
 
-    BPF_MAP_GET_NEXT_ID, 4.13
+    raises     PermissionDenied, SyscallError
+    kernel     BPF_MAP_GET_NEXT_ID, 4.13
     """
 
     def read(map_id):
@@ -10308,10 +10454,10 @@ def maps() -> "Iterator[MapInfo]":
 
 
 def pins(root: "Optional[_Path]" = None) -> "Dict[int, List[str]]":
-    """Return {map id: [path, ...]} of the maps pinned below root, or on every mounted bpffs.
+    """Return {map id: [path, ...]} of the maps that are pinned; what may not be read is left out.
 
-    What may not be read is left out.  raises BPFError for a root that is no directory of a bpffs,
-    nor holds any
+    root       look below it; None: on every mounted bpffs
+    raises     BPFError: a root that is no directory of a bpffs, nor holds any
     """
     found = {}  # type: Dict[int, List[str]]
     for top in _bpffs_tops(root):
@@ -10350,8 +10496,8 @@ def _bpffs_tops(root):
 def users(map_id: "int", asking: "Iterable[_Descriptor]" = ()) -> "Dict[str, List[str]]":
     """Return who uses a map, as far as one may see: {"progs": ["7 name"], "pids": ["comm(pid)"]}.
 
-    asking are descriptors of this process, or Maps, that were opened to ask: they alone make it no
-    user of the map.
+    asking     descriptors of this process, or Maps, that were opened to ask: they alone make it
+               no user of the map
     """
     found = {"progs": [], "pids": []}  # type: Dict[str, List[str]]
     try:
@@ -11463,9 +11609,11 @@ def _metric_number(number):
 def capture(m: "_Descriptor", path: "_Path") -> "int":
     """Write a map's info, BTF and entries to a file, which appears when it is whole.
 
-    Return the number of entries.  A plain file of that name is replaced, its mode and (where one
-    may) its owner kept; of several captures to one path the last stays.  raises OSError for what is
-    no plain file, a link among them; SyscallError
+    A plain file of that name is replaced, its mode and (where one may) its owner kept; of several
+    captures to one path the last stays.
+
+    returns    the number of entries
+    raises     SyscallError, OSError: also for what is no plain file, a link among them
     """
     return _capture(m, path, isinstance(m, Map) and [m.key_layout, m.value_layout])
 
@@ -11685,11 +11833,13 @@ _CAPTURE_PLAIN, _CAPTURE_WITH_NAMES = 1, 2
 
 
 class Capture:
-    """A map as capture wrote it down: .info, .btf, .header (host, kernel, time ...), items() as of
-    the map.
+    """A map as capture wrote it down; load(path) opens one, on any machine.
 
-    load(path) opens one, on any machine.  raises ValueError for a file that is cut, changed or
-    none; OSError
+    info, btf  as of the map
+    header     a dict: host, kernel, time ...
+    count      of entries
+    cpus       ids of the possible CPUs, if it is per-CPU
+    raises     OSError, ValueError: a file that is cut, changed or none
     """
 
     info: "MapInfo"
@@ -11748,7 +11898,12 @@ class Capture:
 
     @classmethod
     def load(cls, path: "_Path", key: "_Meant" = None, value: "_Meant" = None) -> "Self":
-        """Return the Capture in a file; key and value as of Map.from_pin."""
+        """Return the Capture in a file.
+
+        key, value ctypes types, Layouts, C text, or bytes; left out BTF's
+        raises     OSError, ValueError: it is cut, changed or none, LayoutError: a type does not
+                   fit
+        """
         with open(path, "rb") as file:
             return cls(file.read(), key, value)
 
