@@ -2122,10 +2122,12 @@ class Number(Layout):
 
     @property
     def low(self) -> "int":
+        """The lowest number that it holds."""
         return _range_of(self.bits, self.signed)[0]
 
     @property
     def high(self) -> "int":
+        """The highest number that it holds."""
         return _range_of(self.bits, self.signed)[1]
 
     @property
@@ -2448,6 +2450,7 @@ class Array(Layout):
 
     @property
     def is_text(self) -> "bool":
+        """Whether it is of chars, which are read as text."""
         return isinstance(self.element, Char)
 
     @property
@@ -6863,7 +6866,7 @@ class BTF(_BTFBlob):
     def layout(self, t: "_GivenType") -> "Layout":
         """Return the Layout of a type: finite, sized, each member inside of what holds it.
 
-        raises BTFError.
+        raises     BTFError
         """
         return _FrontEnd(self).layout(self.type(t).id, 0)
 
@@ -9921,7 +9924,10 @@ class Records(_Generic[_Value]):
                 return values
 
     def __iter__(self) -> "Iterator[_Value]":
-        """Return an iterator over the records, which waits for more.  raises what read() does."""
+        """Return an iterator over the records, which waits for more.
+
+        raises     as read
+        """
         self._opened()
         return self._handed_out()
 

@@ -1695,6 +1695,10 @@ def test_everything_public_is_annotated_and_told():
         ]
         assert all(isinstance(one.annotation, str) for one in parameters), name
         assert isinstance(signature.return_annotation, str), name
+        for line in (function.__doc__ or "").splitlines():  # a fact has a line of its own
+            assert re.match(r" *raises     \S", line) or not re.search(r"\braises [A-Z]", line), (
+                name
+            )
 
 
 def test_annotations_cost_nothing_when_the_file_runs():
