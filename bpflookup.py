@@ -73,6 +73,7 @@ from itertools import chain, cycle, groupby, islice, repeat
 # Annotations are text, so that typing, which reads many files, need not be imported.  What follows
 # is for mypy, pyright and editors, which take TYPE_CHECKING for true; typing_extensions is in what
 # they bring along.
+#
 # What is public is annotated.  What is not is left alone by checkers: ctypes makes its types at run
 # time, where they can't follow.  Which errors that is about:
 # mypy: allow-untyped-defs, allow-untyped-calls, no-check-untyped-defs, no-warn-return-any
@@ -84,7 +85,23 @@ from itertools import chain, cycle, groupby, islice, repeat
 # pyright: reportOptionalCall=false, reportOptionalIterable=false, reportOptionalOperand=false
 # pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
 TYPE_CHECKING = False
-if TYPE_CHECKING:
+if not TYPE_CHECKING:
+
+    class _Subscriptable(type):
+        """Has Map[FlowKey, FlowStats] be Map, in annotations that are run, on 3.6 too."""
+
+        def __getitem__(cls, types):
+            return cls
+
+    class _Generic(metaclass=_Subscriptable):
+        __slots__ = ()
+
+    _Key = _Value = None
+
+    def overload(method):
+        return method
+
+else:
     from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
     from typing import Generic as _Generic
     from typing import Protocol, Sequence, SupportsIndex, Tuple, Type, Union, overload
@@ -114,18 +131,7 @@ if TYPE_CHECKING:
     _TypeOf = Union[Type[_Number], Type["BTF"], None]
     _Meant = Union[Type[_Object], Type[bytes], "Layout", str, None]
     _GivenType = Union[int, str, "BTFType"]
-else:
 
-    class _Subscriptable(type):
-        """Has Map[FlowKey, FlowStats] be Map, in annotations that are run, on 3.6 too."""
-
-        def __getitem__(cls, types):
-            return cls
-
-    class _Generic(metaclass=_Subscriptable):
-        __slots__ = ()
-
-    _Key = _Value = None
 # ---- 1. ABI -----------------------------------------------------------------
 # Names and numbers of linux/bpf.h; the kernel version that brought each stands beside it.
 
@@ -7529,7 +7535,9 @@ class MapInfo(_LaterInfo):
         return {name: getattr(self, name) for name in self._names}
 
     def __eq__(self, other: "object") -> "bool":
-        return self._asdict() == other._asdict() if type(other) is type(self) else NotImplemented
+        if not isinstance(other, MapInfo):
+            return NotImplemented
+        return self._asdict() == other._asdict()
 
     def __hash__(self) -> "int":
         return hash(tuple(self._asdict().values()))
@@ -8246,15 +8254,10 @@ class _Elements(_PerCPU[_Key, _Value]):
     _store = _element_command(BPF_MAP_UPDATE_ELEM, "_value_in")
     _remove = _element_command(BPF_MAP_DELETE_ELEM, "_nothing_in", moves_value=False)
 
-    if TYPE_CHECKING:
-
-        @overload
-        def lookup(
-            self: "_NumberValues[_Number]", key: "_GivenKey", flags: "int" = 0
-        ) -> "_Number": ...
-        @overload
-        def lookup(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
-
+    @overload
+    def lookup(self: "_NumberValues[_Number]", key: "_GivenKey", flags: "int" = 0) -> "_Number": ...
+    @overload
+    def lookup(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
     def lookup(self, key: "_GivenKey", flags: "int" = 0) -> "Any":
         """Return the value stored under key.
 
@@ -8275,28 +8278,25 @@ class _Elements(_PerCPU[_Key, _Value]):
 
     __getitem__ = lookup
 
-    if TYPE_CHECKING:
-
-        @overload
-        def get(
-            self: "_NumberValues[_Number]",
-            key: "_GivenKey",
-            default: "None" = None,
-            flags: "int" = 0,
-        ) -> "Optional[_Number]": ...
-        @overload
-        def get(
-            self: "_NumberValues[_Number]", key: "_GivenKey", default: "_Default", flags: "int" = 0
-        ) -> "Union[_Number, _Default]": ...
-        @overload
-        def get(
-            self, key: "_GivenKey", default: "None" = None, flags: "int" = 0
-        ) -> "Optional[_Value]": ...
-        @overload
-        def get(
-            self, key: "_GivenKey", default: "_Default", flags: "int" = 0
-        ) -> "Union[_Value, _Default]": ...
-
+    @overload
+    def get(
+        self: "_NumberValues[_Number]",
+        key: "_GivenKey",
+        default: "None" = None,
+        flags: "int" = 0,
+    ) -> "Optional[_Number]": ...
+    @overload
+    def get(
+        self: "_NumberValues[_Number]", key: "_GivenKey", default: "_Default", flags: "int" = 0
+    ) -> "Union[_Number, _Default]": ...
+    @overload
+    def get(
+        self, key: "_GivenKey", default: "None" = None, flags: "int" = 0
+    ) -> "Optional[_Value]": ...
+    @overload
+    def get(
+        self, key: "_GivenKey", default: "_Default", flags: "int" = 0
+    ) -> "Union[_Value, _Default]": ...
     def get(self, key: "_GivenKey", default: "Any" = None, flags: "int" = 0) -> "Any":
         """Return the value under key, or default if there is none.
 
@@ -8331,15 +8331,12 @@ class _Elements(_PerCPU[_Key, _Value]):
             raise self._error(BPF_MAP_LOOKUP_ELEM, errno.ENOENT, key)
         return memoryview(out).tobytes()  # not what the class's __bytes__ says
 
-    if TYPE_CHECKING:
-
-        @overload
-        def lookup_and_delete(
-            self: "_NumberValues[_Number]", key: "_GivenKey", flags: "int" = 0
-        ) -> "_Number": ...
-        @overload
-        def lookup_and_delete(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
-
+    @overload
+    def lookup_and_delete(
+        self: "_NumberValues[_Number]", key: "_GivenKey", flags: "int" = 0
+    ) -> "_Number": ...
+    @overload
+    def lookup_and_delete(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
     def lookup_and_delete(self, key: "_GivenKey", flags: "int" = 0) -> "Any":
         """Remove key and return its value, in one step.
 
@@ -8387,15 +8384,12 @@ class _Elements(_PerCPU[_Key, _Value]):
 
     __delitem__ = delete
 
-    if TYPE_CHECKING:
-
-        @overload
-        def next_key(
-            self: "_NumberKeys[_KeyNumber]", key: "Optional[_GivenKey]" = None
-        ) -> "Optional[_KeyNumber]": ...
-        @overload
-        def next_key(self, key: "Optional[_GivenKey]" = None) -> "Optional[_Key]": ...
-
+    @overload
+    def next_key(
+        self: "_NumberKeys[_KeyNumber]", key: "Optional[_GivenKey]" = None
+    ) -> "Optional[_KeyNumber]": ...
+    @overload
+    def next_key(self, key: "Optional[_GivenKey]" = None) -> "Optional[_Key]": ...
     def next_key(self, key: "Optional[_GivenKey]" = None) -> "Any":
         """Return the key after key, None after the last.
 
@@ -8447,13 +8441,10 @@ class _Keyless(_Elements[_Key, _Value]):
         if code:
             raise self._keyless_error(BPF_MAP_UPDATE_ELEM, code)
 
-    if TYPE_CHECKING:
-
-        @overload
-        def peek(self: "_NumberValues[_Number]") -> "_Number": ...
-        @overload
-        def peek(self) -> "_Value": ...
-
+    @overload
+    def peek(self: "_NumberValues[_Number]") -> "_Number": ...
+    @overload
+    def peek(self) -> "_Value": ...
     def peek(self) -> "Any":
         """Return the value that pop would, and leave it.
 
@@ -8462,13 +8453,10 @@ class _Keyless(_Elements[_Key, _Value]):
         """
         return self._read_in_turn(BPF_MAP_LOOKUP_ELEM)
 
-    if TYPE_CHECKING:
-
-        @overload
-        def pop(self: "_NumberValues[_Number]") -> "_Number": ...
-        @overload
-        def pop(self) -> "_Value": ...
-
+    @overload
+    def pop(self: "_NumberValues[_Number]") -> "_Number": ...
+    @overload
+    def pop(self) -> "_Value": ...
     def pop(self) -> "Any":
         """Remove and return the oldest value of a queue, the newest of a stack.
 
@@ -8535,47 +8523,38 @@ class _Scanning(_Keyless[_Key, _Value]):
             self._has_batch = code == 0
         return self._has_batch
 
-    if TYPE_CHECKING:
-
-        @overload
-        def keys(self: "_NumberKeys[_KeyNumber]") -> "Iterator[_KeyNumber]": ...
-        @overload
-        def keys(self) -> "Iterator[_Key]": ...
-
+    @overload
+    def keys(self: "_NumberKeys[_KeyNumber]") -> "Iterator[_KeyNumber]": ...
+    @overload
+    def keys(self) -> "Iterator[_Key]": ...
     def keys(self) -> "Iterator[Any]":
         """Return an iterator over the keys of the entries that are there; see items."""
         return (key for key, _ in self._scan(False))
 
     __iter__ = keys
 
-    if TYPE_CHECKING:
-
-        @overload
-        def values(self: "_NumberValues[_Number]", flags: "int" = 0) -> "Iterator[_Number]": ...
-        @overload
-        def values(self, flags: "int" = 0) -> "Iterator[_Value]": ...
-
+    @overload
+    def values(self: "_NumberValues[_Number]", flags: "int" = 0) -> "Iterator[_Number]": ...
+    @overload
+    def values(self, flags: "int" = 0) -> "Iterator[_Value]": ...
     def values(self, flags: "int" = 0) -> "Iterator[Any]":
         """Return an iterator over the values; see items."""
         return (value for _, value in self._scan(True, flags))
 
-    if TYPE_CHECKING:
-
-        @overload
-        def items(
-            self: "_OpenMap[_Scalar[_KeyNumber], _Scalar[_Number]]", flags: "int" = 0
-        ) -> "Iterator[Tuple[_KeyNumber, _Number]]": ...
-        @overload
-        def items(
-            self: "_OpenMap[_Scalar[_KeyNumber], _Value]", flags: "int" = 0
-        ) -> "Iterator[Tuple[_KeyNumber, _Value]]": ...
-        @overload
-        def items(
-            self: "_OpenMap[_Key, _Scalar[_Number]]", flags: "int" = 0
-        ) -> "Iterator[Tuple[_Key, _Number]]": ...
-        @overload
-        def items(self, flags: "int" = 0) -> "Iterator[Tuple[_Key, _Value]]": ...
-
+    @overload
+    def items(
+        self: "_OpenMap[_Scalar[_KeyNumber], _Scalar[_Number]]", flags: "int" = 0
+    ) -> "Iterator[Tuple[_KeyNumber, _Number]]": ...
+    @overload
+    def items(
+        self: "_OpenMap[_Scalar[_KeyNumber], _Value]", flags: "int" = 0
+    ) -> "Iterator[Tuple[_KeyNumber, _Value]]": ...
+    @overload
+    def items(
+        self: "_OpenMap[_Key, _Scalar[_Number]]", flags: "int" = 0
+    ) -> "Iterator[Tuple[_Key, _Number]]": ...
+    @overload
+    def items(self, flags: "int" = 0) -> "Iterator[Tuple[_Key, _Value]]": ...
     def items(self, flags: "int" = 0) -> "Iterator[Tuple[Any, Any]]":
         """Return an iterator over (key, value) of every entry, each new objects.
 
@@ -8990,25 +8969,20 @@ class _Whole(_Writing[_Key, _Value]):
         detail = "not an array created with BPF_F_MMAPABLE, a ring buffer or an arena"
         raise _error(ENOTSUPP, "mmap", self._about, detail=detail)
 
-    if TYPE_CHECKING:
-
-        @overload
-        def records(
-            self, value: "Optional[Type[bytes]]" = None, *, peek: "bool" = False
-        ) -> "Records[bytes]": ...
-        @overload
-        def records(
-            self, value: "Union[str, Layout]", *, peek: "bool" = False
-        ) -> "Records[Any]": ...
-        @overload
-        def records(  # type: ignore[overload-overlap]  # a scalar is no _Object to hand out
-            self, value: "Type[_Scalar[_Number]]", *, peek: "bool" = False
-        ) -> "Records[_Number]": ...
-        @overload
-        def records(
-            self, value: "Type[_ValueType]", *, peek: "bool" = False
-        ) -> "Records[_ValueType]": ...
-
+    @overload
+    def records(
+        self, value: "Optional[Type[bytes]]" = None, *, peek: "bool" = False
+    ) -> "Records[bytes]": ...
+    @overload
+    def records(self, value: "Union[str, Layout]", *, peek: "bool" = False) -> "Records[Any]": ...
+    @overload
+    def records(  # type: ignore[overload-overlap]  # a scalar is no _Object to hand out
+        self, value: "Type[_Scalar[_Number]]", *, peek: "bool" = False
+    ) -> "Records[_Number]": ...
+    @overload
+    def records(
+        self, value: "Type[_ValueType]", *, peek: "bool" = False
+    ) -> "Records[_ValueType]": ...
     def records(self, value: "Any" = None, *, peek: "bool" = False) -> "Records[Any]":
         """Return the Records of a ring buffer: what programs write to it, as they do.
 
@@ -9522,13 +9496,10 @@ class MemoryMap(_Generic[_Value]):
         index = range(self._count)[index]  # numpy's integers would overflow below
         return memory, index * self._stride, index * self._stride + self._size
 
-    if TYPE_CHECKING:
-
-        @overload
-        def __getitem__(self: "MemoryMap[_Scalar[_Number]]", index: "int") -> "_Number": ...
-        @overload
-        def __getitem__(self, index: "int") -> "_Value": ...
-
+    @overload
+    def __getitem__(self: "MemoryMap[_Scalar[_Number]]", index: "int") -> "_Number": ...
+    @overload
+    def __getitem__(self, index: "int") -> "_Value": ...
     def __getitem__(self, index: "int") -> "Any":
         words = self._words
         if words is not None and 0 <= index < self._count:

@@ -1639,7 +1639,7 @@ def test_scripts_that_vendor_the_file_are_checked_and_the_file_is_quiet(checker,
 # Public names of what is not for users, by section of the module.
 NOT_FOR_USERS = {
     *("u8", "u16", "u32", "u64", "s32", "EBADFD", "SYSCALL_NUMBER", "MAX_DEPTH", "SKIPPED"),
-    *("TYPE_CHECKING", "View"),
+    *("TYPE_CHECKING", "overload", "View"),
 }
 
 
