@@ -255,12 +255,12 @@ __all__ += [
 # fmt: on
 
 
-def map_type_name(map_type: "int") -> "str":
+def map_type_name(map_type: int) -> str:
     """Return "percpu_array" for 6, "type_99" for a type newer than this file."""
     return _MAP_TYPE_NAMES.get(map_type, "type_%d" % map_type)
 
 
-def cmd_name(cmd: "Union[int, str]") -> "str":
+def cmd_name(cmd: "Union[int, str]") -> str:
     """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for one newer than this file."""
     if isinstance(cmd, int):
         cmd &= ~BPF_COMMON_ATTRS
@@ -695,7 +695,7 @@ class BPFError(Exception):
     those, whatever the names in the message are: they may be of foreign BTF.
     """
 
-    def __str__(self) -> "str":
+    def __str__(self) -> str:
         return "\n".join([_printable(str(one)) for one in self.args])
 
 
@@ -709,14 +709,14 @@ class SyscallError(OSError, BPFError):
     count      of a batch command: elements done before, else None
     """
 
-    errno: "int"
-    cmd: "str" = ""
-    map: "str" = ""
+    errno: int
+    cmd: str = ""
+    map: str = ""
     hint: "Optional[str]" = None
     count: "Optional[int]" = None
     _meaning = ""
 
-    def __str__(self) -> "str":
+    def __str__(self) -> str:
         message = self.args[1] if len(self.args) > 1 else OSError.__str__(self)
         return _printable("%s; %s" % (message, self.hint) if self.hint else str(message))
 
@@ -886,7 +886,7 @@ def _error_class(code, cmd, map_type=None):
     return _BY_ERRNO.get(code, SyscallError)
 
 
-def errno_name(code: "int") -> "str":
+def errno_name(code: int) -> str:
     """Return "ENOENT" for 2, "ENOTSUPP" for 524, "errno 999" for what has no name."""
     kernel_names = {
         ENOTSUPP: "ENOTSUPP",
@@ -1203,7 +1203,7 @@ _NR_X32 = 0x40000000 + 321  # 32-bit ELF for x86-64
 _NR_MIPS_N32 = 6319  # 32-bit ELF for MIPS with EF_MIPS_ABI2
 
 
-def syscall_number(machine: "Optional[str]" = None, pointer_size: "Optional[int]" = None) -> "int":
+def syscall_number(machine: "Optional[str]" = None, pointer_size: "Optional[int]" = None) -> int:
     """Return the number of bpf(2), 321 on x86-64.
 
     machine    as of uname -m; left out, the ELF header of the running interpreter is asked first,
@@ -1379,7 +1379,7 @@ class _Fd:
         """Leave the descriptor open: it is another's."""
         del self._kept[:]
 
-    def fileno(self) -> "int":
+    def fileno(self) -> int:
         return self.number
 
     def __reduce__(self):
@@ -1442,7 +1442,7 @@ class trace:
     Keys and values are shown as bytes.
     """
 
-    def __init__(self, write: "Optional[Callable[[str], object]]" = None) -> "None":
+    def __init__(self, write: "Optional[Callable[[str], object]]" = None) -> None:
         self._write = write or (lambda text: sys.stderr.write(text))
 
     def __enter__(self) -> "Self":
@@ -1451,7 +1451,7 @@ class trace:
         _syscall, _syscall_into = _traced_syscall, _traced_syscall_into
         return self
 
-    def __exit__(self, *_: "object") -> "None":
+    def __exit__(self, *_: object) -> None:
         global _syscall, _syscall_into
         _tracers.remove(self._write)
         if not _tracers:
@@ -1537,7 +1537,7 @@ def _traced_sizes(elem):
     return info.key_size, value_size
 
 
-def percpu_stride(value_size: "int") -> "int":
+def percpu_stride(value_size: int) -> int:
     """Bytes from one CPU's value to the next's, as the kernel copies them (bpf_map_value_size)."""
     return (value_size + 7) & ~7
 
@@ -1714,7 +1714,7 @@ def _is_swapped(ctype):
     return _is_scalar(ctype) and getattr(ctype, native, ctype) is not ctype
 
 
-def type_name(ctype: "Type[Any]") -> "str":
+def type_name(ctype: "Type[Any]") -> str:
     """Return a ctypes type in C's terms: "u32", "be16", "char[16]", "struct FlowKey"."""
     brackets = ""
     while _is_array(ctype):
@@ -1836,8 +1836,8 @@ class Layout:
         "_hash",
         "__weakref__",
     )
-    size: "int"
-    name: "str"
+    size: int
+    name: str
     meaning: "Optional[Meaning]"
     members: "Tuple[Member, ...]" = ()
     is_union = False
@@ -1860,10 +1860,10 @@ class Layout:
         slots = [name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ())]
         return [name for name in slots if name not in _WORKED_OUT]
 
-    def __eq__(self, other: "object") -> "bool":
+    def __eq__(self, other: object) -> bool:
         return _same_tree(self, other, set()) if isinstance(other, Layout) else NotImplemented
 
-    def __hash__(self) -> "int":
+    def __hash__(self) -> int:
         # of all that is in it, each part once: types that a hostile BTF makes alike must not
         # collide
         if self._hash is None:
@@ -1874,7 +1874,7 @@ class Layout:
         """Return what else the hash is of."""
         return ()
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         return "<Layout %s: %d bytes>" % (_printable(self.name), self.size)
 
     def __getstate__(self):
@@ -1887,7 +1887,7 @@ class Layout:
         if isinstance(self, Record):
             self._parts = self._plan = None
 
-    def renamed(self, name: "str") -> "Self":
+    def renamed(self, name: str) -> "Self":
         """Return the same layout under another name, as a typedef gives it."""
         if name == self.name:
             return self
@@ -1899,7 +1899,7 @@ class Layout:
         return copy
 
     def reader(
-        self, form: "str", stride: "Optional[int]" = None, cpus: "int" = 1
+        self, form: str, stride: "Optional[int]" = None, cpus: int = 1
     ) -> "Union[Reader, _ChoosingReader]":
         """Return what reads bytes as a form.
 
@@ -1947,7 +1947,7 @@ class Layout:
     def _leaf(self, form, at, columns, convert):
         return columns.add_bytes(form, at, self.size, convert)
 
-    def showing(self, path: "str", word: "str") -> "Layout":
+    def showing(self, path: str, word: str) -> "Layout":
         """Return the same layout in which a field is shown as what it means to people.
 
         path       "seen", "tuple.saddr", "" for the whole; of an array each element, unless the
@@ -1964,7 +1964,7 @@ class Layout:
         """Return the bytes of an address of this size, None: text is none, or means none here."""
         return _address_bytes(text, self.size) if self.takes_addresses else None
 
-    def describe(self) -> "str":
+    def describe(self) -> str:
         """Return a table: offset, size, name and C type of each member; holes, enumerators and tags
         are shown.
 
@@ -1983,11 +1983,11 @@ class Layout:
         """
         return _class_of(self)
 
-    def python_source(self, name: "str" = "") -> "str":
+    def python_source(self, name: str = "") -> str:
         """Return Python that makes the ctypes type anew, without this module, and calls it name."""
         return _source_of_layout(self, name)
 
-    def differences(self, other: "Layout", strict: "bool" = False) -> "Iterator[Tuple[str, str]]":
+    def differences(self, other: "Layout", strict: bool = False) -> "Iterator[Tuple[str, str]]":
         """Yield (path, what is wrong) where this layout, a caller's, does not agree with another,
         the map's.
         """
@@ -2033,7 +2033,7 @@ class Layout:
     def _dtype(self):
         return "V%d" % self.size
 
-    def pack(self, given: "Any", base: "Optional[bytes]" = None, what: "str" = "value") -> "bytes":
+    def pack(self, given: "Any", base: "Optional[bytes]" = None, what: str = "value") -> bytes:
         """Return the bytes for what was typed or read from JSON: text, numbers, lists, dicts by
         name.
 
@@ -2099,9 +2099,9 @@ class Number(Layout):
     # raw_order is what the record around it has: bpftool knows no other.  encoding is BTF's, 0
     # elsewhere.
     __slots__ = ("order", "raw_order", "bits", "signed", "encoding", "is_bitfield")
-    order: "str"
-    bits: "int"
-    signed: "bool"
+    order: str
+    bits: int
+    signed: bool
     kind = "u"  # of its name, where it has none of its own
 
     def __init__(self, size, name="", order=sys.byteorder, signed=False, encoding=0):
@@ -2127,32 +2127,32 @@ class Number(Layout):
         return self._changed(order=order)
 
     @property
-    def low(self) -> "int":
+    def low(self) -> int:
         """The lowest number that it holds."""
         return _range_of(self.bits, self.signed)[0]
 
     @property
-    def high(self) -> "int":
+    def high(self) -> int:
         """The highest number that it holds."""
         return _range_of(self.bits, self.signed)[1]
 
     @property
-    def is_whole(self) -> "bool":
+    def is_whole(self) -> bool:
         """Whether struct and ctypes have a type for it."""
         return self.bits == 8 * self.size and self.size in _STRUCT_CODES
 
     @property
-    def takes_addresses(self) -> "bool":  # type: ignore[override]  # a fact of Layout
+    def takes_addresses(self) -> bool:  # type: ignore[override]  # a fact of Layout
         return type(self) is Number and self.bits == 8 * self.size
 
     @property
-    def code(self) -> "str":
+    def code(self) -> str:
         """What the struct module calls it, if it is_whole."""
         code = _STRUCT_CODES[self.size]
         return code if self.signed else code.upper()
 
     @property
-    def has_scalar(self) -> "bool":
+    def has_scalar(self) -> bool:
         """Whether ctypes has a type for it."""
         return self.is_whole
 
@@ -2169,7 +2169,7 @@ class Number(Layout):
         return self._leaf(form, at, columns, self.converter(form))
 
     @property
-    def adds_up(self) -> "bool":
+    def adds_up(self) -> bool:
         """Whether the sum of what CPUs have says something."""
         is_count = type(self) in (Number, Float)
         return is_count and (self.meaning is None or self.meaning.kind.is_quantity)
@@ -2244,7 +2244,7 @@ class Enum(Number):
     def _inside(self):
         return Number._inside(self) + tuple(self.names.items())
 
-    def text_of(self, number: "int") -> "str":
+    def text_of(self, number: int) -> str:
         """Return a number's name, or the number as text: a column of enumerators is text, whatever
         the value.
         """
@@ -2316,7 +2316,7 @@ class Char(Number):
         return Number(1, self.name, signed=self.signed).bitfield(bits)
 
     @property
-    def code(self) -> "str":
+    def code(self) -> str:
         return "c"
 
     def number(self, given, what):
@@ -2346,18 +2346,18 @@ class Float(Number):
         return "%sf%d" % (_ORDER_MARKS[self.order], self.size)
 
     @property
-    def code(self) -> "str":
+    def code(self) -> str:
         return {2: "e", 4: "f", 8: "d"}[self.size]
 
     @property
-    def has_scalar(self) -> "bool":
+    def has_scalar(self) -> bool:
         return self.size in _FLOATS
 
     def scalar(self) -> "Type[Any]":
         return getattr(_FLOATS[self.size], "__ctype_%se__" % self.order[0])
 
     @property
-    def is_whole(self) -> "bool":
+    def is_whole(self) -> bool:
         return True
 
     def _put(self, packing, at, given, what):
@@ -2438,7 +2438,7 @@ class Array(Layout):
 
     __slots__ = ("element", "count")
     element: "Layout"
-    count: "int"
+    count: int
 
     def __init__(self, element, count, name=""):
         Layout.__init__(
@@ -2455,12 +2455,12 @@ class Array(Layout):
         return self.count, hash(self.element)
 
     @property
-    def is_text(self) -> "bool":
+    def is_text(self) -> bool:
         """Whether it is of chars, which are read as text."""
         return isinstance(self.element, Char)
 
     @property
-    def takes_addresses(self) -> "bool":  # type: ignore[override]  # a fact of Layout
+    def takes_addresses(self) -> bool:  # type: ignore[override]  # a fact of Layout
         return type(self.element) is Number
 
     @property
@@ -2581,10 +2581,10 @@ class Member:
         "bound",
         "is_anonymous",
     )
-    name: "str"
+    name: str
     layout: "Layout"
-    offset: "int"
-    bits: "int"
+    offset: int
+    bits: int
     label: "Optional[str]"
     tags: "Tuple[str, ...]"
     choice: "Optional[Tuple[str, Dict[Any, str]]]"
@@ -2608,12 +2608,12 @@ class Member:
     def _facts(self):
         return [getattr(self, name) for name in self.__slots__]
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         words = (_printable(self.name), _printable(self.layout.name), self.offset)
         return "<Member %s: %s at bit %d>" % words
 
     @property
-    def width(self) -> "int":
+    def width(self) -> int:
         """Bits that it takes."""
         return self.bits or 8 * self.layout.size
 
@@ -2624,13 +2624,13 @@ class Member:
         return bool(self.choice) or self.layout.is_undecided(form)
 
     @property
-    def is_odd(self) -> "bool":
+    def is_odd(self) -> bool:
         """Whether it is a number in bits, or of a size, that neither ctypes nor NumPy has."""
         number = self.layout
         return isinstance(number, Number) and (not number.is_whole or self.offset % 8 > 0)
 
     @property
-    def is_merged(self) -> "bool":
+    def is_merged(self) -> bool:
         """Whether its members are named as if they were those of the record around it."""
         return not self.name and isinstance(self.layout, Record) and not self.choice
 
@@ -2660,8 +2660,8 @@ class Record(Layout):
         "_parts",
         "_plan",
     )
-    kind: "str"
-    btf_name: "str"
+    kind: str
+    btf_name: str
 
     def __init__(self, kind, name, size, members, btf_name=""):
         self.kind, self.btf_name, self.own_name = kind, btf_name, name
@@ -2700,7 +2700,7 @@ class Record(Layout):
         return self._plan
 
     @property
-    def is_union(self) -> "bool":  # type: ignore[override]  # a fact of Layout
+    def is_union(self) -> bool:  # type: ignore[override]  # a fact of Layout
         return self.kind == "union"
 
     def only(self, branch):
@@ -2714,7 +2714,7 @@ class Record(Layout):
         return made
 
     @property
-    def takes_addresses(self) -> "bool":  # type: ignore[override]  # a fact of Layout
+    def takes_addresses(self) -> bool:  # type: ignore[override]  # a fact of Layout
         """Whether it is a wrapper like in_addr and in6_addr: one of numbers alone, as a whole."""
         inside = [one.layout for one in self.members if one.layout.size == self.size]
         return any(one.takes_addresses for one in inside)
@@ -3009,23 +3009,23 @@ class Meaning:
     """
 
     __slots__ = ("word", "names", "is_asked")
-    word: "str"
-    is_asked: "bool"
+    word: str
+    is_asked: bool
 
-    def __init__(self, word: "str", names: "Any" = None, is_asked: "bool" = True) -> "None":
+    def __init__(self, word: str, names: "Any" = None, is_asked: bool = True) -> None:
         self.word, self.names, self.is_asked = word, names or _this_machine, is_asked
 
-    def __eq__(self, other: "object") -> "bool":
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Meaning):
             return NotImplemented
         return (self.word, self.is_asked) == (other.word, other.is_asked) and (
             self.names is other.names
         )
 
-    def __hash__(self) -> "int":
+    def __hash__(self) -> int:
         return hash(self.word)
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         return "<Meaning %s>" % self.word
 
     @property
@@ -3033,11 +3033,11 @@ class Meaning:
         return MEANINGS[self.word]
 
     @property
-    def is_shown(self) -> "bool":
+    def is_shown(self) -> bool:
         """Whether there is something to show: "plain" is the wish for nothing."""
         return self.word != "plain"
 
-    def writer(self, layout: "Layout", is_for_people: "bool" = False) -> "Callable[[Any], str]":
+    def writer(self, layout: "Layout", is_for_people: bool = False) -> "Callable[[Any], str]":
         """Return f(leaf) -> text; a leaf of a Number is an int, of anything else bytes."""
         kind, names = self.kind, self.names
         text = kind.text_for_people if is_for_people else kind.text
@@ -3051,7 +3051,7 @@ class Meaning:
 
         return write
 
-    def told(self, text: "str", layout: "Layout") -> "Union[int, bytes, None]":
+    def told(self, text: str, layout: "Layout") -> "Union[int, bytes, None]":
         """Return the int or bytes that a text stands for, None for any other text."""
         return self.kind.told(text, layout, self.names)
 
@@ -4106,7 +4106,7 @@ class Reader:
             raise _misfit(self, raw)
         return map(self.shape, self.rows(raw))
 
-    def one(self, raw: "bytes") -> "Any":
+    def one(self, raw: bytes) -> "Any":
         """Return what one element says."""
         if len(raw) != self.stride:
             raise _misfit(self, raw)
@@ -4166,7 +4166,7 @@ class _ChoosingReader:
         """Iterate over what each element in raw says."""
         return (reader.one(one) for reader, one in self._each(raw))
 
-    def one(self, raw: "bytes") -> "Any":
+    def one(self, raw: bytes) -> "Any":
         """Return what one element says."""
         if len(raw) != self.stride:
             raise _misfit(self, raw)
@@ -5188,7 +5188,7 @@ def _new_class(layout):
     return type(plan.base)(name if name != "(anonymous)" else "anonymous", (plan.base,), own)
 
 
-def python_source(ctype: "Type[_Object]", name: "str" = "") -> "str":
+def python_source(ctype: "Type[_Object]", name: str = "") -> str:
     """Return Python that makes a ctypes type anew, with neither BTF nor this module, and calls it
     name.
     """
@@ -5590,9 +5590,7 @@ def _tag(ctype, tag, named):
     return entries
 
 
-def check_layout(
-    ctype: "Type[Union[_Object, bytes]]", size: "int", what: "str" = "value"
-) -> "None":
+def check_layout(ctype: "Type[Union[_Object, bytes]]", size: int, what: str = "value") -> None:
     """Raise LayoutError unless ctype is plain data of exactly size bytes, laid out as in C.
 
     Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
@@ -5616,7 +5614,7 @@ def check_layout(
     raise LayoutError(message, *table)
 
 
-def describe_layout(ctype: "Type[_Object]") -> "str":
+def describe_layout(ctype: "Type[_Object]") -> str:
     """Return Layout.describe() of a ctypes class: a table of its members and holes.
 
     raises     LayoutError
@@ -5729,7 +5727,7 @@ _C_QUALIFIERS = frozenset(("const", "volatile", "restrict", "static", "struct_gr
 _MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is larger
 
 
-def parse_type(text: "str") -> "Type[Any]":
+def parse_type(text: str) -> "Type[Any]":
     """Return the ctypes type for C text.
 
     text       "u32", "be16", "char[16]", "u64 count, u64 last_seen", "struct { ... }"
@@ -6036,7 +6034,7 @@ def to_python(obj: "Any") -> "Any":
     return _plain(obj, 0)
 
 
-def to_json(obj: "Any") -> "str":
+def to_json(obj: "Any") -> str:
     """Return to_python(obj) as JSON text; NaN, which JSON lacks, is null, an infinity 1e999."""
     return _json_of(to_python(obj))
 
@@ -6136,18 +6134,18 @@ class BTFType:
     """
 
     __slots__ = ("id", "kind", "name", "size", "type_id", "count", "flag", "_words", "_at", "_byte")
-    id: "int"
-    kind: "int"
-    name: "str"
+    id: int
+    kind: int
+    name: str
     size: "Optional[int]"
-    type_id: "int"
-    count: "int"
-    flag: "bool"
+    type_id: int
+    count: int
+    flag: bool
     _words: "Any"
-    _at: "int"
-    _byte: "int"
+    _at: int
+    _byte: int
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         return "<BTF type %d: %s>" % (self.id, self._label)
 
     @property
@@ -6188,9 +6186,9 @@ class _BTFBlob:
     Nothing of a type is proved here, but that its record lies inside of the blob.
     """
 
-    data: "bytes"
+    data: bytes
     base: "Optional[BTF]"
-    order: "str"
+    order: str
 
     def __init__(self, data, base=None):
         import array
@@ -6295,14 +6293,14 @@ class _BTFBlob:
     # -- records
 
     @property
-    def count(self) -> "int":
+    def count(self) -> int:
         """How many types there are, without those of the base."""
         return len(self._index())
 
-    def __len__(self) -> "int":
+    def __len__(self) -> int:
         return len(self._index())
 
-    def __bool__(self) -> "bool":
+    def __bool__(self) -> bool:
         return True  # of no types as well: it is not None
 
     def __iter__(self) -> "Iterator[BTFType]":
@@ -6310,7 +6308,7 @@ class _BTFBlob:
         for type_id in range(self._first, self._first + self.count):
             yield self.type(type_id)
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         split = "" if self.base is None else ", split"
         return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), split)
 
@@ -6401,7 +6399,7 @@ class _BTFBlob:
                 self._long_names[offset] = name
         return name
 
-    def find(self, name: "str", kind: "Optional[str]" = None) -> "int":
+    def find(self, name: str, kind: "Optional[str]" = None) -> int:
         """Return the id of the type with a name: "task_struct", "struct task_struct", "long int".
 
         Of several, the first struct, union, enum or typedef.
@@ -6502,7 +6500,7 @@ class _BTFBlob:
             t = t.type_id
         raise self.type(t)._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
 
-    def tags(self, t: "_GivenType", component: "int" = -1) -> "Tuple[str, ...]":
+    def tags(self, t: "_GivenType", component: int = -1) -> "Tuple[str, ...]":
         """Return the declaration tags of a type, or of one of its members or parameters."""
         if self._decl_tags is None:
             self._decl_tags = self._all_tags()
@@ -6597,7 +6595,7 @@ class BTF(_BTFBlob):
     raises     BTFError, all of it, for what is malformed or not there
     """
 
-    def __init__(self, data: "bytes", base: "Optional[BTF]" = None) -> "None":
+    def __init__(self, data: bytes, base: "Optional[BTF]" = None) -> None:
         _BTFBlob.__init__(self, data, base)
         self._layouts = {}  # type: Dict[int, Layout]
         self._pointer_size = 0
@@ -6660,7 +6658,7 @@ class BTF(_BTFBlob):
         raise BTFError("the kernel's BTF can't be had: %s" % reason)
 
     @classmethod
-    def from_id(cls, btf_id: "int", token: "Optional[_Descriptor]" = None) -> "Self":
+    def from_id(cls, btf_id: int, token: "Optional[_Descriptor]" = None) -> "Self":
         """Return the BTF with an id, as of MapInfo.btf_id; it takes CAP_SYS_ADMIN or a BPF token.
 
         raises     BTFError, PermissionDenied, SyscallError
@@ -6711,7 +6709,7 @@ class BTF(_BTFBlob):
             yield entry, 8 * offset
 
     @property
-    def pointer_size(self) -> "int":
+    def pointer_size(self) -> int:
         """Bytes of a pointer, which are those of a long.
 
         8 where no long is: BPF has 64 bits everywhere.
@@ -6729,7 +6727,7 @@ class BTF(_BTFBlob):
 
     # -- questions
 
-    def sizeof(self, t: "_GivenType") -> "int":
+    def sizeof(self, t: "_GivenType") -> int:
         """Return a type's size in bytes."""
         return self.layout(t).size
 
@@ -6767,7 +6765,7 @@ class BTF(_BTFBlob):
             type_id = t.type_id
         return tuple(tags)
 
-    def offsetof(self, t: "_GivenType", path: "str") -> "Union[Offset, Any]":
+    def offsetof(self, t: "_GivenType", path: str) -> "Union[Offset, Any]":
         """Return where a member begins: an Offset, which is an int in bytes.
 
         path       "comm", "se.avg", "cpus_mask.bits[1]"
@@ -6836,7 +6834,7 @@ class BTF(_BTFBlob):
         words[0] = variable + words[0]
         return words[1:] if path.startswith("[") else words
 
-    def c_type(self, t: "_GivenType") -> "str":
+    def c_type(self, t: "_GivenType") -> str:
         """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *",
         "u32 [4]".
         """
@@ -6883,7 +6881,7 @@ class BTF(_BTFBlob):
         except LayoutError as failure:
             raise BTFError(*failure.args) from None
 
-    def describe(self, t: "_GivenType") -> "str":
+    def describe(self, t: "_GivenType") -> str:
         """Return a table of a type: offset, size, name and C type of each member, enum names, tags
         and holes.
         """
@@ -6892,7 +6890,7 @@ class BTF(_BTFBlob):
         except LayoutError as failure:
             raise BTFError(*failure.args) from None
 
-    def python_source(self, t: "_GivenType") -> "str":
+    def python_source(self, t: "_GivenType") -> str:
         """Return Python that makes the ctypes type anew, with neither BTF nor this module.
 
         Bitfields are read-only.
@@ -7077,10 +7075,10 @@ class Offset(int):
     bits       of a bitfield, else 0
     """
 
-    bit_offset: "int"
-    bits: "int"
+    bit_offset: int
+    bits: int
 
-    def __new__(cls, bit_offset: "int", bits: "int") -> "Self":
+    def __new__(cls, bit_offset: int, bits: int) -> "Self":
         self = int.__new__(cls, bit_offset // 8)
         self.bit_offset, self.bits = bit_offset, bits
         return self
@@ -7494,13 +7492,13 @@ class MapInfo(_LaterInfo):
         "owner_prog_type",
         "owner_jited",
     )
-    id: "int"
-    type: "int"
+    id: int
+    type: int
     name: "Optional[str]"
-    key_size: "int"
-    value_size: "int"
-    max_entries: "int"
-    map_flags: "int"
+    key_size: int
+    value_size: int
+    max_entries: int
+    map_flags: int
     map_extra: "Optional[int]"
     btf_id: "Optional[int]"
     btf_key_type_id: "Optional[int]"
@@ -7534,12 +7532,12 @@ class MapInfo(_LaterInfo):
         """Return {name: value} of all of it."""
         return {name: getattr(self, name) for name in self._names}
 
-    def __eq__(self, other: "object") -> "bool":
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, MapInfo):
             return NotImplemented
         return self._asdict() == other._asdict()
 
-    def __hash__(self) -> "int":
+    def __hash__(self) -> int:
         return hash(tuple(self._asdict().values()))
 
     def __getstate__(self):
@@ -7549,7 +7547,7 @@ class MapInfo(_LaterInfo):
         for name, value in state.items():
             setattr(self, name, value)
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         return "MapInfo(%s)" % ", ".join("%s=%r" % pair for pair in self._asdict().items())
 
     @property
@@ -7678,14 +7676,14 @@ class _OpenMap(_Generic[_Key, _Value]):
         "__dict__",
         "__weakref__",
     )
-    order: "str" = sys.byteorder
-    id: "int"
+    order: str = sys.byteorder
+    id: int
     name: "Optional[str]"
-    type: "int"
-    flags: "int"
-    key_size: "int"
-    value_size: "int"
-    max_entries: "int"
+    type: int
+    flags: int
+    key_size: int
+    value_size: int
+    max_entries: int
     key_type: "Any"
     value_type: "Any"
     _token: "Optional[_Descriptor]"
@@ -7830,7 +7828,7 @@ class _OpenMap(_Generic[_Key, _Value]):
             _prove_agreement(layout(ctype), self.btf.layout(type_id), strict, about)
         return ctype if size else None
 
-    def close(self) -> "None":
+    def close(self) -> None:
         """Close the map: calls under way finish, later ones raise ValueError.  Twice is fine."""
         self._fd = None  # first, so that no new call is made from it
         self._idle_calls = []
@@ -7839,10 +7837,10 @@ class _OpenMap(_Generic[_Key, _Value]):
         self._live()
         return self
 
-    def __exit__(self, *_: "object") -> "None":
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         if self._fd is None:
             return "<Map %s, closed>" % self._about[4:]
         return "<Map %s: key %s (%d bytes), value %s (%d bytes), %d entries at most>" % (
@@ -7867,12 +7865,12 @@ class _OpenMap(_Generic[_Key, _Value]):
             raise ValueError("this map is closed")
         return owner
 
-    def fileno(self) -> "int":
+    def fileno(self) -> int:
         """Return the descriptor's number; ValueError if the map is closed."""
         return self._live().number
 
     @property
-    def fd(self) -> "int":
+    def fd(self) -> int:
         """The descriptor's number."""
         return self._live().number
 
@@ -8144,7 +8142,7 @@ def _element_command(cmd, convert, moves_value=True):
     """Return the method that runs an element command: the short way, which all calls take."""
     size, absent = _ATTR_SIZES[cmd], errno.ENOENT
 
-    def command(self: "Any", key: "Any", out: "Any", flags: "int" = 0) -> "bool":
+    def command(self: "Any", key: "Any", out: "Any", flags: int = 0) -> bool:
         if (
             type(key) is not self._key_class
             or flags != 0
@@ -8233,7 +8231,7 @@ class _Elements(_PerCPU[_Key, _Value]):
 
     if TYPE_CHECKING:
 
-        def lookup_into(self, key: "_GivenKey", out: "Buffer", flags: "int" = 0) -> "bool": ...
+        def lookup_into(self, key: "_GivenKey", out: "Buffer", flags: int = 0) -> bool: ...
 
     else:
         lookup_into = _public(
@@ -8255,10 +8253,10 @@ class _Elements(_PerCPU[_Key, _Value]):
     _remove = _element_command(BPF_MAP_DELETE_ELEM, "_nothing_in", moves_value=False)
 
     @overload
-    def lookup(self: "_NumberValues[_Number]", key: "_GivenKey", flags: "int" = 0) -> "_Number": ...
+    def lookup(self: "_NumberValues[_Number]", key: "_GivenKey", flags: int = 0) -> "_Number": ...
     @overload
-    def lookup(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
-    def lookup(self, key: "_GivenKey", flags: "int" = 0) -> "Any":
+    def lookup(self, key: "_GivenKey", flags: int = 0) -> "_Value": ...
+    def lookup(self, key: "_GivenKey", flags: int = 0) -> "Any":
         """Return the value stored under key.
 
         key        an instance of key_type, an int for integer keys, text for arrays of char, or
@@ -8282,22 +8280,20 @@ class _Elements(_PerCPU[_Key, _Value]):
     def get(
         self: "_NumberValues[_Number]",
         key: "_GivenKey",
-        default: "None" = None,
-        flags: "int" = 0,
+        default: None = None,
+        flags: int = 0,
     ) -> "Optional[_Number]": ...
     @overload
     def get(
-        self: "_NumberValues[_Number]", key: "_GivenKey", default: "_Default", flags: "int" = 0
+        self: "_NumberValues[_Number]", key: "_GivenKey", default: "_Default", flags: int = 0
     ) -> "Union[_Number, _Default]": ...
     @overload
-    def get(
-        self, key: "_GivenKey", default: "None" = None, flags: "int" = 0
-    ) -> "Optional[_Value]": ...
+    def get(self, key: "_GivenKey", default: None = None, flags: int = 0) -> "Optional[_Value]": ...
     @overload
     def get(
-        self, key: "_GivenKey", default: "_Default", flags: "int" = 0
+        self, key: "_GivenKey", default: "_Default", flags: int = 0
     ) -> "Union[_Value, _Default]": ...
-    def get(self, key: "_GivenKey", default: "Any" = None, flags: "int" = 0) -> "Any":
+    def get(self, key: "_GivenKey", default: "Any" = None, flags: int = 0) -> "Any":
         """Return the value under key, or default if there is none.
 
         Else as lookup.
@@ -8307,7 +8303,7 @@ class _Elements(_PerCPU[_Key, _Value]):
             return default
         return out if self._finish is None else self._finish(out)
 
-    def __contains__(self, key: "Any") -> "bool":
+    def __contains__(self, key: "Any") -> bool:
         """Return whether the map has the key, a bloom filter (as far as it can tell) the value.
 
         raises     LayoutError, SyscallError, NotSupported: queues and stacks
@@ -8318,7 +8314,7 @@ class _Elements(_PerCPU[_Key, _Value]):
         out = self._new_out() if self._new_out else self._percpu_room(key, 0)
         return out is not None and self.lookup_into(key, out)
 
-    def lookup_bytes(self, key: "_GivenKey", flags: "int" = 0) -> "bytes":
+    def lookup_bytes(self, key: "_GivenKey", flags: int = 0) -> bytes:
         """Return the value under key as bytes.
 
         returns    value_size bytes; of a per-CPU map the slots of all CPUs,
@@ -8333,11 +8329,11 @@ class _Elements(_PerCPU[_Key, _Value]):
 
     @overload
     def lookup_and_delete(
-        self: "_NumberValues[_Number]", key: "_GivenKey", flags: "int" = 0
+        self: "_NumberValues[_Number]", key: "_GivenKey", flags: int = 0
     ) -> "_Number": ...
     @overload
-    def lookup_and_delete(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
-    def lookup_and_delete(self, key: "_GivenKey", flags: "int" = 0) -> "Any":
+    def lookup_and_delete(self, key: "_GivenKey", flags: int = 0) -> "_Value": ...
+    def lookup_and_delete(self, key: "_GivenKey", flags: int = 0) -> "Any":
         """Remove key and return its value, in one step.
 
         raises     KeyNotFound, LayoutError, PermissionDenied, SyscallError, NotSupported: type or
@@ -8351,7 +8347,7 @@ class _Elements(_PerCPU[_Key, _Value]):
             raise self._error(BPF_MAP_LOOKUP_AND_DELETE_ELEM, errno.ENOENT, key)
         return out if self._finish is None else self._finish(out)
 
-    def update(self, key: "_GivenKey", value: "_GivenValue", flags: "int" = BPF_ANY) -> "None":
+    def update(self, key: "_GivenKey", value: "_GivenValue", flags: int = BPF_ANY) -> None:
         """Store value under key.
 
         key        as of lookup
@@ -8373,7 +8369,7 @@ class _Elements(_PerCPU[_Key, _Value]):
 
     __setitem__ = update
 
-    def delete(self, key: "_GivenKey") -> "None":
+    def delete(self, key: "_GivenKey") -> None:
         """Remove key.
 
         raises     KeyNotFound, LayoutError, PermissionDenied, SyscallError, NotSupported: arrays
@@ -8425,7 +8421,7 @@ class _Elements(_PerCPU[_Key, _Value]):
 class _Keyless(_Elements[_Key, _Value]):
     """Queues, stacks, bloom filters: values without keys."""
 
-    def push(self, value: "_GivenValue", flags: "int" = 0) -> "None":
+    def push(self, value: "_GivenValue", flags: int = 0) -> None:
         """Add value to a queue, a stack or a bloom filter.
 
         value      as of update
@@ -8495,7 +8491,7 @@ class _Scanning(_Keyless[_Key, _Value]):
     """All the entries: over the batch commands where the kernel has them, else key by key."""
 
     @property
-    def exact_scan(self) -> "bool":
+    def exact_scan(self) -> bool:
         """Whether a scan yields every entry that is there from start to end once, come what may.
 
         True over the batch commands of hashes (5.6) and for arrays.  False where a walk is all
@@ -8534,28 +8530,28 @@ class _Scanning(_Keyless[_Key, _Value]):
     __iter__ = keys
 
     @overload
-    def values(self: "_NumberValues[_Number]", flags: "int" = 0) -> "Iterator[_Number]": ...
+    def values(self: "_NumberValues[_Number]", flags: int = 0) -> "Iterator[_Number]": ...
     @overload
-    def values(self, flags: "int" = 0) -> "Iterator[_Value]": ...
-    def values(self, flags: "int" = 0) -> "Iterator[Any]":
+    def values(self, flags: int = 0) -> "Iterator[_Value]": ...
+    def values(self, flags: int = 0) -> "Iterator[Any]":
         """Return an iterator over the values; see items."""
         return (value for _, value in self._scan(True, flags))
 
     @overload
     def items(
-        self: "_OpenMap[_Scalar[_KeyNumber], _Scalar[_Number]]", flags: "int" = 0
+        self: "_OpenMap[_Scalar[_KeyNumber], _Scalar[_Number]]", flags: int = 0
     ) -> "Iterator[Tuple[_KeyNumber, _Number]]": ...
     @overload
     def items(
-        self: "_OpenMap[_Scalar[_KeyNumber], _Value]", flags: "int" = 0
+        self: "_OpenMap[_Scalar[_KeyNumber], _Value]", flags: int = 0
     ) -> "Iterator[Tuple[_KeyNumber, _Value]]": ...
     @overload
     def items(
-        self: "_OpenMap[_Key, _Scalar[_Number]]", flags: "int" = 0
+        self: "_OpenMap[_Key, _Scalar[_Number]]", flags: int = 0
     ) -> "Iterator[Tuple[_Key, _Number]]": ...
     @overload
-    def items(self, flags: "int" = 0) -> "Iterator[Tuple[_Key, _Value]]": ...
-    def items(self, flags: "int" = 0) -> "Iterator[Tuple[Any, Any]]":
+    def items(self, flags: int = 0) -> "Iterator[Tuple[_Key, _Value]]": ...
+    def items(self, flags: int = 0) -> "Iterator[Tuple[Any, Any]]":
         """Return an iterator over (key, value) of every entry, each new objects.
 
         Where exact_scan is True, what is in the map from start to end comes exactly once;
@@ -8708,7 +8704,7 @@ class _Scanning(_Keyless[_Key, _Value]):
             return None, failure
 
     def lookup_batch(
-        self, size: "Optional[int]" = None, flags: "int" = 0
+        self, size: "Optional[int]" = None, flags: int = 0
     ) -> "Iterator[Tuple[ctypes.Array[Any], ctypes.Array[Any]]]":
         """Return an iterator over (keys, values): the entries in parts, as the kernel writes them.
 
@@ -8724,7 +8720,7 @@ class _Scanning(_Keyless[_Key, _Value]):
         self._require_keys(BPF_MAP_LOOKUP_BATCH)
         return self._parts(size, flags)
 
-    def lookup_and_delete_batch(self, size: "Optional[int]" = None, flags: "int" = 0) -> "_Batches":
+    def lookup_and_delete_batch(self, size: "Optional[int]" = None, flags: int = 0) -> "_Batches":
         """Return an iterator like lookup_batch's that removes the entries it hands out.
 
         Nothing is lost: what the kernel has removed comes with the next step, if the one that did
@@ -8769,7 +8765,7 @@ class _Scanning(_Keyless[_Key, _Value]):
 class _Writing(_Scanning[_Key, _Value]):
     """Many entries written in one call."""
 
-    def update_batch(self, keys: "_GivenBatch", values: "_GivenBatch", flags: "int" = 0) -> "int":
+    def update_batch(self, keys: "_GivenBatch", values: "_GivenBatch", flags: int = 0) -> int:
         """Store values under keys, in one call where the kernel can.
 
         keys       an array of the key's type, a buffer of whole keys, or a sequence of what
@@ -8794,7 +8790,7 @@ class _Writing(_Scanning[_Key, _Value]):
         commands = BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM
         return self._write_batch(*commands, all_keys, all_values, flags)
 
-    def delete_batch(self, keys: "_GivenBatch") -> "int":
+    def delete_batch(self, keys: "_GivenBatch") -> int:
         """Remove keys, in one call where the kernel can.
 
         keys       as of update_batch
@@ -8875,7 +8871,7 @@ class _Writing(_Scanning[_Key, _Value]):
 class _Whole(_Writing[_Key, _Value]):
     """The map as a whole: frozen, pinned, mapped."""
 
-    def freeze(self) -> "None":
+    def freeze(self) -> None:
         """Forbid user space to change the map, for good; programs still may.
 
         It holds for every descriptor.
@@ -8891,7 +8887,7 @@ class _Whole(_Writing[_Key, _Value]):
         if code:
             raise self._error(BPF_MAP_FREEZE, code)
 
-    def pin(self, path: "_Path") -> "None":
+    def pin(self, path: "_Path") -> None:
         """Give the map a name in a bpffs, which keeps it alive.
 
         raises     PinExists, SyscallError, PermissionDenied: no bpffs, a dot in the name
@@ -8903,7 +8899,7 @@ class _Whole(_Writing[_Key, _Value]):
         finally:
             del owner
 
-    def unpin(self, path: "_Path") -> "None":
+    def unpin(self, path: "_Path") -> None:
         """Remove a pin of this map.
 
         raises     BPFError: it is another map's, MapNotFound, OSError
@@ -8916,7 +8912,7 @@ class _Whole(_Writing[_Key, _Value]):
                 )
         os.unlink(path)
 
-    def mmap(self, writable: "bool" = False) -> "MemoryMap[_Value]":
+    def mmap(self, writable: bool = False) -> "MemoryMap[_Value]":
         """Map the map's memory: return a MemoryMap, whose reads make no system call.
 
         It is for arrays created with BPF_F_MMAPABLE (the .data, .bss and .rodata of programs are),
@@ -8971,19 +8967,19 @@ class _Whole(_Writing[_Key, _Value]):
 
     @overload
     def records(
-        self, value: "Optional[Type[bytes]]" = None, *, peek: "bool" = False
+        self, value: "Optional[Type[bytes]]" = None, *, peek: bool = False
     ) -> "Records[bytes]": ...
     @overload
-    def records(self, value: "Union[str, Layout]", *, peek: "bool" = False) -> "Records[Any]": ...
+    def records(self, value: "Union[str, Layout]", *, peek: bool = False) -> "Records[Any]": ...
     @overload
     def records(  # type: ignore[overload-overlap]  # a scalar is no _Object to hand out
-        self, value: "Type[_Scalar[_Number]]", *, peek: "bool" = False
+        self, value: "Type[_Scalar[_Number]]", *, peek: bool = False
     ) -> "Records[_Number]": ...
     @overload
     def records(
-        self, value: "Type[_ValueType]", *, peek: "bool" = False
+        self, value: "Type[_ValueType]", *, peek: bool = False
     ) -> "Records[_ValueType]": ...
-    def records(self, value: "Any" = None, *, peek: "bool" = False) -> "Records[Any]":
+    def records(self, value: "Any" = None, *, peek: bool = False) -> "Records[Any]":
         """Return the Records of a ring buffer: what programs write to it, as they do.
 
         It takes mode="rw", even to peek: the kernel maps no other descriptor.
@@ -9000,7 +8996,7 @@ class _Whole(_Writing[_Key, _Value]):
         """
         return Records(self, value, peek)
 
-    def submit(self, value: "Buffer") -> "None":
+    def submit(self, value: "Buffer") -> None:
         """Write a record to a ring buffer that programs read, with bpf_user_ringbuf_drain().
 
         It takes mode="rw".  It is there whole or, if an exception comes before that, not at all.
@@ -9055,7 +9051,7 @@ class Map(_Whole[_Key, _Value]):
     .value_type are the types in use, None where the map has no keys or values.
     """
 
-    def __init__(self) -> "None":
+    def __init__(self) -> None:
         raise TypeError("open a map with Map.from_pin, from_id, from_name, from_fd or create")
 
     @classmethod
@@ -9065,8 +9061,8 @@ class Map(_Whole[_Key, _Value]):
         key: "_TypeOf[_KeyType]" = None,
         value: "_TypeOf[_ValueType]" = None,
         *,
-        dup: "bool" = True,
-        strict: "bool" = False,
+        dup: bool = True,
+        strict: bool = False,
         token: "Optional[_Descriptor]" = None,
     ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on a duplicate of a descriptor.
@@ -9100,12 +9096,12 @@ class Map(_Whole[_Key, _Value]):
     @classmethod
     def from_id(
         cls,
-        map_id: "int",
+        map_id: int,
         key: "_TypeOf[_KeyType]" = None,
         value: "_TypeOf[_ValueType]" = None,
         *,
-        mode: "str" = "r",
-        strict: "bool" = False,
+        mode: str = "r",
+        strict: bool = False,
     ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on the map with an id; it takes CAP_SYS_ADMIN.
 
@@ -9123,8 +9119,8 @@ class Map(_Whole[_Key, _Value]):
         key: "_TypeOf[_KeyType]" = None,
         value: "_TypeOf[_ValueType]" = None,
         *,
-        mode: "str" = "r",
-        strict: "bool" = False,
+        mode: str = "r",
+        strict: bool = False,
         token: "Optional[_Descriptor]" = None,
     ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on a map pinned in a bpffs; file permission is all it takes.
@@ -9147,12 +9143,12 @@ class Map(_Whole[_Key, _Value]):
     @classmethod
     def from_name(
         cls,
-        name: "str",
+        name: str,
         key: "_TypeOf[_KeyType]" = None,
         value: "_TypeOf[_ValueType]" = None,
         *,
-        mode: "str" = "r",
-        strict: "bool" = False,
+        mode: str = "r",
+        strict: bool = False,
     ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on the one map of a name; it takes CAP_SYS_ADMIN.
 
@@ -9184,23 +9180,23 @@ class Map(_Whole[_Key, _Value]):
     @classmethod
     def create(
         cls,
-        map_type: "int",
+        map_type: int,
         key: "_TypeOf[_KeyType]" = None,
         value: "_TypeOf[_ValueType]" = None,
         max_entries: "Optional[int]" = None,
         *,
         key_size: "Optional[int]" = None,
         value_size: "Optional[int]" = None,
-        name: "str" = "",
-        flags: "int" = 0,
+        name: str = "",
+        flags: int = 0,
         inner: "Optional[_Descriptor]" = None,
-        map_extra: "int" = 0,
+        map_extra: int = 0,
         numa_node: "Optional[int]" = None,
         btf: "Optional[_Descriptor]" = None,
         btf_key: "Optional[int]" = None,
         btf_value: "Optional[int]" = None,
         token: "Optional[_Descriptor]" = None,
-        strict: "bool" = False,
+        strict: bool = False,
     ) -> "Map[_KeyType, _ValueType]":
         """Create a map and return it, open for reading and writing; it takes CAP_BPF.
 
@@ -9463,7 +9459,7 @@ class MemoryMap(_Generic[_Value]):
     memory stays as long as views and objects in it do.  A child of fork() has no arena's.
     """
 
-    view: "memoryview"
+    view: memoryview
 
     def __init__(self, m, memory, writable):
         self._memory, self._writable, self._type = memory, writable, m.value_type
@@ -9483,7 +9479,7 @@ class MemoryMap(_Generic[_Value]):
             words = self.view[: self._stride * self._count].cast(self._type._type_)
             self._words = words[:: self._stride // self._size]
 
-    def __len__(self) -> "int":
+    def __len__(self) -> int:
         return self._count
 
     def _at(self, index):
@@ -9497,10 +9493,10 @@ class MemoryMap(_Generic[_Value]):
         return memory, index * self._stride, index * self._stride + self._size
 
     @overload
-    def __getitem__(self: "MemoryMap[_Scalar[_Number]]", index: "int") -> "_Number": ...
+    def __getitem__(self: "MemoryMap[_Scalar[_Number]]", index: int) -> "_Number": ...
     @overload
-    def __getitem__(self, index: "int") -> "_Value": ...
-    def __getitem__(self, index: "int") -> "Any":
+    def __getitem__(self, index: int) -> "_Value": ...
+    def __getitem__(self, index: int) -> "Any":
         words = self._words
         if words is not None and 0 <= index < self._count:
             return words[index]
@@ -9511,7 +9507,7 @@ class MemoryMap(_Generic[_Value]):
             return _get_value(_copier(self._type)(memory, start))
         return (_overlay if self._writable else _copier)(self._type)(memory, start)
 
-    def __setitem__(self, index: "int", value: "_GivenValue") -> "None":
+    def __setitem__(self, index: int, value: "_GivenValue") -> None:
         memory, start, end = self._at(index)
         if not self._writable:
             raise TypeError("this mapping is read-only: m.mmap(writable=True)")
@@ -9521,7 +9517,7 @@ class MemoryMap(_Generic[_Value]):
         else:
             memory[start:end] = _raw(obj)
 
-    def close(self) -> "None":
+    def close(self) -> None:
         """Let go of the memory; it is unmapped with the last view or object in it."""
         self._memory = self._words = None
         self.view = None  # type: ignore[assignment]  # while it is open it is one
@@ -9530,7 +9526,7 @@ class MemoryMap(_Generic[_Value]):
     def __enter__(self) -> "Self":
         return self
 
-    def __exit__(self, *_: "object") -> "None":
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -9839,7 +9835,7 @@ class Records(_Generic[_Value]):
     fork() it raises ValueError.
     """
 
-    lost: "int"
+    lost: int
 
     def __init__(self, m, value=None, peek=False):
         if m.type != BPF_MAP_TYPE_RINGBUF:
@@ -9862,7 +9858,7 @@ class Records(_Generic[_Value]):
                 raise error
         self._open = ring, waiter  # None when it is closed
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         how = "peeking" if self._is_peek else "consuming"
         return "<Records of %s, %s>" % (self._about, how if self._open else "closed")
 
@@ -9871,7 +9867,7 @@ class Records(_Generic[_Value]):
             raise ValueError("these records are closed")
         return self._open
 
-    def fileno(self) -> "int":
+    def fileno(self) -> int:
         """Return a descriptor that select, poll, epoll and asyncio find readable when there may be
         records: read(0) then.  While peeking it is so every 10 ms.
         """
@@ -9911,7 +9907,7 @@ class Records(_Generic[_Value]):
         finally:
             self._leave(self._open)
 
-    def close(self) -> "None":
+    def close(self) -> None:
         """Give the buffer back: who waits for records gets none any more.  Twice is fine."""
         opened, self._open = self._open, None
         if opened is None or opened[0].process != os.getpid():  # a child would wake its parent
@@ -9925,7 +9921,7 @@ class Records(_Generic[_Value]):
         self._opened()
         return self
 
-    def __exit__(self, *_: "object") -> "None":
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __reduce__(self):
@@ -10185,7 +10181,7 @@ class _Submitter:
             ring.producer.store(position + wanted & _LONG_MASK)
 
 
-def lpm_key(text: "str") -> "bytes":
+def lpm_key(text: str) -> bytes:
     """Return the key of an LPM trie, as bytes: four of the prefix length, then the address.
 
     text       "10.0.0.0/8", "2001:db8::/32"; without a / the whole address counts
@@ -10364,8 +10360,8 @@ def open_map(
     key: "_TypeOf[_KeyType]" = None,
     value: "_TypeOf[_ValueType]" = None,
     *,
-    mode: "str" = "r",
-    strict: "bool" = False,
+    mode: str = "r",
+    strict: bool = False,
     token: "Optional[_Descriptor]" = None,
 ) -> "Map[_KeyType, _ValueType]":
     """Return the Map that spec names.
@@ -10470,7 +10466,7 @@ def _bpffs_tops(root):
     return below
 
 
-def users(map_id: "int", asking: "Iterable[_Descriptor]" = ()) -> "Dict[str, List[str]]":
+def users(map_id: int, asking: "Iterable[_Descriptor]" = ()) -> "Dict[str, List[str]]":
     """Return who uses a map, as far as one may see: {"progs": ["7 name"], "pids": ["comm(pid)"]}.
 
     asking     descriptors of this process, or Maps, that were opened to ask: they alone make it
@@ -11583,7 +11579,7 @@ def _metric_number(number):
 # noticed.
 
 
-def capture(m: "_Descriptor", path: "_Path") -> "int":
+def capture(m: "_Descriptor", path: "_Path") -> int:
     """Write a map's info, BTF and entries to a file, which appears when it is whole.
 
     A plain file of that name is replaced, its mode and (where one may) its owner kept; of several
@@ -11822,10 +11818,10 @@ class Capture:
     info: "MapInfo"
     btf: "Optional[BTF]"
     header: "Dict[str, Any]"
-    count: "int"
+    count: int
     cpus: "List[int]"
 
-    def __init__(self, data: "bytes", key: "_Meant" = None, value: "_Meant" = None) -> "None":
+    def __init__(self, data: bytes, key: "_Meant" = None, value: "_Meant" = None) -> None:
         try:
             self._read(data)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
@@ -11893,7 +11889,7 @@ class Capture:
                 values = map(list, zip(*[iter(values)] * cpus))
             yield from zip(_split(keys, count), values)
 
-    def chunks(self, most: "int") -> "Iterator[Tuple[bytes, bytes, int]]":
+    def chunks(self, most: int) -> "Iterator[Tuple[bytes, bytes, int]]":
         """Yield (keys, values, count): the bytes of at most so many entries, each behind the
         other.
         """
@@ -12636,7 +12632,7 @@ class _Closed:
         return False
 
 
-def main(argv: "Optional[Sequence[str]]" = None) -> "int":
+def main(argv: "Optional[Sequence[str]]" = None) -> int:
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
     _prepare_streams()
     _this_machine.forget()
@@ -14968,7 +14964,7 @@ def _histogram_json(head, counts, numbering, wide):
 
 
 def histogram(
-    counts: "Mapping[int, int]", linear: "bool" = False, width: "int" = 40, slots: "str" = ""
+    counts: "Mapping[int, int]", linear: bool = False, width: int = 40, slots: str = ""
 ) -> "List[str]":
     """Return the lines of a histogram of {slot: count}, as BCC and libbpf-tools draw it.
 
