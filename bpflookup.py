@@ -654,7 +654,7 @@ class bpf_prog_info(ctypes.Structure):
         ("map_ids", u64),
         ("name", ctypes.c_char * 16),
         ("ifindex", u32),  # 4.16
-        ("gpl_compatible", u32),
+        ("_pad", u32),  # gpl_compatible:1
         ("netns_dev", u64),
         ("netns_ino", u64),
         ("nr_jited_ksyms", u32),  # 4.18
@@ -1960,6 +1960,10 @@ class Layout:
             raise LayoutError("there is no meaning '%s'; there are %s" % words)
         return _shown_at(self, [step for step in path.split(".") if step], word, path)
 
+    def _labels_text(self):
+        """Return what fields there are, for messages."""
+        return "none in %s" % self.name
+
     def _address(self, text):
         """Return the bytes of an address of this size, None: text is none, or means none here."""
         return _address_bytes(text, self.size) if self.takes_addresses else None
@@ -2514,8 +2518,8 @@ class Array(Layout):
         element = self.element
         if not form.fuses or type(element) is not Number or not element.is_whole:
             return False
-        shown = form.meant(element) or form.integer(element)
-        return shown is None and self.count <= 1 << 16
+        is_bare = form.meant(element) is None and form.integer(element) is None
+        return is_bare and self.count <= 1 << 16
 
     def _put(self, packing, at, given, what):
         if self.is_text and isinstance(given, str):
@@ -2655,7 +2659,6 @@ class Record(Layout):
         "members",
         "btf_name",
         "own_name",
-        "part_count",
         "row_count",
         "_parts",
         "_plan",
@@ -2667,7 +2670,6 @@ class Record(Layout):
         self.kind, self.btf_name, self.own_name = kind, btf_name, name
         self.members = tuple(members)
         inside = [member.layout for member in self.members]
-        self.part_count = sum(_part_count(member) for member in self.members)
         self.row_count = sum(1 + getattr(one, "row_count", 0) for one in inside)
         self._parts = self._plan = None
         Layout.__init__(
@@ -2687,8 +2689,6 @@ class Record(Layout):
     def parts(self) -> "Tuple[Member, ...]":
         """The members, those of anonymous records in the place of these, no two labels the same."""
         if self._parts is None:
-            if self.part_count > _MAX_PARTS:
-                raise LayoutError("%s: %d members are too many" % (self.name, self.part_count))
             self._parts = tuple(_labelled(_merged_parts(self.members)))
         return self._parts
 
@@ -2817,7 +2817,7 @@ class Record(Layout):
 
     def _parts_by_name(self):
         """Return {label, or name of a field that has another label: part}."""
-        known = {part.name: part for part in reversed(self.parts)}
+        known = {part.name: part for part in self.parts}
         known.update((part.label, part) for part in self.parts if part.label is not None)
         return known
 
@@ -2843,15 +2843,10 @@ class Record(Layout):
 
 
 _MAX_SAMPLES = 1 << 19  # of one value, each with a path
-_MAX_PARTS = 1 << 16  # of a record: what is shared by anonymous ones multiplies
 _MAX_ROWS = 1 << 14  # of a table: what is shared by records multiplies
 _MAX_VALUES = (
     1 << 20
 )  # in a type, besides those that its bytes can hold: bitfields in unions take none
-
-
-def _part_count(member):
-    return member.layout.part_count if member.is_merged else 1
 
 
 def _labelled(parts):
@@ -2962,7 +2957,7 @@ def _address_bytes(text, size):
 
     try:
         return socket.inet_pton(socket.AF_INET if is_ip4 else socket.AF_INET6, text)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: NULs, and what is no UTF-8
         raise LayoutError("'%s' is no address" % text) from None
 
 
@@ -3114,7 +3109,7 @@ class _OfBytes(_Kind):
 
     def fits(self, layout):
         is_odd = isinstance(layout, Number) and layout.bits != 8 * layout.size
-        return layout.size in self.sizes and not is_odd
+        return layout.size in self.sizes and not is_odd and not isinstance(layout, Float)
 
 
 class _IPAddress(_OfBytes):
@@ -3158,16 +3153,27 @@ class _Prefix(_OfBytes):
     """The key of an LPM trie: a length of 32 bits, then an IPv4 or IPv6 address."""
 
     def text(self, raw, layout, names):
-        order = layout.parts[0].layout.order if layout.members else names.order
-        return "%s/%d" % (_ip_text(raw[4:]), int.from_bytes(raw[:4], order))
+        length = int.from_bytes(raw[:4], _order_of_first(layout, names))
+        return "%s/%d" % (_ip_text(raw[4:]), length)
 
     def told(self, text, layout, names):
         address, slash, length = text.partition("/")
         raw = _address_bytes(address, layout.size - 4)
         if raw is None or not slash or not length.isdecimal() or int(length) > 8 * len(raw):
             return None
-        order = layout.parts[0].layout.order if layout.members else names.order
-        return int(length).to_bytes(4, order) + raw
+        return int(length).to_bytes(4, _order_of_first(layout, names)) + raw
+
+
+def _order_of_first(found, names):
+    """Return the byte order of the number that a layout begins with; one that tells none has the
+    machine's.
+    """
+    while isinstance(found, (Array, Record)):
+        if isinstance(found, Array):
+            found = found.element
+        else:
+            found = found.members[0].layout if found.members else None
+    return found.order if isinstance(found, Number) and found.size > 1 else names.order
 
 
 class _SocketAddress(_OfBytes):
@@ -3176,26 +3182,32 @@ class _SocketAddress(_OfBytes):
     INET, INET6 = 2, 10  # AF_ of linux/socket.h
 
     def text(self, raw, layout, names):
-        family, port = int.from_bytes(raw[:2], names.order), int.from_bytes(raw[2:4], "big")
+        family = int.from_bytes(raw[:2], _order_of_first(layout, names))
+        port = int.from_bytes(raw[2:4], "big")
         if family == self.INET:
             return "%s:%d" % (_ip_text(raw[4:8]), port)
-        if family == self.INET6 and len(raw) >= 24:
-            return "[%s]:%d" % (_ip_text(raw[8:24]), port)
+        if family == self.INET6 and len(raw) >= 28 and not any(raw[4:8]):  # no flow
+            scope = int.from_bytes(raw[24:28], _order_of_first(layout, names))
+            return "[%s%s]:%d" % (_ip_text(raw[8:24]), "%%%d" % scope if scope else "", port)
         return raw.hex()
 
     def told(self, text, layout, names):
         if _is_hex_of(text, layout.size):
             return bytes.fromhex(text)
-        address, colon, port = text.rpartition(":")
-        if not colon or not port.isdecimal() or int(port) > 0xFFFF:
+        import re
+
+        found = re.match(r"(?:\[([^]%]+)(?:%([0-9]{1,10}))?\]|([^:]+)):([0-9]{1,5})\Z", text)
+        if not found:
             return None
-        is_ip6 = address[:1] + address[-1:] == "[]"
-        raw = _address_bytes(address.strip("[]"), 16 if is_ip6 else 4)
-        if raw is None or is_ip6 and layout.size < 28:
+        ip6, scope, ip4, port = found.groups()
+        raw = _address_bytes(ip6 or ip4, 16 if ip6 else 4)
+        is_there = raw is not None and (not ip6 or layout.size >= 28)
+        if not is_there or int(port) > 0xFFFF or int(scope or 0) > 0xFFFFFFFF:
             return None
-        family = (self.INET6 if is_ip6 else self.INET).to_bytes(2, names.order)
-        head = family + int(port).to_bytes(2, "big") + bytes(4 if is_ip6 else 0)
-        return (head + raw).ljust(layout.size, b"\0")
+        order = _order_of_first(layout, names)
+        whole = (self.INET6 if ip6 else self.INET).to_bytes(2, order) + int(port).to_bytes(2, "big")
+        whole += bytes(4) + raw + int(scope or 0).to_bytes(4, order) if ip6 else raw
+        return whole.ljust(layout.size, b"\0")
 
 
 def _is_hex_of(text, size):
@@ -3216,13 +3228,20 @@ class _Hexadecimal(_Kind):
 
     def told(self, text, layout, names):
         if isinstance(layout, Number):
-            return _signed_as(layout, int(text, 16)) if text[:2] in ("0x", "0X") else None
+            return _number_of_hex(text, layout)
         return bytes.fromhex(text) if _is_hex_of(text, layout.size) else None
 
 
+def _number_of_hex(text, number):
+    """Return what a number of a layout is, given its bits as 0x...; None for any other text."""
+    is_hex = text[:2] in ("0x", "0X") and _HEX_DIGITS.issuperset(text[2:])
+    return _signed_as(number, int(text, 16)) if is_hex and text[2:] else None
+
+
 def _signed_as(number, raw):
-    """Return what a number of a layout is, given its bits."""
-    return raw - (1 << number.bits) if number.signed and raw > number.high else raw
+    """Return what a number of a layout is, given its bits; more of them stay what they are."""
+    is_negative = number.signed and number.high < raw < 1 << number.bits
+    return raw - (1 << number.bits) if is_negative else raw
 
 
 # The units of Go's Duration, in nanoseconds, as texts write them: the longer names first.
@@ -3325,7 +3344,7 @@ class _BootTime(_Kind):
             return None
         age = re.match(r"(\S+) ago\Z", text)
         if age and _duration_told(age.group(1)) is not None:
-            return max(names.now() - _duration_told(age.group(1)), 0)
+            return max(names.now() - _duration_told(age.group(1)), layout.low)
         form = r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?( \(.*\))?\Z"
         found = re.match(form, text)
         if not found:
@@ -3336,7 +3355,7 @@ class _BootTime(_Kind):
             since = int(time.mktime(local)) * 10**9 + int((part or "0").ljust(9, "0")) - names.boot
         except (ValueError, OverflowError):
             return None
-        return max(since, 0)
+        return max(since, layout.low)
 
 
 class _ByteCount(_Kind):
@@ -3360,6 +3379,8 @@ class _ByteCount(_Kind):
         if not found or found.group(3) not in self.UNITS:
             return None
         whole, part, unit = found.group(1), found.group(2) or "", found.group(3)
+        if part and unit == "B":
+            return None
         return int(whole + part) * (1 << 10 * self.UNITS.index(unit)) // 10 ** len(part)
 
 
@@ -3382,14 +3403,14 @@ class _Character(_Kind):
     """A number that is a character."""
 
     def text(self, number, layout, names):
-        return chr(number) if 0x20 < number < 0x7F and number != 0x5C else "\\x%02x" % number
+        if 0x20 < number < 0x7F and number != 0x5C:
+            return chr(number)
+        return "\\x%02x" % (number & (1 << layout.bits) - 1)
 
     def told(self, text, layout, names):
-        import re
-
         if len(text) == 1:
             return ord(text)
-        return int(text[2:], 16) if re.match(r"\\x[0-9a-f]{2,16}\Z", text) else None
+        return _number_of_hex("0x" + text[2:], layout) if text[:2] == "\\x" else None
 
 
 class _Flags(_Kind):
@@ -3411,6 +3432,8 @@ class _Flags(_Kind):
         return "|".join(found + ["0x%x" % left] * (left > 0)) or "0"
 
     def told(self, text, layout, names):
+        if "|" not in text:
+            return _number_of_hex(text, layout)
         numbers = {name: number for number, name in layout.names.items()}
         total = 0
         for word in text.split("|"):
@@ -3421,7 +3444,7 @@ class _Flags(_Kind):
                 except (ValueError, IndexError):
                     return None
             total |= number
-        return _signed_as(layout, total & (1 << layout.bits) - 1) if "|" in text else None
+        return _signed_as(layout, total)
 
 
 class _Named(_Kind):
@@ -3449,6 +3472,10 @@ class _Symbol(_Named):
         address = number & (1 << layout.bits) - 1
         return names.text(self.word, address) or "0x%x" % address
 
+    def told(self, text, layout, names):
+        number = _number_of_hex(text, layout)
+        return _Named.told(self, text, layout, names) if number is None else number
+
 
 class _Stack(_Kind):
     """Addresses of 8 bytes, the innermost first, up to a zero: symbols as flame graphs fold them,
@@ -3461,14 +3488,26 @@ class _Stack(_Kind):
     def fits(self, layout):
         return isinstance(layout, (Bytes, Array, Record)) and layout.size % 8 == 0
 
-    def addresses(self, raw, names):
+    def addresses(self, raw, layout, names):
         """Return the addresses in a stack."""
-        found = struct.unpack("%s%dQ" % (_ORDER_MARKS[names.order], len(raw) // 8), raw)
+        found = self._struct(layout, names).unpack(raw)
         return found[: found.index(0)] if 0 in found else found
 
+    def _struct(self, layout, names):
+        order = _ORDER_MARKS[_order_of_first(layout, names)]
+        return struct.Struct("%s%dQ" % (order, layout.size // 8))
+
     def text(self, raw, layout, names):
-        addresses = reversed(self.addresses(raw, names))
+        addresses = reversed(self.addresses(raw, layout, names))
         return ";".join(names.text("ksym", one) or "0x%x" % one for one in addresses)
+
+    def told(self, text, layout, names):
+        one, words = Number(8), text.split(";") if text else []
+        found = [MEANINGS["ksym"].told(word, one, names) for word in reversed(words)]
+        room = layout.size // 8 - len(found)
+        if None in found or room < 0 or max(found, default=0) > one.high:
+            return None
+        return self._struct(layout, names).pack(*found + [0] * room)
 
 
 MEANINGS: "Dict[str, _Kind]" = {
@@ -3515,20 +3554,25 @@ def _shown_at(found, steps, word, path):
         is_there = is_there or is_it
         members.append(member)
     if not is_there:
-        known = found._labels_text() if isinstance(found, Record) else "none in %s" % found.name
-        raise NoSuchField("no field '%s'; there are %s" % (path, known))
+        raise NoSuchField("no field '%s'; there are %s" % (path, found._labels_text()))
     return found.having(members)
 
 
 def _meaning_a_word(found, word, path):
     kind = MEANINGS[word]
-    made = kind.applied(found, word)
-    if made is None and isinstance(found, Array):
-        inner = kind.applied(found.element, word)
-        made = inner and found.of(inner)
+    made = _applied(kind, found, word)
     if made is None:
         words = (path or found.name, word, kind.takes, found.name, found.size)
         raise LayoutError("%s: %s takes %s, not %s of %d bytes" % words)
+    return made
+
+
+def _applied(kind, found, word):
+    """Return a layout that means a word as a whole, else of which each element does, else None."""
+    made = kind.applied(found, word)
+    if made is None and isinstance(found, Array):
+        inner = _applied(kind, found.element, word)
+        made = inner and found.of(inner)
     return made
 
 
@@ -3614,7 +3658,7 @@ def _with_proved(member):
     word = None
     if number.size == 4 and number.name.lstrip("_") == "be32" and number.is_whole:
         word = {4: "ip4", 16: "ip6"}.get(found.size) if _names_ip(member.name) else None
-    elif found.size == 6 and number.size == 1 and number is not found and not number.signed:
+    elif found.size == 6 and number.size == 1 and type(number) is Number and not number.signed:
         word = "mac" if _names_mac(member.name) else None
     return found._changed(meaning=Meaning(word, is_asked=False)) if word else found
 
@@ -3808,10 +3852,11 @@ class _Symbols:
 
     def number(self, text):
         name, _, offset = text.partition("+")
-        if name not in self.symbols:
+        found = {one for one, symbol in zip(self.addresses, self.symbols) if symbol == name}
+        if len(found) != 1:  # static functions of one name are many
             return None
         try:
-            return self.addresses[self.symbols.index(name)] + (int(offset, 16) if offset else 0)
+            return found.pop() + (int(offset, 16) if offset else 0)
         except ValueError:
             return None
 
@@ -4694,7 +4739,8 @@ class _NamesForm(_SamplesForm):
         meaning = self.meaning_of(layout)
         kind = meaning and meaning.kind
         if isinstance(kind, _Stack):
-            return _Each(lambda raw: [("ksym", one) for one in kind.addresses(raw, meaning.names)])
+            names = meaning.names
+            return _Each(lambda raw: [("ksym", one) for one in kind.addresses(raw, layout, names)])
         if not isinstance(kind, _Named):
             return None
         mask = (1 << layout.bits) - 1
@@ -9563,6 +9609,7 @@ class MemoryMap(_Generic[_Value]):
 _HEADER_BYTES = 8  # struct bpf_ringbuf_hdr
 _BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 _LENGTH = _DISCARDED - 1
+_MAX_TRIES = 100
 _DRAIN_BYTES = 1 << 16  # what is copied at a time: it is to stay in the processor's cache
 _MAX_SUBMITTED_BYTES = (1 << 24) - 1  # DYNPTR_MAX_SIZE, what bpf_user_ringbuf_drain() takes
 _LONG_MASK = (1 << 8 * sizeof(ctypes.c_long)) - 1  # positions wrap
@@ -9648,6 +9695,24 @@ class _Position:
             _full_barrier()
             words[self._high] = words[self._high] + 1 & _LONG_MASK
 
+    def mend(self, other, is_ahead):
+        """Make the upper half what it must be beside the other position, shortly before or behind.
+
+        Who stored the lower half and was killed then left another; so do 32-bit programs of libbpf.
+        """
+        if self._high is None:
+            return
+        high = None
+        while high != other._words[other._high]:  # it moves
+            high = other._words[other._high]
+            _full_barrier()
+            low = other.load()
+            _full_barrier()
+        mine = self.load()
+        wanted = high + (mine < low) if is_ahead else high - (mine > low)
+        if self._words[self._high] != wanted & _LONG_MASK:
+            self._words[self._high] = wanted & _LONG_MASK
+
 
 class _RingMemory:
     """The memory of a ring buffer: its positions and its data.
@@ -9670,6 +9735,10 @@ class _RingMemory:
         self.order = _no_barrier if _nr_bpf in _X86_NUMBERS else _full_barrier
         self.settle()  # where there is no barrier nothing is begun
         self.process = os.getpid()
+        if writes == "consumer":
+            self.consumer.mend(self.producer, is_ahead=False)
+        if writes == "producer":
+            self.producer.mend(self.consumer, is_ahead=True)
 
     def check_process(self, about):
         """Refuse to go on in a child of fork(), which shares the memory with its parent."""
@@ -9773,6 +9842,29 @@ def _ticking(every_ns):
     return timer
 
 
+class _Turns:
+    """Takes one step at a time on what it is for."""
+
+    __slots__ = ("_about", "_lock", "_inside")
+
+    def __init__(self, about):
+        self._about, self._lock, self._inside = about, RLock(), allocate_lock()
+
+    def take(self, step, *otherwise):
+        """Return step(), after that of any other thread.
+
+        A signal handler or finalizer that comes into the middle of one gets otherwise; ValueError
+        without that.
+        """
+        with self._lock:  # waits for other threads
+            if not self._inside.locked():
+                with self._inside:
+                    return step()
+        if not otherwise:
+            raise ValueError("%s is in use by the call that was interrupted" % self._about)
+        return otherwise[0]
+
+
 class _Batch:
     """Records that were read together; values iterates over those that were not handed out yet."""
 
@@ -9843,7 +9935,7 @@ class Records(_Generic[_Value]):
         self._about, self._is_peek, self.lost = m._about, bool(peek), 0
         self._overwrites = bool(m.flags & BPF_F_RB_OVERWRITE)
         self._size, self._make, self._finish = _record_type(m, value)
-        self._lock, self._inside = RLock(), allocate_lock()
+        self._turns = _Turns(m._about)
         self._is_stalled, self._batch = False, None
         waiter, self._key = _Waiter(m._live(), self._is_peek), (os.getpid(), m.id)
         if self._is_peek:
@@ -9932,20 +10024,7 @@ class Records(_Generic[_Value]):
     def _leave(self, opened):
         """Consume what was handed out."""
         if opened and opened[0].process == os.getpid():
-            self._alone(partial(self._settle, opened[0]), None)
-
-    def _alone(self, step, *otherwise):
-        """Return step(), while no other thread is here.
-
-        A signal handler or finalizer that comes into it gets otherwise; ValueError without one.
-        """
-        with self._lock:  # waits for other threads
-            if not self._inside.locked():
-                with self._inside:
-                    return step()
-        if not otherwise:
-            raise ValueError("%s is being read by the call that was interrupted" % self._about)
-        return otherwise[0]
+            self._turns.take(partial(self._settle, opened[0]), None)
 
     def _awaited(self, deadline, take):
         """Return take() of the next batch, None: it was closed, or is over at the deadline."""
@@ -9954,7 +10033,7 @@ class Records(_Generic[_Value]):
             if opened is None:
                 return None
             opened[0].check_process(self._about)  # before the lock, which a thread may hold there
-            taken = self._alone(partial(self._take, opened, take))
+            taken = self._turns.take(partial(self._take, opened, take))
             if taken is not None:
                 return taken
             left = deadline and deadline()
@@ -9998,9 +10077,13 @@ class Records(_Generic[_Value]):
             ring.settle()
 
     def _next_batch(self, ring):
-        """Return the next _Batch, None if nothing is there."""
+        """Return the next _Batch.
+
+        None if nothing is there, or nothing but what is discarded or overwritten at once for so
+        long that whoever set a time limit wants it looked at.
+        """
         self._is_stalled = False
-        for _ in range(1000):
+        for _ in range(_MAX_TRIES):
             position, unread = self._unread(ring)
             if not unread:
                 return None
@@ -10021,11 +10104,11 @@ class Records(_Generic[_Value]):
                 self._move(ring, position + used & _LONG_MASK)
                 continue
             return self._decoded(ring, _Batch((), starts, position, used), raw, lengths)
-        raise IterationAborted("%s is overwritten faster than it can be read" % self._about)
+        return None
 
     def _unread(self, ring):
         """Return where to read on, and how many bytes there are."""
-        for _ in range(100):  # positions of others may move between the two loads
+        for _ in range(_MAX_TRIES):  # positions may move between the two loads
             end = ring.producer.load()
             ring.order()
             position = self._position if self._is_peek else ring.consumer.load()
@@ -10154,31 +10237,33 @@ class _Submitter:
     """
 
     def __init__(self, m):
-        self._ring, self._lock, self._about = _RingMemory(m, "producer"), RLock(), m._about
+        self._ring, self._about = _RingMemory(m, "producer"), m._about
+        self._turns = _Turns(m._about)
 
     def submit(self, raw):
-        ring = self._ring
+        ring, wanted = self._ring, _record_bytes(len(raw))
         ring.check_process(self._about)
-        wanted = _record_bytes(len(raw))
         if wanted > ring.size or len(raw) > _MAX_SUBMITTED_BYTES:
             largest = min(ring.size - _HEADER_BYTES, _MAX_SUBMITTED_BYTES)
             words = (self._about, len(raw), largest)
             raise LayoutError("%s: a record of %d bytes, at most %d fit in" % words)
-        with self._lock:
-            position, oldest = ring.producer.load(), ring.consumer.load()
-            ring.order()  # what is read is read before its place is written to
-            free = ring.size - (position - oldest & _LONG_MASK)
-            if free < 0 or position % 8:
-                words = (self._about, oldest, position)
-                raise IterationAborted("%s: nothing lies between positions %d and %d" % words)
-            if free < wanted:
-                detail = "the map is full: %d bytes are wanted, %d free" % (wanted, free)
-                raise _error(errno.ENOSPC, "submit", self._about, detail=detail, cls=MapFull)
-            at = position & ring.size - 1
-            record = struct.pack("=II", len(raw), 0) + raw
-            ring.data[at : at + len(record)] = record
-            ring.order()  # the record is there before the position that says so
-            ring.producer.store(position + wanted & _LONG_MASK)
+        self._turns.take(partial(self._write, ring, raw, wanted))
+
+    def _write(self, ring, raw, wanted):
+        position, oldest = ring.producer.load(), ring.consumer.load()
+        ring.order()  # what is read is read before its place is written to
+        free = ring.size - (position - oldest & _LONG_MASK)
+        if free < 0 or position % 8:
+            words = (self._about, oldest, position)
+            raise IterationAborted("%s: positions that no kernel writes, %d and %d" % words)
+        if free < wanted:
+            detail = "the map is full: %d bytes are wanted, %d free" % (wanted, free)
+            raise _error(errno.ENOSPC, "submit", self._about, detail=detail, cls=MapFull)
+        at = position & ring.size - 1
+        record = struct.pack("=II", len(raw), 0) + raw
+        ring.data[at : at + len(record)] = record
+        ring.order()  # the record is there before the position that says so
+        ring.producer.store(position + wanted & _LONG_MASK)
 
 
 def lpm_key(text: str) -> bytes:
@@ -10825,19 +10910,8 @@ class View:
         ]
 
     def bpftool_entry(self, key, value):
-        """Return one entry as bpftool's JSON; value is an errno where there is none to be had."""
-        if not isinstance(value, int):
-            return "".join(self.bpftool([self.chunk_of([(key, value)])]))
-        error = '"value":{"error":%s}' % _json_text(os.strerror(value))
-        entry = '{"key":["0x%s"],%s' % (_hex_column(len(key), _BETWEEN_BYTES)(key)[0], error)
-        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
-        if layouts["value"] is not None:
-            shown = error
-            if layouts["key"] is not None:
-                told = layouts["key"].reader("bpftool" + self.json_suffix).one(key)
-                shown = '"key":%s,%s' % (told, error)
-            entry += ',"formatted":{%s}' % shown
-        return (entry + "}").replace(_BETWEEN_BYTES, '","0x')
+        """Return one entry as bpftool's JSON."""
+        return "".join(self.bpftool([self.chunk_of([(key, value)])]))
 
     def texts(self, layout, raw, stride=None, cpus=1):
         """Return [words for people] of keys or values."""
@@ -11943,9 +12017,12 @@ class _CapturedNames:
     def __init__(self, names, clock, order):
         self.order = order
         self._texts = {
-            word: {_captured_number(number): str(text) for number, text in known.items()}
+            word: {_captured_number(number): text for number, text in known.items()}
             for word, known in names.items()
         }
+        for known in self._texts.values():
+            if not all(isinstance(text, str) for text in known.values()):
+                raise ValueError
         self._now = self.boot = None
         if clock is not None:
             self._now, self.boot = clock
@@ -12283,7 +12360,6 @@ class _Options:
         "--btf": "btf", "--base-btf": "base_btf", "-B": "base_btf", "--token": "token",
         "--metrics-type": "metrics_type", "--slots": "slots", "--show": "show",
     }
-    LISTS = frozenset(("show",))  # what may be said several times: the values, with commas
     # fmt: on
     # What may still be said behind DATA; the others would come too late there.
     LATE = frozenset(
@@ -13411,23 +13487,23 @@ class _Query:
             chosen[column.what].append(column.steps)
         view.query = _BoundQuery(view, conditions, field, self.sort_field or "", self.top)
         if chosen["value"]:
-            view.value_layout = _selected(view.value_layout, chosen["value"])
+            view.value_layout = _selected(view.value_layout, chosen["value"], "value")
         if chosen["key"]:
-            view.key_layout = _selected(view.key_layout, chosen["key"])
+            view.key_layout = _selected(view.key_layout, chosen["key"], "key")
 
 
-def _selected(found, paths):
+def _selected(found, paths, what=""):
     """Return a layout with the members that paths, lists of names and "[N]", lead to; [] is the
-    whole.
+    whole.  what is the word for found, if that is an array.
     """
     if [] in paths or not isinstance(found, (Record, Array)):
         return found
     if isinstance(found, Array):
-        members = _selected_elements(Member("value", found, 0, label="value"), paths)
+        members = _selected_elements(Member(what, found, 0, label=what), paths)
         return Record("struct", found.name, found.size, members)
-    members = []
+    members, known = [], found._parts_by_name()
     for part in found.parts:
-        inside = [path[1:] for path in paths if path[0] in (part.label, part.name)]
+        inside = [path[1:] for path in paths if known[path[0]] is part]
         if inside and isinstance(part.layout, Array) and [] not in inside:
             members += _selected_elements(part, inside)
         elif inside:
@@ -13463,12 +13539,14 @@ class _FieldColumn:
         self.leaf = leaf
         whole = view.key_layout if self.what == "key" else view.value_layout
         self.is_number = isinstance(leaf, Number) and not isinstance(leaf, (Char, Pointer))
-        self.is_text = isinstance(leaf, Char) or isinstance(leaf, Array) and leaf.is_text
+        is_shown = leaf.meaning is not None and leaf.meaning.is_shown
+        is_text = isinstance(leaf, Char) or isinstance(leaf, Array) and leaf.is_text
+        self.is_text = is_text and not is_shown
         self.first, self.size = offset // 8, leaf.size
         self.stride = view.slot if self.what == "value" else view.info.key_size
         self.cpus = len(view.cpus) if self.what == "value" and view.cpus else 1
-        bare = leaf if leaf.meaning is None else leaf.showing("", "plain")
-        alone = Record("struct", "", whole.size, [Member("f", bare, offset, bits, "f")])
+        self.bare = leaf if leaf.meaning is None else leaf.showing("", "plain")
+        alone = Record("struct", "", whole.size, [Member("f", self.bare, offset, bits, "f")])
         self.reader = alone.reader("samples" if self.is_number else "plain", self.stride)
 
     def of(self, keys, values):
@@ -13498,9 +13576,13 @@ class _FieldColumn:
 
     def given(self, text):
         """Return the value that a text stands for."""
-        if self.is_number:
-            return self.leaf.number(self.leaf.told(text), self.name)
-        return text if self.is_text else self.leaf.pack(text, what=self.name)
+        if self.is_text:
+            return text
+        raw = self.leaf.pack(text, what=self.name)
+        if not self.is_number:
+            return raw
+        ((_, number),) = self.bare.reader("samples").one(raw)
+        return number
 
 
 def _find_field(view, name):
@@ -13545,7 +13627,7 @@ def _follow(found, path):
         if part is None:
             return None
         steps.append(step)
-        found, offset, bits = part.layout, offset + part.offset, part.bits
+        found, offset, bits = _with_proved(part), offset + part.offset, part.bits
     return steps, found, offset, bits
 
 
