@@ -73,6 +73,7 @@ from itertools import chain, cycle, groupby, islice, repeat
 # Annotations are text, so that typing, which reads many files, need not be imported.  What follows
 # is for mypy, pyright and editors, which take TYPE_CHECKING for true; typing_extensions is in what
 # they bring along.
+#
 # What is public is annotated.  What is not is left alone by checkers: ctypes makes its types at run
 # time, where they can't follow.  Which errors that is about:
 # mypy: allow-untyped-defs, allow-untyped-calls, no-check-untyped-defs, no-warn-return-any
@@ -84,7 +85,23 @@ from itertools import chain, cycle, groupby, islice, repeat
 # pyright: reportOptionalCall=false, reportOptionalIterable=false, reportOptionalOperand=false
 # pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
 TYPE_CHECKING = False
-if TYPE_CHECKING:
+if not TYPE_CHECKING:
+
+    class _Subscriptable(type):
+        """Has Map[FlowKey, FlowStats] be Map, in annotations that are run, on 3.6 too."""
+
+        def __getitem__(cls, types):
+            return cls
+
+    class _Generic(metaclass=_Subscriptable):
+        __slots__ = ()
+
+    _Key = _Value = None
+
+    def overload(method):
+        return method
+
+else:
     from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
     from typing import Generic as _Generic
     from typing import Protocol, Sequence, SupportsIndex, Tuple, Type, Union, overload
@@ -114,18 +131,7 @@ if TYPE_CHECKING:
     _TypeOf = Union[Type[_Number], Type["BTF"], None]
     _Meant = Union[Type[_Object], Type[bytes], "Layout", str, None]
     _GivenType = Union[int, str, "BTFType"]
-else:
 
-    class _Subscriptable(type):
-        """Has Map[FlowKey, FlowStats] be Map, in annotations that are run, on 3.6 too."""
-
-        def __getitem__(cls, types):
-            return cls
-
-    class _Generic(metaclass=_Subscriptable):
-        __slots__ = ()
-
-    _Key = _Value = None
 # ---- 1. ABI -----------------------------------------------------------------
 # Names and numbers of linux/bpf.h; the kernel version that brought each stands beside it.
 
@@ -249,12 +255,12 @@ __all__ += [
 # fmt: on
 
 
-def map_type_name(map_type: "int") -> "str":
+def map_type_name(map_type: int) -> str:
     """Return "percpu_array" for 6, "type_99" for a type newer than this file."""
     return _MAP_TYPE_NAMES.get(map_type, "type_%d" % map_type)
 
 
-def cmd_name(cmd: "Union[int, str]") -> "str":
+def cmd_name(cmd: "Union[int, str]") -> str:
     """Return "BPF_MAP_LOOKUP_ELEM" for 1, "cmd_99" for one newer than this file."""
     if isinstance(cmd, int):
         cmd &= ~BPF_COMMON_ATTRS
@@ -689,24 +695,28 @@ class BPFError(Exception):
     those, whatever the names in the message are: they may be of foreign BTF.
     """
 
-    def __str__(self) -> "str":
+    def __str__(self) -> str:
         return "\n".join([_printable(str(one)) for one in self.args])
 
 
 class SyscallError(OSError, BPFError):
-    """A command that the kernel refused: .errno, .cmd ("BPF_MAP_LOOKUP_ELEM"), .map in words, .hint
-    (the likely cause, found after the failure, or None), .count of a batch command (elements done
-    before).  args is (errno, message).
+    """A command that the kernel refused.  args is (errno, message).
+
+    errno      a number of Linux, also elsewhere
+    cmd        "BPF_MAP_LOOKUP_ELEM"
+    map        the map in words
+    hint       the likely cause, found after the failure, or None
+    count      of a batch command: elements done before, else None
     """
 
-    errno: "int"
-    cmd: "str" = ""
-    map: "str" = ""
+    errno: int
+    cmd: str = ""
+    map: str = ""
     hint: "Optional[str]" = None
     count: "Optional[int]" = None
     _meaning = ""
 
-    def __str__(self) -> "str":
+    def __str__(self) -> str:
         message = self.args[1] if len(self.args) > 1 else OSError.__str__(self)
         return _printable("%s; %s" % (message, self.hint) if self.hint else str(message))
 
@@ -876,7 +886,7 @@ def _error_class(code, cmd, map_type=None):
     return _BY_ERRNO.get(code, SyscallError)
 
 
-def errno_name(code: "int") -> "str":
+def errno_name(code: int) -> str:
     """Return "ENOENT" for 2, "ENOTSUPP" for 524, "errno 999" for what has no name."""
     kernel_names = {
         ENOTSUPP: "ENOTSUPP",
@@ -1193,11 +1203,13 @@ _NR_X32 = 0x40000000 + 321  # 32-bit ELF for x86-64
 _NR_MIPS_N32 = 6319  # 32-bit ELF for MIPS with EF_MIPS_ABI2
 
 
-def syscall_number(machine: "Optional[str]" = None, pointer_size: "Optional[int]" = None) -> "int":
-    """Return the number of bpf(2), 321 on x86-64; raise NotSupported where it is not known.
+def syscall_number(machine: "Optional[str]" = None, pointer_size: "Optional[int]" = None) -> int:
+    """Return the number of bpf(2), 321 on x86-64.
 
-    machine and pointer_size are those of uname -m and sizeof(void *); left out, the ELF header of
-    the running interpreter is asked first, as uname describes the kernel and not the process.
+    machine    as of uname -m; left out, the ELF header of the running interpreter is asked first,
+               as uname describes the kernel and not the process
+    pointer_size  sizeof(void *)
+    raises     NotSupported: it is not known
     """
     if machine is None and pointer_size is None:
         number = _elf_syscall_number() if SYSCALL_NUMBER is None else SYSCALL_NUMBER
@@ -1367,7 +1379,7 @@ class _Fd:
         """Leave the descriptor open: it is another's."""
         del self._kept[:]
 
-    def fileno(self) -> "int":
+    def fileno(self) -> int:
         return self.number
 
     def __reduce__(self):
@@ -1422,10 +1434,15 @@ def _read_ids(cmd, read):
 class trace:
     """Print every bpf(2) call made inside the with block, decoded, with result and duration.
 
-    write takes a str and is sys.stderr.write if left out.  Keys and values are shown as bytes.
+        with trace():
+            m.lookup(key)
+
+    write      takes a str; left out sys.stderr.write
+
+    Keys and values are shown as bytes.
     """
 
-    def __init__(self, write: "Optional[Callable[[str], object]]" = None) -> "None":
+    def __init__(self, write: "Optional[Callable[[str], object]]" = None) -> None:
         self._write = write or (lambda text: sys.stderr.write(text))
 
     def __enter__(self) -> "Self":
@@ -1434,7 +1451,7 @@ class trace:
         _syscall, _syscall_into = _traced_syscall, _traced_syscall_into
         return self
 
-    def __exit__(self, *_: "object") -> "None":
+    def __exit__(self, *_: object) -> None:
         global _syscall, _syscall_into
         _tracers.remove(self._write)
         if not _tracers:
@@ -1520,7 +1537,7 @@ def _traced_sizes(elem):
     return info.key_size, value_size
 
 
-def percpu_stride(value_size: "int") -> "int":
+def percpu_stride(value_size: int) -> int:
     """Bytes from one CPU's value to the next's, as the kernel copies them (bpf_map_value_size)."""
     return (value_size + 7) & ~7
 
@@ -1532,9 +1549,12 @@ _MAX_CPUS = 8192  # the largest NR_CPUS that any architecture can be built with
 def possible_cpus() -> "Tuple[int, ...]":
     """Return the ids of the possible CPUs; values of per-CPU maps lie in this order.
 
-    Their number is what the kernel itself rounds an LRU map to, or, without the right to create one
-    (CAP_BPF), what /sys says.  /sys alone tells which ids; where it contradicts the kernel they
-    count from 0.  raises SyscallError
+    Their number is what the kernel itself rounds an LRU map to, or, without the right to create
+    one (CAP_BPF), what /sys says.  /sys alone tells which ids; where it contradicts the kernel
+    they count from 0.
+
+    raises     SyscallError
+    kernel     BPF_F_NO_COMMON_LRU, 4.10
     """
     if _proven_cpus is not None:
         return _proven_cpus
@@ -1694,7 +1714,7 @@ def _is_swapped(ctype):
     return _is_scalar(ctype) and getattr(ctype, native, ctype) is not ctype
 
 
-def type_name(ctype: "Type[Any]") -> "str":
+def type_name(ctype: "Type[Any]") -> str:
     """Return a ctypes type in C's terms: "u32", "be16", "char[16]", "struct FlowKey"."""
     brackets = ""
     while _is_array(ctype):
@@ -1816,8 +1836,8 @@ class Layout:
         "_hash",
         "__weakref__",
     )
-    size: "int"
-    name: "str"
+    size: int
+    name: str
     meaning: "Optional[Meaning]"
     members: "Tuple[Member, ...]" = ()
     is_union = False
@@ -1840,10 +1860,10 @@ class Layout:
         slots = [name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ())]
         return [name for name in slots if name not in _WORKED_OUT]
 
-    def __eq__(self, other: "object") -> "bool":
+    def __eq__(self, other: object) -> bool:
         return _same_tree(self, other, set()) if isinstance(other, Layout) else NotImplemented
 
-    def __hash__(self) -> "int":
+    def __hash__(self) -> int:
         # of all that is in it, each part once: types that a hostile BTF makes alike must not
         # collide
         if self._hash is None:
@@ -1854,7 +1874,7 @@ class Layout:
         """Return what else the hash is of."""
         return ()
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         return "<Layout %s: %d bytes>" % (_printable(self.name), self.size)
 
     def __getstate__(self):
@@ -1867,7 +1887,7 @@ class Layout:
         if isinstance(self, Record):
             self._parts = self._plan = None
 
-    def renamed(self, name: "str") -> "Self":
+    def renamed(self, name: str) -> "Self":
         """Return the same layout under another name, as a typedef gives it."""
         if name == self.name:
             return self
@@ -1879,13 +1899,14 @@ class Layout:
         return copy
 
     def reader(
-        self, form: "str", stride: "Optional[int]" = None, cpus: "int" = 1
+        self, form: str, stride: "Optional[int]" = None, cpus: int = 1
     ) -> "Union[Reader, _ChoosingReader]":
-        """Return what reads bytes as one of the forms "plain", "json", "bpftool", "words",
-        "samples", "labels".
+        """Return what reads bytes as a form.
 
         It is compiled once.  read(raw) iterates over what each element of raw says, one(raw) is
         that of one; raw is any buffer of bytes.
+
+        form       "plain", "json", "bpftool", "words", "samples" or "labels"
         stride     bytes from one element to the next, where they are more than the size
         cpus       so many elements, those of the CPUs, are read as one: numbers are added up, of
                    anything else the first counts
@@ -1926,7 +1947,7 @@ class Layout:
     def _leaf(self, form, at, columns, convert):
         return columns.add_bytes(form, at, self.size, convert)
 
-    def showing(self, path: "str", word: "str") -> "Layout":
+    def showing(self, path: str, word: str) -> "Layout":
         """Return the same layout in which a field is shown as what it means to people.
 
         path       "seen", "tuple.saddr", "" for the whole; of an array each element, unless the
@@ -1947,7 +1968,7 @@ class Layout:
         """Return the bytes of an address of this size, None: text is none, or means none here."""
         return _address_bytes(text, self.size) if self.takes_addresses else None
 
-    def describe(self) -> "str":
+    def describe(self) -> str:
         """Return a table: offset, size, name and C type of each member; holes, enumerators and tags
         are shown.
 
@@ -1966,11 +1987,11 @@ class Layout:
         """
         return _class_of(self)
 
-    def python_source(self, name: "str" = "") -> "str":
+    def python_source(self, name: str = "") -> str:
         """Return Python that makes the ctypes type anew, without this module, and calls it name."""
         return _source_of_layout(self, name)
 
-    def differences(self, other: "Layout", strict: "bool" = False) -> "Iterator[Tuple[str, str]]":
+    def differences(self, other: "Layout", strict: bool = False) -> "Iterator[Tuple[str, str]]":
         """Yield (path, what is wrong) where this layout, a caller's, does not agree with another,
         the map's.
         """
@@ -2016,7 +2037,7 @@ class Layout:
     def _dtype(self):
         return "V%d" % self.size
 
-    def pack(self, given: "Any", base: "Optional[bytes]" = None, what: "str" = "value") -> "bytes":
+    def pack(self, given: "Any", base: "Optional[bytes]" = None, what: str = "value") -> bytes:
         """Return the bytes for what was typed or read from JSON: text, numbers, lists, dicts by
         name.
 
@@ -2082,9 +2103,9 @@ class Number(Layout):
     # raw_order is what the record around it has: bpftool knows no other.  encoding is BTF's, 0
     # elsewhere.
     __slots__ = ("order", "raw_order", "bits", "signed", "encoding", "is_bitfield")
-    order: "str"
-    bits: "int"
-    signed: "bool"
+    order: str
+    bits: int
+    signed: bool
     kind = "u"  # of its name, where it has none of its own
 
     def __init__(self, size, name="", order=sys.byteorder, signed=False, encoding=0):
@@ -2110,30 +2131,32 @@ class Number(Layout):
         return self._changed(order=order)
 
     @property
-    def low(self) -> "int":
+    def low(self) -> int:
+        """The lowest number that it holds."""
         return _range_of(self.bits, self.signed)[0]
 
     @property
-    def high(self) -> "int":
+    def high(self) -> int:
+        """The highest number that it holds."""
         return _range_of(self.bits, self.signed)[1]
 
     @property
-    def is_whole(self) -> "bool":
+    def is_whole(self) -> bool:
         """Whether struct and ctypes have a type for it."""
         return self.bits == 8 * self.size and self.size in _STRUCT_CODES
 
     @property
-    def takes_addresses(self) -> "bool":  # type: ignore[override]  # a fact of Layout
+    def takes_addresses(self) -> bool:  # type: ignore[override]  # a fact of Layout
         return type(self) is Number and self.bits == 8 * self.size
 
     @property
-    def code(self) -> "str":
+    def code(self) -> str:
         """What the struct module calls it, if it is_whole."""
         code = _STRUCT_CODES[self.size]
         return code if self.signed else code.upper()
 
     @property
-    def has_scalar(self) -> "bool":
+    def has_scalar(self) -> bool:
         """Whether ctypes has a type for it."""
         return self.is_whole
 
@@ -2150,7 +2173,7 @@ class Number(Layout):
         return self._leaf(form, at, columns, self.converter(form))
 
     @property
-    def adds_up(self) -> "bool":
+    def adds_up(self) -> bool:
         """Whether the sum of what CPUs have says something."""
         is_count = type(self) in (Number, Float)
         return is_count and (self.meaning is None or self.meaning.kind.is_quantity)
@@ -2225,7 +2248,7 @@ class Enum(Number):
     def _inside(self):
         return Number._inside(self) + tuple(self.names.items())
 
-    def text_of(self, number: "int") -> "str":
+    def text_of(self, number: int) -> str:
         """Return a number's name, or the number as text: a column of enumerators is text, whatever
         the value.
         """
@@ -2297,7 +2320,7 @@ class Char(Number):
         return Number(1, self.name, signed=self.signed).bitfield(bits)
 
     @property
-    def code(self) -> "str":
+    def code(self) -> str:
         return "c"
 
     def number(self, given, what):
@@ -2327,18 +2350,18 @@ class Float(Number):
         return "%sf%d" % (_ORDER_MARKS[self.order], self.size)
 
     @property
-    def code(self) -> "str":
+    def code(self) -> str:
         return {2: "e", 4: "f", 8: "d"}[self.size]
 
     @property
-    def has_scalar(self) -> "bool":
+    def has_scalar(self) -> bool:
         return self.size in _FLOATS
 
     def scalar(self) -> "Type[Any]":
         return getattr(_FLOATS[self.size], "__ctype_%se__" % self.order[0])
 
     @property
-    def is_whole(self) -> "bool":
+    def is_whole(self) -> bool:
         return True
 
     def _put(self, packing, at, given, what):
@@ -2419,7 +2442,7 @@ class Array(Layout):
 
     __slots__ = ("element", "count")
     element: "Layout"
-    count: "int"
+    count: int
 
     def __init__(self, element, count, name=""):
         Layout.__init__(
@@ -2436,11 +2459,12 @@ class Array(Layout):
         return self.count, hash(self.element)
 
     @property
-    def is_text(self) -> "bool":
+    def is_text(self) -> bool:
+        """Whether it is of chars, which are read as text."""
         return isinstance(self.element, Char)
 
     @property
-    def takes_addresses(self) -> "bool":  # type: ignore[override]  # a fact of Layout
+    def takes_addresses(self) -> bool:  # type: ignore[override]  # a fact of Layout
         return type(self.element) is Number
 
     @property
@@ -2561,10 +2585,10 @@ class Member:
         "bound",
         "is_anonymous",
     )
-    name: "str"
+    name: str
     layout: "Layout"
-    offset: "int"
-    bits: "int"
+    offset: int
+    bits: int
     label: "Optional[str]"
     tags: "Tuple[str, ...]"
     choice: "Optional[Tuple[str, Dict[Any, str]]]"
@@ -2588,12 +2612,12 @@ class Member:
     def _facts(self):
         return [getattr(self, name) for name in self.__slots__]
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         words = (_printable(self.name), _printable(self.layout.name), self.offset)
         return "<Member %s: %s at bit %d>" % words
 
     @property
-    def width(self) -> "int":
+    def width(self) -> int:
         """Bits that it takes."""
         return self.bits or 8 * self.layout.size
 
@@ -2604,13 +2628,13 @@ class Member:
         return bool(self.choice) or self.layout.is_undecided(form)
 
     @property
-    def is_odd(self) -> "bool":
+    def is_odd(self) -> bool:
         """Whether it is a number in bits, or of a size, that neither ctypes nor NumPy has."""
         number = self.layout
         return isinstance(number, Number) and (not number.is_whole or self.offset % 8 > 0)
 
     @property
-    def is_merged(self) -> "bool":
+    def is_merged(self) -> bool:
         """Whether its members are named as if they were those of the record around it."""
         return not self.name and isinstance(self.layout, Record) and not self.choice
 
@@ -2639,8 +2663,8 @@ class Record(Layout):
         "_parts",
         "_plan",
     )
-    kind: "str"
-    btf_name: "str"
+    kind: str
+    btf_name: str
 
     def __init__(self, kind, name, size, members, btf_name=""):
         self.kind, self.btf_name, self.own_name = kind, btf_name, name
@@ -2676,7 +2700,7 @@ class Record(Layout):
         return self._plan
 
     @property
-    def is_union(self) -> "bool":  # type: ignore[override]  # a fact of Layout
+    def is_union(self) -> bool:  # type: ignore[override]  # a fact of Layout
         return self.kind == "union"
 
     def only(self, branch):
@@ -2690,7 +2714,7 @@ class Record(Layout):
         return made
 
     @property
-    def takes_addresses(self) -> "bool":  # type: ignore[override]  # a fact of Layout
+    def takes_addresses(self) -> bool:  # type: ignore[override]  # a fact of Layout
         """Whether it is a wrapper like in_addr and in6_addr: one of numbers alone, as a whole."""
         inside = [one.layout for one in self.members if one.layout.size == self.size]
         return any(one.takes_addresses for one in inside)
@@ -2980,23 +3004,23 @@ class Meaning:
     """
 
     __slots__ = ("word", "names", "is_asked")
-    word: "str"
-    is_asked: "bool"
+    word: str
+    is_asked: bool
 
-    def __init__(self, word: "str", names: "Any" = None, is_asked: "bool" = True) -> "None":
+    def __init__(self, word: str, names: "Any" = None, is_asked: bool = True) -> None:
         self.word, self.names, self.is_asked = word, names or _this_machine, is_asked
 
-    def __eq__(self, other: "object") -> "bool":
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Meaning):
             return NotImplemented
         return (self.word, self.is_asked) == (other.word, other.is_asked) and (
             self.names is other.names
         )
 
-    def __hash__(self) -> "int":
+    def __hash__(self) -> int:
         return hash(self.word)
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         return "<Meaning %s>" % self.word
 
     @property
@@ -3004,11 +3028,11 @@ class Meaning:
         return MEANINGS[self.word]
 
     @property
-    def is_shown(self) -> "bool":
+    def is_shown(self) -> bool:
         """Whether there is something to show: "plain" is the wish for nothing."""
         return self.word != "plain"
 
-    def writer(self, layout: "Layout", is_for_people: "bool" = False) -> "Callable[[Any], str]":
+    def writer(self, layout: "Layout", is_for_people: bool = False) -> "Callable[[Any], str]":
         """Return f(leaf) -> text; a leaf of a Number is an int, of anything else bytes."""
         kind, names = self.kind, self.names
         text = kind.text_for_people if is_for_people else kind.text
@@ -3022,7 +3046,7 @@ class Meaning:
 
         return write
 
-    def told(self, text: "str", layout: "Layout") -> "Union[int, bytes, None]":
+    def told(self, text: str, layout: "Layout") -> "Union[int, bytes, None]":
         """Return the int or bytes that a text stands for, None for any other text."""
         return self.kind.told(text, layout, self.names)
 
@@ -4127,7 +4151,7 @@ class Reader:
             raise _misfit(self, raw)
         return map(self.shape, self.rows(raw))
 
-    def one(self, raw: "bytes") -> "Any":
+    def one(self, raw: bytes) -> "Any":
         """Return what one element says."""
         if len(raw) != self.stride:
             raise _misfit(self, raw)
@@ -4187,7 +4211,7 @@ class _ChoosingReader:
         """Iterate over what each element in raw says."""
         return (reader.one(one) for reader, one in self._each(raw))
 
-    def one(self, raw: "bytes") -> "Any":
+    def one(self, raw: bytes) -> "Any":
         """Return what one element says."""
         if len(raw) != self.stride:
             raise _misfit(self, raw)
@@ -5210,7 +5234,7 @@ def _new_class(layout):
     return type(plan.base)(name if name != "(anonymous)" else "anonymous", (plan.base,), own)
 
 
-def python_source(ctype: "Type[_Object]", name: "str" = "") -> "str":
+def python_source(ctype: "Type[_Object]", name: str = "") -> str:
     """Return Python that makes a ctypes type anew, with neither BTF nor this module, and calls it
     name.
     """
@@ -5402,10 +5426,11 @@ def _bound(record, start):
 
 
 def layout(t: "Union[Layout, str, Type[_Object]]") -> "Layout":
-    """Return the Layout of a ctypes class, or of a type in C's words: "u32", "struct { __be16 port;
-    char name[14]; }".
+    """Return the Layout of a ctypes class or of a type in C's words.
 
-    raises LayoutError for what is no plain data, or no type
+    t          FlowKey, "u32", "struct { __be16 port; char name[14]; }", or a Layout, which is
+               itself
+    raises     LayoutError: no plain data, or no type
     """
     if isinstance(t, Layout):
         return t
@@ -5611,15 +5636,13 @@ def _tag(ctype, tag, named):
     return entries
 
 
-def check_layout(
-    ctype: "Type[Union[_Object, bytes]]", size: "int", what: "str" = "value"
-) -> "None":
-    """Raise LayoutError unless ctype is plain data of exactly size bytes, its bits where C has
-    them.
+def check_layout(ctype: "Type[Union[_Object, bytes]]", size: int, what: str = "value") -> None:
+    """Raise LayoutError unless ctype is plain data of exactly size bytes, laid out as in C.
 
-    ctype is a scalar, Structure, Union or array, or bytes, which fits any size; what is the word
-    for it in messages. Pointers, py_object and wide characters are refused at any depth: they mean
-    nothing in a map.
+    Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
+
+    ctype      a scalar, Structure, Union or array, or bytes, which fits any size
+    what       the word for it in messages
     """
     if ctype is bytes:
         return
@@ -5637,8 +5660,11 @@ def check_layout(
     raise LayoutError(message, *table)
 
 
-def describe_layout(ctype: "Type[_Object]") -> "str":
-    """Return Layout.describe() of a ctypes class.  raises LayoutError"""
+def describe_layout(ctype: "Type[_Object]") -> str:
+    """Return Layout.describe() of a ctypes class: a table of its members and holes.
+
+    raises     LayoutError
+    """
     return layout(ctype).describe()
 
 
@@ -5747,11 +5773,11 @@ _C_QUALIFIERS = frozenset(("const", "volatile", "restrict", "static", "struct_gr
 _MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is larger
 
 
-def parse_type(text: "str") -> "Type[Any]":
-    """Return the ctypes type for C text: "u32", "be16", "char[16]", "u64 count, u64 last_seen",
-    "struct { ... }".
+def parse_type(text: str) -> "Type[Any]":
+    """Return the ctypes type for C text.
 
-    raises LayoutError for what is no type
+    text       "u32", "be16", "char[16]", "u64 count, u64 last_seen", "struct { ... }"
+    raises     LayoutError: it is no type
     """
     return _c_text_layout(text).ctype()
 
@@ -6043,16 +6069,18 @@ def _alignment(found, known):
 def to_python(obj: "Any") -> "Any":
     """Return a key or value as plain dict, list, int, float, bool and str.
 
-    Structures become dicts; a class's _json_ renames fields or, with None, leaves them out; its
-    _union_ tells which branch of a union field holds: {"u": ("kind", {4: "ip4", 6: "ip6"})} reads
-    field kind.  char arrays become str up to their first NUL, bytes that are no text in it \\xNN;
-    enumerators their names, or the number as text; pointers
-    hex.  raises LayoutError for pointers of ctypes, an unknown tag, past 32 levels
+    Structures become dicts.  char arrays become str up to their first NUL, bytes that are no text
+    in it \\xNN; enumerators their names, or the number as text; pointers hex.
+
+    _json_     of a class renames fields or, with None, leaves them out
+    _union_    of a class tells which branch of a union field holds: {"u": ("kind", {4: "ip4", 6:
+               "ip6"})} reads field kind
+    raises     LayoutError: pointers of ctypes, an unknown tag, past 32 levels
     """
     return _plain(obj, 0)
 
 
-def to_json(obj: "Any") -> "str":
+def to_json(obj: "Any") -> str:
     """Return to_python(obj) as JSON text; NaN, which JSON lacks, is null, an infinity 1e999."""
     return _json_of(to_python(obj))
 
@@ -6141,24 +6169,29 @@ _BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}
 
 
 class BTFType:
-    """A type as BTF records it: .id .kind (BTF_KIND_*, 0 for void) .name ("" where it has none)
-    .size (bytes, or None) .type_id (what it points to, stands for, or has as elements) .count (of
-    members, enumerators, parameters, elements) .flag (the record's kind_flag)
+    """A type as BTF records it.
+
+    id, name   "" where it has none
+    kind       BTF_KIND_*, 0 for void
+    size       bytes, or None
+    type_id    what it points to, stands for, or has as elements
+    count      of members, enumerators, parameters, elements
+    flag       the record's kind_flag
     """
 
     __slots__ = ("id", "kind", "name", "size", "type_id", "count", "flag", "_words", "_at", "_byte")
-    id: "int"
-    kind: "int"
-    name: "str"
+    id: int
+    kind: int
+    name: str
     size: "Optional[int]"
-    type_id: "int"
-    count: "int"
-    flag: "bool"
+    type_id: int
+    count: int
+    flag: bool
     _words: "Any"
-    _at: "int"
-    _byte: "int"
+    _at: int
+    _byte: int
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         return "<BTF type %d: %s>" % (self.id, self._label)
 
     @property
@@ -6199,9 +6232,9 @@ class _BTFBlob:
     Nothing of a type is proved here, but that its record lies inside of the blob.
     """
 
-    data: "bytes"
+    data: bytes
     base: "Optional[BTF]"
-    order: "str"
+    order: str
 
     def __init__(self, data, base=None):
         import array
@@ -6306,14 +6339,14 @@ class _BTFBlob:
     # -- records
 
     @property
-    def count(self) -> "int":
+    def count(self) -> int:
         """How many types there are, without those of the base."""
         return len(self._index())
 
-    def __len__(self) -> "int":
+    def __len__(self) -> int:
         return len(self._index())
 
-    def __bool__(self) -> "bool":
+    def __bool__(self) -> bool:
         return True  # of no types as well: it is not None
 
     def __iter__(self) -> "Iterator[BTFType]":
@@ -6321,7 +6354,7 @@ class _BTFBlob:
         for type_id in range(self._first, self._first + self.count):
             yield self.type(type_id)
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         split = "" if self.base is None else ", split"
         return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), split)
 
@@ -6412,11 +6445,13 @@ class _BTFBlob:
                 self._long_names[offset] = name
         return name
 
-    def find(self, name: "str", kind: "Optional[str]" = None) -> "int":
-        """Return the id of the type with a name ("task_struct", "struct task_struct", "long int").
+    def find(self, name: str, kind: "Optional[str]" = None) -> int:
+        """Return the id of the type with a name: "task_struct", "struct task_struct", "long int".
 
-        Of several, the first struct, union, enum or typedef; kind looks for that alone: "struct",
-        "func" ...
+        Of several, the first struct, union, enum or typedef.
+
+        kind       look for that alone: "struct", "func" ...
+        raises     BTFError: no type has it
         """
         word, _, rest = name.partition(" ")
         if word in ("struct", "union", "enum") and rest:
@@ -6511,7 +6546,7 @@ class _BTFBlob:
             t = t.type_id
         raise self.type(t)._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
 
-    def tags(self, t: "_GivenType", component: "int" = -1) -> "Tuple[str, ...]":
+    def tags(self, t: "_GivenType", component: int = -1) -> "Tuple[str, ...]":
         """Return the declaration tags of a type, or of one of its members or parameters."""
         if self._decl_tags is None:
             self._decl_tags = self._all_tags()
@@ -6535,7 +6570,10 @@ class _BTFBlob:
         return found
 
     def enumerators(self, t: "_GivenType") -> "Dict[int, str]":
-        """Return {number: name} of an enum, numbers as values read; of several names the first."""
+        """Return {number: name} of an enum, numbers as values read; of several names the first.
+
+        raises     BTFError
+        """
         enum = self._resolve(t)
         if enum.kind not in _ENUMS:
             raise enum._error("it is no enum")
@@ -6590,20 +6628,31 @@ def _void():
 class BTF(_BTFBlob):
     """Type information: how the types of a BPF object or the kernel are called and lie.
 
-    from_bytes, from_file, from_vmlinux and from_id open it; .data is its bytes, .order theirs
-    ("little", "big"), .base what split BTF builds upon.  A type is given by id or name, alone or
-    with its kind: "task_struct", "struct task_struct".  Iterating yields its own types, len()
-    counts them.  All raise BTFError for what is malformed or not there.
+        btf = BTF.from_vmlinux()
+        btf.offsetof("task_struct", "comm")
+
+    from_vmlinux, from_id, from_file and from_bytes open it.  A type is given by id, by BTFType or
+    by name, alone or with its kind: "task_struct", "struct task_struct".  Iterating yields its own
+    types, len() counts them.
+
+    data       its bytes
+    order      of these: "little" or "big"
+    base       the BTF that split BTF builds upon, or None
+    raises     BTFError, all of it, for what is malformed or not there
     """
 
-    def __init__(self, data: "bytes", base: "Optional[BTF]" = None) -> "None":
+    def __init__(self, data: bytes, base: "Optional[BTF]" = None) -> None:
         _BTFBlob.__init__(self, data, base)
         self._layouts = {}  # type: Dict[int, Layout]
         self._pointer_size = 0
 
     @classmethod
     def from_bytes(cls, data: "Buffer", base: "Optional[BTF]" = None) -> "Self":
-        """Return the BTF in a buffer, of either byte order; base is what split BTF builds upon."""
+        """Return the BTF in a buffer, of either byte order.
+
+        base       what split BTF builds upon
+        raises     BTFError
+        """
         return cls(memoryview(data).tobytes(), base)
 
     @classmethod
@@ -6637,7 +6686,11 @@ class BTF(_BTFBlob):
 
     @classmethod
     def from_vmlinux(cls) -> "Self":
-        """Return the running kernel's BTF, from /sys (5.4) or by its id (5.11, CAP_SYS_ADMIN)."""
+        """Return the running kernel's BTF.
+
+        raises     BTFError: it can't be had
+        kernel     /sys/kernel/btf/vmlinux, 5.4; by its id, 5.11, which takes CAP_SYS_ADMIN
+        """
         try:
             return cls.from_file("/sys/kernel/btf/vmlinux")
         except OSError as failure:
@@ -6651,11 +6704,11 @@ class BTF(_BTFBlob):
         raise BTFError("the kernel's BTF can't be had: %s" % reason)
 
     @classmethod
-    def from_id(cls, btf_id: "int", token: "Optional[_Descriptor]" = None) -> "Self":
-        """Return the BTF with an id, as of MapInfo.btf_id.
+    def from_id(cls, btf_id: int, token: "Optional[_Descriptor]" = None) -> "Self":
+        """Return the BTF with an id, as of MapInfo.btf_id; it takes CAP_SYS_ADMIN or a BPF token.
 
-        It takes CAP_SYS_ADMIN or a BPF token (6.15).
-        BPF_BTF_GET_FD_BY_ID, 4.18
+        raises     BTFError, PermissionDenied, SyscallError
+        kernel     BPF_BTF_GET_FD_BY_ID, 4.18; tokens 6.15
         """
         info, name, data = _btf_info(btf_id, token)
         btf = _kept_btf.get(data)
@@ -6702,7 +6755,7 @@ class BTF(_BTFBlob):
             yield entry, 8 * offset
 
     @property
-    def pointer_size(self) -> "int":
+    def pointer_size(self) -> int:
         """Bytes of a pointer, which are those of a long.
 
         8 where no long is: BPF has 64 bits everywhere.
@@ -6720,17 +6773,19 @@ class BTF(_BTFBlob):
 
     # -- questions
 
-    def sizeof(self, t: "_GivenType") -> "int":
+    def sizeof(self, t: "_GivenType") -> int:
         """Return a type's size in bytes."""
         return self.layout(t).size
 
     def members(self, t: "_GivenType") -> "Iterator[Tuple[str, int, int, int, Tuple[str, ...]]]":
-        """Yield (name, type id, offset in bits, bitfield size or 0, tags) of a record's members.
+        """Yield (name, type id, offset, bits, tags) of a struct's, union's or section's members.
 
-        Records are structs, unions and data sections.
-        tags are those of the member's declaration and of its type: ("kptr",), ("user",).  The
-        functions of a section (.ksyms) are told as well: their type is a function's and has no
-        size.  In a section of no size nothing has a place.
+        offset     in bits
+        bits       of a bitfield, else 0
+        tags       those of the member's declaration and of its type: ("kptr",), ("user",)
+
+        The functions of a section (.ksyms) are told as well: their type is a function's and has
+        no size.  In a section of no size nothing has a place.
         """
         record = self._resolve(t)
         if record.kind not in _RECORDS:
@@ -6756,11 +6811,13 @@ class BTF(_BTFBlob):
             type_id = t.type_id
         return tuple(tags)
 
-    def offsetof(self, t: "_GivenType", path: "str") -> "Union[Offset, Any]":
-        """Return the Offset of a member, an int in bytes: "comm", "se.avg", "cpus_mask.bits[1]".
+    def offsetof(self, t: "_GivenType", path: str) -> "Union[Offset, Any]":
+        """Return where a member begins: an Offset, which is an int in bytes.
 
-        Through pointers ("signal.group_exit_code") a tuple: an Offset for each step from one to the
-        next.
+        path       "comm", "se.avg", "cpus_mask.bits[1]"
+        returns    through pointers ("signal.group_exit_code") a tuple: an Offset for each step
+                   from one to the next
+        raises     BTFError
         """
         steps, position, bits, type_id = [], 0, 0, self.type(t).id
         self.layout(type_id)
@@ -6823,7 +6880,7 @@ class BTF(_BTFBlob):
         words[0] = variable + words[0]
         return words[1:] if path.startswith("[") else words
 
-    def c_type(self, t: "_GivenType") -> "str":
+    def c_type(self, t: "_GivenType") -> str:
         """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *",
         "u32 [4]".
         """
@@ -6859,7 +6916,7 @@ class BTF(_BTFBlob):
     def layout(self, t: "_GivenType") -> "Layout":
         """Return the Layout of a type: finite, sized, each member inside of what holds it.
 
-        raises BTFError.
+        raises     BTFError
         """
         return _FrontEnd(self).layout(self.type(t).id, 0)
 
@@ -6870,7 +6927,7 @@ class BTF(_BTFBlob):
         except LayoutError as failure:
             raise BTFError(*failure.args) from None
 
-    def describe(self, t: "_GivenType") -> "str":
+    def describe(self, t: "_GivenType") -> str:
         """Return a table of a type: offset, size, name and C type of each member, enum names, tags
         and holes.
         """
@@ -6879,7 +6936,7 @@ class BTF(_BTFBlob):
         except LayoutError as failure:
             raise BTFError(*failure.args) from None
 
-    def python_source(self, t: "_GivenType") -> "str":
+    def python_source(self, t: "_GivenType") -> str:
         """Return Python that makes the ctypes type anew, with neither BTF nor this module.
 
         Bitfields are read-only.
@@ -7060,13 +7117,14 @@ def _begins_with(path, name):
 class Offset(int):
     """Where a member begins, in bytes.
 
-    .bit_offset the same in bits, .bits the size of a bitfield, else 0.
+    bit_offset the same in bits
+    bits       of a bitfield, else 0
     """
 
-    bit_offset: "int"
-    bits: "int"
+    bit_offset: int
+    bits: int
 
-    def __new__(cls, bit_offset: "int", bits: "int") -> "Self":
+    def __new__(cls, bit_offset: int, bits: int) -> "Self":
         self = int.__new__(cls, bit_offset // 8)
         self.bit_offset, self.bits = bit_offset, bits
         return self
@@ -7453,9 +7511,12 @@ class _LaterInfo:
 class MapInfo(_LaterInfo):
     """What the kernel tells of a map, as in struct bpf_map_info.
 
-    None stands for what it does not tell.  frozen, memlock (bytes) and, of a prog_array,
-    owner_prog_type and owner_jited are from /proc.  ifindex, netns_dev and netns_ino are those of
-    an offloaded map (4.16); hash is the SHA-256 of a frozen array in hex (6.18).
+    None stands for what it does not tell.
+
+    frozen, memlock (bytes)         from /proc, as the next two
+    owner_prog_type, owner_jited    of a prog_array
+    ifindex, netns_dev, netns_ino   of an offloaded map (4.16)
+    hash                            the SHA-256 of a frozen array in hex (6.18)
     """
 
     __slots__ = (
@@ -7477,13 +7538,13 @@ class MapInfo(_LaterInfo):
         "owner_prog_type",
         "owner_jited",
     )
-    id: "int"
-    type: "int"
+    id: int
+    type: int
     name: "Optional[str]"
-    key_size: "int"
-    value_size: "int"
-    max_entries: "int"
-    map_flags: "int"
+    key_size: int
+    value_size: int
+    max_entries: int
+    map_flags: int
     map_extra: "Optional[int]"
     btf_id: "Optional[int]"
     btf_key_type_id: "Optional[int]"
@@ -7517,10 +7578,12 @@ class MapInfo(_LaterInfo):
         """Return {name: value} of all of it."""
         return {name: getattr(self, name) for name in self._names}
 
-    def __eq__(self, other: "object") -> "bool":
-        return self._asdict() == other._asdict() if type(other) is type(self) else NotImplemented
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MapInfo):
+            return NotImplemented
+        return self._asdict() == other._asdict()
 
-    def __hash__(self) -> "int":
+    def __hash__(self) -> int:
         return hash(tuple(self._asdict().values()))
 
     def __getstate__(self):
@@ -7530,7 +7593,7 @@ class MapInfo(_LaterInfo):
         for name, value in state.items():
             setattr(self, name, value)
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         return "MapInfo(%s)" % ", ".join("%s=%r" % pair for pair in self._asdict().items())
 
     @property
@@ -7659,14 +7722,14 @@ class _OpenMap(_Generic[_Key, _Value]):
         "__dict__",
         "__weakref__",
     )
-    order: "str" = sys.byteorder
-    id: "int"
+    order: str = sys.byteorder
+    id: int
     name: "Optional[str]"
-    type: "int"
-    flags: "int"
-    key_size: "int"
-    value_size: "int"
-    max_entries: "int"
+    type: int
+    flags: int
+    key_size: int
+    value_size: int
+    max_entries: int
     key_type: "Any"
     value_type: "Any"
     _token: "Optional[_Descriptor]"
@@ -7762,9 +7825,9 @@ class _OpenMap(_Generic[_Key, _Value]):
 
     @property
     def btf(self) -> "Optional[BTF]":
-        """The map's BTF.
+        """The map's BTF; None where there is none, or no right to it.
 
-        None where there is none, or no right to it (CAP_SYS_ADMIN, or a token).
+        It takes CAP_SYS_ADMIN, or a token (6.15).
         """
         if self._btf is None:
             found = _map_btf(self._btf_info, self._token)
@@ -7782,10 +7845,7 @@ class _OpenMap(_Generic[_Key, _Value]):
 
     @property
     def value_layout(self) -> "Optional[Layout]":
-        """The Layout of the values, of a per-CPU map that of one CPU's.
-
-        None where there are none.
-        """
+        """The Layout of the values, per CPU that of one CPU's; None where there are none."""
         return self._layout_of("value", self.value_type, self.value_size)
 
     def _layout_of(self, what, ctype, size):
@@ -7814,11 +7874,8 @@ class _OpenMap(_Generic[_Key, _Value]):
             _prove_agreement(layout(ctype), self.btf.layout(type_id), strict, about)
         return ctype if size else None
 
-    def close(self) -> "None":
-        """Close the map: calls under way finish, later ones raise ValueError.
-
-        Closing twice is fine.
-        """
+    def close(self) -> None:
+        """Close the map: calls under way finish, later ones raise ValueError.  Twice is fine."""
         self._fd = None  # first, so that no new call is made from it
         self._idle_calls = []
 
@@ -7826,10 +7883,10 @@ class _OpenMap(_Generic[_Key, _Value]):
         self._live()
         return self
 
-    def __exit__(self, *_: "object") -> "None":
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         if self._fd is None:
             return "<Map %s, closed>" % self._about[4:]
         return "<Map %s: key %s (%d bytes), value %s (%d bytes), %d entries at most>" % (
@@ -7854,18 +7911,18 @@ class _OpenMap(_Generic[_Key, _Value]):
             raise ValueError("this map is closed")
         return owner
 
-    def fileno(self) -> "int":
-        """Return the descriptor's number."""
+    def fileno(self) -> int:
+        """Return the descriptor's number; ValueError if the map is closed."""
         return self._live().number
 
     @property
-    def fd(self) -> "int":
+    def fd(self) -> int:
         """The descriptor's number."""
         return self._live().number
 
     @property
     def info(self) -> "MapInfo":
-        """A fresh MapInfo."""
+        """A fresh MapInfo: what the kernel tells of the map now."""
         owner = self._live()  # held: its number must not become another's meanwhile
         try:
             return MapInfo(owner.number, self._about)
@@ -8012,7 +8069,10 @@ class _PerCPU(_Converting[_Key, _Value]):
     """Values of per-CPU maps: a slot for every possible CPU, whose number is proved first."""
 
     def percpu_type(self) -> "Type[ctypes.Array[Any]]":
-        """Return the ctypes array type of a per-CPU value: a slot (field value) for each CPU."""
+        """Return the ctypes array type of a per-CPU value: a slot, .value, for each possible CPU.
+
+        raises     NotSupported: the map is not per-CPU, SyscallError
+        """
         if not self._is_percpu:
             raise self._lacks(BPF_MAP_LOOKUP_ELEM, "value per CPU")
         return self._out_type or self._slots(len(possible_cpus()))
@@ -8128,7 +8188,7 @@ def _element_command(cmd, convert, moves_value=True):
     """Return the method that runs an element command: the short way, which all calls take."""
     size, absent = _ATTR_SIZES[cmd], errno.ENOENT
 
-    def command(self: "Any", key: "Any", out: "Any", flags: "int" = 0) -> "bool":
+    def command(self: "Any", key: "Any", out: "Any", flags: int = 0) -> bool:
         if (
             type(key) is not self._key_class
             or flags != 0
@@ -8217,7 +8277,7 @@ class _Elements(_PerCPU[_Key, _Value]):
 
     if TYPE_CHECKING:
 
-        def lookup_into(self, key: "_GivenKey", out: "Buffer", flags: "int" = 0) -> "bool": ...
+        def lookup_into(self, key: "_GivenKey", out: "Buffer", flags: int = 0) -> bool: ...
 
     else:
         lookup_into = _public(
@@ -8238,22 +8298,22 @@ class _Elements(_PerCPU[_Key, _Value]):
     _store = _element_command(BPF_MAP_UPDATE_ELEM, "_value_in")
     _remove = _element_command(BPF_MAP_DELETE_ELEM, "_nothing_in", moves_value=False)
 
-    if TYPE_CHECKING:
+    @overload
+    def lookup(self: "_NumberValues[_Number]", key: "_GivenKey", flags: int = 0) -> "_Number": ...
+    @overload
+    def lookup(self, key: "_GivenKey", flags: int = 0) -> "_Value": ...
+    def lookup(self, key: "_GivenKey", flags: int = 0) -> "Any":
+        """Return the value stored under key.
 
-        @overload
-        def lookup(
-            self: "_NumberValues[_Number]", key: "_GivenKey", flags: "int" = 0
-        ) -> "_Number": ...
-        @overload
-        def lookup(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
-
-    def lookup(self, key: "_GivenKey", flags: "int" = 0) -> "Any":
-        """Return the value stored under key: a value_type, a number for scalars, per CPU a list.
-
-        key is an instance of key_type, an int for integer keys, or exactly key_size bytes; for the
-        storages of sockets, tasks, inodes and cgroups a descriptor, or an object with fileno().
-        flags are BPF_F_LOCK (5.1), or BPF_F_CPU | cpu << 32 for that CPU's value alone (7.0).
-        raises KeyNotFound, LayoutError, NotSupported, SyscallError. BPF_MAP_LOOKUP_ELEM, 3.18
+        key        an instance of key_type, an int for integer keys, text for arrays of char, or
+                   exactly key_size bytes; of the storages of sockets, tasks, inodes and cgroups a
+                   descriptor, or an object with fileno()
+        flags      BPF_F_LOCK: under the value's bpf_spin_lock; BPF_F_CPU | cpu << 32: of a
+                   per-CPU map the value of that CPU alone
+        returns    a new value_type; a number for scalars; of a per-CPU map a list, one for each
+                   of possible_cpus()
+        raises     KeyNotFound, LayoutError, NotSupported, SyscallError
+        kernel     BPF_MAP_LOOKUP_ELEM, 3.18; BPF_F_LOCK 5.1, BPF_F_CPU 7.0
         """
         out = self._new_out() if self._new_out else self._percpu_room(key, flags)
         if out is None or not self.lookup_into(key, out, flags):
@@ -8262,47 +8322,49 @@ class _Elements(_PerCPU[_Key, _Value]):
 
     __getitem__ = lookup
 
-    if TYPE_CHECKING:
+    @overload
+    def get(
+        self: "_NumberValues[_Number]",
+        key: "_GivenKey",
+        default: None = None,
+        flags: int = 0,
+    ) -> "Optional[_Number]": ...
+    @overload
+    def get(
+        self: "_NumberValues[_Number]", key: "_GivenKey", default: "_Default", flags: int = 0
+    ) -> "Union[_Number, _Default]": ...
+    @overload
+    def get(self, key: "_GivenKey", default: None = None, flags: int = 0) -> "Optional[_Value]": ...
+    @overload
+    def get(
+        self, key: "_GivenKey", default: "_Default", flags: int = 0
+    ) -> "Union[_Value, _Default]": ...
+    def get(self, key: "_GivenKey", default: "Any" = None, flags: int = 0) -> "Any":
+        """Return the value under key, or default if there is none.
 
-        @overload
-        def get(
-            self: "_NumberValues[_Number]",
-            key: "_GivenKey",
-            default: "None" = None,
-            flags: "int" = 0,
-        ) -> "Optional[_Number]": ...
-        @overload
-        def get(
-            self: "_NumberValues[_Number]", key: "_GivenKey", default: "_Default", flags: "int" = 0
-        ) -> "Union[_Number, _Default]": ...
-        @overload
-        def get(
-            self, key: "_GivenKey", default: "None" = None, flags: "int" = 0
-        ) -> "Optional[_Value]": ...
-        @overload
-        def get(
-            self, key: "_GivenKey", default: "_Default", flags: "int" = 0
-        ) -> "Union[_Value, _Default]": ...
-
-    def get(self, key: "_GivenKey", default: "Any" = None, flags: "int" = 0) -> "Any":
-        """Return the value under key, or default if there is none; else as lookup."""
+        Else as lookup.
+        """
         out = self._new_out() if self._new_out else self._percpu_room(key, flags)
         if out is None or not self.lookup_into(key, out, flags):
             return default
         return out if self._finish is None else self._finish(out)
 
-    def __contains__(self, key: "Any") -> "bool":
-        """Whether the map has the key, a bloom filter the value: a lookup.
+    def __contains__(self, key: "Any") -> bool:
+        """Return whether the map has the key, a bloom filter (as far as it can tell) the value.
 
-        NotSupported for queues and stacks.
+        raises     LayoutError, SyscallError, NotSupported: queues and stacks
+        kernel     BPF_MAP_LOOKUP_ELEM, 3.18
         """
         if self._key_class is None and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
             return self._filter_has(key)  # type: ignore[attr-defined]  # of _Keyless
         out = self._new_out() if self._new_out else self._percpu_room(key, 0)
         return out is not None and self.lookup_into(key, out)
 
-    def lookup_bytes(self, key: "_GivenKey", flags: "int" = 0) -> "bytes":
-        """Return the value under key as bytes; of a per-CPU map every CPU's slot of 8 * n bytes.
+    def lookup_bytes(self, key: "_GivenKey", flags: int = 0) -> bytes:
+        """Return the value under key as bytes.
+
+        returns    value_size bytes; of a per-CPU map the slots of all CPUs,
+                   percpu_stride(value_size) bytes each
 
         Else as lookup.
         """
@@ -8311,33 +8373,40 @@ class _Elements(_PerCPU[_Key, _Value]):
             raise self._error(BPF_MAP_LOOKUP_ELEM, errno.ENOENT, key)
         return memoryview(out).tobytes()  # not what the class's __bytes__ says
 
-    if TYPE_CHECKING:
+    @overload
+    def lookup_and_delete(
+        self: "_NumberValues[_Number]", key: "_GivenKey", flags: int = 0
+    ) -> "_Number": ...
+    @overload
+    def lookup_and_delete(self, key: "_GivenKey", flags: int = 0) -> "_Value": ...
+    def lookup_and_delete(self, key: "_GivenKey", flags: int = 0) -> "Any":
+        """Remove key and return its value, in one step.
 
-        @overload
-        def lookup_and_delete(
-            self: "_NumberValues[_Number]", key: "_GivenKey", flags: "int" = 0
-        ) -> "_Number": ...
-        @overload
-        def lookup_and_delete(self, key: "_GivenKey", flags: "int" = 0) -> "_Value": ...
+        raises     KeyNotFound, LayoutError, PermissionDenied, SyscallError, NotSupported: type or
+                   kernel has no such command
+        kernel     BPF_MAP_LOOKUP_AND_DELETE_ELEM, 5.14 for hashes
 
-    def lookup_and_delete(self, key: "_GivenKey", flags: "int" = 0) -> "Any":
-        """Remove key and return its value, in one step; else as lookup.
-
-        BPF_MAP_LOOKUP_AND_DELETE_ELEM, 5.14 for hashes; NotSupported where type or kernel has none
+        Else as lookup.
         """
         out = self._new_out() if self._new_out else self._percpu_room(key, flags)
         if out is None or not self._take_into(key, out, flags):
             raise self._error(BPF_MAP_LOOKUP_AND_DELETE_ELEM, errno.ENOENT, key)
         return out if self._finish is None else self._finish(out)
 
-    def update(self, key: "_GivenKey", value: "_GivenValue", flags: "int" = BPF_ANY) -> "None":
-        """Store value under key: a value_type, a number for scalars, or exactly value_size bytes.
+    def update(self, key: "_GivenKey", value: "_GivenValue", flags: int = BPF_ANY) -> None:
+        """Store value under key.
 
-        Per-CPU maps take a list of those, one per possible CPU, or one for all; maps that hold
-        maps, programs, sockets or cgroups a Map, a descriptor, or an object with fileno().  flags:
-        BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK; BPF_F_CPU | cpu << 32 to store one CPU's value,
-        BPF_F_ALL_CPUS one for all (7.0).  raises KeyExists, KeyNotFound, MapFull, KeyOutOfRange,
-        LayoutError, PermissionDenied.  BPF_MAP_UPDATE_ELEM, 3.18
+        key        as of lookup
+        value      a value_type, a number for scalars, text for arrays of char, or exactly
+                   value_size bytes; of a per-CPU map a list of those, one for each of
+                   possible_cpus(), or one for all; of a map that holds maps, programs, sockets or
+                   cgroups a Map, a descriptor, or an object with fileno()
+        flags      BPF_ANY, BPF_NOEXIST: create only, BPF_EXIST: replace only, BPF_F_LOCK: under
+                   the value's bpf_spin_lock; of a per-CPU map BPF_F_CPU | cpu << 32: one CPU's
+                   value, BPF_F_ALL_CPUS: one for all
+        raises     KeyExists, KeyNotFound, KeyOutOfRange, MapFull, LayoutError, PermissionDenied,
+                   SyscallError
+        kernel     BPF_MAP_UPDATE_ELEM, 3.18; BPF_F_LOCK 5.1, BPF_F_CPU and BPF_F_ALL_CPUS 7.0
         """
         if type(value) is int and self._value_min <= value <= self._value_max:
             value = self.value_type(value)
@@ -8346,31 +8415,30 @@ class _Elements(_PerCPU[_Key, _Value]):
 
     __setitem__ = update
 
-    def delete(self, key: "_GivenKey") -> "None":
-        """Remove key.  raises KeyNotFound, NotSupported (arrays), PermissionDenied.
+    def delete(self, key: "_GivenKey") -> None:
+        """Remove key.
 
-        BPF_MAP_DELETE_ELEM, 3.18
+        raises     KeyNotFound, LayoutError, PermissionDenied, SyscallError, NotSupported: arrays
+        kernel     BPF_MAP_DELETE_ELEM, 3.18
         """
         if not self._remove(key, _ZERO):
             raise self._error(BPF_MAP_DELETE_ELEM, errno.ENOENT, key)
 
     __delitem__ = delete
 
-    if TYPE_CHECKING:
-
-        @overload
-        def next_key(
-            self: "_NumberKeys[_KeyNumber]", key: "Optional[_GivenKey]" = None
-        ) -> "Optional[_KeyNumber]": ...
-        @overload
-        def next_key(self, key: "Optional[_GivenKey]" = None) -> "Optional[_Key]": ...
-
+    @overload
+    def next_key(
+        self: "_NumberKeys[_KeyNumber]", key: "Optional[_GivenKey]" = None
+    ) -> "Optional[_KeyNumber]": ...
+    @overload
+    def next_key(self, key: "Optional[_GivenKey]" = None) -> "Optional[_Key]": ...
     def next_key(self, key: "Optional[_GivenKey]" = None) -> "Any":
-        """Return the key after key, the first one if key is None (4.12); None after the last.
+        """Return the key after key, None after the last.
 
-        A hash that no longer has key starts over at its first one; an index is next whether it is
-        set or not. raises NotSupported (queues, storages, ring buffers), SyscallError.
-        BPF_MAP_GET_NEXT_KEY, 3.18
+        key        as of lookup; None: the first key (4.12).  A hash that no longer has key starts
+                   over at its first one; an index is next whether it is set or not
+        raises     LayoutError, SyscallError, NotSupported: queues, storages, ring buffers
+        kernel     BPF_MAP_GET_NEXT_KEY, 3.18
         """
         following = self._next(None if key is None else self._key_in(key, BPF_MAP_GET_NEXT_KEY))
         return None if following is None else self._key_out(following)
@@ -8399,11 +8467,13 @@ class _Elements(_PerCPU[_Key, _Value]):
 class _Keyless(_Elements[_Key, _Value]):
     """Queues, stacks, bloom filters: values without keys."""
 
-    def push(self, value: "_GivenValue", flags: "int" = 0) -> "None":
-        """Add value to a queue, a stack (4.20) or a bloom filter (5.16).
+    def push(self, value: "_GivenValue", flags: int = 0) -> None:
+        """Add value to a queue, a stack or a bloom filter.
 
-        BPF_EXIST drops the oldest of a full one.  raises MapFull, LayoutError, NotSupported,
-        PermissionDenied, SyscallError.  BPF_MAP_UPDATE_ELEM
+        value      as of update
+        flags      BPF_EXIST: a full queue or stack drops its oldest
+        raises     MapFull, LayoutError, NotSupported, PermissionDenied, SyscallError
+        kernel     BPF_MAP_UPDATE_ELEM, 4.20; bloom filters 5.16
         """
         flags = _flag_bits(flags)
         if self.key_type is not None:
@@ -8413,31 +8483,27 @@ class _Keyless(_Elements[_Key, _Value]):
         if code:
             raise self._keyless_error(BPF_MAP_UPDATE_ELEM, code)
 
-    if TYPE_CHECKING:
-
-        @overload
-        def peek(self: "_NumberValues[_Number]") -> "_Number": ...
-        @overload
-        def peek(self) -> "_Value": ...
-
+    @overload
+    def peek(self: "_NumberValues[_Number]") -> "_Number": ...
+    @overload
+    def peek(self) -> "_Value": ...
     def peek(self) -> "Any":
-        """Return the value that pop would; KeyNotFound if there is none.
+        """Return the value that pop would, and leave it.
 
-        BPF_MAP_LOOKUP_ELEM, 4.20
+        raises     KeyNotFound: there is none, NotSupported, SyscallError
+        kernel     BPF_MAP_LOOKUP_ELEM, 4.20
         """
         return self._read_in_turn(BPF_MAP_LOOKUP_ELEM)
 
-    if TYPE_CHECKING:
-
-        @overload
-        def pop(self: "_NumberValues[_Number]") -> "_Number": ...
-        @overload
-        def pop(self) -> "_Value": ...
-
+    @overload
+    def pop(self: "_NumberValues[_Number]") -> "_Number": ...
+    @overload
+    def pop(self) -> "_Value": ...
     def pop(self) -> "Any":
         """Remove and return the oldest value of a queue, the newest of a stack.
 
-        KeyNotFound if there is none.  4.20
+        raises     KeyNotFound: there is none, NotSupported, PermissionDenied, SyscallError
+        kernel     BPF_MAP_LOOKUP_AND_DELETE_ELEM, 4.20
         """
         return self._read_in_turn(BPF_MAP_LOOKUP_AND_DELETE_ELEM)
 
@@ -8471,12 +8537,14 @@ class _Scanning(_Keyless[_Key, _Value]):
     """All the entries: over the batch commands where the kernel has them, else key by key."""
 
     @property
-    def exact_scan(self) -> "bool":
+    def exact_scan(self) -> bool:
         """Whether a scan yields every entry that is there from start to end once, come what may.
 
         True over the batch commands of hashes (5.6) and for arrays.  False where a walk is all
         there is (LPM tries, RHASH, DEVMAP_HASH, SOCKHASH, hashes before 5.6): an update moves an
-        entry in its bucket, and a walk may miss it meanwhile.  raises ValueError, SyscallError
+        entry in its bucket, and a walk may miss it meanwhile.
+
+        raises     ValueError: closed, SyscallError
         """
         return self.type in _INDEX_TYPES or self.type in _BATCH_TYPES and self._batches()
 
@@ -8497,54 +8565,49 @@ class _Scanning(_Keyless[_Key, _Value]):
             self._has_batch = code == 0
         return self._has_batch
 
-    if TYPE_CHECKING:
-
-        @overload
-        def keys(self: "_NumberKeys[_KeyNumber]") -> "Iterator[_KeyNumber]": ...
-        @overload
-        def keys(self) -> "Iterator[_Key]": ...
-
+    @overload
+    def keys(self: "_NumberKeys[_KeyNumber]") -> "Iterator[_KeyNumber]": ...
+    @overload
+    def keys(self) -> "Iterator[_Key]": ...
     def keys(self) -> "Iterator[Any]":
         """Return an iterator over the keys of the entries that are there; see items."""
         return (key for key, _ in self._scan(False))
 
     __iter__ = keys
 
-    if TYPE_CHECKING:
-
-        @overload
-        def values(self: "_NumberValues[_Number]", flags: "int" = 0) -> "Iterator[_Number]": ...
-        @overload
-        def values(self, flags: "int" = 0) -> "Iterator[_Value]": ...
-
-    def values(self, flags: "int" = 0) -> "Iterator[Any]":
+    @overload
+    def values(self: "_NumberValues[_Number]", flags: int = 0) -> "Iterator[_Number]": ...
+    @overload
+    def values(self, flags: int = 0) -> "Iterator[_Value]": ...
+    def values(self, flags: int = 0) -> "Iterator[Any]":
         """Return an iterator over the values; see items."""
         return (value for _, value in self._scan(True, flags))
 
-    if TYPE_CHECKING:
-
-        @overload
-        def items(
-            self: "_OpenMap[_Scalar[_KeyNumber], _Scalar[_Number]]", flags: "int" = 0
-        ) -> "Iterator[Tuple[_KeyNumber, _Number]]": ...
-        @overload
-        def items(
-            self: "_OpenMap[_Scalar[_KeyNumber], _Value]", flags: "int" = 0
-        ) -> "Iterator[Tuple[_KeyNumber, _Value]]": ...
-        @overload
-        def items(
-            self: "_OpenMap[_Key, _Scalar[_Number]]", flags: "int" = 0
-        ) -> "Iterator[Tuple[_Key, _Number]]": ...
-        @overload
-        def items(self, flags: "int" = 0) -> "Iterator[Tuple[_Key, _Value]]": ...
-
-    def items(self, flags: "int" = 0) -> "Iterator[Tuple[Any, Any]]":
+    @overload
+    def items(
+        self: "_OpenMap[_Scalar[_KeyNumber], _Scalar[_Number]]", flags: int = 0
+    ) -> "Iterator[Tuple[_KeyNumber, _Number]]": ...
+    @overload
+    def items(
+        self: "_OpenMap[_Scalar[_KeyNumber], _Value]", flags: int = 0
+    ) -> "Iterator[Tuple[_KeyNumber, _Value]]": ...
+    @overload
+    def items(
+        self: "_OpenMap[_Key, _Scalar[_Number]]", flags: int = 0
+    ) -> "Iterator[Tuple[_Key, _Number]]": ...
+    @overload
+    def items(self, flags: int = 0) -> "Iterator[Tuple[_Key, _Value]]": ...
+    def items(self, flags: int = 0) -> "Iterator[Tuple[Any, Any]]":
         """Return an iterator over (key, value) of every entry, each new objects.
 
-        flags are those of lookup.  Where exact_scan is True, what is in the map from start to end
-        comes exactly once; elsewhere nothing comes twice, but an entry that others update meanwhile
-        may be missed.  The current key may be deleted.  raises IterationAborted if that cannot be
-        kept, NotSupported (queues, storages ...).  BPF_MAP_LOOKUP_BATCH, 5.6
+        Where exact_scan is True, what is in the map from start to end comes exactly once;
+        elsewhere nothing comes twice, but an entry that others update meanwhile may be
+        missed.  The current key may be deleted.
+
+        flags      as of lookup
+        raises     IterationAborted: that cannot be kept, SyscallError, NotSupported: queues,
+                   storages ...
+        kernel     BPF_MAP_LOOKUP_BATCH, 5.6; else BPF_MAP_GET_NEXT_KEY and BPF_MAP_LOOKUP_ELEM
         """
         return self._scan(True, flags)
 
@@ -8687,27 +8750,33 @@ class _Scanning(_Keyless[_Key, _Value]):
             return None, failure
 
     def lookup_batch(
-        self, size: "Optional[int]" = None, flags: "int" = 0
+        self, size: "Optional[int]" = None, flags: int = 0
     ) -> "Iterator[Tuple[ctypes.Array[Any], ctypes.Array[Any]]]":
-        """Return an iterator over (keys, values): ctypes arrays of at most size entries (or a MiB).
+        """Return an iterator over (keys, values): the entries in parts, as the kernel writes them.
 
-        The kernel fills them, and they are valid until the next step: memoryview(values),
-        struct.iter_unpack and numpy.frombuffer take them as they are; per-CPU values are arrays of
-        percpu_type(); flags are those of lookup. Exact where exact_scan is True.  raises
-        IterationAborted, NotSupported (also of flags), SyscallError. BPF_MAP_LOOKUP_BATCH, 5.6;
-        else entry by entry
+        size       entries in a part at most; None: as many as fit into about a MiB
+        flags      as of lookup
+        returns    two ctypes arrays of one length, valid until the next step; memoryview(values),
+                   struct.iter_unpack and numpy.frombuffer take them as they are; per-CPU values
+                   are arrays of percpu_type().  Exact where exact_scan is True
+        raises     IterationAborted, SyscallError, NotSupported: also of flags
+        kernel     BPF_MAP_LOOKUP_BATCH, 5.6; else entry by entry
         """
         flags = _flag_bits(flags)
         self._require_keys(BPF_MAP_LOOKUP_BATCH)
         return self._parts(size, flags)
 
-    def lookup_and_delete_batch(self, size: "Optional[int]" = None, flags: "int" = 0) -> "_Batches":
+    def lookup_and_delete_batch(self, size: "Optional[int]" = None, flags: int = 0) -> "_Batches":
         """Return an iterator like lookup_batch's that removes the entries it hands out.
 
         Nothing is lost: what the kernel has removed comes with the next step, if the one that did
         it ended in an error or KeyboardInterrupt; .last is the part that was handed out last.
-        raises NotSupported (arrays, LPM tries; queues: use pop), PermissionDenied, SyscallError.
-        BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
+
+        size       as of lookup_batch
+        flags      as of lookup
+        raises     PermissionDenied, SyscallError, NotSupported: arrays, LPM tries; queues: use
+                   pop
+        kernel     BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
         """
         self._require_keys(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
         return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size, _flag_bits(flags))
@@ -8742,12 +8811,17 @@ class _Scanning(_Keyless[_Key, _Value]):
 class _Writing(_Scanning[_Key, _Value]):
     """Many entries written in one call."""
 
-    def update_batch(self, keys: "_GivenBatch", values: "_GivenBatch", flags: "int" = 0) -> "int":
-        """Store values under keys, in one call where the kernel can (5.6).
+    def update_batch(self, keys: "_GivenBatch", values: "_GivenBatch", flags: int = 0) -> int:
+        """Store values under keys, in one call where the kernel can.
 
-        Return how many, which is all of them.  Each is an array of the type, a buffer of whole
-        elements, or a sequence of what update takes; flags that the batch command does not know
-        (BPF_NOEXIST) make it go entry by entry.  raises as update, .count: stored before
+        keys       an array of the key's type, a buffer of whole keys, or a sequence of what
+                   update takes
+        values     the same of values
+        flags      as of update; those that the batch command does not know (BPF_NOEXIST) make it
+                   go entry by entry
+        returns    how many were stored, which is all of them
+        raises     as update; the error's .count says how many were stored before
+        kernel     BPF_MAP_UPDATE_BATCH, 5.6; else BPF_MAP_UPDATE_ELEM
         """
         flags = _flag_bits(flags)
         all_keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
@@ -8762,11 +8836,14 @@ class _Writing(_Scanning[_Key, _Value]):
         commands = BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM
         return self._write_batch(*commands, all_keys, all_values, flags)
 
-    def delete_batch(self, keys: "_GivenBatch") -> "int":
-        """Remove keys, in one call where the kernel can (5.6).
+    def delete_batch(self, keys: "_GivenBatch") -> int:
+        """Remove keys, in one call where the kernel can.
 
-        Return how many, which is all of them.  raises as delete, KeyNotFound at the first that is
-        absent (.count says how many were removed before)
+        keys       as of update_batch
+        returns    how many were removed, which is all of them
+        raises     as delete, KeyNotFound at the first that is absent; the error's .count says how
+                   many were removed before
+        kernel     BPF_MAP_DELETE_BATCH, 5.6; else BPF_MAP_DELETE_ELEM
         """
         all_keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
         return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, all_keys, None, 0)
@@ -8840,11 +8917,14 @@ class _Writing(_Scanning[_Key, _Value]):
 class _Whole(_Writing[_Key, _Value]):
     """The map as a whole: frozen, pinned, mapped."""
 
-    def freeze(self) -> "None":
-        """Forbid user space to change the map, for good and through every descriptor.
+    def freeze(self) -> None:
+        """Forbid user space to change the map, for good; programs still may.
 
-        Programs still may.  raises PermissionDenied (frozen already, read-only), Busy (mapped
-        writable; before 6.5 also frozen already), NotSupported.  BPF_MAP_FREEZE, 5.2
+        It holds for every descriptor.
+
+        raises     PermissionDenied: frozen already, read-only; Busy: mapped writable, before 6.5
+                   also frozen already; NotSupported
+        kernel     BPF_MAP_FREEZE, 5.2
         """
         owner, attr = self._live(), bpf_attr()
         attr.elem.map_fd = owner.number
@@ -8853,11 +8933,11 @@ class _Whole(_Writing[_Key, _Value]):
         if code:
             raise self._error(BPF_MAP_FREEZE, code)
 
-    def pin(self, path: "_Path") -> "None":
+    def pin(self, path: "_Path") -> None:
         """Give the map a name in a bpffs, which keeps it alive.
 
-        raises PinExists, PermissionDenied (no bpffs, a dot in the name), SyscallError.
-        BPF_OBJ_PIN, 4.4
+        raises     PinExists, SyscallError, PermissionDenied: no bpffs, a dot in the name
+        kernel     BPF_OBJ_PIN, 4.4
         """
         owner = self._live()
         try:
@@ -8865,8 +8945,11 @@ class _Whole(_Writing[_Key, _Value]):
         finally:
             del owner
 
-    def unpin(self, path: "_Path") -> "None":
-        """Remove a pin of this map; BPFError for what is another map's, MapNotFound, OSError."""
+    def unpin(self, path: "_Path") -> None:
+        """Remove a pin of this map.
+
+        raises     BPFError: it is another map's, MapNotFound, OSError
+        """
         self._live()
         with Map.from_pin(path) as pinned:
             if pinned.id != self.id:
@@ -8875,13 +8958,17 @@ class _Whole(_Writing[_Key, _Value]):
                 )
         os.unlink(path)
 
-    def mmap(self, writable: "bool" = False) -> "MemoryMap[_Value]":
-        """Map the map's memory: a MemoryMap, whose reads make no system call.
+    def mmap(self, writable: bool = False) -> "MemoryMap[_Value]":
+        """Map the map's memory: return a MemoryMap, whose reads make no system call.
 
-        It is for arrays created with BPF_F_MMAPABLE (5.5; the .data, .bss and .rodata of programs
-        are), whose indices are 0 up to max_entries - 1, for ring buffers and arenas.  Even reading
-        takes mode="rw": the kernel maps no read-only descriptor.  raises NotSupported,
-        PermissionDenied (descriptor, frozen, BPF_F_RDONLY_PROG), SyscallError
+        It is for arrays created with BPF_F_MMAPABLE (the .data, .bss and .rodata of programs are),
+        whose indices are 0 up to max_entries - 1, for ring buffers and arenas.  Even reading takes
+        mode="rw": the kernel maps no read-only descriptor.
+
+        writable   whether values can be stored, and objects in it be changed
+        raises     NotSupported, SyscallError, PermissionDenied: descriptor, frozen,
+                   BPF_F_RDONLY_PROG
+        kernel     mmap(2), 5.5; ring buffers 5.8, arenas 6.9
         """
         import mmap
 
@@ -8924,26 +9011,21 @@ class _Whole(_Writing[_Key, _Value]):
         detail = "not an array created with BPF_F_MMAPABLE, a ring buffer or an arena"
         raise _error(ENOTSUPP, "mmap", self._about, detail=detail)
 
-    if TYPE_CHECKING:
-
-        @overload
-        def records(
-            self, value: "Optional[Type[bytes]]" = None, *, peek: "bool" = False
-        ) -> "Records[bytes]": ...
-        @overload
-        def records(
-            self, value: "Union[str, Layout]", *, peek: "bool" = False
-        ) -> "Records[Any]": ...
-        @overload
-        def records(  # type: ignore[overload-overlap]  # a scalar is no _Object to hand out
-            self, value: "Type[_Scalar[_Number]]", *, peek: "bool" = False
-        ) -> "Records[_Number]": ...
-        @overload
-        def records(
-            self, value: "Type[_ValueType]", *, peek: "bool" = False
-        ) -> "Records[_ValueType]": ...
-
-    def records(self, value: "Any" = None, *, peek: "bool" = False) -> "Records[Any]":
+    @overload
+    def records(
+        self, value: "Optional[Type[bytes]]" = None, *, peek: bool = False
+    ) -> "Records[bytes]": ...
+    @overload
+    def records(self, value: "Union[str, Layout]", *, peek: bool = False) -> "Records[Any]": ...
+    @overload
+    def records(  # type: ignore[overload-overlap]  # a scalar is no _Object to hand out
+        self, value: "Type[_Scalar[_Number]]", *, peek: bool = False
+    ) -> "Records[_Number]": ...
+    @overload
+    def records(
+        self, value: "Type[_ValueType]", *, peek: bool = False
+    ) -> "Records[_ValueType]": ...
+    def records(self, value: "Any" = None, *, peek: bool = False) -> "Records[Any]":
         """Return the Records of a ring buffer: what programs write to it, as they do.
 
         It takes mode="rw", even to peek: the kernel maps no other descriptor.
@@ -8960,7 +9042,7 @@ class _Whole(_Writing[_Key, _Value]):
         """
         return Records(self, value, peek)
 
-    def submit(self, value: "Buffer") -> "None":
+    def submit(self, value: "Buffer") -> None:
         """Write a record to a ring buffer that programs read, with bpf_user_ringbuf_drain().
 
         It takes mode="rw".  It is there whole or, if an exception comes before that, not at all.
@@ -8994,16 +9076,28 @@ def _ambiguous(name, ids):
 
 
 class Map(_Whole[_Key, _Value]):
-    """A live BPF map.  Open one with from_fd, from_id, from_pin, from_name or create.
+    """A live BPF map.  Open one with from_pin, from_id, from_name, from_fd or create.
 
-    key and value are ctypes types, bytes, or BTF to demand the map's own; left out they are BTF's,
-    else numbers for indices, ids and descriptors, else bytes.  Where BTF can be had they are
-    compared with it, with strict=True to the last sign.  mode is "r", "w" or "rw".  A Map may be
-    shared by threads.  close() may race with calls: those under way finish on this map, later ones
-    raise ValueError.  A dropped Map closes its descriptor; with closes it at the end.
+        with Map.from_pin("/sys/fs/bpf/flows", key=FlowKey, value=FlowStats) as flows:
+            print(flows[FlowKey(src=..., dst=...)].packets)
+
+    key, value ctypes types, bytes, or BTF to demand the map's own; left out they are BTF's, else
+               numbers for indices, ids and descriptors, else bytes.  Where BTF can be had they are
+               compared with it
+    strict     compare them with BTF to the last sign
+    mode       "r", "w" or "rw"
+    token      a BPF token (create_token) for what takes one
+
+    A Map may be shared by threads.  close() may race with calls: those under way finish on this
+    map, later ones raise ValueError.  A dropped Map closes its descriptor; with closes it at the
+    end.
+
+    Of the map it tells .id, .name, .type (BPF_MAP_TYPE_*), .flags, .key_size, .value_size,
+    .max_entries, and what is asked for: .info, .btf, .key_layout, .value_layout.  .key_type and
+    .value_type are the types in use, None where the map has no keys or values.
     """
 
-    def __init__(self) -> "None":
+    def __init__(self) -> None:
         raise TypeError("open a map with Map.from_pin, from_id, from_name, from_fd or create")
 
     @classmethod
@@ -9013,14 +9107,17 @@ class Map(_Whole[_Key, _Value]):
         key: "_TypeOf[_KeyType]" = None,
         value: "_TypeOf[_ValueType]" = None,
         *,
-        dup: "bool" = True,
-        strict: "bool" = False,
+        dup: bool = True,
+        strict: bool = False,
         token: "Optional[_Descriptor]" = None,
     ) -> "Map[_KeyType, _ValueType]":
-        """Return a Map on a duplicate of a descriptor, an int or an object with fileno().
+        """Return a Map on a duplicate of a descriptor.
 
-        dup=False: on the int itself.  token as in from_pin.  raises InvalidArgument if it is no
-        map's, LayoutError if a type does not fit. BPF_OBJ_GET_INFO_BY_FD, 4.13
+        fd         an int or an object with fileno()
+        dup        False: use the int itself, which the Map then closes
+        raises     InvalidArgument: it is no map's, BadFileDescriptor, LayoutError: a type does
+                   not fit, SyscallError
+        kernel     BPF_OBJ_GET_INFO_BY_FD, 4.13
         """
         number = fd.fileno() if dup and hasattr(fd, "fileno") else fd
         number = _integer(number, -1 << 31, (1 << 31) - 1, "descriptor")
@@ -9045,16 +9142,17 @@ class Map(_Whole[_Key, _Value]):
     @classmethod
     def from_id(
         cls,
-        map_id: "int",
+        map_id: int,
         key: "_TypeOf[_KeyType]" = None,
         value: "_TypeOf[_ValueType]" = None,
         *,
-        mode: "str" = "r",
-        strict: "bool" = False,
+        mode: str = "r",
+        strict: bool = False,
     ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on the map with an id; it takes CAP_SYS_ADMIN.
 
-        raises MapNotFound, PermissionDenied, LayoutError, SyscallError.  BPF_MAP_GET_FD_BY_ID, 4.13
+        raises     MapNotFound, PermissionDenied, LayoutError: a type does not fit, SyscallError
+        kernel     BPF_MAP_GET_FD_BY_ID, 4.13
         """
         return cls._opened(
             _fd_by_id(map_id, _mode_flags(mode)), "map %d" % map_id, key, value, strict
@@ -9067,15 +9165,16 @@ class Map(_Whole[_Key, _Value]):
         key: "_TypeOf[_KeyType]" = None,
         value: "_TypeOf[_ValueType]" = None,
         *,
-        mode: "str" = "r",
-        strict: "bool" = False,
+        mode: str = "r",
+        strict: bool = False,
         token: "Optional[_Descriptor]" = None,
     ) -> "Map[_KeyType, _ValueType]":
         """Return a Map on a map pinned in a bpffs; file permission is all it takes.
 
-        token: a BPF token's descriptor (create_token), if it takes one to have the map's BTF.
-        raises MapNotFound, PermissionDenied, InvalidArgument for a pinned program, LayoutError,
-        SyscallError.  BPF_OBJ_GET, 4.4
+        token      a BPF token's descriptor (create_token), if it takes one to have the map's BTF
+        raises     MapNotFound, PermissionDenied, InvalidArgument: a pinned program, LayoutError:
+                   a type does not fit, SyscallError
+        kernel     BPF_OBJ_GET, 4.4
         """
         return cls._opened(
             _Fd(_obj_cmd, BPF_OBJ_GET, path, file_flags=_mode_flags(mode)),
@@ -9090,16 +9189,19 @@ class Map(_Whole[_Key, _Value]):
     @classmethod
     def from_name(
         cls,
-        name: "str",
+        name: str,
         key: "_TypeOf[_KeyType]" = None,
         value: "_TypeOf[_ValueType]" = None,
         *,
-        mode: "str" = "r",
-        strict: "bool" = False,
+        mode: str = "r",
+        strict: bool = False,
     ) -> "Map[_KeyType, _ValueType]":
-        """Return a Map on the one map of a name (at most 15 characters, as the kernel keeps it).
+        """Return a Map on the one map of a name; it takes CAP_SYS_ADMIN.
 
-        raises MapNotFound; AmbiguousName listing the ids if there are several; else as from_id
+        name       at most 15 characters, as the kernel keeps it
+        raises     MapNotFound, AmbiguousName: several have it, which the error lists as .ids;
+                   else as from_id
+        kernel     BPF_MAP_GET_NEXT_ID, 4.13; names 4.15
         """
         flags, about = _mode_flags(mode), "'%s'" % name
         if len(name) > 15:
@@ -9124,31 +9226,36 @@ class Map(_Whole[_Key, _Value]):
     @classmethod
     def create(
         cls,
-        map_type: "int",
+        map_type: int,
         key: "_TypeOf[_KeyType]" = None,
         value: "_TypeOf[_ValueType]" = None,
         max_entries: "Optional[int]" = None,
         *,
         key_size: "Optional[int]" = None,
         value_size: "Optional[int]" = None,
-        name: "str" = "",
-        flags: "int" = 0,
+        name: str = "",
+        flags: int = 0,
         inner: "Optional[_Descriptor]" = None,
-        map_extra: "int" = 0,
+        map_extra: int = 0,
         numa_node: "Optional[int]" = None,
         btf: "Optional[_Descriptor]" = None,
         btf_key: "Optional[int]" = None,
         btf_value: "Optional[int]" = None,
         token: "Optional[_Descriptor]" = None,
-        strict: "bool" = False,
+        strict: bool = False,
     ) -> "Map[_KeyType, _ValueType]":
-        """Create a map and return it, open for reading and writing.
+        """Create a map and return it, open for reading and writing; it takes CAP_BPF.
 
-        BPF_MAP_CREATE, 3.18; CAP_BPF since 5.8.  key_size, value_size default to those of the
-        types; max_entries to 1, for perf_event_arrays and cpumaps to the number of possible CPUs;
-        name has at most 15 of A-Z a-z 0-9 _ .; inner is the Map or descriptor that is the pattern
-        for the entries of a map of maps; btf a descriptor of loaded BTF, btf_key and btf_value type
-        ids in it; token a BPF token's.  raises PermissionDenied, InvalidArgument, LayoutError
+        map_type   BPF_MAP_TYPE_*
+        key_size   and value_size, in bytes; left out those of the types
+        max_entries  left out 1, for perf_event_arrays and cpumaps the number of possible CPUs
+        name       at most 15 of A-Z a-z 0-9 _ .
+        flags      BPF_F_*, map_extra, numa_node: as the kernel has them
+        inner      the Map or descriptor that is the pattern for the entries of a map of maps
+        btf        a descriptor of loaded BTF; btf_key, btf_value: type ids in it
+        token      a BPF token's descriptor
+        raises     PermissionDenied, InvalidArgument, LayoutError, NotSupported, SyscallError
+        kernel     BPF_MAP_CREATE, 3.18; CAP_BPF 5.8, CAP_SYS_ADMIN before
         """
         attr, settings = (
             bpf_attr(),
@@ -9390,13 +9497,15 @@ class MemoryMap(_Generic[_Value]):
 
     Made by Map.mmap.  mm[i] is the value of element i: a number for scalars, else a copy or, of a
     writable mapping, an object that lives in the map's memory; mm[i] = value stores, if it is
-    writable.  len(mm) counts elements, mm.view is a memoryview of the bytes, all that ring buffers
-    and arenas have.  Reads and writes are native loads and stores: a value wider than a word can be
-    torn.  The memory stays as long as views and objects in it do.  A child of fork() has no
-    arena's.
+    writable.  len(mm) counts elements.
+
+    view       a memoryview of the bytes, all that ring buffers and arenas have
+
+    Reads and writes are native loads and stores: a value wider than a word can be torn.  The
+    memory stays as long as views and objects in it do.  A child of fork() has no arena's.
     """
 
-    view: "memoryview"
+    view: memoryview
 
     def __init__(self, m, memory, writable):
         self._memory, self._writable, self._type = memory, writable, m.value_type
@@ -9416,7 +9525,7 @@ class MemoryMap(_Generic[_Value]):
             words = self.view[: self._stride * self._count].cast(self._type._type_)
             self._words = words[:: self._stride // self._size]
 
-    def __len__(self) -> "int":
+    def __len__(self) -> int:
         return self._count
 
     def _at(self, index):
@@ -9429,14 +9538,11 @@ class MemoryMap(_Generic[_Value]):
         index = range(self._count)[index]  # numpy's integers would overflow below
         return memory, index * self._stride, index * self._stride + self._size
 
-    if TYPE_CHECKING:
-
-        @overload
-        def __getitem__(self: "MemoryMap[_Scalar[_Number]]", index: "int") -> "_Number": ...
-        @overload
-        def __getitem__(self, index: "int") -> "_Value": ...
-
-    def __getitem__(self, index: "int") -> "Any":
+    @overload
+    def __getitem__(self: "MemoryMap[_Scalar[_Number]]", index: int) -> "_Number": ...
+    @overload
+    def __getitem__(self, index: int) -> "_Value": ...
+    def __getitem__(self, index: int) -> "Any":
         words = self._words
         if words is not None and 0 <= index < self._count:
             return words[index]
@@ -9447,7 +9553,7 @@ class MemoryMap(_Generic[_Value]):
             return _get_value(_copier(self._type)(memory, start))
         return (_overlay if self._writable else _copier)(self._type)(memory, start)
 
-    def __setitem__(self, index: "int", value: "_GivenValue") -> "None":
+    def __setitem__(self, index: int, value: "_GivenValue") -> None:
         memory, start, end = self._at(index)
         if not self._writable:
             raise TypeError("this mapping is read-only: m.mmap(writable=True)")
@@ -9457,7 +9563,7 @@ class MemoryMap(_Generic[_Value]):
         else:
             memory[start:end] = _raw(obj)
 
-    def close(self) -> "None":
+    def close(self) -> None:
         """Let go of the memory; it is unmapped with the last view or object in it."""
         self._memory = self._words = None
         self.view = None  # type: ignore[assignment]  # while it is open it is one
@@ -9466,7 +9572,7 @@ class MemoryMap(_Generic[_Value]):
     def __enter__(self) -> "Self":
         return self
 
-    def __exit__(self, *_: "object") -> "None":
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -9806,17 +9912,22 @@ class Records(_Generic[_Value]):
         records.read(timeout=0.5)                   # a list: all that is there, as soon as any is
         loop.add_reader(records.fileno(), lambda: handle(records.read(0)))
 
-    lost     bytes, headers included, that were overwritten before they could be read: records that
-             are gone can't be counted
-    A record that a program has reserved and not yet committed keeps those behind it back; discarded
-    ones are left out.  What read() returns is consumed as it returns: whoever is killed with it has
-    had it.  What a loop is given is consumed when it asks for more, about 64 KiB of records at a
-    time, when it is left, and by close(): a process that is killed in it leaves the last of them to
-    the next reader as well, and takes along none that it was not given.  The reader may outlive its
-    Map.  Threads may share it: each record goes to one.  In a child of fork() it raises ValueError.
+    lost       bytes, headers included, that were overwritten before they could be read: records
+               that are gone can't be counted
+
+    A record that a program has reserved and not yet committed keeps those behind it back;
+    discarded ones are left out.
+
+    What read() returns is consumed as it returns: whoever is killed with it has had it.  What a
+    loop is given is consumed when it asks for more, about 64 KiB of records at a time, when it is
+    left, and by close(): a process that is killed in it leaves the last of them to the next
+    reader as well, and takes along none that it was not given.
+
+    The reader may outlive its Map.  Threads may share it: each record goes to one.  In a child of
+    fork() it raises ValueError.
     """
 
-    lost: "int"
+    lost: int
 
     def __init__(self, m, value=None, peek=False):
         if m.type != BPF_MAP_TYPE_RINGBUF:
@@ -9839,7 +9950,7 @@ class Records(_Generic[_Value]):
                 raise error
         self._open = ring, waiter  # None when it is closed
 
-    def __repr__(self) -> "str":
+    def __repr__(self) -> str:
         how = "peeking" if self._is_peek else "consuming"
         return "<Records of %s, %s>" % (self._about, how if self._open else "closed")
 
@@ -9848,7 +9959,7 @@ class Records(_Generic[_Value]):
             raise ValueError("these records are closed")
         return self._open
 
-    def fileno(self) -> "int":
+    def fileno(self) -> int:
         """Return a descriptor that select, poll, epoll and asyncio find readable when there may be
         records: read(0) then.  While peeking it is so every 10 ms.
         """
@@ -9872,7 +9983,10 @@ class Records(_Generic[_Value]):
                 return values
 
     def __iter__(self) -> "Iterator[_Value]":
-        """Return an iterator over the records, which waits for more.  raises what read() does."""
+        """Return an iterator over the records, which waits for more.
+
+        raises     as read
+        """
         self._opened()
         return self._handed_out()
 
@@ -9885,7 +9999,7 @@ class Records(_Generic[_Value]):
         finally:
             self._leave(self._open)
 
-    def close(self) -> "None":
+    def close(self) -> None:
         """Give the buffer back: who waits for records gets none any more.  Twice is fine."""
         opened, self._open = self._open, None
         if opened is None or opened[0].process != os.getpid():  # a child would wake its parent
@@ -9899,7 +10013,7 @@ class Records(_Generic[_Value]):
         self._opened()
         return self
 
-    def __exit__(self, *_: "object") -> "None":
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __reduce__(self):
@@ -10152,10 +10266,11 @@ class _Submitter:
         ring.producer.store(position + wanted & _LONG_MASK)
 
 
-def lpm_key(text: "str") -> "bytes":
-    """Return the key of an LPM trie, as bytes, for "10.0.0.0/8" or an IPv6 prefix.
+def lpm_key(text: str) -> bytes:
+    """Return the key of an LPM trie, as bytes: four of the prefix length, then the address.
 
-    The whole address without a /.
+    text       "10.0.0.0/8", "2001:db8::/32"; without a / the whole address counts
+    raises     ValueError
     """
     import socket
 
@@ -10330,14 +10445,15 @@ def open_map(
     key: "_TypeOf[_KeyType]" = None,
     value: "_TypeOf[_ValueType]" = None,
     *,
-    mode: "str" = "r",
-    strict: "bool" = False,
+    mode: str = "r",
+    strict: bool = False,
     token: "Optional[_Descriptor]" = None,
 ) -> "Map[_KeyType, _ValueType]":
-    """Return the Map that spec names: "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path".
+    """Return the Map that spec names.
 
-    token is for pins.  raises ValueError for a spec of no such form; else as Map.from_id,
-    from_name, from_pin
+    spec       "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path"
+    token      is for pins
+    raises     ValueError: a spec of no such form; else as Map.from_id, from_name, from_pin
     """
     if isinstance(spec, int):
         return Map.from_id(spec, key, value, mode=mode, strict=strict)
@@ -10361,11 +10477,13 @@ def open_map(
 
 
 def create_token(path: "_Path" = "/sys/fs/bpf") -> "_Fd":
-    """Return a BPF token's descriptor (fileno()): the rights a bpffs delegates to this namespace.
+    """Return a BPF token, which has fileno(): the rights a bpffs delegates to this user namespace.
 
-    Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the same.
-    raises PermissionDenied, NotSupported outside of user namespaces, SyscallError.
-    BPF_TOKEN_CREATE, 6.9
+    Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the
+    same.
+
+    raises     PermissionDenied, SyscallError, NotSupported: outside of user namespaces
+    kernel     BPF_TOKEN_CREATE, 6.9
     """
     bpffs, attr = _Fd(os.open, path, os.O_RDONLY | os.O_DIRECTORY), bpf_attr()
     attr.token_create.bpffs_fd = bpffs.number
@@ -10378,7 +10496,8 @@ def create_token(path: "_Path" = "/sys/fs/bpf") -> "_Fd":
 def maps() -> "Iterator[MapInfo]":
     """Yield the MapInfo of every map in the kernel, by id; it takes CAP_SYS_ADMIN.
 
-    BPF_MAP_GET_NEXT_ID, 4.13
+    raises     PermissionDenied, SyscallError
+    kernel     BPF_MAP_GET_NEXT_ID, 4.13
     """
 
     def read(map_id):
@@ -10393,10 +10512,10 @@ def maps() -> "Iterator[MapInfo]":
 
 
 def pins(root: "Optional[_Path]" = None) -> "Dict[int, List[str]]":
-    """Return {map id: [path, ...]} of the maps pinned below root, or on every mounted bpffs.
+    """Return {map id: [path, ...]} of the maps that are pinned; what may not be read is left out.
 
-    What may not be read is left out.  raises BPFError for a root that is no directory of a bpffs,
-    nor holds any
+    root       look below it; None: on every mounted bpffs
+    raises     BPFError: a root that is no directory of a bpffs, nor holds any
     """
     found = {}  # type: Dict[int, List[str]]
     for top in _bpffs_tops(root):
@@ -10432,11 +10551,11 @@ def _bpffs_tops(root):
     return below
 
 
-def users(map_id: "int", asking: "Iterable[_Descriptor]" = ()) -> "Dict[str, List[str]]":
+def users(map_id: int, asking: "Iterable[_Descriptor]" = ()) -> "Dict[str, List[str]]":
     """Return who uses a map, as far as one may see: {"progs": ["7 name"], "pids": ["comm(pid)"]}.
 
-    asking are descriptors of this process, or Maps, that were opened to ask: they alone make it no
-    user of the map.
+    asking     descriptors of this process, or Maps, that were opened to ask: they alone make it
+               no user of the map
     """
     found = {"progs": [], "pids": []}  # type: Dict[str, List[str]]
     try:
@@ -11534,12 +11653,14 @@ def _metric_number(number):
 # noticed.
 
 
-def capture(m: "_Descriptor", path: "_Path") -> "int":
+def capture(m: "_Descriptor", path: "_Path") -> int:
     """Write a map's info, BTF and entries to a file, which appears when it is whole.
 
-    Return the number of entries.  A plain file of that name is replaced, its mode and (where one
-    may) its owner kept; of several captures to one path the last stays.  raises OSError for what is
-    no plain file, a link among them; SyscallError
+    A plain file of that name is replaced, its mode and (where one may) its owner kept; of several
+    captures to one path the last stays.
+
+    returns    the number of entries
+    raises     SyscallError, OSError: also for what is no plain file, a link among them
     """
     return _capture(m, path, isinstance(m, Map) and [m.key_layout, m.value_layout])
 
@@ -11759,20 +11880,22 @@ _CAPTURE_PLAIN, _CAPTURE_WITH_NAMES = 1, 2
 
 
 class Capture:
-    """A map as capture wrote it down: .info, .btf, .header (host, kernel, time ...), items() as of
-    the map.
+    """A map as capture wrote it down; load(path) opens one, on any machine.
 
-    load(path) opens one, on any machine.  raises ValueError for a file that is cut, changed or
-    none; OSError
+    info, btf  as of the map
+    header     a dict: host, kernel, time ...
+    count      of entries
+    cpus       ids of the possible CPUs, if it is per-CPU
+    raises     OSError, ValueError: a file that is cut, changed or none
     """
 
     info: "MapInfo"
     btf: "Optional[BTF]"
     header: "Dict[str, Any]"
-    count: "int"
+    count: int
     cpus: "List[int]"
 
-    def __init__(self, data: "bytes", key: "_Meant" = None, value: "_Meant" = None) -> "None":
+    def __init__(self, data: bytes, key: "_Meant" = None, value: "_Meant" = None) -> None:
         try:
             self._read(data)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
@@ -11822,7 +11945,12 @@ class Capture:
 
     @classmethod
     def load(cls, path: "_Path", key: "_Meant" = None, value: "_Meant" = None) -> "Self":
-        """Return the Capture in a file; key and value as of Map.from_pin."""
+        """Return the Capture in a file.
+
+        key, value ctypes types, Layouts, C text, or bytes; left out BTF's
+        raises     OSError, ValueError: it is cut, changed or none, LayoutError: a type does not
+                   fit
+        """
         with open(path, "rb") as file:
             return cls(file.read(), key, value)
 
@@ -11835,7 +11963,7 @@ class Capture:
                 values = map(list, zip(*[iter(values)] * cpus))
             yield from zip(_split(keys, count), values)
 
-    def chunks(self, most: "int") -> "Iterator[Tuple[bytes, bytes, int]]":
+    def chunks(self, most: int) -> "Iterator[Tuple[bytes, bytes, int]]":
         """Yield (keys, values, count): the bytes of at most so many entries, each behind the
         other.
         """
@@ -12580,7 +12708,7 @@ class _Closed:
         return False
 
 
-def main(argv: "Optional[Sequence[str]]" = None) -> "int":
+def main(argv: "Optional[Sequence[str]]" = None) -> int:
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
     _prepare_streams()
     _this_machine.forget()
@@ -14918,7 +15046,7 @@ def _histogram_json(head, counts, numbering, wide):
 
 
 def histogram(
-    counts: "Mapping[int, int]", linear: "bool" = False, width: "int" = 40, slots: "str" = ""
+    counts: "Mapping[int, int]", linear: bool = False, width: int = 40, slots: str = ""
 ) -> "List[str]":
     """Return the lines of a histogram of {slot: count}, as BCC and libbpf-tools draw it.
 
