@@ -1793,6 +1793,9 @@ class Layout:
 
     def compiled(self, form, at, columns):
         """Return the piece of a form for what lies at a bit; its leaves become columns."""
+        spelling = form.spelling_of(self)
+        if spelling and at % 8 == 0 and columns.cpus == 1:
+            return columns.add_spelled(at // 8, self.size, spelling)
         convert = form.meant(self)
         if convert is None:
             return self._compile(form, at, columns)
@@ -2899,6 +2902,7 @@ class _Kind:
     is_of_bytes = False  # of bytes in their order, else of a number
     is_quantity = False  # so that metrics can have its number
     is_named = False  # by the machine
+    spelling = ""  # a template of its bytes, where there is one for all
     takes = "an integer"
     sizes = ()  # type: tuple  # in bytes; (): any
 
@@ -2957,6 +2961,10 @@ class _OfBytes(_Kind):
 class _IPAddress(_OfBytes):
     """An IPv4 or IPv6 address; of 16 bytes that are zero behind the fourth an IPv4 address."""
 
+    def __init__(self, *sizes):
+        _OfBytes.__init__(self, *sizes)
+        self.spelling = "%d.%d.%d.%d" if sizes == (4,) else ""
+
     def text(self, raw, layout, names):
         if len(raw) == 16 and 4 in self.sizes and not any(raw[4:]):
             raw = raw[:4]
@@ -2984,8 +2992,10 @@ def _ip_text(raw):
 
 
 class _MACAddress(_OfBytes):
+    spelling = ":".join(["%02x"] * 6)
+
     def text(self, raw, layout, names):
-        return ":".join(map("%02x".__mod__, raw))
+        return self.spelling % tuple(raw)
 
     def told(self, text, layout, names):
         return _address_bytes(text, 6)
@@ -3552,7 +3562,8 @@ class _Machine:
 
     def forget(self):
         """Begin another run."""
-        self._namers, self._known, self._boot = {}, {}, None  # type: ignore
+        self._namers, self._known = {}, {}  # type: ignore
+        self._boot = self._known_offset = None
 
     def text(self, word, number):
         """Return the name of a number, None if it has none."""
@@ -3573,10 +3584,19 @@ class _Machine:
         return self._namers[word]
 
     def now(self):
-        """Return the nanoseconds since boot, as CLOCK_MONOTONIC counts them."""
+        """Return the nanoseconds since boot, as the kernel's CLOCK_MONOTONIC counts them."""
         import time
 
-        return int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9)
+        return int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9) - self._offset
+
+    @property
+    def _offset(self):
+        """Nanoseconds that the clock of our time namespace (5.6) is ahead of the kernel's."""
+        if self._known_offset is None:
+            lines = map(str.split, _read_text("/proc/self/timens_offsets").splitlines())
+            offsets = {clock: int(rest) + int(seconds) * 10**9 for clock, seconds, rest in lines}
+            self._known_offset = offsets.get("monotonic", 0)
+        return self._known_offset
 
     @property
     def boot(self):
@@ -3596,11 +3616,11 @@ _this_machine = _Machine()
 
 class _Interfaces:
     def text(self, number):
-        import socket
-
         try:
+            import socket
+
             return socket.if_indextoname(number) if number else None
-        except (OSError, OverflowError):
+        except (ImportError, OSError, OverflowError):  # ImportError: of a bare system
             return None
 
     def number(self, text):
@@ -3614,11 +3634,11 @@ class _Interfaces:
 
 class _Users:
     def text(self, number):
-        import pwd
-
         try:
+            import pwd
+
             return pwd.getpwuid(number).pw_name
-        except (KeyError, OverflowError):
+        except (ImportError, KeyError, OverflowError):
             return None
 
     def number(self, text):
@@ -3867,6 +3887,12 @@ class _Columns:
             return form.nothing()
         convert = self.of_cpus(convert, False)
         return self.add(form, at // 8, size, "%ds" % size, "little", convert)
+
+    def add_spelled(self, first, size, template):
+        """Add bytes that a template of text has each: one item of a struct, many columns."""
+        self.wanted.append(_Column(first, size, "%dB" % size, "little", None, size))
+        self.width += size
+        return template
 
     def add_many(self, form, array, first):
         """Add an array of numbers that the form shows as they are: one item of a struct, many
@@ -4128,6 +4154,10 @@ class _Form:
         """Return f(leaf) for a function that gives text, as the form spells text."""
         return write
 
+    def spelling_of(self, layout):
+        """Return the template of what a layout means, if all it takes are its bytes, in order."""
+        return None
+
     def nothing(self):
         """Return the piece for a leaf that is left out."""
         return None
@@ -4220,6 +4250,11 @@ class _TextForm(_Form):
 
     def series(self, inner):
         return _Each(lambda raw: self._listed(inner.read(raw)))
+
+    def spelling_of(self, layout):
+        meaning = self.meaning_of(layout)
+        spelling = meaning and meaning.kind.spelling
+        return self.meant_text(lambda leaf: leaf)(spelling) if spelling else None
 
     def array(self, array, pieces):
         return self._listed(pieces)
@@ -4627,6 +4662,15 @@ class _LeavesForm(_SamplesForm):
         return _Each(bytes)
 
 
+class _CellsForm(_WordsForm):
+    """The same with a leaf for each word, of tables."""
+
+    name = "cells"
+
+    def spelling_of(self, layout):
+        return None
+
+
 class _JoinedForm(_WordsForm):
     """Arrays in labels: words, but text goes on after its first NUL and bools are numbers."""
 
@@ -4684,6 +4728,7 @@ for _form in (
     _BpftoolForm,
     _BpftoolStringsForm,
     _WordsForm,
+    _CellsForm,
     _JoinedForm,
     _SamplesForm,
     _NamesForm,
@@ -11141,23 +11186,42 @@ def _capture(m, path, layouts=None, shown=()):
 
 
 class _NamesFound:
-    """The names of what is captured, as this machine has them: .texts {word: {number: text}}."""
+    """The names of what is captured, as this machine has them: .texts {word: {number: text}}.
+
+    What they can't be looked for in, a type of too many values or an entry that chooses no branch
+    of a _union_, is captured all the same.
+    """
 
     def __init__(self, layouts, view):
         self.texts, self.readers = {}, []  # type: ignore
         strides = view.info.key_size, view.slot
         for at, (one, stride) in enumerate(zip(layouts, strides)):
-            if one is not None and _named_by(one, self, {}) is not one:  # it has such names
+            if one is None or _named_by(one, self, {}) is one:  # it has no such names
+                continue
+            try:
                 self.readers.append((at, one.reader("names", stride)))
+            except LayoutError:
+                pass
 
     def add(self, chunk):
         """Take in the names of what is in a chunk."""
         for at, reader in self.readers:
-            for pairs in reader.read(chunk[at]):
+            for pairs in self._read(reader, chunk[at]):
                 for word, number in chain.from_iterable(asked for _, asked in pairs):
                     known = self.texts.setdefault(word, {})
                     if number not in known:
                         known[number] = _this_machine.text(word, number)
+
+    def _read(self, reader, raw):
+        """Yield the numbers of each element that can be read."""
+        if isinstance(reader, Reader):
+            yield from reader.read(raw)
+            return
+        for one in _split(raw, len(raw) // reader.stride):
+            try:
+                yield reader.one(one)
+            except LayoutError:
+                pass
 
     def told(self):
         """Return {word: {number: text}} of what has names."""
@@ -12692,7 +12756,7 @@ class _Table:
     """
 
     def __init__(self, view):
-        self.view, form = view, _FORMS["words"]
+        self.view, form = view, _FORMS["cells"]
         keys = _table_columns(form, view.key_layout, "key") if view.info.key_size else []
         values = _table_columns(form, view.value_layout, None)
         self.columns = None
@@ -12722,8 +12786,8 @@ class _Table:
         """Return the rows of a chunk, a list of tuples of text."""
         view, cells = self.view, [()] * count
         if view.info.key_size:
-            cells = view.key_layout.reader("words").rows(keys)
-        rows = view.value_layout.reader("words", view.slot, view.cpus_added).rows(values)
+            cells = view.key_layout.reader("cells").rows(keys)
+        rows = view.value_layout.reader("cells", view.slot, view.cpus_added).rows(values)
         if view.cpus_shown:
             cells = [cell + (cpu,) for cell in cells for cpu in view.cpus]
         return [tuple(map(str, cell + row)) for cell, row in zip(cells, rows)]
@@ -13030,7 +13094,7 @@ class _FieldColumn:
         raw = self.leaf.pack(text, what=self.name)
         if not self.is_number:
             return raw
-        (_, number), = self.bare.reader("samples").one(raw)
+        ((_, number),) = self.bare.reader("samples").one(raw)
         return number
 
 

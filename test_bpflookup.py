@@ -2333,6 +2333,7 @@ PROVED = [
      "h_dest=02:00:00:00:00:01 eth_src=02:00:00:00:00:01 src_mac=02:00:00:00:00:01 key=[2 0 0 0 0 1]"),
     ("struct { union { __be32 ip; __be32 ip6[4]; } a; }", bytes([10, 0, 0, 1]) + bytes(12), "a=10.0.0.1"),
     ("struct { union { u32 v4; u8 v6[16]; } a; }", b"\xfe\x80" + bytes(13) + b"\1", "a=fe80::1"),
+    ("struct { union { __be32 saddr; u8 b[4]; u32 n; } a; u8 src_mac[6]; }", bytes([10, 0, 0, 10, 2, 0, 0, 0, 0, 1, 0, 0]), "a={saddr=10.0.0.10 b=[10 0 0 10] n=167772170} src_mac=02:00:00:00:00:01"),
     ("struct { union { u32 low; u8 all[16]; } a; }", bytes([1]) * 16, "a={low=16843009 all=[%s]}" % " ".join("1" * 16)),
     ("struct { struct sockaddr { u16 family; char data[14]; } a; }", bytes(u16(2)) + b"\0\x50\x7f\0\0\1" + bytes(8), "a=127.0.0.1:80"),
     ("struct { char mac[6], end; }", b"abcdefg", "mac=abcdef end=g"),
@@ -15393,6 +15394,8 @@ def test_a_capture_keeps_names_and_what_was_shown(meant_flows, tmp_path):
         ({"names": {"pid": {"x": "y"}}}, False),
         ({"names": {"pid": {"9" * 30: "y"}}}, False),
         ({"names": {"pid": 5}}, False),
+        ({"names": {"pid": {str(child.pid): ["x"]}}}, False),
+        ({"names": {"pid": {str(child.pid): None}}}, False),
         ({"names": 5}, False),
         ([], False),
         ({}, False),
@@ -15432,6 +15435,53 @@ def test_a_tagged_type_of_the_caller_has_its_names_captured(tmp_path):
     assert (key, bpf.to_python(value)) == (1, {"uid": "root", "count": 5})
     with open(file) as opened:
         assert '{"names": {"uid": {"0": "root"}}}' in opened.read()
+
+
+class OwnerOrNot(ctypes.Union):
+    _fields_ = [("uid", u32), ("other", u32)]
+    _show_ = {"uid": "uid"}
+
+
+class MaybeOwned(ctypes.Structure):
+    _fields_ = [("kind", u32), ("of", OwnerOrNot)]
+    _union_ = {"of": ("kind", {1: "uid", 2: "other"})}
+
+
+class OwnedPage(ctypes.Structure):
+    _fields_ = [("uid", u32), ("page", u8 * (1 << 20))]
+    _show_ = {"uid": "uid"}
+
+
+@kernel
+def test_what_names_can_not_be_found_in_is_captured_all_the_same(tmp_path):
+    file = str(tmp_path / "c")
+    with Map.create(HASH, u32, MaybeOwned, 4) as m:
+        for kind in (1, 2, 9):  # 9 chooses no branch
+            m[kind] = MaybeOwned(kind, OwnerOrNot(0))
+        assert bpf.capture(m, file) == 3
+    captured = bpf.Capture.load(file, u32, MaybeOwned)
+    assert captured.names.text("uid", 0) == "root" and len(list(captured.items())) == 3
+    with Map.create(ARRAY, u32, OwnedPage, 1) as m:
+        assert bpf.capture(m, file) == 1
+
+
+def test_a_bare_system_has_numbers_for_names(monkeypatch):
+    for word, module in (("uid", "pwd"), ("ifindex", "socket")):
+        monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
+        monkeypatch.setitem(sys.modules, module, None)
+        assert bpf.layout("u32").showing("", word).reader("words").one(bytes(u32(1))) == "1"
+
+
+@kernel
+def test_times_since_boot_are_the_kernels_in_a_time_namespace(tmp_path):
+    told = "import bpflookup; print(bpflookup._this_machine.now(), bpflookup._this_machine.boot)"
+    inside = [program("unshare"), "-T", "--monotonic", "100000", sys.executable, "-c", told]
+    status, out, err = run(*inside, env=importing())
+    if status:
+        lacking("time namespaces: " + err)
+    now, boot = map(int, out.split())
+    assert abs(now - time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9) < 60 * 10**9
+    assert abs(boot - at_boot()) < 60 * 10**9
 
 
 @kernel
