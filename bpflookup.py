@@ -2933,7 +2933,7 @@ class _Plain(_Kind):
     takes = "anything"
 
     def fits(self, layout):
-        return True
+        return not isinstance(layout, Array) or isinstance(layout.element, Number)
 
 
 class _NetworkOrder(_Kind):
@@ -4787,7 +4787,7 @@ def _member_text(member):
         names = ["%s=%d" % (name, number) for number, name in pairs]
         text += " {%s%s}" % (", ".join(names[:16]), ", ..." if len(names) > 16 else "")
     tags = list(member.tags)
-    meaning = member.layout.meaning
+    meaning = _meaning_inside(member.layout)
     if meaning is not None and "show:" + meaning.word not in tags:
         tags.append("show:" + meaning.word)
     text = _printable(text + "".join(" [%s]" % tag for tag in tags))
@@ -5169,8 +5169,20 @@ def _source_of(layout, names, lines):
 def _shown_words(layout, plan):
     """Return {name of a ctypes field: what it means}."""
     fields = {name for name, _ in plan.fields}
-    shown = [(member.name, member.layout.meaning) for member in layout.members]
-    return {name: meaning.word for name, meaning in shown if meaning and name in fields}
+    shown = {}
+    for member in layout.members:
+        meaning = _meaning_inside(member.layout)
+        has_names = meaning is not None and isinstance(meaning.kind, _Flags)  # unlike ctypes' ints
+        if meaning is not None and member.name in fields and not has_names:
+            shown[member.name] = meaning.word
+    return shown
+
+
+def _meaning_inside(found):
+    """Return the meaning of a layout, of an array without one that of its elements; or None."""
+    while found.meaning is None and isinstance(found, Array):
+        found = found.element
+    return found.meaning
 
 
 def _class_name(layout, names):

@@ -2431,6 +2431,21 @@ def test_tags_of_a_class_show_and_its_source_keeps_them():
     assert bpf.layout(Meant) != bpf.layout(Meant).showing("src", "hex")
 
 
+def test_a_source_and_a_table_have_the_meanings_of_arrays_and_none_that_ctypes_lacks():
+    text = "struct { u32 x[3], y[2][2]; enum { A = 1 } z; struct in_addr { __be32 s; } a[2]; u8 eth[6]; }"
+    found = bpf.layout(text)
+    for field, word in (("x", "ip4"), ("y", "uid"), ("z", "flags"), ("a", "plain"), ("eth", "hex")):
+        found = found.showing(field, word)
+    for line in ("x: u32[3] [show:ip4]", "y: u32[2][2] [show:uid]", "a: struct in_addr[2] [show:plain]"):  # fmt: skip
+        assert line in found.describe()
+    space = {}
+    exec(found.python_source("Made"), space)
+    raw = bytes(found.size)
+    made, wanted = bpf.layout(space["Made"]).reader("plain").one(raw), found.reader("plain").one(raw)
+    assert made == dict(wanted, z=0) and wanted["y"] == [["root", "root"]] * 2
+    assert "a=[{s=0} {s=0}]" in found.reader("words").one(raw)
+
+
 def test_tags_in_btf_show_and_what_is_no_meaning_is_a_mere_tag():
     b = Blob()
     number = b.int("unsigned int", 4)
