@@ -1797,9 +1797,15 @@ class Layout:
         if spelling and at % 8 == 0 and columns.cpus == 1:
             return columns.add_spelled(at // 8, self.size, spelling)
         convert = form.meant(self)
-        if convert is None:
+        if convert is not None:
+            return self._leaf(form, at, columns, convert)
+        if columns.cpus == 1:
             return self._compile(form, at, columns)
-        return self._leaf(form, at, columns, convert)
+        is_added, meaning = columns.is_added, self.meaning or _proved(self)
+        columns.is_added = is_added and (meaning is None or meaning.kind.adds_up)
+        piece = self._compile(form, at, columns)
+        columns.is_added = is_added
+        return piece
 
     def _leaf(self, form, at, columns, convert):
         return columns.add_bytes(form, at, self.size, convert)
@@ -2028,7 +2034,7 @@ class Number(Layout):
     def adds_up(self):
         """Whether the sum of what CPUs have says something."""
         is_count = type(self) in (Number, Float)
-        return is_count and (self.meaning is None or self.meaning.kind.is_quantity)
+        return is_count and (self.meaning is None or self.meaning.kind.adds_up)
 
     def _leaf(self, form, at, columns, convert):
         if convert is SKIPPED:
@@ -2608,7 +2614,7 @@ class Record(Layout):
         members = form.members_of(self)
         pieces = []
         for one in members:
-            inner = form.layout_of(one)
+            inner = form.layout_of(one) if columns.cpus == 1 else _with_proved(one)
             pieces.append(inner.compiled(form, at + one.offset, columns))
         return form.record(self, members, pieces)
 
@@ -2901,6 +2907,7 @@ class _Kind:
 
     is_of_bytes = False  # of bytes in their order, else of a number
     is_quantity = False  # so that metrics can have its number
+    adds_up = False  # whether the sum of what CPUs have says something
     is_named = False  # by the machine
     spelling = ""  # a template of its bytes, where there is one for all
     takes = "an integer"
@@ -2930,6 +2937,7 @@ class _Kind:
 class _Plain(_Kind):
     """Nothing but what the type says, whatever the declaration proves."""
 
+    adds_up = True
     takes = "anything"
 
     def fits(self, layout):
@@ -3068,7 +3076,7 @@ def _is_hex_of(text, size):
 
 class _Hexadecimal(_Kind):
     takes = "anything but floats and text"
-    is_quantity = True
+    is_quantity = adds_up = True
 
     def fits(self, layout):
         return _Kind.fits(self, layout) or isinstance(layout, (Bytes, Array, Record))
@@ -3148,7 +3156,7 @@ def _duration_told(text):
 class _Duration(_Kind):
     """A time that something took."""
 
-    is_quantity = True
+    is_quantity = adds_up = True
 
     def __init__(self, unit):
         self.unit = unit  # in nanoseconds
@@ -3213,7 +3221,7 @@ class _BootTime(_Kind):
 class _ByteCount(_Kind):
     """A number of bytes, in KiB and so on to two places."""
 
-    is_quantity = True
+    is_quantity = adds_up = True
     UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
 
     def text(self, number, layout, names):
@@ -3871,10 +3879,12 @@ class _Columns:
 
     def __init__(self, cpus):
         self.wanted, self.width, self.cpus = [], 0, cpus
+        self.is_added = True  # whether what is compiled is not part of an address or the like
 
     def of_cpus(self, convert, adds_up):
         """Return a converter that makes one leaf of those of the CPUs."""
-        return convert if self.cpus == 1 else _OfCPUs(self.cpus, adds_up, convert)
+        is_added = adds_up and self.is_added
+        return convert if self.cpus == 1 else _OfCPUs(self.cpus, is_added, convert)
 
     def add(self, form, first, size, code, order, convert, written=None):
         self.wanted.append(_Column(first, size, code, order, convert))
@@ -4626,9 +4636,16 @@ class _NamesForm(_SamplesForm):
 
 
 class _CountsForm(_SamplesForm):
-    """The samples that can be added up: enumerators and bools are not among them."""
+    """The samples that can be added up: enumerators, bools, times and addresses are not."""
 
     name = "counts"
+
+    def layout_of(self, member):
+        return _with_proved(member)
+
+    def meant(self, layout):
+        meaning = layout.meaning or _proved(layout)
+        return SKIPPED if meaning and not meaning.kind.adds_up else None
 
     def enum(self, number):
         return SKIPPED
@@ -11674,10 +11691,11 @@ with the error.
 where: entries that meet all conditions, FIELD and one of = != < > <= >= ~ (a
 pattern of Python's re) and a value as key and value take it.  A FIELD is one of
 the value, else of the key: bytes, addr.ip4, hits[3], key.port, key, value; of a
-per-CPU map the sum of its CPUs' numbers is compared.  sort: the largest first,
-'sort +FIELD' the smallest.  top: the first N.  columns: these fields alone (of
-the key if any is named).  sum: a per-CPU map's numbers added up, of what is no
-number the first CPU's.  columns and sum not with -j."""),
+per-CPU map its CPUs' numbers, added up, are compared, of enums, times,
+addresses and text the first CPU's.  sort: the largest first, 'sort +FIELD' the
+smallest.  top: the first N.  columns: these fields alone (of the key if any is
+named).  sum: CPUs are shown as they are compared.  columns and sum not with
+-j."""),
     "update": (
         "MAP key DATA value VALUE\n           [cpu=N] [any|exist|noexist]", "store an entry",
         "map update name limits key 10.0.0.1 value 100", """\
@@ -12755,10 +12773,14 @@ def _is_terminal():
 
 
 def _terminal_size():
-    """Return (columns, lines) of the terminal."""
-    import shutil
-
-    columns, lines = shutil.get_terminal_size()
+    """Return (columns, lines) of the terminal, as shutil has them, which a bare system may lack."""
+    asked = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    asked = [int(text) if text.isdecimal() else 0 for text in asked]
+    try:
+        found = os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):  # no terminal, no file
+        found = 0, 0
+    columns, lines = [one or other for one, other in zip(asked, found)]
     return columns or 80, lines or 24  # a size of 0 is none
 
 
@@ -13054,8 +13076,8 @@ def _selected_elements(part, paths):
 class _FieldColumn:
     """A field of keys or values: .what of the two, .steps to it, and its values in a chunk.
 
-    Numbers are compared as numbers (a per-CPU map's are added up), text as text, anything else as
-    bytes.
+    Numbers are compared as numbers (a per-CPU map's are added up, where that says something),
+    text as text, anything else as bytes.
     """
 
     def __init__(self, view, name):
@@ -13079,8 +13101,8 @@ class _FieldColumn:
         raw = keys if self.what == "key" else values
         if self.is_number:
             numbers = [number for pairs in self.reader.read(raw) for _, number in pairs]
-            if self.cpus == 1:
-                return numbers
+            if self.cpus == 1 or not self.leaf.adds_up:
+                return numbers[:: self.cpus]
             return [sum(numbers[at : at + self.cpus]) for at in range(0, len(numbers), self.cpus)]
         step = self.stride * self.cpus
         if self.is_text:
@@ -14185,8 +14207,10 @@ def _width(text):
     """
     if _is_ascii(text):
         return len(text)
-    import unicodedata
-
+    try:
+        import unicodedata
+    except ImportError:  # a bare system
+        return len(text)
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 

@@ -2441,7 +2441,10 @@ def test_a_source_and_a_table_have_the_meanings_of_arrays_and_none_that_ctypes_l
     space = {}
     exec(found.python_source("Made"), space)
     raw = bytes(found.size)
-    made, wanted = bpf.layout(space["Made"]).reader("plain").one(raw), found.reader("plain").one(raw)
+    made, wanted = (
+        bpf.layout(space["Made"]).reader("plain").one(raw),
+        found.reader("plain").one(raw),
+    )
     assert made == dict(wanted, z=0) and wanted["y"] == [["root", "root"]] * 2
     assert "a=[{s=0} {s=0}]" in found.reader("words").one(raw)
 
@@ -15149,7 +15152,8 @@ def added_up(plains):
     """Return what several CPUs' plain values say together: numbers added up, of the rest the first."""
     first = plains[0]
     if isinstance(first, dict):
-        return {name: added_up([one[name] for one in plains]) for name in first}
+        parts = {name: [one[name] for one in plains] for name in first}
+        return {name: ones[0] if name == "mac" else added_up(ones) for name, ones in parts.items()}
     if isinstance(first, list):
         return [added_up(list(elements)) for elements in zip(*plains)]
     if isinstance(first, bool) or not isinstance(first, (int, float)):
@@ -15196,6 +15200,37 @@ def test_a_union_of_cpus_is_that_of_the_first():
     reader = bpf.layout(Which).reader("plain", 8, 2)
     numbers = struct.pack("=IIII", 2, 5, 6, 6)
     assert reader.one(numbers) == {"kind": 8, "u": {"number": 11}}
+
+
+# What is the same on two CPUs: what of it can't be added stays as it is in every form.
+OF_CPUS = """struct { __be32 saddr; u32 count; u64 seen; __be32 ip6[4]; u8 src_mac[6]; bool on;
+    struct in_addr { __be32 s; } from; struct in6_addr { u8 b[16]; } to; enum { A, B, C } kind; }"""
+
+
+@kernel
+def test_addresses_and_times_are_not_added_up():
+    cpus = len(bpf.possible_cpus())
+    said = {"saddr": "10.0.0.1", "count": 5, "seen": 10**9, "ip6": "::1", "on": True, "kind": "B"}
+    said.update(src_mac="02:00:00:00:00:01", to="fe80::1", **{"from": "10.0.0.2"})
+    value, types = bpf.layout(OF_CPUS), ["--key-type", "u32", "--value-type", OF_CPUS]
+    times = ["--show", "seen=ktime"]
+    raw = value.pack(said)
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, value.ctype(), 4) as m:
+        m[1] = [value.ctype().from_buffer_copy(raw)] * cpus
+        of_map, one = types + times + ["dump", "id", m.id], value.showing("seen", "ktime")
+        for form, single in ((["--ndjson"], one.reader("json")), ([], one.reader("words"))):
+            wanted = single.one(raw).replace("count=5", "count=%d" % (5 * cpus))
+            wanted = wanted.replace('"count":5,', '"count":%d,' % (5 * cpus))
+            no_age = lambda text: re.sub(r" \(.* ago\)|\.\d{6}", "", text)
+            assert no_age(wanted) in no_age(done(*(form + of_map + ["sum"])))
+        for text in said:
+            if text != "count":
+                condition = "%s=%s" % (text, said[text])
+                assert "Found 1 " in done(*(of_map + ["where", condition])), condition
+        assert "Found 1 " in done(*(of_map + ["where", "count=%d" % (5 * cpus)]))
+        samples = done(*(["--metrics"] + types + times + ["dump", "id", m.id])).splitlines()
+        added = [line for line in samples if line[0] != "#" and ",cpu=" not in line]
+        assert [line.split("{")[0].rpartition("_")[2] for line in added] == ["count"], added
 
 
 @kernel
