@@ -3622,12 +3622,17 @@ class _Machine:
 _this_machine = _Machine()
 
 
+def _name_text(name):
+    """Return a name of the system's as text: what is no UTF-8 is escaped, as in char arrays."""
+    return _escaped(os.fsencode(name))
+
+
 class _Interfaces:
     def text(self, number):
         try:
             import socket
 
-            return socket.if_indextoname(number) if number else None
+            return _name_text(socket.if_indextoname(number)) if number else None
         except (ImportError, OSError, OverflowError):  # ImportError: of a bare system
             return None
 
@@ -3635,7 +3640,7 @@ class _Interfaces:
         import socket
 
         try:
-            return socket.if_nametoindex(text)
+            return socket.if_nametoindex(os.fsdecode(_text_bytes(text)))
         except (OSError, ValueError):
             return None
 
@@ -3645,7 +3650,7 @@ class _Users:
         try:
             import pwd
 
-            return pwd.getpwuid(number).pw_name
+            return _name_text(pwd.getpwuid(number).pw_name)
         except (ImportError, KeyError, OverflowError):
             return None
 
@@ -3653,7 +3658,7 @@ class _Users:
         import pwd
 
         try:
-            return pwd.getpwnam(text).pw_uid
+            return pwd.getpwnam(os.fsdecode(_text_bytes(text))).pw_uid
         except (KeyError, ValueError):
             return None
 
@@ -3687,7 +3692,7 @@ class _Cgroups:
                 number = os.stat(directory).st_ino
             except OSError:  # gone
                 continue
-            self.paths.setdefault(number, directory[len(top) :] or "/")
+            self.paths.setdefault(number, _name_text(directory[len(top) :]) or "/")
 
     def text(self, number):
         return self.paths.get(number)

@@ -15515,6 +15515,41 @@ def test_what_names_can_not_be_found_in_is_captured_all_the_same(tmp_path):
         assert bpf.capture(m, file) == 1
 
 
+@kernel
+def test_names_that_are_no_text_are_escaped_and_taken(monkeypatch):
+    mounts = [line.split() for line in open("/proc/self/mounts") if line.split()[2] == "cgroup2"]
+    if not mounts:
+        lacking("a cgroup2 file system")
+    path = os.path.join(os.fsencode(mounts[0][1]), b"\xff\x1b%d" % RUN)
+    os.mkdir(path)
+    try:
+        monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
+        raw, wanted = bytes(u64(os.stat(path).st_ino)), "/\\xff\x1b%d" % RUN
+        shown = bpf.layout("u64").showing("", "cgroup")
+        assert shown.reader("plain").one(raw) == wanted and shown.pack(wanted) == raw
+        assert json.loads(shown.reader("json").one(raw)) == wanted
+        assert "\x1b" not in shown.reader("words").one(raw)
+    finally:
+        os.rmdir(path)
+    monkeypatch.setattr(socket, "if_indextoname", lambda number: "e\udcff")
+    monkeypatch.setattr(socket, "if_nametoindex", {"e\udcff": 7}.__getitem__)
+    shown = bpf.layout("u32").showing("", "ifindex")
+    assert shown.reader("plain").one(bytes(u32(7))) == "e\\xff"
+    assert shown.pack("e\\xff") == bytes(u32(7))
+
+
+@kernel
+def test_a_bare_system_has_tables(pins, monkeypatch):
+    monkeypatch.setattr(bpf, "_is_terminal", lambda: True)
+    for module in ("shutil", "unicodedata"):
+        monkeypatch.setitem(sys.modules, module, None)
+    types = ["--key-type", "u32", "--value-type", "struct { char name[8]; u32 n; }"]
+    value = bpf.layout(types[-1])
+    with Map.create(HASH, u32, value.ctype(), 4) as m:
+        m[1] = value.ctype()(name="\u7f51", n=7)
+        assert done(*(types + ["dump", "id", m.id])).splitlines()[1].split() == ["1", "\u7f51", "7"]
+
+
 def test_a_bare_system_has_numbers_for_names(monkeypatch):
     for word, module in (("uid", "pwd"), ("ifindex", "socket")):
         monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
