@@ -1939,10 +1939,19 @@ class Layout:
 
     def compiled(self, form, at, columns):
         """Return the piece of a form for what lies at a bit; its leaves become columns."""
+        spelling = form.spelling_of(self)
+        if spelling and at % 8 == 0 and columns.cpus == 1:
+            return columns.add_spelled(at // 8, self.size, spelling)
         convert = form.meant(self)
-        if convert is None:
+        if convert is not None:
+            return self._leaf(form, at, columns, convert)
+        if columns.cpus == 1:
             return self._compile(form, at, columns)
-        return self._leaf(form, at, columns, convert)
+        is_added, meaning = columns.is_added, self.meaning or _proved(self)
+        columns.is_added = is_added and (meaning is None or meaning.kind.adds_up)
+        piece = self._compile(form, at, columns)
+        columns.is_added = is_added
+        return piece
 
     def _leaf(self, form, at, columns, convert):
         return columns.add_bytes(form, at, self.size, convert)
@@ -2176,7 +2185,7 @@ class Number(Layout):
     def adds_up(self) -> bool:
         """Whether the sum of what CPUs have says something."""
         is_count = type(self) in (Number, Float)
-        return is_count and (self.meaning is None or self.meaning.kind.is_quantity)
+        return is_count and (self.meaning is None or self.meaning.kind.adds_up)
 
     def _leaf(self, form, at, columns, convert):
         if convert is SKIPPED:
@@ -2766,7 +2775,7 @@ class Record(Layout):
         members = form.members_of(self)
         pieces = []
         for one in members:
-            inner = form.layout_of(one)
+            inner = form.layout_of(one) if columns.cpus == 1 else _with_proved(one)
             pieces.append(inner.compiled(form, at + one.offset, columns))
         return form.record(self, members, pieces)
 
@@ -3056,7 +3065,9 @@ class _Kind:
 
     is_of_bytes = False  # of bytes in their order, else of a number
     is_quantity = False  # so that metrics can have its number
+    adds_up = False  # whether the sum of what CPUs have says something
     is_named = False  # by the machine
+    spelling = ""  # a template of its bytes, where there is one for all
     takes = "an integer"
     sizes = ()  # type: tuple  # in bytes; (): any
 
@@ -3084,10 +3095,11 @@ class _Kind:
 class _Plain(_Kind):
     """Nothing but what the type says, whatever the declaration proves."""
 
+    adds_up = True
     takes = "anything"
 
     def fits(self, layout):
-        return True
+        return not isinstance(layout, Array) or isinstance(layout.element, Number)
 
 
 class _NetworkOrder(_Kind):
@@ -3114,6 +3126,10 @@ class _OfBytes(_Kind):
 
 class _IPAddress(_OfBytes):
     """An IPv4 or IPv6 address; of 16 bytes that are zero behind the fourth an IPv4 address."""
+
+    def __init__(self, *sizes):
+        _OfBytes.__init__(self, *sizes)
+        self.spelling = "%d.%d.%d.%d" if sizes == (4,) else ""
 
     def text(self, raw, layout, names):
         if len(raw) == 16 and 4 in self.sizes and not any(raw[4:]):
@@ -3142,8 +3158,10 @@ def _ip_text(raw):
 
 
 class _MACAddress(_OfBytes):
+    spelling = ":".join(["%02x"] * 6)
+
     def text(self, raw, layout, names):
-        return ":".join(map("%02x".__mod__, raw))
+        return self.spelling % tuple(raw)
 
     def told(self, text, layout, names):
         return _address_bytes(text, 6)
@@ -3216,7 +3234,7 @@ def _is_hex_of(text, size):
 
 class _Hexadecimal(_Kind):
     takes = "anything but floats and text"
-    is_quantity = True
+    is_quantity = adds_up = True
 
     def fits(self, layout):
         return _Kind.fits(self, layout) or isinstance(layout, (Bytes, Array, Record))
@@ -3296,7 +3314,7 @@ def _duration_told(text):
 class _Duration(_Kind):
     """A time that something took."""
 
-    is_quantity = True
+    is_quantity = adds_up = True
 
     def __init__(self, unit):
         self.unit = unit  # in nanoseconds
@@ -3361,7 +3379,7 @@ class _BootTime(_Kind):
 class _ByteCount(_Kind):
     """A number of bytes, in KiB and so on to two places."""
 
-    is_quantity = True
+    is_quantity = adds_up = True
     UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
 
     def text(self, number, layout, names):
@@ -3710,7 +3728,8 @@ class _Machine:
 
     def forget(self):
         """Begin another run."""
-        self._namers, self._known, self._boot = {}, {}, None
+        self._namers, self._known = {}, {}
+        self._boot = self._known_offset = None
 
     def text(self, word, number):
         """Return the name of a number, None if it has none."""
@@ -3731,10 +3750,19 @@ class _Machine:
         return self._namers[word]
 
     def now(self):
-        """Return the nanoseconds since boot, as CLOCK_MONOTONIC counts them."""
+        """Return the nanoseconds since boot, as the kernel's CLOCK_MONOTONIC counts them."""
         import time
 
-        return int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9)
+        return int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9) - self._offset
+
+    @property
+    def _offset(self):
+        """Nanoseconds that the clock of our time namespace (5.6) is ahead of the kernel's."""
+        if self._known_offset is None:
+            lines = map(str.split, _read_text("/proc/self/timens_offsets").splitlines())
+            offsets = {clock: int(rest) + int(seconds) * 10**9 for clock, seconds, rest in lines}
+            self._known_offset = offsets.get("monotonic", 0)
+        return self._known_offset
 
     @property
     def boot(self):
@@ -3752,38 +3780,43 @@ class _Machine:
 _this_machine = _Machine()
 
 
+def _name_text(name):
+    """Return a name of the system's as text: what is no UTF-8 is escaped, as in char arrays."""
+    return _escaped(os.fsencode(name))
+
+
 class _Interfaces:
     def text(self, number):
-        import socket
-
         try:
-            return socket.if_indextoname(number) if number else None
-        except (OSError, OverflowError):
+            import socket
+
+            return _name_text(socket.if_indextoname(number)) if number else None
+        except (ImportError, OSError, OverflowError):  # ImportError: of a bare system
             return None
 
     def number(self, text):
         import socket
 
         try:
-            return socket.if_nametoindex(text)
+            return socket.if_nametoindex(os.fsdecode(_text_bytes(text)))
         except (OSError, ValueError):
             return None
 
 
 class _Users:
     def text(self, number):
-        import pwd
-
         try:
-            return pwd.getpwuid(number).pw_name
-        except (KeyError, OverflowError):
+            import pwd
+
+            return _name_text(pwd.getpwuid(number).pw_name)
+        except (ImportError, KeyError, OverflowError):
             return None
 
     def number(self, text):
         import pwd
 
         try:
-            return pwd.getpwnam(text).pw_uid
+            return pwd.getpwnam(os.fsdecode(_text_bytes(text))).pw_uid
         except (KeyError, ValueError):
             return None
 
@@ -3817,7 +3850,7 @@ class _Cgroups:
                 number = os.stat(directory).st_ino
             except OSError:  # gone
                 continue
-            self.paths.setdefault(number, directory[len(top) :] or "/")
+            self.paths.setdefault(number, _name_text(directory[len(top) :]) or "/")
 
     def text(self, number):
         return self.paths.get(number)
@@ -4009,10 +4042,12 @@ class _Columns:
 
     def __init__(self, cpus):
         self.wanted, self.width, self.cpus = [], 0, cpus
+        self.is_added = True  # whether what is compiled is not part of an address or the like
 
     def of_cpus(self, convert, adds_up):
         """Return a converter that makes one leaf of those of the CPUs."""
-        return convert if self.cpus == 1 else _OfCPUs(self.cpus, adds_up, convert)
+        is_added = adds_up and self.is_added
+        return convert if self.cpus == 1 else _OfCPUs(self.cpus, is_added, convert)
 
     def add(self, form, first, size, code, order, convert, written=None):
         self.wanted.append(_Column(first, size, code, order, convert))
@@ -4025,6 +4060,12 @@ class _Columns:
             return form.nothing()
         convert = self.of_cpus(convert, False)
         return self.add(form, at // 8, size, "%ds" % size, "little", convert)
+
+    def add_spelled(self, first, size, template):
+        """Add bytes that a template of text has each: one item of a struct, many columns."""
+        self.wanted.append(_Column(first, size, "%dB" % size, "little", None, size))
+        self.width += size
+        return template
 
     def add_many(self, form, array, first):
         """Add an array of numbers that the form shows as they are: one item of a struct, many
@@ -4290,6 +4331,10 @@ class _Form:
         """Return f(leaf) for a function that gives text, as the form spells text."""
         return write
 
+    def spelling_of(self, layout):
+        """Return the template of what a layout means, if all it takes are its bytes, in order."""
+        return None
+
     def nothing(self):
         """Return the piece for a leaf that is left out."""
         return None
@@ -4382,6 +4427,11 @@ class _TextForm(_Form):
 
     def series(self, inner):
         return _Each(lambda raw: self._listed(inner.read(raw)))
+
+    def spelling_of(self, layout):
+        meaning = self.meaning_of(layout)
+        spelling = meaning and meaning.kind.spelling
+        return self.meant_text(lambda leaf: leaf)(spelling) if spelling else None
 
     def array(self, array, pieces):
         return self._listed(pieces)
@@ -4753,9 +4803,16 @@ class _NamesForm(_SamplesForm):
 
 
 class _CountsForm(_SamplesForm):
-    """The samples that can be added up: enumerators and bools are not among them."""
+    """The samples that can be added up: enumerators, bools, times and addresses are not."""
 
     name = "counts"
+
+    def layout_of(self, member):
+        return _with_proved(member)
+
+    def meant(self, layout):
+        meaning = layout.meaning or _proved(layout)
+        return SKIPPED if meaning and not meaning.kind.adds_up else None
 
     def enum(self, number):
         return SKIPPED
@@ -4787,6 +4844,15 @@ class _LeavesForm(_SamplesForm):
 
     def raw_bytes(self, layout):
         return _Each(bytes)
+
+
+class _CellsForm(_WordsForm):
+    """The same with a leaf for each word, of tables."""
+
+    name = "cells"
+
+    def spelling_of(self, layout):
+        return None
 
 
 class _JoinedForm(_WordsForm):
@@ -4846,6 +4912,7 @@ for _form in (
     _BpftoolForm,
     _BpftoolStringsForm,
     _WordsForm,
+    _CellsForm,
     _JoinedForm,
     _SamplesForm,
     _NamesForm,
@@ -4904,7 +4971,7 @@ def _member_text(member):
         names = ["%s=%d" % (name, number) for number, name in pairs]
         text += " {%s%s}" % (", ".join(names[:16]), ", ..." if len(names) > 16 else "")
     tags = list(member.tags)
-    meaning = member.layout.meaning
+    meaning = _meaning_inside(member.layout)
     if meaning is not None and "show:" + meaning.word not in tags:
         tags.append("show:" + meaning.word)
     text = _printable(text + "".join(" [%s]" % tag for tag in tags))
@@ -5286,8 +5353,20 @@ def _source_of(layout, names, lines):
 def _shown_words(layout, plan):
     """Return {name of a ctypes field: what it means}."""
     fields = {name for name, _ in plan.fields}
-    shown = [(member.name, member.layout.meaning) for member in layout.members]
-    return {name: meaning.word for name, meaning in shown if meaning and name in fields}
+    shown = {}
+    for member in layout.members:
+        meaning = _meaning_inside(member.layout)
+        has_names = meaning is not None and isinstance(meaning.kind, _Flags)  # unlike ctypes' ints
+        if meaning is not None and member.name in fields and not has_names:
+            shown[member.name] = meaning.word
+    return shown
+
+
+def _meaning_inside(found):
+    """Return the meaning of a layout, of an array without one that of its elements; or None."""
+    while found.meaning is None and isinstance(found, Array):
+        found = found.element
+    return found.meaning
 
 
 def _class_name(layout, names):
@@ -11679,23 +11758,42 @@ def _capture(m, path, layouts=None, shown=()):
 
 
 class _NamesFound:
-    """The names of what is captured, as this machine has them: .texts {word: {number: text}}."""
+    """The names of what is captured, as this machine has them: .texts {word: {number: text}}.
+
+    What they can't be looked for in, a type of too many values or an entry that chooses no branch
+    of a _union_, is captured all the same.
+    """
 
     def __init__(self, layouts, view):
         self.texts, self.readers = {}, []
         strides = view.info.key_size, view.slot
         for at, (one, stride) in enumerate(zip(layouts, strides)):
-            if one is not None and _named_by(one, self, {}) is not one:  # it has such names
+            if one is None or _named_by(one, self, {}) is one:  # it has no such names
+                continue
+            try:
                 self.readers.append((at, one.reader("names", stride)))
+            except LayoutError:
+                pass
 
     def add(self, chunk):
         """Take in the names of what is in a chunk."""
         for at, reader in self.readers:
-            for pairs in reader.read(chunk[at]):
+            for pairs in self._read(reader, chunk[at]):
                 for word, number in chain.from_iterable(asked for _, asked in pairs):
                     known = self.texts.setdefault(word, {})
                     if number not in known:
                         known[number] = _this_machine.text(word, number)
+
+    def _read(self, reader, raw):
+        """Yield the numbers of each element that can be read."""
+        if isinstance(reader, Reader):
+            yield from reader.read(raw)
+            return
+        for one in _split(raw, len(raw) // reader.stride):
+            try:
+                yield reader.one(one)
+            except LayoutError:
+                pass
 
     def told(self):
         """Return {word: {number: text}} of what has names."""
@@ -12149,10 +12247,11 @@ with the error.
 where: entries that meet all conditions, FIELD and one of = != < > <= >= ~ (a
 pattern of Python's re) and a value as key and value take it.  A FIELD is one of
 the value, else of the key: bytes, addr.ip4, hits[3], key.port, key, value; of a
-per-CPU map the sum of its CPUs' numbers is compared.  sort: the largest first,
-'sort +FIELD' the smallest.  top: the first N.  columns: these fields alone (of
-the key if any is named).  sum: a per-CPU map's numbers added up, of what is no
-number the first CPU's.  columns and sum not with -j."""),
+per-CPU map its CPUs' numbers, added up, are compared, of enums, times,
+addresses and text the first CPU's.  sort: the largest first, 'sort +FIELD' the
+smallest.  top: the first N.  columns: these fields alone (of the key if any is
+named).  sum: CPUs are shown as they are compared.  columns and sum not with
+-j."""),
     "update": (
         "MAP key DATA value VALUE\n           [cpu=N] [any|exist|noexist]", "store an entry",
         "map update name limits key 10.0.0.1 value 100", """\
@@ -13230,10 +13329,14 @@ def _is_terminal():
 
 
 def _terminal_size():
-    """Return (columns, lines) of the terminal."""
-    import shutil
-
-    columns, lines = shutil.get_terminal_size()
+    """Return (columns, lines) of the terminal, as shutil has them, which a bare system may lack."""
+    asked = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    asked = [int(text) if text.isdecimal() else 0 for text in asked]
+    try:
+        found = os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):  # no terminal, no file
+        found = 0, 0
+    columns, lines = [one or other for one, other in zip(asked, found)]
     return columns or 80, lines or 24  # a size of 0 is none
 
 
@@ -13243,7 +13346,7 @@ class _Table:
     """
 
     def __init__(self, view):
-        self.view, form = view, _FORMS["words"]
+        self.view, form = view, _FORMS["cells"]
         keys = _table_columns(form, view.key_layout, "key") if view.info.key_size else []
         values = _table_columns(form, view.value_layout, None)
         self.columns = None
@@ -13273,8 +13376,8 @@ class _Table:
         """Return the rows of a chunk, a list of tuples of text."""
         view, cells = self.view, [()] * count
         if view.info.key_size:
-            cells = view.key_layout.reader("words").rows(keys)
-        rows = view.value_layout.reader("words", view.slot, view.cpus_added).rows(values)
+            cells = view.key_layout.reader("cells").rows(keys)
+        rows = view.value_layout.reader("cells", view.slot, view.cpus_added).rows(values)
         if view.cpus_shown:
             cells = [cell + (cpu,) for cell in cells for cpu in view.cpus]
         return [tuple(map(str, cell + row)) for cell, row in zip(cells, rows)]
@@ -13529,8 +13632,8 @@ def _selected_elements(part, paths):
 class _FieldColumn:
     """A field of keys or values: .what of the two, .steps to it, and its values in a chunk.
 
-    Numbers are compared as numbers (a per-CPU map's are added up), text as text, anything else as
-    bytes.
+    Numbers are compared as numbers (a per-CPU map's are added up, where that says something),
+    text as text, anything else as bytes.
     """
 
     def __init__(self, view, name):
@@ -13554,8 +13657,8 @@ class _FieldColumn:
         raw = keys if self.what == "key" else values
         if self.is_number:
             numbers = [number for pairs in self.reader.read(raw) for _, number in pairs]
-            if self.cpus == 1:
-                return numbers
+            if self.cpus == 1 or not self.leaf.adds_up:
+                return numbers[:: self.cpus]
             return [sum(numbers[at : at + self.cpus]) for at in range(0, len(numbers), self.cpus)]
         step = self.stride * self.cpus
         if self.is_text:
@@ -14660,8 +14763,10 @@ def _width(text):
     """
     if _is_ascii(text):
         return len(text)
-    import unicodedata
-
+    try:
+        import unicodedata
+    except ImportError:  # a bare system
+        return len(text)
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 

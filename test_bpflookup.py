@@ -2669,6 +2669,7 @@ PROVED = [
      "h_dest=02:00:00:00:00:01 eth_src=02:00:00:00:00:01 src_mac=02:00:00:00:00:01 key=[2 0 0 0 0 1]"),
     ("struct { union { __be32 ip; __be32 ip6[4]; } a; }", bytes([10, 0, 0, 1]) + bytes(12), "a=10.0.0.1"),
     ("struct { union { u32 v4; u8 v6[16]; } a; }", b"\xfe\x80" + bytes(13) + b"\1", "a=fe80::1"),
+    ("struct { union { __be32 saddr; u8 b[4]; u32 n; } a; u8 src_mac[6]; }", bytes([10, 0, 0, 10, 2, 0, 0, 0, 0, 1, 0, 0]), "a={saddr=10.0.0.10 b=[10 0 0 10] n=167772170} src_mac=02:00:00:00:00:01"),
     ("struct { union { u32 low; u8 all[16]; } a; }", bytes([1]) * 16, "a={low=16843009 all=[%s]}" % " ".join("1" * 16)),
     ("struct { struct sockaddr { u16 family; char data[14]; } a; }", bytes(u16(2)) + b"\0\x50\x7f\0\0\1" + bytes(8), "a=127.0.0.1:80"),
     ("struct { char mac[6], end; }", b"abcdefg", "mac=abcdef end=g"),
@@ -2764,6 +2765,24 @@ def test_tags_of_a_class_show_and_its_source_keeps_them():
     assert bpf.to_python(Child.from_buffer_copy(raw)) == dict(wanted, who="0x7")
     assert pickle.loads(pickle.dumps(bpf.layout(Meant))) == bpf.layout(Meant)
     assert bpf.layout(Meant) != bpf.layout(Meant).showing("src", "hex")
+
+
+def test_a_source_and_a_table_have_the_meanings_of_arrays_and_none_that_ctypes_lacks():
+    text = "struct { u32 x[3], y[2][2]; enum { A = 1 } z; struct in_addr { __be32 s; } a[2]; u8 eth[6]; }"
+    found = bpf.layout(text)
+    for field, word in (("x", "ip4"), ("y", "uid"), ("z", "flags"), ("a", "plain"), ("eth", "hex")):
+        found = found.showing(field, word)
+    for line in ("x: u32[3] [show:ip4]", "y: u32[2][2] [show:uid]", "a: struct in_addr[2] [show:plain]"):  # fmt: skip
+        assert line in found.describe()
+    space = {}
+    exec(found.python_source("Made"), space)
+    raw = bytes(found.size)
+    made, wanted = (
+        bpf.layout(space["Made"]).reader("plain").one(raw),
+        found.reader("plain").one(raw),
+    )
+    assert made == dict(wanted, z=0) and wanted["y"] == [["root", "root"]] * 2
+    assert "a=[{s=0} {s=0}]" in found.reader("words").one(raw)
 
 
 def test_tags_in_btf_show_and_what_is_no_meaning_is_a_mere_tag():
@@ -15772,7 +15791,8 @@ def added_up(plains):
     """Return what several CPUs' plain values say together: numbers added up, of the rest the first."""
     first = plains[0]
     if isinstance(first, dict):
-        return {name: added_up([one[name] for one in plains]) for name in first}
+        parts = {name: [one[name] for one in plains] for name in first}
+        return {name: ones[0] if name == "mac" else added_up(ones) for name, ones in parts.items()}
     if isinstance(first, list):
         return [added_up(list(elements)) for elements in zip(*plains)]
     if isinstance(first, bool) or not isinstance(first, (int, float)):
@@ -15819,6 +15839,37 @@ def test_a_union_of_cpus_is_that_of_the_first():
     reader = bpf.layout(Which).reader("plain", 8, 2)
     numbers = struct.pack("=IIII", 2, 5, 6, 6)
     assert reader.one(numbers) == {"kind": 8, "u": {"number": 11}}
+
+
+# What is the same on two CPUs: what of it can't be added stays as it is in every form.
+OF_CPUS = """struct { __be32 saddr; u32 count; u64 seen; __be32 ip6[4]; u8 src_mac[6]; bool on;
+    struct in_addr { __be32 s; } from; struct in6_addr { u8 b[16]; } to; enum { A, B, C } kind; }"""
+
+
+@kernel
+def test_addresses_and_times_are_not_added_up():
+    cpus = len(bpf.possible_cpus())
+    said = {"saddr": "10.0.0.1", "count": 5, "seen": 10**9, "ip6": "::1", "on": True, "kind": "B"}
+    said.update(src_mac="02:00:00:00:00:01", to="fe80::1", **{"from": "10.0.0.2"})
+    value, types = bpf.layout(OF_CPUS), ["--key-type", "u32", "--value-type", OF_CPUS]
+    times = ["--show", "seen=ktime"]
+    raw = value.pack(said)
+    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, value.ctype(), 4) as m:
+        m[1] = [value.ctype().from_buffer_copy(raw)] * cpus
+        of_map, one = types + times + ["dump", "id", m.id], value.showing("seen", "ktime")
+        for form, single in ((["--ndjson"], one.reader("json")), ([], one.reader("words"))):
+            wanted = single.one(raw).replace("count=5", "count=%d" % (5 * cpus))
+            wanted = wanted.replace('"count":5,', '"count":%d,' % (5 * cpus))
+            no_age = lambda text: re.sub(r" \(.* ago\)|\.\d{6}", "", text)
+            assert no_age(wanted) in no_age(done(*(form + of_map + ["sum"])))
+        for text in said:
+            if text != "count":
+                condition = "%s=%s" % (text, said[text])
+                assert "Found 1 " in done(*(of_map + ["where", condition])), condition
+        assert "Found 1 " in done(*(of_map + ["where", "count=%d" % (5 * cpus)]))
+        samples = done(*(["--metrics"] + types + times + ["dump", "id", m.id])).splitlines()
+        added = [line for line in samples if line[0] != "#" and ",cpu=" not in line]
+        assert [line.split("{")[0].rpartition("_")[2] for line in added] == ["count"], added
 
 
 @kernel
@@ -16032,6 +16083,8 @@ def test_a_capture_keeps_names_and_what_was_shown(meant_flows, tmp_path):
         ({"names": {"pid": {"x": "y"}}}, False),
         ({"names": {"pid": {"9" * 30: "y"}}}, False),
         ({"names": {"pid": 5}}, False),
+        ({"names": {"pid": {str(child.pid): ["x"]}}}, False),
+        ({"names": {"pid": {str(child.pid): None}}}, False),
         ({"names": 5}, False),
         ([], False),
         ({}, False),
@@ -16071,6 +16124,88 @@ def test_a_tagged_type_of_the_caller_has_its_names_captured(tmp_path):
     assert (key, bpf.to_python(value)) == (1, {"uid": "root", "count": 5})
     with open(file) as opened:
         assert '{"names": {"uid": {"0": "root"}}}' in opened.read()
+
+
+class OwnerOrNot(ctypes.Union):
+    _fields_ = [("uid", u32), ("other", u32)]
+    _show_ = {"uid": "uid"}
+
+
+class MaybeOwned(ctypes.Structure):
+    _fields_ = [("kind", u32), ("of", OwnerOrNot)]
+    _union_ = {"of": ("kind", {1: "uid", 2: "other"})}
+
+
+class OwnedPage(ctypes.Structure):
+    _fields_ = [("uid", u32), ("page", u8 * (1 << 20))]
+    _show_ = {"uid": "uid"}
+
+
+@kernel
+def test_what_names_can_not_be_found_in_is_captured_all_the_same(tmp_path):
+    file = str(tmp_path / "c")
+    with Map.create(HASH, u32, MaybeOwned, 4) as m:
+        for kind in (1, 2, 9):  # 9 chooses no branch
+            m[kind] = MaybeOwned(kind, OwnerOrNot(0))
+        assert bpf.capture(m, file) == 3
+    captured = bpf.Capture.load(file, u32, MaybeOwned)
+    assert captured.names.text("uid", 0) == "root" and len(list(captured.items())) == 3
+    with Map.create(ARRAY, u32, OwnedPage, 1) as m:
+        assert bpf.capture(m, file) == 1
+
+
+@kernel
+def test_names_that_are_no_text_are_escaped_and_taken(monkeypatch):
+    mounts = [line.split() for line in open("/proc/self/mounts") if line.split()[2] == "cgroup2"]
+    if not mounts:
+        lacking("a cgroup2 file system")
+    path = os.path.join(os.fsencode(mounts[0][1]), b"\xff\x1b%d" % RUN)
+    os.mkdir(path)
+    try:
+        monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
+        raw, wanted = bytes(u64(os.stat(path).st_ino)), "/\\xff\x1b%d" % RUN
+        shown = bpf.layout("u64").showing("", "cgroup")
+        assert shown.reader("plain").one(raw) == wanted and shown.pack(wanted) == raw
+        assert json.loads(shown.reader("json").one(raw)) == wanted
+        assert "\x1b" not in shown.reader("words").one(raw)
+    finally:
+        os.rmdir(path)
+    monkeypatch.setattr(socket, "if_indextoname", lambda number: "e\udcff")
+    monkeypatch.setattr(socket, "if_nametoindex", {"e\udcff": 7}.__getitem__)
+    shown = bpf.layout("u32").showing("", "ifindex")
+    assert shown.reader("plain").one(bytes(u32(7))) == "e\\xff"
+    assert shown.pack("e\\xff") == bytes(u32(7))
+
+
+@kernel
+def test_a_bare_system_has_tables(pins, monkeypatch):
+    monkeypatch.setattr(bpf, "_is_terminal", lambda: True)
+    for module in ("shutil", "unicodedata"):
+        monkeypatch.setitem(sys.modules, module, None)
+    types = ["--key-type", "u32", "--value-type", "struct { char name[8]; u32 n; }"]
+    value = bpf.layout(types[-1])
+    with Map.create(HASH, u32, value.ctype(), 4) as m:
+        m[1] = value.ctype()(name="\u7f51", n=7)
+        assert done(*(types + ["dump", "id", m.id])).splitlines()[1].split() == ["1", "\u7f51", "7"]
+
+
+def test_a_bare_system_has_numbers_for_names(monkeypatch):
+    for word, module in (("uid", "pwd"), ("ifindex", "socket")):
+        monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
+        monkeypatch.setitem(sys.modules, module, None)
+        assert bpf.layout("u32").showing("", word).reader("words").one(bytes(u32(1))) == "1"
+
+
+@kernel
+def test_times_since_boot_are_the_kernels_in_a_time_namespace(tmp_path):
+    told = "import bpflookup; print(bpflookup._this_machine.now(), bpflookup._this_machine.boot)"
+    inside = [program("unshare"), "-T", "--monotonic", "100000", sys.executable, "-c", told]
+    status, out, err = run(*inside, env=importing())
+    if status:
+        lacking("time namespaces: " + err)
+    now, boot = map(int, out.split())
+    assert abs(now - time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9) < 60 * 10**9
+    assert abs(boot - at_boot()) < 60 * 10**9
 
 
 @kernel
