@@ -2909,6 +2909,7 @@ class _Kind:
     is_quantity = False  # so that metrics can have its number
     adds_up = False  # whether the sum of what CPUs have says something
     is_named = False  # by the machine
+    is_ordered = False  # as the machine is, where the layout does not tell
     spelling = ""  # a template of its bytes, where there is one for all
     takes = "an integer"
     sizes = ()  # type: tuple  # in bytes; (): any
@@ -3012,6 +3013,8 @@ class _MACAddress(_OfBytes):
 class _Prefix(_OfBytes):
     """The key of an LPM trie: a length of 32 bits, then an IPv4 or IPv6 address."""
 
+    is_ordered = True
+
     def text(self, raw, layout, names):
         length = int.from_bytes(raw[:4], _order_of_first(layout, names))
         return "%s/%d" % (_ip_text(raw[4:]), length)
@@ -3039,6 +3042,7 @@ def _order_of_first(found, names):
 class _SocketAddress(_OfBytes):
     """A struct sockaddr of whatever family: an address and a port, else bytes in hex."""
 
+    is_ordered = True
     INET, INET6 = 2, 10  # AF_ of linux/socket.h
 
     def text(self, raw, layout, names):
@@ -3447,24 +3451,39 @@ def _shown_by_tags(found, tags):
     return found
 
 
-def _named_by(found, names, made):
-    """Return a layout whose meanings take their names from there; made: those that are done."""
+def _rebuilt(found, change, layout_of=None, made=None):
+    """Return a layout in which change(part) stands for each part, what is inside first.
+
+    layout_of   of a member; None: that which it has
+    made        those that are done, each once: what is shared multiplies
+    """
+    made = {} if made is None else made
     if id(found) in made:
         return made[id(found)][1]
-    changed = found
+    whole = found
     if isinstance(found, Array):
-        element = _named_by(found.element, names, made)
-        changed = found if element is found.element else found.of(element)
+        element = _rebuilt(found.element, change, layout_of, made)
+        whole = found if element is found.element else found.of(element)
     elif isinstance(found, Record):
-        inside = [_named_by(member.layout, names, made) for member in found.members]
+        parts = [layout_of(one) if layout_of else one.layout for one in found.members]
+        inside = [_rebuilt(part, change, layout_of, made) for part in parts]
         pairs = list(zip(found.members, inside))
         if any(member.layout is not inner for member, inner in pairs):
-            changed = found.having([member.changed(layout=inner) for member, inner in pairs])
-    meaning = found.meaning
-    if meaning is not None and meaning.kind.is_named:
-        changed = changed._changed(meaning=Meaning(meaning.word, names, meaning.is_asked))
-    made[id(found)] = found, changed  # keeps the one whose id it is
-    return changed
+            whole = found.having([member.changed(layout=inner) for member, inner in pairs])
+    made[id(found)] = found, change(whole)  # keeps the one whose id it is
+    return made[id(found)][1]
+
+
+def _named_by(found, names):
+    """Return a layout whose meanings take their names, and the byte order, from there."""
+
+    def named(one):
+        meaning = one.meaning
+        if meaning is None or not (meaning.kind.is_named or meaning.kind.is_ordered):
+            return one
+        return one._changed(meaning=Meaning(meaning.word, names, meaning.is_asked))
+
+    return _rebuilt(found, named)
 
 
 # What a declaration proves.
@@ -3527,16 +3546,14 @@ def _with_proved_asked(found):
     """Return a layout in which what declarations prove counts as asked for, for forms of which
     people see the text.
     """
-    if isinstance(found, Array):
-        found = found.of(_with_proved_asked(found.element))
-    elif isinstance(found, Record):
-        inside = [_with_proved_asked(_with_proved(member)) for member in found.members]
-        pairs = zip(found.members, inside)
-        found = found.having([member.changed(layout=inner) for member, inner in pairs])
-    meaning = found.meaning or _proved(found)
-    if meaning is None or meaning.is_asked:
-        return found
-    return found._changed(meaning=Meaning(meaning.word, meaning.names))
+
+    def asked(one):
+        meaning = one.meaning or _proved(one)
+        if meaning is None or meaning.is_asked:
+            return one
+        return one._changed(meaning=Meaning(meaning.word, meaning.names))
+
+    return _rebuilt(found, asked, _with_proved)
 
 
 def _names_ip(name):
@@ -10248,7 +10265,7 @@ class View:
     def _named(self, found):
         """Return a layout whose names are those of the machine that the source is from."""
         is_from_here = isinstance(self.source, Map)
-        return found if is_from_here else _named_by(found, self.source.names, {})
+        return found if is_from_here else _named_by(found, self.source.names)
 
     def _take_meanings(self, captured):
         """Have shown what was asked for when a capture was made, where the types have it."""
@@ -11230,12 +11247,14 @@ class _NamesFound:
         self.texts, self.readers = {}, []  # type: ignore
         strides = view.info.key_size, view.slot
         for at, (one, stride) in enumerate(zip(layouts, strides)):
-            if one is None or _named_by(one, self, {}) is one:  # it has no such names
+            if one is None or _named_by(one, self) is one:  # it has no such names
                 continue
             try:
-                self.readers.append((at, one.reader("names", stride)))
+                reader = one.reader("names", stride)
             except LayoutError:
-                pass
+                continue
+            if not isinstance(reader, Reader) or reader.paths:
+                self.readers.append((at, reader))
 
     def add(self, chunk):
         """Take in the names of what is in a chunk."""
