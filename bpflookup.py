@@ -2986,18 +2986,22 @@ class _IPAddress(_OfBytes):
         return raw and raw.ljust(layout.size, b"\0")
 
 
+_IP6_GROUPS = struct.Struct(">8H")
+
+
 def _ip_text(raw):
     """Return the text of an address; a rescue image may lack Python's socket module."""
     if len(raw) == 4:
         return "%d.%d.%d.%d" % tuple(raw)
     if raw[:12] == b"\0" * 10 + b"\xff\xff":
         return "::ffff:" + _ip_text(raw[12:])
-    text = ":%s:" % ":".join(map("%x".__mod__, struct.unpack(">8H", raw)))
-    for length in range(8, 1, -1):  # RFC 5952: the longest run of zeros, the first of several
+    text = ":%x:%x:%x:%x:%x:%x:%x:%x:" % _IP6_GROUPS.unpack(raw)
+    most = 8 if ":0:0:" in text else 1
+    for length in range(most, 1, -1):  # RFC 5952: the longest run of zeros, the first of several
         before, zeros, after = text.partition(":0" * length + ":")
         if zeros:
             return "%s::%s" % (before.strip(":"), after.strip(":"))
-    return text.strip(":")
+    return text[1:-1]
 
 
 class _MACAddress(_OfBytes):
@@ -4570,9 +4574,12 @@ _HEX_BYTES = ["%02x" % byte for byte in range(256)]
 _DECIMAL_BYTES = ["%d" % byte for byte in range(256)]
 
 
+_NEED_QUOTES = frozenset(" ='\"{}[],")
+
+
 def _bare(text):
     """Return text as a word, quoted where it would not be one."""
-    if text and text.isprintable() and not set(text) & set(" ='\"{}[],"):
+    if text and text.isprintable() and _NEED_QUOTES.isdisjoint(text):
         return text
     return repr(text) if text.isprintable() else ascii(text)
 
