@@ -3067,6 +3067,7 @@ class _Kind:
     is_quantity = False  # so that metrics can have its number
     adds_up = False  # whether the sum of what CPUs have says something
     is_named = False  # by the machine
+    is_ordered = False  # as the machine is, where the layout does not tell
     spelling = ""  # a template of its bytes, where there is one for all
     takes = "an integer"
     sizes = ()  # type: tuple  # in bytes; (): any
@@ -3143,18 +3144,22 @@ class _IPAddress(_OfBytes):
         return raw and raw.ljust(layout.size, b"\0")
 
 
+_IP6_GROUPS = struct.Struct(">8H")
+
+
 def _ip_text(raw):
     """Return the text of an address; a rescue image may lack Python's socket module."""
     if len(raw) == 4:
         return "%d.%d.%d.%d" % tuple(raw)
     if raw[:12] == b"\0" * 10 + b"\xff\xff":
         return "::ffff:" + _ip_text(raw[12:])
-    text = ":%s:" % ":".join(map("%x".__mod__, struct.unpack(">8H", raw)))
-    for length in range(8, 1, -1):  # RFC 5952: the longest run of zeros, the first of several
+    text = ":%x:%x:%x:%x:%x:%x:%x:%x:" % _IP6_GROUPS.unpack(raw)
+    most = 8 if ":0:0:" in text else 1
+    for length in range(most, 1, -1):  # RFC 5952: the longest run of zeros, the first of several
         before, zeros, after = text.partition(":0" * length + ":")
         if zeros:
             return "%s::%s" % (before.strip(":"), after.strip(":"))
-    return text.strip(":")
+    return text[1:-1]
 
 
 class _MACAddress(_OfBytes):
@@ -3169,6 +3174,8 @@ class _MACAddress(_OfBytes):
 
 class _Prefix(_OfBytes):
     """The key of an LPM trie: a length of 32 bits, then an IPv4 or IPv6 address."""
+
+    is_ordered = True
 
     def text(self, raw, layout, names):
         length = int.from_bytes(raw[:4], _order_of_first(layout, names))
@@ -3197,6 +3204,7 @@ def _order_of_first(found, names):
 class _SocketAddress(_OfBytes):
     """A struct sockaddr of whatever family: an address and a port, else bytes in hex."""
 
+    is_ordered = True
     INET, INET6 = 2, 10  # AF_ of linux/socket.h
 
     def text(self, raw, layout, names):
@@ -3605,24 +3613,39 @@ def _shown_by_tags(found, tags):
     return found
 
 
-def _named_by(found, names, made):
-    """Return a layout whose meanings take their names from there; made: those that are done."""
+def _rebuilt(found, change, layout_of=None, made=None):
+    """Return a layout in which change(part) stands for each part, what is inside first.
+
+    layout_of   of a member; None: that which it has
+    made        those that are done, each once: what is shared multiplies
+    """
+    made = {} if made is None else made
     if id(found) in made:
         return made[id(found)][1]
-    changed = found
+    whole = found
     if isinstance(found, Array):
-        element = _named_by(found.element, names, made)
-        changed = found if element is found.element else found.of(element)
+        element = _rebuilt(found.element, change, layout_of, made)
+        whole = found if element is found.element else found.of(element)
     elif isinstance(found, Record):
-        inside = [_named_by(member.layout, names, made) for member in found.members]
+        parts = [layout_of(one) if layout_of else one.layout for one in found.members]
+        inside = [_rebuilt(part, change, layout_of, made) for part in parts]
         pairs = list(zip(found.members, inside))
         if any(member.layout is not inner for member, inner in pairs):
-            changed = found.having([member.changed(layout=inner) for member, inner in pairs])
-    meaning = found.meaning
-    if meaning is not None and meaning.kind.is_named:
-        changed = changed._changed(meaning=Meaning(meaning.word, names, meaning.is_asked))
-    made[id(found)] = found, changed  # keeps the one whose id it is
-    return changed
+            whole = found.having([member.changed(layout=inner) for member, inner in pairs])
+    made[id(found)] = found, change(whole)  # keeps the one whose id it is
+    return made[id(found)][1]
+
+
+def _named_by(found, names):
+    """Return a layout whose meanings take their names, and the byte order, from there."""
+
+    def named(one):
+        meaning = one.meaning
+        if meaning is None or not (meaning.kind.is_named or meaning.kind.is_ordered):
+            return one
+        return one._changed(meaning=Meaning(meaning.word, names, meaning.is_asked))
+
+    return _rebuilt(found, named)
 
 
 # What a declaration proves.
@@ -3685,16 +3708,14 @@ def _with_proved_asked(found):
     """Return a layout in which what declarations prove counts as asked for, for forms of which
     people see the text.
     """
-    if isinstance(found, Array):
-        found = found.of(_with_proved_asked(found.element))
-    elif isinstance(found, Record):
-        inside = [_with_proved_asked(_with_proved(member)) for member in found.members]
-        pairs = zip(found.members, inside)
-        found = found.having([member.changed(layout=inner) for member, inner in pairs])
-    meaning = found.meaning or _proved(found)
-    if meaning is None or meaning.is_asked:
-        return found
-    return found._changed(meaning=Meaning(meaning.word, meaning.names))
+
+    def asked(one):
+        meaning = one.meaning or _proved(one)
+        if meaning is None or meaning.is_asked:
+            return one
+        return one._changed(meaning=Meaning(meaning.word, meaning.names))
+
+    return _rebuilt(found, asked, _with_proved)
 
 
 def _names_ip(name):
@@ -4715,9 +4736,12 @@ _HEX_BYTES = ["%02x" % byte for byte in range(256)]
 _DECIMAL_BYTES = ["%d" % byte for byte in range(256)]
 
 
+_NEED_QUOTES = frozenset(" ='\"{}[],")
+
+
 def _bare(text):
     """Return text as a word, quoted where it would not be one."""
-    if text and text.isprintable() and not set(text) & set(" ='\"{}[],"):
+    if text and text.isprintable() and _NEED_QUOTES.isdisjoint(text):
         return text
     return repr(text) if text.isprintable() else ascii(text)
 
@@ -10795,7 +10819,7 @@ class View:
     def _named(self, found):
         """Return a layout whose names are those of the machine that the source is from."""
         is_from_here = isinstance(self.source, Map)
-        return found if is_from_here else _named_by(found, self.source.names, {})
+        return found if is_from_here else _named_by(found, self.source.names)
 
     def _take_meanings(self, captured):
         """Have shown what was asked for when a capture was made, where the types have it."""
@@ -11768,12 +11792,14 @@ class _NamesFound:
         self.texts, self.readers = {}, []
         strides = view.info.key_size, view.slot
         for at, (one, stride) in enumerate(zip(layouts, strides)):
-            if one is None or _named_by(one, self, {}) is one:  # it has no such names
+            if one is None or _named_by(one, self) is one:  # it has no such names
                 continue
             try:
-                self.readers.append((at, one.reader("names", stride)))
+                reader = one.reader("names", stride)
             except LayoutError:
-                pass
+                continue
+            if not isinstance(reader, Reader) or reader.paths:
+                self.readers.append((at, reader))
 
     def add(self, chunk):
         """Take in the names of what is in a chunk."""

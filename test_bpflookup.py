@@ -16143,6 +16143,42 @@ class OwnedPage(ctypes.Structure):
 
 
 @kernel
+def test_a_captures_byte_order_is_that_of_prefixes_and_addresses(tmp_path):
+    file, order = str(tmp_path / "c"), {"little": "big", "big": "little"}[sys.byteorder]
+    other = lambda number, size: number.to_bytes(size, order)
+    with created(HASH, None, None, 4, key_size=8, value_size=16) as m:
+        raw = other(2, 2) + b"\0\x35\x0a\0\0\1" + bytes(8)
+        m[other(8, 4) + b"\x0a\0\0\0"] = raw
+        bpf.capture(m, file)
+    with open(file, "rb") as opened:
+        head, *lines = opened.read().split(b"\n")
+    head = json.dumps(dict(json.loads(head.decode()), order=order)).encode()
+    body = b"\n".join([head] + lines[:-2]) + b"\n"
+    tail = {"entries": 1, "sha256": hashlib.sha256(body).hexdigest()}
+    with open(file, "wb") as opened:
+        opened.write(body + json.dumps(tail).encode() + b"\n")
+    out = done("--from", file, "--show", "key=prefix,value=sockaddr", "dump")
+    assert out.splitlines()[0] == "10.0.0.0/8: 10.0.0.1:53"
+
+
+@kernel
+def test_a_trie_is_captured_as_it_was(tmp_path):
+    file, key = str(tmp_path / "c"), bpf.layout("struct { u32 length; u8 data[4]; }")
+    with Map.create(bpf.BPF_MAP_TYPE_LPM_TRIE, key.ctype(), u32, 4, flags=1) as m:
+        bpf.capture(m, file)
+    with open(file) as opened:
+        assert json.loads(opened.readline())["bpflookup_capture"] == 1  # it has no names
+
+
+def test_what_is_shared_is_told_once_what_it_means():
+    found = bpf.Record("struct", "struct s", 0, [])
+    for _ in range(40):
+        members = [bpf.Member(name, found, 0, label=name) for name in "ab"]
+        found = bpf.Record("struct", "struct s", 0, members)
+    assert bpf._with_proved_asked(found) is found and bpf._named_by(found, None) is found
+
+
+@kernel
 def test_what_names_can_not_be_found_in_is_captured_all_the_same(tmp_path):
     file = str(tmp_path / "c")
     with Map.create(HASH, u32, MaybeOwned, 4) as m:
