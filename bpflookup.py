@@ -2506,7 +2506,7 @@ class Array(Layout):
         if self.is_text:
             return columns.add_bytes(form, at, self.size, form.text(self))
         if form.joins_arrays:
-            return columns.add_bytes(form, at, self.size, _Together(self.reader("joined")))
+            return columns.add_bytes(form, at, self.size, _Together(self.reader(form.joins_arrays)))
         if not self.size and self.count > 64:
             return form.array(self, [])  # nothing, many times
         if columns.cpus == 1 and self._fuses(form):
@@ -4319,7 +4319,7 @@ class _Form:
     name = ""
     fuses = True  # arrays of plain numbers are one item of a struct
     lists_arrays = True  # long arrays have a reader of their own
-    joins_arrays = False  # arrays are one leaf, in words
+    joins_arrays = ""  # the form of arrays, where each is one leaf
     unrolls_arrays = False  # the elements of arrays are read with what is around them
     is_for_people = False  # what is true only now may stand in it
 
@@ -4655,9 +4655,12 @@ class _WordsForm(_TextForm):
         return "%s"
 
     def has_cell(self, layout):
-        """Whether a layout is one word, a cell of a table."""
-        is_word = not isinstance(layout, Array) or layout.is_text
-        return self.meaning_of(layout) is not None or is_word and not isinstance(layout, Record)
+        """Whether a layout is one word, a cell of a table; arrays of a few numbers are."""
+        if self.meaning_of(layout) is not None or isinstance(layout, Array) and layout.is_text:
+            return True
+        if isinstance(layout, Array):
+            return layout.values <= 8 and isinstance(layout.element, Number)
+        return not isinstance(layout, Record)
 
     def is_right(self, layout):
         """Whether it is a number, which stands on the right of a cell."""
@@ -4874,6 +4877,7 @@ class _CellsForm(_WordsForm):
     """The same with a leaf for each word, of tables."""
 
     name = "cells"
+    joins_arrays = "words"
 
     def spelling_of(self, layout):
         return None
@@ -4904,7 +4908,7 @@ class _LabelsForm(_SamplesForm):
     """Every leaf, text or number, with its path: nothing that differs looks the same."""
 
     name = "labels"
-    joins_arrays = True
+    joins_arrays = "joined"
     unrolls_arrays = False
 
     def meant(self, layout):
