@@ -4658,9 +4658,10 @@ class _WordsForm(_TextForm):
         """Whether a layout is one word, a cell of a table; arrays of a few numbers are."""
         if self.meaning_of(layout) is not None or isinstance(layout, Array) and layout.is_text:
             return True
-        if isinstance(layout, Array):
-            return layout.values <= 8 and isinstance(layout.element, Number)
-        return not isinstance(layout, Record)
+        element = layout
+        while isinstance(element, Array):
+            element = element.element
+        return layout.values <= 8 and not isinstance(element, Record)
 
     def is_right(self, layout):
         """Whether it is a number, which stands on the right of a cell."""
