@@ -26,7 +26,7 @@ Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  5 BTF  6 M
 8 Output formats  9 Command line
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # What is for users, and so what "from bpflookup import *" brings; section 1 adds the constants.
 # fmt: off
