@@ -2484,6 +2484,17 @@ class Member:
         """Whether its members are named as if they were those of the record around it."""
         return not self.name and isinstance(self.layout, Record) and not self.choice
 
+    def steps_in(self, steps):
+        """Return how many of the steps of a path are its name, 0: it is another's.
+
+        Names of variables in data sections have dots: those that are static in a function.
+        """
+        for name in filter(None, (self.label, self.name)):
+            count = name.count(".") + 1
+            if ".".join(steps[:count]) == name:
+                return count
+        return 0
+
     def moved(self, offset):
         """Return the same member so many bits further on."""
         return self.changed(offset=self.offset + offset)
@@ -2657,8 +2668,15 @@ class Record(Layout):
             raise LayoutError("%s: rest can only be 0, not %r" % (what, rest))
         packing.clear(at // 8, self.size)
 
-    def _named(self, name):
-        return self._parts_by_name().get(name)
+    def _first_named(self, steps):
+        """Return (part, how many of the steps of a path are its name), (None, 0) if there is none."""
+        known = self._parts_by_name()
+        most = 1 + max((name.count(".") for name in known), default=0)
+        for count in range(min(most, len(steps)), 0, -1):
+            part = known.get(".".join(steps[:count]))
+            if part is not None:
+                return part, count
+        return None, 0
 
     def _labels_text(self):
         return ", ".join(part.label for part in self.parts if part.label is not None)
@@ -3411,18 +3429,16 @@ def _shown_at(found, steps, word, path):
         return _meaning_a_word(found, word, path)
     if isinstance(found, Array):
         return found.of(_shown_at(found.element, steps, word, path))
-    members, is_there = [], False
-    for member in found.members:
-        inside, rest = member.layout, steps[1:]
-        is_it = steps[0] in (member.label, member.name)
-        if member.is_merged and member.layout._named(steps[0]):
-            is_it, rest = True, steps
-        if is_it:
-            member = member.changed(layout=_shown_at(inside, rest, word, path))
-        is_there = is_there or is_it
-        members.append(member)
-    if not is_there:
+    own = [member.steps_in(steps) for member in found.members]
+    inner = [one.layout._first_named(steps)[1] if one.is_merged else 0 for one in found.members]
+    most, members = max(own + inner, default=0), []
+    if not most:
         raise NoSuchField("no field '%s'; there are %s" % (path, found._labels_text()))
+    for member, count, merged in zip(found.members, own, inner):
+        if most in (count, merged):
+            inside = _shown_at(member.layout, steps[count:], word, path)
+            member = member.changed(layout=inside)
+        members.append(member)
     return found.having(members)
 
 
@@ -13193,18 +13209,20 @@ def _follow(found, path):
     """Return (steps, layout, bit offset, bits) of what a path leads to, None if nothing."""
     offset, bits, steps = 0, 0, []
     words = path.replace("[", ".[").split(".") if path else []
-    for step in words[1:] if path.startswith("[") else words:
-        if isinstance(found, Array) and step[:1] == "[" and step[1:-1].isdecimal():
-            index = int(step[1:-1])
+    words = words[1:] if path.startswith("[") else words
+    while words:
+        if isinstance(found, Array) and words[0][:1] == "[" and words[0][1:-1].isdecimal():
+            index = int(words[0][1:-1])
             if index >= found.count:
                 return None
             found, offset = found.element, offset + 8 * index * found.element.size
-            steps.append(step)
+            steps.append(words.pop(0))
             continue
-        part = found._named(step) if isinstance(found, Record) else None
+        part, count = found._first_named(words) if isinstance(found, Record) else (None, 0)
         if part is None:
             return None
-        steps.append(step)
+        steps.append(".".join(words[:count]))
+        words = words[count:]
         found, offset, bits = _with_proved(part), offset + part.offset, part.bits
     return steps, found, offset, bits
 
@@ -13949,11 +13967,12 @@ def _assign(tree, names, path, value):
 
 def _field(found, path):
     """Return the layout of a field, None if there is no such field."""
-    for step in path.strip().split("."):
-        part = found._named(step) if isinstance(found, Record) else None
+    steps = path.strip().split(".")
+    while steps:
+        part, count = found._first_named(steps) if isinstance(found, Record) else (None, 0)
         if part is None:
             return None
-        found = part.layout
+        found, steps = part.layout, steps[count:]
     return found
 
 

@@ -2470,6 +2470,28 @@ def test_tags_in_btf_show_and_what_is_no_meaning_is_a_mere_tag():
     assert "odd: u32 [show:nope]" in found.describe().replace("unsigned int", "u32")
 
 
+def test_variables_of_data_sections_have_dots_in_their_names():
+    b = Blob(sys.byteorder)
+    number = b.int("u32", 4)
+    inner = b.struct("inner", 4, ("took", number, 0))
+    names = (("run.count", number), ("run.in", inner), ("run", inner))
+    entries = [(b.add(b.VAR, name, 0, type_id, [0]), 4 * at, 4) for at, (name, type_id) in enumerate(names)]  # fmt: skip
+    b.add(b.DATASEC, ".bss", 3, 12, [word for entry in entries for word in entry])
+    found, raw = b.btf().layout(".bss"), bytes(u32(1000)) + bytes(u32(2000)) + bytes(u32(3000))
+    for field, wanted in (
+        ("run.count", {"run.count": "1ms", "run.in": {"took": 2000}, "run": {"took": 3000}}),
+        ("run.in.took", {"run.count": 1000, "run.in": {"took": "2ms"}, "run": {"took": 3000}}),
+        ("run.took", {"run.count": 1000, "run.in": {"took": 2000}, "run": {"took": "3ms"}}),
+    ):
+        assert found.showing(field, "us").reader("plain").one(raw) == wanted
+        steps, leaf, offset, _ = bpf._follow(found, field)
+        assert offset == 32 * [name for name, _ in names].index(steps[0])
+        assert bpf._field(found, field) == leaf and ".".join(steps) == field
+        assert list(bpf._selected(found, [steps]).reader("plain").one(raw)) == steps[:1]
+    with pytest.raises(bpf.NoSuchField):
+        found.showing(".".join(["run"] * 100000), "hex")
+
+
 def test_metrics_take_quantities_and_leave_names_out():
     found = bpf.layout("struct { u32 src; u64 took; u32 uid; u64 size; }")
     for field, word in (("src", "ip4"), ("took", "ns"), ("uid", "uid"), ("size", "bytes")):
