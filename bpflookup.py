@@ -2669,7 +2669,7 @@ class Record(Layout):
         packing.clear(at // 8, self.size)
 
     def _first_named(self, steps):
-        """Return (part, how many of the steps of a path are its name), (None, 0) if there is none."""
+        """Return (part, how many of the steps of a path are its name), else (None, 0)."""
         known = self._parts_by_name()
         most = 1 + max((name.count(".") for name in known), default=0)
         for count in range(min(most, len(steps)), 0, -1):
@@ -3532,6 +3532,14 @@ def _proved(layout):
     if layout.is_union and layout.size == 16 and len(layout.members) > 1:
         word = "ip" if _is_any_address(layout) else None
     return Meaning(word, is_asked=False) if word else None
+
+
+def _asks_inside(found):
+    """Whether somebody asked for what a part of a layout means, which is then what is shown."""
+    inside = [member.layout for member in found.members]
+    if isinstance(found, Array):
+        inside = [found.element]
+    return any(one.meaning and one.meaning.is_asked or _asks_inside(one) for one in inside)
 
 
 def _is_any_address(union):
@@ -4497,7 +4505,9 @@ class _WordsForm(_TextForm):
 
     def meaning_of(self, layout):
         meaning = layout.meaning or _proved(layout)
-        return meaning if meaning is not None and meaning.is_shown else None
+        if meaning is None or not meaning.is_shown:
+            return None
+        return meaning if meaning.is_asked or not _asks_inside(layout) else None
 
     def meant_text(self, write):
         return lambda leaf: _bare(write(leaf))
@@ -12842,8 +12852,8 @@ class _Table:
         values = _table_columns(form, view.value_layout, None)
         self.columns = None
         if keys is not None and values:
-            cpu = [("cpu", True)] if view.cpus_shown else []
             known = {name for name, _ in values}
+            cpu = [("[cpu]" if "cpu" in known else "cpu", True)] if view.cpus_shown else []
             keys = [("key." + name if name in known else name, right) for name, right in keys]
             self.columns = keys + cpu + values
 

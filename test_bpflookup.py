@@ -2357,6 +2357,16 @@ def test_a_declaration_that_proves_a_meaning_shows_it_to_people_alone(text, raw,
         assert bare.startswith(name + "=") and (bare != wanted or value.isdigit())
 
 
+def test_a_meaning_that_is_asked_for_is_shown_inside_of_one_that_is_proved():
+    found = bpf.layout("struct { struct in_addr { __be32 s; } a, b; u8 h_dest[6]; }")
+    raw, asked = bytes([10, 0, 0, 1] * 2 + [2] * 8), found.showing("a.s", "hex")
+    assert asked.reader("words").one(raw).startswith("a={s=0xa000001} b=10.0.0.1 h_dest=02:02:")
+    trie = bpf._lpm_layout(bpf.layout("struct { u32 len; u8 data[4]; }"))
+    raw = bytes(u32(8)) + bytes([10, 0, 0, 0])
+    assert trie.reader("words").one(raw) == "10.0.0.0/8"
+    assert trie.showing("data", "hex").reader("words").one(raw) == "len=8 data=0a000000"
+
+
 def test_meanings_that_can_not_be_are_refused():
     found = bpf.layout(
         "struct { u32 a; struct { u64 b; char c[4]; double d; } in; enum { X } e; struct { u8 f; }; }"
