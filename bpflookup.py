@@ -11295,8 +11295,9 @@ class _NamesFound:
             for pairs in self._read(reader, chunk[at]):
                 for word, number in chain.from_iterable(asked for _, asked in pairs):
                     known = self.texts.setdefault(word, {})
-                    if number not in known:
-                        known[number] = _this_machine.text(word, number)
+                    text = known.get(number) or _this_machine.text(word, number)
+                    if text:  # numbers without a name may be as many as entries
+                        known[number] = text
 
     def _read(self, reader, raw):
         """Yield the numbers of each element that can be read."""
@@ -11308,13 +11309,6 @@ class _NamesFound:
                 yield reader.one(one)
             except LayoutError:
                 pass
-
-    def told(self):
-        """Return {word: {number: text}} of what has names."""
-        return {
-            word: {number: text for number, text in known.items() if text}
-            for word, known in self.texts.items()
-        }
 
 
 class _Replacement:
@@ -11424,7 +11418,7 @@ def _write_capture(view, file, names, shown):
             count += chunk[2]
             progress.show(count)
     if names.readers:
-        put(json.dumps({"names": names.told()}))
+        put(json.dumps({"names": names.texts}))
     progress.end()
     put(json.dumps({"entries": count, "sha256": digest.hexdigest()}))
     return count

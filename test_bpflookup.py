@@ -15517,6 +15517,9 @@ def test_a_tagged_type_of_the_caller_has_its_names_captured(tmp_path):
     assert (key, bpf.to_python(value)) == (1, {"uid": "root", "count": 5})
     with open(file) as opened:
         assert '{"names": {"uid": {"0": "root"}}}' in opened.read()
+    names = bpf._NamesFound([None, bpf.layout(Owner)], bpf.View(bpf.Capture.load(file, u32, Owner)))
+    names.add((b"", b"".join(bytes(u32(uid)) + bytes(4) for uid in range(2 * 10**9, 2 * 10**9 + 99)), 99))  # fmt: skip
+    assert names.texts == {"uid": {}}  # what has no name takes no memory
 
 
 class OwnerOrNot(ctypes.Union):
