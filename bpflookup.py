@@ -1818,7 +1818,7 @@ class Layout:
         word       one of MEANINGS: "ip4", "ktime" ...; "plain" for none, whatever its declaration
         raises     LayoutError: no such field or meaning, or one for something of another size
         """
-        if word not in MEANINGS:
+        if not isinstance(word, str) or word not in MEANINGS:
             words = (word, " ".join(sorted(MEANINGS)))
             raise LayoutError("there is no meaning '%s'; there are %s" % words)
         return _shown_at(self, [step for step in path.split(".") if step], word, path)
@@ -2966,10 +2966,10 @@ class _Plain(_Kind):
 class _NetworkOrder(_Kind):
     """A number in network byte order, which is a fact of the type and not only to people."""
 
-    takes = "an integer of 2, 4 or 8 bytes"
+    takes, sizes = "an integer of 2, 4 or 8 bytes", (2, 4, 8)
 
     def applied(self, layout, word):
-        is_whole = isinstance(layout, Number) and layout.is_whole
+        is_whole = _Kind.fits(self, layout) and layout.is_whole
         return layout.ordered("big") if is_whole else None
 
 

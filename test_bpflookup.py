@@ -2388,6 +2388,8 @@ def test_meanings_that_can_not_be_are_refused():
         ("in.d", "ns", "an integer"),
         ("in.d", "prefix", "prefix takes"),
         ("in", "net", "an integer"),
+        ("in.c", "net", "an integer of 2, 4 or 8 bytes"),
+        ("f", "net", "an integer of 2, 4 or 8 bytes"),
         ("a", "nope", "there is no meaning 'nope'; there are bytes cgroup char"),
         ("nope", "hex", "no field 'nope'; there are a, in, e, f"),
         ("in.x", "hex", "no field 'in.x'; there are b, c, d"),
@@ -2401,6 +2403,7 @@ def test_meanings_that_can_not_be_are_refused():
         ({"a": "ip6"}, "Tagged._show_: a: u32: ip6 takes"),
         ({"b": "hex"}, "no field"),
         ({"a": 5}, "no meaning"),
+        ({"a": ["hex"]}, "no meaning"),
     ):
         members = {"_fields_": [("a", u32)], "_show_": tags}
         Tagged = type("Tagged", (ctypes.Structure,), members)
