@@ -10195,15 +10195,22 @@ class _TypeNames:
 
     def __init__(self, source, btf=None):
         self.source, self.btf = source, btf
+        self._read = {}  # type: dict  # _near and _kernel -> what they yield
+
+    def _btfs(self, where):
+        """Return what _near or _kernel yields; a text may have many names, each is asked for."""
+        if where not in self._read:
+            self._read[where] = list(where())
+        return self._read[where]
 
     def layout(self, kind, name):
         """Return the Layout of a type of a kind ("struct" ...) or any, None if there is none.
 
         raises LayoutError for one that can't be read, or that is not the same in all programs
         """
-        for btfs in (self._near, self._kernel):
+        for where in (self._near, self._kernel):
             found = {}  # type: dict
-            for btf in btfs():
+            for btf in self._btfs(where):
                 try:
                     type_id = btf.find(name, kind)
                 except BTFError:
@@ -10233,7 +10240,11 @@ class _TypeNames:
         except SyscallError:  # not for us to see
             pass
         for btf_id in sorted(btf_ids - {self.source.info.btf_id}):
-            yield BTF.from_id(btf_id)
+            try:
+                btf = BTF.from_id(btf_id)
+            except (SyscallError, BTFError):  # gone meanwhile, or none that can be read
+                continue
+            yield btf
 
     def _kernel(self):
         if self.btf is None and isinstance(self.source, Map):

@@ -15802,6 +15802,23 @@ def test_types_are_named_in_btf_of_the_map_its_programs_the_kernel_and_files(
         assert "a=5 b=5" in done(*(captured + btf + ["dump"]))
 
 
+@kernel
+def test_many_names_take_one_look_at_what_knows_them(vmlinux, monkeypatch):
+    class Program:
+        btf_id = (1 << 31) - 1  # of one that has gone since
+
+    with Map.create(HASH, u32, u64, 4) as m:
+        walks, reads = [], []
+        walk = lambda *_: walks.append(1) or [(7, (Program, [m.id]))]
+        read = lambda path: reads.append(path) or vmlinux
+        monkeypatch.setattr(bpf, "_read_ids", walk)
+        monkeypatch.setattr(BTF, "from_file", read)
+        text = "struct { pid_t a; gfp_t b; ktime_t c; struct iphdr d; }"
+        found = bpf._c_text_layout(text, bpf._TypeNames(m).layout)
+        assert [one.layout.size for one in found.members] == [4, 4, 8, 20]
+        assert (len(walks), len(reads)) == (1, 1)
+
+
 # -- watch, hist, layout, btf, probe
 
 
