@@ -3653,10 +3653,10 @@ class _Machine:
 
     @property
     def boot(self):
-        """Nanoseconds from 1970 to where that clock began."""
-        if self._boot is None:
-            import time
+        """Nanoseconds from 1970 to where that clock began, None where there is no such clock."""
+        import time
 
+        if self._boot is None and hasattr(time, "CLOCK_MONOTONIC"):
             self._boot = int(time.time() * 10**9) - self.now()
         return self._boot
 
@@ -3678,7 +3678,7 @@ class _Interfaces:
             import socket
 
             return _name_text(socket.if_indextoname(number)) if number else None
-        except (ImportError, OSError, OverflowError):  # ImportError: of a bare system
+        except (ImportError, AttributeError, OSError, OverflowError):  # of a bare system, another's
             return None
 
     def number(self, text):

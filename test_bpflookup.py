@@ -15629,6 +15629,9 @@ def test_a_bare_system_has_numbers_for_names(monkeypatch):
         monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
         monkeypatch.setitem(sys.modules, module, None)
         assert bpf.layout("u32").showing("", word).reader("words").one(bytes(u32(1))) == "1"
+    monkeypatch.delattr(time, "CLOCK_MONOTONIC")
+    shown = bpf.layout("u64").showing("", "ktime")
+    assert shown.reader("words").one(bytes(u64(5))) == "5" and shown.pack("5") == bytes(u64(5))
 
 
 @kernel
