@@ -1964,7 +1964,7 @@ class Layout:
         word       one of MEANINGS: "ip4", "ktime" ...; "plain" for none, whatever its declaration
         raises     LayoutError: no such field or meaning, or one for something of another size
         """
-        if word not in MEANINGS:
+        if not isinstance(word, str) or word not in MEANINGS:
             words = (word, " ".join(sorted(MEANINGS)))
             raise LayoutError("there is no meaning '%s'; there are %s" % words)
         return _shown_at(self, [step for step in path.split(".") if step], word, path)
@@ -2647,6 +2647,17 @@ class Member:
         """Whether its members are named as if they were those of the record around it."""
         return not self.name and isinstance(self.layout, Record) and not self.choice
 
+    def steps_in(self, steps):
+        """Return how many of the steps of a path are its name, 0: it is another's.
+
+        Names of variables in data sections have dots: those that are static in a function.
+        """
+        for name in filter(None, (self.label, self.name)):
+            count = name.count(".") + 1
+            if ".".join(steps[:count]) == name:
+                return count
+        return 0
+
     def moved(self, offset):
         """Return the same member so many bits further on."""
         return self.changed(offset=self.offset + offset)
@@ -2818,8 +2829,15 @@ class Record(Layout):
             raise LayoutError("%s: rest can only be 0, not %r" % (what, rest))
         packing.clear(at // 8, self.size)
 
-    def _named(self, name):
-        return self._parts_by_name().get(name)
+    def _first_named(self, steps):
+        """Return (part, how many of the steps of a path are its name), else (None, 0)."""
+        known = self._parts_by_name()
+        most = 1 + max((name.count(".") for name in known), default=0)
+        for count in range(min(most, len(steps)), 0, -1):
+            part = known.get(".".join(steps[:count]))
+            if part is not None:
+                return part, count
+        return None, 0
 
     def _labels_text(self):
         return ", ".join(part.label for part in self.parts if part.label is not None)
@@ -3106,10 +3124,10 @@ class _Plain(_Kind):
 class _NetworkOrder(_Kind):
     """A number in network byte order, which is a fact of the type and not only to people."""
 
-    takes = "an integer of 2, 4 or 8 bytes"
+    takes, sizes = "an integer of 2, 4 or 8 bytes", (2, 4, 8)
 
     def applied(self, layout, word):
-        is_whole = isinstance(layout, Number) and layout.is_whole
+        is_whole = _Kind.fits(self, layout) and layout.is_whole
         return layout.ordered("big") if is_whole else None
 
 
@@ -3569,18 +3587,16 @@ def _shown_at(found, steps, word, path):
         return _meaning_a_word(found, word, path)
     if isinstance(found, Array):
         return found.of(_shown_at(found.element, steps, word, path))
-    members, is_there = [], False
-    for member in found.members:
-        inside, rest = member.layout, steps[1:]
-        is_it = steps[0] in (member.label, member.name)
-        if member.is_merged and member.layout._named(steps[0]):
-            is_it, rest = True, steps
-        if is_it:
-            member = member.changed(layout=_shown_at(inside, rest, word, path))
-        is_there = is_there or is_it
-        members.append(member)
-    if not is_there:
+    own = [member.steps_in(steps) for member in found.members]
+    inner = [one.layout._first_named(steps)[1] if one.is_merged else 0 for one in found.members]
+    most, members = max(own + inner, default=0), []
+    if not most:
         raise NoSuchField("no field '%s'; there are %s" % (path, found._labels_text()))
+    for member, count, merged in zip(found.members, own, inner):
+        if most in (count, merged):
+            inside = _shown_at(member.layout, steps[count:], word, path)
+            member = member.changed(layout=inside)
+        members.append(member)
     return found.having(members)
 
 
@@ -3674,6 +3690,14 @@ def _proved(layout):
     if layout.is_union and layout.size == 16 and len(layout.members) > 1:
         word = "ip" if _is_any_address(layout) else None
     return Meaning(word, is_asked=False) if word else None
+
+
+def _asks_inside(found):
+    """Whether somebody asked for what a part of a layout means, which is then what is shown."""
+    inside = [member.layout for member in found.members]
+    if isinstance(found, Array):
+        inside = [found.element]
+    return any(one.meaning and one.meaning.is_asked or _asks_inside(one) for one in inside)
 
 
 def _is_any_address(union):
@@ -3787,10 +3811,10 @@ class _Machine:
 
     @property
     def boot(self):
-        """Nanoseconds from 1970 to where that clock began."""
-        if self._boot is None:
-            import time
+        """Nanoseconds from 1970 to where that clock began, None where there is no such clock."""
+        import time
 
+        if self._boot is None and hasattr(time, "CLOCK_MONOTONIC"):
             self._boot = int(time.time() * 10**9) - self.now()
         return self._boot
 
@@ -3812,7 +3836,7 @@ class _Interfaces:
             import socket
 
             return _name_text(socket.if_indextoname(number)) if number else None
-        except (ImportError, OSError, OverflowError):  # ImportError: of a bare system
+        except (ImportError, AttributeError, OSError, OverflowError):  # of a bare system, another's
             return None
 
     def number(self, text):
@@ -4643,7 +4667,9 @@ class _WordsForm(_TextForm):
 
     def meaning_of(self, layout):
         meaning = layout.meaning or _proved(layout)
-        return meaning if meaning is not None and meaning.is_shown else None
+        if meaning is None or not meaning.is_shown:
+            return None
+        return meaning if meaning.is_asked or not _asks_inside(layout) else None
 
     def meant_text(self, write):
         return lambda leaf: _bare(write(leaf))
@@ -10721,15 +10747,22 @@ class _TypeNames:
 
     def __init__(self, source, btf=None):
         self.source, self.btf = source, btf
+        self._read = {}  # type: dict  # _near and _kernel -> what they yield
+
+    def _btfs(self, where):
+        """Return what _near or _kernel yields; a text may have many names, each is asked for."""
+        if where not in self._read:
+            self._read[where] = list(where())
+        return self._read[where]
 
     def layout(self, kind, name):
         """Return the Layout of a type of a kind ("struct" ...) or any, None if there is none.
 
         raises LayoutError for one that can't be read, or that is not the same in all programs
         """
-        for btfs in (self._near, self._kernel):
+        for where in (self._near, self._kernel):
             found = {}  # type: dict
-            for btf in btfs():
+            for btf in self._btfs(where):
                 try:
                     type_id = btf.find(name, kind)
                 except BTFError:
@@ -10759,7 +10792,11 @@ class _TypeNames:
         except SyscallError:  # not for us to see
             pass
         for btf_id in sorted(btf_ids - {self.source.info.btf_id}):
-            yield BTF.from_id(btf_id)
+            try:
+                btf = BTF.from_id(btf_id)
+            except (SyscallError, BTFError):  # gone meanwhile, or none that can be read
+                continue
+            yield btf
 
     def _kernel(self):
         if self.btf is None and isinstance(self.source, Map):
@@ -11812,8 +11849,9 @@ class _NamesFound:
             for pairs in self._read(reader, chunk[at]):
                 for word, number in chain.from_iterable(asked for _, asked in pairs):
                     known = self.texts.setdefault(word, {})
-                    if number not in known:
-                        known[number] = _this_machine.text(word, number)
+                    text = known.get(number) or _this_machine.text(word, number)
+                    if text:  # numbers without a name may be as many as entries
+                        known[number] = text
 
     def _read(self, reader, raw):
         """Yield the numbers of each element that can be read."""
@@ -11825,13 +11863,6 @@ class _NamesFound:
                 yield reader.one(one)
             except LayoutError:
                 pass
-
-    def told(self):
-        """Return {word: {number: text}} of what has names."""
-        return {
-            word: {number: text for number, text in known.items() if text}
-            for word, known in self.texts.items()
-        }
 
 
 class _Replacement:
@@ -11941,7 +11972,7 @@ def _write_capture(view, file, names, shown):
             count += chunk[2]
             progress.show(count)
     if names.readers:
-        put(json.dumps({"names": names.told()}))
+        put(json.dumps({"names": names.texts}))
     progress.end()
     put(json.dumps({"entries": count, "sha256": digest.hexdigest()}))
     return count
@@ -13382,8 +13413,8 @@ class _Table:
         values = _table_columns(form, view.value_layout, None)
         self.columns = None
         if keys is not None and values:
-            cpu = [("cpu", True)] if view.cpus_shown else []
             known = {name for name, _ in values}
+            cpu = [("[cpu]" if "cpu" in known else "cpu", True)] if view.cpus_shown else []
             keys = [("key." + name if name in known else name, right) for name, right in keys]
             self.columns = keys + cpu + values
 
@@ -13749,18 +13780,20 @@ def _follow(found, path):
     """Return (steps, layout, bit offset, bits) of what a path leads to, None if nothing."""
     offset, bits, steps = 0, 0, []
     words = path.replace("[", ".[").split(".") if path else []
-    for step in words[1:] if path.startswith("[") else words:
-        if isinstance(found, Array) and step[:1] == "[" and step[1:-1].isdecimal():
-            index = int(step[1:-1])
+    words = words[1:] if path.startswith("[") else words
+    while words:
+        if isinstance(found, Array) and words[0][:1] == "[" and words[0][1:-1].isdecimal():
+            index = int(words[0][1:-1])
             if index >= found.count:
                 return None
             found, offset = found.element, offset + 8 * index * found.element.size
-            steps.append(step)
+            steps.append(words.pop(0))
             continue
-        part = found._named(step) if isinstance(found, Record) else None
+        part, count = found._first_named(words) if isinstance(found, Record) else (None, 0)
         if part is None:
             return None
-        steps.append(step)
+        steps.append(".".join(words[:count]))
+        words = words[count:]
         found, offset, bits = _with_proved(part), offset + part.offset, part.bits
     return steps, found, offset, bits
 
@@ -14505,11 +14538,12 @@ def _assign(tree, names, path, value):
 
 def _field(found, path):
     """Return the layout of a field, None if there is no such field."""
-    for step in path.strip().split("."):
-        part = found._named(step) if isinstance(found, Record) else None
+    steps = path.strip().split(".")
+    while steps:
+        part, count = found._first_named(steps) if isinstance(found, Record) else (None, 0)
         if part is None:
             return None
-        found = part.layout
+        found, steps = part.layout, steps[count:]
     return found
 
 

@@ -2693,6 +2693,16 @@ def test_a_declaration_that_proves_a_meaning_shows_it_to_people_alone(text, raw,
         assert bare.startswith(name + "=") and (bare != wanted or value.isdigit())
 
 
+def test_a_meaning_that_is_asked_for_is_shown_inside_of_one_that_is_proved():
+    found = bpf.layout("struct { struct in_addr { __be32 s; } a, b; u8 h_dest[6]; }")
+    raw, asked = bytes([10, 0, 0, 1] * 2 + [2] * 8), found.showing("a.s", "hex")
+    assert asked.reader("words").one(raw).startswith("a={s=0xa000001} b=10.0.0.1 h_dest=02:02:")
+    trie = bpf._lpm_layout(bpf.layout("struct { u32 len; u8 data[4]; }"))
+    raw = bytes(u32(8)) + bytes([10, 0, 0, 0])
+    assert trie.reader("words").one(raw) == "10.0.0.0/8"
+    assert trie.showing("data", "hex").reader("words").one(raw) == "len=8 data=0a000000"
+
+
 def test_meanings_that_can_not_be_are_refused():
     found = bpf.layout(
         "struct { u32 a; struct { u64 b; char c[4]; double d; } in; enum { X } e; struct { u8 f; }; }"
@@ -2714,6 +2724,8 @@ def test_meanings_that_can_not_be_are_refused():
         ("in.d", "ns", "an integer"),
         ("in.d", "prefix", "prefix takes"),
         ("in", "net", "an integer"),
+        ("in.c", "net", "an integer of 2, 4 or 8 bytes"),
+        ("f", "net", "an integer of 2, 4 or 8 bytes"),
         ("a", "nope", "there is no meaning 'nope'; there are bytes cgroup char"),
         ("nope", "hex", "no field 'nope'; there are a, in, e, f"),
         ("in.x", "hex", "no field 'in.x'; there are b, c, d"),
@@ -2727,6 +2739,7 @@ def test_meanings_that_can_not_be_are_refused():
         ({"a": "ip6"}, "Tagged._show_: a: u32: ip6 takes"),
         ({"b": "hex"}, "no field"),
         ({"a": 5}, "no meaning"),
+        ({"a": ["hex"]}, "no meaning"),
     ):
         members = {"_fields_": [("a", u32)], "_show_": tags}
         Tagged = type("Tagged", (ctypes.Structure,), members)
@@ -2804,6 +2817,28 @@ def test_tags_in_btf_show_and_what_is_no_meaning_is_a_mere_tag():
     told = found.reader("plain").one(bytes([10, 0, 0, 1]) + bytes(8) + bytes(u32(255)))
     assert told == {"src": "10.0.0.1", "odd": 0, "wrong": 0, "t": "0xff"}
     assert "odd: u32 [show:nope]" in found.describe().replace("unsigned int", "u32")
+
+
+def test_variables_of_data_sections_have_dots_in_their_names():
+    b = Blob(sys.byteorder)
+    number = b.int("u32", 4)
+    inner = b.struct("inner", 4, ("took", number, 0))
+    names = (("run.count", number), ("run.in", inner), ("run", inner))
+    entries = [(b.add(b.VAR, name, 0, type_id, [0]), 4 * at, 4) for at, (name, type_id) in enumerate(names)]  # fmt: skip
+    b.add(b.DATASEC, ".bss", 3, 12, [word for entry in entries for word in entry])
+    found, raw = b.btf().layout(".bss"), bytes(u32(1000)) + bytes(u32(2000)) + bytes(u32(3000))
+    for field, wanted in (
+        ("run.count", {"run.count": "1ms", "run.in": {"took": 2000}, "run": {"took": 3000}}),
+        ("run.in.took", {"run.count": 1000, "run.in": {"took": "2ms"}, "run": {"took": 3000}}),
+        ("run.took", {"run.count": 1000, "run.in": {"took": 2000}, "run": {"took": "3ms"}}),
+    ):
+        assert found.showing(field, "us").reader("plain").one(raw) == wanted
+        steps, leaf, offset, _ = bpf._follow(found, field)
+        assert offset == 32 * [name for name, _ in names].index(steps[0])
+        assert bpf._field(found, field) == leaf and ".".join(steps) == field
+        assert list(bpf._selected(found, [steps]).reader("plain").one(raw)) == steps[:1]
+    with pytest.raises(bpf.NoSuchField):
+        found.showing(".".join(["run"] * 100000), "hex")
 
 
 def test_metrics_take_quantities_and_leave_names_out():
@@ -16125,6 +16160,9 @@ def test_a_tagged_type_of_the_caller_has_its_names_captured(tmp_path):
     assert (key, bpf.to_python(value)) == (1, {"uid": "root", "count": 5})
     with open(file) as opened:
         assert '{"names": {"uid": {"0": "root"}}}' in opened.read()
+    names = bpf._NamesFound([None, bpf.layout(Owner)], bpf.View(bpf.Capture.load(file, u32, Owner)))
+    names.add((b"", b"".join(bytes(u32(uid)) + bytes(4) for uid in range(2 * 10**9, 2 * 10**9 + 99)), 99))  # fmt: skip
+    assert names.texts == {"uid": {}}  # what has no name takes no memory
 
 
 class OwnerOrNot(ctypes.Union):
@@ -16231,6 +16269,9 @@ def test_a_bare_system_has_numbers_for_names(monkeypatch):
         monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
         monkeypatch.setitem(sys.modules, module, None)
         assert bpf.layout("u32").showing("", word).reader("words").one(bytes(u32(1))) == "1"
+    monkeypatch.delattr(time, "CLOCK_MONOTONIC")
+    shown = bpf.layout("u64").showing("", "ktime")
+    assert shown.reader("words").one(bytes(u64(5))) == "5" and shown.pack("5") == bytes(u64(5))
 
 
 @kernel
@@ -16402,6 +16443,23 @@ def test_types_are_named_in_btf_of_the_map_its_programs_the_kernel_and_files(
         captured = ["--from", file, "--key-type", "u8[20]"] + types[2:]
         assert "'plain_t'" in main(*(captured + ["dump"]))[2]  # not of whatever kernel runs here
         assert "a=5 b=5" in done(*(captured + btf + ["dump"]))
+
+
+@kernel
+def test_many_names_take_one_look_at_what_knows_them(vmlinux, monkeypatch):
+    class Program:
+        btf_id = (1 << 31) - 1  # of one that has gone since
+
+    with Map.create(HASH, u32, u64, 4) as m:
+        walks, reads = [], []
+        walk = lambda *_: walks.append(1) or [(7, (Program, [m.id]))]
+        read = lambda path: reads.append(path) or vmlinux
+        monkeypatch.setattr(bpf, "_read_ids", walk)
+        monkeypatch.setattr(BTF, "from_file", read)
+        text = "struct { pid_t a; gfp_t b; ktime_t c; struct iphdr d; }"
+        found = bpf._c_text_layout(text, bpf._TypeNames(m).layout)
+        assert [one.layout.size for one in found.members] == [4, 4, 8, 20]
+        assert (len(walks), len(reads)) == (1, 1)
 
 
 # -- watch, hist, layout, btf, probe
