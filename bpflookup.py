@@ -3929,14 +3929,12 @@ class _Symbols:
         return self.symbols[at] + ("+0x%x" % offset if offset else "")
 
     def number(self, text):
-        name, _, offset = text.partition("+")
+        name, plus, offset = text.partition("+0x")
         found = {one for one, symbol in zip(self.addresses, self.symbols) if symbol == name}
-        if len(found) != 1:  # static functions of one name are many
+        is_hex = bool(offset) and _HEX_DIGITS.issuperset(offset)
+        if len(found) != 1 or plus and not is_hex:  # static functions of one name are many
             return None
-        try:
-            return found.pop() + (int(offset, 16) if offset else 0)
-        except ValueError:
-            return None
+        return found.pop() + int(offset or "0", 16)
 
 
 _NAMERS = {

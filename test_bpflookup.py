@@ -2450,7 +2450,7 @@ REFUSED = [
     ("hex", "s32", "0x100000000 0x17fffffff"),
     ("char", "s8", "\\x \\x100 \\x17f \\x1_0"),
     ("flags", "enum { READ = 1, WRITE = 2 }", "READ| READ|0x100000001 READ|-1 0x100000000"),
-    ("ksym", "u64", "0x10000000000000000 nosuch nosuch+0x5"),
+    ("ksym", "u64", "0x10000000000000000 nosuch nosuch+0x5 tcp_sendmsg+-5 tcp_sendmsg+0x tcp_sendmsg+0x_5"),
     ("stack", "u64[2]", "0x1;0x2;0x3 0x1;; nosuch 0x1ffffffffffffffff"),
     ("bytes", "u64", "1.5B 1.KiB KiB -1B"),
     ("ip4", "u32", "1.2.3.400 1.2.3.\udcff 1.2.3.4\0 1.2.3"),
