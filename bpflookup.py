@@ -2647,7 +2647,7 @@ class Member:
         """Whether its members are named as if they were those of the record around it."""
         return not self.name and isinstance(self.layout, Record) and not self.choice
 
-    def steps_in(self, steps):
+    def steps_in(self, steps: "List[str]") -> int:
         """Return how many of the steps of a path are its name, 0: it is another's.
 
         Names of variables in data sections have dots: those that are static in a function.
