@@ -10000,11 +10000,11 @@ class _Turns:
 class _Batch:
     """Records that were read together; values iterates over those that were not handed out yet."""
 
-    __slots__ = ("values", "starts", "position", "used", "is_consumed", "rest")
+    __slots__ = ("values", "starts", "position", "used", "rest")
 
     def __init__(self, values, starts, position, used):
         self.values, self.starts, self.position, self.used = iter(values), starts, position, used
-        self.is_consumed, self.rest = False, []
+        self.rest = []
 
     @property
     def end(self):
@@ -10188,7 +10188,7 @@ class Records(_Generic[_Value]):
         batch = self._batch
         if batch is None:
             return
-        if not batch.is_consumed:
+        if not self._is_consumed(ring, batch):
             self._move(ring, batch.handed_out())
         elif batch.values.__length_hint__():  # an exception came between consuming and returning
             return
@@ -10196,10 +10196,20 @@ class Records(_Generic[_Value]):
 
     def _consumed(self, ring, batch):
         """Consume a batch, and return it."""
-        if not batch.is_consumed:
+        if not self._is_consumed(ring, batch):
             self._move(ring, batch.end)
-            batch.is_consumed = True
         return batch
+
+    def _place(self, ring):
+        return self._position if self._is_peek else ring.consumer.load()
+
+    def _is_consumed(self, ring, batch):
+        """Whether a batch is consumed.
+
+        The position itself tells: a flag beside it could be missed by what interrupts, and the
+        position then go back to what a program has written over since.
+        """
+        return self._place(ring) - batch.end & _LONG_MASK <= _LONG_MASK >> 1
 
     def _move(self, ring, position):
         if self._is_peek:
@@ -10243,7 +10253,7 @@ class Records(_Generic[_Value]):
         for _ in range(_MAX_TRIES):  # positions may move between the two loads
             end = ring.producer.load()
             ring.order()
-            position = self._position if self._is_peek else ring.consumer.load()
+            position = self._place(ring)
             if self._is_overwritten(ring, position):
                 self._skip(ring, position)
                 continue
@@ -14302,11 +14312,11 @@ class _Given:
         if not words:
             return 0
         count = self._complete(clause, words)
-        if count and (count == len(words) or self._is_behind(words[count])):
+        if count and (count == len(words) or self._is_consumed(words[count])):
             return count
         return self._text_end(words[: self._next_clause(words)])
 
-    def _is_behind(self, word):
+    def _is_consumed(self, word):
         """Whether a word can stand behind DATA that is complete."""
         named = self._clause(word) or self._flag(word)
         return bool(named) or self._is_cpu(word) or self._is_option(word)

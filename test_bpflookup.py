@@ -10090,6 +10090,25 @@ def test_interrupted_anywhere_nothing_is_lost():
 
 
 @kernel
+def test_what_interrupts_a_reader_never_takes_its_position_back():
+    """A program may have written over what was consumed."""
+    with a_ring() as ring, ring.records() as records:
+        recorder, memory = Recorder(ring, kind="fixed"), records._open[0]
+        settle = memory.settle
+
+        def interrupted():
+            memory.settle = settle
+            raise KeyboardInterrupt
+
+        recorder.run(PAGE // 72 - 1)
+        memory.settle = interrupted  # the position is stored
+        with pytest.raises(KeyboardInterrupt):
+            records.read(0)
+        recorder.run(PAGE // 72 - 1)
+        assert everything(records) == recorder.records() and recorder.refused == 0
+
+
+@kernel
 def test_signals_that_raise_lose_nothing():
     """At random moments, as they come."""
     rng, armed, me = random.Random(1), [], threading.get_ident()
