@@ -10022,13 +10022,13 @@ class _Batch:
 # (process, map id) -> what consumes it, and what submits to it, in this process
 _consumers = {}  # type: dict
 _submitters = {}  # type: dict
-_ring_lock = RLock()
+_ring_locks = {}  # type: dict  # process -> its lock: a child of fork() may inherit a taken one
 
 
 def _claim_ring(claims, m, make):
     """Return (whether it was there, the ring of a map that this process has, else make())."""
     key = os.getpid(), m.id
-    with _ring_lock:
+    with _ring_locks.setdefault(key[0], RLock()):
         known = claims.get(key, lambda: None)()
         if known is None:
             made = make()

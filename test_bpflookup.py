@@ -10272,6 +10272,30 @@ def test_a_child_of_fork_has_to_open_the_map_anew():
 
 
 @kernel
+def test_a_child_of_fork_opens_records_while_a_thread_of_its_parent_does():
+    begun, may_end = threading.Event(), threading.Event()
+
+    def make():
+        begun.set()
+        may_end.wait(60)
+        return begun
+
+    def child():
+        signal.alarm(20)
+        ring.records().close()
+
+    with a_ring() as ring, a_ring() as other:
+        thread = threading.Thread(target=bpf._claim_ring, args=({}, other, make))
+        thread.start()
+        try:
+            begun.wait(60)
+            assert os.waitpid(in_child(child), 0)[1] == 0
+        finally:
+            may_end.set()
+            thread.join()
+
+
+@kernel
 def test_the_reader_outlives_its_map_and_leaves_nothing_behind():
     before = open_fds()
     ring = a_ring()
