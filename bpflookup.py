@@ -15032,7 +15032,7 @@ def _limit(word, text):
     is_number = text.isdecimal() if word == "count" else text.replace(".", "", 1).isdecimal()
     if not is_number:
         raise _UsageError("'%s' is no number for %s" % (text, word))
-    return int(text) if word == "count" else float(text)
+    return min(int(text), sys.maxsize) if word == "count" else float(text)  # islice() takes no more
 
 
 def _print_records(options, records, views, count, timeout):

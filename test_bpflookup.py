@@ -17549,12 +17549,15 @@ def test_events_are_a_record_a_line_in_every_form():
         assert done(*words, "--hex", "count", 1) == "value: %s\n" % bpf._hex(second)
         told = [json.loads(line) for line in done(*words, "--ndjson", "timeout", 0).splitlines()]
         assert told == [{"value": list(record)} for record in [third] + others]
+        recorder.run(1)
+        status, out, err = main(*words, "count", 10**30, "timeout", 0)
+        assert (status, out, err) == (1, bpf._hex(recorder.records(8)[0]) + "\n", "")
         fixed = Recorder(ring, kind="fixed")
         fixed.run(2)
         recorder.run(2)  # two of other sizes between: none of it is lost
         fixed.run(1)
         out = done(*words, "--value-type", EIGHT_TEXT, "timeout", 0.1)
-        others = list(map(bpf._hex, recorder.records(8)))
+        others = list(map(bpf._hex, recorder.records(9)))
         line = "number=1 n=%d rest=[%s]"
         lines = [line % (n, " ".join([str(n)] * 6)) for n in range(3)]
         assert out.splitlines() == lines[:2] + others + lines[2:]
