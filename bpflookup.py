@@ -11320,7 +11320,7 @@ class _KeySlots:
         """Take in a chunk; cpus are those whose counts stay apart, or ()."""
         reader = self.view.value_layout.reader("samples", self.view.slot)
         counts = [row[self.column] for row in reader.rows(values)]
-        _prove_counts(counts)
+        _prove_integers(counts)
         if not cpus:
             counts = _added_up(counts, max(len(self.view.cpus), 1))
         of_keys = zip(*[iter(counts)] * max(len(cpus), 1))
@@ -11359,11 +11359,11 @@ class _ArraySlots:
         columns = list(zip(*reader.rows(values)))
         together = 1 if cpus else max(len(self.view.cpus), 1)
         for path, first, count in self.arrays if columns else ():
-            _prove_counts(columns[first])
+            _prove_integers(columns[first])
             yield path, zip(*[_added_up(one, together) for one in columns[first : first + count]])
 
 
-def _prove_counts(column):
+def _prove_integers(column):
     if column and isinstance(column[0], float):
         raise ValueError(_NO_HISTOGRAM)
 
@@ -11383,6 +11383,7 @@ def _keyed_slots(view, keys):
             known, at = paths, _slot_place(paths, sample_paths)
             place = sample_paths.index(paths[at])
             others = tuple(paths[:at] + paths[at + 1 :])
+            _prove_integers(numbers[place : place + 1])
         yield others, leaves[:at] + leaves[at + 1 :], numbers[place]
 
 
@@ -11557,7 +11558,7 @@ class _MapMetrics:
         if isinstance(self.counts, Reader):
             self.added_up = frozenset(self.counts.paths)
         self.keys = view.key_layout.reader("labels") if self.info.key_size else None
-        self.labels = _Labels(["id", "map", "cpu", "index"])
+        self.labels = _Labels(["id", "map", "cpu"] + _INDEX_LABELS)
         self.paths = self.labelled = None  # of the last key, and the template of its labels
         self.common = 'id="%s",map="%s"' % (self.info.id, _label_text(self.info.name or ""))
         self.shown = self.info.name or "%d" % self.info.id
@@ -11719,24 +11720,27 @@ class _MapMetrics:
         return self.labelled % tuple([_label_text(str(leaf)) for leaf in row])
 
 
+# what the indices of arrays in arrays are labelled with
+_INDEX_LABELS = ["index"] + ["index_%d" % number for number in range(2, MAX_DEPTH + 1)]
+
+
 def _index_labels(path):
     """Return the labels for the indices in a path, as they stand behind others."""
     places = [step for step in path if isinstance(step, int)]
-    return "".join(
-        ',index%s="%d"' % ("_%d" % (at + 1) if at else "", place) for at, place in enumerate(places)
-    )
+    return "".join(map(',%s="%d"'.__mod__, zip(_INDEX_LABELS, places)))
 
 
 def _buckets(name, labels, slots, counts, numbering):
     """Return the series of a histogram; the last of the slots has no upper bound."""
-    lines, below, total = [], 0, 0
+    up_to, below, total = {}, 0, 0  # up_to: bound -> count; large ones may be one as floats
     for slot in slots:
         count = counts.get(slot, 0)
         low, high = numbering.bounds(slot)
         below, total = below + count, total + count * max(low or 0, 0)
         if slot != slots[-1] and high >= 0:  # with negative ones there may be no _sum
-            lines.append('%s_bucket{%s,le="%s"} %d' % (name, labels, _bound_text(high), below))
-    lines.append('%s_bucket{%s,le="+Inf"} %d' % (name, labels, below))
+            up_to[_bound_text(high)] = below
+    up_to["+Inf"] = below
+    lines = ['%s_bucket{%s,le="%s"} %d' % (name, labels, *bucket) for bucket in up_to.items()]
     lines.append("%s_sum{%s} %d" % (name, labels, total))
     lines.append("%s_count{%s} %d" % (name, labels, below))
     return "\n".join(lines)
@@ -15108,6 +15112,8 @@ def _totals(view, values, count, cpus):
 
 
 def _hist(options):
+    if options.metrics:
+        raise _UsageError("hist has no --metrics; dump has, and takes --slots")
     view = options.view(rest=None)
     is_linear = options.words[:1] == ["linear"]
     options.end(int(is_linear))

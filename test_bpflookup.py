@@ -15198,6 +15198,21 @@ def test_fields_of_keys_do_not_take_labels_that_mean_something_else(tmp_path):
     }  # fmt: skip
 
 
+def test_fields_of_keys_do_not_take_the_labels_of_arrays_in_arrays(tmp_path):
+    types = ["--key-type", "struct { u8 index_3; u8 index_2; u8 index_33; }"]
+    types += ["--value-type", "struct { u8 a[2][2][2]; }"]
+    line = "%s %s" % (bytes(range(3)).hex(), bytes(range(8)).hex())
+    (tmp_path / "c").write_bytes(forged(hand_made(key_size=3), [line]))
+    out = done("--from", tmp_path / "c", "--metrics", *types, "dump")
+    for labels, number in re.findall(r"{(.*)} (\d+)", out):
+        pairs = re.findall(r'(\w+)="(\d+)"', labels)
+        told = dict(pairs)
+        assert len(told) == len(pairs) == 7  # with id
+        assert (told["key_index_3"], told["key_index_2"], told["index_33"]) == ("0", "1", "2")
+        assert int(told["index"] + told["index_2"] + told["index_3"], 2) == int(number)
+    assert linted(out)
+
+
 @kernel
 def test_keys_of_many_chunks_are_each_told_once():
     with Map.create(HASH, u32, u32, 5000) as m:
@@ -15740,6 +15755,20 @@ def test_histograms_whose_slots_are_keys_are_histograms_to_prometheus():
             len(one[0])
             for one in histograms_of(done("--slots", "linear", *words)).popitem()[1].values()
         } == {1}
+
+
+@kernel
+def test_bounds_that_are_one_float_are_one_bucket():
+    """Of 2^60, 2^60 + 1, ...: floats are 256 apart there."""
+    with Map.create(HASH, u64, u64, 9) as m:
+        for slot, count in ((1, 2), (3, 4), (200, 8), (500, 16)):
+            m[(1 << 60) + slot] = count
+        words = ["--key-type", "u64", "--value-type", "u64", "--metrics", "--slots", "linear"]
+        out = done(*words, "dump", "id", m.id)
+        assert linted(out)
+        ((buckets, _, count),) = histograms_of(out)["bpf_map_id%d" % m.id].values()
+    bounds = [2.0**60, 2.0**60 + 256, 2.0**60 + 512, math.inf]
+    assert count == 30 and buckets == list(zip(bounds, [6, 14, 30, 30]))
 
 
 @kernel
@@ -17275,6 +17304,11 @@ def test_histograms_in_values_are_found_and_named(percpu, tmp_path):
         floats = ["--key-type", "u32", "--value-type", "float a[%d]" % (found.size // 4)]
         status, _, err = main(*(floats + ["hist", m.id]))
         assert status == 1 and "number" in err
+        floats = ["--key-type", "float", "--value-type", text, "--slots", "n=linear"]
+        for words in (["hist"], ["--ndjson", "hist"], ["--metrics", "dump"]):
+            status, _, err = main(*(floats + words + ["id", m.id]))
+            assert status == 1 and "number as the key's last field" in err
+        assert "dump has" in refused(*(types + ["--metrics", "hist", m.id]))
 
 
 @kernel
