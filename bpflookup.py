@@ -10119,17 +10119,16 @@ class Records(_Generic[_Value]):
 
         raises     as read
         """
-        self._opened()
-        return self._handed_out()
+        return self._handed_out(self._opened())
 
-    def _handed_out(self):
+    def _handed_out(self, opened):
         try:
             values = iter(())
             while values is not None:
                 yield from values
                 values = self._awaited(None, _values_of)
         finally:
-            self._leave(self._open)
+            self._leave(opened)  # a signal handler may have closed it
 
     def close(self) -> None:
         """Give the buffer back: who waits for records gets none any more.  Twice is fine."""
@@ -10155,7 +10154,7 @@ class Records(_Generic[_Value]):
 
     def _leave(self, opened):
         """Consume what was handed out."""
-        if opened and opened[0].process == os.getpid():
+        if opened[0].process == os.getpid():
             self._turns.take(partial(self._settle, opened[0]), None)
 
     def _awaited(self, deadline, take):
@@ -10212,6 +10211,9 @@ class Records(_Generic[_Value]):
         return self._place(ring) - batch.end & _LONG_MASK <= _LONG_MASK >> 1
 
     def _move(self, ring, position):
+        """Go on to a position; never back to what another reader of the map consumed meanwhile."""
+        if _LONG_MASK >> 1 < position - self._place(ring) & _LONG_MASK:
+            return
         if self._is_peek:
             self._position = position
         else:

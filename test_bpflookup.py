@@ -10109,6 +10109,30 @@ def test_what_interrupts_a_reader_never_takes_its_position_back():
 
 
 @kernel
+def test_a_loop_that_a_signal_handler_closes_has_consumed_what_it_was_given():
+    """In the middle of a drain, too; and if the handler opens the next reader, that one's place stays."""
+    for taken in (0, 2):
+        with a_ring() as ring, ring.records() as records:
+            recorder, then = Recorder(ring, kind="fixed"), []
+            recorder.run(5)
+
+            def handler():
+                if sys._getframe(2).f_code.co_name == "_decoded" and not then:
+                    records.close()
+                    then.append(ring.records())
+                    found = iter(then[0])
+                    then.extend(itertools.islice(found, taken))
+                    found.close()
+
+            loop = iter(records)
+            assert with_handler(lambda: next(loop), handler, ["_decoded"]) == recorder.records()[0]
+            loop.close()
+            left = then[0].read(0)
+            then[0].close()
+            assert left == recorder.records()[max(taken, 1) :]
+
+
+@kernel
 def test_signals_that_raise_lose_nothing():
     """At random moments, as they come."""
     rng, armed, me = random.Random(1), [], threading.get_ident()
@@ -10578,6 +10602,21 @@ def test_nothing_but_discarded_records_for_long(fake_ring, monkeypatch):
     assert records.read(0) == [] and ring.consumer.load() == 3 * 64
     monkeypatch.setattr(bpf._Waiter, "wait", lambda *words: None)  # epoll tells that there is more
     assert records.read() == [b"at last"]
+
+
+@kernel
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_what_another_process_consumed_stays_consumed(fake_ring, ahead):
+    records, ring = fake_ring()
+    for begin in (0, -16):  # the second wraps
+        ring.begin(begin)
+        for _ in range(4):
+            ring.put(b"12345678")
+        loop = iter(records)
+        next(loop)
+        ring.consumer.store(begin + 16 * ahead & bpf._LONG_MASK)
+        loop.close()
+        assert ring.consumer.load() == begin + 16 * max(ahead, 1) & bpf._LONG_MASK
 
 
 @kernel
