@@ -11276,7 +11276,7 @@ def _linear_slots(numbers):
     told = "slot n: n"
     if numbers:
         told = "slot n: %d + n * %d and on" % (low, step)
-    made = _Numbering(word, told, lambda slot: low + slot * step)
+    made = _Numbering(word, told, lambda slot: low + slot * step, lowest=-float("inf"))
     made.is_plain = True
     return made
 

@@ -15811,6 +15811,21 @@ def test_bounds_that_are_one_float_are_one_bucket():
 
 
 @kernel
+def test_slots_that_are_negative_numbers_themselves():
+    with Map.create(HASH, ctypes.c_int32, u64, 9) as m:
+        m[-3], m[-1], m[2] = 2, 1, 4
+        words = ["--key-type", "s32", "--value-type", "u64"]
+        out = done(*words, "hist", "id", m.id, "linear")
+        rows = re.findall(r"^ +(-?\d+) +: (\d+)", out, re.M)
+        assert rows == list(zip(map(str, range(-3, 3)), "201004"))
+        out = done(*words, "--metrics", "--slots", "linear", "dump", "id", m.id)
+        (found,) = histograms_of(out)["bpf_map_id%d" % m.id].values()
+        assert list(found) == [[(0, 3), (1, 3), (2, 7), (math.inf, 7)], 8, 7] and linted(out)
+        status, _, err = main(*words, "hist", "id", m.id)
+        assert status == 1 and "no slot -" in err and "linear" in err
+
+
+@kernel
 def test_slots_in_keys_of_per_cpu_maps_are_added_up_unless_asked():
     key, cpus = (
         "struct { u32 slot; u16 port; }",
