@@ -10076,10 +10076,8 @@ class Records(_Generic[_Value]):
         else:
             is_taken, ring = _claim_ring(_consumers, m, lambda: _RingMemory(m, "consumer"))
             if is_taken:
-                detail = "this process has a reader that consumes its records already"
-                error = _error(errno.EBUSY, "records", m._about, detail=detail)
-                error.hint = "close that one, or look on with peek=True"
-                raise error
+                del ring, waiter  # who keeps the error keeps neither
+                raise _taken(m)
         self._open = ring, waiter  # None when it is closed
 
     def __repr__(self) -> str:
@@ -10314,21 +10312,21 @@ class Records(_Generic[_Value]):
         if lengths.count(self._size) != len(lengths):
             odd = next(place for place, size in enumerate(lengths) if size != self._size)
             if not odd:
-                self._refuse(ring, batch, raw[starts[0] : starts[0] + lengths[0]])
+                raise self._refused(ring, batch, raw[starts[0] : starts[0] + lengths[0]])
             batch.used = starts[odd] - _HEADER_BYTES
             del starts[odd:]
         made = map(self._make, repeat(raw), starts)
         batch.values = iter(list(map(self._finish, made) if self._finish else made))
         return batch
 
-    def _refuse(self, ring, batch, record):
-        """Consume a record that is not of the type's size, and raise what holds it."""
+    def _refused(self, ring, batch, record):
+        """Consume a record that is not of the type's size, and return the error that holds it."""
         used = batch.starts[0] - _HEADER_BYTES + _record_bytes(len(record))
         words = (self._about, len(record), self._size)
         error = LayoutError("%s: a record of %d bytes, the type has %d" % words)
         error.record = record
         self._move(ring, batch.position + used & _LONG_MASK)
-        raise error
+        return error
 
 
 def _values_of(_, batch):
@@ -10343,6 +10341,18 @@ def _deadline(seconds):
 
     end = monotonic() + seconds
     return lambda: end - monotonic()
+
+
+# Errors are made here and raised elsewhere: a frame that raises what it has a name for is part of a
+# cycle, and what it holds, a reader with its claim, would stay until the next garbage collection.
+
+
+def _taken(m):
+    """Return the error for a ring buffer that another reader of the process consumes."""
+    detail = "this process has a reader that consumes its records already"
+    error = _error(errno.EBUSY, "records", m._about, detail=detail)
+    error.hint = "close that one, or look on with peek=True"
+    return error
 
 
 def _no_ring(operation, m):

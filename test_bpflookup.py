@@ -10339,6 +10339,30 @@ def test_the_reader_outlives_its_map_and_leaves_nothing_behind():
 
 
 @kernel
+def test_what_an_error_told_of_is_not_kept_open():
+    """Neither by the error nor, until the next garbage collection, by a cycle that it is in."""
+    gc.collect()
+    gc.disable()
+    try:
+        with a_ring() as ring:
+            recorder, before = Recorder(ring), open_fds()
+            records = ring.records(Eight)
+            with pytest.raises(bpf.Busy) as busy:
+                ring.records()
+            recorder.run(2)
+            try:
+                records.read(0)
+            except bpf.LayoutError as error:
+                assert error.record == recorder.records()[0]
+            del records
+            assert sorted(os.listdir("/proc/self/fd")) == before
+            ring.records().close()
+            assert "peek" in busy.value.hint
+    finally:
+        gc.enable()
+
+
+@kernel
 def test_it_takes_a_descriptor_that_may_write(bpffs):
     pin = os.path.join(bpffs, "ring")
     with a_ring() as ring:
