@@ -10000,11 +10000,11 @@ class _Turns:
 class _Batch:
     """Records that were read together; values iterates over those that were not handed out yet."""
 
-    __slots__ = ("values", "starts", "position", "used", "rest")
+    __slots__ = ("ring", "values", "starts", "position", "used", "rest")
 
-    def __init__(self, values, starts, position, used):
-        self.values, self.starts, self.position, self.used = iter(values), starts, position, used
-        self.rest = []
+    def __init__(self, ring, starts, position, used):
+        self.ring, self.starts, self.position, self.used = ring, starts, position, used
+        self.values, self.rest = iter(()), []
 
     @property
     def end(self):
@@ -10117,16 +10117,17 @@ class Records(_Generic[_Value]):
 
         raises     as read
         """
-        return self._handed_out(self._opened())
+        self._opened()
+        return self._handed_out()
 
-    def _handed_out(self, opened):
+    def _handed_out(self):
         try:
             values = iter(())
             while values is not None:
                 yield from values
                 values = self._awaited(None, _values_of)
         finally:
-            self._leave(opened)  # a signal handler may have closed it
+            self._leave()
 
     def close(self) -> None:
         """Give the buffer back: who waits for records gets none any more.  Twice is fine."""
@@ -10134,7 +10135,7 @@ class Records(_Generic[_Value]):
         if opened is None or opened[0].process != os.getpid():  # a child would wake its parent
             return
         opened[1].wake()
-        self._leave(opened)
+        self._leave()
         if not self._is_peek:
             _consumers.pop(self._key, None)
 
@@ -10150,10 +10151,11 @@ class Records(_Generic[_Value]):
 
     # -- one drain
 
-    def _leave(self, opened):
-        """Consume what was handed out."""
-        if opened[0].process == os.getpid():
-            self._turns.take(partial(self._settle, opened[0]), None)
+    def _leave(self):
+        """Consume what was handed out, also after a close() in the middle of a drain."""
+        batch = self._batch
+        if batch is not None and batch.ring.process == os.getpid():
+            self._turns.take(self._settle, None)
 
     def _awaited(self, deadline, take):
         """Return take() of the next batch, None: it was closed, or is over at the deadline."""
@@ -10175,38 +10177,38 @@ class Records(_Generic[_Value]):
             return None
         ring, waiter = opened
         waiter.catch_up()
-        self._settle(ring)
+        self._settle()
         if self._batch is None:
             self._batch = self._next_batch(ring)
-        return self._batch and take(ring, self._batch)
+        return self._batch and take(self._batch)
 
-    def _settle(self, ring):
+    def _settle(self):
         """Consume what was handed out of the last batch, and forget the rest of it."""
         batch = self._batch
         if batch is None:
             return
-        if not self._is_consumed(ring, batch):
-            self._move(ring, batch.handed_out())
+        if not self._is_consumed(batch):
+            self._move(batch.ring, batch.handed_out())
         elif batch.values.__length_hint__():  # an exception came between consuming and returning
             return
         self._batch = None
 
-    def _consumed(self, ring, batch):
+    def _consumed(self, batch):
         """Consume a batch, and return it."""
-        if not self._is_consumed(ring, batch):
-            self._move(ring, batch.end)
+        if not self._is_consumed(batch):
+            self._move(batch.ring, batch.end)
         return batch
 
     def _place(self, ring):
         return self._position if self._is_peek else ring.consumer.load()
 
-    def _is_consumed(self, ring, batch):
+    def _is_consumed(self, batch):
         """Whether a batch is consumed.
 
         The position itself tells: a flag beside it could be missed by what interrupts, and the
         position then go back to what a program has written over since.
         """
-        return self._place(ring) - batch.end & _LONG_MASK <= _LONG_MASK >> 1
+        return self._place(batch.ring) - batch.end & _LONG_MASK <= _LONG_MASK >> 1
 
     def _move(self, ring, position):
         """Go on to a position; never back to what another reader of the map consumed meanwhile."""
@@ -10245,7 +10247,7 @@ class Records(_Generic[_Value]):
             if not starts:  # discarded, all of them
                 self._move(ring, position + used & _LONG_MASK)
                 continue
-            return self._decoded(ring, _Batch((), starts, position, used), raw, lengths)
+            return self._decoded(ring, _Batch(ring, starts, position, used), raw, lengths)
         return None
 
     def _unread(self, ring):
@@ -10329,7 +10331,7 @@ class Records(_Generic[_Value]):
         return error
 
 
-def _values_of(_, batch):
+def _values_of(batch):
     return batch.values
 
 
@@ -14328,11 +14330,11 @@ class _Given:
         if not words:
             return 0
         count = self._complete(clause, words)
-        if count and (count == len(words) or self._is_consumed(words[count])):
+        if count and (count == len(words) or self._is_behind(words[count])):
             return count
         return self._text_end(words[: self._next_clause(words)])
 
-    def _is_consumed(self, word):
+    def _is_behind(self, word):
         """Whether a word can stand behind DATA that is complete."""
         named = self._clause(word) or self._flag(word)
         return bool(named) or self._is_cpu(word) or self._is_option(word)
