@@ -10000,11 +10000,11 @@ class _Turns:
 class _Batch:
     """Records that were read together; values iterates over those that were not handed out yet."""
 
-    __slots__ = ("values", "starts", "position", "used", "is_consumed", "rest")
+    __slots__ = ("ring", "values", "starts", "position", "used", "rest")
 
-    def __init__(self, values, starts, position, used):
-        self.values, self.starts, self.position, self.used = iter(values), starts, position, used
-        self.is_consumed, self.rest = False, []
+    def __init__(self, ring, starts, position, used):
+        self.ring, self.starts, self.position, self.used = ring, starts, position, used
+        self.values, self.rest = iter(()), []
 
     @property
     def end(self):
@@ -10022,13 +10022,13 @@ class _Batch:
 # (process, map id) -> what consumes it, and what submits to it, in this process
 _consumers = {}  # type: dict
 _submitters = {}  # type: dict
-_ring_lock = RLock()
+_ring_locks = {}  # type: dict  # process -> its lock: a child of fork() may inherit a taken one
 
 
 def _claim_ring(claims, m, make):
     """Return (whether it was there, the ring of a map that this process has, else make())."""
     key = os.getpid(), m.id
-    with _ring_lock:
+    with _ring_locks.setdefault(key[0], RLock()):
         known = claims.get(key, lambda: None)()
         if known is None:
             made = make()
@@ -10076,10 +10076,8 @@ class Records(_Generic[_Value]):
         else:
             is_taken, ring = _claim_ring(_consumers, m, lambda: _RingMemory(m, "consumer"))
             if is_taken:
-                detail = "this process has a reader that consumes its records already"
-                error = _error(errno.EBUSY, "records", m._about, detail=detail)
-                error.hint = "close that one, or look on with peek=True"
-                raise error
+                del ring, waiter  # who keeps the error keeps neither
+                raise _taken(m)
         self._open = ring, waiter  # None when it is closed
 
     def __repr__(self) -> str:
@@ -10129,7 +10127,7 @@ class Records(_Generic[_Value]):
                 yield from values
                 values = self._awaited(None, _values_of)
         finally:
-            self._leave(self._open)
+            self._leave()
 
     def close(self) -> None:
         """Give the buffer back: who waits for records gets none any more.  Twice is fine."""
@@ -10137,7 +10135,7 @@ class Records(_Generic[_Value]):
         if opened is None or opened[0].process != os.getpid():  # a child would wake its parent
             return
         opened[1].wake()
-        self._leave(opened)
+        self._leave()
         if not self._is_peek:
             _consumers.pop(self._key, None)
 
@@ -10153,10 +10151,11 @@ class Records(_Generic[_Value]):
 
     # -- one drain
 
-    def _leave(self, opened):
-        """Consume what was handed out."""
-        if opened and opened[0].process == os.getpid():
-            self._turns.take(partial(self._settle, opened[0]), None)
+    def _leave(self):
+        """Consume what was handed out, also after a close() in the middle of a drain."""
+        batch = self._batch
+        if batch is not None and batch.ring.process == os.getpid():
+            self._turns.take(self._settle, None)
 
     def _awaited(self, deadline, take):
         """Return take() of the next batch, None: it was closed, or is over at the deadline."""
@@ -10178,30 +10177,43 @@ class Records(_Generic[_Value]):
             return None
         ring, waiter = opened
         waiter.catch_up()
-        self._settle(ring)
+        self._settle()
         if self._batch is None:
             self._batch = self._next_batch(ring)
-        return self._batch and take(ring, self._batch)
+        return self._batch and take(self._batch)
 
-    def _settle(self, ring):
+    def _settle(self):
         """Consume what was handed out of the last batch, and forget the rest of it."""
         batch = self._batch
         if batch is None:
             return
-        if not batch.is_consumed:
-            self._move(ring, batch.handed_out())
+        if not self._is_consumed(batch):
+            self._move(batch.ring, batch.handed_out())
         elif batch.values.__length_hint__():  # an exception came between consuming and returning
             return
         self._batch = None
 
-    def _consumed(self, ring, batch):
+    def _consumed(self, batch):
         """Consume a batch, and return it."""
-        if not batch.is_consumed:
-            self._move(ring, batch.end)
-            batch.is_consumed = True
+        if not self._is_consumed(batch):
+            self._move(batch.ring, batch.end)
         return batch
 
+    def _place(self, ring):
+        return self._position if self._is_peek else ring.consumer.load()
+
+    def _is_consumed(self, batch):
+        """Whether a batch is consumed.
+
+        The position itself tells: a flag beside it could be missed by what interrupts, and the
+        position then go back to what a program has written over since.
+        """
+        return self._place(batch.ring) - batch.end & _LONG_MASK <= _LONG_MASK >> 1
+
     def _move(self, ring, position):
+        """Go on to a position; never back to what another reader of the map consumed meanwhile."""
+        if _LONG_MASK >> 1 < position - self._place(ring) & _LONG_MASK:
+            return
         if self._is_peek:
             self._position = position
         else:
@@ -10235,7 +10247,7 @@ class Records(_Generic[_Value]):
             if not starts:  # discarded, all of them
                 self._move(ring, position + used & _LONG_MASK)
                 continue
-            return self._decoded(ring, _Batch((), starts, position, used), raw, lengths)
+            return self._decoded(ring, _Batch(ring, starts, position, used), raw, lengths)
         return None
 
     def _unread(self, ring):
@@ -10243,7 +10255,7 @@ class Records(_Generic[_Value]):
         for _ in range(_MAX_TRIES):  # positions may move between the two loads
             end = ring.producer.load()
             ring.order()
-            position = self._position if self._is_peek else ring.consumer.load()
+            position = self._place(ring)
             if self._is_overwritten(ring, position):
                 self._skip(ring, position)
                 continue
@@ -10302,24 +10314,24 @@ class Records(_Generic[_Value]):
         if lengths.count(self._size) != len(lengths):
             odd = next(place for place, size in enumerate(lengths) if size != self._size)
             if not odd:
-                self._refuse(ring, batch, raw[starts[0] : starts[0] + lengths[0]])
+                raise self._refused(ring, batch, raw[starts[0] : starts[0] + lengths[0]])
             batch.used = starts[odd] - _HEADER_BYTES
             del starts[odd:]
         made = map(self._make, repeat(raw), starts)
         batch.values = iter(list(map(self._finish, made) if self._finish else made))
         return batch
 
-    def _refuse(self, ring, batch, record):
-        """Consume a record that is not of the type's size, and raise what holds it."""
+    def _refused(self, ring, batch, record):
+        """Consume a record that is not of the type's size, and return the error that holds it."""
         used = batch.starts[0] - _HEADER_BYTES + _record_bytes(len(record))
         words = (self._about, len(record), self._size)
         error = LayoutError("%s: a record of %d bytes, the type has %d" % words)
         error.record = record
         self._move(ring, batch.position + used & _LONG_MASK)
-        raise error
+        return error
 
 
-def _values_of(_, batch):
+def _values_of(batch):
     return batch.values
 
 
@@ -10331,6 +10343,18 @@ def _deadline(seconds):
 
     end = monotonic() + seconds
     return lambda: end - monotonic()
+
+
+# Errors are made here and raised elsewhere: a frame that raises what it has a name for is part of a
+# cycle, and what it holds, a reader with its claim, would stay until the next garbage collection.
+
+
+def _taken(m):
+    """Return the error for a ring buffer that another reader of the process consumes."""
+    detail = "this process has a reader that consumes its records already"
+    error = _error(errno.EBUSY, "records", m._about, detail=detail)
+    error.hint = "close that one, or look on with peek=True"
+    return error
 
 
 def _no_ring(operation, m):
@@ -11264,7 +11288,7 @@ def _linear_slots(numbers):
     told = "slot n: n"
     if numbers:
         told = "slot n: %d + n * %d and on" % (low, step)
-    made = _Numbering(word, told, lambda slot: low + slot * step)
+    made = _Numbering(word, told, lambda slot: low + slot * step, lowest=-float("inf"))
     made.is_plain = True
     return made
 
@@ -11310,7 +11334,7 @@ class _KeySlots:
         """Take in a chunk; cpus are those whose counts stay apart, or ()."""
         reader = self.view.value_layout.reader("samples", self.view.slot)
         counts = [row[self.column] for row in reader.rows(values)]
-        _prove_counts(counts)
+        _prove_integers(counts)
         if not cpus:
             counts = _added_up(counts, max(len(self.view.cpus), 1))
         of_keys = zip(*[iter(counts)] * max(len(cpus), 1))
@@ -11349,11 +11373,11 @@ class _ArraySlots:
         columns = list(zip(*reader.rows(values)))
         together = 1 if cpus else max(len(self.view.cpus), 1)
         for path, first, count in self.arrays if columns else ():
-            _prove_counts(columns[first])
+            _prove_integers(columns[first])
             yield path, zip(*[_added_up(one, together) for one in columns[first : first + count]])
 
 
-def _prove_counts(column):
+def _prove_integers(column):
     if column and isinstance(column[0], float):
         raise ValueError(_NO_HISTOGRAM)
 
@@ -11373,6 +11397,7 @@ def _keyed_slots(view, keys):
             known, at = paths, _slot_place(paths, sample_paths)
             place = sample_paths.index(paths[at])
             others = tuple(paths[:at] + paths[at + 1 :])
+            _prove_integers(numbers[place : place + 1])
         yield others, leaves[:at] + leaves[at + 1 :], numbers[place]
 
 
@@ -11547,7 +11572,7 @@ class _MapMetrics:
         if isinstance(self.counts, Reader):
             self.added_up = frozenset(self.counts.paths)
         self.keys = view.key_layout.reader("labels") if self.info.key_size else None
-        self.labels = _Labels(["id", "map", "cpu", "index"])
+        self.labels = _Labels(["id", "map", "cpu"] + _INDEX_LABELS)
         self.paths = self.labelled = None  # of the last key, and the template of its labels
         self.common = 'id="%s",map="%s"' % (self.info.id, _label_text(self.info.name or ""))
         self.shown = self.info.name or "%d" % self.info.id
@@ -11709,24 +11734,27 @@ class _MapMetrics:
         return self.labelled % tuple([_label_text(str(leaf)) for leaf in row])
 
 
+# what the indices of arrays in arrays are labelled with
+_INDEX_LABELS = ["index"] + ["index_%d" % number for number in range(2, MAX_DEPTH + 1)]
+
+
 def _index_labels(path):
     """Return the labels for the indices in a path, as they stand behind others."""
     places = [step for step in path if isinstance(step, int)]
-    return "".join(
-        ',index%s="%d"' % ("_%d" % (at + 1) if at else "", place) for at, place in enumerate(places)
-    )
+    return "".join(map(',%s="%d"'.__mod__, zip(_INDEX_LABELS, places)))
 
 
 def _buckets(name, labels, slots, counts, numbering):
     """Return the series of a histogram; the last of the slots has no upper bound."""
-    lines, below, total = [], 0, 0
+    up_to, below, total = {}, 0, 0  # up_to: bound -> count; large ones may be one as floats
     for slot in slots:
         count = counts.get(slot, 0)
         low, high = numbering.bounds(slot)
         below, total = below + count, total + count * max(low or 0, 0)
         if slot != slots[-1] and high >= 0:  # with negative ones there may be no _sum
-            lines.append('%s_bucket{%s,le="%s"} %d' % (name, labels, _bound_text(high), below))
-    lines.append('%s_bucket{%s,le="+Inf"} %d' % (name, labels, below))
+            up_to[_bound_text(high)] = below
+    up_to["+Inf"] = below
+    lines = ['%s_bucket{%s,le="%s"} %d' % (name, labels, *bucket) for bucket in up_to.items()]
     lines.append("%s_sum{%s} %d" % (name, labels, total))
     lines.append("%s_count{%s} %d" % (name, labels, below))
     return "\n".join(lines)
@@ -15022,7 +15050,7 @@ def _limit(word, text):
     is_number = text.isdecimal() if word == "count" else text.replace(".", "", 1).isdecimal()
     if not is_number:
         raise _UsageError("'%s' is no number for %s" % (text, word))
-    return int(text) if word == "count" else float(text)
+    return min(int(text), sys.maxsize) if word == "count" else float(text)  # islice() takes no more
 
 
 def _print_records(options, records, views, count, timeout):
@@ -15098,6 +15126,8 @@ def _totals(view, values, count, cpus):
 
 
 def _hist(options):
+    if options.metrics:
+        raise _UsageError("hist has no --metrics; dump has, and takes --slots")
     view = options.view(rest=None)
     is_linear = options.words[:1] == ["linear"]
     options.end(int(is_linear))

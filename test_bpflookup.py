@@ -10090,6 +10090,49 @@ def test_interrupted_anywhere_nothing_is_lost():
 
 
 @kernel
+def test_what_interrupts_a_reader_never_takes_its_position_back():
+    """A program may have written over what was consumed."""
+    with a_ring() as ring, ring.records() as records:
+        recorder, memory = Recorder(ring, kind="fixed"), records._open[0]
+        settle = memory.settle
+
+        def interrupted():
+            memory.settle = settle
+            raise KeyboardInterrupt
+
+        recorder.run(PAGE // 72 - 1)
+        memory.settle = interrupted  # the position is stored
+        with pytest.raises(KeyboardInterrupt):
+            records.read(0)
+        recorder.run(PAGE // 72 - 1)
+        assert everything(records) == recorder.records() and recorder.refused == 0
+
+
+@kernel
+def test_a_loop_that_a_signal_handler_closes_has_consumed_what_it_was_given():
+    """In the middle of a drain, too; and if the handler opens the next reader, that one's place stays."""
+    for taken in (0, 2):
+        with a_ring() as ring, ring.records() as records:
+            recorder, then = Recorder(ring, kind="fixed"), []
+            recorder.run(5)
+
+            def handler():
+                if sys._getframe(2).f_code.co_name == "_decoded" and not then:
+                    records.close()
+                    then.append(ring.records())
+                    found = iter(then[0])
+                    then.extend(itertools.islice(found, taken))
+                    found.close()
+
+            loop = iter(records)
+            assert with_handler(lambda: next(loop), handler, ["_decoded"]) == recorder.records()[0]
+            loop.close()
+            left = then[0].read(0)
+            then[0].close()
+            assert left == recorder.records()[max(taken, 1) :]
+
+
+@kernel
 def test_signals_that_raise_lose_nothing():
     """At random moments, as they come."""
     rng, armed, me = random.Random(1), [], threading.get_ident()
@@ -10253,6 +10296,30 @@ def test_a_child_of_fork_has_to_open_the_map_anew():
 
 
 @kernel
+def test_a_child_of_fork_opens_records_while_a_thread_of_its_parent_does():
+    begun, may_end = threading.Event(), threading.Event()
+
+    def make():
+        begun.set()
+        may_end.wait(60)
+        return begun
+
+    def child():
+        signal.alarm(20)
+        ring.records().close()
+
+    with a_ring() as ring, a_ring() as other:
+        thread = threading.Thread(target=bpf._claim_ring, args=({}, other, make))
+        thread.start()
+        try:
+            begun.wait(60)
+            assert os.waitpid(in_child(child), 0)[1] == 0
+        finally:
+            may_end.set()
+            thread.join()
+
+
+@kernel
 def test_the_reader_outlives_its_map_and_leaves_nothing_behind():
     before = open_fds()
     ring = a_ring()
@@ -10269,6 +10336,30 @@ def test_the_reader_outlives_its_map_and_leaves_nothing_behind():
         one.close()
     del ring, recorder, records, peeking, one
     assert open_fds() == before
+
+
+@kernel
+def test_what_an_error_told_of_is_not_kept_open():
+    """Neither by the error nor, until the next garbage collection, by a cycle that it is in."""
+    gc.collect()
+    gc.disable()
+    try:
+        with a_ring() as ring:
+            recorder, before = Recorder(ring), open_fds()
+            records = ring.records(Eight)
+            with pytest.raises(bpf.Busy) as busy:
+                ring.records()
+            recorder.run(2)
+            try:
+                records.read(0)
+            except bpf.LayoutError as error:
+                assert error.record == recorder.records()[0]
+            del records
+            assert sorted(os.listdir("/proc/self/fd")) == before
+            ring.records().close()
+            assert "peek" in busy.value.hint
+    finally:
+        gc.enable()
 
 
 @kernel
@@ -10535,6 +10626,21 @@ def test_nothing_but_discarded_records_for_long(fake_ring, monkeypatch):
     assert records.read(0) == [] and ring.consumer.load() == 3 * 64
     monkeypatch.setattr(bpf._Waiter, "wait", lambda *words: None)  # epoll tells that there is more
     assert records.read() == [b"at last"]
+
+
+@kernel
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_what_another_process_consumed_stays_consumed(fake_ring, ahead):
+    records, ring = fake_ring()
+    for begin in (0, -16):  # the second wraps
+        ring.begin(begin)
+        for _ in range(4):
+            ring.put(b"12345678")
+        loop = iter(records)
+        next(loop)
+        ring.consumer.store(begin + 16 * ahead & bpf._LONG_MASK)
+        loop.close()
+        assert ring.consumer.load() == begin + 16 * max(ahead, 1) & bpf._LONG_MASK
 
 
 @kernel
@@ -15158,6 +15264,21 @@ def test_fields_of_keys_do_not_take_labels_that_mean_something_else(tmp_path):
     }  # fmt: skip
 
 
+def test_fields_of_keys_do_not_take_the_labels_of_arrays_in_arrays(tmp_path):
+    types = ["--key-type", "struct { u8 index_3; u8 index_2; u8 index_33; }"]
+    types += ["--value-type", "struct { u8 a[2][2][2]; }"]
+    line = "%s %s" % (bytes(range(3)).hex(), bytes(range(8)).hex())
+    (tmp_path / "c").write_bytes(forged(hand_made(key_size=3), [line]))
+    out = done("--from", tmp_path / "c", "--metrics", *types, "dump")
+    for labels, number in re.findall(r"{(.*)} (\d+)", out):
+        pairs = re.findall(r'(\w+)="(\d+)"', labels)
+        told = dict(pairs)
+        assert len(told) == len(pairs) == 7  # with id
+        assert (told["key_index_3"], told["key_index_2"], told["index_33"]) == ("0", "1", "2")
+        assert int(told["index"] + told["index_2"] + told["index_3"], 2) == int(number)
+    assert linted(out)
+
+
 @kernel
 def test_keys_of_many_chunks_are_each_told_once():
     with Map.create(HASH, u32, u32, 5000) as m:
@@ -15700,6 +15821,35 @@ def test_histograms_whose_slots_are_keys_are_histograms_to_prometheus():
             len(one[0])
             for one in histograms_of(done("--slots", "linear", *words)).popitem()[1].values()
         } == {1}
+
+
+@kernel
+def test_bounds_that_are_one_float_are_one_bucket():
+    """Of 2^60, 2^60 + 1, ...: floats are 256 apart there."""
+    with Map.create(HASH, u64, u64, 9) as m:
+        for slot, count in ((1, 2), (3, 4), (200, 8), (500, 16)):
+            m[(1 << 60) + slot] = count
+        words = ["--key-type", "u64", "--value-type", "u64", "--metrics", "--slots", "linear"]
+        out = done(*words, "dump", "id", m.id)
+        assert linted(out)
+        ((buckets, _, count),) = histograms_of(out)["bpf_map_id%d" % m.id].values()
+    bounds = [2.0**60, 2.0**60 + 256, 2.0**60 + 512, math.inf]
+    assert count == 30 and buckets == list(zip(bounds, [6, 14, 30, 30]))
+
+
+@kernel
+def test_slots_that_are_negative_numbers_themselves():
+    with Map.create(HASH, ctypes.c_int32, u64, 9) as m:
+        m[-3], m[-1], m[2] = 2, 1, 4
+        words = ["--key-type", "s32", "--value-type", "u64"]
+        out = done(*words, "hist", "id", m.id, "linear")
+        rows = re.findall(r"^ +(-?\d+) +: (\d+)", out, re.M)
+        assert rows == list(zip(map(str, range(-3, 3)), "201004"))
+        out = done(*words, "--metrics", "--slots", "linear", "dump", "id", m.id)
+        (found,) = histograms_of(out)["bpf_map_id%d" % m.id].values()
+        assert list(found) == [[(0, 3), (1, 3), (2, 7), (math.inf, 7)], 8, 7] and linted(out)
+        status, _, err = main(*words, "hist", "id", m.id)
+        assert status == 1 and "no slot -" in err and "linear" in err
 
 
 @kernel
@@ -17235,6 +17385,11 @@ def test_histograms_in_values_are_found_and_named(percpu, tmp_path):
         floats = ["--key-type", "u32", "--value-type", "float a[%d]" % (found.size // 4)]
         status, _, err = main(*(floats + ["hist", m.id]))
         assert status == 1 and "number" in err
+        floats = ["--key-type", "float", "--value-type", text, "--slots", "n=linear"]
+        for words in (["hist"], ["--ndjson", "hist"], ["--metrics", "dump"]):
+            status, _, err = main(*(floats + words + ["id", m.id]))
+            assert status == 1 and "number as the key's last field" in err
+        assert "dump has" in refused(*(types + ["--metrics", "hist", m.id]))
 
 
 @kernel
@@ -17509,12 +17664,15 @@ def test_events_are_a_record_a_line_in_every_form():
         assert done(*words, "--hex", "count", 1) == "value: %s\n" % bpf._hex(second)
         told = [json.loads(line) for line in done(*words, "--ndjson", "timeout", 0).splitlines()]
         assert told == [{"value": list(record)} for record in [third] + others]
+        recorder.run(1)
+        status, out, err = main(*words, "count", 10**30, "timeout", 0)
+        assert (status, out, err) == (1, bpf._hex(recorder.records(8)[0]) + "\n", "")
         fixed = Recorder(ring, kind="fixed")
         fixed.run(2)
         recorder.run(2)  # two of other sizes between: none of it is lost
         fixed.run(1)
         out = done(*words, "--value-type", EIGHT_TEXT, "timeout", 0.1)
-        others = list(map(bpf._hex, recorder.records(8)))
+        others = list(map(bpf._hex, recorder.records(9)))
         line = "number=1 n=%d rest=[%s]"
         lines = [line % (n, " ".join([str(n)] * 6)) for n in range(3)]
         assert out.splitlines() == lines[:2] + others + lines[2:]
