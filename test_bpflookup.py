@@ -16959,7 +16959,7 @@ def test_watch_on_a_terminal_is_one_screen_and_leaves_no_trace(pins):
         assert (
             len(lines) <= 8
             and max(map(len, lines)) <= 50
-            and "40 entries" in lines[0]
+            and re.match(r"map \d+ \(percpu_array 'w_pc_a", lines[0])  # cut, if the id is long
             and "more" in lines[-1]
         )
         assert lines[1].startswith("* 7") and "/s" in lines[1]
