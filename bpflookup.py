@@ -4042,6 +4042,11 @@ class _Together:
         return self.reader.read(b"".join(column))
 
 
+def _added_up(column, count):
+    """Return the sums of each count values in a row."""
+    return column if count == 1 else list(map(sum, zip(*[iter(column)] * count)))
+
+
 class _OfCPUs:
     """Converts a column with so many leaves for each element, one of each CPU: adds them up, or
     takes the first.
@@ -4054,10 +4059,7 @@ class _OfCPUs:
 
     def __call__(self, column):
         column = list(column)
-        if self.adds_up:
-            column = list(map(sum, zip(*[iter(column)] * self.count)))
-        else:
-            column = column[:: self.count]
+        column = _added_up(column, self.count) if self.adds_up else column[:: self.count]
         return column if self.then is None else self.then(column)
 
 
@@ -11386,11 +11388,6 @@ def _prove_integers(column):
         raise ValueError(_NO_HISTOGRAM)
 
 
-def _added_up(column, count):
-    """Return the sums of each count values in a row."""
-    return column if count == 1 else list(map(sum, zip(*[iter(column)] * count)))
-
-
 def _keyed_slots(view, keys):
     """Yield (paths and leaves of what else a key has, the number that is its slot) of each key."""
     labels = view.key_layout.reader("labels").pathed(keys)
@@ -11848,9 +11845,11 @@ def _capture(m, path, layouts=None, shown=()):
     """
     path = os.fsdecode(path)
     with Map.from_fd(m, bytes, bytes) as source, _Replacement(path) as replacement:
-        view = View(source)
-        names = _NamesFound(layouts or [view.key_layout, view.value_layout], view)
-        return _write_capture(View(source, bytes, bytes), replacement.file, names, shown)
+        if not layouts:
+            view = View(source)
+            layouts = [view.key_layout, view.value_layout]
+        view = View(source, bytes, bytes)
+        return _write_capture(view, replacement.file, _NamesFound(layouts, view), shown)
 
 
 class _NamesFound:
@@ -12719,16 +12718,21 @@ class _Options:
         """Return the View of a map or capture with the types, meanings and form of numbers that
         were asked for; types are of keys and values where they are not the options'.
         """
-        btf = None if self.btf is None else _asked_btf(self)
         key, value = types or (self.key_type, self.value_type)
-        view = View(source, key, value, btf)
+        view = View(source, key, value, self.given_btf())
         view.json_suffix = " strings" if self.strings else ""
-        for text in _listed(self.show):
-            try:
-                view.show(*_field_and_word(text))
-            except LayoutError as failure:
-                raise _UsageError("--show: %s" % failure) from None
+        for wish in self.wishes():
+            _as_wished(view.show, wish)
         return view
+
+    def given_btf(self):
+        """Return the BTF of --btf, None without it."""
+        return None if self.btf is None else _asked_btf(self)
+
+    def wishes(self):
+        """Return the pairs of field and word of --show."""
+        texts = self.show.split(",") if self.show else ()
+        return [_field_and_word(text) for text in texts if text.strip()]
 
     def _tell_why_untyped(self, view):
         """Say in a line why keys and values come as bytes, although the map has BTF."""
@@ -12797,17 +12801,20 @@ class _Options:
             raise _UsageError("unexpected '%s'%s" % (self.words[rest], wanted))
 
 
-def _listed(text):
-    """Return the parts of a list with commas, none of None."""
-    return [part for part in text.split(",") if part.strip()] if text else []
-
-
 def _field_and_word(text):
     """Return (field, word) of FIELD=WORD, what --show takes."""
     field, sign, word = text.rpartition("=")
     if not sign:
         raise _UsageError("--show takes FIELD=WORD,..., not '%s'" % text)
     return field.strip(), word.strip()
+
+
+def _as_wished(showing, wish):
+    """Return showing(field, word) for a wish of --show."""
+    try:
+        return showing(*wish)
+    except LayoutError as failure:
+        raise _UsageError("--show: %s" % failure) from None
 
 
 def _is_map(word):
@@ -13387,11 +13394,7 @@ def _hint_at_json(options, view):
     asked = asked or options.key_type or options.value_type
     if asked or options.file or not view.source.btf:
         return
-    try:
-        terminal = os.isatty(sys.stdout.fileno())
-    except (OSError, ValueError, AttributeError):  # no file: a caller of main
-        return
-    if not terminal:
+    if _is_terminal() is False:
         sys.stderr.write("bpflookup: this is the form for people; -j prints bpftool's JSON\n")
 
 
@@ -13413,11 +13416,11 @@ def _text_of_entries(options, view):
 
 
 def _is_terminal():
-    """Whether people look at what is printed."""
+    """Whether people look at what is printed; None: it is no file, but a caller's of main."""
     try:
         return os.isatty(sys.stdout.fileno())
-    except (OSError, ValueError, AttributeError):  # no file: a caller of main
-        return False
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _terminal_size():
@@ -13444,7 +13447,8 @@ class _Table:
         self.columns = None
         if keys is not None and values:
             known = {name for name, _ in values}
-            cpu = [("[cpu]" if "cpu" in known else "cpu", True)] if view.cpus_shown else []
+            cpu_name = "[cpu]" if "cpu" in known else "cpu"
+            cpu = [(cpu_name, True)] if view.cpus_shown else []
             keys = [("key." + name if name in known else name, right) for name, right in keys]
             self.columns = keys + cpu + values
 
@@ -13749,9 +13753,9 @@ class _FieldColumn:
         raw = keys if self.what == "key" else values
         if self.is_number:
             numbers = [number for pairs in self.reader.read(raw) for _, number in pairs]
-            if self.cpus == 1 or not self.leaf.adds_up:
-                return numbers[:: self.cpus]
-            return [sum(numbers[at : at + self.cpus]) for at in range(0, len(numbers), self.cpus)]
+            if self.leaf.adds_up:
+                return _added_up(numbers, self.cpus)
+            return numbers[:: self.cpus]
         step = self.stride * self.cpus
         if self.is_text:
             return [plain["f"] for plain in self.reader.read(raw)][:: self.cpus]
@@ -14177,8 +14181,8 @@ def _layout(options):
 def _save(options):
     view = options.view("r", 1)
     path = options.take("a file")
-    shown = [_field_and_word(text) for text in _listed(options.show)]
-    count = _capture(view.source, path, [view.key_layout, view.value_layout], shown)
+    layouts = [view.key_layout, view.value_layout]
+    count = _capture(view.source, path, layouts, options.wishes())
     return options.put({"entries": count}) if options.json else print("%d entries" % count)
 
 
@@ -15039,13 +15043,10 @@ def _layout_of_records(options, m):
         if options.show:
             raise _UsageError("--show wants --value-type here")
         return None
-    btf = None if options.btf is None else _asked_btf(options)
-    found = _c_text_layout(options.value_type, _TypeNames(m, btf).layout)
-    for text in _listed(options.show):
-        try:
-            found = found.showing(*_field_and_word(text))
-        except LayoutError as failure:
-            raise _UsageError("--show: %s" % failure) from None
+    names = _TypeNames(m, options.given_btf())
+    found = _c_text_layout(options.value_type, names.layout)
+    for wish in options.wishes():
+        found = _as_wished(found.showing, wish)
     return found
 
 
@@ -15120,7 +15121,7 @@ def _totals(view, values, count, cpus):
             continue
         name = "_".join(map(str, path))
         if indices is None:
-            sums = column if cpus == 1 else map(sum, zip(*[iter(column)] * cpus))
+            sums = _added_up(column, cpus)
             columns[name] = map(add, columns[name], sums) if name in columns else sums
             continue
         for index, number in zip(indices, column):
