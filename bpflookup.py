@@ -3926,9 +3926,8 @@ class _Symbols:
         at = bisect.bisect_right(self.addresses, number)
         if not at or number - self.addresses[at - 1] >= 1 << 20:
             return None  # before the first, or in no function
-        at = bisect.bisect_left(
-            self.addresses, self.addresses[at - 1]
-        )  # of several names the first
+        # of several names the first
+        at = bisect.bisect_left(self.addresses, self.addresses[at - 1])
         offset = number - self.addresses[at]
         return self.symbols[at] + ("+0x%x" % offset if offset else "")
 

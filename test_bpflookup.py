@@ -2320,10 +2320,15 @@ def at_boot():
     return int((time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)) * 10**9)
 
 
-def kernel_symbols():
+def kernel_symbols(programs=False):
+    """Return (address, name) of the kernel's symbols, with BPF programs' only where asked: they come and go."""
     with open("/proc/kallsyms") as file:
-        found = [line.split()[:3] for line in file]
-    return [(int(address, 16), name) for address, _, name in found if int(address, 16)]
+        found = [line.split() for line in file]
+    return [
+        (int(words[0], 16), words[2])
+        for words in found
+        if int(words[0], 16) and (programs or words[3:] != ["[bpf]"])
+    ]
 
 
 # word, type, the number or bytes, the text; by hand, from the manual of what is shown
@@ -11570,7 +11575,10 @@ class Scene:
         )
 
     def run_for_a_stack(self):
-        """Have the kernel store a stack, by a test run of a raw_tracepoint program; return its id."""
+        """Have the kernel store a stack, by a test run of a raw_tracepoint program; return its id.
+
+        The program stays: where it went, its address would be nobody's, or another program's.
+        """
         code = (
             bpf._load_map_fd(2, self.m.fd)
             + bpf._insn(0xB7, 3, 0, 0, 1 << 10)
@@ -11578,6 +11586,7 @@ class Scene:
             + bpf._insn(0x95)
         )
         stacker, attr = load(17, code), (u32 * 20)()
+        self.open.callback(lambda: stacker)
         attr[0] = stacker.number
         bpf._bpf(bpf.BPF_PROG_TEST_RUN, attr, size=ctypes.sizeof(attr))
         return attr[1]
@@ -16469,16 +16478,17 @@ def test_histograms_have_heads_for_people():
 
 @kernel
 def test_a_stack_is_shown_as_symbols(cgroup, tmp_path):
-    scene, symbols = Scene("stack_trace", cgroup, "empty"), sorted(kernel_symbols())
+    scene = Scene("stack_trace", cgroup, "empty")
     with scene.open:
         stack_id, file = scene.run_for_a_stack(), str(tmp_path / "c")
+        symbols = sorted(kernel_symbols(programs=True))
         of_map = ["id", scene.m.id]
         raw = scene.m.lookup_bytes(stack_id)
         wanted = []
         for address in reversed([one for one in struct.unpack("=10Q", raw) if one]):
             start = [where for where, _ in symbols if where <= address][-1]
             names = [name for where, name in symbols if where == start]
-            # the last may be a program's, which has a symbol only where the kernel is told so
+            # the program has a symbol only where the kernel is told so (bpf_jit_kallsyms)
             wanted.append(["%s+0x%x" % (name, address - start) for name in names])
             wanted[-1].append("0x%x" % address)
         (line,) = [
