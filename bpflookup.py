@@ -22,13 +22,21 @@ trace               print every bpf(2) call, like strace
 BPFError            root of every error raised here; KeyNotFound is also a KeyError
 main                the command line: python3 bpflookup.py --help
 
-Sections (grep '^# ---- '): 1 ABI  2 Errors  3 System call  4 Layout  5 BTF  6 Map  7 Inspection
-8 Output formats  9 Command line
+Sections (grep '^# ---- '), each of which begins with how it works and uses only earlier ones:
+1 ABI               numbers and structures of linux/bpf.h; what sets the map types apart
+2 Errors            the exceptions, which errno becomes which, and the hints
+3 System call       the one way into bpf(2); who closes descriptors; trace; possible CPUs
+4 Layout            what the bytes of a key or value mean, and how they are read and written
+5 BTF               type information: parse it, prove it, make Layouts of it
+6 Map               open maps, single elements, scans, batches, mmap, ring buffers
+7 Inspection        which maps there are, who pins and who uses them
+8 Output formats    JSON, metrics, captures
+9 Command line      main
 """
 
 __version__ = "0.2.0"
 
-# What is for users, and so what "from bpflookup import *" brings; section 1 adds the constants.
+# The public names, which "from bpflookup import *" brings; section 1 adds the kernel's constants.
 # fmt: off
 __all__ = [
     "Map", "MapInfo", "MemoryMap", "Records", "open_map", "create_token", "maps", "pins",
@@ -70,12 +78,12 @@ from _weakref import ref as weak_reference
 from ctypes import addressof, byref, get_errno, set_errno, sizeof
 from itertools import chain, cycle, groupby, islice, repeat
 
-# Annotations are text, so that typing, which reads many files, need not be imported.  What follows
-# is for mypy, pyright and editors, which take TYPE_CHECKING for true; typing_extensions is in what
-# they bring along.
+# Annotations are strings, so that typing, which reads many files, need not be imported when the
+# file runs.  The names in them are for mypy, pyright and editors, which take TYPE_CHECKING for
+# true; typing_extensions is among what those bring along.
 #
-# What is public is annotated.  What is not is left alone by checkers: ctypes makes its types at run
-# time, where they can't follow.  Which errors that is about:
+# Only what is public is annotated.  ctypes makes its types at run time, where checkers can't
+# follow, so they leave the rest alone.  What they are not to report:
 # mypy: allow-untyped-defs, allow-untyped-calls, no-check-untyped-defs, no-warn-return-any
 # mypy: allow-any-generics, no-warn-unused-ignores, disable-error-code=annotation-unchecked
 # pyright: basic, reportArgumentType=false, reportAssignmentType=false, reportReturnType=false
@@ -88,7 +96,7 @@ TYPE_CHECKING = False
 if not TYPE_CHECKING:
 
     class _Subscriptable(type):
-        """Has Map[FlowKey, FlowStats] be Map, in annotations that are run, on 3.6 too."""
+        """Makes Map[FlowKey, FlowStats] the class Map, for annotations that are evaluated."""
 
         def __getitem__(cls, types):
             return cls
@@ -116,8 +124,9 @@ else:
     _GivenKey = Union[Buffer, SupportsIndex, str, _HasFileno]
     _GivenBatch = Union[Buffer, Iterable[Any]]
     _GivenValue = Union[_GivenKey, float, List[Any], Tuple[Any, ...]]
-    # A Map[FlowKey, c_uint64] is named by the types that it was opened with: its keys are FlowKey
-    # objects, its values ints, as the overloads of what hands them out say.  BTF's types are Any.
+    # The parameters of Map are the types it was opened with.  A Map[FlowKey, c_uint64] hands out
+    # keys that are FlowKey objects and values that are ints: the overloads of lookup and the
+    # others say so.  Types that come from BTF are Any.
     _Key = TypeVar("_Key", covariant=True)
     _Value = TypeVar("_Value", covariant=True)
     _KeyType = TypeVar("_KeyType", bound=Union[_Object, bytes], default=Any)
@@ -133,76 +142,170 @@ else:
     _GivenType = Union[int, str, "BTFType"]
 
 # ---- 1. ABI -----------------------------------------------------------------
-# Names and numbers of linux/bpf.h; the kernel version that brought each stands beside it.
+# Numbers, names and structures of linux/bpf.h and linux/btf.h, in the kernel's spelling.  The
+# margin says which kernel version brought each.  In order: constants; their names; sets of map
+# types; the arms of union bpf_attr; which arm a command uses and how many bytes of it are passed;
+# the structures that BPF_OBJ_GET_INFO_BY_FD fills.
+#
+# The kernel's enumerations only ever grow at the end.  What a newer kernel knows and this file does
+# not is printed as "type_99" or "cmd_99" and is never an error by itself.
+#
+# A new constant      goes to the end of its list, and once more into __all__ below.
+# A new map type      also goes into those of the sets below that fit it: they decide what its keys
+#                     and values are, and how it is scanned.  In section 2, _EINVAL_MEANS_NO and
+#                     _NET_ADMIN_TYPES say how it refuses; in section 6, _ENTRY_PER_CPU_TYPES what
+#                     max_entries it wants.  A type that is in no set is a map of keys and values
+#                     that is walked from key to key.
+# A new command       also gets a row in _ARMS.
+# A new field         goes to the end of its arm or structure; _ARMS only has to change where the
+#                     field must always be passed.
 
-u8, u16, u32, u64, s32 = (
-    ctypes.c_uint8,
-    ctypes.c_uint16,
-    ctypes.c_uint32,
-    ctypes.c_uint64,
-    ctypes.c_int32,
-)
+u8 = ctypes.c_uint8
+u16 = ctypes.c_uint16
+u32 = ctypes.c_uint32
+u64 = ctypes.c_uint64
+s32 = ctypes.c_int32
 
 # fmt: off
-# enum bpf_cmd; append only
-(BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM,     # 3.18
- BPF_MAP_GET_NEXT_KEY, BPF_PROG_LOAD, BPF_OBJ_PIN, BPF_OBJ_GET,                     # 3.18, 4.4
- BPF_PROG_ATTACH, BPF_PROG_DETACH, BPF_PROG_TEST_RUN,                               # 4.10, 4.12
- BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID,                  # 4.13
- BPF_MAP_GET_FD_BY_ID, BPF_OBJ_GET_INFO_BY_FD,                                      # 4.13
- BPF_PROG_QUERY, BPF_RAW_TRACEPOINT_OPEN,                                           # 4.15, 4.17
- BPF_BTF_LOAD, BPF_BTF_GET_FD_BY_ID, BPF_TASK_FD_QUERY,                             # 4.18
- BPF_MAP_LOOKUP_AND_DELETE_ELEM,                                                    # 4.20 (5.14)
- BPF_MAP_FREEZE, BPF_BTF_GET_NEXT_ID,                                               # 5.2, 5.4
- BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH,                             # 5.6
- BPF_MAP_UPDATE_BATCH, BPF_MAP_DELETE_BATCH, BPF_LINK_CREATE, BPF_LINK_UPDATE,      # 5.6, 5.7
- BPF_LINK_GET_FD_BY_ID, BPF_LINK_GET_NEXT_ID, BPF_ENABLE_STATS,                     # 5.8
- BPF_ITER_CREATE, BPF_LINK_DETACH, BPF_PROG_BIND_MAP, BPF_TOKEN_CREATE,             # 5.8-10, 6.9
- BPF_PROG_STREAM_READ_BY_FD, BPF_PROG_ASSOC_STRUCT_OPS) = range(39)                 # 6.17, 7.0
+# enum bpf_cmd
+BPF_MAP_CREATE = 0                      # 3.18
+BPF_MAP_LOOKUP_ELEM = 1                 # 3.18
+BPF_MAP_UPDATE_ELEM = 2                 # 3.18
+BPF_MAP_DELETE_ELEM = 3                 # 3.18
+BPF_MAP_GET_NEXT_KEY = 4                # 3.18
+BPF_PROG_LOAD = 5                       # 3.18
+BPF_OBJ_PIN = 6                         # 4.4
+BPF_OBJ_GET = 7                         # 4.4
+BPF_PROG_ATTACH = 8                     # 4.10
+BPF_PROG_DETACH = 9                     # 4.10
+BPF_PROG_TEST_RUN = 10                  # 4.12
+BPF_PROG_GET_NEXT_ID = 11               # 4.13
+BPF_MAP_GET_NEXT_ID = 12                # 4.13
+BPF_PROG_GET_FD_BY_ID = 13              # 4.13
+BPF_MAP_GET_FD_BY_ID = 14               # 4.13
+BPF_OBJ_GET_INFO_BY_FD = 15             # 4.13
+BPF_PROG_QUERY = 16                     # 4.15
+BPF_RAW_TRACEPOINT_OPEN = 17            # 4.17
+BPF_BTF_LOAD = 18                       # 4.18
+BPF_BTF_GET_FD_BY_ID = 19               # 4.18
+BPF_TASK_FD_QUERY = 20                  # 4.18
+BPF_MAP_LOOKUP_AND_DELETE_ELEM = 21     # 4.20, of hashes 5.14
+BPF_MAP_FREEZE = 22                     # 5.2
+BPF_BTF_GET_NEXT_ID = 23                # 5.4
+BPF_MAP_LOOKUP_BATCH = 24               # 5.6
+BPF_MAP_LOOKUP_AND_DELETE_BATCH = 25    # 5.6
+BPF_MAP_UPDATE_BATCH = 26               # 5.6
+BPF_MAP_DELETE_BATCH = 27               # 5.6
+BPF_LINK_CREATE = 28                    # 5.7
+BPF_LINK_UPDATE = 29                    # 5.7
+BPF_LINK_GET_FD_BY_ID = 30              # 5.8
+BPF_LINK_GET_NEXT_ID = 31               # 5.8
+BPF_ENABLE_STATS = 32                   # 5.8
+BPF_ITER_CREATE = 33                    # 5.8
+BPF_LINK_DETACH = 34                    # 5.9
+BPF_PROG_BIND_MAP = 35                  # 5.10
+BPF_TOKEN_CREATE = 36                   # 6.9
+BPF_PROG_STREAM_READ_BY_FD = 37         # 6.17
+BPF_PROG_ASSOC_STRUCT_OPS = 38          # 7.0
+# So far only commands begin with BPF_.
 _CMD_NAMES = {number: name for name, number in dict(globals()).items() if name.startswith("BPF_")}
 
-# enum bpf_map_type; append only
-(BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY,                                             # 3.19
- BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_PERF_EVENT_ARRAY,                            # 4.2, 4.3
- BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,                               # 4.6
- BPF_MAP_TYPE_STACK_TRACE, BPF_MAP_TYPE_CGROUP_ARRAY,                               # 4.6, 4.8
- BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH, BPF_MAP_TYPE_LPM_TRIE,        # 4.10, 4.11
- BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS,                             # 4.12
- BPF_MAP_TYPE_DEVMAP, BPF_MAP_TYPE_SOCKMAP,                                         # 4.14
- BPF_MAP_TYPE_CPUMAP, BPF_MAP_TYPE_XSKMAP, BPF_MAP_TYPE_SOCKHASH,                   # 4.15, 4.18
- BPF_MAP_TYPE_CGROUP_STORAGE, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,                     # 4.19
- BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, BPF_MAP_TYPE_QUEUE, BPF_MAP_TYPE_STACK,        # 4.20
- BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_DEVMAP_HASH,                                 # 5.2, 5.4
- BPF_MAP_TYPE_STRUCT_OPS, BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_INODE_STORAGE,         # 5.6, 5.8, 5.10
- BPF_MAP_TYPE_TASK_STORAGE, BPF_MAP_TYPE_BLOOM_FILTER,                              # 5.11, 5.16
- BPF_MAP_TYPE_USER_RINGBUF, BPF_MAP_TYPE_CGRP_STORAGE, BPF_MAP_TYPE_ARENA,          # 6.1, 6.2, 6.9
- BPF_MAP_TYPE_INSN_ARRAY, BPF_MAP_TYPE_RHASH,                                       # 6.19, 7.2
- ) = range(1, 36)
+# A bit of the command: arguments 4 and 5 of bpf(2) are a bpf_common_attr and its size.
+BPF_COMMON_ATTRS = 1 << 16              # 7.2
+
+# enum bpf_map_type
+BPF_MAP_TYPE_HASH = 1                   # 3.19
+BPF_MAP_TYPE_ARRAY = 2                  # 3.19
+BPF_MAP_TYPE_PROG_ARRAY = 3             # 4.2
+BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4       # 4.3
+BPF_MAP_TYPE_PERCPU_HASH = 5            # 4.6
+BPF_MAP_TYPE_PERCPU_ARRAY = 6           # 4.6
+BPF_MAP_TYPE_STACK_TRACE = 7            # 4.6
+BPF_MAP_TYPE_CGROUP_ARRAY = 8           # 4.8
+BPF_MAP_TYPE_LRU_HASH = 9               # 4.10
+BPF_MAP_TYPE_LRU_PERCPU_HASH = 10       # 4.10
+BPF_MAP_TYPE_LPM_TRIE = 11              # 4.11
+BPF_MAP_TYPE_ARRAY_OF_MAPS = 12         # 4.12
+BPF_MAP_TYPE_HASH_OF_MAPS = 13          # 4.12
+BPF_MAP_TYPE_DEVMAP = 14                # 4.14
+BPF_MAP_TYPE_SOCKMAP = 15               # 4.14
+BPF_MAP_TYPE_CPUMAP = 16                # 4.15
+BPF_MAP_TYPE_XSKMAP = 17                # 4.18
+BPF_MAP_TYPE_SOCKHASH = 18              # 4.18
+BPF_MAP_TYPE_CGROUP_STORAGE = 19        # 4.19
+BPF_MAP_TYPE_REUSEPORT_SOCKARRAY = 20   # 4.19
+BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE = 21 # 4.20
+BPF_MAP_TYPE_QUEUE = 22                 # 4.20
+BPF_MAP_TYPE_STACK = 23                 # 4.20
+BPF_MAP_TYPE_SK_STORAGE = 24            # 5.2
+BPF_MAP_TYPE_DEVMAP_HASH = 25           # 5.4
+BPF_MAP_TYPE_STRUCT_OPS = 26            # 5.6
+BPF_MAP_TYPE_RINGBUF = 27               # 5.8
+BPF_MAP_TYPE_INODE_STORAGE = 28         # 5.10
+BPF_MAP_TYPE_TASK_STORAGE = 29          # 5.11
+BPF_MAP_TYPE_BLOOM_FILTER = 30          # 5.16
+BPF_MAP_TYPE_USER_RINGBUF = 31          # 6.1
+BPF_MAP_TYPE_CGRP_STORAGE = 32          # 6.2
+BPF_MAP_TYPE_ARENA = 33                 # 6.9
+BPF_MAP_TYPE_INSN_ARRAY = 34            # 6.19
+BPF_MAP_TYPE_RHASH = 35                 # 7.2
 _MAP_TYPE_NAMES = {number: name[len("BPF_MAP_TYPE_"):].lower()
                    for name, number in dict(globals()).items()
                    if name.startswith("BPF_MAP_TYPE_")}
 
-# map_flags of BPF_MAP_CREATE; RDONLY and WRONLY also open_flags, file_flags
-(BPF_F_NO_PREALLOC, BPF_F_NO_COMMON_LRU, BPF_F_NUMA_NODE,                           # 4.6, 4.10, .14
- BPF_F_RDONLY, BPF_F_WRONLY,                                                        # 4.15
- BPF_F_STACK_BUILD_ID, BPF_F_ZERO_SEED, BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG,       # 4.17, 5.0, 5.2
- BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_PRESERVE_ELEMS, BPF_F_INNER_MAP,                # 5.4, 5.5, 5.10
- BPF_F_LINK, BPF_F_PATH_FD, BPF_F_VTYPE_BTF_OBJ_FD, BPF_F_TOKEN_FD,                 # 6.4, 6.5, 6.9
- BPF_F_SEGV_ON_FAULT, BPF_F_NO_USER_CONV,                                           # 6.9
- BPF_F_RB_OVERWRITE) = (1 << bit for bit in range(20))                              # 7.0
+# map_flags of BPF_MAP_CREATE; RDONLY and WRONLY are also open_flags and file_flags
+BPF_F_NO_PREALLOC = 1 << 0              # 4.6
+BPF_F_NO_COMMON_LRU = 1 << 1            # 4.10
+BPF_F_NUMA_NODE = 1 << 2                # 4.14
+BPF_F_RDONLY = 1 << 3                   # 4.15
+BPF_F_WRONLY = 1 << 4                   # 4.15
+BPF_F_STACK_BUILD_ID = 1 << 5           # 4.17
+BPF_F_ZERO_SEED = 1 << 6                # 5.0
+BPF_F_RDONLY_PROG = 1 << 7              # 5.2
+BPF_F_WRONLY_PROG = 1 << 8              # 5.2
+BPF_F_CLONE = 1 << 9                    # 5.4
+BPF_F_MMAPABLE = 1 << 10                # 5.5
+BPF_F_PRESERVE_ELEMS = 1 << 11          # 5.10
+BPF_F_INNER_MAP = 1 << 12               # 5.10
+BPF_F_LINK = 1 << 13                    # 6.4
+BPF_F_PATH_FD = 1 << 14                 # 6.5
+BPF_F_VTYPE_BTF_OBJ_FD = 1 << 15        # 6.9
+BPF_F_TOKEN_FD = 1 << 16                # 6.9
+BPF_F_SEGV_ON_FAULT = 1 << 17           # 6.9
+BPF_F_NO_USER_CONV = 1 << 18            # 6.9
+BPF_F_RB_OVERWRITE = 1 << 19            # 7.0
 
-# flags of the element commands: create or replace, create only, replace only, under the value's
-# bpf_spin_lock (5.1); 7.0, per-CPU values: one CPU's, its number in bits 32..63, or the same for
-# every CPU
-BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK, BPF_F_CPU, BPF_F_ALL_CPUS = 0, 1, 2, 4, 8, 16
+# flags of the element commands
+BPF_ANY = 0                             # create or replace
+BPF_NOEXIST = 1                         # create only
+BPF_EXIST = 2                           # replace only
+BPF_F_LOCK = 4                          # 5.1: under the bpf_spin_lock in the value
+BPF_F_CPU = 8                           # 7.0: the value of one CPU, whose number is in bits 32..63
+BPF_F_ALL_CPUS = 16                     # 7.0: one value for every CPU
 
-# kinds of struct btf_type (linux/btf.h): up to FUNC_PROTO 4.18, VAR and DATASEC 5.2, FLOAT 5.13,
-# the tags 5.16, 5.17, ENUM64 6.0; the last three, of inlined calls, after 7.2
-(BTF_KIND_INT, BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM,
- BTF_KIND_FWD, BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT,
- BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO, BTF_KIND_VAR, BTF_KIND_DATASEC, BTF_KIND_FLOAT,
- BTF_KIND_DECL_TAG, BTF_KIND_TYPE_TAG, BTF_KIND_ENUM64, BTF_KIND_LOC_PARAM,
- BTF_KIND_LOC_PROTO, BTF_KIND_LOCSEC) = range(1, 23)
+# kinds of struct btf_type (linux/btf.h)
+BTF_KIND_INT = 1                        # 4.18
+BTF_KIND_PTR = 2                        # 4.18
+BTF_KIND_ARRAY = 3                      # 4.18
+BTF_KIND_STRUCT = 4                     # 4.18
+BTF_KIND_UNION = 5                      # 4.18
+BTF_KIND_ENUM = 6                       # 4.18
+BTF_KIND_FWD = 7                        # 4.18
+BTF_KIND_TYPEDEF = 8                    # 4.18
+BTF_KIND_VOLATILE = 9                   # 4.18
+BTF_KIND_CONST = 10                     # 4.18
+BTF_KIND_RESTRICT = 11                  # 4.18
+BTF_KIND_FUNC = 12                      # 5.0
+BTF_KIND_FUNC_PROTO = 13                # 5.0
+BTF_KIND_VAR = 14                       # 5.2
+BTF_KIND_DATASEC = 15                   # 5.2
+BTF_KIND_FLOAT = 16                     # 5.13
+BTF_KIND_DECL_TAG = 17                  # 5.16
+BTF_KIND_TYPE_TAG = 18                  # 5.17
+BTF_KIND_ENUM64 = 19                    # 6.0
+BTF_KIND_LOC_PARAM = 20                 # after 7.2: of inlined calls, as the next two
+BTF_KIND_LOC_PROTO = 21
+BTF_KIND_LOCSEC = 22
 _KIND_NAMES = {number: name[len("BTF_KIND_"):].lower() for name, number in dict(globals()).items()
                if name.startswith("BTF_KIND_")}
 
@@ -214,7 +317,7 @@ _PROG_TYPES = (                        # enum bpf_prog_type, as bpftool names th
     "raw_tracepoint_writable cgroup_sockopt tracing struct_ops ext lsm sk_lookup syscall "
     "netfilter").split()
 
-# all of these once more: checkers read the list, they don't run the file
+# All of these once more: type checkers read this list, they do not run the file.
 __all__ += [
     "BPF_MAP_CREATE", "BPF_MAP_LOOKUP_ELEM", "BPF_MAP_UPDATE_ELEM", "BPF_MAP_DELETE_ELEM",
     "BPF_MAP_GET_NEXT_KEY", "BPF_PROG_LOAD", "BPF_OBJ_PIN", "BPF_OBJ_GET", "BPF_PROG_ATTACH",
@@ -267,7 +370,9 @@ def cmd_name(cmd: "Union[int, str]") -> str:
     return _CMD_NAMES.get(cmd) or (cmd if isinstance(cmd, str) else "cmd_%d" % cmd)
 
 
-# What the kernel makes of a map's key and value, by type.
+# Sets of map types, by what the kernel makes of their keys and values.
+
+# a value is one slot for each possible CPU
 _PERCPU_TYPES = frozenset(
     (
         BPF_MAP_TYPE_PERCPU_HASH,
@@ -276,8 +381,9 @@ _PERCPU_TYPES = frozenset(
         BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,
     )
 )
+# the key is an index below max_entries
 _INDEX_TYPES = frozenset(
-    (  # the key is an index below max_entries
+    (
         BPF_MAP_TYPE_ARRAY,
         BPF_MAP_TYPE_PROG_ARRAY,
         BPF_MAP_TYPE_PERF_EVENT_ARRAY,
@@ -293,9 +399,11 @@ _INDEX_TYPES = frozenset(
         BPF_MAP_TYPE_INSN_ARRAY,
     )
 )
+# the value is a map: written as its descriptor, read as its id
 _OF_MAPS_TYPES = frozenset((BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS))
+# the value is written as a descriptor and read, if it can be read at all, as an id or a cookie
 _FD_VALUE_TYPES = frozenset(
-    (  # written as a descriptor, read, if at all, as an id or cookie
+    (
         BPF_MAP_TYPE_PROG_ARRAY,
         BPF_MAP_TYPE_PERF_EVENT_ARRAY,
         BPF_MAP_TYPE_CGROUP_ARRAY,
@@ -307,11 +415,13 @@ _FD_VALUE_TYPES = frozenset(
         BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
     )
 )
-_NUMBER_VALUE_TYPES = _FD_VALUE_TYPES | {  # the others: an ifindex, a queue size
+# the value is a number even without BTF: those, and an ifindex or the length of a queue
+_NUMBER_VALUE_TYPES = _FD_VALUE_TYPES | {
     BPF_MAP_TYPE_DEVMAP,
     BPF_MAP_TYPE_DEVMAP_HASH,
     BPF_MAP_TYPE_CPUMAP,
 }
+# the key is a descriptor: of the socket, inode, task or cgroup that the value is stored with
 _FD_KEY_TYPES = frozenset(
     (
         BPF_MAP_TYPE_SK_STORAGE,
@@ -320,8 +430,9 @@ _FD_KEY_TYPES = frozenset(
         BPF_MAP_TYPE_CGRP_STORAGE,
     )
 )
+# LOOKUP_BATCH reads whole buckets, or an array in order: scans over it are exact
 _BATCH_TYPES = frozenset(
-    (  # LOOKUP_BATCH reads whole buckets, or an array in order: exact scans
+    (
         BPF_MAP_TYPE_HASH,
         BPF_MAP_TYPE_LRU_HASH,
         BPF_MAP_TYPE_PERCPU_HASH,
@@ -331,15 +442,18 @@ _BATCH_TYPES = frozenset(
         BPF_MAP_TYPE_PERCPU_ARRAY,
     )
 )
+# there are neither keys nor values: the map is memory
 _VALUELESS_TYPES = frozenset((BPF_MAP_TYPE_RINGBUF, BPF_MAP_TYPE_USER_RINGBUF, BPF_MAP_TYPE_ARENA))
+# there are no keys
 _KEYLESS_TYPES = _VALUELESS_TYPES | {
     BPF_MAP_TYPE_QUEUE,
     BPF_MAP_TYPE_STACK,
     BPF_MAP_TYPE_BLOOM_FILTER,
 }
 
-# union bpf_attr, an arm per group of commands.  64-bit fields are __aligned_u64 in C: what i386
-# would not pad by itself is spelled out, so that there is one layout for every ABI.
+# union bpf_attr: one arm, a structure, for each group of commands.  Fields of 64 bits are
+# __aligned_u64 in C.  i386 would not align them by itself, so every gap is spelled out as _pad, and
+# the layout is the same on every machine.
 
 
 class bpf_attr_map_create(ctypes.Structure):
@@ -350,45 +464,45 @@ class bpf_attr_map_create(ctypes.Structure):
         ("key_size", u32),
         ("value_size", u32),
         ("max_entries", u32),
-        ("map_flags", u32),
-        ("inner_map_fd", u32),
-        ("numa_node", u32),  # 4.6, 4.12, 4.14
-        ("map_name", ctypes.c_char * 16),
-        ("map_ifindex", u32),  # 4.15, 4.16
-        ("btf_fd", u32),
+        ("map_flags", u32),  # 4.6
+        ("inner_map_fd", u32),  # 4.12
+        ("numa_node", u32),  # 4.14
+        ("map_name", ctypes.c_char * 16),  # 4.15
+        ("map_ifindex", u32),  # 4.16
+        ("btf_fd", u32),  # 4.18
         ("btf_key_type_id", u32),
-        ("btf_value_type_id", u32),  # 4.18
-        ("btf_vmlinux_value_type_id", u32),
-        ("map_extra", u64),  # 5.6, 5.16
-        ("value_type_btf_obj_fd", s32),
+        ("btf_value_type_id", u32),
+        ("btf_vmlinux_value_type_id", u32),  # 5.6
+        ("map_extra", u64),  # 5.16
+        ("value_type_btf_obj_fd", s32),  # 6.9
         ("map_token_fd", s32),  # 6.9
-        ("excl_prog_hash", u64),
+        ("excl_prog_hash", u64),  # 6.18, an address
         ("excl_prog_hash_size", u32),
         ("_pad", u32),
-    ]  # 6.18; an address
+    ]
 
 
 class bpf_attr_elem(ctypes.Structure):
-    """BPF_MAP_*_ELEM, BPF_MAP_GET_NEXT_KEY (value is the next key) and BPF_MAP_FREEZE.
+    """BPF_MAP_*_ELEM, BPF_MAP_GET_NEXT_KEY and BPF_MAP_FREEZE."""
 
-    key and value are addresses.
-    """
-
-    _fields_ = [("map_fd", u32), ("_pad", u32), ("key", u64), ("value", u64), ("flags", u64)]
+    _fields_ = [
+        ("map_fd", u32),
+        ("_pad", u32),
+        ("key", u64),  # an address
+        ("value", u64),  # an address; of GET_NEXT_KEY where the next key goes
+        ("flags", u64),
+    ]
 
 
 class bpf_attr_batch(ctypes.Structure):
-    """BPF_MAP_*_BATCH: four addresses, in_batch 0 to begin.
-
-    count is the room, then the elements done.
-    """
+    """BPF_MAP_*_BATCH.  in_batch and out_batch point to the cursor, which the kernel defines."""
 
     _fields_ = [
-        ("in_batch", u64),
-        ("out_batch", u64),
-        ("keys", u64),
-        ("values", u64),
-        ("count", u32),
+        ("in_batch", u64),  # an address, 0 to begin
+        ("out_batch", u64),  # an address
+        ("keys", u64),  # an address
+        ("values", u64),  # an address
+        ("count", u32),  # how many elements there is room for, then how many were done
         ("map_fd", u32),
         ("elem_flags", u64),
         ("flags", u64),
@@ -434,13 +548,13 @@ class bpf_attr_prog_load(ctypes.Structure):
 
 
 class bpf_attr_obj(ctypes.Structure):
-    """BPF_OBJ_PIN and BPF_OBJ_GET: pathname is an address, file_flags of 4.15, path_fd of 6.5."""
+    """BPF_OBJ_PIN and BPF_OBJ_GET."""
 
     _fields_ = [
-        ("pathname", u64),
+        ("pathname", u64),  # an address
         ("bpf_fd", u32),
-        ("file_flags", u32),
-        ("path_fd", s32),
+        ("file_flags", u32),  # 4.15
+        ("path_fd", s32),  # 6.5
         ("_pad", u32),
     ]
 
@@ -457,37 +571,38 @@ class bpf_attr_prog_attach(ctypes.Structure):
 
 
 class bpf_attr_get_id(ctypes.Structure):
-    """BPF_*_GET_NEXT_ID and BPF_*_GET_FD_BY_ID; start_id is also map_id, prog_id ...
-
-    next_id is always written.
-    """
+    """BPF_*_GET_NEXT_ID and BPF_*_GET_FD_BY_ID."""
 
     _fields_ = [
-        ("start_id", u32),
-        ("next_id", u32),
-        ("open_flags", u32),
-        ("fd_by_id_token_fd", s32),
-    ]  # 4.15, 6.15
+        ("start_id", u32),  # in C a union with map_id, prog_id, btf_id, link_id
+        ("next_id", u32),  # GET_NEXT_ID writes it
+        ("open_flags", u32),  # 4.15
+        ("fd_by_id_token_fd", s32),  # 6.15
+    ]
 
 
 class bpf_attr_info(ctypes.Structure):
-    """BPF_OBJ_GET_INFO_BY_FD: info is an address, info_len the room, then the bytes written."""
+    """BPF_OBJ_GET_INFO_BY_FD."""
 
-    _fields_ = [("bpf_fd", u32), ("info_len", u32), ("info", u64)]
+    _fields_ = [
+        ("bpf_fd", u32),
+        ("info_len", u32),  # how many bytes there is room for, then how many the kernel wrote
+        ("info", u64),  # an address
+    ]
 
 
 class bpf_attr_btf_load(ctypes.Structure):
-    """BPF_BTF_LOAD; btf_log_true_size is of 6.4, what follows of 6.9."""
+    """BPF_BTF_LOAD."""
 
     _fields_ = [
-        ("btf", u64),
-        ("btf_log_buf", u64),
+        ("btf", u64),  # an address
+        ("btf_log_buf", u64),  # an address
         ("btf_size", u32),
         ("btf_log_size", u32),
         ("btf_log_level", u32),
-        ("btf_log_true_size", u32),
-        ("btf_flags", u32),
-        ("btf_token_fd", s32),
+        ("btf_log_true_size", u32),  # 6.4
+        ("btf_flags", u32),  # 6.9
+        ("btf_token_fd", s32),  # 6.9
     ]
 
 
@@ -500,7 +615,8 @@ class bpf_attr_token_create(ctypes.Structure):
 class bpf_attr(ctypes.Union):
     """The argument of bpf(2).
 
-    Always allocated whole: the kernel writes outputs beyond a short size.
+    Allocate it whole, however few bytes of it are passed: the kernel writes some outputs (next_id,
+    count) beyond a size that is shorter.
     """
 
     _fields_ = [
@@ -517,56 +633,40 @@ class bpf_attr(ctypes.Union):
     ]
 
 
-# Arm, the last field that must be passed, and the commands: a kernel refuses bytes it does not
-# know, so no more than that is passed unless a caller says so.  MAP_CREATE passes what is set.
-_ARMS = {}
-for _arm, _last, _cmds in (
-    ("map_create", "map_flags", (BPF_MAP_CREATE,)),
-    (
-        "elem",
-        "flags",
-        (
-            BPF_MAP_LOOKUP_ELEM,
-            BPF_MAP_UPDATE_ELEM,
-            BPF_MAP_GET_NEXT_KEY,
-            BPF_MAP_LOOKUP_AND_DELETE_ELEM,
-        ),
-    ),
-    ("elem", "key", (BPF_MAP_DELETE_ELEM,)),
-    ("elem", "map_fd", (BPF_MAP_FREEZE,)),
-    (
-        "batch",
-        "flags",
-        (
-            BPF_MAP_LOOKUP_BATCH,
-            BPF_MAP_LOOKUP_AND_DELETE_BATCH,
-            BPF_MAP_UPDATE_BATCH,
-            BPF_MAP_DELETE_BATCH,
-        ),
-    ),
-    ("prog_load", "prog_flags", (BPF_PROG_LOAD,)),
-    ("obj", "file_flags", (BPF_OBJ_PIN, BPF_OBJ_GET)),
-    ("prog_attach", "attach_flags", (BPF_PROG_ATTACH, BPF_PROG_DETACH)),
-    (
-        "get_id",
-        "next_id",
-        (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_BTF_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID),
-    ),
-    (
-        "get_id",
-        "open_flags",
-        (
-            BPF_PROG_GET_FD_BY_ID,
-            BPF_MAP_GET_FD_BY_ID,
-            BPF_BTF_GET_FD_BY_ID,
-            BPF_LINK_GET_FD_BY_ID,
-        ),
-    ),
-    ("info", "info", (BPF_OBJ_GET_INFO_BY_FD,)),
-    ("btf_load", "btf_log_level", (BPF_BTF_LOAD,)),
-    ("token_create", "bpffs_fd", (BPF_TOKEN_CREATE,)),
-):
-    _ARMS.update(dict.fromkeys(_cmds, (_arm, _last)))
+# command -> the arm of bpf_attr that it uses, and the last field of it that must be passed.  A
+# kernel may refuse (E2BIG) fields that it does not know, so no more than that is passed unless a
+# caller says so.  MAP_CREATE passes as much as is set (_set_create).
+# fmt: off
+_ARMS = {
+    BPF_MAP_CREATE: ("map_create", "map_flags"),
+    BPF_MAP_LOOKUP_ELEM: ("elem", "flags"),
+    BPF_MAP_UPDATE_ELEM: ("elem", "flags"),
+    BPF_MAP_GET_NEXT_KEY: ("elem", "flags"),
+    BPF_MAP_LOOKUP_AND_DELETE_ELEM: ("elem", "flags"),
+    BPF_MAP_DELETE_ELEM: ("elem", "key"),
+    BPF_MAP_FREEZE: ("elem", "map_fd"),
+    BPF_MAP_LOOKUP_BATCH: ("batch", "flags"),
+    BPF_MAP_LOOKUP_AND_DELETE_BATCH: ("batch", "flags"),
+    BPF_MAP_UPDATE_BATCH: ("batch", "flags"),
+    BPF_MAP_DELETE_BATCH: ("batch", "flags"),
+    BPF_PROG_LOAD: ("prog_load", "prog_flags"),
+    BPF_OBJ_PIN: ("obj", "file_flags"),
+    BPF_OBJ_GET: ("obj", "file_flags"),
+    BPF_PROG_ATTACH: ("prog_attach", "attach_flags"),
+    BPF_PROG_DETACH: ("prog_attach", "attach_flags"),
+    BPF_PROG_GET_NEXT_ID: ("get_id", "next_id"),
+    BPF_MAP_GET_NEXT_ID: ("get_id", "next_id"),
+    BPF_BTF_GET_NEXT_ID: ("get_id", "next_id"),
+    BPF_LINK_GET_NEXT_ID: ("get_id", "next_id"),
+    BPF_PROG_GET_FD_BY_ID: ("get_id", "open_flags"),
+    BPF_MAP_GET_FD_BY_ID: ("get_id", "open_flags"),
+    BPF_BTF_GET_FD_BY_ID: ("get_id", "open_flags"),
+    BPF_LINK_GET_FD_BY_ID: ("get_id", "open_flags"),
+    BPF_OBJ_GET_INFO_BY_FD: ("info", "info"),
+    BPF_BTF_LOAD: ("btf_load", "btf_log_level"),
+    BPF_TOKEN_CREATE: ("token_create", "bpffs_fd"),
+}
+# fmt: on
 
 
 def _size_up_to(arm, field):
@@ -578,15 +678,11 @@ def _size_up_to(arm, field):
 _ATTR_SIZES = {cmd: _size_up_to(arm, field) for cmd, (arm, field) in _ARMS.items()}
 
 
-# A bit of the command: arguments 4 and 5 of bpf(2) are a bpf_common_attr and its size.
-BPF_COMMON_ATTRS = 1 << 16  # 7.2
-
-
 class bpf_common_attr(ctypes.Structure):
-    """Where a command, so far MAP_CREATE, is to say why it fails: log_buf is an address."""
+    """Where a command (so far only MAP_CREATE) is to write why it fails."""
 
     _fields_ = [
-        ("log_buf", u64),
+        ("log_buf", u64),  # an address
         ("log_size", u32),
         ("log_level", u32),
         ("log_true_size", u32),
@@ -595,9 +691,11 @@ class bpf_common_attr(ctypes.Structure):
 
 
 class bpf_map_info(ctypes.Structure):
-    """What BPF_OBJ_GET_INFO_BY_FD tells of a map.  Also input since 6.18 (hash): must be zeroed."""
+    """What BPF_OBJ_GET_INFO_BY_FD tells of a map.
 
-    # ifindex, btf_vmlinux_value_type_id, netns 4.16, 5.6, 4.16; btf 4.18; map_extra 5.16; hash 6.18
+    Zero it before the call: since 6.18 hash and hash_size are also inputs.
+    """
+
     _fields_ = [
         ("type", u32),
         ("id", u32),
@@ -605,33 +703,30 @@ class bpf_map_info(ctypes.Structure):
         ("value_size", u32),
         ("max_entries", u32),
         ("map_flags", u32),
-        ("name", ctypes.c_char * 16),
-        ("ifindex", u32),
-        ("btf_vmlinux_value_type_id", u32),
-        ("netns_dev", u64),
+        ("name", ctypes.c_char * 16),  # 4.15
+        ("ifindex", u32),  # 4.16
+        ("btf_vmlinux_value_type_id", u32),  # 5.6
+        ("netns_dev", u64),  # 4.16
         ("netns_ino", u64),
-        ("btf_id", u32),
+        ("btf_id", u32),  # 4.18
         ("btf_key_type_id", u32),
         ("btf_value_type_id", u32),
-        ("btf_vmlinux_id", u32),
-        ("map_extra", u64),
-        ("hash", u64),
+        ("btf_vmlinux_id", u32),  # 6.9
+        ("map_extra", u64),  # 5.16
+        ("hash", u64),  # 6.18, an address
         ("hash_size", u32),
         ("_pad", u32),
     ]
 
 
 class bpf_btf_info(ctypes.Structure):
-    """What BPF_OBJ_GET_INFO_BY_FD tells of a BTF object: btf and name are addresses.
-
-    What stands from name on is of 5.11.
-    """
+    """What BPF_OBJ_GET_INFO_BY_FD tells of a BTF object."""
 
     _fields_ = [
-        ("btf", u64),
+        ("btf", u64),  # an address
         ("btf_size", u32),
         ("id", u32),
-        ("name", u64),
+        ("name", u64),  # 5.11, an address
         ("name_len", u32),
         ("kernel_btf", u32),
     ]
@@ -654,7 +749,7 @@ class bpf_prog_info(ctypes.Structure):
         ("map_ids", u64),
         ("name", ctypes.c_char * 16),
         ("ifindex", u32),  # 4.16
-        ("_pad", u32),  # gpl_compatible:1
+        ("_pad", u32),  # in C gpl_compatible:1 and padding
         ("netns_dev", u64),
         ("netns_ino", u64),
         ("nr_jited_ksyms", u32),  # 4.18
