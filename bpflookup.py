@@ -154,7 +154,8 @@ else:
 # A new map type      also goes into those of the sets below that fit it: they decide what its keys
 #                     and values are, and how it is scanned.  In section 2, _EINVAL_MEANS_NO and
 #                     _NET_ADMIN_TYPES say how it refuses; in section 6, _ENTRY_PER_CPU_TYPES what
-#                     max_entries it wants.  A type that is in no set is a map of keys and values
+#                     max_entries it wants; in section 9, probe must know the smallest map of it
+#                     that can be created.  A type that is in no set is a map of keys and values
 #                     that is walked from key to key.
 # A new command       also gets a row in _ARMS.
 # A new field         goes to the end of its arm or structure; _ARMS only has to change where the
@@ -762,13 +763,30 @@ class bpf_prog_info(ctypes.Structure):
 
 
 # ---- 2. Errors --------------------------------------------------------------
+# Every failure of a command goes through _error(errno, command, what is known): it picks the class
+# from tables, puts the message together, and only then looks around for the likely cause (.hint).
+# A success costs nothing of this.  In order: the exceptions; the tables; _error; what finds hints;
+# what reads /proc for them.  Each function stands above those that it calls.
+#
+# The class is a function of errno, command and map type alone (_error_class).  Diagnosis changes
+# nothing but the hint, and a hint that can't be found hides nothing.
+#
+# OSError comes first among the bases of SyscallError, so that .errno is OSError's own attribute.
+# args is (errno, message), all else is in __dict__, so that pickling and copying keep everything.
+#
+# A new errno      goes into _CLASS_BY_ERRNO, or, if its meaning depends on the command, into
+#                  _CLASS_BY_CMD; where an EINVAL only says that a map type has no such operation,
+#                  into _EINVAL_MEANS_NO.  An errno in no table is a plain SyscallError.
+# A new hint       goes into _HINTS where errno and command are enough to know it, else into
+#                  _diagnose.  It is a clause that follows "; ", and says what to do about it.
+# A new exception  also goes into __all__ at the top.
 
 
 def _printable(text):
-    """Return foreign text (names, paths, what others wrote) as it may stand on a terminal.
+    """Return text that others wrote (names, paths) so that it is safe to print on a terminal.
 
-    Nothing in it steers a terminal, begins a new line or hides: what is not printable shows as
-    Python spells it.
+    What is not printable is escaped as Python does it: no control sequence, no new line, nothing
+    that hides.
     """
     return text if text.isprintable() else "".join(map(_printable_char, text))
 
@@ -777,17 +795,16 @@ def _printable_char(char):
     return char if char.isprintable() else ascii(char)[1:-1]
 
 
-ENOTSUPP = 524  # kernel-internal, yet it reaches user space; libc has no name for it
-EBADFD = getattr(
-    errno, "EBADFD", 77
-)  # errno is a Linux one wherever an error comes from the kernel
+# Two numbers of Linux that Python's errno module lacks, one always, the other on other systems.
+ENOTSUPP = 524  # internal to the kernel, which lets it out all the same; libc has no name for it
+EBADFD = getattr(errno, "EBADFD", 77)
 
 
 class BPFError(Exception):
     """Root of every error this module raises on purpose, but for ValueError from a closed map.
 
-    args is (message, line of a table ...).  str() of it steers no terminal and has no lines but
-    those, whatever the names in the message are: they may be of foreign BTF.
+    args is (message, line of a table ...).  str() is these lines, made safe for a terminal: the
+    names in them may come from foreign BTF.
     """
 
     def __str__(self) -> str:
@@ -797,7 +814,7 @@ class BPFError(Exception):
 class SyscallError(OSError, BPFError):
     """A command that the kernel refused.  args is (errno, message).
 
-    errno      a number of Linux, also elsewhere
+    errno      the number that Linux gives it, whatever system this runs on
     cmd        "BPF_MAP_LOOKUP_ELEM"
     map        the map in words
     hint       the likely cause, found after the failure, or None
@@ -819,7 +836,7 @@ class SyscallError(OSError, BPFError):
 class KeyNotFound(SyscallError, KeyError):
     """ENOENT from an element command: the map has no such key (.key).
 
-    Not a failure of the call.
+    The call itself has not failed: this is an answer.
     """
 
     key: "Any" = None
@@ -849,7 +866,7 @@ class KeyOutOfRange(SyscallError, IndexError):
 
 
 class IndexNotFound(KeyNotFound, KeyOutOfRange):
-    """ENOENT from reading or deleting at an index past the end, as KeyOutOfRange from writing."""
+    """ENOENT from reading or deleting at an index past the end, where writing is KeyOutOfRange."""
 
 
 class MapNotFound(SyscallError, FileNotFoundError):
@@ -903,11 +920,11 @@ class BTFError(BPFError, ValueError):
 
 
 class IterationAborted(BPFError, RuntimeError):
-    """A scan that could not be finished without the risk of a gap, a ring buffer that lies."""
+    """A scan that could not be exact to its end, or a ring buffer that holds nonsense."""
 
 
 # errno -> class, where the command does not matter
-_BY_ERRNO = {
+_CLASS_BY_ERRNO = {
     errno.EPERM: PermissionDenied,
     errno.EACCES: PermissionDenied,
     ENOTSUPP: NotSupported,
@@ -936,15 +953,15 @@ _WRITE_CMDS = _ELEMENT_CMDS - {BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MA
 _UPDATE_CMDS = frozenset((BPF_MAP_UPDATE_ELEM, BPF_MAP_UPDATE_BATCH))
 _OPEN_CMDS = frozenset((BPF_OBJ_GET, BPF_MAP_GET_FD_BY_ID))
 
-# (errno, commands, class), where it does
-_BY_CMD = (
+# (errno, commands, class), where it does matter; the first row that fits counts
+_CLASS_BY_CMD = (
     (errno.ENOENT, _ELEMENT_CMDS, KeyNotFound),
     (errno.ENOENT, _OPEN_CMDS, MapNotFound),
     (errno.EEXIST, _ELEMENT_CMDS, KeyExists),
     (errno.EEXIST, {BPF_OBJ_PIN}, PinExists),
     (errno.E2BIG, _UPDATE_CMDS, MapFull),
     (errno.ENOSPC, _UPDATE_CMDS, MapFull),
-    # Nothing that these refuse is ever passed to them, so that it is the kernel that lacks them.
+    # What these get from us is never invalid: EINVAL says that the kernel lacks the command.
     (
         errno.EINVAL,
         {BPF_MAP_FREEZE, BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH},
@@ -952,7 +969,7 @@ _BY_CMD = (
     ),
 )
 
-# command -> map types without it that answer EINVAL instead of ENOTSUPP
+# command -> map types that lack it and say so by EINVAL instead of ENOTSUPP
 _EINVAL_MEANS_NO = {
     BPF_MAP_LOOKUP_ELEM: {BPF_MAP_TYPE_ARENA},
     BPF_MAP_UPDATE_ELEM: {BPF_MAP_TYPE_STACK_TRACE},
@@ -975,26 +992,27 @@ def _error_class(code, cmd, map_type=None):
         return KeyOutOfRange
     if code == errno.EINVAL and map_type in _EINVAL_MEANS_NO.get(cmd, ()):
         return NotSupported
-    for row_code, cmds, cls in _BY_CMD:
+    for row_code, cmds, cls in _CLASS_BY_CMD:
         if code == row_code and cmd in cmds:
             return cls
-    return _BY_ERRNO.get(code, SyscallError)
+    return _CLASS_BY_ERRNO.get(code, SyscallError)
 
 
 def errno_name(code: int) -> str:
     """Return "ENOENT" for 2, "ENOTSUPP" for 524, "errno 999" for what has no name."""
-    kernel_names = {
-        ENOTSUPP: "ENOTSUPP",
-        errno.EOPNOTSUPP: "EOPNOTSUPP",
-    }  # Python's for the latter is ENOTSUP
+    # Python has no name for the first; it calls the second ENOTSUP.
+    kernel_names = {ENOTSUPP: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}
     return kernel_names.get(code) or errno.errorcode.get(code, "errno %d" % code)
 
 
 def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None, flags=0, cls=None):
     """Return the exception for an errno: the class from the tables, the hint from a look around.
 
-    about is what the command was used on, in words; fd, path and its flags explain refusals; detail
-    replaces the class's words, cls the class.
+    cmd        BPF_*, or the name of an operation that is no bpf(2) command: "mmap", "submit"
+    about      what the command was used on, in words: "map 5 (hash 'flows')"
+    map_type, fd, path, flags (those to open the path with) help to find class and hint
+    detail     replaces the words that the class has for the errno
+    cls        replaces the class
     """
     cls = cls or _error_class(code, cmd, map_type)
     name = cmd_name(cmd)
@@ -1024,32 +1042,25 @@ _NET_ADMIN_TYPES = frozenset(
 _BY_ID_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] == "get_id")
 _MAKING_CMDS = frozenset((BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_BTF_LOAD, BPF_TOKEN_CREATE))
 
-_HINTS = {  # where errno and command tell enough
-    (errno.EINVAL, "mmap"): "an arena can be mapped again only at the address of its first mapping",
-    (
-        errno.EINVAL,
-        BPF_MAP_CREATE,
-    ): "a size, flag, max_entries or name that this map type refuses, or a type this kernel lacks",
-    (
-        errno.EINVAL,
-        BPF_BTF_GET_FD_BY_ID,
-    ): "no BPF token, or a kernel that takes none for this (6.15 does)",
-    (
-        errno.EINVAL,
-        BPF_TOKEN_CREATE,
-    ): "not the root of a bpffs, or a kernel without tokens (before 6.9)",
-    (
-        errno.ENOENT,
-        BPF_TOKEN_CREATE,
-    ): "this bpffs delegates nothing: mount it with delegate_cmds=, delegate_maps=",
-    (
-        errno.EOPNOTSUPP,
-        BPF_TOKEN_CREATE,
-    ): "tokens are for user namespaces; outside of one, capabilities are held",
-    (
-        errno.E2BIG,
-        BPF_MAP_CREATE,
-    ): "a size or max_entries beyond this map type's limit, or an attribute that this kernel lacks",
+# command -> errno -> the likely cause, where these two are enough to know it
+_HINTS = {
+    "mmap": {
+        errno.EINVAL: "an arena can be mapped again only at the address of its first mapping",
+    },
+    BPF_MAP_CREATE: {
+        errno.EINVAL: "a size, flag, max_entries or name that this map type refuses, or a type "
+        "this kernel lacks",
+        errno.E2BIG: "a size or max_entries beyond this map type's limit, or an attribute that "
+        "this kernel lacks",
+    },
+    BPF_BTF_GET_FD_BY_ID: {
+        errno.EINVAL: "no BPF token, or a kernel that takes none for this (6.15 does)",
+    },
+    BPF_TOKEN_CREATE: {
+        errno.EINVAL: "not the root of a bpffs, or a kernel without tokens (before 6.9)",
+        errno.ENOENT: "this bpffs delegates nothing: mount it with delegate_cmds=, delegate_maps=",
+        errno.EOPNOTSUPP: "tokens are for user namespaces; outside of one, capabilities are held",
+    },
 }
 
 
@@ -1059,9 +1070,10 @@ def _diagnose(code, cmd, map_type, fd, path, flags):
     if hint:
         return hint
     if code in (errno.EPERM, errno.EACCES):
-        on_map = fd is not None and (cmd in _ELEMENT_CMDS or cmd == "mmap")
-        return on_map and _why_fd_refuses(cmd, fd) or _why_not_privileged(cmd, map_type)
-    if code == errno.EBUSY and cmd == BPF_MAP_FREEZE:  # before 6.5 also what is EPERM now
+        is_on_map = fd is not None and (cmd in _ELEMENT_CMDS or cmd == "mmap")
+        hint = _why_fd_refuses(cmd, fd) if is_on_map else None
+        return hint or _why_not_privileged(cmd, map_type)
+    if code == errno.EBUSY and cmd == BPF_MAP_FREEZE:  # before 6.5 also if it is frozen already
         is_frozen = _fdinfo(fd).get("frozen") == "1"
         return "the map is frozen already" if is_frozen else "it is mapped for writing"
     if code == errno.EMFILE:
@@ -1071,13 +1083,13 @@ def _diagnose(code, cmd, map_type, fd, path, flags):
         return text % (_nr_bpf,)
     if code == errno.ERANGE and cmd in _ELEMENT_CMDS:
         return "the CPU number in the flags is none of a possible CPU"
-    return _HINTS.get((code, cmd))
+    return _HINTS.get(cmd, {}).get(code)
 
 
 def _why_not_this_path(code, cmd, path, flags):
-    """Say what is wrong with the path of a pin, None if nothing shows."""
+    """Say what is wrong with the path of a pin, None if nothing is seen to be."""
     directory = os.path.dirname(os.path.abspath(path))
-    if code == errno.EACCES:  # from the deepest directory that shows
+    if code == errno.EACCES:  # go up to the deepest directory that can be seen
         while not os.path.isdir(directory):
             directory = os.path.dirname(directory)
         if not os.access(directory, os.X_OK):
@@ -1090,19 +1102,20 @@ def _why_not_this_path(code, cmd, path, flags):
         return _why_no_pin_here(code, path, directory)
     if code == errno.ENOENT:
         return "it exists, but is no pin" if os.path.exists(path) else None
-    if code != errno.EACCES:  # EPERM is a matter of privilege, before 6.1
+    if code != errno.EACCES:  # EPERM (before 6.1) is about privilege, not about the path
         return None
     return _why_no_access(path, flags)
 
 
 def _why_no_pin_here(code, path, directory):
-    """Say why nothing can be pinned at a path, None if nothing shows."""
+    """Say why nothing can be pinned at a path, None if no reason is seen."""
     if "." in os.path.basename(path):
         return "the name of a pin has no dot"
     if code == errno.EACCES:
         return "the directory is not open to this user for writing"
-    old = _kernel_release() < (5, 19) and not _capability(_CAP_BPF)
-    if old or code not in (errno.EPERM, errno.ENOENT) or _in_bpffs(directory):
+    is_about_privilege = _kernel_release() < (5, 19) and not _capability(_CAP_BPF)
+    is_about_place = code in (errno.EPERM, errno.ENOENT) and not is_about_privilege
+    if not is_about_place or _in_bpffs(directory):
         return None
     return "%s is not in a mounted bpffs (mount -t bpf bpf /sys/fs/bpf)" % directory
 
@@ -1131,13 +1144,14 @@ def _bpffs_mounts():
 
 
 def _unescaped(text):
-    """Return a path as it is, of which /proc writes blanks and the like as octal numbers: \\040."""
+    """Return the path that /proc writes with octal numbers for blanks and the like (\\040)."""
     head, *parts = text.split("\\")
     path = head + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts)
     return os.fsdecode(path.encode("latin-1"))
 
 
 def _in_bpffs(path):
+    """Whether a path is inside of a mounted bpffs."""
     return os.stat(path).st_dev in [
         os.stat(mount).st_dev for mount in _bpffs_mounts() if os.path.isdir(mount)
     ]
@@ -1194,12 +1208,13 @@ def _why_not_privileged(cmd, map_type):
 
 
 def _wanted_capabilities(cmd, map_type):
-    """Return {name: number} of the capabilities that a command takes here."""
+    """Return {name: number} of the capabilities that a command takes on this kernel."""
     wanted = {}
-    enough = (6, 5) if cmd == BPF_MAP_FREEZE else (5, 19)  # from where on a descriptor is
+    # the kernel from which on a descriptor is all that a command takes
+    fd_is_enough = (6, 5) if cmd == BPF_MAP_FREEZE else (5, 19)
     if cmd in _BY_ID_CMDS:
         wanted["CAP_SYS_ADMIN"] = _CAP_SYS_ADMIN
-    elif cmd in _MAKING_CMDS or _kernel_release() < enough:
+    elif cmd in _MAKING_CMDS or _kernel_release() < fd_is_enough:
         wanted["CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN)"] = _CAP_BPF
     if cmd == BPF_MAP_CREATE and map_type in _NET_ADMIN_TYPES:
         wanted["CAP_NET_ADMIN"] = _CAP_NET_ADMIN
@@ -1207,7 +1222,7 @@ def _wanted_capabilities(cmd, map_type):
 
 
 def _memlock_limit(cmd):
-    """Say that old kernels charge a limit, None if that can't be it."""
+    """Say that old kernels charge maps to RLIMIT_MEMLOCK, None if that can't be the cause."""
     if _kernel_release() >= (5, 11) or cmd not in (BPF_MAP_CREATE, BPF_PROG_LOAD):
         return None
     import resource
@@ -1241,7 +1256,7 @@ def _capability(number):
 
 
 def _read_text(path):
-    """Return what is in a small file of the kernel's, "" where it can't be read."""
+    """Return the text of a small file in /proc or /sys, "" where it can't be read."""
     try:
         with open(path, "rb") as file:
             return file.read().decode("latin-1")
@@ -1259,9 +1274,9 @@ def _colon_file(path):
 
 
 def _fdinfo(fd):
-    """Return what /proc says of a descriptor, {} without /proc.
+    """Return what /proc says of a descriptor as a dict, {} without /proc.
 
-    Needs no privilege; alone shows "frozen".
+    It takes no privilege, and "frozen" is told nowhere else.
     """
     return _colon_file("/proc/self/fdinfo/%d" % fd)
 
@@ -1272,10 +1287,38 @@ def _kernel_release():
 
 
 # ---- 3. System call ---------------------------------------------------------
+# The one way into bpf(2).  In order: the number of the system call; libc's syscall(2); _bpf, which
+# calls and raises; _Fd, which owns a descriptor; object info and ids; trace; the possible CPUs.
+#
+# Two functions make all calls, and trace() replaces both while it is active:
+#     _syscall(number, command, attr, size)              for commands that return 0; the result is 0
+#                                                        or the errno.  The fast way: element and
+#                                                        batch commands.
+#     _syscall_into(kept, number, command, attr, size)   appends result and errno to a list.  For
+#                                                        commands that return a descriptor.
+# _bpf wraps the second: it raises what _error makes of an errno.
+#
+# errno is read by C code right after the call, where no signal handler can run in between, and only
+# there.  EINTR: the map commands do not sleep where a signal could interrupt them, so no
+# call is repeated here.  Only batches of older kernels answer EINTR, for another reason: see
+# _BatchScan._go_on in section 6.
+#
+# Buffers: attr holds addresses, which keep nothing alive.  Whoever makes a call holds the ctypes
+# objects that attr, key and value point to until it returns, has proved that they are as large as
+# the kernel takes them to be, and shares none of them with another call under way.
+#
+# Descriptors: each belongs to one _Fd, which closes it when the last reference goes.  A function
+# that uses a descriptor's number holds the _Fd, in a local that is called owner, until it is done:
+# the number can't become another file's meanwhile.  It also lets go of owner (del owner) before an
+# exception leaves it: a traceback keeps the locals of its frames, and who keeps the exception
+# would keep the descriptor open.
+
+# -- the number of bpf(2)
 
 SYSCALL_NUMBER: "Optional[int]" = None  # set this where the table lacks your architecture
 
-# uname -m begins with; e_machine of ELF; number of bpf(2) for 32-bit and for 64-bit programs
+# (what uname -m begins with, e_machine of ELF headers, number of bpf(2) for 32-bit programs, for
+# 64-bit programs)
 _SYSCALL_TABLE = (
     (("x86_64", "i386", "i486", "i586", "i686"), (62, 3), 357, 321),
     (("aarch64", "arm"), (183, 40), 386, 280),
@@ -1294,15 +1337,16 @@ _SYSCALL_TABLE = (
     (("microblaze",), (189,), 387, None),
     (("arc", "csky", "hexagon", "nios2", "openrisc"), (93, 195, 252, 164, 113, 92), 280, None),
 )
-_NR_X32 = 0x40000000 + 321  # 32-bit ELF for x86-64
-_NR_MIPS_N32 = 6319  # 32-bit ELF for MIPS with EF_MIPS_ABI2
+# two more ABIs of 32-bit programs
+_NR_X32 = 0x40000000 + 321  # x86-64, in a 32-bit ELF file
+_NR_MIPS_N32 = 6319  # MIPS, in a 32-bit ELF file with EF_MIPS_ABI2
 
 
 def syscall_number(machine: "Optional[str]" = None, pointer_size: "Optional[int]" = None) -> int:
     """Return the number of bpf(2), 321 on x86-64.
 
-    machine    as of uname -m; left out, the ELF header of the running interpreter is asked first,
-               as uname describes the kernel and not the process
+    machine    as uname -m prints it; left out, the ELF header of the running interpreter is asked
+               first, as uname describes the kernel and not the process
     pointer_size  sizeof(void *)
     raises     NotSupported: it is not known
     """
@@ -1311,16 +1355,16 @@ def syscall_number(machine: "Optional[str]" = None, pointer_size: "Optional[int]
         if number is not None:
             return number
     if machine is None and not hasattr(os, "uname"):
-        raise _unknown_machine(sys.platform)
+        raise _unknown_machine_error(sys.platform)
     machine, wide = machine or os.uname().machine, (pointer_size or sizeof(ctypes.c_void_p)) == 8
     for prefixes, _, number32, number64 in _SYSCALL_TABLE:
         number = number64 if wide else number32
         if machine.startswith(prefixes) and number is not None:
             return number
-    raise _unknown_machine("%s, %d-bit" % (machine, 64 if wide else 32))
+    raise _unknown_machine_error("%s, %d-bit" % (machine, 64 if wide else 32))
 
 
-def _unknown_machine(text):
+def _unknown_machine_error(text):
     """Return the error for an architecture without a row in the table."""
     error = NotSupported(errno.ENOSYS, "bpf(2) has no known number here (%s)" % text)
     error.hint = (
@@ -1352,70 +1396,74 @@ def _elf_syscall_number(path="/proc/self/exe"):
     )
 
 
-class _Outcomes(dict):
-    """Makes an errno of what syscall(2) returned: 0 stays 0.
+# -- libc's syscall(2)
 
-    For -1 set_errno is called, which returns errno.  All of that is C's: no signal handler, whose
-    own calls may fail, runs between the call and the reading of errno.
+
+class _Outcomes(dict):
+    """Turns what syscall(2) returned into an errno; 0 stays 0.
+
+    -1 is no key of this dict, so __missing__ is called with it: set_errno, which returns the errno
+    as it was.  All of that is C code: no signal handler, whose own calls may fail, runs between the
+    call and the reading of errno.
     """
 
     __missing__ = set_errno
 
 
 class _Errno(ctypes._SimpleCData):
-    """The result of a system call that returns 0 if it succeeds: 0 or errno."""
+    """The restype of a system call that returns 0 if it succeeds: the result is 0 or the errno."""
 
     _type_ = "l"
     _check_retval_ = _Outcomes({0: 0}).__getitem__
 
 
-def _in_one_step(kept, function, *words):
-    """Append function(*words), of C's, to the list kept: no signal handler comes between."""
-    kept.extend(map(function, *zip(words)))
-
-
 def _find_libc():
-    """Find syscall(2) and its number, at the first use: importing does no I/O and fails nowhere."""
-    global _nr_bpf, _libc_function, _libc_syscall, _syscall
+    """Find syscall(2) and the number of bpf(2): at the first call, as importing does no I/O."""
+    global _nr_bpf, _plain_syscall, _libc_syscall, _syscall
     if not sys.platform.startswith("linux"):
-        raise _unknown_machine(sys.platform)
+        raise _unknown_machine_error(sys.platform)
     number, libc = syscall_number(), ctypes.CDLL(None, use_errno=True)
     # Without argtypes plain ints travel fastest; libffi widens them to the registers they take.
     plain, checked = libc["syscall"], libc["syscall"]
     plain.restype, checked.restype = ctypes.c_long, _Errno
-    _libc_function, _libc_syscall = plain, checked
-    if _syscall is _first_syscall:
+    _plain_syscall, _libc_syscall = plain, checked
+    if _syscall is _first_syscall:  # and not what trace() has put there
         _syscall = checked
-    _nr_bpf = number  # last: other threads may look for it
+    _nr_bpf = number  # last: other threads look at it to know whether all is there
 
 
 def _first_syscall(_, *words):
-    """Stand in for libc's syscall(2) until the first use."""
+    """Stand in for libc's syscall(2) until the first call."""
     _find_libc()
     return _libc_syscall(_nr_bpf, *words)
 
 
 def _libc_syscall_into(kept, _, *words):
-    """Append bpf(2)'s result and errno to the list kept, whose holder owns a new descriptor."""
+    """Append bpf(2)'s result and errno to the list kept.
+
+    The list has the result from the first moment on: an _Fd that holds it closes a new descriptor
+    even if an exception (KeyboardInterrupt) comes right after the call.
+    """
     if _nr_bpf is None:
         _find_libc()
-    call = partial(_libc_function, _nr_bpf, *words)
-    kept.extend(map(_call, (call, get_errno)))
+    call = partial(_plain_syscall, _nr_bpf, *words)
+    kept.extend(map(_call, (call, get_errno)))  # one step of C code
 
 
-_nr_bpf = _libc_function = None
+_nr_bpf = None  # the number of bpf(2), once it is found
+_plain_syscall = None  # libc's syscall(2): returns the result, -1 for an error
+_libc_syscall = _first_syscall  # libc's syscall(2): returns 0 or the errno
 _call = methodcaller("__call__")
-_libc_syscall = _first_syscall
-# Every call goes through one of these two; trace() puts its own here.
-_syscall = _first_syscall  # (number, command, attr, size): 0 or errno, for commands that return 0
-_syscall_into = _libc_syscall_into  # (kept, number, command, attr, size): appends result, errno
+# The two that all calls go through; trace() puts its own here.
+_syscall = _first_syscall
+_syscall_into = _libc_syscall_into
 
 
 def _bpf(cmd, attr, about="", size=None, kept=None, **known):
-    """Call bpf(2); return its result or raise _error of what is known.
+    """Call bpf(2); return its result or raise _error(..., **known).
 
-    The caller keeps alive what attr points to.  A list given as kept holds the result as soon as
-    there is one: a descriptor is closed with it, whatever interrupts.
+    The caller keeps alive what attr points to.  kept is an empty list, whose first element will be
+    the result (see _libc_syscall_into).
     """
     kept = [] if kept is None else kept
     del kept[:]
@@ -1427,9 +1475,9 @@ def _bpf(cmd, attr, about="", size=None, kept=None, **known):
 
 
 def _bpf_charged(cmd, attr, about="", size=None, kept=None, **known):
-    """Do what _bpf does.
+    """Do what _bpf does for commands that kernels before 5.11 charge to RLIMIT_MEMLOCK.
 
-    Where kernels before 5.11 answer EPERM for RLIMIT_MEMLOCK, raise that and try again.
+    Where those answer EPERM, raise the limit and try once more.
     """
     try:
         return _bpf(cmd, attr, about, size, kept, **known)
@@ -1447,18 +1495,21 @@ def _bpf_charged(cmd, attr, about="", size=None, kept=None, **known):
     return _bpf(cmd, attr, about, size, kept, **known)
 
 
-class _Fd:
-    """The descriptor that make(...) returns, closed when nobody, no call either, refers to it.
+# -- descriptors
 
-    make is a function of C's, or one of ours that takes kept, the list that holds the descriptor
-    from its first moment.
+
+class _Fd:
+    """Owns a descriptor, and closes it when nobody, and no call either, refers to it any more.
+
+    make(*words, **options) returns the descriptor: a function written in C, or one of ours that
+    takes kept, the list that holds the descriptor from its first moment.
     """
 
     __slots__ = ("number", "_kept")
 
     def __init__(self, make, *words, **options):
         self._kept = []  # type: list
-        if hasattr(make, "__code__"):
+        if hasattr(make, "__code__"):  # a Python function
             make(*words, kept=self._kept, **options)
         else:
             _in_one_step(self._kept, make, *words)
@@ -1467,11 +1518,11 @@ class _Fd:
     def __del__(self, close=os.close):
         try:
             close(self._kept[0])
-        except (OSError, AttributeError, IndexError):  # there was none, or no memory to make it
+        except (OSError, AttributeError, IndexError):  # __init__ failed: there is none
             pass
 
     def release(self):
-        """Leave the descriptor open: it is another's."""
+        """Give the descriptor up without closing it: it belongs to somebody else."""
         del self._kept[:]
 
     def fileno(self) -> int:
@@ -1481,10 +1532,21 @@ class _Fd:
         raise TypeError("a descriptor means nothing in another process")
 
 
-def _info_by_fd(fd, info, about):
-    """Fill info, a zeroed structure, from BPF_OBJ_GET_INFO_BY_FD.
+def _in_one_step(kept, function, *words):
+    """Append the result of function(*words), which is C code, to the list kept.
 
-    Return how many bytes the kernel knows.
+    No signal handler, and so no exception, comes between the two.
+    """
+    kept.extend(map(function, *zip(words)))
+
+
+# -- object info and ids
+
+
+def _info_by_fd(fd, info, about):
+    """Have BPF_OBJ_GET_INFO_BY_FD fill info, a zeroed structure.
+
+    Return how many bytes of it the kernel knows.
     """
     attr = _info_attr(fd, info)
     _bpf(BPF_OBJ_GET_INFO_BY_FD, attr, about)
@@ -1492,13 +1554,14 @@ def _info_by_fd(fd, info, about):
 
 
 def _info_attr(fd, info):
+    """Return the bpf_attr of BPF_OBJ_GET_INFO_BY_FD; the caller keeps info alive."""
     attr = bpf_attr()
     attr.info.bpf_fd, attr.info.info_len, attr.info.info = fd, sizeof(info), addressof(info)
     return attr
 
 
 def _ids(cmd):
-    """Yield the ids that a BPF_*_GET_NEXT_ID tells."""
+    """Yield all the ids that cmd, a BPF_*_GET_NEXT_ID, tells."""
     attr = bpf_attr()
     while True:
         attr.get_id.start_id = attr.get_id.next_id
@@ -1512,9 +1575,9 @@ def _ids(cmd):
 
 
 def _read_ids(cmd, read):
-    """Yield (id, read(id)) of the ids that a BPF_*_GET_NEXT_ID tells.
+    """Yield (id, read(id)) for all the ids that cmd, a BPF_*_GET_NEXT_ID, tells.
 
-    What goes away meanwhile is left out.
+    Left out are those whose object goes away before it is read (ENOENT).
     """
     for number in _ids(cmd):
         try:
@@ -1524,6 +1587,9 @@ def _read_ids(cmd, read):
                 raise
         else:
             yield number, found
+
+
+# -- trace
 
 
 class trace:
@@ -1553,7 +1619,7 @@ class trace:
             _syscall, _syscall_into = _libc_syscall, _libc_syscall_into
 
 
-_tracers = []  # type: list
+_tracers = []  # type: list  # the write functions of all traces that are active
 
 
 def _traced_syscall(*words):
@@ -1587,7 +1653,7 @@ def _format_attr(cmd, attr, size):
     """Return the fields of a command's arm of bpf_attr, as far as size reaches."""
     name, _ = _ARMS.get(cmd, ("get_id", ""))
     arm, words = getattr(attr, name), []
-    # What may be shown as bytes: inputs of a size that is known
+    # the fields that are shown as the bytes they point to: inputs whose size is known
     inputs = ("key", "value") if cmd == BPF_MAP_UPDATE_ELEM else ("key",)
     sizes = dict(zip(inputs, _traced_sizes(arm))) if name == "elem" else {}
     for field, ctype in arm._fields_:
@@ -1617,9 +1683,9 @@ def _format_outputs(cmd, attr):
 
 
 def _traced_sizes(elem):
-    """Return (key, value) bytes as an element command moves them.
+    """Return how many bytes of (key, value) an element command moves.
 
-    Zeros where the kernel does not tell.
+    (0, 0) where the kernel does not tell: nothing is shown then.
     """
     info = bpf_map_info()
     attr = _info_attr(elem.map_fd, info)
@@ -1632,21 +1698,27 @@ def _traced_sizes(elem):
     return info.key_size, value_size
 
 
+# -- per-CPU values
+
+
 def percpu_stride(value_size: int) -> int:
-    """Bytes from one CPU's value to the next's, as the kernel copies them (bpf_map_value_size)."""
+    """Return the bytes from one CPU's value to the next's (bpf_map_value_size in the kernel)."""
     return (value_size + 7) & ~7
 
 
-_proven_cpus = None  # once per process: the possible CPUs, their number told by the kernel
+# The kernel writes one slot for each possible CPU, so a buffer of too few would be overrun.  /sys
+# may be missing or masked: before the first per-CPU value moves, the kernel itself is asked how
+# many there are, once per process.
+_proven_cpus = None  # the ids of the possible CPUs, once the kernel has told their number
 _MAX_CPUS = 8192  # the largest NR_CPUS that any architecture can be built with
 
 
 def possible_cpus() -> "Tuple[int, ...]":
     """Return the ids of the possible CPUs; values of per-CPU maps lie in this order.
 
-    Their number is what the kernel itself rounds an LRU map to, or, without the right to create
-    one (CAP_BPF), what /sys says.  /sys alone tells which ids; where it contradicts the kernel
-    they count from 0.
+    Their number is what the kernel rounds the size of an LRU map to, or, without the right to
+    create one (CAP_BPF), what /sys says.  Only /sys tells which ids they have; where it contradicts
+    the kernel, ids count from 0.
 
     raises     SyscallError
     kernel     BPF_F_NO_COMMON_LRU, 4.10
@@ -1673,10 +1745,8 @@ def _prove_cpus(count):
 def _count_cpus_by_lru():
     """Ask the kernel: it rounds max_entries of a BPF_F_NO_COMMON_LRU map up by the CPUs."""
     attr, about, info = bpf_attr(), "a map that counts the possible CPUs", bpf_map_info()
-    attr.map_create.map_type, attr.map_create.map_flags = (
-        BPF_MAP_TYPE_LRU_HASH,
-        BPF_F_NO_COMMON_LRU,
-    )  # 4.10
+    attr.map_create.map_type = BPF_MAP_TYPE_LRU_HASH
+    attr.map_create.map_flags = BPF_F_NO_COMMON_LRU
     attr.map_create.key_size = attr.map_create.value_size = 4
     attr.map_create.max_entries = 1
     owner = _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about)
@@ -8884,7 +8954,7 @@ class _Scanning(_Keyless[_Key, _Value]):
             by_key = self._walks_by_key()
             return self._walked_parts(room, flags) if by_key else self._index_parts(room, flags)
         is_trie = self.type == BPF_MAP_TYPE_LPM_TRIE
-        parts = _Batches(self, BPF_MAP_LOOKUP_BATCH, None if is_trie else size, flags)
+        parts = _BatchScan(self, BPF_MAP_LOOKUP_BATCH, None if is_trie else size, flags)
         if is_shared or is_trie:
             parts._owner = None  # a generator lets in one thread at a time, whichever
         return self._trie_parts(parts, size) if is_trie else parts
@@ -8998,7 +9068,7 @@ class _Scanning(_Keyless[_Key, _Value]):
         self._require_keys(BPF_MAP_LOOKUP_BATCH)
         return self._parts(size, flags)
 
-    def lookup_and_delete_batch(self, size: "Optional[int]" = None, flags: int = 0) -> "_Batches":
+    def lookup_and_delete_batch(self, size: "Optional[int]" = None, flags: int = 0) -> "_BatchScan":
         """Return an iterator like lookup_batch's that removes the entries it hands out.
 
         Nothing is lost: what the kernel has removed comes with the next step, if the one that did
@@ -9011,7 +9081,7 @@ class _Scanning(_Keyless[_Key, _Value]):
         kernel     BPF_MAP_LOOKUP_AND_DELETE_BATCH, 5.6
         """
         self._require_keys(BPF_MAP_LOOKUP_AND_DELETE_BATCH)
-        return _Batches(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size, _flag_bits(flags))
+        return _BatchScan(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size, _flag_bits(flags))
 
     def _walked_parts(self, room, flags):
         entries = self._walk_keys(flags)
@@ -9596,7 +9666,7 @@ def _picked(array, places):
     return _copier(array._type_ * len(places))(picked)
 
 
-class _Batches:
+class _BatchScan:
     """Iterator over a map's entries in parts, by LOOKUP_(AND_DELETE_)BATCH, for one thread.
 
     An exception may strike anywhere (Ctrl-C): a call is known to have run by what it wrote (count;

@@ -8553,7 +8553,7 @@ def test_a_trie_whose_cursor_was_deleted_hands_out_each_entry_once(monkeypatch):
                 return iter(batches)
 
         entries = list(m.items())
-        monkeypatch.setattr(bpf, "_Batches", Repeating)
+        monkeypatch.setattr(bpf, "_BatchScan", Repeating)
         assert list(m.items()) == entries and len(entries) == 6
         assert [list(values) for _, values in m.lookup_batch(2)] == [
             [values[at] for at in places] for places in ([0, 1], [2], [3, 4], [5])
@@ -8647,7 +8647,7 @@ def test_scanning_while_deleting_the_current_key():
 @kernel
 def test_a_drain_interrupted_anywhere_still_hands_over_everything():
     """KeyboardInterrupt at every line that a drain executes, one run each."""
-    codes = {bpf._Batches.__next__.__code__, bpf._Batches._step.__code__, bpf.Map._live.__code__}
+    codes = {bpf._BatchScan.__next__.__code__, bpf._BatchScan._step.__code__, bpf.Map._live.__code__}
     strike, struck = 0, True
     while struck:
         strike += 1
