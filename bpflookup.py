@@ -7792,13 +7792,7 @@ def _shown_in(table, path):
 # What a Map is made of, an idea a class: _OpenMap, _Converting, _PerCPU, _Elements, _Keyless,
 # _Scanning, _Writing, _Whole; Map itself is the ways to open one.
 
-_MODES = {"r": BPF_F_RDONLY, "w": BPF_F_WRONLY, "rw": 0}
-
-
-def _mode_flags(mode):
-    if mode not in _MODES:
-        raise ValueError('mode must be "r", "w" or "rw", not %r' % (mode,))
-    return _MODES[mode]
+# -- what the kernel tells of a map
 
 
 class _LaterInfo:
@@ -7915,96 +7909,7 @@ def _array_hash(fd):
     return None if failed else bytes(digest).hex()
 
 
-def _prove_map(fd, about):
-    """Raise unless the descriptor is a map's: the info of a program or BTF reads like one's."""
-    try:
-        kind = os.readlink("/proc/self/fd/%d" % fd)
-    except OSError:
-        kind = None
-    if kind == "anon_inode:bpf-map" or kind is None and _answers_as_a_map(fd):
-        return
-    kinds = {
-        "anon_inode:bpf-prog": "a BPF program",
-        "anon_inode:btf": "a BTF object",
-        "anon_inode:bpf_link": "a BPF link",
-        None: "something else",
-    }
-    detail = "no BPF map but " + kinds.get(kind, str(kind))
-    raise _error(errno.EINVAL, BPF_OBJ_GET_INFO_BY_FD, about, detail=detail)
-
-
-def _answers_as_a_map(fd):
-    """Whether a descriptor is a map's, where there is no /proc to tell.
-
-    On what is no map every element command is EINVAL; on a map, LOOKUP without a key is EFAULT and
-    the like on all types but arenas, for which NEXT_KEY is EOPNOTSUPP.
-    """
-    attr = bpf_attr()
-    attr.elem.map_fd = fd
-    for cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY):
-        if _syscall(_nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd]) != errno.EINVAL:
-            return True
-    return False
-
-
-class _Call:
-    """A prepared element command, used by one call at a time.
-
-    key, value and flags are those of attr, as objects that are set faster than fields.  cell is the
-    memory of an int key, as a memoryview, which refuses what is no int or out of range; None for
-    keys of other types.
-    """
-
-    __slots__ = ("fd", "attr", "ref", "key", "value", "flags", "cell")
-
-    def __init__(self, fd, key_type, has_int_keys):
-        self.fd = fd  # keeps the descriptor open, whatever close() does meanwhile
-        self.attr = attr = bpf_attr()
-        self.ref = byref(attr)
-        self.key = u64.from_buffer(attr, bpf_attr_elem.key.offset)
-        self.value = u64.from_buffer(attr, bpf_attr_elem.value.offset)
-        self.flags = u64.from_buffer(attr, bpf_attr_elem.flags.offset)
-        attr.elem.map_fd = fd.number
-        self.cell = None
-        if has_int_keys:
-            cell = key_type()
-            self.key.value = addressof(cell)
-            self.cell = memoryview(cell).cast("B").cast(key_type._type_)
-
-
-class _ByteArray:
-    """What arrays that come out of a map share: they compare, hash and print by their bytes."""
-
-    def __eq__(self, other):
-        is_bytes = isinstance(other, (bytes, ctypes.Array))
-        return bytes(self) == bytes(other) if is_bytes else NotImplemented
-
-    def __hash__(self):
-        return hash(bytes(self))  # of what it holds now: a key that is changed is another key
-
-    def __repr__(self):
-        shown = repr(bytes(self).rstrip(b"\0")) if self._type_ is ctypes.c_char else list(self)
-        return "%s(%s)" % (type_name(type(self)), shown)
-
-
-_BYTE_ARRAYS = {}  # type: dict  # length -> class of char arrays that are _ByteArrays
-
-
-def _byte_array(ctype):
-    """Return the class of the arrays that come out of a map for an array type."""
-    if ctype._type_ is not ctypes.c_char:
-        return type(ctype.__name__, (_ByteArray, ctype), {})
-    if ctype._length_ not in _BYTE_ARRAYS:
-        made = type(ctype.__name__, (_ByteArray, ctypes.c_char * ctype._length_), {})
-        _BYTE_ARRAYS.setdefault(ctype._length_, made)
-    return _BYTE_ARRAYS[ctype._length_]
-
-
-def _is_char_array(ctype):
-    return _is_array(ctype) and ctype._type_ is ctypes.c_char
-
-
-_NO_QUEUE = "queue: its values have keys (push, peek and pop are for queues and stacks)"
+# -- an open map: its state, its types, its descriptor
 
 
 class _OpenMap(_Generic[_Key, _Value]):
@@ -8252,30 +8157,153 @@ class _OpenMap(_Generic[_Key, _Value]):
         return _error(ENOTSUPP, cmd, self._about, self.type, detail="this map has no %s" % what)
 
 
-def _converted(ctype, size, given, what):
-    """Do what _to_ctype does; a str for an array of chars is text: UTF-8, filled up with NULs."""
-    if isinstance(given, str) and _is_char_array(ctype):
-        try:
-            raw = given.encode("utf-8")
-        except UnicodeEncodeError as failure:
-            raise LayoutError("%s: %s" % (what, failure)) from None
-        if len(raw) > size:
-            raise LayoutError(
-                "%s is %s, which %d bytes of text do not fit into"
-                % (what, type_name(ctype), len(raw))
-            )
-        given = raw.ljust(size, b"\0")
-    return _to_ctype(ctype, size, given, what)
+def _prove_map(fd, about):
+    """Raise unless the descriptor is a map's: the info of a program or BTF reads like one's."""
+    try:
+        kind = os.readlink("/proc/self/fd/%d" % fd)
+    except OSError:
+        kind = None
+    if kind == "anon_inode:bpf-map" or kind is None and _answers_as_a_map(fd):
+        return
+    kinds = {
+        "anon_inode:bpf-prog": "a BPF program",
+        "anon_inode:btf": "a BTF object",
+        "anon_inode:bpf_link": "a BPF link",
+        None: "something else",
+    }
+    detail = "no BPF map but " + kinds.get(kind, str(kind))
+    raise _error(errno.EINVAL, BPF_OBJ_GET_INFO_BY_FD, about, detail=detail)
 
 
-def _descriptor_in(given):
-    """Return the number of a descriptor given as an object with fileno() or as a ctypes int.
+def _answers_as_a_map(fd):
+    """Whether a descriptor is a map's, where there is no /proc to tell.
 
-    Else what was given.
+    On what is no map every element command is EINVAL; on a map, LOOKUP without a key is EFAULT and
+    the like on all types but arenas, for which NEXT_KEY is EOPNOTSUPP.
     """
-    if hasattr(given, "fileno"):
-        return given.fileno()
-    return _get_value(given) if _is_plain_int(type(given)) else given
+    attr = bpf_attr()
+    attr.elem.map_fd = fd
+    for cmd in (BPF_MAP_LOOKUP_ELEM, BPF_MAP_GET_NEXT_KEY):
+        if _syscall(_nr_bpf, cmd, byref(attr), _ATTR_SIZES[cmd]) != errno.EINVAL:
+            return True
+    return False
+
+
+def _default_type(source, what, size, numeric, demanded=False):
+    """Return the type of a source's keys or values: BTF's, a number, bytes, or None."""
+    found = _layout_by_btf(source, what)
+    if demanded and found is None:
+        if what not in source._btf_types:
+            words = (what, source._about, source._no_btf)
+            raise BTFError("%s of %s has no BTF type: %s" % words)
+        raise BTFError(source._no_btf)
+    if size == 0:
+        return None
+    try:
+        found = found or _found_layout(source, what, size, numeric)
+        return bytes if isinstance(found, Bytes) else found.ctype()
+    except LayoutError as failure:  # it can be read, but has no class
+        if demanded:
+            raise BTFError(*failure.args) from None
+        source._no_btf = str(failure)
+        return bytes
+
+
+def _found_layout(source, what, size, numeric):
+    """Return the Layout of keys or values of which nobody has told: BTF's, a number, or bytes."""
+    found = _layout_by_btf(source, what)
+    if found is not None:
+        return found
+    if numeric and size in (4, 8):
+        return Number(size, order=source.order)
+    return Bytes(size)
+
+
+def _layout_by_btf(source, what):
+    """Return the Layout that BTF has of a source's keys or values.
+
+    None, and why in ._no_btf, where it has none.
+    """
+    btf, type_id = source.btf, source._btf_types.get(what)
+    size = source.info.key_size if what == "key" else source.info.value_size
+    try:
+        if not type_id:
+            return None
+        found = btf.layout(type_id)
+        if found.size == size:
+            found.reader("plain")
+            return found
+        words = (what, source._about, size, found.size)
+        source._no_btf = "%s of %s has %d bytes, its BTF type %d" % words
+    except (BTFError, LayoutError) as failure:
+        source._no_btf = str(failure)
+    return None
+
+
+def _map_btf(info, token):
+    """Return ({"key": type id, "value": type id}, why not, BTF) of a map.
+
+    ({}, why, False) where it can't be had.
+    """
+    key_id, value_id, btf_id = info.btf_key_type_id, info.btf_value_type_id, info.btf_id
+    if info.btf_vmlinux_value_type_id:  # struct_ops: a type of the kernel's, or of a module's
+        key_id, value_id, btf_id = 0, info.btf_vmlinux_value_type_id, info.btf_vmlinux_id
+    try:
+        if not btf_id and not value_id:
+            return {}, "the map has none", False
+        btf = BTF.from_id(btf_id, token) if btf_id else BTF.from_vmlinux()
+        return (
+            {what: type_id for what, type_id in (("key", key_id), ("value", value_id)) if type_id},
+            "its BTF has no type for it",
+            btf,
+        )
+    except (SyscallError, BTFError, ImportError) as failure:  # a bare system lacks modules
+        return {}, str(failure), False
+
+
+class _ByteArray:
+    """What arrays that come out of a map share: they compare, hash and print by their bytes."""
+
+    def __eq__(self, other):
+        is_bytes = isinstance(other, (bytes, ctypes.Array))
+        return bytes(self) == bytes(other) if is_bytes else NotImplemented
+
+    def __hash__(self):
+        return hash(bytes(self))  # of what it holds now: a key that is changed is another key
+
+    def __repr__(self):
+        shown = repr(bytes(self).rstrip(b"\0")) if self._type_ is ctypes.c_char else list(self)
+        return "%s(%s)" % (type_name(type(self)), shown)
+
+
+_BYTE_ARRAYS = {}  # type: dict  # length -> class of char arrays that are _ByteArrays
+
+
+def _byte_array(ctype):
+    """Return the class of the arrays that come out of a map for an array type."""
+    if ctype._type_ is not ctypes.c_char:
+        return type(ctype.__name__, (_ByteArray, ctype), {})
+    if ctype._length_ not in _BYTE_ARRAYS:
+        made = type(ctype.__name__, (_ByteArray, ctypes.c_char * ctype._length_), {})
+        _BYTE_ARRAYS.setdefault(ctype._length_, made)
+    return _BYTE_ARRAYS[ctype._length_]
+
+
+def _is_char_array(ctype):
+    return _is_array(ctype) and ctype._type_ is ctypes.c_char
+
+
+def _brief_key(key):
+    """Return a key in few characters, for a message."""
+    is_raw = isinstance(key, (bytes, bytearray, memoryview))
+    try:
+        text = bytes(key).hex() if is_raw else repr(to_python(key))
+    except LayoutError:  # the class has a _union_ without a branch for it
+        text = bytes(key).hex()
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+# -- from what callers give to what the kernel gets, and back
 
 
 class _Converting(_OpenMap[_Key, _Value]):
@@ -8358,13 +8386,39 @@ class _Converting(_OpenMap[_Key, _Value]):
             ) from None
 
 
-def _percpu_values(one_type, copy, finish, out):
-    """Return the list of the values in a per-CPU value, or the one value that flags selected."""
-    if type(out) is one_type:
-        return finish(out) if finish else out
-    raw, stride = bytes(out), sizeof(out._type_)
-    values = [copy(raw, offset) for offset in range(0, len(raw), stride)]
-    return [finish(value) for value in values] if finish else values
+def _converted(ctype, size, given, what):
+    """Do what _to_ctype does; a str for an array of chars is text: UTF-8, filled up with NULs."""
+    if isinstance(given, str) and _is_char_array(ctype):
+        try:
+            raw = given.encode("utf-8")
+        except UnicodeEncodeError as failure:
+            raise LayoutError("%s: %s" % (what, failure)) from None
+        if len(raw) > size:
+            raise LayoutError(
+                "%s is %s, which %d bytes of text do not fit into"
+                % (what, type_name(ctype), len(raw))
+            )
+        given = raw.ljust(size, b"\0")
+    return _to_ctype(ctype, size, given, what)
+
+
+def _descriptor_in(given):
+    """Return the number of a descriptor given as an object with fileno() or as a ctypes int.
+
+    Else what was given.
+    """
+    if hasattr(given, "fileno"):
+        return given.fileno()
+    return _get_value(given) if _is_plain_int(type(given)) else given
+
+
+def _flag_bits(flags):
+    if type(flags) is int and 0 <= flags < 1 << 64:
+        return flags
+    return _integer(flags, 0, (1 << 64) - 1, "flags")
+
+
+# -- per-CPU values
 
 
 class _PerCPU(_Converting[_Key, _Value]):
@@ -8479,6 +8533,18 @@ class _PerCPU(_Converting[_Key, _Value]):
                 % (self._about, cpus or "the unknown number of", len(values))
             )
         return values
+
+
+def _percpu_values(one_type, copy, finish, out):
+    """Return the list of the values in a per-CPU value, or the one value that flags selected."""
+    if type(out) is one_type:
+        return finish(out) if finish else out
+    raw, stride = bytes(out), sizeof(out._type_)
+    values = [copy(raw, offset) for offset in range(0, len(raw), stride)]
+    return [finish(value) for value in values] if finish else values
+
+
+# -- commands for one element
 
 
 # The methods made here go method(map, key, out, flags=0): out is what the kernel writes to, or for
@@ -8766,6 +8832,36 @@ class _Elements(_PerCPU[_Key, _Value]):
         return out if self._finish is None else self._finish(out)
 
 
+class _Call:
+    """A prepared element command, used by one call at a time.
+
+    key, value and flags are those of attr, as objects that are set faster than fields.  cell is the
+    memory of an int key, as a memoryview, which refuses what is no int or out of range; None for
+    keys of other types.
+    """
+
+    __slots__ = ("fd", "attr", "ref", "key", "value", "flags", "cell")
+
+    def __init__(self, fd, key_type, has_int_keys):
+        self.fd = fd  # keeps the descriptor open, whatever close() does meanwhile
+        self.attr = attr = bpf_attr()
+        self.ref = byref(attr)
+        self.key = u64.from_buffer(attr, bpf_attr_elem.key.offset)
+        self.value = u64.from_buffer(attr, bpf_attr_elem.value.offset)
+        self.flags = u64.from_buffer(attr, bpf_attr_elem.flags.offset)
+        attr.elem.map_fd = fd.number
+        self.cell = None
+        if has_int_keys:
+            cell = key_type()
+            self.key.value = addressof(cell)
+            self.cell = memoryview(cell).cast("B").cast(key_type._type_)
+
+
+# -- queues, stacks, bloom filters
+
+_NO_QUEUE = "queue: its values have keys (push, peek and pop are for queues and stacks)"
+
+
 class _Keyless(_Elements[_Key, _Value]):
     """Queues, stacks, bloom filters: values without keys."""
 
@@ -8833,6 +8929,9 @@ class _Keyless(_Elements[_Key, _Value]):
         if code not in (0, errno.ENOENT):
             raise self._error(BPF_MAP_LOOKUP_ELEM, code)
         return code == 0
+
+
+# -- scans
 
 
 class _Scanning(_Keyless[_Key, _Value]):
@@ -9110,6 +9209,158 @@ class _Scanning(_Keyless[_Key, _Value]):
                 raise self._lacks(BPF_MAP_LOOKUP_BATCH, what)
 
 
+def _array_of(ctype, objects):
+    """Return an array of ctype holding objects: ctypes objects of its size, or ints."""
+    array = (ctype * len(objects))()
+    step = sizeof(ctype)
+    for index, obj in enumerate(objects):
+        obj = _set(ctype, obj) if isinstance(obj, int) else obj
+        ctypes.memmove(addressof(array) + index * step, addressof(obj), step)
+    return array
+
+
+def _picked(array, places):
+    """Return those elements of an array, which may be reused: itself if that is all of them, else
+    a new array.
+    """
+    if len(places) == len(array):
+        return array
+    raw, step = bytes(array), sizeof(array._type_)
+    picked = b"".join([raw[at * step : (at + 1) * step] for at in places])
+    return _copier(array._type_ * len(places))(picked)
+
+
+class _BatchScan:
+    """Iterator over a map's entries in parts, by LOOKUP_(AND_DELETE_)BATCH, for one thread.
+
+    An exception may strike anywhere (Ctrl-C): a call is known to have run by what it wrote (count;
+    next cursor, which is all ones before; keys, of which no two are alike), and what it removed is
+    handed out by the next step.
+    """
+
+    last: "Optional[Tuple[ctypes.Array[Any], ctypes.Array[Any]]]"
+
+    def __init__(self, m, cmd, size, flags=0):
+        self._map, self._cmd, self._room = m, cmd, m._batch_room(size)
+        self._attr, self._out_batch = bpf_attr(), (u8 * max(4, m.key_size))()
+        self._attr.batch.elem_flags = flags
+        self._one_type = m._flagged_type(flags)  # of the one CPU that flags select
+        self._arrays = None  # (keys, values) of one length
+        self._cursor = None  # bytes, or None: from the start
+        self._part = self.last = None  # the same: it has been handed out
+        self._under_way = False  # a call was begun whose outcome has not been taken
+        self._end, self._idle, self._owner = None, 0, {}
+        # RHASH: its cursor is a key, and may be gone: drain from the start
+        self._restarts = m.type == BPF_MAP_TYPE_RHASH
+
+    def __iter__(self) -> "Self":
+        return self
+
+    def __next__(self) -> "Tuple[ctypes.Array[Any], ctypes.Array[Any]]":
+        if self._owner is not None and self._owner.setdefault("thread", get_ident()) != get_ident():
+            raise ValueError("this iterator belongs to the thread that began it")
+        last = self.last
+        while self._under_way or self._part is last:
+            if self._end and not self._under_way:
+                raise self._end
+            self._step()
+        try:
+            self.last = self._part
+            return self.last
+        except BaseException:  # the caller never saw it
+            self.last = last
+            raise
+
+    def _step(self):
+        """Make a call, or take the outcome of one that an exception cut short.
+
+        Taken twice, it is the same.
+        """
+        code = None
+        if not self._under_way:
+            if not self._prepare():
+                self._end = StopIteration
+                return
+            code = self._call()
+        self._take_outcome(code)
+        self._under_way = False
+
+    def _prepare(self):
+        """Have arrays for the next call.
+
+        False if the map has no entry by which to count the possible CPUs.
+        """
+        m = self._map
+        if m._is_percpu and m._out_type is None and self._one_type is None:
+            first = m._next(None)
+            if first is None:
+                return False
+            m._prove_some(_raw(first))
+        keys = self._arrays and self._arrays[0]
+        fits = keys and sizeof(keys) == self._room * m.key_size
+        if self._cmd != BPF_MAP_LOOKUP_BATCH or not fits:
+            value_type = self._one_type or m._out_type
+            self._arrays = (m._raw_key_type * self._room)(), (value_type * self._room)()
+        return True
+
+    def _call(self):
+        """Make a call; return 0 or errno."""
+        m, batch = self._map, self._attr.batch
+        keys, values = self._arrays  # the room is theirs: no other count goes with them
+        ctypes.memset(self._out_batch, 0xFF, sizeof(self._out_batch))
+        in_batch = ctypes.create_string_buffer(self._cursor or b"")
+        owner = m._live()
+        batch.in_batch = addressof(in_batch) if self._cursor else 0
+        batch.out_batch = addressof(self._out_batch)
+        batch.keys, batch.values = addressof(keys), addressof(values)
+        batch.map_fd, batch.count = owner.number, sizeof(keys) // m.key_size
+        self._under_way = True
+        code = _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd])
+        del owner
+        return code
+
+    def _take_outcome(self, code):
+        """Take in what a call did; code None: an exception came before it could be told."""
+        keys, values = self._arrays
+        step = self._map.key_size
+        room, count = sizeof(keys) // step, self._attr.batch.count
+        cursor = bytes(self._out_batch)
+        moved = cursor.strip(b"\xff") != b""
+        filled = self._restarts and room > 1 and bytes(keys)[:step] != bytes(keys)[-step:]
+        if not (code == 0 or moved or count != room or filled):
+            count = 0  # it did not run
+        if count:
+            self._part = (
+                (keys._type_ * count).from_buffer(keys),
+                (values._type_ * count).from_buffer(values),
+            )
+        self._idle = 0 if count else self._idle + 1
+        self._go_on(code, count, room)
+        if moved and not self._end:
+            self._cursor = cursor
+        if self._restarts:
+            self._cursor = None
+
+    def _go_on(self, code, count, room):
+        """Decide how the scan goes on, or ends, after a call that brought count entries."""
+        m = self._map
+        if code == errno.ENOENT and not (self._restarts and count):
+            self._end = StopIteration
+        elif code == errno.ENOSPC and not count:  # one bucket holds more
+            if room >= m.max_entries:
+                self._end = IterationAborted(
+                    "%s: a bucket of more than all %d entries" % (m._about, room)
+                )
+            self._room = min(2 * room, m.max_entries)
+        elif code not in (0, None, errno.ENOENT, errno.EINTR, errno.EAGAIN):
+            self._end = m._error(self._cmd, code)
+        elif self._idle > 1000:
+            self._end = IterationAborted("%s: the kernel keeps interrupting the scan" % m._about)
+
+
+# -- writing many elements
+
+
 class _Writing(_Scanning[_Key, _Value]):
     """Many entries written in one call."""
 
@@ -9214,6 +9465,9 @@ class _Writing(_Scanning[_Key, _Value]):
             if code:
                 return index, code
         return total, 0
+
+
+# -- the map as a whole
 
 
 class _Whole(_Writing[_Key, _Value]):
@@ -9367,14 +9621,93 @@ class _Whole(_Writing[_Key, _Value]):
         submitter.submit(raw)
 
 
-def _ambiguous(name, ids):
-    """Return the AmbiguousName of maps with these ids."""
-    listed = ", ".join(map(str, ids))
-    error = AmbiguousName(
-        "%d maps are named '%s': ids %s; open one by its id" % (len(ids), name, listed)
-    )
-    error.ids = ids
-    return error
+class MemoryMap(_Generic[_Value]):
+    """The memory of a map: an array created with BPF_F_MMAPABLE, a ring buffer or an arena.
+
+    Made by Map.mmap.  mm[i] is the value of element i: a number for scalars, else a copy or, of a
+    writable mapping, an object that lives in the map's memory; mm[i] = value stores, if it is
+    writable.  len(mm) counts elements.
+
+    view       a memoryview of the bytes, all that ring buffers and arenas have
+
+    Reads and writes are native loads and stores: a value wider than a word can be torn.  The
+    memory stays as long as views and objects in it do.  A child of fork() has no arena's.
+    """
+
+    view: memoryview
+
+    def __init__(self, m, memory, writable):
+        self._memory, self._writable, self._type = memory, writable, m.value_type
+        self._size, self._stride, self._about = (
+            m.value_size,
+            percpu_stride(m.value_size),
+            "value of " + m._about,
+        )
+        self._count = m.max_entries if m.value_size else 0
+        self.view, self._words = memoryview(memory), None
+        if (
+            _is_plain(self._type)
+            and self._type._type_ in _INT_CODES + "fd"
+            and not _is_swapped(self._type)
+        ):
+            # One load an element, and the fastest that Python has.
+            words = self.view[: self._stride * self._count].cast(self._type._type_)
+            self._words = words[:: self._stride // self._size]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _at(self, index):
+        """Return (memory, where element index begins and ends in it)."""
+        memory = self._memory
+        if memory is None:
+            raise ValueError("this mapping is closed")
+        if not 0 <= index < self._count:
+            raise IndexError("index %r is not in 0..%d" % (index, self._count - 1))
+        index = range(self._count)[index]  # numpy's integers would overflow below
+        return memory, index * self._stride, index * self._stride + self._size
+
+    @overload
+    def __getitem__(self: "MemoryMap[_Scalar[_Number]]", index: int) -> "_Number": ...
+    @overload
+    def __getitem__(self, index: int) -> "_Value": ...
+    def __getitem__(self, index: int) -> "Any":
+        words = self._words
+        if words is not None and 0 <= index < self._count:
+            return words[index]
+        memory, start, end = self._at(index)
+        if self._type is bytes:
+            return memory[start:end]
+        if _is_scalar(self._type):
+            return _get_value(_copier(self._type)(memory, start))
+        return (_overlay if self._writable else _copier)(self._type)(memory, start)
+
+    def __setitem__(self, index: int, value: "_GivenValue") -> None:
+        memory, start, end = self._at(index)
+        if not self._writable:
+            raise TypeError("this mapping is read-only: m.mmap(writable=True)")
+        obj, words = _to_ctype(self._type, self._size, value, self._about), self._words
+        if words is not None:
+            words[index] = _get_value(obj)
+        else:
+            memory[start:end] = _raw(obj)
+
+    def close(self) -> None:
+        """Let go of the memory; it is unmapped with the last view or object in it."""
+        self._memory = self._words = None
+        self.view = None  # type: ignore[assignment]  # while it is open it is one
+        self._count = 0
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# -- opening and creating maps
+
+_MODES = {"r": BPF_F_RDONLY, "w": BPF_F_WRONLY, "rw": 0}
 
 
 class Map(_Whole[_Key, _Value]):
@@ -9585,15 +9918,107 @@ class Map(_Whole[_Key, _Value]):
             del owner
 
 
+def _mode_flags(mode):
+    if mode not in _MODES:
+        raise ValueError('mode must be "r", "w" or "rw", not %r' % (mode,))
+    return _MODES[mode]
+
+
+def _fd_by_id(map_id, open_flags):
+    """Return the _Fd of the map with an id."""
+    attr = bpf_attr()
+    attr.get_id.start_id = _integer(map_id, 0, (1 << 32) - 1, "map id")
+    attr.get_id.open_flags = open_flags
+    return _Fd(_bpf, BPF_MAP_GET_FD_BY_ID, attr, "map %d" % map_id)
+
+
+def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0, kept=None):
+    """Run BPF_OBJ_PIN or BPF_OBJ_GET on a path; return its result."""
+    raw = os.fsencode(path)
+    if b"\0" in raw:
+        raise ValueError("a path cannot contain a NUL byte")
+    pathname = ctypes.create_string_buffer(raw)
+    attr = bpf_attr()
+    attr.obj.pathname, attr.obj.bpf_fd, attr.obj.file_flags = (
+        addressof(pathname),
+        bpf_fd,
+        file_flags,
+    )
+    about = os.fsdecode(path)
+    return _bpf(cmd, attr, about, kept=kept, path=about, flags=file_flags)
+
+
+def _still_there(map_ids, open_flags):
+    """Yield (id, _Fd) of the maps that can still be opened.
+
+    Those that are gone meanwhile are left out.
+    """
+    for map_id in map_ids:
+        try:
+            owner = _fd_by_id(map_id, open_flags)
+        except MapNotFound:
+            continue
+        yield map_id, owner
+        del owner
+
+
+def _ambiguous(name, ids):
+    """Return the AmbiguousName of maps with these ids."""
+    listed = ", ".join(map(str, ids))
+    error = AmbiguousName(
+        "%d maps are named '%s': ids %s; open one by its id" % (len(ids), name, listed)
+    )
+    error.ids = ids
+    return error
+
+
 _ENTRY_PER_CPU_TYPES = frozenset((BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_CPUMAP))
 _NUMBER_KEY_TYPES = _INDEX_TYPES | _FD_KEY_TYPES | {BPF_MAP_TYPE_HASH_OF_MAPS}
-
-
+# what is 4 bytes in these types, and what they have none of
+_WORD_TYPES = {"key": _NUMBER_KEY_TYPES, "value": _NUMBER_VALUE_TYPES}
+_VOID_TYPES = {"key": _KEYLESS_TYPES, "value": _VALUELESS_TYPES}
 # fields that may be None, and flags that go with those which are given, be it 0
 _OPTIONAL_FIELDS = frozenset(
     "inner_map_fd numa_node btf_fd btf_key_type_id btf_value_type_id map_token_fd".split()
 )
 _FLAGS_OF_FIELDS = {"numa_node": BPF_F_NUMA_NODE, "map_token_fd": BPF_F_TOKEN_FD}
+
+
+def _size_for(what, ctype, size, map_type):
+    """Return the key_size or value_size to create a map with."""
+    if size is not None:
+        return size
+    if ctype is not None and ctype is not bytes:
+        return _class_layout(ctype, what).size
+    if map_type in _WORD_TYPES[what]:
+        return 4
+    if map_type in _VOID_TYPES[what]:
+        return 0
+    raise LayoutError("give %s= a ctypes type, or %s_size=" % (what, what))
+
+
+def _entries_for(map_type, given):
+    """Return the max_entries to create a map with."""
+    if given is not None:
+        return given
+    return len(possible_cpus()) if map_type in _ENTRY_PER_CPU_TYPES else 1
+
+
+def _fd_number(source):
+    """Return the descriptor number of an int or an object with fileno(), None for None."""
+    return source.fileno() if hasattr(source, "fileno") else source
+
+
+def _created(attr, about, size, map_type):
+    """Return the _Fd of a new map.
+
+    What is refused is told in the kernel's own words, if it has any.
+    """
+    try:
+        return _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=map_type)
+    except InvalidArgument as error:
+        error.hint = _creation_log(attr, size) or error.hint
+        raise
 
 
 def _set_create(create, settings, name):
@@ -9620,18 +10045,6 @@ def _set_create(create, settings, name):
     return size
 
 
-def _created(attr, about, size, map_type):
-    """Return the _Fd of a new map.
-
-    What is refused is told in the kernel's own words, if it has any.
-    """
-    try:
-        return _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=map_type)
-    except InvalidArgument as error:
-        error.hint = _creation_log(attr, size) or error.hint
-        raise
-
-
 def _creation_log(attr, size):
     """Return what the kernel says of a map that it refused, "" before 7.2."""
     log = ctypes.create_string_buffer(4096)
@@ -9645,237 +10058,75 @@ def _ask_for_log(*words, kept):
     _syscall_into(kept, _nr_bpf, *words)
 
 
-def _array_of(ctype, objects):
-    """Return an array of ctype holding objects: ctypes objects of its size, or ints."""
-    array = (ctype * len(objects))()
-    step = sizeof(ctype)
-    for index, obj in enumerate(objects):
-        obj = _set(ctype, obj) if isinstance(obj, int) else obj
-        ctypes.memmove(addressof(array) + index * step, addressof(obj), step)
-    return array
+def open_map(
+    spec: "Union[int, str, os.PathLike[str]]",
+    key: "_TypeOf[_KeyType]" = None,
+    value: "_TypeOf[_ValueType]" = None,
+    *,
+    mode: str = "r",
+    strict: bool = False,
+    token: "Optional[_Descriptor]" = None,
+) -> "Map[_KeyType, _ValueType]":
+    """Return the Map that spec names.
 
-
-def _picked(array, places):
-    """Return those elements of an array, which may be reused: itself if that is all of them, else
-    a new array.
+    spec       "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path"
+    token      is for pins
+    raises     ValueError: a spec of no such form; else as Map.from_id, from_name, from_pin
     """
-    if len(places) == len(array):
-        return array
-    raw, step = bytes(array), sizeof(array._type_)
-    picked = b"".join([raw[at * step : (at + 1) * step] for at in places])
-    return _copier(array._type_ * len(places))(picked)
+    if isinstance(spec, int):
+        return Map.from_id(spec, key, value, mode=mode, strict=strict)
+    if not isinstance(spec, str):
+        return Map.from_pin(os.fspath(spec), key, value, mode=mode, strict=strict, token=token)
+    kind, _, which = spec.strip().partition(" ")
+    which = which.strip()
+    if kind not in ("id", "name", "pinned"):
+        which = spec.strip()
+        kind = "id" if which.isdecimal() else "name"
+        kind = "pinned" if "/" in which else kind
+    if kind == "id" and which.isdecimal():
+        return Map.from_id(int(which), key, value, mode=mode, strict=strict)
+    if kind == "pinned" and which:
+        return Map.from_pin(which, key, value, mode=mode, strict=strict, token=token)
+    if kind == "name" and len(which.split()) == 1:
+        return Map.from_name(which, key, value, mode=mode, strict=strict)
+    raise ValueError(
+        'a map is given as "id N", "name S", "pinned PATH", N, S or /PATH, not %r' % spec
+    )
 
 
-class _BatchScan:
-    """Iterator over a map's entries in parts, by LOOKUP_(AND_DELETE_)BATCH, for one thread.
+def create_token(path: "_Path" = "/sys/fs/bpf") -> "_Fd":
+    """Return a BPF token, which has fileno(): the rights a bpffs delegates to this user namespace.
 
-    An exception may strike anywhere (Ctrl-C): a call is known to have run by what it wrote (count;
-    next cursor, which is all ones before; keys, of which no two are alike), and what it removed is
-    handed out by the next step.
+    Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the
+    same.
+
+    raises     PermissionDenied, SyscallError, NotSupported: outside of user namespaces
+    kernel     BPF_TOKEN_CREATE, 6.9
     """
-
-    last: "Optional[Tuple[ctypes.Array[Any], ctypes.Array[Any]]]"
-
-    def __init__(self, m, cmd, size, flags=0):
-        self._map, self._cmd, self._room = m, cmd, m._batch_room(size)
-        self._attr, self._out_batch = bpf_attr(), (u8 * max(4, m.key_size))()
-        self._attr.batch.elem_flags = flags
-        self._one_type = m._flagged_type(flags)  # of the one CPU that flags select
-        self._arrays = None  # (keys, values) of one length
-        self._cursor = None  # bytes, or None: from the start
-        self._part = self.last = None  # the same: it has been handed out
-        self._under_way = False  # a call was begun whose outcome has not been taken
-        self._end, self._idle, self._owner = None, 0, {}
-        # RHASH: its cursor is a key, and may be gone: drain from the start
-        self._restarts = m.type == BPF_MAP_TYPE_RHASH
-
-    def __iter__(self) -> "Self":
-        return self
-
-    def __next__(self) -> "Tuple[ctypes.Array[Any], ctypes.Array[Any]]":
-        if self._owner is not None and self._owner.setdefault("thread", get_ident()) != get_ident():
-            raise ValueError("this iterator belongs to the thread that began it")
-        last = self.last
-        while self._under_way or self._part is last:
-            if self._end and not self._under_way:
-                raise self._end
-            self._step()
-        try:
-            self.last = self._part
-            return self.last
-        except BaseException:  # the caller never saw it
-            self.last = last
-            raise
-
-    def _step(self):
-        """Make a call, or take the outcome of one that an exception cut short.
-
-        Taken twice, it is the same.
-        """
-        code = None
-        if not self._under_way:
-            if not self._prepare():
-                self._end = StopIteration
-                return
-            code = self._call()
-        self._take_outcome(code)
-        self._under_way = False
-
-    def _prepare(self):
-        """Have arrays for the next call.
-
-        False if the map has no entry by which to count the possible CPUs.
-        """
-        m = self._map
-        if m._is_percpu and m._out_type is None and self._one_type is None:
-            first = m._next(None)
-            if first is None:
-                return False
-            m._prove_some(_raw(first))
-        keys = self._arrays and self._arrays[0]
-        fits = keys and sizeof(keys) == self._room * m.key_size
-        if self._cmd != BPF_MAP_LOOKUP_BATCH or not fits:
-            value_type = self._one_type or m._out_type
-            self._arrays = (m._raw_key_type * self._room)(), (value_type * self._room)()
-        return True
-
-    def _call(self):
-        """Make a call; return 0 or errno."""
-        m, batch = self._map, self._attr.batch
-        keys, values = self._arrays  # the room is theirs: no other count goes with them
-        ctypes.memset(self._out_batch, 0xFF, sizeof(self._out_batch))
-        in_batch = ctypes.create_string_buffer(self._cursor or b"")
-        owner = m._live()
-        batch.in_batch = addressof(in_batch) if self._cursor else 0
-        batch.out_batch = addressof(self._out_batch)
-        batch.keys, batch.values = addressof(keys), addressof(values)
-        batch.map_fd, batch.count = owner.number, sizeof(keys) // m.key_size
-        self._under_way = True
-        code = _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd])
-        del owner
-        return code
-
-    def _take_outcome(self, code):
-        """Take in what a call did; code None: an exception came before it could be told."""
-        keys, values = self._arrays
-        step = self._map.key_size
-        room, count = sizeof(keys) // step, self._attr.batch.count
-        cursor = bytes(self._out_batch)
-        moved = cursor.strip(b"\xff") != b""
-        filled = self._restarts and room > 1 and bytes(keys)[:step] != bytes(keys)[-step:]
-        if not (code == 0 or moved or count != room or filled):
-            count = 0  # it did not run
-        if count:
-            self._part = (
-                (keys._type_ * count).from_buffer(keys),
-                (values._type_ * count).from_buffer(values),
-            )
-        self._idle = 0 if count else self._idle + 1
-        self._go_on(code, count, room)
-        if moved and not self._end:
-            self._cursor = cursor
-        if self._restarts:
-            self._cursor = None
-
-    def _go_on(self, code, count, room):
-        """Decide how the scan goes on, or ends, after a call that brought count entries."""
-        m = self._map
-        if code == errno.ENOENT and not (self._restarts and count):
-            self._end = StopIteration
-        elif code == errno.ENOSPC and not count:  # one bucket holds more
-            if room >= m.max_entries:
-                self._end = IterationAborted(
-                    "%s: a bucket of more than all %d entries" % (m._about, room)
-                )
-            self._room = min(2 * room, m.max_entries)
-        elif code not in (0, None, errno.ENOENT, errno.EINTR, errno.EAGAIN):
-            self._end = m._error(self._cmd, code)
-        elif self._idle > 1000:
-            self._end = IterationAborted("%s: the kernel keeps interrupting the scan" % m._about)
+    bpffs, attr = _Fd(os.open, path, os.O_RDONLY | os.O_DIRECTORY), bpf_attr()
+    attr.token_create.bpffs_fd = bpffs.number
+    return _Fd(_bpf, BPF_TOKEN_CREATE, attr, os.fsdecode(path))
 
 
-class MemoryMap(_Generic[_Value]):
-    """The memory of a map: an array created with BPF_F_MMAPABLE, a ring buffer or an arena.
+# -- keys of LPM tries
 
-    Made by Map.mmap.  mm[i] is the value of element i: a number for scalars, else a copy or, of a
-    writable mapping, an object that lives in the map's memory; mm[i] = value stores, if it is
-    writable.  len(mm) counts elements.
 
-    view       a memoryview of the bytes, all that ring buffers and arenas have
+def lpm_key(text: str) -> bytes:
+    """Return the key of an LPM trie, as bytes: four of the prefix length, then the address.
 
-    Reads and writes are native loads and stores: a value wider than a word can be torn.  The
-    memory stays as long as views and objects in it do.  A child of fork() has no arena's.
+    text       "10.0.0.0/8", "2001:db8::/32"; without a / the whole address counts
+    raises     ValueError
     """
+    import socket
 
-    view: memoryview
-
-    def __init__(self, m, memory, writable):
-        self._memory, self._writable, self._type = memory, writable, m.value_type
-        self._size, self._stride, self._about = (
-            m.value_size,
-            percpu_stride(m.value_size),
-            "value of " + m._about,
-        )
-        self._count = m.max_entries if m.value_size else 0
-        self.view, self._words = memoryview(memory), None
-        if (
-            _is_plain(self._type)
-            and self._type._type_ in _INT_CODES + "fd"
-            and not _is_swapped(self._type)
-        ):
-            # One load an element, and the fastest that Python has.
-            words = self.view[: self._stride * self._count].cast(self._type._type_)
-            self._words = words[:: self._stride // self._size]
-
-    def __len__(self) -> int:
-        return self._count
-
-    def _at(self, index):
-        """Return (memory, where element index begins and ends in it)."""
-        memory = self._memory
-        if memory is None:
-            raise ValueError("this mapping is closed")
-        if not 0 <= index < self._count:
-            raise IndexError("index %r is not in 0..%d" % (index, self._count - 1))
-        index = range(self._count)[index]  # numpy's integers would overflow below
-        return memory, index * self._stride, index * self._stride + self._size
-
-    @overload
-    def __getitem__(self: "MemoryMap[_Scalar[_Number]]", index: int) -> "_Number": ...
-    @overload
-    def __getitem__(self, index: int) -> "_Value": ...
-    def __getitem__(self, index: int) -> "Any":
-        words = self._words
-        if words is not None and 0 <= index < self._count:
-            return words[index]
-        memory, start, end = self._at(index)
-        if self._type is bytes:
-            return memory[start:end]
-        if _is_scalar(self._type):
-            return _get_value(_copier(self._type)(memory, start))
-        return (_overlay if self._writable else _copier)(self._type)(memory, start)
-
-    def __setitem__(self, index: int, value: "_GivenValue") -> None:
-        memory, start, end = self._at(index)
-        if not self._writable:
-            raise TypeError("this mapping is read-only: m.mmap(writable=True)")
-        obj, words = _to_ctype(self._type, self._size, value, self._about), self._words
-        if words is not None:
-            words[index] = _get_value(obj)
-        else:
-            memory[start:end] = _raw(obj)
-
-    def close(self) -> None:
-        """Let go of the memory; it is unmapped with the last view or object in it."""
-        self._memory = self._words = None
-        self.view = None  # type: ignore[assignment]  # while it is open it is one
-        self._count = 0
-
-    def __enter__(self) -> "Self":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    address, slash, length = text.partition("/")
+    try:
+        raw = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    except OSError:
+        raise ValueError("%r is no IPv4 or IPv6 address" % address) from None
+    if slash and (set(length) - set("0123456789") or not length or int(length) > 8 * len(raw)):
+        raise ValueError("%r: the prefix length must be 0..%d" % (text, 8 * len(raw)))
+    return (int(length) if slash else 8 * len(raw)).to_bytes(4, sys.byteorder) + raw
 
 
 # -- ring buffers: BPF_MAP_TYPE_RINGBUF (5.8), which programs fill and a reader empties, and
@@ -9915,296 +10166,6 @@ _MAX_TRIES = 100
 _DRAIN_BYTES = 1 << 16  # what is copied at a time: it is to stay in the processor's cache
 _MAX_SUBMITTED_BYTES = (1 << 24) - 1  # DYNPTR_MAX_SIZE, what bpf_user_ringbuf_drain() takes
 _LONG_MASK = (1 << 8 * sizeof(ctypes.c_long)) - 1  # positions wrap
-
-# number of bpf(2) -> that of membarrier(2); both are in the same asm/unistd.h
-_MEMBARRIER_NUMBERS = {
-    321: 324,  # x86-64
-    357: 375,  # i386
-    _NR_X32: 0x40000000 + 324,
-    280: 283,  # arm64, riscv, loongarch and all that came later
-    386: 389,  # arm
-    351: 356,  # s390
-    361: 365,  # ppc
-    4355: 4358,  # mips: o32, n64, n32
-    5315: 5318,
-    _NR_MIPS_N32: 6322,
-    349: 351,  # sparc
-    341: 343,  # parisc
-    515: 517,  # alpha
-    1341: 1344,  # ia64
-    354: 374,  # m68k
-    375: 378,  # sh
-}
-_X86_NUMBERS = frozenset((321, 357, _NR_X32))
-_MEMBARRIER_CMD_GLOBAL_EXPEDITED = 1 << 1
-
-
-def _full_barrier():
-    """Let every load and store before come before every one behind; NotSupported where it can't."""
-    number = _MEMBARRIER_NUMBERS.get(_nr_bpf)
-    code = errno.ENOSYS
-    if number is not None:
-        code = _libc_syscall(number, _MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0)
-    if code:
-        detail = "no memory barrier is to be had from membarrier(2)"
-        error = _error(code, "membarrier", detail=detail, cls=NotSupported)
-        error.hint = "a kernel without CONFIG_MEMBARRIER, a sandbox, or an unknown architecture"
-        raise error
-
-
-def _no_barrier():
-    """Stand where x86 needs none."""
-
-
-def _kernel_long_bytes():
-    """Return the size of the kernel's long, in which it counts: 8, or 4 on a 32-bit kernel."""
-    if sizeof(ctypes.c_long) == 8:
-        return 8
-    try:  # as wide as the kernel's pointers, shown or zeroed; uname(2) can be told to lie
-        with open("/proc/kallsyms") as file:
-            digits = len(file.read(17).partition(" ")[0])
-    except OSError:
-        digits = 0
-    if digits in (8, 16):
-        return digits // 2
-    machine = os.uname().machine
-    return 8 if "64" in machine or machine == "s390x" else 4
-
-
-class _Position:
-    """A position in a page of a ring buffer, the index-th of the kernel's longs there.
-
-    A 32-bit program on a 64-bit kernel looks at its lower half: two positions are never as far
-    apart as that goes.
-    """
-
-    __slots__ = ("_words", "_low", "_high")
-
-    def __init__(self, page, index, long_bytes):
-        self._words, self._low, self._high = page.cast("L"), index, None
-        if long_bytes > sizeof(ctypes.c_long):
-            low_first = sys.byteorder == "little"
-            self._low, self._high = 2 * index + (not low_first), 2 * index + low_first
-
-    def load(self):
-        return self._words[self._low]
-
-    def store(self, position):
-        words, wraps = self._words, position < self._words[self._low]
-        words[self._low] = position
-        if wraps and self._high is not None:
-            # In between the kernel sees a position that lies behind: nothing to read, or no room.
-            _full_barrier()
-            words[self._high] = words[self._high] + 1 & _LONG_MASK
-
-    def mend(self, other, is_ahead):
-        """Make the upper half what it must be beside the other position, shortly before or behind.
-
-        Who stored the lower half and was killed then left another; so do 32-bit programs of libbpf.
-        """
-        if self._high is None:
-            return
-        high = None
-        while high != other._words[other._high]:  # it moves
-            high = other._words[other._high]
-            _full_barrier()
-            low = other.load()
-            _full_barrier()
-        mine = self.load()
-        wanted = high + (mine < low) if is_ahead else high - (mine > low)
-        if self._words[self._high] != wanted & _LONG_MASK:
-            self._words[self._high] = wanted & _LONG_MASK
-
-
-class _RingMemory:
-    """The memory of a ring buffer: its positions and its data.
-
-    writes is "consumer" or "producer", the position that is ours to move, or None.  order() is what
-    keeps loads apart from what comes behind them, settle() a full barrier.
-    """
-
-    def __init__(self, m, writes=None):
-        import mmap
-
-        page, data_bytes, long_bytes = mmap.PAGESIZE, m.max_entries, _kernel_long_bytes()
-        consumer_page = memoryview(m._mapped(0, page, writes == "consumer"))
-        rest = memoryview(m._mapped(page, page + 2 * data_bytes, writes == "producer"))
-        self.size, self.data = data_bytes, rest[page:]
-        self.consumer = _Position(consumer_page, 0, long_bytes)
-        self.producer = _Position(rest[:page], 0, long_bytes)
-        self.overwritten = _Position(rest[:page], 2, long_bytes)  # overwrite_pos, 7.0
-        self.settle = _full_barrier
-        self.order = _no_barrier if _nr_bpf in _X86_NUMBERS else _full_barrier
-        self.settle()  # where there is no barrier nothing is begun
-        self.process = os.getpid()
-        if writes == "consumer":
-            self.consumer.mend(self.producer, is_ahead=False)
-        if writes == "producer":
-            self.producer.mend(self.consumer, is_ahead=True)
-
-    def check_process(self, about):
-        """Refuse to go on in a child of fork(), which shares the memory with its parent."""
-        if self.process != os.getpid():
-            text = "%s: process %d opened it; open the map anew in this one"
-            raise ValueError(text % (about, self.process))
-
-
-def _record_bytes(length):
-    """Return how many bytes a record of so many takes with its header."""
-    return (length + _HEADER_BYTES + 7) & ~7
-
-
-def _records_in(words):
-    """Return (starts, lengths, used, following) of the records that a copy begins with.
-
-    words are those of the copy, u32.  starts and lengths are those of the bytes of each record that
-    is neither busy nor discarded; used is where the first one begins that is busy, or that is not
-    all there: then following is where it ends.
-    """
-    end, first = 4 * len(words), words[0]
-    if first < _DISCARDED:  # records of one size, as most are: no loop
-        step = _record_bytes(first)
-        headers, whole = words[:: step >> 2].tolist(), end // step
-        if headers.count(first) == len(headers):
-            used = whole * step
-            following = used + step if used < end else 0
-            starts = range(_HEADER_BYTES, used + _HEADER_BYTES, step)
-            return starts, [first] * whole, used, following
-    starts, lengths, at = [], [], 0
-    while at < end:
-        length = words[at >> 2]
-        if length & _BUSY:
-            break
-        following = at + ((length & _LENGTH) + 15 & -8)  # as _record_bytes()
-        if following > end:
-            return starts, lengths, at, following
-        if length < _DISCARDED:
-            starts.append(at + _HEADER_BYTES)
-            lengths.append(length)
-        at = following
-    return starts, lengths, at, 0
-
-
-class _Waiter:
-    """Waits until a ring buffer has records, or until close() in another thread.
-
-    A reader that peeks can't wait for the kernel alone, which wakes who has consumed all there was:
-    it is woken now and then besides.
-    """
-
-    PEEK_NS, STALLED_SECONDS, LONGEST_SECONDS = 10 * 10**6, 0.001, 86400
-
-    def __init__(self, owner, is_peek):
-        import select
-
-        self.owner = owner  # holds the descriptor that epoll watches
-        ends = os.pipe()
-        self._closed_end, self._closing_end = (_Fd(int, number) for number in ends)
-        self._closing, self._epoll = select.poll(), select.epoll()
-        self._closing.register(ends[0], select.POLLIN)
-        self._epoll.register(ends[0], select.EPOLLIN)
-        # what was peeked at stays readable until its owner consumes it: only news are told then
-        edge = select.EPOLLET if is_peek else 0
-        self._epoll.register(owner.number, select.EPOLLIN | edge)
-        self._timer = _ticking(self.PEEK_NS) if is_peek else None
-        if self._timer:
-            self._epoll.register(self._timer.number, select.EPOLLIN)
-        self.number = self._epoll.fileno()
-
-    def wait(self, seconds, is_stalled):
-        """Wait so long, None: for ever, for something new; of a busy record nothing is told."""
-        if is_stalled:  # to epoll it is there
-            shortest = self.STALLED_SECONDS
-            seconds = shortest if seconds is None else min(seconds, shortest)
-            self._closing.poll(seconds * 1000)
-        else:
-            self._epoll.poll(-1 if seconds is None else min(seconds, self.LONGEST_SECONDS))
-
-    def catch_up(self):
-        """Take what was told until now as known, before looking at what is there."""
-        if self._timer:
-            self._epoll.poll(0)
-            try:
-                os.read(self._timer.number, 8)
-            except BlockingIOError:
-                pass
-
-    def wake(self):
-        """Wake all who wait, now and later."""
-        os.write(self._closing_end.number, b"\0")
-
-
-def _ticking(every_ns):
-    """Return the _Fd of a timerfd that is readable every so often."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    times = (ctypes.c_long * 4)(0, every_ns, 0, every_ns)  # struct itimerspec, of old time_t
-    timer = _Fd(libc.timerfd_create, 1, os.O_NONBLOCK | os.O_CLOEXEC)  # CLOCK_MONOTONIC
-    if timer.number < 0 or libc.timerfd_settime(timer.number, 0, times, None):
-        raise OSError(get_errno(), "timerfd: %s" % os.strerror(get_errno()))
-    return timer
-
-
-class _Turns:
-    """Takes one step at a time on what it is for."""
-
-    __slots__ = ("_about", "_lock", "_inside")
-
-    def __init__(self, about):
-        self._about, self._lock, self._inside = about, RLock(), allocate_lock()
-
-    def take(self, step, *otherwise):
-        """Return step(), after that of any other thread.
-
-        A signal handler or finalizer that comes into the middle of one gets otherwise; ValueError
-        without that.
-        """
-        with self._lock:  # waits for other threads
-            if not self._inside.locked():
-                with self._inside:
-                    return step()
-        if not otherwise:
-            raise ValueError("%s is in use by the call that was interrupted" % self._about)
-        return otherwise[0]
-
-
-class _Batch:
-    """Records that were read together; values iterates over those that were not handed out yet."""
-
-    __slots__ = ("ring", "values", "starts", "position", "used", "rest")
-
-    def __init__(self, ring, starts, position, used):
-        self.ring, self.starts, self.position, self.used = ring, starts, position, used
-        self.values, self.rest = iter(()), []
-
-    @property
-    def end(self):
-        return self.position + self.used & _LONG_MASK
-
-    def handed_out(self):
-        """Return the position behind what was handed out; what is left is given up."""
-        self.rest.extend(self.values)  # in one step: what interrupts comes before or after
-        left = len(self.rest)
-        if not left:
-            return self.end
-        return self.position + self.starts[-left] - _HEADER_BYTES & _LONG_MASK
-
-
-# (process, map id) -> what consumes it, and what submits to it, in this process
-_consumers = {}  # type: dict
-_submitters = {}  # type: dict
-_ring_locks = {}  # type: dict  # process -> its lock: a child of fork() may inherit a taken one
-
-
-def _claim_ring(claims, m, make):
-    """Return (whether it was there, the ring of a map that this process has, else make())."""
-    key = os.getpid(), m.id
-    with _ring_locks.setdefault(key[0], RLock()):
-        known = claims.get(key, lambda: None)()
-        if known is None:
-            made = make()
-            claims[key] = weak_reference(made)
-            return False, made
-    return True, known
 
 
 class Records(_Generic[_Value]):
@@ -10501,6 +10462,20 @@ class Records(_Generic[_Value]):
         return error
 
 
+def _record_type(m, value):
+    """Return (size, f(buffer, offset), f that finishes it or None) of a type; size None: bytes."""
+    if value is None or value is bytes:
+        return None, None, None
+    if isinstance(value, str):
+        value = _c_text_layout(value, _TypeNames(m).layout)
+    is_layout = isinstance(value, Layout)
+    ctype = value.ctype() if is_layout else value
+    size = value.size if is_layout else _class_layout(ctype, "record").size
+    if _is_char_array(ctype) or is_layout and _is_array(ctype):
+        ctype = _byte_array(ctype)
+    return size, _copier(ctype), _get_value if _is_scalar(ctype) else None
+
+
 def _values_of(batch):
     return batch.values
 
@@ -10538,18 +10513,162 @@ def _no_ring(operation, m):
     return error
 
 
-def _record_type(m, value):
-    """Return (size, f(buffer, offset), f that finishes it or None) of a type; size None: bytes."""
-    if value is None or value is bytes:
-        return None, None, None
-    if isinstance(value, str):
-        value = _c_text_layout(value, _TypeNames(m).layout)
-    is_layout = isinstance(value, Layout)
-    ctype = value.ctype() if is_layout else value
-    size = value.size if is_layout else _class_layout(ctype, "record").size
-    if _is_char_array(ctype) or is_layout and _is_array(ctype):
-        ctype = _byte_array(ctype)
-    return size, _copier(ctype), _get_value if _is_scalar(ctype) else None
+class _Batch:
+    """Records that were read together; values iterates over those that were not handed out yet."""
+
+    __slots__ = ("ring", "values", "starts", "position", "used", "rest")
+
+    def __init__(self, ring, starts, position, used):
+        self.ring, self.starts, self.position, self.used = ring, starts, position, used
+        self.values, self.rest = iter(()), []
+
+    @property
+    def end(self):
+        return self.position + self.used & _LONG_MASK
+
+    def handed_out(self):
+        """Return the position behind what was handed out; what is left is given up."""
+        self.rest.extend(self.values)  # in one step: what interrupts comes before or after
+        left = len(self.rest)
+        if not left:
+            return self.end
+        return self.position + self.starts[-left] - _HEADER_BYTES & _LONG_MASK
+
+
+def _records_in(words):
+    """Return (starts, lengths, used, following) of the records that a copy begins with.
+
+    words are those of the copy, u32.  starts and lengths are those of the bytes of each record that
+    is neither busy nor discarded; used is where the first one begins that is busy, or that is not
+    all there: then following is where it ends.
+    """
+    end, first = 4 * len(words), words[0]
+    if first < _DISCARDED:  # records of one size, as most are: no loop
+        step = _record_bytes(first)
+        headers, whole = words[:: step >> 2].tolist(), end // step
+        if headers.count(first) == len(headers):
+            used = whole * step
+            following = used + step if used < end else 0
+            starts = range(_HEADER_BYTES, used + _HEADER_BYTES, step)
+            return starts, [first] * whole, used, following
+    starts, lengths, at = [], [], 0
+    while at < end:
+        length = words[at >> 2]
+        if length & _BUSY:
+            break
+        following = at + ((length & _LENGTH) + 15 & -8)  # as _record_bytes()
+        if following > end:
+            return starts, lengths, at, following
+        if length < _DISCARDED:
+            starts.append(at + _HEADER_BYTES)
+            lengths.append(length)
+        at = following
+    return starts, lengths, at, 0
+
+
+def _record_bytes(length):
+    """Return how many bytes a record of so many takes with its header."""
+    return (length + _HEADER_BYTES + 7) & ~7
+
+
+class _Turns:
+    """Takes one step at a time on what it is for."""
+
+    __slots__ = ("_about", "_lock", "_inside")
+
+    def __init__(self, about):
+        self._about, self._lock, self._inside = about, RLock(), allocate_lock()
+
+    def take(self, step, *otherwise):
+        """Return step(), after that of any other thread.
+
+        A signal handler or finalizer that comes into the middle of one gets otherwise; ValueError
+        without that.
+        """
+        with self._lock:  # waits for other threads
+            if not self._inside.locked():
+                with self._inside:
+                    return step()
+        if not otherwise:
+            raise ValueError("%s is in use by the call that was interrupted" % self._about)
+        return otherwise[0]
+
+
+# (process, map id) -> what consumes it, and what submits to it, in this process
+_consumers = {}  # type: dict
+_submitters = {}  # type: dict
+_ring_locks = {}  # type: dict  # process -> its lock: a child of fork() may inherit a taken one
+
+
+def _claim_ring(claims, m, make):
+    """Return (whether it was there, the ring of a map that this process has, else make())."""
+    key = os.getpid(), m.id
+    with _ring_locks.setdefault(key[0], RLock()):
+        known = claims.get(key, lambda: None)()
+        if known is None:
+            made = make()
+            claims[key] = weak_reference(made)
+            return False, made
+    return True, known
+
+
+class _Waiter:
+    """Waits until a ring buffer has records, or until close() in another thread.
+
+    A reader that peeks can't wait for the kernel alone, which wakes who has consumed all there was:
+    it is woken now and then besides.
+    """
+
+    PEEK_NS, STALLED_SECONDS, LONGEST_SECONDS = 10 * 10**6, 0.001, 86400
+
+    def __init__(self, owner, is_peek):
+        import select
+
+        self.owner = owner  # holds the descriptor that epoll watches
+        ends = os.pipe()
+        self._closed_end, self._closing_end = (_Fd(int, number) for number in ends)
+        self._closing, self._epoll = select.poll(), select.epoll()
+        self._closing.register(ends[0], select.POLLIN)
+        self._epoll.register(ends[0], select.EPOLLIN)
+        # what was peeked at stays readable until its owner consumes it: only news are told then
+        edge = select.EPOLLET if is_peek else 0
+        self._epoll.register(owner.number, select.EPOLLIN | edge)
+        self._timer = _ticking(self.PEEK_NS) if is_peek else None
+        if self._timer:
+            self._epoll.register(self._timer.number, select.EPOLLIN)
+        self.number = self._epoll.fileno()
+
+    def wait(self, seconds, is_stalled):
+        """Wait so long, None: for ever, for something new; of a busy record nothing is told."""
+        if is_stalled:  # to epoll it is there
+            shortest = self.STALLED_SECONDS
+            seconds = shortest if seconds is None else min(seconds, shortest)
+            self._closing.poll(seconds * 1000)
+        else:
+            self._epoll.poll(-1 if seconds is None else min(seconds, self.LONGEST_SECONDS))
+
+    def catch_up(self):
+        """Take what was told until now as known, before looking at what is there."""
+        if self._timer:
+            self._epoll.poll(0)
+            try:
+                os.read(self._timer.number, 8)
+            except BlockingIOError:
+                pass
+
+    def wake(self):
+        """Wake all who wait, now and later."""
+        os.write(self._closing_end.number, b"\0")
+
+
+def _ticking(every_ns):
+    """Return the _Fd of a timerfd that is readable every so often."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    times = (ctypes.c_long * 4)(0, every_ns, 0, every_ns)  # struct itimerspec, of old time_t
+    timer = _Fd(libc.timerfd_create, 1, os.O_NONBLOCK | os.O_CLOEXEC)  # CLOCK_MONOTONIC
+    if timer.number < 0 or libc.timerfd_settime(timer.number, 0, times, None):
+        raise OSError(get_errno(), "timerfd: %s" % os.strerror(get_errno()))
+    return timer
 
 
 class _Submitter:
@@ -10592,228 +10711,137 @@ class _Submitter:
         ring.producer.store(position + wanted & _LONG_MASK)
 
 
-def lpm_key(text: str) -> bytes:
-    """Return the key of an LPM trie, as bytes: four of the prefix length, then the address.
+class _RingMemory:
+    """The memory of a ring buffer: its positions and its data.
 
-    text       "10.0.0.0/8", "2001:db8::/32"; without a / the whole address counts
-    raises     ValueError
+    writes is "consumer" or "producer", the position that is ours to move, or None.  order() is what
+    keeps loads apart from what comes behind them, settle() a full barrier.
     """
-    import socket
 
-    address, slash, length = text.partition("/")
-    try:
-        raw = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    def __init__(self, m, writes=None):
+        import mmap
+
+        page, data_bytes, long_bytes = mmap.PAGESIZE, m.max_entries, _kernel_long_bytes()
+        consumer_page = memoryview(m._mapped(0, page, writes == "consumer"))
+        rest = memoryview(m._mapped(page, page + 2 * data_bytes, writes == "producer"))
+        self.size, self.data = data_bytes, rest[page:]
+        self.consumer = _Position(consumer_page, 0, long_bytes)
+        self.producer = _Position(rest[:page], 0, long_bytes)
+        self.overwritten = _Position(rest[:page], 2, long_bytes)  # overwrite_pos, 7.0
+        self.settle = _full_barrier
+        self.order = _no_barrier if _nr_bpf in _X86_NUMBERS else _full_barrier
+        self.settle()  # where there is no barrier nothing is begun
+        self.process = os.getpid()
+        if writes == "consumer":
+            self.consumer.mend(self.producer, is_ahead=False)
+        if writes == "producer":
+            self.producer.mend(self.consumer, is_ahead=True)
+
+    def check_process(self, about):
+        """Refuse to go on in a child of fork(), which shares the memory with its parent."""
+        if self.process != os.getpid():
+            text = "%s: process %d opened it; open the map anew in this one"
+            raise ValueError(text % (about, self.process))
+
+
+class _Position:
+    """A position in a page of a ring buffer, the index-th of the kernel's longs there.
+
+    A 32-bit program on a 64-bit kernel looks at its lower half: two positions are never as far
+    apart as that goes.
+    """
+
+    __slots__ = ("_words", "_low", "_high")
+
+    def __init__(self, page, index, long_bytes):
+        self._words, self._low, self._high = page.cast("L"), index, None
+        if long_bytes > sizeof(ctypes.c_long):
+            low_first = sys.byteorder == "little"
+            self._low, self._high = 2 * index + (not low_first), 2 * index + low_first
+
+    def load(self):
+        return self._words[self._low]
+
+    def store(self, position):
+        words, wraps = self._words, position < self._words[self._low]
+        words[self._low] = position
+        if wraps and self._high is not None:
+            # In between the kernel sees a position that lies behind: nothing to read, or no room.
+            _full_barrier()
+            words[self._high] = words[self._high] + 1 & _LONG_MASK
+
+    def mend(self, other, is_ahead):
+        """Make the upper half what it must be beside the other position, shortly before or behind.
+
+        Who stored the lower half and was killed then left another; so do 32-bit programs of libbpf.
+        """
+        if self._high is None:
+            return
+        high = None
+        while high != other._words[other._high]:  # it moves
+            high = other._words[other._high]
+            _full_barrier()
+            low = other.load()
+            _full_barrier()
+        mine = self.load()
+        wanted = high + (mine < low) if is_ahead else high - (mine > low)
+        if self._words[self._high] != wanted & _LONG_MASK:
+            self._words[self._high] = wanted & _LONG_MASK
+
+
+# number of bpf(2) -> that of membarrier(2); both are in the same asm/unistd.h
+_MEMBARRIER_NUMBERS = {
+    321: 324,  # x86-64
+    357: 375,  # i386
+    _NR_X32: 0x40000000 + 324,
+    280: 283,  # arm64, riscv, loongarch and all that came later
+    386: 389,  # arm
+    351: 356,  # s390
+    361: 365,  # ppc
+    4355: 4358,  # mips: o32, n64, n32
+    5315: 5318,
+    _NR_MIPS_N32: 6322,
+    349: 351,  # sparc
+    341: 343,  # parisc
+    515: 517,  # alpha
+    1341: 1344,  # ia64
+    354: 374,  # m68k
+    375: 378,  # sh
+}
+_X86_NUMBERS = frozenset((321, 357, _NR_X32))
+_MEMBARRIER_CMD_GLOBAL_EXPEDITED = 1 << 1
+
+
+def _full_barrier():
+    """Let every load and store before come before every one behind; NotSupported where it can't."""
+    number = _MEMBARRIER_NUMBERS.get(_nr_bpf)
+    code = errno.ENOSYS
+    if number is not None:
+        code = _libc_syscall(number, _MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0)
+    if code:
+        detail = "no memory barrier is to be had from membarrier(2)"
+        error = _error(code, "membarrier", detail=detail, cls=NotSupported)
+        error.hint = "a kernel without CONFIG_MEMBARRIER, a sandbox, or an unknown architecture"
+        raise error
+
+
+def _no_barrier():
+    """Stand where x86 needs none."""
+
+
+def _kernel_long_bytes():
+    """Return the size of the kernel's long, in which it counts: 8, or 4 on a 32-bit kernel."""
+    if sizeof(ctypes.c_long) == 8:
+        return 8
+    try:  # as wide as the kernel's pointers, shown or zeroed; uname(2) can be told to lie
+        with open("/proc/kallsyms") as file:
+            digits = len(file.read(17).partition(" ")[0])
     except OSError:
-        raise ValueError("%r is no IPv4 or IPv6 address" % address) from None
-    if slash and (set(length) - set("0123456789") or not length or int(length) > 8 * len(raw)):
-        raise ValueError("%r: the prefix length must be 0..%d" % (text, 8 * len(raw)))
-    return (int(length) if slash else 8 * len(raw)).to_bytes(4, sys.byteorder) + raw
-
-
-def _flag_bits(flags):
-    if type(flags) is int and 0 <= flags < 1 << 64:
-        return flags
-    return _integer(flags, 0, (1 << 64) - 1, "flags")
-
-
-def _brief_key(key):
-    """Return a key in few characters, for a message."""
-    is_raw = isinstance(key, (bytes, bytearray, memoryview))
-    try:
-        text = bytes(key).hex() if is_raw else repr(to_python(key))
-    except LayoutError:  # the class has a _union_ without a branch for it
-        text = bytes(key).hex()
-    return text if len(text) <= 200 else text[:200] + "..."
-
-
-def _layout_by_btf(source, what):
-    """Return the Layout that BTF has of a source's keys or values.
-
-    None, and why in ._no_btf, where it has none.
-    """
-    btf, type_id = source.btf, source._btf_types.get(what)
-    size = source.info.key_size if what == "key" else source.info.value_size
-    try:
-        if not type_id:
-            return None
-        found = btf.layout(type_id)
-        if found.size == size:
-            found.reader("plain")
-            return found
-        words = (what, source._about, size, found.size)
-        source._no_btf = "%s of %s has %d bytes, its BTF type %d" % words
-    except (BTFError, LayoutError) as failure:
-        source._no_btf = str(failure)
-    return None
-
-
-def _found_layout(source, what, size, numeric):
-    """Return the Layout of keys or values of which nobody has told: BTF's, a number, or bytes."""
-    found = _layout_by_btf(source, what)
-    if found is not None:
-        return found
-    if numeric and size in (4, 8):
-        return Number(size, order=source.order)
-    return Bytes(size)
-
-
-def _default_type(source, what, size, numeric, demanded=False):
-    """Return the type of a source's keys or values: BTF's, a number, bytes, or None."""
-    found = _layout_by_btf(source, what)
-    if demanded and found is None:
-        if what not in source._btf_types:
-            words = (what, source._about, source._no_btf)
-            raise BTFError("%s of %s has no BTF type: %s" % words)
-        raise BTFError(source._no_btf)
-    if size == 0:
-        return None
-    try:
-        found = found or _found_layout(source, what, size, numeric)
-        return bytes if isinstance(found, Bytes) else found.ctype()
-    except LayoutError as failure:  # it can be read, but has no class
-        if demanded:
-            raise BTFError(*failure.args) from None
-        source._no_btf = str(failure)
-        return bytes
-
-
-def _map_btf(info, token):
-    """Return ({"key": type id, "value": type id}, why not, BTF) of a map.
-
-    ({}, why, False) where it can't be had.
-    """
-    key_id, value_id, btf_id = info.btf_key_type_id, info.btf_value_type_id, info.btf_id
-    if info.btf_vmlinux_value_type_id:  # struct_ops: a type of the kernel's, or of a module's
-        key_id, value_id, btf_id = 0, info.btf_vmlinux_value_type_id, info.btf_vmlinux_id
-    try:
-        if not btf_id and not value_id:
-            return {}, "the map has none", False
-        btf = BTF.from_id(btf_id, token) if btf_id else BTF.from_vmlinux()
-        return (
-            {what: type_id for what, type_id in (("key", key_id), ("value", value_id)) if type_id},
-            "its BTF has no type for it",
-            btf,
-        )
-    except (SyscallError, BTFError, ImportError) as failure:  # a bare system lacks modules
-        return {}, str(failure), False
-
-
-# what is 4 bytes in these types, and what they have none of
-_WORD_TYPES = {"key": _NUMBER_KEY_TYPES, "value": _NUMBER_VALUE_TYPES}
-_VOID_TYPES = {"key": _KEYLESS_TYPES, "value": _VALUELESS_TYPES}
-
-
-def _size_for(what, ctype, size, map_type):
-    """Return the key_size or value_size to create a map with."""
-    if size is not None:
-        return size
-    if ctype is not None and ctype is not bytes:
-        return _class_layout(ctype, what).size
-    if map_type in _WORD_TYPES[what]:
-        return 4
-    if map_type in _VOID_TYPES[what]:
-        return 0
-    raise LayoutError("give %s= a ctypes type, or %s_size=" % (what, what))
-
-
-def _entries_for(map_type, given):
-    """Return the max_entries to create a map with."""
-    if given is not None:
-        return given
-    return len(possible_cpus()) if map_type in _ENTRY_PER_CPU_TYPES else 1
-
-
-def _fd_number(source):
-    """Return the descriptor number of an int or an object with fileno(), None for None."""
-    return source.fileno() if hasattr(source, "fileno") else source
-
-
-def _fd_by_id(map_id, open_flags):
-    """Return the _Fd of the map with an id."""
-    attr = bpf_attr()
-    attr.get_id.start_id = _integer(map_id, 0, (1 << 32) - 1, "map id")
-    attr.get_id.open_flags = open_flags
-    return _Fd(_bpf, BPF_MAP_GET_FD_BY_ID, attr, "map %d" % map_id)
-
-
-def _still_there(map_ids, open_flags):
-    """Yield (id, _Fd) of the maps that can still be opened.
-
-    Those that are gone meanwhile are left out.
-    """
-    for map_id in map_ids:
-        try:
-            owner = _fd_by_id(map_id, open_flags)
-        except MapNotFound:
-            continue
-        yield map_id, owner
-        del owner
-
-
-def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0, kept=None):
-    """Run BPF_OBJ_PIN or BPF_OBJ_GET on a path; return its result."""
-    raw = os.fsencode(path)
-    if b"\0" in raw:
-        raise ValueError("a path cannot contain a NUL byte")
-    pathname = ctypes.create_string_buffer(raw)
-    attr = bpf_attr()
-    attr.obj.pathname, attr.obj.bpf_fd, attr.obj.file_flags = (
-        addressof(pathname),
-        bpf_fd,
-        file_flags,
-    )
-    about = os.fsdecode(path)
-    return _bpf(cmd, attr, about, kept=kept, path=about, flags=file_flags)
-
-
-def open_map(
-    spec: "Union[int, str, os.PathLike[str]]",
-    key: "_TypeOf[_KeyType]" = None,
-    value: "_TypeOf[_ValueType]" = None,
-    *,
-    mode: str = "r",
-    strict: bool = False,
-    token: "Optional[_Descriptor]" = None,
-) -> "Map[_KeyType, _ValueType]":
-    """Return the Map that spec names.
-
-    spec       "id 5" or 5, "name foo" or "foo", "pinned PATH" or "/path"
-    token      is for pins
-    raises     ValueError: a spec of no such form; else as Map.from_id, from_name, from_pin
-    """
-    if isinstance(spec, int):
-        return Map.from_id(spec, key, value, mode=mode, strict=strict)
-    if not isinstance(spec, str):
-        return Map.from_pin(os.fspath(spec), key, value, mode=mode, strict=strict, token=token)
-    kind, _, which = spec.strip().partition(" ")
-    which = which.strip()
-    if kind not in ("id", "name", "pinned"):
-        which = spec.strip()
-        kind = "id" if which.isdecimal() else "name"
-        kind = "pinned" if "/" in which else kind
-    if kind == "id" and which.isdecimal():
-        return Map.from_id(int(which), key, value, mode=mode, strict=strict)
-    if kind == "pinned" and which:
-        return Map.from_pin(which, key, value, mode=mode, strict=strict, token=token)
-    if kind == "name" and len(which.split()) == 1:
-        return Map.from_name(which, key, value, mode=mode, strict=strict)
-    raise ValueError(
-        'a map is given as "id N", "name S", "pinned PATH", N, S or /PATH, not %r' % spec
-    )
-
-
-def create_token(path: "_Path" = "/sys/fs/bpf") -> "_Fd":
-    """Return a BPF token, which has fileno(): the rights a bpffs delegates to this user namespace.
-
-    Kernels take it for making maps, and 6.15 for a map's BTF; ids need CAP_SYS_ADMIN all the
-    same.
-
-    raises     PermissionDenied, SyscallError, NotSupported: outside of user namespaces
-    kernel     BPF_TOKEN_CREATE, 6.9
-    """
-    bpffs, attr = _Fd(os.open, path, os.O_RDONLY | os.O_DIRECTORY), bpf_attr()
-    attr.token_create.bpffs_fd = bpffs.number
-    return _Fd(_bpf, BPF_TOKEN_CREATE, attr, os.fsdecode(path))
+        digits = 0
+    if digits in (8, 16):
+        return digits // 2
+    machine = os.uname().machine
+    return 8 if "64" in machine or machine == "s390x" else 4
 
 
 # ---- 7. Inspection ----------------------------------------------------------
