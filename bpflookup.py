@@ -7789,14 +7789,36 @@ def _shown_in(table, path):
 
 
 # ---- 6. Map -----------------------------------------------------------------
-# What a Map is made of, an idea a class: _OpenMap, _Converting, _PerCPU, _Elements, _Keyless,
-# _Scanning, _Writing, _Whole; Map itself is the ways to open one.
+# An open map and all that is done with it.  Map is put together from a chain of base classes, one
+# idea each, so that each can be read by itself; nobody but Map uses them:
+#     _OpenMap      what the map is, the types of its keys and values, its descriptor
+#     _Converting   what callers give -> what the kernel reads, and back
+#     _PerCPU       values that are one slot for each possible CPU
+#     _Elements     lookup, update, delete ... of one element
+#     _Keyless      queues, stacks, bloom filters
+#     _Scanning     all entries: keys, values, items, lookup_batch (_BatchScan holds the cursor)
+#     _Writing      update_batch, delete_batch
+#     _Whole        freeze, pin, mmap, ring buffers
+#     Map           the ways to open or create one
+# Each class stands above the functions that it is the first to use.  MemoryMap follows _Whole;
+# Records and all about ring buffers stand at the end.
+#
+# Threads share a map without a lock.  What is set when it is opened does not change; what is found
+# out later (BTF, the number of CPUs) comes out the same whoever finds it, and the attribute that
+# others test is set last.  A call takes a prepared _Call from a list, _idle_calls, and puts it back
+# when it is done: no two calls ever use the same memory.
+#
+# Descriptors: section 3 tells how they are closed.  close() only forgets the _Fd; calls that are
+# under way hold it, and finish on the same map.
+#
+# A new map type: what section 1 says about it.  A new command for one element: a method made by
+# _element_command.  A new way to scan: _Scanning._parts decides among them.
 
 # -- what the kernel tells of a map
 
 
-class _LaterInfo:
-    """What MapInfo learnt to tell later, and captures do not hold."""
+class _UncapturedInfo:
+    """The fields of MapInfo that captures do not hold, as they have MapInfo.__slots__ alone."""
 
     ifindex: "Optional[int]" = None
     netns_dev: "Optional[int]" = None
@@ -7804,13 +7826,13 @@ class _LaterInfo:
     hash: "Optional[str]" = None
 
 
-class MapInfo(_LaterInfo):
+class MapInfo(_UncapturedInfo):
     """What the kernel tells of a map, as in struct bpf_map_info.
 
-    None stands for what it does not tell.
+    None stands for what it does not tell.  Not in every kernel's struct are
 
-    frozen, memlock (bytes)         from /proc, as the next two
-    owner_prog_type, owner_jited    of a prog_array
+    frozen, memlock (bytes)         from /proc
+    owner_prog_type, owner_jited    of a prog_array, from /proc
     ifindex, netns_dev, netns_ino   of an offloaded map (4.16)
     hash                            the SHA-256 of a frozen array in hex (6.18)
     """
@@ -7852,14 +7874,17 @@ class MapInfo(_LaterInfo):
     owner_prog_type: "Optional[int]"
     owner_jited: "Optional[bool]"
     _names = __slots__ + ("ifindex", "netns_dev", "netns_ino", "hash")
+    _names_from_proc = ("frozen", "memlock", "owner_prog_type", "owner_jited")
 
     def __init__(self, fd, about):
         info = bpf_map_info()
-        known = _info_by_fd(fd, info, about)
-        for name in self.__slots__[:-4] + ("ifindex", "netns_dev", "netns_ino"):
+        known_bytes = _info_by_fd(fd, info, about)
+        for name in self._names:
+            if name in self._names_from_proc or name == "hash":
+                continue
             descriptor = getattr(bpf_map_info, name)
-            told = descriptor.offset + descriptor.size <= known
-            setattr(self, name, getattr(info, name) if told else None)
+            is_told = descriptor.offset + descriptor.size <= known_bytes
+            setattr(self, name, getattr(info, name) if is_told else None)
         if self.name is not None:  # the kernel's isalnum() lets Latin-1 letters in
             self.name = self.name.decode("latin-1")
         proc = _fdinfo(fd)
@@ -7867,11 +7892,11 @@ class MapInfo(_LaterInfo):
         self.memlock = int(proc["memlock"]) if "memlock" in proc else None
         self.owner_prog_type = int(proc["owner_prog_type"]) if "owner_prog_type" in proc else None
         self.owner_jited = proc["owner_jited"] == "1" if "owner_jited" in proc else None
-        if self.frozen and self.type == BPF_MAP_TYPE_ARRAY and known >= sizeof(info):
+        if self.frozen and self.type == BPF_MAP_TYPE_ARRAY and known_bytes >= sizeof(info):
             self.hash = _array_hash(fd)
 
     def _asdict(self) -> "Dict[str, Any]":
-        """Return {name: value} of all of it."""
+        """Return {name: value} of all fields."""
         return {name: getattr(self, name) for name in self._names}
 
     def __eq__(self, other: object) -> bool:
@@ -7913,9 +7938,31 @@ def _array_hash(fd):
 
 
 class _OpenMap(_Generic[_Key, _Value]):
-    """The state of an open map: what it is, its types and its descriptor."""
+    """The state of an open map: what it is, its types and its descriptor.
 
-    # What the short way looks at, where it is found fastest; there are other attributes.
+    Set when the map is opened, and not changed after that:
+
+    _raw_key_type     the ctypes type of the memory of a key: key_type, or bytes as an array of u8
+    _raw_value_type   the same for a value; of a per-CPU map for the value of one CPU
+    _has_int_keys     whether keys are plain ints of this machine's byte order
+    _key_class        keys of exactly this class go to the kernel without conversion; None: none do
+    _new_key          makes memory for a key
+    _out_type, _out_size, _new_out   what LOOKUP writes into, its size, what makes one; of a per-CPU
+                      map the first two are None until the CPUs are counted, _new_out always
+    _finish           turns what LOOKUP wrote into what callers get; None: it is that already
+    _value_min, _value_max   ints between these are values without a further look
+    _is_percpu, _about (the map in words), _given (the types as the caller gave them)
+
+    Found out when first needed:
+
+    _btf              the BTF; None: not asked for yet, False: not to be had, and _no_btf says why
+    _types            {"key": type id, "value": type id} in it
+    _has_batch        whether the kernel has LOOKUP_BATCH for this type of map; None: not asked yet
+
+    _fd is the _Fd, None when the map is closed; _idle_calls are the _Calls that no call uses.
+    """
+
+    # The attributes that a lookup looks at are slots, which are found fastest.
     __slots__ = (
         "_key_class",
         "_out_type",
@@ -7943,9 +7990,10 @@ class _OpenMap(_Generic[_Key, _Value]):
 
     @classmethod
     def _opened(cls, owner, about, key, value, strict, token=None, prove=False, keep=False):
-        """Return the Map on an _Fd.
+        """Return the Map on owner, an _Fd.
 
-        keep: a failure leaves the descriptor open, it is the caller's.
+        prove      the descriptor may be another object's than a map's: ask first
+        keep       leave the descriptor open after a failure: it is still the caller's
         """
         opened = cls.__new__(cls)
         opened._fd, opened._token = owner, token
@@ -7957,72 +8005,60 @@ class _OpenMap(_Generic[_Key, _Value]):
         except BaseException:
             if keep:
                 owner.release()
-            opened._fd = owner = None  # a traceback that is kept must not keep the descriptor open
+            opened._fd = owner = None  # a traceback must not keep the descriptor open
             raise
 
     def _adopt(self, info, key, value, strict):
-        """Take in what the map is, and check the types against it."""
+        """Set what the map is, and the types, once they are found to fit it."""
         self.id, self.name, self.type, self.flags = info.id, info.name, info.type, info.map_flags
         self.key_size, self.value_size = info.key_size, info.value_size
         self.max_entries = info.max_entries
         self._about = info._about
-        self._btf_info, self._btf, self._no_btf = info, None, ""  # fetched when it is needed
+        self._btf_info, self._btf, self._no_btf = info, None, ""
         self._given = {"key": key, "value": value}
         self._is_percpu = self.type in _PERCPU_TYPES
-        numeric_key = self.type in _INDEX_TYPES | _FD_KEY_TYPES
-        numeric_value = self.type in _NUMBER_VALUE_TYPES
-        refused = []  # both are told
-        for what, given, size, numeric in (
-            ("key", key, self.key_size, numeric_key),
-            ("value", value, self.value_size, numeric_value),
-        ):
+        messages = []  # about both types, not only the first that does not fit
+        for what, given, size in (("key", key, info.key_size), ("value", value, info.value_size)):
             try:
-                checked = self._checked_type(given, size, numeric, what, strict)
-                setattr(self, what + "_type", checked)
+                setattr(self, what + "_type", self._checked_type(given, size, what, strict))
             except LayoutError as failure:
-                refused += failure.args
-        if refused:
-            raise LayoutError(*refused)
-        self._prepare_keys(key in (None, BTF))
-        self._prepare_values(value in (None, BTF))
-        self._has_batch = None  # whether the kernel has LOOKUP_BATCH: asked before the first scan
+                messages += failure.args
+        if messages:
+            raise LayoutError(*messages)
+        self._prepare_keys(is_callers_type=key not in (None, BTF))
+        self._prepare_values(is_callers_type=value not in (None, BTF))
+        self._has_batch = None
         self._idle_calls = []  # pop and append of a list are atomic
 
-    def _prepare_keys(self, is_btfs):
-        """Set what the element commands look at for keys; is_btfs: the type is not the caller's."""
+    def _prepare_keys(self, is_callers_type):
+        """Set the attributes that the element commands look at for keys."""
         ctype = self.key_type
         self._has_int_keys = _is_plain_int(ctype) and not _is_swapped(ctype)
-        # The class of the keys that go to the kernel as they are; None where there are none such.
         self._key_class = int if self._has_int_keys else ctype
         self._raw_key_type = ctype
         if ctype in (bytes, None):
             self._key_class, self._raw_key_type = None, u8 * self.key_size
-        elif _is_char_array(ctype) or is_btfs and _is_array(ctype):
+        elif _is_char_array(ctype) or _is_array(ctype) and not is_callers_type:
             self._raw_key_type = _byte_array(ctype)
         self._new_key = _maker(self._raw_key_type)
 
-    def _prepare_values(self, is_btfs):
-        """Set what the element commands look at for values."""
+    def _prepare_values(self, is_callers_type):
+        """Set the attributes that the element commands look at for values."""
         ctype = self.value_type
         self._raw_value_type = u8 * self.value_size if ctype in (bytes, None) else ctype
-        if _is_char_array(ctype) or is_btfs and _is_array(ctype):
+        if _is_char_array(ctype) or _is_array(ctype) and not is_callers_type:
             self._raw_value_type = _byte_array(ctype)
-        finish = (
-            None  # what turns what the kernel wrote into what the caller gets; None: it is that
-        )
+        finish = None
         if ctype is bytes:
             finish = bytes
         elif _is_scalar(ctype):
             finish = _get_value
-        # A number inside these bounds needs no further look.
-        self._value_min, self._value_max = 1, 0
-        # What LOOKUP writes into, its size, and how to make one; per-CPU: known once the CPUs are
-        # counted.
+        self._value_min, self._value_max = 1, 0  # no int is between these
         self._out_type = self._new_out = self._out_size = None
         self._percpu_types = {}  # number of slots -> array type
         if self._is_percpu:
             copy = _copier(self._raw_value_type)
-            self._finish = partial(_percpu_values, self._raw_value_type, copy, finish)
+            self._finish = partial(_percpu_list, self._raw_value_type, copy, finish)
             return
         self._finish = finish
         self._out_type, self._out_size = self._raw_value_type, self.value_size
@@ -8059,18 +8095,22 @@ class _OpenMap(_Generic[_Key, _Value]):
         if ctype is None:
             return None
         if self._given[what] in (None, BTF):  # BTF knows more than the class that it makes
-            types = _INDEX_TYPES | _FD_KEY_TYPES if what == "key" else _NUMBER_VALUE_TYPES
-            return _found_layout(self, what, size, self.type in types)
+            return _found_layout(self, what, size, self._is_numeric(what))
         return Bytes(size) if ctype is bytes else layout(ctype)
 
-    def _checked_type(self, ctype, size, numeric, what, strict):
-        """Return the type of keys or values: None where there are none.
+    def _is_numeric(self, what):
+        """Whether keys or values are numbers in this type of map, even where no BTF says so."""
+        types = _INDEX_TYPES | _FD_KEY_TYPES if what == "key" else _NUMBER_VALUE_TYPES
+        return self.type in types
 
-        If none is given, BTF's, a number or bytes.
+    def _checked_type(self, ctype, size, what, strict):
+        """Return the type of keys or values (what), None where the map has none.
+
+        ctype is the caller's, which must fit; None or BTF: it comes from BTF.
         """
         about = "%s of %s" % (what, self._about)
         if ctype is None or ctype is BTF:
-            return _default_type(self, what, size, numeric, ctype is BTF)
+            return _default_type(self, what, size, self._is_numeric(what), ctype is BTF)
         if size == 0 and ctype is not bytes:
             raise LayoutError(
                 "%s: the map has none, so that %s can't be its type" % (about, type_name(ctype))
@@ -8109,9 +8149,9 @@ class _OpenMap(_Generic[_Key, _Value]):
         raise TypeError("a Map cannot be pickled or copied: open it again")
 
     def _live(self):
-        """Return the _Fd, which stays open as long as the caller keeps it.
+        """Return the _Fd, which stays open as long as the caller holds it.
 
-        ValueError if the map is closed.
+        raises     ValueError: the map is closed
         """
         owner = self._fd
         if owner is None:
@@ -8130,17 +8170,17 @@ class _OpenMap(_Generic[_Key, _Value]):
     @property
     def info(self) -> "MapInfo":
         """A fresh MapInfo: what the kernel tells of the map now."""
-        owner = self._live()  # held: its number must not become another's meanwhile
+        owner = self._live()
         try:
             return MapInfo(owner.number, self._about)
         finally:
             del owner
 
     def _error(self, cmd, code, key=None):
-        """Return the error for an errno of a command; key is the key it was about, in any form."""
+        """Return the error for an errno of a command; key, in any form, is what it was about."""
         detail = cls = None
         if code == errno.ENOENT and key is not None:
-            key = self._told_key(key)
+            key = self._key_for_error(key)
             detail = "no such key: %s" % _brief_key(key)
             if self.type in _INDEX_TYPES and isinstance(key, int) and key >= self.max_entries:
                 cls = IndexNotFound
@@ -8152,13 +8192,17 @@ class _OpenMap(_Generic[_Key, _Value]):
             error.key = key
         return error
 
-    def _lacks(self, cmd, what):
-        """Return the error for what this type of map does not have."""
+    def _lack_error(self, cmd, what):
+        """Return the NotSupported for what (in words) this type of map lacks."""
         return _error(ENOTSUPP, cmd, self._about, self.type, detail="this map has no %s" % what)
 
 
 def _prove_map(fd, about):
-    """Raise unless the descriptor is a map's: the info of a program or BTF reads like one's."""
+    """Raise InvalidArgument unless the descriptor is a map's.
+
+    It can't be left to BPF_OBJ_GET_INFO_BY_FD: that answers for programs and BTF too, and their
+    info would be read as a map's.
+    """
     try:
         kind = os.readlink("/proc/self/fd/%d" % fd)
     except OSError:
@@ -8178,8 +8222,8 @@ def _prove_map(fd, about):
 def _answers_as_a_map(fd):
     """Whether a descriptor is a map's, where there is no /proc to tell.
 
-    On what is no map every element command is EINVAL; on a map, LOOKUP without a key is EFAULT and
-    the like on all types but arenas, for which NEXT_KEY is EOPNOTSUPP.
+    Element commands without a key are tried.  On what is no map each is EINVAL.  On a map, LOOKUP
+    is another errno (EFAULT mostly), but for arenas, and there GET_NEXT_KEY is (EOPNOTSUPP).
     """
     attr = bpf_attr()
     attr.elem.map_fd = fd
@@ -8190,7 +8234,10 @@ def _answers_as_a_map(fd):
 
 
 def _default_type(source, what, size, numeric, demanded=False):
-    """Return the type of a source's keys or values: BTF's, a number, bytes, or None."""
+    """Return the type of keys or values whose type is not given; None where there are none.
+
+    demanded: BTF must have it, so raise BTFError where it has not.
+    """
     found = _layout_by_btf(source, what)
     if demanded and found is None:
         if what not in source._btf_types:
@@ -8210,7 +8257,7 @@ def _default_type(source, what, size, numeric, demanded=False):
 
 
 def _found_layout(source, what, size, numeric):
-    """Return the Layout of keys or values of which nobody has told: BTF's, a number, or bytes."""
+    """Return the Layout of keys or values whose type is not given: BTF's, a number, or bytes."""
     found = _layout_by_btf(source, what)
     if found is not None:
         return found
@@ -8220,9 +8267,9 @@ def _found_layout(source, what, size, numeric):
 
 
 def _layout_by_btf(source, what):
-    """Return the Layout that BTF has of a source's keys or values.
+    """Return the Layout that BTF has of the keys or values (what) of a source: a map or a capture.
 
-    None, and why in ._no_btf, where it has none.
+    None where there is none; then source._no_btf says why.
     """
     btf, type_id = source.btf, source._btf_types.get(what)
     size = source.info.key_size if what == "key" else source.info.value_size
@@ -8241,46 +8288,44 @@ def _layout_by_btf(source, what):
 
 
 def _map_btf(info, token):
-    """Return ({"key": type id, "value": type id}, why not, BTF) of a map.
+    """Return ({"key": type id, "value": type id}, reason, BTF) of a map.
 
-    ({}, why, False) where it can't be had.
+    reason says why a type may be missing.  ({}, reason, False) where there is no BTF to be had.
     """
     key_id, value_id, btf_id = info.btf_key_type_id, info.btf_value_type_id, info.btf_id
-    if info.btf_vmlinux_value_type_id:  # struct_ops: a type of the kernel's, or of a module's
+    if info.btf_vmlinux_value_type_id:  # struct_ops: the type is in the BTF of kernel or module
         key_id, value_id, btf_id = 0, info.btf_vmlinux_value_type_id, info.btf_vmlinux_id
+    types = {what: type_id for what, type_id in (("key", key_id), ("value", value_id)) if type_id}
     try:
         if not btf_id and not value_id:
             return {}, "the map has none", False
         btf = BTF.from_id(btf_id, token) if btf_id else BTF.from_vmlinux()
-        return (
-            {what: type_id for what, type_id in (("key", key_id), ("value", value_id)) if type_id},
-            "its BTF has no type for it",
-            btf,
-        )
+        return types, "its BTF has no type for it", btf
     except (SyscallError, BTFError, ImportError) as failure:  # a bare system lacks modules
         return {}, str(failure), False
 
 
 class _ByteArray:
-    """What arrays that come out of a map share: they compare, hash and print by their bytes."""
+    """Base of the arrays that come out of a map: they compare, hash and print by their bytes."""
 
     def __eq__(self, other):
         is_bytes = isinstance(other, (bytes, ctypes.Array))
         return bytes(self) == bytes(other) if is_bytes else NotImplemented
 
     def __hash__(self):
-        return hash(bytes(self))  # of what it holds now: a key that is changed is another key
+        return hash(bytes(self))  # by what it holds now: when that changes it is another key
 
     def __repr__(self):
         shown = repr(bytes(self).rstrip(b"\0")) if self._type_ is ctypes.c_char else list(self)
         return "%s(%s)" % (type_name(type(self)), shown)
 
 
-_BYTE_ARRAYS = {}  # type: dict  # length -> class of char arrays that are _ByteArrays
+# length -> the class of char arrays that are _ByteArrays
+_BYTE_ARRAYS = {}  # type: dict
 
 
 def _byte_array(ctype):
-    """Return the class of the arrays that come out of a map for an array type."""
+    """Return the _ByteArray class of an array type; of char arrays there is one for each length."""
     if ctype._type_ is not ctypes.c_char:
         return type(ctype.__name__, (_ByteArray, ctype), {})
     if ctype._length_ not in _BYTE_ARRAYS:
@@ -8307,7 +8352,12 @@ def _brief_key(key):
 
 
 class _Converting(_OpenMap[_Key, _Value]):
-    """From what callers give to what the kernel reads and writes, and back."""
+    """Keys and values: from what callers give to what the kernel reads and writes, and back.
+
+    Names that end in _in go to the kernel, those that end in _out come from it.  _value_in,
+    _out_buffer and _nothing_in are what an element command does about its value: all are called
+    with (key, the value or out that the caller gave, flags), by _take_the_long_way.
+    """
 
     def _require_keys(self, cmd):
         """Raise ValueError if the map is closed, NotSupported if it has no keys."""
@@ -8319,7 +8369,7 @@ class _Converting(_OpenMap[_Key, _Value]):
             is_bloom = self.type == BPF_MAP_TYPE_BLOOM_FILTER
             use = "asked for with in" if is_bloom else "peeked at and popped"
             what = "keys; values are pushed, " + use
-        raise self._lacks(cmd, what)
+        raise self._lack_error(cmd, what)
 
     def _key_in(self, key, cmd=BPF_MAP_LOOKUP_ELEM):
         """Return key as an int within bounds (int keys) or a ctypes object of key_size bytes."""
@@ -8335,41 +8385,44 @@ class _Converting(_OpenMap[_Key, _Value]):
             return bytes(obj)
         return _get_value(obj) if _is_scalar(self.key_type) else obj
 
-    def _told_key(self, key):
-        """Return a key, in any form that callers give, as an error tells it."""
+    def _key_for_error(self, key):
+        """Return a key, in any form that callers give, in the form that an error holds."""
         if not isinstance(key, _CDATA):
             try:
                 key = self._key_in(key)
-            except (BPFError, ValueError):  # closed, or another than it was, by now
+            except (BPFError, ValueError):  # since the call the map was closed, or the key changed
                 pass
         return self._key_out(key) if isinstance(key, _CDATA) else key
 
     def _value_in(self, key, value, flags=0):
-        """Return value as a ctypes object that UPDATE may read; key is where it goes."""
+        """Return a ctypes object with the value, for UPDATE to read."""
         if self.type in _FD_VALUE_TYPES:
             value = _descriptor_in(value)
         if self._is_percpu and not self._flagged_type(flags):
             return self._slots_in(key, value)
         return _converted(self.value_type, self.value_size, value, "value of " + self._about)
 
-    def _room_in(self, key, out, flags=0):
-        """Return a ctypes object over out, where a lookup of key may write.
+    def _out_buffer(self, key, out, flags=0):
+        """Return a ctypes object over out, memory of the caller's, where a lookup of key may write.
 
         None if there is no such key.
         """
-        out_type = self._flagged_type(flags) or self._proved_type(key)
+        out_type = self._flagged_type(flags) or self._out_type_for(key)
         if out_type is None:
             return None
         if type(out) is out_type and sizeof(out) >= sizeof(out_type):
             return out
-        return self._buffer(out, out_type)
+        return self._over_memory(out, out_type)
 
     def _nothing_in(self, key, value, flags=0):
-        """Return the object for a command that moves no value."""
+        """Return an object for a command that moves no value."""
         return _ZERO
 
-    def _buffer(self, out, out_type):
-        """Return a ctypes object over the caller's writable memory, of out_type's size."""
+    def _over_memory(self, out, out_type):
+        """Return a ctypes object over writable memory of the caller's, of out_type's size.
+
+        LayoutError for anything else.
+        """
         size = sizeof(out_type)
         try:
             element = out._type_ if isinstance(out, ctypes.Array) else None
@@ -8387,7 +8440,7 @@ class _Converting(_OpenMap[_Key, _Value]):
 
 
 def _converted(ctype, size, given, what):
-    """Do what _to_ctype does; a str for an array of chars is text: UTF-8, filled up with NULs."""
+    """Do what _to_ctype does, and take a str for a char array: as UTF-8, filled up with NULs."""
     if isinstance(given, str) and _is_char_array(ctype):
         try:
             raw = given.encode("utf-8")
@@ -8403,9 +8456,9 @@ def _converted(ctype, size, given, what):
 
 
 def _descriptor_in(given):
-    """Return the number of a descriptor given as an object with fileno() or as a ctypes int.
+    """Return the number of a descriptor, given as an object with fileno() or as a ctypes int.
 
-    Else what was given.
+    Anything else is returned as it is.
     """
     if hasattr(given, "fileno"):
         return given.fileno()
@@ -8413,6 +8466,7 @@ def _descriptor_in(given):
 
 
 def _flag_bits(flags):
+    """Return flags as an int of 64 bits; LayoutError for what is none."""
     if type(flags) is int and 0 <= flags < 1 << 64:
         return flags
     return _integer(flags, 0, (1 << 64) - 1, "flags")
@@ -8422,7 +8476,11 @@ def _flag_bits(flags):
 
 
 class _PerCPU(_Converting[_Key, _Value]):
-    """Values of per-CPU maps: a slot for every possible CPU, whose number is proved first."""
+    """Values of per-CPU maps: a slot for every possible CPU, whose number is proved first.
+
+    The kernel tells the number when a map is created (_count_cpus_by_lru); who may not do that
+    finds it by a lookup into a very large buffer, which takes a key that is there.
+    """
 
     def percpu_type(self) -> "Type[ctypes.Array[Any]]":
         """Return the ctypes array type of a per-CPU value: a slot, .value, for each possible CPU.
@@ -8430,7 +8488,7 @@ class _PerCPU(_Converting[_Key, _Value]):
         raises     NotSupported: the map is not per-CPU, SyscallError
         """
         if not self._is_percpu:
-            raise self._lacks(BPF_MAP_LOOKUP_ELEM, "value per CPU")
+            raise self._lack_error(BPF_MAP_LOOKUP_ELEM, "value per CPU")
         return self._out_type or self._slots(len(possible_cpus()))
 
     def _slots(self, count):
@@ -8445,12 +8503,15 @@ class _PerCPU(_Converting[_Key, _Value]):
         return self._percpu_types[count]
 
     def _flagged_type(self, flags):
-        """Return the type of the one value that flags select of a per-CPU map, or None."""
+        """Return the type of a value if flags select a single one of a per-CPU map, else None."""
         selects = self._is_percpu and flags & (BPF_F_CPU | BPF_F_ALL_CPUS)
         return self._raw_value_type if selects else None
 
-    def _prove_out(self, key):
-        """Return the array type that a per-CPU value fits, the number of its slots proved."""
+    def _prove_percpu_type(self, key):
+        """Count the CPUs, if that is still to do; set _out_type and return it.
+
+        raises     KeyNotFound: a lookup was to tell, and there is no such key
+        """
         if _proven_cpus is None:
             try:
                 count = _count_cpus_by_lru()
@@ -8462,40 +8523,39 @@ class _PerCPU(_Converting[_Key, _Value]):
         self._out_type = out_type  # last: threads look
         return out_type
 
-    def _proved_type(self, key):
-        """Return what LOOKUP writes into; None if a lookup was to tell and has no such key."""
+    def _out_type_for(self, key):
+        """Return the type that LOOKUP writes into; None if key was to tell and is not there."""
         try:
-            return self._out_type or self._prove_out(key)
+            return self._out_type or self._prove_percpu_type(key)
         except KeyNotFound:
             return None
 
-    def _percpu_room(self, key, flags):
-        """Return a new object for what LOOKUP writes; None as _proved_type."""
+    def _new_percpu_out(self, key, flags):
+        """Do for a per-CPU map what _new_out does for others; None if there is no such key."""
         flags = _flag_bits(flags)
-        room_type = self._flagged_type(flags)
-        if room_type:
-            return _maker(room_type)()
-        room_type = self._out_type or self._proved_type(self._key_in(key))
-        return None if room_type is None else room_type()
+        one_type = self._flagged_type(flags)
+        if one_type:
+            return _maker(one_type)()
+        out_type = self._out_type or self._out_type_for(self._key_in(key))
+        return None if out_type is None else out_type()
 
     def _count_cpus_by_lookup(self, key):
-        """Look key up into a buffer that no machine outgrows.
+        """Look key up into memory for _MAX_CPUS slots; return how many of them the kernel wrote.
 
-        Return how many slots the kernel wrote.  For who may not create a map.  raises KeyNotFound
-        where key is absent: nothing is proved then
+        raises     KeyNotFound: nothing is learnt then
         """
         import mmap
 
         stride = percpu_stride(self.value_size)
         with mmap.mmap(-1, stride * _MAX_CPUS, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-            mark = os.urandom(8)  # no value looks like it
+            mark = os.urandom(8)  # no value begins like it
             for offset in range(0, len(memory), stride):
                 memory[offset : offset + 8] = mark
-            room = u8.from_buffer(memory)
+            first_byte = u8.from_buffer(memory)
             try:
-                code = self._element(BPF_MAP_LOOKUP_ELEM, key, room)
+                code = self._element(BPF_MAP_LOOKUP_ELEM, key, first_byte)
             finally:
-                del room  # or the memory could not be unmapped
+                del first_byte  # or the memory could not be unmapped
             if code:
                 raise self._error(BPF_MAP_LOOKUP_ELEM, code, key)
             count = 0
@@ -8504,29 +8564,32 @@ class _PerCPU(_Converting[_Key, _Value]):
             return count
 
     def _slots_in(self, key, value):
-        """Return what UPDATE reads of a value for all CPUs, one for each, or their bytes."""
+        """Return slots for UPDATE to read.
+
+        value is one for all CPUs, a list of one for each, or all the slots as an array or as bytes.
+        """
         try:
-            room = (self._out_type or self._prove_out(key))()
-            cpus = len(room)
-        except SyscallError:  # nothing to count by: believe /sys, but have room for any number
-            room, cpus = self._slots(_MAX_CPUS)(), len(_sysfs_cpus())
-        stride = sizeof(room._type_)
+            slots = (self._out_type or self._prove_percpu_type(key))()
+            cpus = len(slots)
+        except SyscallError:  # nothing to count by: believe /sys, but have slots for any number
+            slots, cpus = self._slots(_MAX_CPUS)(), len(_sysfs_cpus())
+        stride = sizeof(slots._type_)
         is_whole = type(value) is self._percpu_types.get(cpus)
         if cpus and (is_whole or isinstance(value, (bytes, bytearray, memoryview))):
             raw = memoryview(value).tobytes()  # a copy: nobody can resize what is measured here
             if len(raw) == cpus * stride:
-                ctypes.memmove(room, raw, len(raw))
-                return room
-        for index, one in enumerate(self._listed_values(value, cpus, len(room))):
+                ctypes.memmove(slots, raw, len(raw))
+                return slots
+        for index, one in enumerate(self._listed_values(value, cpus, len(slots))):
             obj = _converted(self.value_type, self.value_size, one, "value of " + self._about)
-            ctypes.memmove(addressof(room) + index * stride, addressof(obj), self.value_size)
-        return room
+            ctypes.memmove(addressof(slots) + index * stride, addressof(obj), self.value_size)
+        return slots
 
-    def _listed_values(self, value, cpus, slots):
-        """Return a tuple of the values given for the CPUs; one value is meant for all slots."""
+    def _listed_values(self, value, cpus, slot_count):
+        """Return a tuple of the values for the CPUs; what is no list or tuple goes to all slots."""
         if not isinstance(value, (list, tuple)):
-            return (value,) * slots
-        values = tuple(value)  # ours: an __index__ could append to a list
+            return (value,) * slot_count
+        values = tuple(value)  # a copy: the __index__ of a value could change the list
         if len(values) != cpus or not cpus:
             raise LayoutError(
                 "value of %s takes one value, or one for each of %s possible CPUs, not %d"
@@ -8535,7 +8598,7 @@ class _PerCPU(_Converting[_Key, _Value]):
         return values
 
 
-def _percpu_values(one_type, copy, finish, out):
+def _percpu_list(one_type, copy, finish, out):
     """Return the list of the values in a per-CPU value, or the one value that flags selected."""
     if type(out) is one_type:
         return finish(out) if finish else out
@@ -8547,13 +8610,18 @@ def _percpu_values(one_type, copy, finish, out):
 # -- commands for one element
 
 
-# The methods made here go method(map, key, out, flags=0): out is what the kernel writes to, or for
-# UPDATE reads.  They return False if there is no such key.  Keys of the map's key class, or ints,
-# and objects of the class that LOOKUP writes go straight to the kernel; for all else there is
-# _take_the_long_way, which converts with the method named by convert.  The class alone proves
-# nothing: an object's __class__ can be assigned a larger one, so that sizes are asked too.
+# An element command is a method (key, out, flags=0), where out is the memory that the kernel writes
+# to, or reads from for UPDATE.  It returns False if there is no such key.
+#
+# There are two ways through it.  The short way is for calls that need no conversion: a key of
+# exactly the class _key_class, an out of exactly _out_type, no flags.  Everything else takes the
+# long way (_take_the_long_way), which converts first.  That an object has the right class proves
+# nothing about its memory, as __class__ can be assigned: sizes are asked too.
 def _element_command(cmd, convert, moves_value=True):
-    """Return the method that runs an element command: the short way, which all calls take."""
+    """Return the method that runs cmd.
+
+    convert is the name of the method by which the long way converts out.
+    """
     size, absent = _ATTR_SIZES[cmd], errno.ENOENT
 
     def command(self: "Any", key: "Any", out: "Any", flags: int = 0) -> bool:
@@ -8578,7 +8646,7 @@ def _element_command(cmd, convert, moves_value=True):
                 call = None
         except ValueError:  # an int out of range
             call = None
-        if call is None:  # errors are raised with nothing at hand that keeps the descriptor open
+        if call is None:  # let go of first: it holds the descriptor, and the long way may raise
             return self._take_the_long_way(cmd, convert, key, out, flags)
         call.value.value = addressof(out)
         code = _syscall(_nr_bpf, cmd, call.ref, size)
@@ -8594,15 +8662,20 @@ def _element_command(cmd, convert, moves_value=True):
 
 
 def _public(command, name, doc):
-    """Return a made method with the name and the words that users see."""
+    """Return a method made by _element_command with the name and docstring that users see."""
     command.__name__, command.__qualname__, command.__doc__ = name, "Map." + name, doc
     return command
 
 
 class _Elements(_PerCPU[_Key, _Value]):
-    """The commands for one element, and the methods of a mapping made of them."""
+    """The commands for one element, and the methods of a mapping that are made of them.
+
+    lookup, get, in and the others begin with the same line, which makes memory for the value, and
+    end with the same condition about _finish: a function call less in what is called most.
+    """
 
     def _new_call(self):
+        """Return a new _Call, for when none is idle."""
         return _Call(self._live(), self.key_type, self._has_int_keys)
 
     def _take_the_long_way(self, cmd, convert, key, out, flags):
@@ -8610,7 +8683,7 @@ class _Elements(_PerCPU[_Key, _Value]):
 
         Return False if there is no such key.
         """
-        flags = _flag_bits(flags)  # before out is looked at: an __index__ could move it
+        flags = _flag_bits(flags)  # before out is looked at, as an __index__ could resize it
         key = self._key_in(key, cmd)
         obj = getattr(self, convert)(key, out, flags)
         if obj is None:
@@ -8621,14 +8694,16 @@ class _Elements(_PerCPU[_Key, _Value]):
         return code == 0
 
     def _element(self, cmd, key, value, flags=0):
-        """Run an element command on what needs no look any more; return 0 or an errno.
+        """Run an element command on what is converted and checked; return 0 or the errno.
 
-        key is an int within bounds for int keys, else a ctypes object of key_size bytes, or None
-        for NULL; value a ctypes object as large as the kernel takes it to be; flags are as
-        _flag_bits returns them.
+        key        for int keys an int within bounds, else a ctypes object of key_size bytes; None
+                   is passed as NULL
+        value      a ctypes object that is as large as the kernel takes it to be
+        flags      as _flag_bits returns them
         """
         idle = self._idle_calls
         try:
+            # With int keys attr.key always points to the cell: NULL needs a call of its own.
             call = self._new_call() if key is None else idle.pop()
         except IndexError:
             call = self._new_call()
@@ -8649,7 +8724,7 @@ class _Elements(_PerCPU[_Key, _Value]):
 
     else:
         lookup_into = _public(
-            _element_command(BPF_MAP_LOOKUP_ELEM, "_room_in"),
+            _element_command(BPF_MAP_LOOKUP_ELEM, "_out_buffer"),
             "lookup_into",
             """Write the value under key into out; return whether there is one, else out stays.
 
@@ -8662,7 +8737,7 @@ class _Elements(_PerCPU[_Key, _Value]):
             kernel     BPF_MAP_LOOKUP_ELEM, 3.18
             """,
         )
-    _take_into = _element_command(BPF_MAP_LOOKUP_AND_DELETE_ELEM, "_room_in")
+    _take_into = _element_command(BPF_MAP_LOOKUP_AND_DELETE_ELEM, "_out_buffer")
     _store = _element_command(BPF_MAP_UPDATE_ELEM, "_value_in")
     _remove = _element_command(BPF_MAP_DELETE_ELEM, "_nothing_in", moves_value=False)
 
@@ -8683,7 +8758,7 @@ class _Elements(_PerCPU[_Key, _Value]):
         raises     KeyNotFound, LayoutError, NotSupported, SyscallError
         kernel     BPF_MAP_LOOKUP_ELEM, 3.18; BPF_F_LOCK 5.1, BPF_F_CPU 7.0
         """
-        out = self._new_out() if self._new_out else self._percpu_room(key, flags)
+        out = self._new_out() if self._new_out else self._new_percpu_out(key, flags)
         if out is None or not self.lookup_into(key, out, flags):
             raise self._error(BPF_MAP_LOOKUP_ELEM, errno.ENOENT, key)
         return out if self._finish is None else self._finish(out)
@@ -8712,7 +8787,7 @@ class _Elements(_PerCPU[_Key, _Value]):
 
         Else as lookup.
         """
-        out = self._new_out() if self._new_out else self._percpu_room(key, flags)
+        out = self._new_out() if self._new_out else self._new_percpu_out(key, flags)
         if out is None or not self.lookup_into(key, out, flags):
             return default
         return out if self._finish is None else self._finish(out)
@@ -8724,8 +8799,8 @@ class _Elements(_PerCPU[_Key, _Value]):
         kernel     BPF_MAP_LOOKUP_ELEM, 3.18
         """
         if self._key_class is None and self.type == BPF_MAP_TYPE_BLOOM_FILTER:
-            return self._filter_has(key)  # type: ignore[attr-defined]  # of _Keyless
-        out = self._new_out() if self._new_out else self._percpu_room(key, 0)
+            return self._bloom_has(key)  # type: ignore[attr-defined]  # of _Keyless
+        out = self._new_out() if self._new_out else self._new_percpu_out(key, 0)
         return out is not None and self.lookup_into(key, out)
 
     def lookup_bytes(self, key: "_GivenKey", flags: int = 0) -> bytes:
@@ -8736,7 +8811,7 @@ class _Elements(_PerCPU[_Key, _Value]):
 
         Else as lookup.
         """
-        out = self._new_out() if self._new_out else self._percpu_room(key, flags)
+        out = self._new_out() if self._new_out else self._new_percpu_out(key, flags)
         if out is None or not self.lookup_into(key, out, flags):
             raise self._error(BPF_MAP_LOOKUP_ELEM, errno.ENOENT, key)
         return memoryview(out).tobytes()  # not what the class's __bytes__ says
@@ -8756,7 +8831,7 @@ class _Elements(_PerCPU[_Key, _Value]):
 
         Else as lookup.
         """
-        out = self._new_out() if self._new_out else self._percpu_room(key, flags)
+        out = self._new_out() if self._new_out else self._new_percpu_out(key, flags)
         if out is None or not self._take_into(key, out, flags):
             raise self._error(BPF_MAP_LOOKUP_AND_DELETE_ELEM, errno.ENOENT, key)
         return out if self._finish is None else self._finish(out)
@@ -8812,7 +8887,7 @@ class _Elements(_PerCPU[_Key, _Value]):
         return None if following is None else self._key_out(following)
 
     def _next(self, key):
-        """Return the ctypes object of the key after key, None at the end."""
+        """Do what next_key does, from and to what the kernel gets (see _element)."""
         self._require_keys(BPF_MAP_GET_NEXT_KEY)
         following = self._new_key()
         code = self._element(BPF_MAP_GET_NEXT_KEY, key, following)
@@ -8823,8 +8898,8 @@ class _Elements(_PerCPU[_Key, _Value]):
         return following
 
     def _present(self, raw, flags=0):
-        """Return what LOOKUP writes for a key given as bytes, None if there is no such key."""
-        out = self._new_out() if self._new_out else self._percpu_room(raw, flags)
+        """Look up a key given as bytes; return what LOOKUP wrote, None if there is no such key."""
+        out = self._new_out() if self._new_out else self._new_percpu_out(raw, flags)
         return out if out is not None and self.lookup_into(raw, out, flags) else None
 
     def _finished(self, out):
@@ -8833,11 +8908,11 @@ class _Elements(_PerCPU[_Key, _Value]):
 
 
 class _Call:
-    """A prepared element command, used by one call at a time.
+    """A prepared bpf_attr for an element command, used by one call at a time.
 
-    key, value and flags are those of attr, as objects that are set faster than fields.  cell is the
-    memory of an int key, as a memoryview, which refuses what is no int or out of range; None for
-    keys of other types.
+    key, value and flags are the fields of attr, as objects that can be set faster than a field.
+    For int keys, cell is a memoryview of the memory that attr's key points to: to store a key there
+    is fast, and refuses what is no int or out of range.  For other keys it is None.
     """
 
     __slots__ = ("fd", "attr", "ref", "key", "value", "flags", "cell")
@@ -8859,6 +8934,7 @@ class _Call:
 
 # -- queues, stacks, bloom filters
 
+# what a map with keys is said to lack when a value is pushed or popped
 _NO_QUEUE = "queue: its values have keys (push, peek and pop are for queues and stacks)"
 
 
@@ -8875,7 +8951,7 @@ class _Keyless(_Elements[_Key, _Value]):
         """
         flags = _flag_bits(flags)
         if self.key_type is not None:
-            raise self._lacks(BPF_MAP_UPDATE_ELEM, _NO_QUEUE)
+            raise self._lack_error(BPF_MAP_UPDATE_ELEM, _NO_QUEUE)
         obj = self._value_in(None, value) if self.value_size else self._new_out()
         code = self._element(BPF_MAP_UPDATE_ELEM, None, obj, flags)
         if code:
@@ -8891,7 +8967,7 @@ class _Keyless(_Elements[_Key, _Value]):
         raises     KeyNotFound: there is none, NotSupported, SyscallError
         kernel     BPF_MAP_LOOKUP_ELEM, 4.20
         """
-        return self._read_in_turn(BPF_MAP_LOOKUP_ELEM)
+        return self._read_next_value(BPF_MAP_LOOKUP_ELEM)
 
     @overload
     def pop(self: "_NumberValues[_Number]") -> "_Number": ...
@@ -8903,14 +8979,14 @@ class _Keyless(_Elements[_Key, _Value]):
         raises     KeyNotFound: there is none, NotSupported, PermissionDenied, SyscallError
         kernel     BPF_MAP_LOOKUP_AND_DELETE_ELEM, 4.20
         """
-        return self._read_in_turn(BPF_MAP_LOOKUP_AND_DELETE_ELEM)
+        return self._read_next_value(BPF_MAP_LOOKUP_AND_DELETE_ELEM)
 
-    def _read_in_turn(self, cmd):
-        """Return the value whose turn it is."""
+    def _read_next_value(self, cmd):
+        """Peek at or pop the next value."""
         if self.key_type is not None:
-            raise self._lacks(cmd, _NO_QUEUE)
-        if self.type == BPF_MAP_TYPE_BLOOM_FILTER:  # LOOKUP reads the buffer there
-            raise self._lacks(cmd, "values to read")
+            raise self._lack_error(cmd, _NO_QUEUE)
+        if self.type == BPF_MAP_TYPE_BLOOM_FILTER:  # its LOOKUP reads the value, to look for it
+            raise self._lack_error(cmd, "values to read")
         out = self._new_out()
         code = self._element(cmd, None, out)
         if code:
@@ -8918,12 +8994,13 @@ class _Keyless(_Elements[_Key, _Value]):
         return self._finished(out)
 
     def _keyless_error(self, cmd, code):
+        """Return the error for an errno, in which ENOENT says that the map is empty."""
         error = self._error(cmd, code)
         if code == errno.ENOENT:
             error.args = code, "%s on %s: the map is empty (ENOENT)" % (error.cmd, self._about)
         return error
 
-    def _filter_has(self, value):
+    def _bloom_has(self, value):
         """Whether a bloom filter has a value, as far as those can tell."""
         code = self._element(BPF_MAP_LOOKUP_ELEM, None, self._value_in(None, value))
         if code not in (0, errno.ENOENT):
@@ -8931,11 +9008,29 @@ class _Keyless(_Elements[_Key, _Value]):
         return code == 0
 
 
-# -- scans
+# -- scans: keys, values, items, lookup_batch, lookup_and_delete_batch
+#
+# Exact scans.  LOOKUP_BATCH of a hash reads whole buckets, each under its lock.  Its cursor is the
+# number of the next bucket, and an entry never changes its bucket: what is there from start to end
+# is seen exactly once, whatever others insert, update or delete.  The indices of arrays do not move
+# at all.  Where a scan can't be exact to its end, it raises IterationAborted.
+#
+# All other scans go from key to key, and can't be exact.  Their cursor is a key: when it is deleted
+# the kernel starts again at the first one, and an update moves an entry within its bucket.  They
+# remember the keys they have seen, so nothing comes twice, and give up when they are sent back too
+# often, so they end.  exact_scan tells which it will be.
+#
+# _parts decides how a map is scanned, and yields (keys, values), two arrays:
+#     _BatchScan       hashes and arrays, where the kernel has LOOKUP_BATCH (5.6)
+#     _trie_parts      the same for LPM tries, whose batches are walks in the kernel
+#     _index_parts     maps with indices, without batches: one lookup for each index
+#     _walked_parts    everything else: _walk_keys
+# Callers who want entries, not parts, and have a map that must be walked get them from _walk_keys
+# directly (_scan).  lookup_and_delete_batch is always a _BatchScan.
 
 
 class _Scanning(_Keyless[_Key, _Value]):
-    """All the entries: over the batch commands where the kernel has them, else key by key."""
+    """All the entries: by batch commands where the kernel has them, else key by key."""
 
     @property
     def exact_scan(self) -> bool:
@@ -8947,13 +9042,10 @@ class _Scanning(_Keyless[_Key, _Value]):
 
         raises     ValueError: closed, SyscallError
         """
-        return self.type in _INDEX_TYPES or self.type in _BATCH_TYPES and self._batches()
+        return self.type in _INDEX_TYPES or self.type in _BATCH_TYPES and self._can_batch()
 
-    def _batches(self):
-        """Whether the kernel has LOOKUP_BATCH for this type: asked once, with a batch of none.
-
-        That of a trie is a walk inside the kernel.
-        """
+    def _can_batch(self):
+        """Whether the kernel has LOOKUP_BATCH for this type: asked once, with a batch of none."""
         if self._has_batch is None:
             owner, attr, code = self._live(), bpf_attr(), ENOTSUPP
             attr.batch.map_fd = owner.number
@@ -9013,18 +9105,20 @@ class _Scanning(_Keyless[_Key, _Value]):
         return self._scan(True, flags)
 
     def _scan(self, with_values, flags=0):
+        """Return an iterator over (key, value); value is None without with_values, if cheaper."""
         flags = _flag_bits(flags)
         self._require_keys(BPF_MAP_GET_NEXT_KEY)
         if self._walks_by_key():
             walk = self._walk_keys(flags)
             return ((self._key_out(key), self._finished(out)) for key, out in walk)
-        return self._scan_parts(with_values, flags)
+        return self._entries_in_parts(with_values, flags)
 
     def _walks_by_key(self):
         """Whether there is no other way to the entries than from key to key."""
-        return self.type not in _INDEX_TYPES and not self._batches()
+        return self.type not in _INDEX_TYPES and not self._can_batch()
 
-    def _scan_parts(self, with_values, flags):
+    def _entries_in_parts(self, with_values, flags):
+        """Yield (key, value), as callers get them, of every entry in the parts of a scan."""
         for keys, values in self._parts(None, flags, is_shared=True):
             finished = [None] * len(keys)
             if with_values:
@@ -9033,7 +9127,10 @@ class _Scanning(_Keyless[_Key, _Value]):
                 yield entry
 
     def _finished_elements(self, array, ctype):
-        """Return the list of what callers get for the elements of an array, which is reused."""
+        """Return a list of the elements of an array as callers get them.
+
+        They are copies: the memory of the array is written to again by the next batch.
+        """
         step, raw = sizeof(array._type_), bytes(array)
         if array._type_ is self._out_type and self._is_percpu:
             copy = _copier(self._out_type)
@@ -9047,37 +9144,42 @@ class _Scanning(_Keyless[_Key, _Value]):
         return [_get_value(obj) for obj in objects] if _is_scalar(ctype) else objects
 
     def _parts(self, size, flags, is_shared=False):
-        """Return an iterator over (keys, values), arrays; is_shared: by threads in turns."""
-        if not self._batches():
-            room = self._batch_room(size)
+        """Return an iterator over (keys, values), two arrays of up to size entries.
+
+        is_shared: it is read inside of a generator, which lets in one thread at a time, whichever.
+        """
+        if not self._can_batch():
+            room = self._entries_per_batch(size)
             by_key = self._walks_by_key()
             return self._walked_parts(room, flags) if by_key else self._index_parts(room, flags)
-        is_trie = self.type == BPF_MAP_TYPE_LPM_TRIE
-        parts = _BatchScan(self, BPF_MAP_LOOKUP_BATCH, None if is_trie else size, flags)
-        if is_shared or is_trie:
-            parts._owner = None  # a generator lets in one thread at a time, whichever
-        return self._trie_parts(parts, size) if is_trie else parts
+        if self.type == BPF_MAP_TYPE_LPM_TRIE:
+            # as large as they go, whatever size, so that being sent back to the start is rare
+            batches = _BatchScan(self, BPF_MAP_LOOKUP_BATCH, None, flags, True)
+            return self._trie_parts(batches, size)
+        return _BatchScan(self, BPF_MAP_LOOKUP_BATCH, size, flags, is_shared)
 
     def _index_parts(self, room, flags):
-        """Yield the entries of an array without batches: what is there stays where it is."""
+        """Yield the parts of an array, by a lookup for each index; an empty slot is no entry."""
         for first, values, codes in self._read_indices(room, flags):
-            failed = [at for at, code in enumerate(codes) if code not in (0, errno.ENOENT)]
-            there = [
-                at for at, code in enumerate(codes[: failed[0] if failed else None]) if not code
-            ]
+            failures = [at for at, code in enumerate(codes) if code not in (0, errno.ENOENT)]
+            end = failures[0] if failures else len(codes)
+            there = [at for at in range(end) if not codes[at]]
             if there:
                 indices = (u32 * len(codes))(*range(first, first + len(codes)))
                 keys = _copier(self._raw_key_type * len(codes))(bytes(indices))
                 yield _picked(keys, there), _picked(values, there)
-            if failed:  # after the entries that are there
-                raise self._error(BPF_MAP_LOOKUP_ELEM, codes[failed[0]], first + failed[0])
+            if failures:  # only after the entries before it
+                raise self._error(BPF_MAP_LOOKUP_ELEM, codes[end], first + end)
 
     def _read_indices(self, room, flags=0):
-        """Yield (first index, values, [0 or errno of each]): a lookup for each index."""
+        """Yield (first index, values, [0 or errno of each]) of up to room indices in turn.
+
+        One bpf_attr serves them all: this is the fastest way to look up many indices.
+        """
         key, attr, size = u32(), bpf_attr(), _ATTR_SIZES[BPF_MAP_LOOKUP_ELEM]
         value = u64.from_buffer(attr, bpf_attr_elem.value.offset)
         attr.elem.key, attr.elem.flags, ref = addressof(key), flags, byref(attr)
-        one_type = self._flagged_type(flags) or self._proved_type(self._key_in(bytes(4)))
+        one_type = self._flagged_type(flags) or self._out_type_for(self._key_in(bytes(4)))
         for first in range(0, self.max_entries if one_type else 0, room):
             values = (one_type * min(room, self.max_entries - first))()
             owner, codes = self._live(), []
@@ -9090,61 +9192,64 @@ class _Scanning(_Keyless[_Key, _Value]):
             del owner
             yield first, values, codes
 
-    def _trie_parts(self, parts, size):
-        """Yield the entries that the batches of a trie bring, each once.
+    def _trie_parts(self, batches, size):
+        """Yield the entries that the batches of a trie bring, each once, in parts.
 
-        Their cursor is the last key.  One that others delete sends the kernel back to the first;
-        the batches are
-        large, whatever size, so that this is rare.
+        The kernel's cursor is the last key.  If others delete that, it starts again at the first.
         """
-        seen, steps, room = set(), 0, self._batch_room(size)
-        for keys, values in parts:
+        seen, steps, room = set(), 0, self._entries_per_batch(size)
+        for keys, values in batches:
             raw, step = bytes(keys), self.key_size
             each = [raw[at : at + step] for at in range(0, len(raw), step)]
             steps += len(each)
             if steps > 20 * self.max_entries + 1000:
-                raise IterationAborted(
-                    "%s: deletions keep sending the scan back to its start" % self._about
-                )
-            news = {key: at for at, key in enumerate(each) if key not in seen}
-            seen.update(news)
-            there = sorted(news.values())
-            for at in range(0, len(there), room):
-                part = there[at : at + room]
+                raise self._restarts_error()
+            new_keys = {key: at for at, key in enumerate(each) if key not in seen}
+            seen.update(new_keys)
+            places = sorted(new_keys.values())
+            for at in range(0, len(places), room):
+                part = places[at : at + room]
                 yield _picked(keys, part), _picked(values, part)
 
     def _walk_keys(self, flags):
-        """Yield the entries in the order of the keys.
+        """Yield (key, value), as ctypes objects, from key to key.
 
-        A cursor that others delete sends the kernel back to its first key, or (cgroup storages) to
-        the end.
+        If others delete the current key, the kernel goes on at its first key, or (cgroup storages)
+        says that this was the last.
         """
-        seen, steps, news = set(), 0, 0
+        seen, steps = set(), 0
+        found_since_start = 0
         cursor = self._next(None)
         while cursor is not None:
             steps += 1
             if steps > 20 * (self.max_entries or len(seen)) + 1000:
-                raise IterationAborted(
-                    "%s: deletions keep sending the scan back to its start" % self._about
-                )
+                raise self._restarts_error()
             raw = _raw(cursor)
-            following, failure = self._following(raw)  # before the current key may be deleted
+            following, failure = self._following(raw)  # now, as the caller may delete this key
             out = None
             if raw not in seen:
                 seen.add(raw)
                 out = self._present(raw, flags)
             if out is not None:
-                news += 1
+                found_since_start += 1
                 yield cursor, out
-            if failure:  # after the entry that was there
+            if failure:  # only after the entry that was there
                 raise failure
-            if out is None and following is None and news and self._present(raw, flags) is None:
-                # vanished just then: once more, until nothing new comes
-                news, following = 0, self._next(None)
+            is_last = out is None and following is None
+            if is_last and found_since_start and self._present(raw, flags) is None:
+                # It was deleted, so it may not be the last one: start again, until that finds
+                # nothing new.
+                found_since_start, following = 0, self._next(None)
             cursor = following
 
+    def _restarts_error(self):
+        """Return the error for a scan from key to key that does not come to an end."""
+        return IterationAborted(
+            "%s: deletions keep sending the scan back to its start" % self._about
+        )
+
     def _following(self, raw):
-        """Return the key after one given as bytes, and the error if that can't be told."""
+        """Return (the key after one given as bytes, None), or (None, the error)."""
         try:
             return self._next(self._key_in(raw)), None
         except SyscallError as failure:
@@ -9183,6 +9288,7 @@ class _Scanning(_Keyless[_Key, _Value]):
         return _BatchScan(self, BPF_MAP_LOOKUP_AND_DELETE_BATCH, size, _flag_bits(flags))
 
     def _walked_parts(self, room, flags):
+        """Yield what _walk_keys does, in parts."""
         entries = self._walk_keys(flags)
         while True:
             part = list(islice(entries, room))
@@ -9190,23 +9296,23 @@ class _Scanning(_Keyless[_Key, _Value]):
                 return
             yield tuple(_array_of(type(column[0]), column) for column in zip(*part))
 
-    def _batch_room(self, size):
+    def _entries_per_batch(self, size):
         """Return how many entries a batch is to hold: size, or as many as fit into about a MiB."""
         if size is not None:
             return min(_integer(size, 1, (1 << 32) - 1, "size"), self.max_entries or 1 << 12)
         cpus = 1
         if self._is_percpu:
-            cpus = len(_proven_cpus or range(64))  # no more than a guess at the memory
+            cpus = len(_proven_cpus or range(64))  # if they are not counted yet, a guess will do
         entry = self.key_size + cpus * percpu_stride(self.value_size)
         return max(1, min(self.max_entries or 1 << 12, 1 << 16, (1 << 20) // entry))
 
-    def _prove_some(self, key):
-        """Have the CPUs counted, by key (bytes) or any other, before values move in bulk."""
-        if self._proved_type(self._key_in(key)) is None:
+    def _prove_by_any_key(self, key):
+        """Have the CPUs counted before values move in bulk: by key (bytes), or by any key."""
+        if self._out_type_for(self._key_in(key)) is None:
             first = self._next(None)
-            if first is None or self._proved_type(self._key_in(_raw(first))) is None:
+            if first is None or self._out_type_for(self._key_in(_raw(first))) is None:
                 what = "entry by which the possible CPUs could be counted"
-                raise self._lacks(BPF_MAP_LOOKUP_BATCH, what)
+                raise self._lack_error(BPF_MAP_LOOKUP_BATCH, what)
 
 
 def _array_of(ctype, objects):
@@ -9220,9 +9326,7 @@ def _array_of(ctype, objects):
 
 
 def _picked(array, places):
-    """Return those elements of an array, which may be reused: itself if that is all of them, else
-    a new array.
-    """
+    """Return an array of the elements at some places of an array: itself if that is all of them."""
     if len(places) == len(array):
         return array
     raw, step = bytes(array), sizeof(array._type_)
@@ -9230,34 +9334,48 @@ def _picked(array, places):
     return _copier(array._type_ * len(places))(picked)
 
 
+# how many calls in a row may bring nothing before a scan is given up
+_MAX_EMPTY_CALLS = 1000
+
+
 class _BatchScan:
     """Iterator over a map's entries in parts, by LOOKUP_(AND_DELETE_)BATCH, for one thread.
 
-    An exception may strike anywhere (Ctrl-C): a call is known to have run by what it wrote (count;
-    next cursor, which is all ones before; keys, of which no two are alike), and what it removed is
-    handed out by the next step.
+    The cursor is what the kernel writes to out_batch and wants back as in_batch.  It lies in
+    _out_batch during a call and is then copied to _cursor (bytes; None: from the start).
+
+    An exception (KeyboardInterrupt) may come between any two steps, also right after a call that
+    has removed entries.  So what a call did is taken in by a step of its own, _take_outcome, which
+    the next __next__ makes up for if it was cut short (_under_way).  Whether the call ran at all is
+    seen from what it wrote: a count other than the room; a cursor, which is all ones before; keys,
+    of which no two are alike.  What was removed is so handed out in any case.
     """
 
     last: "Optional[Tuple[ctypes.Array[Any], ctypes.Array[Any]]]"
 
-    def __init__(self, m, cmd, size, flags=0):
-        self._map, self._cmd, self._room = m, cmd, m._batch_room(size)
+    def __init__(self, m, cmd, size, flags=0, is_shared=False):
+        self._map, self._cmd = m, cmd
+        self._room = m._entries_per_batch(size)
         self._attr, self._out_batch = bpf_attr(), (u8 * max(4, m.key_size))()
         self._attr.batch.elem_flags = flags
-        self._one_type = m._flagged_type(flags)  # of the one CPU that flags select
-        self._arrays = None  # (keys, values) of one length
-        self._cursor = None  # bytes, or None: from the start
-        self._part = self.last = None  # the same: it has been handed out
-        self._under_way = False  # a call was begun whose outcome has not been taken
-        self._end, self._idle, self._owner = None, 0, {}
-        # RHASH: its cursor is a key, and may be gone: drain from the start
+        self._one_type = m._flagged_type(flags)  # the type of a value of the one CPU flags select
+        self._arrays = None  # (keys, values) of one length, which the kernel writes to
+        self._cursor = None
+        # The part that came last and the part that was handed out last: when they are the same it
+        # is time for the next call.
+        self._part = self.last = None
+        self._under_way = False  # a call was begun whose outcome has not been taken in
+        self._end = None  # the exception that ends the scan
+        self._empty_calls = 0  # in a row
+        self._thread = None if is_shared else {}  # {"id": of the thread that began}
+        # An RHASH's cursor is a key.  In a drain that key may be gone: always start from the first.
         self._restarts = m.type == BPF_MAP_TYPE_RHASH
 
     def __iter__(self) -> "Self":
         return self
 
     def __next__(self) -> "Tuple[ctypes.Array[Any], ctypes.Array[Any]]":
-        if self._owner is not None and self._owner.setdefault("thread", get_ident()) != get_ident():
+        if self._thread is not None and self._thread.setdefault("id", get_ident()) != get_ident():
             raise ValueError("this iterator belongs to the thread that began it")
         last = self.last
         while self._under_way or self._part is last:
@@ -9272,9 +9390,9 @@ class _BatchScan:
             raise
 
     def _step(self):
-        """Make a call, or take the outcome of one that an exception cut short.
+        """Make a call and take in its outcome, or only that of a call that an exception cut short.
 
-        Taken twice, it is the same.
+        To take in an outcome twice does no harm.
         """
         code = None
         if not self._under_way:
@@ -9286,16 +9404,16 @@ class _BatchScan:
         self._under_way = False
 
     def _prepare(self):
-        """Have arrays for the next call.
+        """Make arrays for the next call; what a drain handed out stays the caller's.
 
-        False if the map has no entry by which to count the possible CPUs.
+        False if the CPUs have to be counted, and the map has no entry to do it by.
         """
         m = self._map
         if m._is_percpu and m._out_type is None and self._one_type is None:
             first = m._next(None)
             if first is None:
                 return False
-            m._prove_some(_raw(first))
+            m._prove_by_any_key(_raw(first))
         keys = self._arrays and self._arrays[0]
         fits = keys and sizeof(keys) == self._room * m.key_size
         if self._cmd != BPF_MAP_LOOKUP_BATCH or not fits:
@@ -9304,15 +9422,16 @@ class _BatchScan:
         return True
 
     def _call(self):
-        """Make a call; return 0 or errno."""
+        """Make a call; return 0 or the errno."""
         m, batch = self._map, self._attr.batch
-        keys, values = self._arrays  # the room is theirs: no other count goes with them
+        keys, values = self._arrays
         ctypes.memset(self._out_batch, 0xFF, sizeof(self._out_batch))
         in_batch = ctypes.create_string_buffer(self._cursor or b"")
         owner = m._live()
         batch.in_batch = addressof(in_batch) if self._cursor else 0
         batch.out_batch = addressof(self._out_batch)
         batch.keys, batch.values = addressof(keys), addressof(values)
+        # the room that these arrays have, whatever self._room is by now
         batch.map_fd, batch.count = owner.number, sizeof(keys) // m.key_size
         self._under_way = True
         code = _syscall(_nr_bpf, self._cmd, byref(self._attr), _ATTR_SIZES[self._cmd])
@@ -9320,21 +9439,22 @@ class _BatchScan:
         return code
 
     def _take_outcome(self, code):
-        """Take in what a call did; code None: an exception came before it could be told."""
+        """Take in what a call did; code None: an exception came before its result was seen."""
         keys, values = self._arrays
         step = self._map.key_size
         room, count = sizeof(keys) // step, self._attr.batch.count
         cursor = bytes(self._out_batch)
         moved = cursor.strip(b"\xff") != b""
+        # RHASH writes no cursor at the end: there only the keys tell.
         filled = self._restarts and room > 1 and bytes(keys)[:step] != bytes(keys)[-step:]
         if not (code == 0 or moved or count != room or filled):
-            count = 0  # it did not run
+            count = 0  # the call did not run
         if count:
             self._part = (
                 (keys._type_ * count).from_buffer(keys),
                 (values._type_ * count).from_buffer(values),
             )
-        self._idle = 0 if count else self._idle + 1
+        self._empty_calls = 0 if count else self._empty_calls + 1
         self._go_on(code, count, room)
         if moved and not self._end:
             self._cursor = cursor
@@ -9342,11 +9462,18 @@ class _BatchScan:
             self._cursor = None
 
     def _go_on(self, code, count, room):
-        """Decide how the scan goes on, or ends, after a call that brought count entries."""
+        """Decide how the scan goes on, or ends, after a call that brought count entries.
+
+        ENOENT     that was the last entry; the entries that came with it count
+        ENOSPC     a bucket has more entries than there is room for: more room
+        EINTR      in older kernels (generic_map_lookup_batch), no signal: keys vanished while they
+                   were read.  What came counts, the scan goes on from the new cursor
+        EAGAIN     the key that was the cursor is gone: once more
+        """
         m = self._map
         if code == errno.ENOENT and not (self._restarts and count):
             self._end = StopIteration
-        elif code == errno.ENOSPC and not count:  # one bucket holds more
+        elif code == errno.ENOSPC and not count:
             if room >= m.max_entries:
                 self._end = IterationAborted(
                     "%s: a bucket of more than all %d entries" % (m._about, room)
@@ -9354,7 +9481,7 @@ class _BatchScan:
             self._room = min(2 * room, m.max_entries)
         elif code not in (0, None, errno.ENOENT, errno.EINTR, errno.EAGAIN):
             self._end = m._error(self._cmd, code)
-        elif self._idle > 1000:
+        elif self._empty_calls > _MAX_EMPTY_CALLS:
             self._end = IterationAborted("%s: the kernel keeps interrupting the scan" % m._about)
 
 
@@ -9379,7 +9506,7 @@ class _Writing(_Scanning[_Key, _Value]):
         flags = _flag_bits(flags)
         all_keys = self._batch_in(self._raw_key_type, keys, self._key_in, "keys")
         if self._is_percpu and not self._flagged_type(flags) and len(all_keys):
-            self._prove_some(bytes(all_keys)[: self.key_size])
+            self._prove_by_any_key(bytes(all_keys)[: self.key_size])
         value_type = self._flagged_type(flags) or self._out_type or self._raw_value_type
         convert = partial(self._value_in, None, flags=flags)
         all_values = self._batch_in(value_type, values, convert, "values")
@@ -9402,22 +9529,15 @@ class _Writing(_Scanning[_Key, _Value]):
         return self._write_batch(BPF_MAP_DELETE_BATCH, BPF_MAP_DELETE_ELEM, all_keys, None, 0)
 
     def _batch_in(self, ctype, given, convert, what):
-        """Return a new array of ctype with the elements given, which nobody else can resize."""
+        """Return a new array of ctype with the elements given, which nobody else can resize.
+
+        given is an array of that type, a buffer of whole elements, or any iterable of what convert
+        takes.
+        """
         self._require_keys(BPF_MAP_UPDATE_BATCH)
         try:
-            if (
-                isinstance(given, (str, _CDATA))
-                and getattr(type(given), "_type_", None) is not ctype
-            ):
-                raise TypeError("not " + type(given).__name__)
-            raw = None
-            if not isinstance(given, (list, tuple)):
-                try:
-                    raw = memoryview(given).tobytes()
-                except TypeError:  # no buffer
-                    given = list(given)
-            if raw is not None and len(raw) % sizeof(ctype):
-                raise ValueError("%d bytes are not a multiple of %d" % (len(raw), sizeof(ctype)))
+            raw = self._batch_bytes(ctype, given)
+            elements = None if raw is not None else list(given)
         except (TypeError, ValueError) as failure:
             raise LayoutError(
                 "%s must be an array of %s, a buffer of whole ones or a sequence: %s"
@@ -9425,10 +9545,28 @@ class _Writing(_Scanning[_Key, _Value]):
             ) from None
         if raw is not None:
             return _copier(ctype * (len(raw) // sizeof(ctype)))(raw)
-        return _array_of(ctype, [convert(one) for one in given])
+        return _array_of(ctype, [convert(element) for element in elements])
+
+    def _batch_bytes(self, ctype, given):
+        """Return the bytes of elements given as an array or a buffer, None if it is neither."""
+        is_ctypes_or_text = isinstance(given, (str, _CDATA))
+        if is_ctypes_or_text and getattr(type(given), "_type_", None) is not ctype:
+            raise TypeError("not " + type(given).__name__)
+        if isinstance(given, (list, tuple)):
+            return None
+        try:
+            raw = memoryview(given).tobytes()
+        except TypeError:  # no buffer
+            return None
+        if len(raw) % sizeof(ctype):
+            raise ValueError("%d bytes are not a multiple of %d" % (len(raw), sizeof(ctype)))
+        return raw
 
     def _write_batch(self, batch_cmd, cmd, keys, values, flags):
-        """Run UPDATE_BATCH or DELETE_BATCH on arrays; where there is no batch, cmd on each."""
+        """Run batch_cmd on arrays, or where there is no such batch, cmd on each element.
+
+        Return how many are done, which is all: a failure is raised, with .count.
+        """
         owner, attr, total = self._live(), bpf_attr(), sizeof(keys) // self.key_size
         batch = attr.batch
         batch.map_fd, batch.count, batch.elem_flags = owner.number, total, flags
@@ -9439,9 +9577,10 @@ class _Writing(_Scanning[_Key, _Value]):
         del owner
         if not code:
             return total
-        done = batch.count if batch.count < total else 0  # as it was: refused as a whole
+        # a count that is still what we set it to: the kernel refused the command as a whole
+        done = batch.count if batch.count < total else 0
         if code in (ENOTSUPP, errno.EINVAL) and not done:
-            batch_cmd = cmd
+            batch_cmd = cmd  # for the error
             done, code = self._write_each(cmd, keys, values, flags)
         if not code:
             return total
@@ -9451,10 +9590,7 @@ class _Writing(_Scanning[_Key, _Value]):
         raise error
 
     def _write_each(self, cmd, keys, values, flags):
-        """Run cmd on one element after the other.
-
-        Return how many are done and 0 or the errno of the next.
-        """
+        """Run cmd on one element after the other; return (how many are done, 0 or the errno)."""
         raw, step, value = bytes(keys), self.key_size, _ZERO
         total = len(raw) // step
         for index in range(total):
@@ -9517,9 +9653,9 @@ class _Whole(_Writing[_Key, _Value]):
     def mmap(self, writable: bool = False) -> "MemoryMap[_Value]":
         """Map the map's memory: return a MemoryMap, whose reads make no system call.
 
-        It is for arrays created with BPF_F_MMAPABLE (the .data, .bss and .rodata of programs are),
-        whose indices are 0 up to max_entries - 1, for ring buffers and arenas.  Even reading takes
-        mode="rw": the kernel maps no read-only descriptor.
+        There is memory to map of arrays created with BPF_F_MMAPABLE (the .data, .bss and .rodata of
+        programs are), of ring buffers and of arenas.  Even reading takes mode="rw": the kernel maps
+        no read-only descriptor.
 
         writable   whether values can be stored, and objects in it be changed
         raises     NotSupported, SyscallError, PermissionDenied: descriptor, frozen,
@@ -9532,7 +9668,7 @@ class _Whole(_Writing[_Key, _Value]):
         return MemoryMap(self, self._mapped(0, length, writable), writable)
 
     def _mapped(self, offset, length, writable):
-        """Return so much of the map's memory, an mmap.mmap."""
+        """Return length bytes of the map's memory from offset on, as an mmap.mmap."""
         import mmap
 
         owner = self._read_write()
@@ -9610,7 +9746,7 @@ class _Whole(_Writing[_Key, _Value]):
         kernel     BPF_MAP_TYPE_USER_RINGBUF, 6.1
         """
         if self.type != BPF_MAP_TYPE_USER_RINGBUF:
-            raise _no_ring("submit", self)
+            raise _no_ring_error("submit", self)
         raw = _raw(value) if isinstance(value, _CDATA) else bytes(memoryview(value))
         submitter = self.__dict__.get("_submitter")
         if submitter is None:
@@ -9638,19 +9774,13 @@ class MemoryMap(_Generic[_Value]):
 
     def __init__(self, m, memory, writable):
         self._memory, self._writable, self._type = memory, writable, m.value_type
-        self._size, self._stride, self._about = (
-            m.value_size,
-            percpu_stride(m.value_size),
-            "value of " + m._about,
-        )
+        self._about = "value of " + m._about
+        self._size, self._stride = m.value_size, percpu_stride(m.value_size)
         self._count = m.max_entries if m.value_size else 0
         self.view, self._words = memoryview(memory), None
-        if (
-            _is_plain(self._type)
-            and self._type._type_ in _INT_CODES + "fd"
-            and not _is_swapped(self._type)
-        ):
-            # One load an element, and the fastest that Python has.
+        is_native = _is_plain(self._type) and not _is_swapped(self._type)
+        if is_native and self._type._type_ in _INT_CODES + _FLOAT_CODES:
+            # A strided memoryview of numbers reads an element by one load, faster than all else.
             words = self.view[: self._stride * self._count].cast(self._type._type_)
             self._words = words[:: self._stride // self._size]
 
@@ -9658,7 +9788,7 @@ class MemoryMap(_Generic[_Value]):
         return self._count
 
     def _at(self, index):
-        """Return (memory, where element index begins and ends in it)."""
+        """Return (memory, start, end): where element index is in the memory."""
         memory = self._memory
         if memory is None:
             raise ValueError("this mapping is closed")
@@ -9707,6 +9837,7 @@ class MemoryMap(_Generic[_Value]):
 
 # -- opening and creating maps
 
+# mode -> open_flags, file_flags
 _MODES = {"r": BPF_F_RDONLY, "w": BPF_F_WRONLY, "rw": 0}
 
 
@@ -9757,20 +9888,9 @@ class Map(_Whole[_Key, _Value]):
         number = fd.fileno() if dup and hasattr(fd, "fileno") else fd
         number = _integer(number, -1 << 31, (1 << 31) - 1, "descriptor")
         about = "descriptor %d" % number
-        if not dup:
-            return cls._opened(
-                _Fd(int, number), about, key, value, strict, token, prove=True, keep=True
-            )
-        import fcntl
-
+        owner = _duplicate(number, about) if dup else _Fd(int, number)
         try:
-            owner = _Fd(fcntl.fcntl, number, fcntl.F_DUPFD_CLOEXEC, 0)
-        except (OSError, ValueError) as failure:
-            raise _error(
-                getattr(failure, "errno", errno.EBADF), BPF_OBJ_GET_INFO_BY_FD, about
-            ) from None
-        try:
-            return cls._opened(owner, about, key, value, strict, token, prove=True)
+            return cls._opened(owner, about, key, value, strict, token, prove=True, keep=not dup)
         finally:
             del owner
 
@@ -9789,9 +9909,11 @@ class Map(_Whole[_Key, _Value]):
         raises     MapNotFound, PermissionDenied, LayoutError: a type does not fit, SyscallError
         kernel     BPF_MAP_GET_FD_BY_ID, 4.13
         """
-        return cls._opened(
-            _fd_by_id(map_id, _mode_flags(mode)), "map %d" % map_id, key, value, strict
-        )
+        owner = _fd_by_id(map_id, _mode_flags(mode))
+        try:
+            return cls._opened(owner, "map %d" % map_id, key, value, strict)
+        finally:
+            del owner
 
     @classmethod
     def from_pin(
@@ -9811,15 +9933,11 @@ class Map(_Whole[_Key, _Value]):
                    a type does not fit, SyscallError
         kernel     BPF_OBJ_GET, 4.4
         """
-        return cls._opened(
-            _Fd(_obj_cmd, BPF_OBJ_GET, path, file_flags=_mode_flags(mode)),
-            os.fsdecode(path),
-            key,
-            value,
-            strict,
-            token,
-            prove=True,
-        )
+        owner = _Fd(_obj_cmd, BPF_OBJ_GET, path, file_flags=_mode_flags(mode))
+        try:
+            return cls._opened(owner, os.fsdecode(path), key, value, strict, token, prove=True)
+        finally:
+            del owner
 
     @classmethod
     def from_name(
@@ -9847,8 +9965,8 @@ class Map(_Whole[_Key, _Value]):
         found = dict(_still_there([info.id for info in maps() if info.name == name], flags))
         if len(found) > 1:
             ids = list(found)
-            found.clear()  # closes them now: an exception that is kept keeps this frame
-            raise _ambiguous(name, ids)
+            found.clear()  # closes them: the traceback would keep them open
+            raise _ambiguous_error(name, ids)
         if not found:
             detail = "no map is named so"
             raise _error(errno.ENOENT, BPF_MAP_GET_FD_BY_ID, about, detail=detail)
@@ -9892,26 +10010,22 @@ class Map(_Whole[_Key, _Value]):
         raises     PermissionDenied, InvalidArgument, LayoutError, NotSupported, SyscallError
         kernel     BPF_MAP_CREATE, 3.18; CAP_BPF 5.8, CAP_SYS_ADMIN before
         """
-        attr, settings = (
-            bpf_attr(),
-            {
-                "map_type": map_type,
-                "key_size": _size_for("key", key, key_size, map_type),
-                "value_size": _size_for("value", value, value_size, map_type),
-                "max_entries": _entries_for(map_type, max_entries),
-                "map_flags": flags,
-                "inner_map_fd": _fd_number(inner),
-                "numa_node": numa_node,
-                "map_extra": map_extra,
-                "btf_fd": _fd_number(btf),
-                "btf_key_type_id": btf_key,
-                "btf_value_type_id": btf_value,
-                "map_token_fd": _fd_number(token),
-            },
-        )
-        size = _set_create(attr.map_create, settings, name)
+        settings = {
+            "map_type": map_type,
+            "key_size": _size_for("key", key, key_size, map_type),
+            "value_size": _size_for("value", value, value_size, map_type),
+            "max_entries": _entries_for(map_type, max_entries),
+            "map_flags": flags,
+            "inner_map_fd": _fd_number(inner),
+            "numa_node": numa_node,
+            "map_extra": map_extra,
+            "btf_fd": _fd_number(btf),
+            "btf_key_type_id": btf_key,
+            "btf_value_type_id": btf_value,
+            "map_token_fd": _fd_number(token),
+        }
         about = "a new map (%s%s)" % (map_type_name(map_type), " '%s'" % name if name else "")
-        owner = _created(attr, about, size, map_type)
+        owner = _new_map_fd(settings, name, about)
         try:
             return cls._opened(owner, about, key, value, strict, token)
         finally:
@@ -9919,9 +10033,21 @@ class Map(_Whole[_Key, _Value]):
 
 
 def _mode_flags(mode):
+    """Return the flags to open a map with; ValueError for another mode than r, w, rw."""
     if mode not in _MODES:
         raise ValueError('mode must be "r", "w" or "rw", not %r' % (mode,))
     return _MODES[mode]
+
+
+def _duplicate(number, about):
+    """Return the _Fd of a duplicate of a descriptor."""
+    import fcntl
+
+    try:
+        return _Fd(fcntl.fcntl, number, fcntl.F_DUPFD_CLOEXEC, 0)
+    except (OSError, ValueError) as failure:  # ValueError: negative
+        code = getattr(failure, "errno", errno.EBADF)
+        raise _error(code, BPF_OBJ_GET_INFO_BY_FD, about) from None
 
 
 def _fd_by_id(map_id, open_flags):
@@ -9939,20 +10065,14 @@ def _obj_cmd(cmd, path, bpf_fd=0, file_flags=0, kept=None):
         raise ValueError("a path cannot contain a NUL byte")
     pathname = ctypes.create_string_buffer(raw)
     attr = bpf_attr()
-    attr.obj.pathname, attr.obj.bpf_fd, attr.obj.file_flags = (
-        addressof(pathname),
-        bpf_fd,
-        file_flags,
-    )
+    attr.obj.pathname = addressof(pathname)
+    attr.obj.bpf_fd, attr.obj.file_flags = bpf_fd, file_flags
     about = os.fsdecode(path)
     return _bpf(cmd, attr, about, kept=kept, path=about, flags=file_flags)
 
 
 def _still_there(map_ids, open_flags):
-    """Yield (id, _Fd) of the maps that can still be opened.
-
-    Those that are gone meanwhile are left out.
-    """
+    """Yield (id, _Fd) of maps, leaving out those that are gone by now."""
     for map_id in map_ids:
         try:
             owner = _fd_by_id(map_id, open_flags)
@@ -9962,7 +10082,7 @@ def _still_there(map_ids, open_flags):
         del owner
 
 
-def _ambiguous(name, ids):
+def _ambiguous_error(name, ids):
     """Return the AmbiguousName of maps with these ids."""
     listed = ", ".join(map(str, ids))
     error = AmbiguousName(
@@ -9972,15 +10092,20 @@ def _ambiguous(name, ids):
     return error
 
 
+# -- what Map.create needs: defaults, then the bpf_attr, then the call
+# max_entries, left out, is the number of possible CPUs
 _ENTRY_PER_CPU_TYPES = frozenset((BPF_MAP_TYPE_PERF_EVENT_ARRAY, BPF_MAP_TYPE_CPUMAP))
-_NUMBER_KEY_TYPES = _INDEX_TYPES | _FD_KEY_TYPES | {BPF_MAP_TYPE_HASH_OF_MAPS}
-# what is 4 bytes in these types, and what they have none of
-_WORD_TYPES = {"key": _NUMBER_KEY_TYPES, "value": _NUMBER_VALUE_TYPES}
+# keys and values of 4 bytes, and of 0 bytes, where no size is given
+_WORD_TYPES = {
+    "key": _INDEX_TYPES | _FD_KEY_TYPES | {BPF_MAP_TYPE_HASH_OF_MAPS},
+    "value": _NUMBER_VALUE_TYPES,
+}
 _VOID_TYPES = {"key": _KEYLESS_TYPES, "value": _VALUELESS_TYPES}
-# fields that may be None, and flags that go with those which are given, be it 0
+# fields of bpf_attr_map_create that may be None: not given
 _OPTIONAL_FIELDS = frozenset(
     "inner_map_fd numa_node btf_fd btf_key_type_id btf_value_type_id map_token_fd".split()
 )
+# the flag that says that a field counts, even if it is 0
 _FLAGS_OF_FIELDS = {"numa_node": BPF_F_NUMA_NODE, "map_token_fd": BPF_F_TOKEN_FD}
 
 
@@ -10009,11 +10134,15 @@ def _fd_number(source):
     return source.fileno() if hasattr(source, "fileno") else source
 
 
-def _created(attr, about, size, map_type):
-    """Return the _Fd of a new map.
+def _new_map_fd(settings, name, about):
+    """Create a map and return its _Fd.
 
-    What is refused is told in the kernel's own words, if it has any.
+    settings is {field of bpf_attr_map_create: number or None}.  The hint of a refusal is what the
+    kernel itself says about it, if it says anything.
     """
+    attr = bpf_attr()
+    size = _set_create(attr.map_create, settings, name)
+    map_type = settings["map_type"]
     try:
         return _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=map_type)
     except InvalidArgument as error:
@@ -10022,15 +10151,15 @@ def _created(attr, about, size, map_type):
 
 
 def _set_create(create, settings, name):
-    """Set the fields of a bpf_attr_map_create, None for what is not given.
+    """Set the fields of a bpf_attr_map_create; return how many bytes of it must be passed.
 
-    Return how many bytes must be passed.
+    That is up to the last field that is not 0: old kernels refuse more than they know.
     """
     size, types = _ATTR_SIZES[BPF_MAP_CREATE], dict(create._fields_)
-    for field, given in settings.items():  # ctypes would cut a number that is too large
+    for field, given in settings.items():
         if given is None and field in _OPTIONAL_FIELDS:
             continue
-        low, high = _int_range(types[field])
+        low, high = _int_range(types[field])  # ctypes itself would cut off what does not fit
         number = _integer(given, low, high, field)
         setattr(create, field, number)
         create.map_flags |= _FLAGS_OF_FIELDS.get(field, 0)
@@ -10046,16 +10175,20 @@ def _set_create(create, settings, name):
 
 
 def _creation_log(attr, size):
-    """Return what the kernel says of a map that it refused, "" before 7.2."""
+    """Have the kernel refuse a map once more; return what it says about it, "" before 7.2."""
     log = ctypes.create_string_buffer(4096)
     common = bpf_common_attr(log_buf=addressof(log), log_size=sizeof(log), log_level=1)
     words = BPF_MAP_CREATE | BPF_COMMON_ATTRS, byref(attr), size, byref(common), sizeof(common)
-    _Fd(_ask_for_log, *words)  # what is created after all is closed at once
+    _Fd(_ask_for_log, *words)  # and if it creates the map now, that is closed at once
     return log.value.decode("latin-1").strip()
 
 
 def _ask_for_log(*words, kept):
+    """Make a call whose failure does not matter; kept is for _Fd."""
     _syscall_into(kept, _nr_bpf, *words)
+
+
+# -- more ways to open a map
 
 
 def open_map(
@@ -10112,7 +10245,7 @@ def create_token(path: "_Path" = "/sys/fs/bpf") -> "_Fd":
 
 
 def lpm_key(text: str) -> bytes:
-    """Return the key of an LPM trie, as bytes: four of the prefix length, then the address.
+    """Return the key of an LPM trie, as bytes: four for the prefix length, then the address.
 
     text       "10.0.0.0/8", "2001:db8::/32"; without a / the whole address counts
     raises     ValueError
@@ -10129,11 +10262,18 @@ def lpm_key(text: str) -> bytes:
     return (int(length) if slash else 8 * len(raw)).to_bytes(4, sys.byteorder) + raw
 
 
-# -- ring buffers: BPF_MAP_TYPE_RINGBUF (5.8), which programs fill and a reader empties, and
-# BPF_MAP_TYPE_USER_RINGBUF (6.1), the other way round.  A page for the consumer's position, one for
-# the producer's, then the data, mapped twice in a row: what wraps around the end is contiguous.
-# Positions count bytes since the beginning.  A record is a header and its bytes, in steps of 8; of
-# the header's first word two bits tell what becomes of the record.
+# -- ring buffers: BPF_MAP_TYPE_RINGBUF (5.8), which programs fill and a reader empties (Records),
+# and BPF_MAP_TYPE_USER_RINGBUF (6.1), the other way round (_Submitter).
+#
+# Such a map is memory: a page for the consumer's position, a page for the producer's, then the
+# data, which is mapped twice in a row, so that what wraps around the end is contiguous.  Positions
+# count bytes since the beginning.  A record is a header and its bytes, in steps of 8; two bits of
+# the header's first word tell whether it is still being written (busy) or to be left out
+# (discarded).
+#
+# In order: Records and what it is made of (_RecordBatch, records read together; _Turns, one step
+# at a time; the claims that keep a second reader away; _Waiter); _Submitter; what both use:
+# _RingMemory, _Position, the barriers.
 #
 # Memory order.  In the kernel __bpf_ringbuf_reserve() writes a header with the busy bit and then
 # stores producer_pos (smp_store_release); bpf_ringbuf_commit() exchanges the header for one without
@@ -10161,9 +10301,9 @@ def lpm_key(text: str) -> bytes:
 # instructions, in the order of the program.
 _HEADER_BYTES = 8  # struct bpf_ringbuf_hdr
 _BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
-_LENGTH = _DISCARDED - 1
-_MAX_TRIES = 100
-_DRAIN_BYTES = 1 << 16  # what is copied at a time: it is to stay in the processor's cache
+_LENGTH_MASK = _DISCARDED - 1  # the other bits of the header's first word
+_MAX_TRIES = 100  # to read what programs keep overwriting
+_DRAIN_BYTES = 1 << 16  # copied at a time: so much stays in the processor's cache
 _MAX_SUBMITTED_BYTES = (1 << 24) - 1  # DYNPTR_MAX_SIZE, what bpf_user_ringbuf_drain() takes
 _LONG_MASK = (1 << 8 * sizeof(ctypes.c_long)) - 1  # positions wrap
 
@@ -10178,7 +10318,7 @@ class Records(_Generic[_Value]):
     lost       bytes, headers included, that were overwritten before they could be read: records
                that are gone can't be counted
 
-    A record that a program has reserved and not yet committed keeps those behind it back;
+    A record that a program has reserved but not yet committed (busy) holds back those behind it;
     discarded ones are left out.
 
     What read() returns is consumed as it returns: whoever is killed with it has had it.  What a
@@ -10194,7 +10334,7 @@ class Records(_Generic[_Value]):
 
     def __init__(self, m, value=None, peek=False):
         if m.type != BPF_MAP_TYPE_RINGBUF:
-            raise _no_ring("records", m)
+            raise _no_ring_error("records", m)
         self._about, self._is_peek, self.lost = m._about, bool(peek), 0
         self._overwrites = bool(m.flags & BPF_F_RB_OVERWRITE)
         self._size, self._make, self._finish = _record_type(m, value)
@@ -10208,14 +10348,15 @@ class Records(_Generic[_Value]):
             is_taken, ring = _claim_ring(_consumers, m, lambda: _RingMemory(m, "consumer"))
             if is_taken:
                 del ring, waiter  # who keeps the error keeps neither
-                raise _taken(m)
+                raise _taken_error(m)
         self._open = ring, waiter  # None when it is closed
 
     def __repr__(self) -> str:
         how = "peeking" if self._is_peek else "consuming"
         return "<Records of %s, %s>" % (self._about, how if self._open else "closed")
 
-    def _opened(self):
+    def _ring_and_waiter(self):
+        """Return (_RingMemory, _Waiter); ValueError if the reader is closed."""
         if self._open is None:
             raise ValueError("these records are closed")
         return self._open
@@ -10224,7 +10365,7 @@ class Records(_Generic[_Value]):
         """Return a descriptor that select, poll, epoll and asyncio find readable when there may be
         records: read(0) then.  While peeking it is so every 10 ms.
         """
-        return self._opened()[1].number
+        return self._ring_and_waiter()[1].number
 
     def read(self, timeout: "Optional[float]" = None) -> "List[_Value]":
         """Return a list of the records that are there, of many those of about 64 KiB.
@@ -10235,7 +10376,7 @@ class Records(_Generic[_Value]):
                    and consumed.  IterationAborted: the buffer holds what no kernel writes.
                    ValueError: closed, or in a child of fork()
         """
-        self._opened()
+        self._ring_and_waiter()
         deadline = _deadline(timeout)
         while True:
             batch = self._awaited(deadline, self._consumed)
@@ -10248,10 +10389,14 @@ class Records(_Generic[_Value]):
 
         raises     as read
         """
-        self._opened()
+        self._ring_and_waiter()
         return self._handed_out()
 
     def _handed_out(self):
+        """Yield record after record, batch by batch.
+
+        A batch is consumed when the next one is asked for, or the loop is left.
+        """
         try:
             values = iter(())
             while values is not None:
@@ -10271,7 +10416,7 @@ class Records(_Generic[_Value]):
             _consumers.pop(self._key, None)
 
     def __enter__(self) -> "Self":
-        self._opened()
+        self._ring_and_waiter()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -10280,7 +10425,8 @@ class Records(_Generic[_Value]):
     def __reduce__(self):
         raise TypeError("records cannot be pickled or copied")
 
-    # -- one drain
+    # One drain: _awaited waits and takes its turn; _take, in that turn, settles the last batch
+    # and reads the next one (_next_batch); settling moves the consumer's position (_move).
 
     def _leave(self):
         """Consume what was handed out, also after a close() in the middle of a drain."""
@@ -10289,12 +10435,16 @@ class Records(_Generic[_Value]):
             self._turns.take(self._settle, None)
 
     def _awaited(self, deadline, take):
-        """Return take() of the next batch, None: it was closed, or is over at the deadline."""
+        """Wait for the next batch and return take(batch).
+
+        None if the reader is closed or nothing comes before the deadline.
+        """
         while True:
             opened = self._open
             if opened is None:
                 return None
-            opened[0].check_process(self._about)  # before the lock, which a thread may hold there
+            # first, as in a child of fork() a thread may hold the lock that no longer exists
+            opened[0].check_process(self._about)
             taken = self._turns.take(partial(self._take, opened, take))
             if taken is not None:
                 return taken
@@ -10304,6 +10454,7 @@ class Records(_Generic[_Value]):
             opened[1].wait(left, self._is_stalled)
 
     def _take(self, opened, take):
+        """Return take() of the next batch, None if there is none; opened is what _awaited saw."""
         if self._open is not opened:
             return None
         ring, waiter = opened
@@ -10320,7 +10471,8 @@ class Records(_Generic[_Value]):
             return
         if not self._is_consumed(batch):
             self._move(batch.ring, batch.handed_out())
-        elif batch.values.__length_hint__():  # an exception came between consuming and returning
+        elif batch.values.__length_hint__():
+            # It is consumed but not handed out: an exception came in between.  Keep it.
             return
         self._batch = None
 
@@ -10331,13 +10483,14 @@ class Records(_Generic[_Value]):
         return batch
 
     def _place(self, ring):
+        """Return the position up to which all is consumed, or was peeked at."""
         return self._position if self._is_peek else ring.consumer.load()
 
     def _is_consumed(self, batch):
         """Whether a batch is consumed.
 
-        The position itself tells: a flag beside it could be missed by what interrupts, and the
-        position then go back to what a program has written over since.
+        The position itself tells.  A flag beside it could be wrong after an exception between the
+        two; then the position would be set back to what programs have overwritten since.
         """
         return self._place(batch.ring) - batch.end & _LONG_MASK <= _LONG_MASK >> 1
 
@@ -10352,10 +10505,10 @@ class Records(_Generic[_Value]):
             ring.settle()
 
     def _next_batch(self, ring):
-        """Return the next _Batch.
+        """Return the next _RecordBatch.
 
-        None if nothing is there, or nothing but what is discarded or overwritten at once for so
-        long that whoever set a time limit wants it looked at.
+        None if there is no record, or if after _MAX_TRIES there still is none that is neither
+        discarded nor overwritten: the time limit has to be looked at again.
         """
         self._is_stalled = False
         for _ in range(_MAX_TRIES):
@@ -10378,11 +10531,11 @@ class Records(_Generic[_Value]):
             if not starts:  # discarded, all of them
                 self._move(ring, position + used & _LONG_MASK)
                 continue
-            return self._decoded(ring, _Batch(ring, starts, position, used), raw, lengths)
+            return self._decoded(ring, _RecordBatch(ring, starts, position, used), raw, lengths)
         return None
 
     def _unread(self, ring):
-        """Return where to read on, and how many bytes there are."""
+        """Return (the position to read on at, how many bytes there are)."""
         for _ in range(_MAX_TRIES):  # positions may move between the two loads
             end = ring.producer.load()
             ring.order()
@@ -10398,7 +10551,10 @@ class Records(_Generic[_Value]):
         raise IterationAborted("%s: positions that no kernel writes, %d and %d" % words)
 
     def _headers(self, ring, position, unread):
-        """Return what _records_in() tells of a copy of what is there, of one record at least."""
+        """Return what _records_in tells of a copy of the unread bytes.
+
+        The copy is as long as it takes to hold at least one record.
+        """
         at, wanted = position & ring.size - 1, _DRAIN_BYTES
         while True:
             span = min(unread, wanted)
@@ -10416,12 +10572,14 @@ class Records(_Generic[_Value]):
     def _is_overwritten(self, ring, position):
         """Whether a program may have written, or be writing, over what stood at a position.
 
-        That takes that the oldest record lies behind it, and, but for what a program says itself
-        (overwrite_pos, stored first), that the producer has come round to it.  The header in
-        __bpf_ringbuf_reserve() is written before producer_pos is stored, hence ">=".  Where stores
-        may overtake each other, a program's next stores may be seen before that of the position,
-        for as long as it takes them to leave the processor: the barrier before is far longer, yet
-        no proof.
+        It may if the oldest record that is left begins after it.  Where a program says so itself
+        (overwrite_pos, which it stores first) that is enough; else the producer must also have come
+        round to the position.  __bpf_ringbuf_reserve() writes a header before it stores
+        producer_pos, hence ">=".
+
+        On machines that reorder stores, a program's next stores may be seen before that of the
+        position, for as long as they take to leave the processor.  The barrier before this takes
+        far longer than that, but it is no proof.
         """
         if not (self._is_peek or self._overwrites):
             return False
@@ -10437,7 +10595,7 @@ class Records(_Generic[_Value]):
         self._move(ring, oldest)
 
     def _decoded(self, ring, batch, raw, lengths):
-        """Return the batch with its values: of records of another size those before the first."""
+        """Return the batch with its values, cut off before the first record of another size."""
         starts = batch.starts
         if self._size is None:
             batch.values = iter([raw[at : at + size] for at, size in zip(starts, lengths)])
@@ -10445,15 +10603,15 @@ class Records(_Generic[_Value]):
         if lengths.count(self._size) != len(lengths):
             odd = next(place for place, size in enumerate(lengths) if size != self._size)
             if not odd:
-                raise self._refused(ring, batch, raw[starts[0] : starts[0] + lengths[0]])
+                raise self._wrong_size_error(ring, batch, raw[starts[0] : starts[0] + lengths[0]])
             batch.used = starts[odd] - _HEADER_BYTES
             del starts[odd:]
         made = map(self._make, repeat(raw), starts)
         batch.values = iter(list(map(self._finish, made) if self._finish else made))
         return batch
 
-    def _refused(self, ring, batch, record):
-        """Consume a record that is not of the type's size, and return the error that holds it."""
+    def _wrong_size_error(self, ring, batch, record):
+        """Consume a record that is not of the type's size; return the error, which holds it."""
         used = batch.starts[0] - _HEADER_BYTES + _record_bytes(len(record))
         words = (self._about, len(record), self._size)
         error = LayoutError("%s: a record of %d bytes, the type has %d" % words)
@@ -10463,7 +10621,10 @@ class Records(_Generic[_Value]):
 
 
 def _record_type(m, value):
-    """Return (size, f(buffer, offset), f that finishes it or None) of a type; size None: bytes."""
+    """Return (size, make, finish) of the type of records: finish(make(buffer, offset)) is a record.
+
+    size None: records are bytes, of any size.  finish None: make is all.
+    """
     if value is None or value is bytes:
         return None, None, None
     if isinstance(value, str):
@@ -10477,11 +10638,12 @@ def _record_type(m, value):
 
 
 def _values_of(batch):
+    """Return the iterator over a batch's records: what a loop takes of it."""
     return batch.values
 
 
 def _deadline(seconds):
-    """Return what tells the seconds that are left of so many, None for no limit."""
+    """Return a function that tells how many of these seconds are left, None for no limit."""
     if seconds is None:
         return None
     from time import monotonic
@@ -10490,11 +10652,12 @@ def _deadline(seconds):
     return lambda: end - monotonic()
 
 
-# Errors are made here and raised elsewhere: a frame that raises what it has a name for is part of a
-# cycle, and what it holds, a reader with its claim, would stay until the next garbage collection.
+# Errors are made in functions of their own.  A frame that raises an error it has a name for is part
+# of a reference cycle, so all that its locals hold (a reader with its claim) would stay until the
+# next garbage collection.
 
 
-def _taken(m):
+def _taken_error(m):
     """Return the error for a ring buffer that another reader of the process consumes."""
     detail = "this process has a reader that consumes its records already"
     error = _error(errno.EBUSY, "records", m._about, detail=detail)
@@ -10502,8 +10665,8 @@ def _taken(m):
     return error
 
 
-def _no_ring(operation, m):
-    """Return the error for what a map of another type does not have."""
+def _no_ring_error(operation, m):
+    """Return the error for an operation ("records", "submit") that this type of map lacks."""
     error = _error(ENOTSUPP, operation, m._about, detail="it has no %s" % operation)
     error.hint = {
         BPF_MAP_TYPE_RINGBUF: "programs write to this ring buffer: read it with records()",
@@ -10513,8 +10676,14 @@ def _no_ring(operation, m):
     return error
 
 
-class _Batch:
-    """Records that were read together; values iterates over those that were not handed out yet."""
+class _RecordBatch:
+    """Records that were read together.
+
+    position, used   where they are in the ring, headers included
+    starts           where the bytes of each record begin, counted from position
+    values           an iterator over the records that have not been handed out yet
+    rest             records that were given up instead
+    """
 
     __slots__ = ("ring", "values", "starts", "position", "used", "rest")
 
@@ -10527,8 +10696,8 @@ class _Batch:
         return self.position + self.used & _LONG_MASK
 
     def handed_out(self):
-        """Return the position behind what was handed out; what is left is given up."""
-        self.rest.extend(self.values)  # in one step: what interrupts comes before or after
+        """Return the position behind what was handed out; give up what is left."""
+        self.rest.extend(self.values)  # one step: no exception comes in the middle
         left = len(self.rest)
         if not left:
             return self.end
@@ -10536,14 +10705,15 @@ class _Batch:
 
 
 def _records_in(words):
-    """Return (starts, lengths, used, following) of the records that a copy begins with.
+    """Parse the records that a copy of the ring begins with; words are the copy as u32.
 
-    words are those of the copy, u32.  starts and lengths are those of the bytes of each record that
-    is neither busy nor discarded; used is where the first one begins that is busy, or that is not
-    all there: then following is where it ends.
+    returns    (starts, lengths, used, following).  starts and lengths are of the bytes of each
+               record that is neither busy nor discarded.  used is where parsing ended: at the end
+               of the copy, at a busy record, or at one that the copy does not hold whole; then
+               following is where that one ends, else 0
     """
     end, first = 4 * len(words), words[0]
-    if first < _DISCARDED:  # records of one size, as most are: no loop
+    if first < _DISCARDED:  # if all records have the size of the first, it goes without a loop
         step = _record_bytes(first)
         headers, whole = words[:: step >> 2].tolist(), end // step
         if headers.count(first) == len(headers):
@@ -10556,7 +10726,7 @@ def _records_in(words):
         length = words[at >> 2]
         if length & _BUSY:
             break
-        following = at + ((length & _LENGTH) + 15 & -8)  # as _record_bytes()
+        following = at + ((length & _LENGTH_MASK) + 15 & -8)  # as _record_bytes()
         if following > end:
             return starts, lengths, at, following
         if length < _DISCARDED:
@@ -10567,12 +10737,12 @@ def _records_in(words):
 
 
 def _record_bytes(length):
-    """Return how many bytes a record of so many takes with its header."""
+    """Return how many bytes of the ring a record of length bytes takes, with its header."""
     return (length + _HEADER_BYTES + 7) & ~7
 
 
 class _Turns:
-    """Takes one step at a time on what it is for."""
+    """Lets one step be taken at a time, by whichever thread, and none inside of another."""
 
     __slots__ = ("_about", "_lock", "_inside")
 
@@ -10582,10 +10752,10 @@ class _Turns:
     def take(self, step, *otherwise):
         """Return step(), after that of any other thread.
 
-        A signal handler or finalizer that comes into the middle of one gets otherwise; ValueError
-        without that.
+        A signal handler or finalizer that runs in the middle of this thread's own step gets
+        otherwise, or ValueError if that is not given.
         """
-        with self._lock:  # waits for other threads
+        with self._lock:  # waits for other threads; this one may hold it already
             if not self._inside.locked():
                 with self._inside:
                     return step()
@@ -10594,14 +10764,16 @@ class _Turns:
         return otherwise[0]
 
 
-# (process, map id) -> what consumes it, and what submits to it, in this process
+# Claims: (process id, map id) -> weak reference to what consumes the ring buffer, or submits to it,
+# in this process.  There must be no more than one of each: they would overwrite its position.
 _consumers = {}  # type: dict
 _submitters = {}  # type: dict
-_ring_locks = {}  # type: dict  # process -> its lock: a child of fork() may inherit a taken one
+# process id -> the lock of its claims: one that a child of fork() inherits may be taken for good
+_ring_locks = {}  # type: dict
 
 
 def _claim_ring(claims, m, make):
-    """Return (whether it was there, the ring of a map that this process has, else make())."""
+    """Return (True, what this process has claimed the map's ring with), else (False, make())."""
     key = os.getpid(), m.id
     with _ring_locks.setdefault(key[0], RLock()):
         known = claims.get(key, lambda: None)()
@@ -10615,8 +10787,8 @@ def _claim_ring(claims, m, make):
 class _Waiter:
     """Waits until a ring buffer has records, or until close() in another thread.
 
-    A reader that peeks can't wait for the kernel alone, which wakes who has consumed all there was:
-    it is woken now and then besides.
+    The kernel wakes only a reader that has consumed everything.  One that peeks consumes nothing,
+    so a timer wakes it now and then.
     """
 
     PEEK_NS, STALLED_SECONDS, LONGEST_SECONDS = 10 * 10**6, 0.001, 86400
@@ -10630,7 +10802,7 @@ class _Waiter:
         self._closing, self._epoll = select.poll(), select.epoll()
         self._closing.register(ends[0], select.POLLIN)
         self._epoll.register(ends[0], select.EPOLLIN)
-        # what was peeked at stays readable until its owner consumes it: only news are told then
+        # what was peeked at stays there until its owner consumes it: wake up only for what is new
         edge = select.EPOLLET if is_peek else 0
         self._epoll.register(owner.number, select.EPOLLIN | edge)
         self._timer = _ticking(self.PEEK_NS) if is_peek else None
@@ -10639,8 +10811,12 @@ class _Waiter:
         self.number = self._epoll.fileno()
 
     def wait(self, seconds, is_stalled):
-        """Wait so long, None: for ever, for something new; of a busy record nothing is told."""
-        if is_stalled:  # to epoll it is there
+        """Wait so many seconds (None: for ever) for something new, or for close().
+
+        is_stalled: there is a busy record.  The kernel does not tell when it is committed, and
+        epoll finds it readable already, so sleep for a moment.
+        """
+        if is_stalled:
             shortest = self.STALLED_SECONDS
             seconds = shortest if seconds is None else min(seconds, shortest)
             self._closing.poll(seconds * 1000)
@@ -10648,7 +10824,7 @@ class _Waiter:
             self._epoll.poll(-1 if seconds is None else min(seconds, self.LONGEST_SECONDS))
 
     def catch_up(self):
-        """Take what was told until now as known, before looking at what is there."""
+        """Forget what epoll and timer have told so far: the caller is about to look himself."""
         if self._timer:
             self._epoll.poll(0)
             try:
@@ -10657,12 +10833,12 @@ class _Waiter:
                 pass
 
     def wake(self):
-        """Wake all who wait, now and later."""
+        """Wake all who wait, now and later: what is written is never read."""
         os.write(self._closing_end.number, b"\0")
 
 
 def _ticking(every_ns):
-    """Return the _Fd of a timerfd that is readable every so often."""
+    """Return the _Fd of a timerfd that becomes readable every so many nanoseconds."""
     libc = ctypes.CDLL(None, use_errno=True)
     times = (ctypes.c_long * 4)(0, every_ns, 0, every_ns)  # struct itimerspec, of old time_t
     timer = _Fd(libc.timerfd_create, 1, os.O_NONBLOCK | os.O_CLOEXEC)  # CLOCK_MONOTONIC
@@ -10674,11 +10850,11 @@ def _ticking(every_ns):
 class _Submitter:
     """Writes records to a ring buffer that programs read.  One for each map and process.
 
-    bpf_user_ringbuf_drain() loads producer_pos and the header with smp_load_acquire().  libbpf's
-    user_ring_buffer__reserve() stores a busy header, then the position, and
-    user_ring_buffer__submit() exchanges the header.  Here a record is whole before the position
-    says that it is there: whoever is killed in between has written nothing, and no busy record
-    keeps the program from what comes behind.
+    Memory order: bpf_user_ringbuf_drain() loads producer_pos and the header with
+    smp_load_acquire().  libbpf's user_ring_buffer__reserve() stores a busy header, then the
+    position, and user_ring_buffer__submit() exchanges the header.  Here a record is whole before
+    the position says that it is there: whoever is killed in between has written nothing, and no
+    busy record keeps the program from what comes behind.
     """
 
     def __init__(self, m):
@@ -10714,8 +10890,9 @@ class _Submitter:
 class _RingMemory:
     """The memory of a ring buffer: its positions and its data.
 
-    writes is "consumer" or "producer", the position that is ours to move, or None.  order() is what
-    keeps loads apart from what comes behind them, settle() a full barrier.
+    writes      the position that is ours to move: "consumer", "producer" or None
+    order()     barrier: loads before it come before loads and stores behind it
+    settle()    full barrier
     """
 
     def __init__(self, m, writes=None):
@@ -10745,10 +10922,10 @@ class _RingMemory:
 
 
 class _Position:
-    """A position in a page of a ring buffer, the index-th of the kernel's longs there.
+    """A position in a ring buffer: the kernel's long number index in a page.
 
-    A 32-bit program on a 64-bit kernel looks at its lower half: two positions are never as far
-    apart as that goes.
+    A 32-bit program on a 64-bit kernel counts with the lower half alone, as two positions are never
+    so far apart that it would not do.
     """
 
     __slots__ = ("_words", "_low", "_high")
@@ -10771,14 +10948,15 @@ class _Position:
             words[self._high] = words[self._high] + 1 & _LONG_MASK
 
     def mend(self, other, is_ahead):
-        """Make the upper half what it must be beside the other position, shortly before or behind.
+        """Correct the upper half: this position is a little ahead of the other one, or behind it.
 
-        Who stored the lower half and was killed then left another; so do 32-bit programs of libbpf.
+        It may be wrong if somebody was killed after storing the lower half, or if a 32-bit program
+        with libbpf moved it, which knows no upper half.
         """
         if self._high is None:
             return
         high = None
-        while high != other._words[other._high]:  # it moves
+        while high != other._words[other._high]:  # until it does not move while we look
             high = other._words[other._high]
             _full_barrier()
             low = other.load()
@@ -10813,7 +10991,7 @@ _MEMBARRIER_CMD_GLOBAL_EXPEDITED = 1 << 1
 
 
 def _full_barrier():
-    """Let every load and store before come before every one behind; NotSupported where it can't."""
+    """Be a full memory barrier; NotSupported where there is none to be had."""
     number = _MEMBARRIER_NUMBERS.get(_nr_bpf)
     code = errno.ENOSYS
     if number is not None:
@@ -10826,14 +11004,14 @@ def _full_barrier():
 
 
 def _no_barrier():
-    """Stand where x86 needs none."""
+    """Do nothing: where other machines need a barrier, x86 needs none."""
 
 
 def _kernel_long_bytes():
     """Return the size of the kernel's long, in which it counts: 8, or 4 on a 32-bit kernel."""
     if sizeof(ctypes.c_long) == 8:
         return 8
-    try:  # as wide as the kernel's pointers, shown or zeroed; uname(2) can be told to lie
+    try:  # addresses there have the kernel's width, even if they are zeroed; uname(2) may be faked
         with open("/proc/kallsyms") as file:
             digits = len(file.read(17).partition(" ")[0])
     except OSError:
@@ -12227,7 +12405,7 @@ def _capture_header(source):
 
 def _captured_chunks(view):
     """Yield a map's entries as View.chunks does, of one without batch commands too."""
-    if view.source._batches():
+    if view.source._can_batch():
         yield from view.chunks()
         return
     entries = view.entries()

@@ -8547,7 +8547,7 @@ def test_a_trie_whose_cursor_was_deleted_hands_out_each_entry_once(monkeypatch):
 
         class Repeating:
             def __init__(self, *_):
-                self._owner = 1
+                self._thread = 1
 
             def __iter__(self):
                 return iter(batches)
@@ -8647,7 +8647,11 @@ def test_scanning_while_deleting_the_current_key():
 @kernel
 def test_a_drain_interrupted_anywhere_still_hands_over_everything():
     """KeyboardInterrupt at every line that a drain executes, one run each."""
-    codes = {bpf._BatchScan.__next__.__code__, bpf._BatchScan._step.__code__, bpf.Map._live.__code__}
+    codes = {
+        bpf._BatchScan.__next__.__code__,
+        bpf._BatchScan._step.__code__,
+        bpf.Map._live.__code__,
+    }
     strike, struck = 0, True
     while struck:
         strike += 1
@@ -10034,7 +10038,7 @@ def test_a_reader_that_is_killed_leaves_a_buffer_that_the_next_one_reads_on(tmp_
 @kernel
 def test_interrupted_anywhere_nothing_is_lost():
     """KeyboardInterrupt at every line, in a loop and in read(); there but for its own last line."""
-    source = [bpf.Records, bpf._Batch, bpf._Position]
+    source = [bpf.Records, bpf._RecordBatch, bpf._Position]
     codes = {
         function.__code__: function.__name__
         for cls in source
@@ -19617,7 +19621,7 @@ def test_bench_scans_against_c_and_bpftool(tmp_path):
     assert status == 0, err
     rows = {}
     with million() as m:
-        room = m._batch_room(None)
+        room = m._entries_per_batch(None)
 
         def timed(name, function):
             start = time.perf_counter()
