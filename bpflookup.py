@@ -161,6 +161,8 @@ else:
 # A new field         goes to the end of its arm or structure; _ARMS only has to change where the
 #                     field must always be passed.
 
+# -- constants
+
 u8 = ctypes.c_uint8
 u16 = ctypes.c_uint16
 u32 = ctypes.c_uint32
@@ -371,7 +373,7 @@ def cmd_name(cmd: "Union[int, str]") -> str:
     return _CMD_NAMES.get(cmd) or (cmd if isinstance(cmd, str) else "cmd_%d" % cmd)
 
 
-# Sets of map types, by what the kernel makes of their keys and values.
+# -- sets of map types, by what the kernel makes of their keys and values
 
 # a value is one slot for each possible CPU
 _PERCPU_TYPES = frozenset(
@@ -452,7 +454,7 @@ _KEYLESS_TYPES = _VALUELESS_TYPES | {
     BPF_MAP_TYPE_BLOOM_FILTER,
 }
 
-# union bpf_attr: one arm, a structure, for each group of commands.  Fields of 64 bits are
+# -- union bpf_attr: one arm, a structure, for each group of commands.  Fields of 64 bits are
 # __aligned_u64 in C.  i386 would not align them by itself, so every gap is spelled out as _pad, and
 # the layout is the same on every machine.
 
@@ -691,6 +693,9 @@ class bpf_common_attr(ctypes.Structure):
     ]
 
 
+# -- what BPF_OBJ_GET_INFO_BY_FD fills
+
+
 class bpf_map_info(ctypes.Structure):
     """What BPF_OBJ_GET_INFO_BY_FD tells of a map.
 
@@ -798,6 +803,9 @@ def _printable_char(char):
 # Two numbers of Linux that Python's errno module lacks, one always, the other on other systems.
 ENOTSUPP = 524  # internal to the kernel, which lets it out all the same; libc has no name for it
 EBADFD = getattr(errno, "EBADFD", 77)
+
+
+# -- the exceptions
 
 
 class BPFError(Exception):
@@ -923,6 +931,8 @@ class IterationAborted(BPFError, RuntimeError):
     """A scan that could not be exact to its end, or a ring buffer that holds nonsense."""
 
 
+# -- which errno becomes which exception
+
 # errno -> class, where the command does not matter
 _CLASS_BY_ERRNO = {
     errno.EPERM: PermissionDenied,
@@ -1029,7 +1039,10 @@ def _error(code, cmd, about="", map_type=None, fd=None, detail=None, path=None, 
     return error
 
 
-_CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39
+# -- hints: the likely cause of a failure
+
+_CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39  # linux/capability.h
+# types of maps that take CAP_NET_ADMIN besides to be created
 _NET_ADMIN_TYPES = frozenset(
     (
         BPF_MAP_TYPE_DEVMAP,
@@ -1039,6 +1052,7 @@ _NET_ADMIN_TYPES = frozenset(
         BPF_MAP_TYPE_XSKMAP,
     )
 )
+# commands that take CAP_SYS_ADMIN, and those that take CAP_BPF whatever descriptors there are
 _BY_ID_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] == "get_id")
 _MAKING_CMDS = frozenset((BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_BTF_LOAD, BPF_TOKEN_CREATE))
 
@@ -1243,6 +1257,9 @@ def _who_else_forbids(wanted):
         forbids = "a seccomp filter (of the container?) or an LSM forbids it"
     has = "the capabilities are there" if wanted else "this needs no capability"
     return "%s: %s" % (has, forbids)
+
+
+# -- what /proc and uname tell; other sections ask by these too
 
 
 def _in_user_namespace():
@@ -7829,7 +7846,7 @@ class _UncapturedInfo:
 class MapInfo(_UncapturedInfo):
     """What the kernel tells of a map, as in struct bpf_map_info.
 
-    None stands for what it does not tell.  Not in every kernel's struct are
+    None stands for what it does not tell.  These need more than Linux 4.18, or /proc:
 
     frozen, memlock (bytes)         from /proc
     owner_prog_type, owner_jited    of a prog_array, from /proc
@@ -7976,7 +7993,7 @@ class _OpenMap(_Generic[_Key, _Value]):
         "__dict__",
         "__weakref__",
     )
-    order: str = sys.byteorder
+    order: str = sys.byteorder  # of the bytes of numbers; a capture's may be the other one
     id: int
     name: "Optional[str]"
     type: int
@@ -8079,6 +8096,7 @@ class _OpenMap(_Generic[_Key, _Value]):
 
     @property
     def _btf_types(self):
+        """{"key": type id, "value": type id} in the map's BTF, {} without BTF."""
         return self._types if self.btf else {}
 
     @property
@@ -8092,6 +8110,7 @@ class _OpenMap(_Generic[_Key, _Value]):
         return self._layout_of("value", self.value_type, self.value_size)
 
     def _layout_of(self, what, ctype, size):
+        """Return the Layout of keys or values (what), None where there are none."""
         if ctype is None:
             return None
         if self._given[what] in (None, BTF):  # BTF knows more than the class that it makes
@@ -8123,7 +8142,8 @@ class _OpenMap(_Generic[_Key, _Value]):
 
     def close(self) -> None:
         """Close the map: calls under way finish, later ones raise ValueError.  Twice is fine."""
-        self._fd = None  # first, so that no new call is made from it
+        self._fd = None  # first, so that no new _Call is made of it
+        # Calls under way put theirs back into the old list, which goes away with the last of them.
         self._idle_calls = []
 
     def __enter__(self) -> "Self":
@@ -8608,8 +8628,7 @@ def _percpu_list(one_type, copy, finish, out):
 
 
 # -- commands for one element
-
-
+#
 # An element command is a method (key, out, flags=0), where out is the memory that the kernel writes
 # to, or reads from for UPDATE.  It returns False if there is no such key.
 #
@@ -8655,7 +8674,7 @@ def _element_command(cmd, convert, moves_value=True):
             return True
         if code == absent:
             return False
-        call = idle = None
+        call = idle = None  # a traceback must not keep the descriptor open
         raise self._error(cmd, code, key)
 
     return command
@@ -8713,7 +8732,7 @@ class _Elements(_PerCPU[_Key, _Value]):
             call.key.value = 0 if key is None else addressof(key)
         call.value.value, call.flags.value = addressof(value), flags
         code = _syscall(_nr_bpf, cmd, call.ref, _ATTR_SIZES[cmd])
-        call.flags.value = 0
+        call.flags.value = 0  # the short way counts on it
         if key is not None:
             idle.append(call)
         return code
@@ -9671,7 +9690,7 @@ class _Whole(_Writing[_Key, _Value]):
         """Return length bytes of the map's memory from offset on, as an mmap.mmap."""
         import mmap
 
-        owner = self._read_write()
+        owner = self._live_read_write()
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         try:
             return mmap.mmap(owner.number, length, mmap.MAP_SHARED, protection, offset=offset)
@@ -9680,7 +9699,7 @@ class _Whole(_Writing[_Key, _Value]):
         finally:
             del owner
 
-    def _read_write(self):
+    def _live_read_write(self):
         """Return the _Fd; PermissionDenied unless it may read and write, which mapping takes."""
         import fcntl
 
@@ -9721,6 +9740,7 @@ class _Whole(_Writing[_Key, _Value]):
         """Return the Records of a ring buffer: what programs write to it, as they do.
 
         It takes mode="rw", even to peek: the kernel maps no other descriptor.
+
         value      a ctypes class, a Layout, C text, or the name of a type in the BTF of a program
                    that uses the map ("struct event"; CAP_SYS_ADMIN); records must be of its size.
                    bytes, or left out: records are bytes, of any size
@@ -9737,9 +9757,10 @@ class _Whole(_Writing[_Key, _Value]):
     def submit(self, value: "Buffer") -> None:
         """Write a record to a ring buffer that programs read, with bpf_user_ringbuf_drain().
 
-        It takes mode="rw".  It is there whole or, if an exception comes before that, not at all.
-        Threads may share the map; it is for the caller to see to it that one process at a time
-        submits, as the kernel can't tell them apart.
+        It takes mode="rw".  The record is there whole or, if an exception comes before that, not at
+        all.  Threads may share the map; processes may not, as the kernel can't tell them apart: the
+        caller has to see to it that only one at a time submits.
+
         value      a ctypes object, or bytes or another buffer
         raises     MapFull: no room until programs read, LayoutError: it never fits,
                    PermissionDenied, NotSupported, ValueError in a child of fork()
@@ -9750,7 +9771,7 @@ class _Whole(_Writing[_Key, _Value]):
         raw = _raw(value) if isinstance(value, _CDATA) else bytes(memoryview(value))
         submitter = self.__dict__.get("_submitter")
         if submitter is None:
-            self._read_write()  # for this map too, whoever has mapped it already
+            self._live_read_write()  # for this map too, whoever has mapped it already
             _, submitter = _claim_ring(_submitters, self, lambda: _Submitter(self))
             self._submitter = submitter
         self._live()
