@@ -71,8 +71,10 @@ except ImportError as _missing:  # _ctypes, an extension that distributions pack
 import errno
 import os
 import struct
-from _functools import partial  # type: ignore  # functools reads many files more
-from _operator import add, itemgetter, methodcaller  # operator is more than these
+
+# the C halves of functools, operator, threading and weakref: those whole take longer to import
+from _functools import partial  # type: ignore
+from _operator import add, itemgetter, methodcaller
 from _thread import RLock, allocate_lock, get_ident
 from _weakref import ref as weak_reference
 from ctypes import addressof, byref, get_errno, set_errno, sizeof
@@ -102,6 +104,8 @@ if not TYPE_CHECKING:
             return cls
 
     class _Generic(metaclass=_Subscriptable):
+        """Stands in for typing.Generic, for which typing would have to be imported."""
+
         __slots__ = ()
 
     _Key = _Value = None
@@ -1316,8 +1320,8 @@ def _kernel_release():
 # _bpf wraps the second: it raises what _error makes of an errno.
 #
 # errno is read by C code right after the call, where no signal handler can run in between, and only
-# there.  EINTR: the map commands do not sleep where a signal could interrupt them, so no
-# call is repeated here.  Only batches of older kernels answer EINTR, for another reason: see
+# there.  EINTR: the map commands do not sleep where a signal could interrupt them, so no call is
+# repeated here.  Only batches of older kernels answer EINTR, for another reason: see
 # _BatchScan._go_on in section 6.
 #
 # Buffers: attr holds addresses, which keep nothing alive.  Whoever makes a call holds the ctypes
@@ -1357,6 +1361,7 @@ _SYSCALL_TABLE = (
 # two more ABIs of 32-bit programs
 _NR_X32 = 0x40000000 + 321  # x86-64, in a 32-bit ELF file
 _NR_MIPS_N32 = 6319  # MIPS, in a 32-bit ELF file with EF_MIPS_ABI2
+_EM_X86_64, _EM_MIPS, _EF_MIPS_ABI2 = 62, 8, 0x20  # elf.h
 
 
 def syscall_number(machine: "Optional[str]" = None, pointer_size: "Optional[int]" = None) -> int:
@@ -1401,16 +1406,14 @@ def _elf_syscall_number(path="/proc/self/exe"):
         return None
     order, wide = "little" if head[5] == 1 else "big", head[4] == 2
     e_machine, e_flags = int.from_bytes(head[18:20], order), int.from_bytes(head[36:40], order)
-    if not wide and (e_machine == 62 or e_machine == 8 and e_flags & 0x20):
-        return _NR_X32 if e_machine == 62 else _NR_MIPS_N32
-    return next(
-        (
-            number64 if wide else number32
-            for _, e_machines, number32, number64 in _SYSCALL_TABLE
-            if e_machine in e_machines
-        ),
-        None,
-    )
+    if not wide and e_machine == _EM_X86_64:
+        return _NR_X32
+    if not wide and e_machine == _EM_MIPS and e_flags & _EF_MIPS_ABI2:
+        return _NR_MIPS_N32
+    for _, e_machines, number32, number64 in _SYSCALL_TABLE:
+        if e_machine in e_machines:
+            return number64 if wide else number32
+    return None
 
 
 # -- libc's syscall(2)
@@ -9870,8 +9873,8 @@ class Map(_Whole[_Key, _Value]):
 
     key, value ctypes types, bytes, or BTF to demand the map's own; left out they are BTF's, else
                numbers for indices, ids and descriptors, else bytes.  Where BTF can be had they are
-               compared with it
-    strict     compare them with BTF to the last sign
+               compared with it: each field's offset and size
+    strict     compare signs, lengths of arrays and nesting too; nothing may be left over
     mode       "r", "w" or "rw"
     token      a BPF token (create_token) for what takes one
 
