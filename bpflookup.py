@@ -10363,7 +10363,8 @@ class Records(_Generic[_Value]):
         self._overwrites = bool(m.flags & BPF_F_RB_OVERWRITE)
         self._size, self._make, self._finish = _record_type(m, value)
         self._turns = _Turns(m._about)
-        self._is_stalled, self._batch = False, None
+        self._batch = None  # the _RecordBatch read last, until it is settled
+        self._is_stalled = False  # the next record is busy
         waiter, self._key = _Waiter(m._live(), self._is_peek), (os.getpid(), m.id)
         if self._is_peek:
             ring = _RingMemory(m)
@@ -10371,7 +10372,7 @@ class Records(_Generic[_Value]):
         else:
             is_taken, ring = _claim_ring(_consumers, m, lambda: _RingMemory(m, "consumer"))
             if is_taken:
-                del ring, waiter  # who keeps the error keeps neither
+                del ring, waiter  # the error's traceback must keep neither
                 raise _taken_error(m)
         self._open = ring, waiter  # None when it is closed
 
@@ -10467,7 +10468,7 @@ class Records(_Generic[_Value]):
             opened = self._open
             if opened is None:
                 return None
-            # first, as in a child of fork() a thread may hold the lock that no longer exists
+            # before the lock is taken: in a child of fork() nobody may be there to release it
             opened[0].check_process(self._about)
             taken = self._turns.take(partial(self._take, opened, take))
             if taken is not None:
@@ -10516,11 +10517,11 @@ class Records(_Generic[_Value]):
         The position itself tells.  A flag beside it could be wrong after an exception between the
         two; then the position would be set back to what programs have overwritten since.
         """
-        return self._place(batch.ring) - batch.end & _LONG_MASK <= _LONG_MASK >> 1
+        return _has_reached(self._place(batch.ring), batch.end)
 
     def _move(self, ring, position):
         """Go on to a position; never back to what another reader of the map consumed meanwhile."""
-        if _LONG_MASK >> 1 < position - self._place(ring) & _LONG_MASK:
+        if not _has_reached(position, self._place(ring)):
             return
         if self._is_peek:
             self._position = position
@@ -10552,7 +10553,7 @@ class Records(_Generic[_Value]):
             if not used:
                 self._is_stalled = True
                 return None
-            if not starts:  # discarded, all of them
+            if not starts:  # all of them are discarded
                 self._move(ring, position + used & _LONG_MASK)
                 continue
             return self._decoded(ring, _RecordBatch(ring, starts, position, used), raw, lengths)
@@ -10607,8 +10608,8 @@ class Records(_Generic[_Value]):
         """
         if not (self._is_peek or self._overwrites):
             return False
-        behind = self._oldest(ring) - position & _LONG_MASK
-        if not 0 < behind <= _LONG_MASK >> 1:
+        oldest = self._oldest(ring)
+        if oldest == position or not _has_reached(oldest, position):
             return False
         return self._overwrites or ring.producer.load() - position & _LONG_MASK >= ring.size
 
@@ -10659,6 +10660,14 @@ def _record_type(m, value):
     if _is_char_array(ctype) or is_layout and _is_array(ctype):
         ctype = _byte_array(ctype)
     return size, _copier(ctype), _get_value if _is_scalar(ctype) else None
+
+
+def _has_reached(position, other):
+    """Whether a position is at another one or ahead of it.
+
+    Positions wrap, so one is behind if it is more than half the range of a long ahead.
+    """
+    return position - other & _LONG_MASK <= _LONG_MASK >> 1
 
 
 def _values_of(batch):
