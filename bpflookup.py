@@ -9039,16 +9039,16 @@ class _Keyless(_Elements[_Key, _Value]):
 #
 # All other scans go from key to key, and can't be exact.  Their cursor is a key: when it is deleted
 # the kernel starts again at the first one, and an update moves an entry within its bucket.  They
-# remember the keys they have seen, so nothing comes twice, and give up when they are sent back too
-# often, so they end.  exact_scan tells which it will be.
+# remember the keys they have seen, so nothing comes twice, and give up after 20 times as many keys
+# (and 1000) as the map can hold, so they end.  exact_scan tells which it will be.
 #
 # _parts decides how a map is scanned, and yields (keys, values), two arrays:
 #     _BatchScan       hashes and arrays, where the kernel has LOOKUP_BATCH (5.6)
 #     _trie_parts      the same for LPM tries, whose batches are walks in the kernel
 #     _index_parts     maps with indices, without batches: one lookup for each index
 #     _walked_parts    everything else: _walk_keys
-# Callers who want entries, not parts, and have a map that must be walked get them from _walk_keys
-# directly (_scan).  lookup_and_delete_batch is always a _BatchScan.
+# keys, values and items (_scan) take the entries out of the parts; of a map that must be walked they
+# have them from _walk_keys directly.  lookup_and_delete_batch is always a _BatchScan.
 
 
 class _Scanning(_Keyless[_Key, _Value]):
