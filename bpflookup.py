@@ -9047,8 +9047,8 @@ class _Keyless(_Elements[_Key, _Value]):
 #     _trie_parts      the same for LPM tries, whose batches are walks in the kernel
 #     _index_parts     maps with indices, without batches: one lookup for each index
 #     _walked_parts    everything else: _walk_keys
-# keys, values and items (_scan) take the entries out of the parts; of a map that must be walked they
-# have them from _walk_keys directly.  lookup_and_delete_batch is always a _BatchScan.
+# keys, values and items (_scan) take the entries out of the parts; where a map must be walked, they
+# get them from _walk_keys directly.  lookup_and_delete_batch is always a _BatchScan.
 
 
 class _Scanning(_Keyless[_Key, _Value]):
@@ -10323,6 +10323,7 @@ def lpm_key(text: str) -> bytes:
 # early where one CPU is online, which needs none).  PRIVATE_EXPEDITED is not: it returns at once in
 # a process of one thread.  The interpreter's loads and stores of a position are single
 # instructions, in the order of the program.
+
 _HEADER_BYTES = 8  # struct bpf_ringbuf_hdr
 _BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 _LENGTH_MASK = _DISCARDED - 1  # the other bits of the header's first word
@@ -10924,7 +10925,7 @@ class _RingMemory:
     """The memory of a ring buffer: its positions and its data.
 
     writes      the position that is ours to move: "consumer", "producer" or None
-    order()     barrier: loads before it come before loads and stores behind it
+    order()     barrier for all but a store before and a load behind it
     settle()    full barrier
     """
 
