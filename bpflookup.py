@@ -1605,209 +1605,47 @@ def _sysfs_cpus():
 
 
 # ---- 4. Layout --------------------------------------------------------------
-# What the bytes of a key or value mean is one tree of Layout nodes.  A front end makes and proves
-# it: of a ctypes class or of C text here, of BTF in section 5.  Everything else is a reader of the
-# tree; nothing else walks _fields_ or the members of BTF.  Nothing here needs a kernel.
+# What the bytes of a key or value mean is one immutable tree of Layout nodes: a Record has Members,
+# each at a bit offset, an Array has an element, and Numbers and Bytes are the leaves.  All that is
+# read, written, compared or described goes by this tree; nothing else looks at _fields_ or at the
+# members of BTF.  Nothing in this section needs a kernel.
+#
+# Three front ends make a tree: layout(cls) of a ctypes class, layout("struct { ... }") of C text,
+# both here, and BTF.layout() in section 5.  Each proves what it makes, so that no reader has to
+# check again: every part lies inside of what holds it, nothing is a pointer or an object of this
+# process, a bitfield lies where C puts it, types are at most MAX_DEPTH deep, and there are not many
+# more values than bytes.  What a tree is used for stands in this order, under "# -- " each:
+#
+#   bitfields                       _Bits: where a number of some bits lies, in either byte order
+#   input                           Layout.pack: text, numbers, dicts -> bytes
+#   ctypes objects, front ends      a ctypes class, or C text -> Layout
+#   two layouts compared            does the class of a caller agree with BTF?
+#   meanings, names of a machine    what --show WORD shows: MEANINGS, asked for or implied
+#   readers, converters, forms      Layout.reader(form): bytes -> plain Python, JSON, words ...
+#   table, ctypes class, source     Layout.describe, ctype and python_source
+#   plain Python and JSON           to_python and to_json of whatever a caller hands in
+#
+# Where to add: a word for --show is a _Kind in MEANINGS, an output a _Form in _FORMS, a kind of
+# leaf a subclass of Number with a converter() that asks the form by a method of its own.
 
-MAX_DEPTH = 32  # of types inside types
+# Types may be hostile: records that share parts multiply, and members of no bits, or of a union,
+# take no bytes.
+MAX_DEPTH = 32  # levels of types inside types
+_MAX_VALUES = 1 << 20  # leaves of a type of BTF, besides those that its bytes can hold
+_MAX_SAMPLES = 1 << 19  # leaves of one value, where each is read with its path
+_MAX_ROWS = 1 << 14  # lines of a table
 
-_INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fd"
+_INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fd"  # _type_ of ctypes scalars
 _SIGNED_INTS = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
 _UNSIGNED_INTS = {1: u8, 2: u16, 4: u32, 8: u64}
 _FLOATS = {4: ctypes.c_float, 8: ctypes.c_double}
-# what BTF says of an integer besides its size
-_INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4
-_STRUCT_CODES = {1: "b", 2: "h", 4: "i", 8: "q"}  # of signed integers; upper case: unsigned
-_ORDER_MARKS = {"little": "<", "big": ">"}
-_FOREIGN_ORDER = "big" if sys.byteorder == "little" else "little"
 _BASES = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._SimpleCData)
 _CDATA = ctypes._SimpleCData.__mro__[1]  # the base of every ctypes object
-
-# -- ctypes objects.  What a caller's class defines (__new__, a field named from_buffer, a property
-# named value) must not come between us and the bytes, so objects are made, copied and read through
-# the classes of ctypes.
-_get_value = ctypes._SimpleCData.__dict__["value"].__get__
-
-
-def _base(ctype):
-    return next(base for base in _BASES if issubclass(ctype, base))
-
-
-def _maker(ctype):
-    """Return what makes a zeroed object of ctype, whatever __new__ and __init__ the class has or
-    gets.
-    """
-    return ctype if _is_plain(ctype) else partial(_base(ctype).__new__, ctype)
-
-
-def _copier(ctype):
-    """Return f(buffer, offset=0), which makes a ctype of the bytes there."""
-    # without type(ctype): a crash in 3.13
-    return type(_base(ctype)).from_buffer_copy.__get__(ctype, type(ctype))
-
-
-def _overlay(ctype):
-    """Return f(buffer, offset=0), which makes a ctype that lives in those bytes."""
-    return type(_base(ctype)).from_buffer.__get__(ctype, type(ctype))
-
-
-_ZERO = u8()
-
-
-def _raw(obj):
-    """Return the bytes of an object, not what its class's __bytes__ says."""
-    return ctypes.string_at(addressof(obj), sizeof(obj))
-
-
-def _is_scalar(ctype):
-    return (
-        isinstance(ctype, type)
-        and issubclass(ctype, ctypes._SimpleCData)
-        and hasattr(ctype, "_type_")
-    )
-
-
-def _is_record(ctype):
-    return isinstance(ctype, type) and issubclass(ctype, (ctypes.Structure, ctypes.Union))
-
-
-def _is_array(ctype):
-    return isinstance(ctype, type) and issubclass(ctype, ctypes.Array)
-
-
-def _is_int(ctype):
-    return _is_scalar(ctype) and ctype._type_ in _INT_CODES
-
-
-def _is_plain(ctype):
-    """Whether it is a scalar class of ctypes itself, whose value and array elements are plain
-    numbers.
-    """
-    return (
-        _is_scalar(ctype)
-        and ctype.__mro__[1] is ctypes._SimpleCData
-        and ctype.__module__ == "ctypes"
-    )
-
-
-def _is_plain_int(ctype):
-    return _is_plain(ctype) and _is_int(ctype)
-
-
-def _int_range(ctype):
-    """Return (lowest, highest) of an integer type."""
-    return _range_of(8 * sizeof(ctype), ctype._type_ in _SIGNED_CODES)
-
-
-def _range_of(bits, signed):
-    """Return (lowest, highest) of the integers of so many bits."""
-    if signed:
-        return -1 << bits - 1, (1 << bits - 1) - 1
-    return 0, (1 << bits) - 1
-
-
-def _is_swapped(ctype):
-    """Whether the type keeps its bytes in the order that this machine does not."""
-    native = "__ctype_le__" if sys.byteorder == "little" else "__ctype_be__"
-    if hasattr(ctype, "_swappedbytes_"):
-        return True
-    return _is_scalar(ctype) and getattr(ctype, native, ctype) is not ctype
-
-
-def type_name(ctype: "Type[Any]") -> str:
-    """Return a ctypes type in C's terms: "u32", "be16", "char[16]", "struct FlowKey"."""
-    brackets = ""
-    while _is_array(ctype):
-        ctype, brackets = ctype._type_, brackets + "[%d]" % ctype._length_
-    if _is_record(ctype):
-        word = "union" if issubclass(ctype, ctypes.Union) else "struct"
-        return "%s %s%s" % (word, ctype.__name__, brackets)
-    if not _is_scalar(ctype) or ctype._type_ not in _INT_CODES + _FLOAT_CODES + "?c":
-        return getattr(ctype, "__name__", repr(ctype)) + brackets
-    if ctype._type_ in "?c":
-        return ("bool" if ctype._type_ == "?" else "char") + brackets
-    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
-    kind = "f" if ctype._type_ in _FLOAT_CODES else "u"
-    if ctype._type_ in _SIGNED_CODES:
-        kind = "s"
-    return _number_name(kind, 8 * sizeof(ctype), order) + brackets
-
-
-def _number_name(kind, bits, order):
-    """Return "u32", "s8", "f64"; of the foreign byte order "be16", "bes16", "bef64"."""
-    if order == sys.byteorder or bits == 8:
-        return "%s%d" % (kind, bits)
-    return "%s%s%d" % (order[0] + "e", kind.replace("u", ""), bits)
-
-
-def _integer(given, low, high, what):
-    """Return given as an int; LayoutError unless it is one (or has __index__) from low to high."""
-    number = given.__index__() if hasattr(type(given), "__index__") else given
-    if not issubclass(type(number), int):
-        raise LayoutError("%s must be an int, not %s" % (what, type(given).__name__))
-    number = int.__index__(number)  # a subclass may compare as it likes
-    if not low <= number <= high:
-        raise LayoutError("%s is %d, outside %d..%d" % (what, number, low, high))
-    return number
-
-
-def _to_ctype(ctype, size, given, what):
-    """Return a ctypes object that holds given as the kernel wants it, given itself where it is one
-    already.
-
-    For ctype bytes, size raw bytes.  raises LayoutError: nothing is converted that is not meant,
-    cut or padded
-    """
-    # The class alone proves nothing: an object's __class__ can be assigned a larger one.
-    if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
-        return given
-    # An array class made from a Layout is not the one that ctypes caches for ever.
-    same = (
-        _is_array(ctype) and isinstance(given, ctypes.Array) and type(given)._type_ is ctype._type_
-    )
-    if same or isinstance(given, (bytes, bytearray, memoryview)):
-        try:
-            raw = memoryview(given).tobytes()  # a copy: nobody can resize what is measured here
-        except ValueError as error:  # a memoryview that was released
-            raise LayoutError("%s: %s" % (what, error)) from None
-        if len(raw) != size:
-            raise LayoutError("%s takes exactly %d bytes, not %d" % (what, size, len(raw)))
-        return _copier(u8 * size if ctype is bytes else ctype)(raw)
-    if _is_int(ctype) and hasattr(type(given), "__index__"):
-        about = "%s (%s)" % (what, type_name(ctype))
-        return _set(ctype, _integer(given, *_int_range(ctype), what=about))
-    if _is_scalar(ctype) and isinstance(given, (int, float)):
-        if ctype._type_ == "?" and given in (0, 1) and isinstance(given, int):
-            return _set(ctype, given)
-        if ctype._type_ in _FLOAT_CODES:
-            return _float_object(ctype, given, what)
-    accepted = "%d bytes" % size
-    if ctype is not bytes:
-        kinds = (type_name(ctype), ", an int" if _is_int(ctype) else "", accepted)
-        accepted = "%s%s or %s" % kinds
-    raise LayoutError("%s must be %s, not %s" % (what, accepted, type(given).__name__))
-
-
-def _float_object(ctype, given, what):
-    """Return a float scalar.  A float may be rounded, that is its nature; an int may not, nor may
-    either overflow.
-    """
-    try:
-        obj = _set(ctype, given)
-        number = _get_value(obj)
-    except OverflowError:
-        number = None
-    infinite = number in (float("inf"), float("-inf"), None)
-    if number == given or isinstance(given, float) and not infinite:
-        return obj
-    raise LayoutError("%s is %s, which does not hold %r" % (what, type_name(ctype), given))
-
-
-def _set(ctype, number):
-    """Return a new scalar of that value."""
-    obj = _maker(ctype)()
-    ctypes._SimpleCData.__dict__["value"].__set__(obj, number)
-    return obj
+_INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4  # the encoding of an integer in BTF
+# size -> what the struct module calls a signed integer; in upper case, an unsigned one
+_STRUCT_CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
+_ORDER_MARKS = {"little": "<", "big": ">"}  # of the struct module
+_FOREIGN_ORDER = "big" if sys.byteorder == "little" else "little"
 
 
 # -- the tree
@@ -2242,6 +2080,20 @@ class Number(Layout):
 
     def _names_text(self):
         return ""
+
+
+def _number_name(kind, bits, order):
+    """Return "u32", "s8", "f64"; of the foreign byte order "be16", "bes16", "bef64"."""
+    if order == sys.byteorder or bits == 8:
+        return "%s%d" % (kind, bits)
+    return "%s%s%d" % (order[0] + "e", kind.replace("u", ""), bits)
+
+
+def _range_of(bits, signed):
+    """Return (lowest, highest) of the integers of so many bits."""
+    if signed:
+        return -1 << bits - 1, (1 << bits - 1) - 1
+    return 0, (1 << bits) - 1
 
 
 class Enum(Number):
@@ -2869,11 +2721,14 @@ class Record(Layout):
         return ["one of " + ", ".join(labels[0] for labels in open_members)]
 
 
-_MAX_SAMPLES = 1 << 19  # of one value, each with a path
-_MAX_ROWS = 1 << 14  # of a table: what is shared by records multiplies
-_MAX_VALUES = (
-    1 << 20
-)  # in a type, besides those that its bytes can hold: bitfields in unions take none
+def _merged_parts(members):
+    """Yield the members, those of anonymous records in the place of these."""
+    for member in members:
+        if not member.is_merged:
+            yield member
+            continue
+        for part in member.layout.parts:
+            yield part.moved(member.offset)
 
 
 def _labelled(parts):
@@ -2902,14 +2757,52 @@ class _Names:
         return found
 
 
-def _merged_parts(members):
-    """Yield the members, those of anonymous records in the place of these."""
-    for member in members:
-        if not member.is_merged:
-            yield member
-            continue
-        for part in member.layout.parts:
-            yield part.moved(member.offset)
+# -- bitfields
+# Where a number lies that is no whole number of bytes, or begins inside of one.  Readers convert
+# columns with it, packing and the classes made from a Layout set bits by it.
+
+
+class _Bits:
+    """Converts a column of the integers, or bytes, that hold a number of some bits into these
+    numbers.
+
+    Bits are counted as C does, from the low end of each byte, in big-endian data from the high one.
+    """
+
+    __slots__ = ("first", "last", "shift", "bits", "mask", "order", "sign", "code", "then")
+
+    def __init__(self, offset, bits, order, signed, then=None):
+        self.first, self.last = offset // 8, (offset + bits + 7) // 8
+        size = self.last - self.first
+        inside = offset - 8 * self.first
+        self.shift = inside if order == "little" else 8 * size - inside - bits
+        self.bits, self.mask, self.order = bits, (1 << bits) - 1, order
+        self.sign = 1 << bits - 1 if signed and bits else 0
+        self.code = _STRUCT_CODES[size].upper() if size in _STRUCT_CODES else "%ds" % size
+        self.then = then
+
+    def __call__(self, column):
+        shift, mask, sign = self.shift, self.mask, self.sign
+        if self.code[-1] == "s":
+            order = self.order
+            column = [int.from_bytes(raw, order) for raw in column]
+        if sign:
+            column = [((whole >> shift & mask) ^ sign) - sign for whole in column]
+        else:
+            column = [whole >> shift & mask for whole in column]
+        return column if self.then is None else self.then(column)
+
+    def of(self, raw):
+        """Return the number in the bytes of the whole."""
+        whole = int.from_bytes(raw[self.first : self.last], self.order)
+        return ((whole >> self.shift & self.mask) ^ self.sign) - self.sign
+
+
+# -- input: what was typed, or read from JSON, becomes bytes
+# Layout.pack begins with a _Packing, the buffer.  Each node puts what it was given into it (put),
+# records and arrays by their parts.  A text is first tried as what the layout means ("5m ago",
+# "eth0"), then as the node reads text itself (_from_text: a number, an enumerator, an address).
+# Nothing is cut, padded or guessed, and no byte is given twice with different values.
 
 
 class _Packing:
@@ -2954,6 +2847,17 @@ class _Packing:
             )
         self.said[at] = self.said.get(at, 0) | mask
         self.buffer[at] = self.buffer[at] & ~mask | byte & mask
+
+
+def _integer(given, low, high, what):
+    """Return given as an int; LayoutError unless it is one (or has __index__) from low to high."""
+    number = given.__index__() if hasattr(type(given), "__index__") else given
+    if not issubclass(type(number), int):
+        raise LayoutError("%s must be an int, not %s" % (what, type(given).__name__))
+    number = int.__index__(number)  # a subclass may compare as it likes
+    if not low <= number <= high:
+        raise LayoutError("%s is %d, outside %d..%d" % (what, number, low, high))
+    return number
 
 
 def _parsed_int(text):
@@ -3020,2546 +2924,172 @@ def _text_bytes(text):
     return re.sub(rb"\\(\\|x[0-9a-fA-F]{2})", byte, raw)
 
 
-# -- meanings: what a number or some bytes are to people.  One is asked for (_show_ of a class, a
-# tag "show:WORD" in BTF, --show) or proved by what a declaration says, which is for people alone.
+# -- ctypes objects
+# What a caller's class defines (__new__, a field named from_buffer, a property named value) must
+# not come between us and the bytes, so objects are made, copied and read through the classes of
+# ctypes.
 
 
-class Meaning:
-    """What a number or some bytes are to people: a .word of MEANINGS, in the .names of a machine.
+_get_value = ctypes._SimpleCData.__dict__["value"].__get__
 
-    is_asked   whether somebody asked for it, so that it is shown wherever text may stand
+
+def _base(ctype):
+    return next(base for base in _BASES if issubclass(ctype, base))
+
+
+def _maker(ctype):
+    """Return what makes a zeroed object of ctype, whatever __new__ and __init__ the class has or
+    gets.
     """
+    return ctype if _is_plain(ctype) else partial(_base(ctype).__new__, ctype)
 
-    __slots__ = ("word", "names", "is_asked")
-    word: str
-    is_asked: bool
 
-    def __init__(self, word: str, names: "Any" = None, is_asked: bool = True) -> None:
-        self.word, self.names, self.is_asked = word, names or _this_machine, is_asked
+def _copier(ctype):
+    """Return f(buffer, offset=0), which makes a ctype of the bytes there."""
+    # without type(ctype): a crash in 3.13
+    return type(_base(ctype)).from_buffer_copy.__get__(ctype, type(ctype))
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Meaning):
-            return NotImplemented
-        return (self.word, self.is_asked) == (other.word, other.is_asked) and (
-            self.names is other.names
-        )
 
-    def __hash__(self) -> int:
-        return hash(self.word)
+def _overlay(ctype):
+    """Return f(buffer, offset=0), which makes a ctype that lives in those bytes."""
+    return type(_base(ctype)).from_buffer.__get__(ctype, type(ctype))
 
-    def __repr__(self) -> str:
-        return "<Meaning %s>" % self.word
 
-    @property
-    def kind(self) -> "_Kind":
-        return MEANINGS[self.word]
+def _raw(obj):
+    """Return the bytes of an object, not what its class's __bytes__ says."""
+    return ctypes.string_at(addressof(obj), sizeof(obj))
 
-    @property
-    def is_shown(self) -> bool:
-        """Whether there is something to show: "plain" is the wish for nothing."""
-        return self.word != "plain"
 
-    def writer(self, layout: "Layout", is_for_people: bool = False) -> "Callable[[Any], str]":
-        """Return f(leaf) -> text; a leaf of a Number is an int, of anything else bytes."""
-        kind, names = self.kind, self.names
-        text = kind.text_for_people if is_for_people else kind.text
-        if not kind.is_of_bytes or not isinstance(layout, Number):
-            return lambda leaf: text(leaf, layout, names)
-        mask = (1 << layout.bits) - 1
-
-        def write(number):
-            raw = (number & mask).to_bytes(layout.size, layout.order)
-            return text(raw, layout, names)
-
-        return write
-
-    def told(self, text: str, layout: "Layout") -> "Union[int, bytes, None]":
-        """Return the int or bytes that a text stands for, None for any other text."""
-        return self.kind.told(text, layout, self.names)
-
-
-class _Kind:
-    """A kind of meaning: which layouts can have it, and its text, both ways."""
-
-    is_of_bytes = False  # of bytes in their order, else of a number
-    is_quantity = False  # so that metrics can have its number
-    adds_up = False  # whether the sum of what CPUs have says something
-    is_named = False  # by the machine
-    is_ordered = False  # as the machine is, where the layout does not tell
-    spelling = ""  # a template of its bytes, where there is one for all
-    takes = "an integer"
-    sizes = ()  # type: tuple  # in bytes; (): any
-
-    def fits(self, layout):
-        is_number = isinstance(layout, Number) and not isinstance(layout, (Float, Char))
-        return is_number and (not self.sizes or layout.size in self.sizes)
-
-    def applied(self, layout, word):
-        """Return a layout that means this, None if it can't."""
-        return layout._changed(meaning=Meaning(word)) if self.fits(layout) else None
-
-    def text(self, leaf, layout, names):
-        """Return what a leaf means."""
-        return str(leaf)
-
-    def text_for_people(self, leaf, layout, names):
-        """Return the same with what is true only now."""
-        return self.text(leaf, layout, names)
-
-    def told(self, text, layout, names):
-        """Return the number, or the bytes, that a text stands for; None: it is no such text."""
-        return None
-
-
-class _Plain(_Kind):
-    """Nothing but what the type says, whatever the declaration proves."""
-
-    adds_up = True
-    takes = "anything"
-
-    def fits(self, layout):
-        return not isinstance(layout, Array) or isinstance(layout.element, Number)
-
-
-class _NetworkOrder(_Kind):
-    """A number in network byte order, which is a fact of the type and not only to people."""
-
-    takes, sizes = "an integer of 2, 4 or 8 bytes", (2, 4, 8)
-
-    def applied(self, layout, word):
-        is_whole = _Kind.fits(self, layout) and layout.is_whole
-        return layout.ordered("big") if is_whole else None
-
-
-class _OfBytes(_Kind):
-    is_of_bytes = True
-
-    def __init__(self, *sizes):
-        self.sizes = sizes
-        self.takes = "%s bytes" % " or ".join(map(str, sizes))
-
-    def fits(self, layout):
-        is_odd = isinstance(layout, Number) and layout.bits != 8 * layout.size
-        return layout.size in self.sizes and not is_odd and not isinstance(layout, Float)
-
-
-class _IPAddress(_OfBytes):
-    """An IPv4 or IPv6 address; of 16 bytes that are zero behind the fourth an IPv4 address."""
-
-    def __init__(self, *sizes):
-        _OfBytes.__init__(self, *sizes)
-        self.spelling = "%d.%d.%d.%d" if sizes == (4,) else ""
-
-    def text(self, raw, layout, names):
-        if len(raw) == 16 and 4 in self.sizes and not any(raw[4:]):
-            raw = raw[:4]
-        return _ip_text(raw)
-
-    def told(self, text, layout, names):
-        raw = _address_bytes(text, layout.size)
-        if raw is None and 4 in self.sizes and layout.size == 16:
-            raw = _address_bytes(text, 4)
-        return raw and raw.ljust(layout.size, b"\0")
-
-
-_IP6_GROUPS = struct.Struct(">8H")
-
-
-def _ip_text(raw):
-    """Return the text of an address; a rescue image may lack Python's socket module."""
-    if len(raw) == 4:
-        return "%d.%d.%d.%d" % tuple(raw)
-    if raw[:12] == b"\0" * 10 + b"\xff\xff":
-        return "::ffff:" + _ip_text(raw[12:])
-    text = ":%x:%x:%x:%x:%x:%x:%x:%x:" % _IP6_GROUPS.unpack(raw)
-    most = 8 if ":0:0:" in text else 1
-    for length in range(most, 1, -1):  # RFC 5952: the longest run of zeros, the first of several
-        before, zeros, after = text.partition(":0" * length + ":")
-        if zeros:
-            return "%s::%s" % (before.strip(":"), after.strip(":"))
-    return text[1:-1]
-
-
-class _MACAddress(_OfBytes):
-    spelling = ":".join(["%02x"] * 6)
-
-    def text(self, raw, layout, names):
-        return self.spelling % tuple(raw)
-
-    def told(self, text, layout, names):
-        return _address_bytes(text, 6)
-
-
-class _Prefix(_OfBytes):
-    """The key of an LPM trie: a length of 32 bits, then an IPv4 or IPv6 address."""
-
-    is_ordered = True
-
-    def text(self, raw, layout, names):
-        length = int.from_bytes(raw[:4], _order_of_first(layout, names))
-        return "%s/%d" % (_ip_text(raw[4:]), length)
-
-    def told(self, text, layout, names):
-        address, slash, length = text.partition("/")
-        raw = _address_bytes(address, layout.size - 4)
-        if raw is None or not slash or not length.isdecimal() or int(length) > 8 * len(raw):
-            return None
-        return int(length).to_bytes(4, _order_of_first(layout, names)) + raw
-
-
-def _order_of_first(found, names):
-    """Return the byte order of the number that a layout begins with; one that tells none has the
-    machine's.
-    """
-    while isinstance(found, (Array, Record)):
-        if isinstance(found, Array):
-            found = found.element
-        else:
-            found = found.members[0].layout if found.members else None
-    return found.order if isinstance(found, Number) and found.size > 1 else names.order
-
-
-class _SocketAddress(_OfBytes):
-    """A struct sockaddr of whatever family: an address and a port, else bytes in hex."""
-
-    is_ordered = True
-    INET, INET6 = 2, 10  # AF_ of linux/socket.h
-
-    def text(self, raw, layout, names):
-        family = int.from_bytes(raw[:2], _order_of_first(layout, names))
-        port = int.from_bytes(raw[2:4], "big")
-        if family == self.INET:
-            return "%s:%d" % (_ip_text(raw[4:8]), port)
-        if family == self.INET6 and len(raw) >= 28 and not any(raw[4:8]):  # no flow
-            scope = int.from_bytes(raw[24:28], _order_of_first(layout, names))
-            return "[%s%s]:%d" % (_ip_text(raw[8:24]), "%%%d" % scope if scope else "", port)
-        return raw.hex()
-
-    def told(self, text, layout, names):
-        if _is_hex_of(text, layout.size):
-            return bytes.fromhex(text)
-        import re
-
-        found = re.match(r"(?:\[([^]%]+)(?:%([0-9]{1,10}))?\]|([^:]+)):([0-9]{1,5})\Z", text)
-        if not found:
-            return None
-        ip6, scope, ip4, port = found.groups()
-        raw = _address_bytes(ip6 or ip4, 16 if ip6 else 4)
-        is_there = raw is not None and (not ip6 or layout.size >= 28)
-        if not is_there or int(port) > 0xFFFF or int(scope or 0) > 0xFFFFFFFF:
-            return None
-        order = _order_of_first(layout, names)
-        whole = (self.INET6 if ip6 else self.INET).to_bytes(2, order) + int(port).to_bytes(2, "big")
-        whole += bytes(4) + raw + int(scope or 0).to_bytes(4, order) if ip6 else raw
-        return whole.ljust(layout.size, b"\0")
-
-
-def _is_hex_of(text, size):
-    return len(text) == 2 * size and _HEX_DIGITS.issuperset(text)
-
-
-class _Hexadecimal(_Kind):
-    takes = "anything but floats and text"
-    is_quantity = adds_up = True
-
-    def fits(self, layout):
-        return _Kind.fits(self, layout) or isinstance(layout, (Bytes, Array, Record))
-
-    def text(self, leaf, layout, names):
-        if isinstance(leaf, bytes):
-            return leaf.hex()
-        return "0x%x" % (leaf & (1 << layout.bits) - 1)
-
-    def told(self, text, layout, names):
-        if isinstance(layout, Number):
-            return _number_of_hex(text, layout)
-        return bytes.fromhex(text) if _is_hex_of(text, layout.size) else None
-
-
-def _number_of_hex(text, number):
-    """Return what a number of a layout is, given its bits as 0x...; None for any other text."""
-    is_hex = text[:2] in ("0x", "0X") and _HEX_DIGITS.issuperset(text[2:])
-    return _signed_as(number, int(text, 16)) if is_hex and text[2:] else None
-
-
-def _signed_as(number, raw):
-    """Return what a number of a layout is, given its bits; more of them stay what they are."""
-    is_negative = number.signed and number.high < raw < 1 << number.bits
-    return raw - (1 << number.bits) if is_negative else raw
-
-
-# The units of Go's Duration, in nanoseconds, as texts write them: the longer names first.
-_TIME_UNITS = (
-    ("h", 3600 * 10**9),
-    ("ms", 10**6),
-    ("us", 10**3),
-    ("ns", 1),
-    ("m", 60 * 10**9),
-    ("s", 10**9),
-)
-
-
-def _duration_text(nanoseconds):
-    """Return a duration as Go writes it, with all that there is of it: "1.5us", "2h0m1.25s"."""
-    sign, left = "-" * (nanoseconds < 0), abs(nanoseconds)
-    for unit, size in (("ns", 1), ("us", 10**3), ("ms", 10**6)):
-        if 0 < left < 1000 * size:
-            return "%s%s%s" % (sign, _fraction_text(left, size), unit)
-    minutes, left = divmod(left, 60 * 10**9)
-    text = _fraction_text(left, 10**9) + "s"
-    if minutes:
-        text = "%dm%s" % (minutes % 60, text)
-    if minutes >= 60:
-        text = "%dh%s" % (minutes // 60, text)
-    return sign + text
-
-
-def _fraction_text(number, unit):
-    """Return number / unit, exactly; unit is a power of ten."""
-    text = "%d.%0*d" % (number // unit, len(str(unit)) - 1, number % unit)
-    return text.rstrip("0").rstrip(".") if unit > 1 else str(number)
-
-
-def _duration_told(text):
-    """Return the nanoseconds of a duration with units, None if it is none."""
-    import re
-
-    names = "|".join(unit for unit, _ in _TIME_UNITS)
-    one = r"(\d+)(?:\.(\d{1,30}))?(%s)" % names
-    if not re.match(r"-?(%s)+\Z" % one, text) or len(text) > 99:
-        return None
-    total, units = 0, dict(_TIME_UNITS)
-    for whole, part, unit in re.findall(one, text):
-        count, rest = divmod(int(whole + part) * units[unit], 10 ** len(part))
-        if rest:
-            return None
-        total += count
-    return -total if text[0] == "-" else total
-
-
-class _Duration(_Kind):
-    """A time that something took."""
-
-    is_quantity = adds_up = True
-
-    def __init__(self, unit):
-        self.unit = unit  # in nanoseconds
-
-    def text(self, number, layout, names):
-        return _duration_text(number * self.unit)
-
-    def told(self, text, layout, names):
-        told = _duration_told(text)
-        return None if told is None or told % self.unit else told // self.unit
-
-
-class _BootTime(_Kind):
-    """Nanoseconds since boot, as bpf_ktime_get_ns has them: the local time, and how long ago."""
-
-    is_quantity = True
-    is_named = True
-    takes, sizes = "an integer of 8 bytes", (8,)
-
-    def text(self, number, layout, names):
-        if not number or names.boot is None:
-            return str(number)
-        import time
-
-        seconds, rest = divmod(names.boot + number, 10**9)
-        try:
-            local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-        except (ValueError, OverflowError, OSError):  # a year that has no name
-            return str(number)
-        return "%s.%06d" % (local, rest // 1000)
-
-    def text_for_people(self, number, layout, names):
-        text = self.text(number, layout, names)
-        if " " not in text:
-            return text
-        age = names.now() - number
-        how = "%s (%s ago)" if age >= 0 else "%s (in %s)"
-        return how % (text, _duration_text(abs(age) // 10**6 * 10**6))
-
-    def told(self, text, layout, names):
-        import re
-        import time
-
-        if names.boot is None:
-            return None
-        age = re.match(r"(\S+) ago\Z", text)
-        if age and _duration_told(age.group(1)) is not None:
-            return max(names.now() - _duration_told(age.group(1)), layout.low)
-        form = r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?( \(.*\))?\Z"
-        found = re.match(form, text)
-        if not found:
-            return None
-        day, minutes, seconds, part = found.group(1, 2, 3, 4)
-        try:
-            local = time.strptime(day + minutes + (seconds or ":00"), "%Y-%m-%d%H:%M:%S")
-            since = int(time.mktime(local)) * 10**9 + int((part or "0").ljust(9, "0")) - names.boot
-        except (ValueError, OverflowError):
-            return None
-        return max(since, layout.low)
-
-
-class _ByteCount(_Kind):
-    """A number of bytes, in KiB and so on to two places."""
-
-    is_quantity = adds_up = True
-    UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
-
-    def text(self, number, layout, names):
-        step = max(abs(number).bit_length() - 1, 0) // 10
-        step = min(step, len(self.UNITS) - 1)
-        if not step:
-            return "%dB" % number
-        text = "%.2f" % (number / (1 << 10 * step))
-        return text.rstrip("0").rstrip(".") + self.UNITS[step]
-
-    def told(self, text, layout, names):
-        import re
-
-        found = re.match(r"(-?\d{1,30})(?:\.(\d{1,9}))?([KMGTPEZ]?i?B)\Z", text)
-        if not found or found.group(3) not in self.UNITS:
-            return None
-        whole, part, unit = found.group(1), found.group(2) or "", found.group(3)
-        if part and unit == "B":
-            return None
-        return int(whole + part) * (1 << 10 * self.UNITS.index(unit)) // 10 ** len(part)
-
-
-class _ErrorNumber(_Kind):
-    """An errno, negative as the kernel returns it or not."""
-
-    def text(self, number, layout, names):
-        name = errno_name(abs(number))
-        if " " in name:
-            return str(number)
-        return "-" + name if number < 0 else name
-
-    def told(self, text, layout, names):
-        sign = -1 if text[:1] == "-" else 1
-        codes = [code for code in range(1, 600) if errno_name(code) == text.lstrip("-")]
-        return sign * codes[0] if codes else None
-
-
-class _Character(_Kind):
-    """A number that is a character."""
-
-    def text(self, number, layout, names):
-        if 0x20 < number < 0x7F and number != 0x5C:
-            return chr(number)
-        return "\\x%02x" % (number & (1 << layout.bits) - 1)
-
-    def told(self, text, layout, names):
-        if len(text) == 1:
-            return ord(text)
-        return _number_of_hex("0x" + text[2:], layout) if text[:2] == "\\x" else None
-
-
-class _Flags(_Kind):
-    """Enumerators that are or'ed: their names, and what is left of the bits."""
-
-    takes = "an enum of at most 256 names"
-
-    def fits(self, layout):
-        return isinstance(layout, Enum) and len(layout.names) <= 256  # looked through for each
-
-    def text(self, number, layout, names):
-        if number in layout.names:
-            return layout.names[number]
-        left, found = number & (1 << layout.bits) - 1, []
-        for bits in sorted(layout.names, reverse=True):
-            if bits > 0 and left & bits == bits:
-                found.insert(0, layout.names[bits])
-                left &= ~bits
-        return "|".join(found + ["0x%x" % left] * (left > 0)) or "0"
-
-    def told(self, text, layout, names):
-        if "|" not in text:
-            return _number_of_hex(text, layout)
-        numbers = {name: number for number, name in layout.names.items()}
-        total = 0
-        for word in text.split("|"):
-            number = numbers.get(word)
-            if number is None:
-                try:
-                    number = _parsed_int(word)
-                except (ValueError, IndexError):
-                    return None
-            total |= number
-        return _signed_as(layout, total)
-
-
-class _Named(_Kind):
-    """A number that the machine has a name for: the name, else the number."""
-
-    is_named = True
-
-    def __init__(self, word, *sizes):
-        self.word, self.sizes = word, sizes
-        if sizes:
-            self.takes = "an integer of %s bytes" % " or ".join(map(str, sizes))
-
-    def text(self, number, layout, names):
-        return names.text(self.word, number & (1 << layout.bits) - 1) or str(number)
-
-    def told(self, text, layout, names):
-        number = names.number(self.word, text)
-        return None if number is None else _signed_as(layout, number)
-
-
-class _Symbol(_Named):
-    """An address in the kernel: its symbol and the offset in it, else the address."""
-
-    def text(self, number, layout, names):
-        address = number & (1 << layout.bits) - 1
-        return names.text(self.word, address) or "0x%x" % address
-
-    def told(self, text, layout, names):
-        number = _number_of_hex(text, layout)
-        return _Named.told(self, text, layout, names) if number is None else number
-
-
-class _Stack(_Kind):
-    """Addresses of 8 bytes, the innermost first, up to a zero: symbols as flame graphs fold them,
-    the outermost first.
-    """
-
-    is_of_bytes = is_named = True
-    takes = "bytes, 8 for each address"
-
-    def fits(self, layout):
-        return isinstance(layout, (Bytes, Array, Record)) and layout.size % 8 == 0
-
-    def addresses(self, raw, layout, names):
-        """Return the addresses in a stack."""
-        found = self._struct(layout, names).unpack(raw)
-        return found[: found.index(0)] if 0 in found else found
-
-    def _struct(self, layout, names):
-        order = _ORDER_MARKS[_order_of_first(layout, names)]
-        return struct.Struct("%s%dQ" % (order, layout.size // 8))
-
-    def text(self, raw, layout, names):
-        addresses = reversed(self.addresses(raw, layout, names))
-        return ";".join(names.text("ksym", one) or "0x%x" % one for one in addresses)
-
-    def told(self, text, layout, names):
-        one, words = Number(8), text.split(";") if text else []
-        found = [MEANINGS["ksym"].told(word, one, names) for word in reversed(words)]
-        room = layout.size // 8 - len(found)
-        if None in found or room < 0 or max(found, default=0) > one.high:
-            return None
-        return self._struct(layout, names).pack(*found + [0] * room)
-
-
-MEANINGS: "Dict[str, _Kind]" = {
-    "ip4": _IPAddress(4),
-    "ip6": _IPAddress(16),
-    "ip": _IPAddress(4, 16),
-    "mac": _MACAddress(6),
-    "prefix": _Prefix(8, 20),
-    "sockaddr": _SocketAddress(16, 28, 128),
-    "net": _NetworkOrder(),
-    "hex": _Hexadecimal(),
-    "ktime": _BootTime(),
-    "ns": _Duration(1),
-    "us": _Duration(10**3),
-    "ms": _Duration(10**6),
-    "bytes": _ByteCount(),
-    "ksym": _Symbol("ksym", 4, 8),
-    "stack": _Stack(),
-    "ifindex": _Named("ifindex", 4),
-    "cgroup": _Named("cgroup", 8),
-    "uid": _Named("uid", 4),
-    "pid": _Named("pid", 4),
-    "errno": _ErrorNumber(),
-    "char": _Character(),
-    "flags": _Flags(),
-    "plain": _Plain(),
-}
-
-
-def _shown_at(found, steps, word, path):
-    """Return a layout in which what the steps lead to means a word; see Layout.showing."""
-    if not steps:
-        return _meaning_a_word(found, word, path)
-    if isinstance(found, Array):
-        return found.of(_shown_at(found.element, steps, word, path))
-    own = [member.steps_in(steps) for member in found.members]
-    inner = [one.layout._first_named(steps)[1] if one.is_merged else 0 for one in found.members]
-    most, members = max(own + inner, default=0), []
-    if not most:
-        raise NoSuchField("no field '%s'; there are %s" % (path, found._labels_text()))
-    for member, count, merged in zip(found.members, own, inner):
-        if most in (count, merged):
-            inside = _shown_at(member.layout, steps[count:], word, path)
-            member = member.changed(layout=inside)
-        members.append(member)
-    return found.having(members)
-
-
-def _meaning_a_word(found, word, path):
-    kind = MEANINGS[word]
-    made = _applied(kind, found, word)
-    if made is None:
-        words = (path or found.name, word, kind.takes, found.name, found.size)
-        raise LayoutError("%s: %s takes %s, not %s of %d bytes" % words)
-    return made
-
-
-def _applied(kind, found, word):
-    """Return a layout that means a word as a whole, else of which each element does, else None."""
-    made = kind.applied(found, word)
-    if made is None and isinstance(found, Array):
-        inner = _applied(kind, found.element, word)
-        made = inner and found.of(inner)
-    return made
-
-
-def _shown_by_tags(found, tags):
-    """Return a layout with the meaning of a tag "show:WORD"; one that can't be is a mere tag."""
-    for tag in tags:
-        if tag.startswith("show:"):
-            try:
-                return found.showing("", tag[5:])
-            except LayoutError:
-                pass
-    return found
-
-
-def _rebuilt(found, change, layout_of=None, made=None):
-    """Return a layout in which change(part) stands for each part, what is inside first.
-
-    layout_of   of a member; None: that which it has
-    made        those that are done, each once: what is shared multiplies
-    """
-    made = {} if made is None else made
-    if id(found) in made:
-        return made[id(found)][1]
-    whole = found
-    if isinstance(found, Array):
-        element = _rebuilt(found.element, change, layout_of, made)
-        whole = found if element is found.element else found.of(element)
-    elif isinstance(found, Record):
-        parts = [layout_of(one) if layout_of else one.layout for one in found.members]
-        inside = [_rebuilt(part, change, layout_of, made) for part in parts]
-        pairs = list(zip(found.members, inside))
-        if any(member.layout is not inner for member, inner in pairs):
-            whole = found.having([member.changed(layout=inner) for member, inner in pairs])
-    made[id(found)] = found, change(whole)  # keeps the one whose id it is
-    return made[id(found)][1]
-
-
-def _named_by(found, names):
-    """Return a layout whose meanings take their names, and the byte order, from there."""
-
-    def named(one):
-        meaning = one.meaning
-        if meaning is None or not (meaning.kind.is_named or meaning.kind.is_ordered):
-            return one
-        return one._changed(meaning=Meaning(meaning.word, names, meaning.is_asked))
-
-    return _rebuilt(found, named)
-
-
-# What a declaration proves.
-
-_ADDRESS_RECORDS = {
-    ("in_addr", 4): "ip4",
-    ("in6_addr", 16): "ip6",
-    ("ethaddr", 6): "mac",
-    ("ether_addr", 6): "mac",
-}
-_ADDRESS_RECORDS.update(
-    ((name, size), "sockaddr")
-    for name, size in (
-        ("sockaddr", 16),
-        ("sockaddr_storage", 128),
-        ("__kernel_sockaddr_storage", 128),
+def _is_scalar(ctype):
+    return (
+        isinstance(ctype, type)
+        and issubclass(ctype, ctypes._SimpleCData)
+        and hasattr(ctype, "_type_")
     )
-)
 
 
-def _proved(layout):
-    """Return the Meaning that a type proves by itself, None if it proves none."""
-    if not isinstance(layout, Record):
-        return None
-    word = _ADDRESS_RECORDS.get((layout.name.split(" ")[-1], layout.size))
-    if layout.is_union and layout.size == 16 and len(layout.members) > 1:
-        word = "ip" if _is_any_address(layout) else None
-    return Meaning(word, is_asked=False) if word else None
+def _is_record(ctype):
+    return isinstance(ctype, type) and issubclass(ctype, (ctypes.Structure, ctypes.Union))
 
 
-def _asks_inside(found):
-    """Whether somebody asked for what a part of a layout means, which is then what is shown."""
-    inside = [member.layout for member in found.members]
-    if isinstance(found, Array):
-        inside = [found.element]
-    return any(one.meaning and one.meaning.is_asked or _asks_inside(one) for one in inside)
+def _is_array(ctype):
+    return isinstance(ctype, type) and issubclass(ctype, ctypes.Array)
 
 
-def _is_any_address(union):
-    """Whether a union has an address of 4 bytes and one of 16."""
-    words = set()
-    for member in union.members:
-        meaning = _with_proved(member).meaning or _proved(member.layout)
-        if meaning is not None:
-            words.add(meaning.word)
-        elif _names_ip(member.name) or member.name in ("v4", "v6"):
-            words.add({4: "ip4", 16: "ip6"}.get(member.layout.size))
-    return {"ip4", "ip6"} <= words
+def _is_int(ctype):
+    return _is_scalar(ctype) and ctype._type_ in _INT_CODES
 
 
-def _with_proved(member):
-    """Return the layout of a member with the meaning that its name proves, if it has none."""
-    found = member.layout
-    if found.meaning is not None or not member.name:
-        return found
-    number = found.element if isinstance(found, Array) else found
-    if not isinstance(number, Number):
-        return found
-    word = None
-    if number.size == 4 and number.name.lstrip("_") == "be32" and number.is_whole:
-        word = {4: "ip4", 16: "ip6"}.get(found.size) if _names_ip(member.name) else None
-    elif found.size == 6 and number.size == 1 and type(number) is Number and not number.signed:
-        word = "mac" if _names_mac(member.name) else None
-    return found._changed(meaning=Meaning(word, is_asked=False)) if word else found
-
-
-def _with_proved_asked(found):
-    """Return a layout in which what declarations prove counts as asked for, for forms of which
-    people see the text.
-    """
-
-    def asked(one):
-        meaning = one.meaning or _proved(one)
-        if meaning is None or meaning.is_asked:
-            return one
-        return one._changed(meaning=Meaning(meaning.word, meaning.names))
-
-    return _rebuilt(found, asked, _with_proved)
-
-
-def _names_ip(name):
-    """Whether a name says that it is an IP address: saddr, dst_ip, ip6, remote_addr_v4, srcIp."""
-    ends = [word.rstrip("46").rstrip("v") for word in name.lower().split("_")]
-    return any(word in _IP_WORDS or word.endswith("addr") for word in ends)
-
-
-_IP_WORDS = frozenset(("ip", "sip", "dip", "srcip", "dstip"))
-
-
-def _names_mac(name):
-    """Whether a name says that it is a MAC address: src_mac, dmac, h_dest, eth_src."""
-    is_mac = any(word.endswith("mac") for word in name.lower().split("_"))
-    return is_mac or name in ("h_dest", "h_source") or name.startswith("eth")
-
-
-# -- the names that a machine gives to numbers
-
-
-class _Machine:
-    """The names of this machine: each kind is read, or each number asked for, once a run.
-
-    order is its byte order
-    """
-
-    order = sys.byteorder
-
-    def __init__(self):
-        self.forget()
-
-    def forget(self):
-        """Begin another run."""
-        self._namers, self._known = {}, {}
-        self._boot = self._known_offset = None
-
-    def text(self, word, number):
-        """Return the name of a number, None if it has none."""
-        key = word, number
-        if key not in self._known:
-            if len(self._known) >= 1 << 16:
-                self._known.clear()
-            self._known[key] = self._namer(word).text(number)
-        return self._known[key]
-
-    def number(self, word, text):
-        """Return the number that has a name, None if there is none."""
-        return self._namer(word).number(text)
-
-    def _namer(self, word):
-        if word not in self._namers:
-            self._namers[word] = _NAMERS[word]()
-        return self._namers[word]
-
-    def now(self):
-        """Return the nanoseconds since boot, as the kernel's CLOCK_MONOTONIC counts them."""
-        import time
-
-        return int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9) - self._offset
-
-    @property
-    def _offset(self):
-        """Nanoseconds that the clock of our time namespace (5.6) is ahead of the kernel's."""
-        if self._known_offset is None:
-            lines = map(str.split, _read_text("/proc/self/timens_offsets").splitlines())
-            offsets = {clock: int(rest) + int(seconds) * 10**9 for clock, seconds, rest in lines}
-            self._known_offset = offsets.get("monotonic", 0)
-        return self._known_offset
-
-    @property
-    def boot(self):
-        """Nanoseconds from 1970 to where that clock began, None where there is no such clock."""
-        import time
-
-        if self._boot is None and hasattr(time, "CLOCK_MONOTONIC"):
-            looks = []
-            for _ in range(5):  # the quickest: between two clocks another process may run
-                before, wall, after = self.now(), int(time.time() * 10**9), self.now()
-                looks.append((after - before, wall - (before + after) // 2))
-            self._boot = min(looks)[1]
-        return self._boot
-
-    def __reduce__(self):
-        return "_this_machine"
-
-
-_this_machine = _Machine()
-
-
-def _name_text(name):
-    """Return a name of the system's as text: what is no UTF-8 is escaped, as in char arrays."""
-    return _escaped(os.fsencode(name))
-
-
-class _Interfaces:
-    def text(self, number):
-        try:
-            import socket
-
-            return _name_text(socket.if_indextoname(number)) if number else None
-        except (ImportError, AttributeError, OSError, OverflowError):  # of a bare system, another's
-            return None
-
-    def number(self, text):
-        import socket
-
-        try:
-            return socket.if_nametoindex(os.fsdecode(_text_bytes(text)))
-        except (OSError, ValueError):
-            return None
-
-
-class _Users:
-    def text(self, number):
-        try:
-            import pwd
-
-            return _name_text(pwd.getpwuid(number).pw_name)
-        except (ImportError, KeyError, OverflowError):
-            return None
-
-    def number(self, text):
-        import pwd
-
-        try:
-            return pwd.getpwnam(os.fsdecode(_text_bytes(text))).pw_uid
-        except (KeyError, ValueError):
-            return None
-
-
-class _Processes:
-    """A process is comm(pid), as several have one name."""
-
-    def text(self, number):
-        comm = _read_text("/proc/%d/comm" % number).rstrip("\n")
-        return "%s(%d)" % (_escaped(comm.encode("latin-1")), number) if comm else None
-
-    def number(self, text):
-        number = text.rpartition("(")[2][:-1]
-        return int(number) if text[-1:] == ")" and number.isdecimal() else None
-
-
-class _Cgroups:
-    """A cgroup's id is the inode of its directory; a path counts from the root of the hierarchy."""
-
-    def __init__(self):
-        self.paths = {}  # type: dict
-        for line in _read_text("/proc/self/mountinfo").splitlines():
-            before, _, after = line.partition(" - ")
-            if after.split(" ")[0] == "cgroup2":
-                self._read(before.split(" ")[4])
-        self.numbers = {path: number for number, path in self.paths.items()}
-
-    def _read(self, top):
-        for directory, _, _ in os.walk(top):
-            try:
-                number = os.stat(directory).st_ino
-            except OSError:  # gone
-                continue
-            self.paths.setdefault(number, _name_text(directory[len(top) :]) or "/")
-
-    def text(self, number):
-        return self.paths.get(number)
-
-    def number(self, text):
-        return self.numbers.get(text)
-
-
-class _Symbols:
-    """The kernel's symbols, by address; without the right to see addresses there are none."""
-
-    def __init__(self):
-        found = []
-        for line in _read_text("/proc/kallsyms").splitlines():
-            words = line.split(None, 3)
-            found.append((int(words[0], 16), words[2]))
-        found.sort(key=itemgetter(0))
-        self.addresses = [address for address, _ in found if address]
-        self.symbols = [name for address, name in found if address]
-
-    def text(self, number):
-        import bisect
-
-        at = bisect.bisect_right(self.addresses, number)
-        if not at or number - self.addresses[at - 1] >= 1 << 20:
-            return None  # before the first, or in no function
-        # of several names the first
-        at = bisect.bisect_left(self.addresses, self.addresses[at - 1])
-        offset = number - self.addresses[at]
-        return self.symbols[at] + ("+0x%x" % offset if offset else "")
-
-    def number(self, text):
-        name, plus, offset = text.partition("+0x")
-        found = {one for one, symbol in zip(self.addresses, self.symbols) if symbol == name}
-        is_hex = bool(offset) and _HEX_DIGITS.issuperset(offset)
-        if len(found) != 1 or plus and not is_hex:  # static functions of one name are many
-            return None
-        return found.pop() + int(offset or "0", 16)
-
-
-_NAMERS = {
-    "ifindex": _Interfaces,
-    "uid": _Users,
-    "pid": _Processes,
-    "cgroup": _Cgroups,
-    "ksym": _Symbols,
-}
-
-
-# -- readers: bytes -> what a form says.  The leaves in their order become columns of as few structs
-# as the overlaps of unions ask for; only columns that need it are converted, a column at a time; an
-# entry is one % of a template, or one call of a builder.
-
-SKIPPED = object()  # what a form's method returns for leaves that it leaves out
-
-
-class _Bits:
-    """Converts a column of the integers, or bytes, that hold a number of some bits into these
+def _is_plain(ctype):
+    """Whether it is a scalar class of ctypes itself, whose value and array elements are plain
     numbers.
-
-    Bits are counted as C does, from the low end of each byte, in big-endian data from the high one.
     """
-
-    __slots__ = ("first", "last", "shift", "bits", "mask", "order", "sign", "code", "then")
-
-    def __init__(self, offset, bits, order, signed, then=None):
-        self.first, self.last = offset // 8, (offset + bits + 7) // 8
-        size = self.last - self.first
-        inside = offset - 8 * self.first
-        self.shift = inside if order == "little" else 8 * size - inside - bits
-        self.bits, self.mask, self.order = bits, (1 << bits) - 1, order
-        self.sign = 1 << bits - 1 if signed and bits else 0
-        self.code = _STRUCT_CODES[size].upper() if size in _STRUCT_CODES else "%ds" % size
-        self.then = then
-
-    def __call__(self, column):
-        shift, mask, sign = self.shift, self.mask, self.sign
-        if self.code[-1] == "s":
-            order = self.order
-            column = [int.from_bytes(raw, order) for raw in column]
-        if sign:
-            column = [((whole >> shift & mask) ^ sign) - sign for whole in column]
-        else:
-            column = [whole >> shift & mask for whole in column]
-        return column if self.then is None else self.then(column)
-
-    def of(self, raw):
-        """Return the number in the bytes of the whole."""
-        whole = int.from_bytes(raw[self.first : self.last], self.order)
-        return ((whole >> self.shift & self.mask) ^ self.sign) - self.sign
+    return (
+        _is_scalar(ctype)
+        and ctype.__mro__[1] is ctypes._SimpleCData
+        and ctype.__module__ == "ctypes"
+    )
 
 
-class _Cache(dict):
-    """Converts a column by a function of one value, worked out once for each that occurs, as long
-    as there are few.
+def _is_plain_int(ctype):
+    return _is_plain(ctype) and _is_int(ctype)
+
+
+def _int_range(ctype):
+    """Return (lowest, highest) of an integer type."""
+    return _range_of(8 * sizeof(ctype), ctype._type_ in _SIGNED_CODES)
+
+
+def _is_swapped(ctype):
+    """Whether the type keeps its bytes in the order that this machine does not."""
+    native = "__ctype_le__" if sys.byteorder == "little" else "__ctype_be__"
+    if hasattr(ctype, "_swappedbytes_"):
+        return True
+    return _is_scalar(ctype) and getattr(ctype, native, ctype) is not ctype
+
+
+def type_name(ctype: "Type[Any]") -> str:
+    """Return a ctypes type in C's terms: "u32", "be16", "char[16]", "struct FlowKey"."""
+    brackets = ""
+    while _is_array(ctype):
+        ctype, brackets = ctype._type_, brackets + "[%d]" % ctype._length_
+    if _is_record(ctype):
+        word = "union" if issubclass(ctype, ctypes.Union) else "struct"
+        return "%s %s%s" % (word, ctype.__name__, brackets)
+    if not _is_scalar(ctype) or ctype._type_ not in _INT_CODES + _FLOAT_CODES + "?c":
+        return getattr(ctype, "__name__", repr(ctype)) + brackets
+    if ctype._type_ in "?c":
+        return ("bool" if ctype._type_ == "?" else "char") + brackets
+    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
+    kind = "f" if ctype._type_ in _FLOAT_CODES else "u"
+    if ctype._type_ in _SIGNED_CODES:
+        kind = "s"
+    return _number_name(kind, 8 * sizeof(ctype), order) + brackets
+
+
+def _to_ctype(ctype, size, given, what):
+    """Return a ctypes object that holds given as the kernel wants it, given itself where it is one
+    already.
+
+    For ctype bytes, size raw bytes.  raises LayoutError: nothing is converted that is not meant,
+    cut or padded
     """
-
-    __slots__ = ("make",)
-
-    def __init__(self, make):
-        dict.__init__(self)
-        self.make = make
-
-    def __missing__(self, value):
-        made = self.make(value)
-        if type(value) is not bytes or len(value) <= 64:
-            if len(self) >= 4096:
-                self.clear()
-            self[value] = made
-        return made
-
-    def __call__(self, column):
-        return map(self.__getitem__, column)
-
-
-class _Each:
-    """Converts a column by a function of one value."""
-
-    __slots__ = ("make",)
-
-    def __init__(self, make):
-        self.make = make
-
-    def __call__(self, column):
-        return map(self.make, column)
-
-
-class _Together:
-    """Converts a column of bytes by a reader of them all."""
-
-    __slots__ = ("reader",)
-
-    def __init__(self, reader):
-        self.reader = reader
-
-    def __call__(self, column):
-        if not self.reader.layout.size:
-            return map(self.reader.one, column)
-        return self.reader.read(b"".join(column))
-
-
-def _added_up(column, count):
-    """Return the sums of each count values in a row."""
-    return column if count == 1 else list(map(sum, zip(*[iter(column)] * count)))
-
-
-class _OfCPUs:
-    """Converts a column with so many leaves for each element, one of each CPU: adds them up, or
-    takes the first.
-    """
-
-    __slots__ = ("count", "adds_up", "then")
-
-    def __init__(self, count, adds_up, then):
-        self.count, self.adds_up, self.then = count, adds_up, then
-
-    def __call__(self, column):
-        column = list(column)
-        column = _added_up(column, self.count) if self.adds_up else column[:: self.count]
-        return column if self.then is None else self.then(column)
-
-
-class _Written:
-    """In place of a converter: text has the numbers, unsigned, in a template of its own."""
-
-    __slots__ = ("template",)
-
-    def __init__(self, template):
-        self.template = template
-
-
-class _Column:
-    """Leaves that lie one behind the other: .count columns of one code."""
-
-    __slots__ = ("first", "size", "code", "order", "convert", "count")
-
-    def __init__(self, first, size, code, order, convert, count=1):
-        self.first, self.size, self.code, self.order = first, size, code, order
-        self.convert, self.count = convert, count
-
-    @property
-    def end(self):
-        return self.first + self.size
-
-
-class _Columns:
-    """The columns of a layout while it is compiled, and what they become."""
-
-    def __init__(self, cpus):
-        self.wanted, self.width, self.cpus = [], 0, cpus
-        self.is_added = True  # whether what is compiled is not part of an address or the like
-
-    def of_cpus(self, convert, adds_up):
-        """Return a converter that makes one leaf of those of the CPUs."""
-        is_added = adds_up and self.is_added
-        return convert if self.cpus == 1 else _OfCPUs(self.cpus, is_added, convert)
-
-    def add(self, form, first, size, code, order, convert, written=None):
-        self.wanted.append(_Column(first, size, code, order, convert))
-        self.width += 1
-        return written or form.leaf(self.width - 1, convert)
-
-    def add_bytes(self, form, at, size, convert):
-        """Add bytes that a form makes something of as a whole."""
-        if convert is SKIPPED:
-            return form.nothing()
-        convert = self.of_cpus(convert, False)
-        return self.add(form, at // 8, size, "%ds" % size, "little", convert)
-
-    def add_spelled(self, first, size, template):
-        """Add bytes that a template of text has each: one item of a struct, many columns."""
-        self.wanted.append(_Column(first, size, "%dB" % size, "little", None, size))
-        self.width += size
-        return template
-
-    def add_many(self, form, array, first):
-        """Add an array of numbers that the form shows as they are: one item of a struct, many
-        columns.
-        """
-        many, order = "%d%s" % (array.count, array.element.code), form.order_of(array.element)
-        self.wanted.append(_Column(first, array.size, many, order, None, array.count))
-        self.width += array.count
-        return form.leaves(self.width - array.count, array.count)
-
-    def rows(self, stride):
-        """Return f(raw), which iterates over a tuple of leaves for each stride bytes."""
-        if not self.wanted:
-            step = stride * self.cpus
-            return lambda raw: iter([()] * (len(raw) // step if step else 1))
-        passes, order = [], []
-        for shared in self._passes():
-            passes.append(_one_pass(shared, stride))
-            order += chain.from_iterable(shared)
-        starts, place = {}, 0
-        for column in order:
-            starts[id(column)] = place
-            place += column.count
-        picks = []
-        for column in self.wanted:
-            start = starts[id(column)]
-            picks += range(start, start + column.count)
-        joined = _joined(passes)
-        if picks == list(range(len(picks))):
-            return joined
-        pick = itemgetter(*picks)
-        return lambda raw: map(pick, joined(raw))
-
-    def _passes(self):
-        """Yield lists of what does not overlap: lists of columns of the same bytes."""
-        groups = {}  # type: dict
-        for column in self.wanted:
-            is_converted = column.convert is not None
-            group = groups.setdefault((is_converted, column.order), {})
-            place = (column.first, column.size, column.code) if is_converted else id(column)
-            group.setdefault(place, []).append(column)
-        for key in sorted(groups):
-            same = {id(columns[0]): columns for columns in groups[key].values()}
-            for firsts in _apart([columns[0] for columns in same.values()]):
-                yield [same[id(first)] for first in firsts]
-
-
-def _apart(columns):
-    """Return lists of columns that lie one behind the other, as few as can be."""
-    by_start = sorted(columns, key=lambda column: (column.first, column.size))
-    by_end = sorted(columns, key=lambda column: (column.end, column.first, column.size))
-    passes, free, number_of, ended = [], [], {}, 0
-    for column in by_start:
-        while by_end[ended].end <= column.first and id(by_end[ended]) in number_of:
-            free.append(number_of[id(by_end[ended])])
-            ended += 1
-        if not free:
-            free.append(len(passes))
-            passes.append([])
-        number_of[id(column)] = number = free.pop()
-        passes[number].append(column)
-    return passes
-
-
-def _one_pass(shared, stride):
-    """Return f(raw) that iterates over the tuples of columns which do not overlap."""
-    columns = [same[0] for same in shared]
-    codes, end = [_ORDER_MARKS[columns[0].order]], 0
-    for column in columns:
-        if column.first > end:
-            codes.append("%dx" % (column.first - end))
-        codes.append(column.code)
-        end = column.first + column.size
-    codes.append("%dx" % (stride - end))
-    compiled = struct.Struct("".join(codes))
-    unpack = compiled.iter_unpack if stride else lambda raw: iter([compiled.unpack(raw)])
-    if columns[0].convert is None:
-        return unpack
-    converters = []
-    for at, same in enumerate(shared):
-        converters += [(at, column.convert) for column in same]
-
-    def converted(raw):
-        found = list(zip(*unpack(raw)))
-        return zip(*[convert(found[at]) for at, convert in converters if found])
-
-    return converted
-
-
-def _joined(passes):
-    """Return f(raw) that iterates over the tuples of all passes, each entry's as one."""
-    if len(passes) == 1:
-        return passes[0]
-    if len(passes) == 2:
-        first, second = passes
-        return lambda raw: map(add, first(raw), second(raw))
-    flat = chain.from_iterable
-    return lambda raw: map(tuple, map(flat, zip(*[one(raw) for one in passes])))
-
-
-class Reader:
-    """Reads bytes as one form of a layout; see Layout.reader.
-
-    rows(raw) are tuples of leaves, shape(row) what the form makes of one; template is what a form
-    of text fills.
-    """
-
-    rows: "Callable[[Buffer], Iterator[Tuple[Any, ...]]]"
-    shape: "Callable[[Tuple[Any, ...]], Any]"
-    template: "Any"
-
-    def __init__(self, layout, form, stride, cpus):
-        columns = _Columns(cpus)
-        piece = layout.compiled(form, 0, columns)
-        stride = layout.size if stride is None else stride
-        self.layout, self.stride = layout, stride * cpus
-        self.template = self.paths = piece
-        self.rows = columns.rows(stride)
-        self.shape = form.finish(piece)
-
-    def read(self, raw: "Buffer") -> "Iterator[Any]":
-        """Iterate over what each element in raw says."""
-        if self.stride and memoryview(raw).nbytes % self.stride:
-            raise _misfit(self, raw)
-        return map(self.shape, self.rows(raw))
-
-    def one(self, raw: bytes) -> "Any":
-        """Return what one element says."""
-        if len(raw) != self.stride:
-            raise _misfit(self, raw)
-        return self.shape(next(self.rows(raw)))
-
-    def pathed(self, raw: "Buffer") -> "Iterator[Tuple[Any, Any]]":
-        """Iterate over (paths, leaves) of each element in raw."""
-        return zip(repeat(self.paths), self.rows(raw))
-
-    def series(self, raw: "Buffer") -> "Iterator[Tuple[Any, None, Any]]":
-        """Yield (path, None, column) of the form "samples"; see _ChoosingReader for the other
-        shape.
-        """
-        for path, column in zip(self.paths, zip(*self.rows(raw))):
-            yield path, None, column
-
-
-def _misfit(reader, raw):
-    words = (reader.layout.name, reader.stride, memoryview(raw).nbytes)
-    return LayoutError("%s takes %d bytes, not %d" % words)
-
-
-class _ChoosingReader:
-    """Reads elements in which a member tells how to read a union, each with the reader of its
-    branches.
-    """
-
-    template = None
-
-    def __init__(self, layout, form, stride, cpus):
-        stride = layout.size if stride is None else stride
-        self.layout, self.form, self.stride = layout, form, stride * cpus
-        self._as = form.name, stride, cpus
-        tags = [_Tag(tag.layout, at) for tag, at in layout.undecided(form)]
-        found = Record(
-            "struct", layout.name, layout.size, [tag.member(at) for at, tag in enumerate(tags)]
-        )
-        self._tags = found.reader("plain", self.stride)  # the first CPU's decide
-        self._readers = {}  # the values of the tags -> reader
-
-    def _reader_for(self, tags):
-        key = tuple(tags.values())
+    # The class alone proves nothing: an object's __class__ can be assigned a larger one.
+    if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
+        return given
+    # An array class made from a Layout is not the one that ctypes caches for ever.
+    same = (
+        _is_array(ctype) and isinstance(given, ctypes.Array) and type(given)._type_ is ctype._type_
+    )
+    if same or isinstance(given, (bytes, bytearray, memoryview)):
         try:
-            return self._readers[key]
-        except (KeyError, TypeError):
-            made = self.layout.decided(self.form, iter(key)).reader(*self._as)
-            if len(self._readers) >= 256:
-                self._readers.clear()
-            return self._readers.setdefault(key, made)
-
-    def _each(self, raw):
-        for index, tags in enumerate(self._tags.read(raw)):
-            one = raw[index * self.stride : (index + 1) * self.stride]
-            yield self._reader_for(tags), one
-
-    def read(self, raw: "Buffer") -> "Iterator[Any]":
-        """Iterate over what each element in raw says."""
-        return (reader.one(one) for reader, one in self._each(raw))
-
-    def one(self, raw: bytes) -> "Any":
-        """Return what one element says."""
-        if len(raw) != self.stride:
-            raise _misfit(self, raw)
-        return next(self.read(raw))
-
-    def pathed(self, raw: "Buffer") -> "Iterator[Tuple[Any, Any]]":
-        """Iterate over (paths, leaves) of each element in raw."""
-        return (next(reader.pathed(one)) for reader, one in self._each(raw))
-
-    def series(self, raw: "Buffer") -> "Iterator[Tuple[Any, List[int], List[Any]]]":
-        """Yield (path, indices of the elements, column) of the form "samples"."""
-        found = {}  # type: dict
-        for index, (reader, one) in enumerate(self._each(raw)):
-            for path, _, column in reader.series(one):
-                indices, numbers = found.setdefault(path, ([], []))
-                indices.append(index)
-                numbers.append(column[0])
-        for path, (indices, numbers) in found.items():
-            yield path, indices, numbers
+            raw = memoryview(given).tobytes()  # a copy: nobody can resize what is measured here
+        except ValueError as error:  # a memoryview that was released
+            raise LayoutError("%s: %s" % (what, error)) from None
+        if len(raw) != size:
+            raise LayoutError("%s takes exactly %d bytes, not %d" % (what, size, len(raw)))
+        return _copier(u8 * size if ctype is bytes else ctype)(raw)
+    if _is_int(ctype) and hasattr(type(given), "__index__"):
+        about = "%s (%s)" % (what, type_name(ctype))
+        return _set(ctype, _integer(given, *_int_range(ctype), what=about))
+    if _is_scalar(ctype) and isinstance(given, (int, float)):
+        if ctype._type_ == "?" and given in (0, 1) and isinstance(given, int):
+            return _set(ctype, given)
+        if ctype._type_ in _FLOAT_CODES:
+            return _float_object(ctype, given, what)
+    accepted = "%d bytes" % size
+    if ctype is not bytes:
+        kinds = (type_name(ctype), ", an int" if _is_int(ctype) else "", accepted)
+        accepted = "%s%s or %s" % kinds
+    raise LayoutError("%s must be %s, not %s" % (what, accepted, type(given).__name__))
 
 
-class _Tag:
-    """A member that chooses a branch, as a member of a record of such members."""
-
-    __slots__ = ("layout", "at")
-
-    def __init__(self, layout, at):
-        self.layout, self.at = layout, at
-
-    def member(self, number):
-        return Member(str(number), self.layout, self.at, label=str(number))
-
-
-class _Form:
-    """How one output says what there is: a converter for each kind of leaf, and how parts become a
-    whole.
-
-    A converter takes a column and returns as many things; None: the numbers are right as they are;
-    _Written: they are, in a form of text; SKIPPED: there is nothing to say of them.  To add a form,
-    subclass this or one of its subclasses and name it in _FORMS.
+def _float_object(ctype, given, what):
+    """Return a float scalar.  A float may be rounded, that is its nature; an int may not, nor may
+    either overflow.
     """
-
-    name = ""
-    fuses = True  # arrays of plain numbers are one item of a struct
-    lists_arrays = True  # long arrays have a reader of their own
-    joins_arrays = ""  # the form of arrays, where each is one leaf
-    unrolls_arrays = False  # the elements of arrays are read with what is around them
-    is_for_people = False  # what is true only now may stand in it
-
-    def order_of(self, number):
-        """Return the byte order in which a number is read."""
-        return number.order
-
-    def members_of(self, record):
-        """Return the members of a record that are shown."""
-        return [member for member in record.parts if member.label is not None]
-
-    def layout_of(self, member):
-        """Return the layout of a member, with what it means."""
-        return member.layout
-
-    def meant(self, layout):
-        """Return the converter of what a layout means to people; None where its parts are shown."""
-        meaning = self.meaning_of(layout)
-        if meaning is None:
-            return None
-        write = self.meant_text(meaning.writer(layout, self.is_for_people))
-        return _Each(write) if meaning.kind.is_named else _Cache(write)
-
-    def meaning_of(self, layout):
-        """Return the meaning that is shown of a layout, one that was asked for, or None."""
-        meaning = layout.meaning
-        return meaning if meaning is not None and meaning.is_asked and meaning.is_shown else None
-
-    def meant_text(self, write):
-        """Return f(leaf) for a function that gives text, as the form spells text."""
-        return write
-
-    def spelling_of(self, layout):
-        """Return the template of what a layout means, if all it takes are its bytes, in order."""
-        return None
-
-    def nothing(self):
-        """Return the piece for a leaf that is left out."""
-        return None
-
-    def integer(self, number):
-        return None
-
-    def enum(self, number):
-        return _Cache(number.text_of)
-
-    def pointer(self, number):
-        return _Each(hex)
-
-    def boolean(self, number):
-        return _Cache(bool)
-
-    def char(self, number):
-        return _Cache(_text_of)
-
-    def real(self, number):
-        return None
-
-    def text(self, array):
-        return _Cache(_text_of)
-
-    def raw_bytes(self, layout):
-        return _Each(list)
-
-
-class _PlainForm(_Form):
-    """dicts, lists, numbers and text.  A piece is the number of a leaf's column, or a function of
-    the row.
-    """
-
-    name = "plain"
-
-    def leaf(self, column, convert):
-        return column
-
-    def leaves(self, column, count):
-        end = column + count
-        return lambda row: list(row[column:end])
-
-    def series(self, inner):
-        return _Each(lambda raw: list(inner.read(raw)))
-
-    def array(self, array, pieces):
-        if pieces and all(isinstance(piece, int) for piece in pieces):
-            return self.leaves(pieces[0], len(pieces))
-        return lambda row: [piece(row) for piece in pieces]
-
-    def record(self, record, members, pieces):
-        names = [member.label for member in members]
-        leaves = [(name, piece) for name, piece in zip(names, pieces) if isinstance(piece, int)]
-        others = [(name, piece) for name, piece in zip(names, pieces) if not isinstance(piece, int)]
-        if not others:
-            first, end = (leaves[0][1], leaves[-1][1] + 1) if leaves else (0, 0)
-            return lambda row: dict(zip(names, row[first:end]))
-        empty = dict.fromkeys(names)  # keeps the order of the names
-
-        def build(row):
-            plain = empty.copy()
-            for name, column in leaves:
-                plain[name] = row[column]
-            for name, piece in others:
-                plain[name] = piece(row)
-            return plain
-
-        return build
-
-    def finish(self, piece):
-        return itemgetter(piece) if isinstance(piece, int) else piece
-
-
-class _TextForm(_Form):
-    """Forms of text.  A piece is a template with a % for each leaf."""
-
-    between = ","
-    list_brackets = "[]"
-
-    def leaf(self, column, convert):
-        return "%d" if convert is None else "%s"
-
-    def leaves(self, column, count):
-        return self._listed(["%d"] * count)
-
-    def _listed(self, texts):
-        opening, closing = self.list_brackets
-        return opening + self.between.join(texts) + closing
-
-    def series(self, inner):
-        return _Each(lambda raw: self._listed(inner.read(raw)))
-
-    def spelling_of(self, layout):
-        meaning = self.meaning_of(layout)
-        spelling = meaning and meaning.kind.spelling
-        return self.meant_text(lambda leaf: leaf)(spelling) if spelling else None
-
-    def array(self, array, pieces):
-        return self._listed(pieces)
-
-    def finish(self, piece):
-        return piece.__mod__
-
-
-def _json_text(text):
-    import json
-
-    return json.dumps(text)
-
-
-def _json_float(number):
-    """Return a float as a number of JSON: what JSON lacks is null (NaN) and what every parser
-    overflows to infinity.
-    """
-    if number != number:
-        return "null"
-    if number in (float("inf"), float("-inf")):
-        return "1e999" if number > 0 else "-1e999"
-    return repr(number)
-
-
-def _json_label(text):
-    return _json_text(text).replace("%", "%%")
-
-
-class _JSONForm(_TextForm):
-    """JSON without blanks: what plain Python says, as text."""
-
-    name = "json"
-
-    def meant_text(self, write):
-        return lambda leaf: _json_text(write(leaf))
-
-    def boolean(self, number):
-        return _Cache(lambda number: "true" if number else "false")
-
-    def enum(self, number):
-        return _Cache(lambda value: _json_text(number.text_of(value)))
-
-    def pointer(self, number):
-        return _Written('"0x%x"')
-
-    def char(self, number):
-        return _Cache(lambda raw: _json_text(_text_of(raw)))
-
-    text = char
-
-    def real(self, number):
-        return _Each(_json_float)
-
-    def raw_bytes(self, layout):
-        return _Each(lambda raw: "[%s]" % ",".join(map(_DECIMAL_BYTES.__getitem__, raw)))
-
-    def record(self, record, members, pieces):
-        pairs = [_json_label(one.label) + ":" + piece for one, piece in zip(members, pieces)]
-        return "{%s}" % ",".join(pairs)
-
-
-def _string_of_wide(number, convert):
-    """Return what makes strings of numbers that may not fit the 53 bits which JavaScript, jq and
-    others read exactly; convert where all do.
-    """
-    return _Each('"%d"'.__mod__) if convert is None and number.bits > 53 else convert
-
-
-class _JSONStringsForm(_JSONForm):
-    """JSON in which numbers of more than 53 bits are strings, whatever their value."""
-
-    name = "json strings"
-
-    def integer(self, number):
-        return _string_of_wide(number, _JSONForm.integer(self, number))
-
-
-class _BpftoolForm(_JSONForm):
-    """What bpftool's JSON says of BTF types: enums are signed, bitfields hex, anonymous members
-    have no name.
-    """
-
-    name = "bpftool"
-
-    def meaning_of(self, layout):
-        return None
-
-    def order_of(self, number):
-        return number.raw_order
-
-    def members_of(self, record):
-        return record.members
-
-    def integer(self, number):
-        if number.is_bitfield or not number.is_whole:
-            return _Written('"0x%x"')
-        if number.encoding == _INT_CHAR:
-            return _Cache(lambda value: _json_text(chr(value & 0xFF)))
-        return None
-
-    def enum(self, number):
-        if number.is_bitfield or not number.is_whole:
-            return _Written('"0x%x"')
-        # A value is signed to bpftool, and so is what stands in the enum: 32 bits there, 64 of an
-        # enum64.
-        bits = 64 if number.size == 8 else 32
-        names = {_signed(one, bits): name for one, name in number.names.items()}
-        size_bits = 8 * number.size
-
-        def named(value):
-            value = _signed(value, size_bits)
-            return _json_text(names[value]) if value in names else str(value)
-
-        return _Cache(named)
-
-    def boolean(self, number):
-        if number.is_bitfield or not number.is_whole:
-            return _Written('"0x%x"')
-        return _JSONForm.boolean(self, number)
-
-    def pointer(self, number):
-        return None
-
-    def char(self, number):
-        if number.encoding == _INT_CHAR:
-            return _Cache(lambda raw: _json_text(raw.decode("latin-1")))
-        return _Cache(lambda raw: "%d" % int.from_bytes(raw, "big", signed=number.signed))
-
-    def text(self, array):
-        number = array.element
-        one = self.char(number)
-
-        def listed(raw):
-            return "[%s]" % ",".join(one(raw[at : at + 1] for at in range(len(raw))))
-
-        def told(raw):
-            text, end, _ = raw.partition(b"\0")
-            if end and number.is_plain_char and all(0x1F < byte < 0x7F for byte in text):
-                return _json_text(text.decode())
-            return listed(raw)
-
-        return _Cache(told)
-
-    def record(self, record, members, pieces):
-        pairs = [_json_label(one.name) + ":" + piece for one, piece in zip(members, pieces)]
-        if record.kind != "section":
-            return "{%s}" % ",".join(pairs)
-        return "{%s:[%s]}" % (
-            _json_label(record.btf_name),
-            ",".join("{%s}" % pair for pair in pairs),
-        )
-
-
-class _BpftoolStringsForm(_BpftoolForm):
-    """The same in which numbers of more than 53 bits are strings."""
-
-    name = "bpftool strings"
-
-    def integer(self, number):
-        return _string_of_wide(number, _BpftoolForm.integer(self, number))
-
-    def pointer(self, number):
-        return _string_of_wide(number, _BpftoolForm.pointer(self, number))
-
-    def enum(self, number):
-        convert = _BpftoolForm.enum(self, number)
-        if number.bits <= 53 or not isinstance(convert, _Cache):
-            return convert
-        return _Cache(lambda value: '"%s"' % convert.make(value).strip('"'))
-
-
-def _signed(number, bits):
-    """Return the low bits of a number as a signed one."""
-    half = 1 << bits - 1
-    return (number + half) % (2 * half) - half
-
-
-class _WordsForm(_TextForm):
-    """A line for people: "src=10 port=443", what is inside in braces."""
-
-    name = "words"
-    between = " "
-    is_for_people = True
-
-    def layout_of(self, member):
-        return _with_proved(member)
-
-    def meaning_of(self, layout):
-        meaning = layout.meaning or _proved(layout)
-        if meaning is None or not meaning.is_shown:
-            return None
-        return meaning if meaning.is_asked or not _asks_inside(layout) else None
-
-    def meant_text(self, write):
-        return lambda leaf: _bare(write(leaf))
-
-    def pointer(self, number):
-        return _Each(hex)
-
-    def leaf(self, column, convert):
-        return "%s"
-
-    def has_cell(self, layout):
-        """Whether a layout is one word, a cell of a table; arrays of a few numbers are."""
-        if self.meaning_of(layout) is not None or isinstance(layout, Array) and layout.is_text:
-            return True
-        element = layout
-        while isinstance(element, Array):
-            element = element.element
-        return layout.values <= 8 and not isinstance(element, Record)
-
-    def is_right(self, layout):
-        """Whether it is a number, which stands on the right of a cell."""
-        return type(layout) in (Number, Float) and self.meaning_of(layout) is None
-
-    def enum(self, number):
-        return _Cache(lambda value: _bare(number.text_of(value)))
-
-    def char(self, number):
-        return _Cache(lambda raw: _bare(_text_of(raw)))
-
-    text = char
-
-    def raw_bytes(self, layout):
-        return _HexWords(layout.size)
-
-    def record(self, record, members, pieces):
-        pairs = []
-        for member, piece in zip(members, pieces):
-            inside = "{%s}" % piece if self._has_parts(member.layout) else piece
-            pairs.append(_printable(member.label).replace("%", "%%") + "=" + inside)
-        return " ".join(pairs)
-
-    def _has_parts(self, layout):
-        """Whether it is a record whose fields are shown, and not what it means as a whole."""
-        return isinstance(layout, Record) and self.meaning_of(layout) is None
-
-    def array(self, array, pieces):
-        if self._has_parts(array.element):
-            pieces = ["{%s}" % piece for piece in pieces]
-        return self._listed(pieces)
-
-    def series(self, inner):
-        if self._has_parts(inner.layout):
-            return _Each(lambda raw: self._listed(map("{%s}".__mod__, inner.read(raw))))
-        return _TextForm.series(self, inner)
-
-
-def _hex(raw):
-    return _hex_text(raw, " ")
-
-
-def _hex_text(raw, between):
-    """Return bytes in hex with a character between them."""
-    if sys.version_info < (3, 8):
-        return between.join(map(_HEX_BYTES.__getitem__, raw))
-    return raw.hex(between) if between else raw.hex()
-
-
-def _hex_column(size, between, stride=None):
-    """Return f(raw) that gives a list: the bytes of each element in hex."""
-    stride = stride or size
-    width = 2 + len(between)
-    step, length = width * stride, width * size - len(between)
-
-    def column(raw):
-        text = _hex_text(raw, between)
-        return [text[at : at + length] for at in range(0, width * len(raw), step)]
-
-    return column
-
-
-class _HexWords:
-    """Converts a column of bytes into hex for people."""
-
-    __slots__ = ("column", "size")
-
-    def __init__(self, size):
-        self.size, self.column = size, _hex_column(size, " ")
-
-    def __call__(self, column):
-        return self.column(b"".join(column)) if self.size else [""] * len(column)
-
-
-_HEX_BYTES = ["%02x" % byte for byte in range(256)]
-_DECIMAL_BYTES = ["%d" % byte for byte in range(256)]
-
-
-_NEED_QUOTES = frozenset(" ='\"{}[],")
-
-
-def _bare(text):
-    """Return text as a word, quoted where it would not be one."""
-    if text and text.isprintable() and _NEED_QUOTES.isdisjoint(text):
-        return text
-    return repr(text) if text.isprintable() else ascii(text)
-
-
-class _SamplesForm(_Form):
-    """Numbers with their paths: a piece is a list of paths, and reading gives pairs of path and
-    number.
-
-    A path is a tuple of labels and indices.  Enumerators are their numbers; text and addresses are
-    no samples.
-    """
-
-    name = "samples"
-    lists_arrays = False
-    unrolls_arrays = True
-
-    def meant(self, layout):
-        meaning = self.meaning_of(layout)
-        return SKIPPED if meaning and not meaning.kind.is_quantity else None
-
-    def nothing(self):
-        return []
-
-    def leaf(self, column, convert):
-        return [()]
-
-    def leaves(self, column, count):
-        return [(index,) for index in range(count)]
-
-    def enum(self, number):
-        return None
-
-    def boolean(self, number):
-        return _Cache(lambda value: int(value != 0))
-
-    def pointer(self, number):
-        return SKIPPED
-
-    def char(self, number):
-        return SKIPPED
-
-    text = char
-
-    def raw_bytes(self, layout):
-        return SKIPPED
-
-    def array(self, array, pieces):
-        return [(index,) + path for index, paths in enumerate(pieces) for path in paths]
-
-    def record(self, record, members, pieces):
-        found = []
-        for member, paths in zip(members, pieces):
-            found += [(member.label,) + path for path in paths]
-        return found
-
-    def finish(self, paths):
-        return partial(zip, paths)
-
-
-class _NamesForm(_SamplesForm):
-    """The numbers that a machine has names for: pairs of path and [(word, number)]."""
-
-    name = "names"
-
-    def meaning_of(self, layout):
-        return layout.meaning
-
-    def meant(self, layout):
-        meaning = self.meaning_of(layout)
-        kind = meaning and meaning.kind
-        if isinstance(kind, _Stack):
-            names = meaning.names
-            return _Each(lambda raw: [("ksym", one) for one in kind.addresses(raw, layout, names)])
-        if not isinstance(kind, _Named):
-            return None
-        mask = (1 << layout.bits) - 1
-        return _Each(lambda number: [(kind.word, number & mask)])
-
-    def integer(self, number):
-        return SKIPPED
-
-    enum = boolean = pointer = real = integer
-
-
-class _CountsForm(_SamplesForm):
-    """The samples that can be added up: enumerators, bools, times and addresses are not."""
-
-    name = "counts"
-
-    def layout_of(self, member):
-        return _with_proved(member)
-
-    def meant(self, layout):
-        meaning = layout.meaning or _proved(layout)
-        return SKIPPED if meaning and not meaning.kind.adds_up else None
-
-    def enum(self, number):
-        return SKIPPED
-
-    boolean = enum
-
-
-class _LeavesForm(_SamplesForm):
-    """What plain Python says, each leaf by itself, with its path."""
-
-    name = "leaves"
-
-    def meant(self, layout):
-        return _Form.meant(self, layout)
-
-    def enum(self, number):
-        return _Form.enum(self, number)
-
-    def boolean(self, number):
-        return _Form.boolean(self, number)
-
-    def pointer(self, number):
-        return _Form.pointer(self, number)
-
-    def char(self, number):
-        return _Form.char(self, number)
-
-    text = char
-
-    def raw_bytes(self, layout):
-        return _Each(bytes)
-
-
-class _CellsForm(_WordsForm):
-    """The same with a leaf for each word, of tables."""
-
-    name = "cells"
-    joins_arrays = "words"
-
-    def spelling_of(self, layout):
-        return None
-
-
-class _JoinedForm(_WordsForm):
-    """Arrays in labels: words, but text goes on after its first NUL and bools are numbers."""
-
-    name = "joined"
-    is_for_people = False
-
-    def layout_of(self, member):
-        return member.layout
-
-    def meaning_of(self, layout):
-        return _Form.meaning_of(self, layout)
-
-    def char(self, number):
-        return _Cache(lambda raw: _bare(_escaped(raw.rstrip(b"\0"))))
-
-    text = char
-
-    def boolean(self, number):
-        return _Cache(str)
-
-
-class _LabelsForm(_SamplesForm):
-    """Every leaf, text or number, with its path: nothing that differs looks the same."""
-
-    name = "labels"
-    joins_arrays = "joined"
-    unrolls_arrays = False
-
-    def meant(self, layout):
-        return _Form.meant(self, layout)
-
-    def enum(self, number):
-        return _Cache(number.text_of)
-
-    def boolean(self, number):
-        return _Cache(str)
-
-    def pointer(self, number):
-        return _Each(hex)
-
-    def char(self, number):
-        return _Cache(lambda raw: _escaped(raw.rstrip(b"\0")))
-
-    text = char
-
-    def raw_bytes(self, layout):
-        return _HexWords(layout.size)
-
-
-_FORMS = {}
-for _form in (
-    _PlainForm,
-    _JSONForm,
-    _JSONStringsForm,
-    _BpftoolForm,
-    _BpftoolStringsForm,
-    _WordsForm,
-    _CellsForm,
-    _JoinedForm,
-    _SamplesForm,
-    _NamesForm,
-    _CountsForm,
-    _LeavesForm,
-    _LabelsForm,
-):
-    _FORMS[_form.name] = _form()
-
-
-# -- a layout as a table
-
-
-def _table(layout):
-    """Return a layout as text: offset, size, name and type of each member, in the order of the
-    bytes.
-    """
-    lines = ["%6s %5s  %s" % ("offset", "size", _printable(layout.name))]
-    holes = _table_rows(lines, layout, 0, "  ") if layout.members else 0
-    total = "%d bytes" % layout.size
-    if holes:
-        holes_text = "%d bits" % holes if holes % 8 else "%d" % (holes // 8)
-        total += ", %s of them padding (must match in a key, best zero)" % holes_text
-    return "\n".join(lines + [total])
-
-
-def _table_rows(lines, record, start, indent):
-    """Append a line for each member of what begins at bit start; return how many bits are holes."""
-    end = holes = 0
-    for member in sorted(record.members, key=lambda one: one.offset):
-        holes += _hole_row(lines, start + end, member.offset - end, indent)
-        lines.append(_row(start + member.offset, member.width, indent + _member_text(member)))
-        if member.layout.members:
-            holes += _table_rows(lines, member.layout, start + member.offset, indent + "  ")
-        end = max(end, member.offset + member.width)
-    return holes + _hole_row(lines, start + end, 8 * record.size - end, indent)
-
-
-def _hole_row(lines, offset, bits, indent):
-    if bits <= 0:
-        return 0
-    lines.append(_row(offset, bits, indent + "(hole)"))
-    return bits
-
-
-def _row(offset, bits, text):
-    return "%6s %5s  %s" % (_bytes_text(offset), _bytes_text(bits), text)
-
-
-def _member_text(member):
-    text = "%s: %s" % (member.name, member.layout.name) if member.name else member.layout.name
-    if member.bits:
-        text += ":%d" % member.bits
-    if isinstance(member.layout, Enum):
-        pairs = islice(member.layout.names.items(), 17)
-        names = ["%s=%d" % (name, number) for number, name in pairs]
-        text += " {%s%s}" % (", ".join(names[:16]), ", ..." if len(names) > 16 else "")
-    tags = list(member.tags)
-    meaning = _meaning_inside(member.layout)
-    if meaning is not None and "show:" + meaning.word not in tags:
-        tags.append("show:" + meaning.word)
-    text = _printable(text + "".join(" [%s]" % tag for tag in tags))
-    return text if len(text) <= 1024 else text[:1021] + "..."
-
-
-def _bytes_text(bits):
-    """Return a number of bits as bytes: "4", "4:3" for 35 bits."""
-    return "%d" % (bits // 8) if bits % 8 == 0 else "%s:%d" % (bits // 8 or "", bits % 8)
-
-
-# -- a layout as a ctypes class, and as the source of one
-
-
-class _BitField:
-    """Descriptor of an integer that lies in bits, or bytes, where ctypes has no field."""
-
-    def __init__(self, number, offset):
-        self.number = number
-        self.bits = _Bits(offset, number.bits, number.order, number.signed)
-
-    def __get__(self, obj, owner=None):
-        return self if obj is None else self.bits.of(memoryview(obj).tobytes())
-
-    def __set__(self, obj, given):
-        number = _assigned(self.number, given, "a field")
-        if sizeof(obj) < self.bits.last:  # its __class__ was assigned
-            raise LayoutError("this %s has only %d bytes" % (type(obj).__name__, sizeof(obj)))
-        buffer = (u8 * sizeof(obj)).from_buffer(obj)
-        packing = _Packing(0, True, buffer)
-        packing.put_bits(self.bits, number, "a field")
-
-    def source(self):
-        """Return Python that reads it from self."""
-        bits = self.bits
-        words = (bits.first, bits.last, bits.order, bits.shift, bits.mask)
-        number = "int.from_bytes(bytes(self)[%d:%d], %r) >> %d & %#x" % words
-        return "((%s) ^ %#x) - %#x" % (number, bits.sign, bits.sign) if bits.sign else number
-
-
-class _Inner:
-    """Descriptor of an attribute of an anonymous record, whose name is another one in the record
-    around it.
-    """
-
-    def __init__(self, record, name):
-        self.record, self.name = record, name
-
-    def __get__(self, obj, owner=None):
-        return self if obj is None else getattr(getattr(obj, self.record), self.name)
-
-    def __set__(self, obj, given):
-        setattr(getattr(obj, self.record), self.name, given)
-
-    def source(self):
-        """Return Python that reads it from self."""
-        return "getattr(self.%s, %a)" % (self.record, self.name)
-
-
-class _ClassPlan:
-    """What the class of a record has: it is packed and every hole a field, so that no ABI has a
-    say.
-
-    fields      (name, Layout) in the order of the bytes
-    properties  {name: descriptor} of attributes that are no fields
-    renames     whether there are other names for attributes of anonymous records
-    anonymous   names of fields whose members are attributes of the record too
-    holes       names of fields that are none
-    attributes  {name: Layout} of what a user may set, in the order of declaration
-    """
-
-    def __init__(self, record):
-        self.base = _MadeUnion if record.is_union else _MadeStructure
-        self.fields, self.properties, self.anonymous, self.holes = [], {}, [], []
-        self.renames = False
-        self.attributes = {}  # type: dict
-        self._reserved = set(dir(self.base)) | _RESERVED_NAMES
-        self._names = _Names(self._reserved)
-        self._end = 0
-        names = [self._names_of(member) for member in record.members]
-        order = sorted(range(len(names)), key=lambda at: _place_of(record.members[at]))
-        for at in order:
-            self._add(record, at, record.members[at], names[at])
-        if self._end < record.size:
-            self._add_hole(record, record.size)
-        for parts in names:
-            self.attributes.update((name, part.layout) for name, part in parts)
-
-    def _names_of(self, member):
-        """Return [(attribute, part)] of a member, of an anonymous record those of its parts."""
-        parts = [member]
-        if member.is_merged:
-            parts = member.layout.parts
-        elif not member.name:
-            return []
-        return [(self._free(part.label or part.name or "_"), part) for part in parts]
-
-    def _free(self, name):
-        """Return a name that neither Python nor ctypes looks for, and that is not taken yet."""
-        is_looked_for = name in self._reserved or name[:2] == name[-2:] == "__"
-        return self._names.free(name + "_" * is_looked_for)
-
-    def _add(self, record, at, member, names):
-        first = member.offset // 8
-        if member.is_merged:
-            name = self._add_merged(self._free("_anon%d" % at), member, names)
-        else:
-            name = names[0][0] if names else self._free("_")
-            if self._add_bits(name, member.layout, member.offset):
-                return
-        if first < self._end and not record.is_union:
-            if not member.layout.size:
-                return  # it lies inside of another: there is nothing to see
-            raise LayoutError("%s: members that overlap, '%s' is one" % (record.name, member.name))
-        if first > self._end and not record.is_union:
-            self._add_hole(record, first)
-        self.fields.append((name, member.layout))
-        self._end = max(self._end, first + member.layout.size)
-
-    def _add_merged(self, field, member, names):
-        """Make what is in an anonymous record attributes; return the name of its field."""
-        inner = member.layout.plan
-        inner_names = list(inner.attributes)
-        is_renamed = inner.renames or inner_names != [name for name, _ in names]
-        if not is_renamed:
-            self.anonymous.append(field)
-        for (name, part), inner_name in zip(names, inner_names):
-            is_bits = self._add_bits(name, part.layout, part.offset + member.offset)
-            if is_renamed and not is_bits:
-                self.properties[name], self.renames = _Inner(field, inner_name), True
-        return field
-
-    def _add_bits(self, name, layout, offset):
-        """Whether it is a member that ctypes has no field for."""
-        is_odd = isinstance(layout, Number) and (not layout.is_whole or offset % 8)
-        needed = is_odd and layout.size > 0
-        if needed:
-            self.properties[name] = _BitField(layout, offset)
-        return needed
-
-    def _add_hole(self, record, until):
-        name = self._free("_hole%d" % self._end)
-        self.holes.append(name)
-        self.fields.append((name, Bytes(until if record.is_union else until - self._end)))
-        self._end = until
-
-
-def _place_of(member):
-    return member.offset, member.layout.size > 0
-
-
-_RESERVED_NAMES = frozenset(
-    "_pack_ _layout_ _made_of_ _attributes_ _anonymous_ _fields_ _swappedbytes_ _align_ _json_"
-    " _union_ _btf_ _show_".split()
-)
-
-
-class _MadeOfLayout:
-    """What the classes made from a Layout have in common."""
-
-    _attributes_ = {}  # type: dict
-
-    def __init_subclass__(cls, **options):
-        super().__init_subclass__(**options)
-        if "_made_of_" not in cls.__dict__:
-            cls._attributes_ = None  # its own fields are there, and final, with the first object
-
-    def __init__(self, *given, **named):
-        if self._attributes_ is None:
-            _take_in_attributes(type(self))
-        names = list(self._attributes_)
-        if len(given) > len(names):
-            words = (type(self).__name__, len(names), len(given))
-            raise LayoutError("%s has %d fields, not %d" % words)
-        for name, value in zip(names, given):
-            if name in named:
-                raise LayoutError("%s: two values for '%s'" % (type(self).__name__, name))
-            setattr(self, name, value)
-        for name, value in named.items():
-            setattr(self, name, value)
-
-    def __setattr__(self, name, given):
-        if self._attributes_ is None:
-            _take_in_attributes(type(self))
-        if name not in self._attributes_ and not hasattr(type(self), name):
-            words = (type(self).__name__, name, ", ".join(self._attributes_))
-            raise NoSuchField("%s has no field '%s'; there are %s" % words)
-        layout = self._attributes_.get(name)
-        if layout is not None and not isinstance(given, _CDATA):
-            given = self._checked(layout, given, name)
-        super().__setattr__(name, given)
-
-    def _checked(self, layout, given, name):
-        """Return what ctypes may set for what is given: it would cut what is too large without a
-        word.
-        """
-        what = "%s.%s" % (type(self).__name__, name)
-        if isinstance(layout, Char) and isinstance(given, bytes):
-            return given
-        if isinstance(layout, Number):
-            number = _assigned(layout, given, what)
-            return bytes([number & 0xFF]) if isinstance(layout, Char) else number
-        is_text = isinstance(layout, Array) and layout.is_text
-        if isinstance(given, (bytes, bytearray)):
-            raw = bytes(given)
-            if is_text and len(raw) < layout.size:
-                raw = raw.ljust(layout.size, b"\0")  # as ctypes has it
-            if len(raw) != layout.size:
-                raise LayoutError("%s has %d bytes, not %d" % (what, layout.size, len(raw)))
-        else:
-            given = list(given) if isinstance(given, tuple) else given
-            raw = layout.pack(given, what=what)
-        return raw if is_text else _copier(layout.ctype())(raw)
-
-    def __eq__(self, other):
-        return _raw(self) == _raw(other) if type(other) is type(self) else NotImplemented
-
-    def __hash__(self):
-        return hash(_raw(self))  # of what it holds now: a key that is changed is another key
-
-    def __repr__(self):
-        pairs = to_python(self)
-        shown = ", ".join("%s=%r" % pair for pair in pairs.items())
-        return _printable("%s(%s)" % (type(self).__name__, shown))
-
-    def __reduce__(self):
-        if "_made_of_" not in type(self).__dict__:
-            return super().__reduce__()
-        return _revived, (self._made_of_, _raw(self))
-
-
-def _take_in_attributes(cls):
-    """Set what may be assigned to objects of a subclass: its own fields, and those of the class
-    made of a Layout.
-    """
-    found = {}  # type: dict
-    for base in reversed(cls.__mro__):
-        found.update(base.__dict__.get("_attributes_") or {})
-        if "_made_of_" not in base.__dict__ and "_fields_" in base.__dict__:
-            own = _own_members(base, base.__name__, 0)
-            found.update((member.name, member.layout) for member in own)
-    type(ctypes.Structure).__setattr__(cls, "_attributes_", found)
-
-
-def _assigned(layout, given, what):
-    """Return the number for what is assigned: text only where it is a char or the name of an
-    enumerator.
-    """
-    if isinstance(given, str) and not isinstance(layout, Char):
-        if not isinstance(layout, Enum) or given not in layout.names.values():
-            raise LayoutError("%s must be %s, not %r" % (what, layout._wanted(), given))
-    return layout.number(given, what)
-
-
-class NoSuchField(LayoutError, AttributeError):
-    """A name that is no field of a class made from BTF or C text."""
-
-
-class _MadeStructure(_MadeOfLayout, ctypes.Structure):
-    pass
-
-
-class _MadeUnion(_MadeOfLayout, ctypes.Union):
-    pass
-
-
-def _revived(layout, raw):
-    """Return the object that was pickled."""
-    return _copier(layout.ctype())(raw)
-
-
-# Layout -> the class made of it, as long as anybody holds that.  What two threads make at once is
-# in _being_made until one has won.
-_classes = None
-_being_made = {}  # type: dict
-
-
-def _class_of(layout):
-    """Return the ctypes type of a layout."""
-    if isinstance(layout, Number):
-        return layout.scalar() if layout.has_scalar else u8 * layout.size
-    if not isinstance(layout, (Array, Record)):
-        return layout.ctype()
-    if isinstance(layout, Array):
-        element = layout.element.ctype()
-        if _is_scalar(element) or not isinstance(layout.element, (Array, Record)):
-            return element * layout.count
-    if isinstance(layout, Record):
-        layout = layout.renamed(
-            layout.own_name
-        )  # typedefs and qualifiers make no class of their own
-    return _known_class(layout) or _keep_class(layout, _new_class(layout))
-
-
-def _known_class(layout):
-    global _classes
-    if _classes is None:
-        import weakref
-
-        _classes = weakref.WeakValueDictionary()
-    return _classes.get(layout)
-
-
-def _keep_class(layout, made):
-    """Return the class for a layout: made, or that of a thread that was faster (setdefault is many
-    steps there).
-    """
-    made = _being_made.setdefault(layout, made)
-    _classes[layout] = made = _classes.get(layout) or made
-    _being_made.pop(layout, None)
-    return made
-
-
-def _new_class(layout):
-    if isinstance(layout, Array):
-        element = layout.element.ctype()
-        own = {"_type_": element, "_length_": layout.count}
-        name = "%s_Array_%d" % (element.__name__, layout.count)
-        return type(ctypes.Array)(name, (ctypes.Array,), own)
-    plan = layout.plan
-    own = {"_pack_": 1, "_layout_": "ms", "_made_of_": layout, "_attributes_": plan.attributes}
-    own.update(plan.properties)
-    own["_anonymous_"] = plan.anonymous
-    own["_btf_"] = own["_json_"] = dict.fromkeys(plan.holes)
-    own["_fields_"] = [(name, inner.ctype()) for name, inner in plan.fields]
-    name = _printable(layout.name.split(" ")[-1])
-    return type(plan.base)(name if name != "(anonymous)" else "anonymous", (plan.base,), own)
-
-
-def python_source(ctype: "Type[_Object]", name: str = "") -> str:
-    """Return Python that makes a ctypes type anew, with neither BTF nor this module, and calls it
-    name.
-    """
-    return layout(ctype).python_source(name)
-
-
-def _source_of_layout(layout, name):
-    lines = ["import ctypes"]
-    expression = _source_of(layout, {}, lines)
-    wanted = _identifier(name or (expression if isinstance(layout, Record) else "value"))
-    if wanted != expression:  # of a typedef, a scalar, an array
-        lines += ["", "%s = %s" % (wanted, expression)]
-    return "\n".join(lines) + "\n"
-
-
-def _source_of(layout, names, lines):
-    """Return the expression for a layout; append to lines the classes that it needs, named in
-    names.
-    """
-    if isinstance(layout, Array):
-        return "(%s * %d)" % (_source_of(layout.element, names, lines), layout.count)
-    if not isinstance(layout, Record):
-        return _scalar_source(layout.ctype())
-    if id(layout) not in names:
-        name = _class_name(layout, names)
-        names[id(layout)] = name  # before those inside: the outermost keeps its name
-        names.setdefault("taken", set()).add(name)
-        plan = layout.plan
-        fields = [(field, _source_of(inner, names, lines)) for field, inner in plan.fields]
-        base = "Union" if layout.is_union else "Structure"
-        lines += ["", "", "class %s(ctypes.%s):" % (name, base), "    _pack_ = 1"]
-        lines.append("    _layout_ = 'ms'")
-        if plan.anonymous:
-            lines.append("    _anonymous_ = %a" % plan.anonymous)
-        lines += (
-            ["    _fields_ = ["] + ["        (%a, %s)," % field for field in fields] + ["    ]"]
-        )
-        if plan.holes:
-            lines.append("    _btf_ = _json_ = %a" % dict.fromkeys(plan.holes))
-        shown = _shown_words(layout, plan)
-        if shown:
-            lines.append("    _show_ = %a" % shown)
-        lines += ["", ""] if plan.properties else []
-        for field, one in sorted(plan.properties.items()):
-            lines.append("setattr(%s, %a, property(lambda self: %s))" % (name, field, one.source()))
-    return names[id(layout)]
-
-
-def _shown_words(layout, plan):
-    """Return {name of a ctypes field: what it means}."""
-    fields = {name for name, _ in plan.fields}
-    shown = {}
-    for member in layout.members:
-        meaning = _meaning_inside(member.layout)
-        has_names = meaning is not None and isinstance(meaning.kind, _Flags)  # unlike ctypes' ints
-        if meaning is not None and member.name in fields and not has_names:
-            shown[member.name] = meaning.word
-    return shown
-
-
-def _meaning_inside(found):
-    """Return the meaning of a layout, of an array without one that of its elements; or None."""
-    while found.meaning is None and isinstance(found, Array):
-        found = found.element
-    return found.meaning
-
-
-def _class_name(layout, names):
-    """Return a name for a record's class that none of the others has."""
-    name = _identifier(layout.name.split(" ")[-1] if layout.name[-1:] != ")" else "anonymous")
-    if name[:2] == "__":  # class bodies mangle the others
-        name = name.lstrip("_") or "anonymous"
-    taken, base = names.get("taken", ()), name
-    counts = names.setdefault("counts", {})
-    while name in taken:
-        counts[base] = counts.get(base, 0) + 1
-        name = "%s_%d" % (base, counts[base])
-    return name
-
-
-def _scalar_source(ctype):
-    if _is_array(ctype):
-        return "(%s * %d)" % (_scalar_source(ctype._type_), ctype._length_)
-    names = {"?": "bool", "c": "char", "f": "float", "d": "double"}
-    name = names.get(ctype._type_)
-    if name is None:
-        name = "%sint%d" % ("" if ctype._type_ in _SIGNED_CODES else "u", 8 * sizeof(ctype))
-    suffix = ".__ctype_%se__" % _FOREIGN_ORDER[0] if _is_swapped(ctype) else ""
-    return "ctypes.c_%s%s" % (name, suffix)
-
-
-def _identifier(text):
-    """Return a name that Python takes: what compilers write is one but for keywords and the dot of
-    ".bss".
-    """
-    import keyword
-
-    letters = (char if char.isalnum() and char < "\x80" else "_" for char in text.lstrip("."))
-    name = "".join(letters) or "anonymous"
-    if name[0].isdigit():
-        return "_" + name
-    taken = (
-        "ctypes",
-        "setattr",
-        "getattr",
-        "property",
-        "int",
-        "bytes",
-    )  # the source itself needs those
-    return name + "_" if keyword.iskeyword(name) or name in taken else name
-
-
-# -- the proof of a caller's class: two layouts compared
-
-
-def _differences(mine, theirs, strict, path):
-    """Yield (path, what is wrong with it); only strict looks at more than where things are and how
-    large.
-    """
-    if isinstance(mine, Record) and isinstance(theirs, Record):
-        for difference in _record_differences(mine, theirs, strict, path and path + "."):
-            yield difference
-        return
-    if _is_bytewise(mine) or _is_bytewise(theirs):
-        return
-    if isinstance(mine, Array) and isinstance(theirs, Array) and mine.count == theirs.count:
-        for difference in _differences(mine.element, theirs.element, strict, path + "[]"):
-            yield difference
-    elif strict and not _same_family(mine, theirs):
-        yield path, "is %s here, %s in BTF" % (mine.name, theirs.name)
-
-
-def _is_bytewise(layout):
-    """Whether it is chars or bytes, which match anything of their size."""
-    if isinstance(layout, Array):
-        return layout.element.size == 1
-    return isinstance(layout, (Char, Bytes))
-
-
-def _same_family(mine, theirs):
-    """Whether strict takes one number for the other: floats, signed and unsigned integers are
-    apart.
-    """
-    if not isinstance(mine, Number) or not isinstance(theirs, Number):
-        return False
-    if isinstance(mine, Float) or isinstance(theirs, Float):
-        return isinstance(mine, Float) and isinstance(theirs, Float)
-    return isinstance(theirs, Enum) or mine.signed == theirs.signed
-
-
-def _record_differences(mine, theirs, strict, path):
-    parts = {part.name: part for part in theirs.parts}
-    rest = dict(parts)
-    for member, offset in _bound(mine, 0):
-        where, bound = path + member.name, member.bound
-        if bound in parts:
-            rest.pop(bound, None)
-            for difference in _member_differences(member, offset, parts[bound], strict, where):
-                yield difference
-            continue
-        end = offset + member.width
-        over = [
-            name
-            for name, part in parts.items()
-            if part.offset < end and offset < part.offset + part.width
-        ]
-        if bound is None:  # bound to nothing: what lies there needs no field of its own
-            rest = {name: part for name, part in rest.items() if name not in over}
-        elif bound != member.name or strict and over:
-            yield where, "has no member '%s' in BTF" % bound
-    for name, part in rest.items() if strict else ():
-        if part.width:
-            yield path + name, "is in BTF alone"
-
-
-def _member_differences(member, offset, other, strict, where):
-    if (offset, member.width) != (other.offset, other.width):
-        here, there = (
-            "byte %s, %s bytes" % (_bytes_text(at), _bytes_text(width))
-            for at, width in ((offset, member.width), (other.offset, other.width))
-        )
-        yield where, "is at %s here, at %s in BTF" % (here, there)
-        return
-    for difference in _differences(member.layout, other.layout, strict, where):
-        yield difference
-
-
-def _bound(record, start):
-    """Yield (member, bit offset) of what binds to BTF; the members of anonymous records in their
-    place.
-    """
-    for member in record.members:
-        if member.is_anonymous or member.is_merged:
-            for inner in _bound(member.layout, start + member.offset):
-                yield inner
-        else:
-            yield member, start + member.offset
+    try:
+        obj = _set(ctype, given)
+        number = _get_value(obj)
+    except OverflowError:
+        number = None
+    infinite = number in (float("inf"), float("-inf"), None)
+    if number == given or isinstance(given, float) and not infinite:
+        return obj
+    raise LayoutError("%s is %s, which does not hold %r" % (what, type_name(ctype), given))
+
+
+def _set(ctype, number):
+    """Return a new scalar of that value."""
+    obj = _maker(ctype)()
+    ctypes._SimpleCData.__dict__["value"].__set__(obj, number)
+    return obj
 
 
 # -- front end: ctypes classes
+# A class may have been changed after ctypes made it: a _type_ assigned, a field deleted, a
+# descriptor replaced.  So what its _fields_ say is compared with what ctypes really does.  The
+# proof is made once for a class, with its first use, from which on ctypes lets nobody add fields.
 
 
 def layout(t: "Union[Layout, str, Type[_Object]]") -> "Layout":
@@ -5644,30 +3174,7 @@ def _scalar_layout(ctype, what):
     return Number(sizeof(ctype), order=order, signed=ctype._type_ in _SIGNED_CODES)
 
 
-class _Field:
-    """A field of a Structure or Union: .name .type .bits (None: no bitfield) .descriptor .offset"""
-
-    __slots__ = ("name", "type", "bits", "descriptor", "offset")
-
-    def __init__(self, owner, spec):
-        self.name, self.type = spec[0], spec[1]
-        self.bits = spec[2] if len(spec) > 2 else None
-        self.descriptor = owner.__dict__.get(self.name)
-        self.offset = getattr(self.descriptor, "offset", None)
-        if not isinstance(self.offset, int):
-            words = (owner.__name__, self.name)
-            raise LayoutError("%s.%s is no longer the field that ctypes made" % words)
-
-
-def _own_fields(ctype):
-    return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
-
-
-def _origin(cls):
-    """Return the Layout that a class was made of, None if it was not."""
-    made_of = cls.__dict__.get("_made_of_")
-    is_true = isinstance(made_of, Record) and _known_class(made_of) is cls
-    return made_of if is_true else None
+_ZERO = u8()
 
 
 def _record_layout(ctype, what, depth):
@@ -5690,6 +3197,13 @@ def _record_layout(ctype, what, depth):
     _take_in_tags(ctype, members)
     kind = "union" if issubclass(ctype, ctypes.Union) else "struct"
     return Record(kind, type_name(ctype), sizeof(ctype), members)
+
+
+def _origin(cls):
+    """Return the Layout that a class was made of, None if it was not."""
+    made_of = cls.__dict__.get("_made_of_")
+    is_true = isinstance(made_of, Record) and _known_class(made_of) is cls
+    return made_of if is_true else None
 
 
 def _own_members(cls, what, depth):
@@ -5715,94 +3229,57 @@ def _own_members(cls, what, depth):
     return members
 
 
-def _take_in_tags(ctype, members):
-    """Set on members, which are new, what _json_, _show_, _btf_, _union_ and _anonymous_ say."""
-    named = {member.name: member for member in members}
-    for name, label in _tag(ctype, "_json_", named).items():
-        if label is not None and not isinstance(label, str):
-            words = (ctype.__name__, label, name)
-            raise LayoutError("%s._json_: %r is no name for '%s'" % words)
-        named[name].label = label
-    labels = set()  # type: set
-    for label in (member.label for member in members if member.label is not None):
-        if label in labels:
-            raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
-        labels.add(label)
-    for name, word in _tag(ctype, "_show_", named).items():
-        try:
-            named[name].layout = named[name].layout.showing("", word)
-        except LayoutError as failure:
-            raise LayoutError("%s._show_: %s: %s" % (ctype.__name__, name, failure)) from None
-    bound = _tag(ctype, "_btf_", named)
-    for name, other in bound.items():
-        named[name].bound = other
-    for name in getattr(ctype, "_anonymous_", ()):
-        if name in named and name not in bound:
-            named[name].is_anonymous = isinstance(named[name].layout, Record)
-    for name, spec in _tag(ctype, "_union_", named).items():
-        named[name].choice = _checked_choice(ctype, named, named[name], spec)
+class _Field:
+    """A field of a Structure or Union: .name .type .bits (None: no bitfield) .descriptor .offset"""
+
+    __slots__ = ("name", "type", "bits", "descriptor", "offset")
+
+    def __init__(self, owner, spec):
+        self.name, self.type = spec[0], spec[1]
+        self.bits = spec[2] if len(spec) > 2 else None
+        self.descriptor = owner.__dict__.get(self.name)
+        self.offset = getattr(self.descriptor, "offset", None)
+        if not isinstance(self.offset, int):
+            words = (owner.__name__, self.name)
+            raise LayoutError("%s.%s is no longer the field that ctypes made" % words)
 
 
-def _checked_choice(ctype, named, member, spec):
-    """Return (name of the member that tells, {value: branch}) of a _union_ entry."""
-    try:
-        tag_name, branches = spec
-        branches = dict(branches)
-        named[tag_name]
-    except (TypeError, ValueError, KeyError):
-        words = (ctype.__name__, spec)
-        raise LayoutError("%s._union_: %r is not (field, {value: branch})" % words) from None
-    known = [inner.name for inner in member.layout.members]
-    for branch in branches.values():
-        if branch not in known:
-            raise LayoutError("%s.%s has no branch %r" % (ctype.__name__, member.name, branch))
-    return tag_name, branches
+def _own_fields(ctype):
+    return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
 
 
-def _tag(ctype, tag, named):
-    """Return a class's tag dict, those of its base classes in it; a name that is no field is an
-    error.
+def _check_bitfields(ctype, what):
+    """Raise LayoutError if this Python (before 3.14) keeps a field in other bits than C: each is
+    set to ones.
     """
-    entries = {}  # type: dict
-    for cls in reversed(ctype.__mro__):
-        if "_made_of_" not in cls.__dict__:
-            entries.update(cls.__dict__.get(tag) or {})
-    for name in entries:
-        if name not in named:
-            raise LayoutError("%s.%s names %r, which is no field" % (ctype.__name__, tag, name))
-    return entries
-
-
-def check_layout(ctype: "Type[Union[_Object, bytes]]", size: int, what: str = "value") -> None:
-    """Raise LayoutError unless ctype is plain data of exactly size bytes, laid out as in C.
-
-    Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
-
-    ctype      a scalar, Structure, Union or array, or bytes, which fits any size
-    what       the word for it in messages
-    """
-    if ctype is bytes:
-        return
-    found = _class_layout(ctype, what)
-    if found.size == size:
-        return
-    message = "%s has %d bytes in the map, %s has %d" % (what, size, type_name(ctype), found.size)
-    if _is_record(ctype):
-        for pack, words in ((1, "with _pack_ = 1"), (0, "without _pack_")):
-            other = _c_offsets(ctype, pack)[1]
-            if other != found.size:
-                fits = ", which fits" if other == size else ""
-                message += "; %s it would have %d%s" % (words, other, fits)
-    table = found.describe().split("\n") if _is_record(ctype) else ()
-    raise LayoutError(message, *table)
-
-
-def describe_layout(ctype: "Type[_Object]") -> str:
-    """Return Layout.describe() of a ctypes class: a table of its members and holes.
-
-    raises     LayoutError
-    """
-    return layout(ctype).describe()
+    expected, size = _c_offsets(ctype, getattr(ctype, "_pack_", 0))
+    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
+    over = _overlay(ctype)
+    wrong = []
+    if size != sizeof(ctype):
+        wrong.append("it has %d bytes here and %d in C" % (sizeof(ctype), size))
+    for field, position in zip(_own_fields(ctype), expected):
+        if field.bits is None:
+            if 8 * field.offset != position:
+                wrong.append(
+                    "%s: byte %d here, %d in C" % (field.name, field.offset, position // 8)
+                )
+            continue
+        raw = bytearray(sizeof(ctype))
+        if (
+            0 <= field.offset <= sizeof(ctype) - sizeof(field.type)
+        ):  # else it would be set elsewhere
+            field.descriptor.__set__(over(raw), -1)
+        shift = position if order == "little" else 8 * sizeof(ctype) - position - field.bits
+        if shift < 0 or int.from_bytes(raw, order) != (1 << field.bits) - 1 << shift:
+            words = (field.name, field.bits, position, sys.version.split()[0])
+            wrong.append("%s: C has it in %d bits from bit %d on, Python %s elsewhere" % words)
+    if wrong:
+        raise LayoutError(
+            "%s: the bitfields of %s do not lie where C puts them (%s); declare whole integers and"
+            " shift, or order the fields by the size of their types"
+            % (what, type_name(ctype), "; ".join(wrong))
+        )
 
 
 def _c_offsets(ctype, pack):
@@ -5843,41 +3320,99 @@ def _placed(fields, is_union, pack=0, position=0, align=1):
     return offsets, -(-size // align) * align
 
 
-def _check_bitfields(ctype, what):
-    """Raise LayoutError if this Python (before 3.14) keeps a field in other bits than C: each is
-    set to ones.
+def _take_in_tags(ctype, members):
+    """Set on members, which are new, what _json_, _show_, _btf_, _union_ and _anonymous_ say."""
+    named = {member.name: member for member in members}
+    for name, label in _tag(ctype, "_json_", named).items():
+        if label is not None and not isinstance(label, str):
+            words = (ctype.__name__, label, name)
+            raise LayoutError("%s._json_: %r is no name for '%s'" % words)
+        named[name].label = label
+    labels = set()  # type: set
+    for label in (member.label for member in members if member.label is not None):
+        if label in labels:
+            raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
+        labels.add(label)
+    for name, word in _tag(ctype, "_show_", named).items():
+        try:
+            named[name].layout = named[name].layout.showing("", word)
+        except LayoutError as failure:
+            raise LayoutError("%s._show_: %s: %s" % (ctype.__name__, name, failure)) from None
+    bound = _tag(ctype, "_btf_", named)
+    for name, other in bound.items():
+        named[name].bound = other
+    for name in getattr(ctype, "_anonymous_", ()):
+        if name in named and name not in bound:
+            named[name].is_anonymous = isinstance(named[name].layout, Record)
+    for name, spec in _tag(ctype, "_union_", named).items():
+        named[name].choice = _checked_choice(ctype, named, named[name], spec)
+
+
+def _tag(ctype, tag, named):
+    """Return a class's tag dict, those of its base classes in it; a name that is no field is an
+    error.
     """
-    expected, size = _c_offsets(ctype, getattr(ctype, "_pack_", 0))
-    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
-    over = _overlay(ctype)
-    wrong = []
-    if size != sizeof(ctype):
-        wrong.append("it has %d bytes here and %d in C" % (sizeof(ctype), size))
-    for field, position in zip(_own_fields(ctype), expected):
-        if field.bits is None:
-            if 8 * field.offset != position:
-                wrong.append(
-                    "%s: byte %d here, %d in C" % (field.name, field.offset, position // 8)
-                )
-            continue
-        raw = bytearray(sizeof(ctype))
-        if (
-            0 <= field.offset <= sizeof(ctype) - sizeof(field.type)
-        ):  # else it would be set elsewhere
-            field.descriptor.__set__(over(raw), -1)
-        shift = position if order == "little" else 8 * sizeof(ctype) - position - field.bits
-        if shift < 0 or int.from_bytes(raw, order) != (1 << field.bits) - 1 << shift:
-            words = (field.name, field.bits, position, sys.version.split()[0])
-            wrong.append("%s: C has it in %d bits from bit %d on, Python %s elsewhere" % words)
-    if wrong:
-        raise LayoutError(
-            "%s: the bitfields of %s do not lie where C puts them (%s); declare whole integers and"
-            " shift, or order the fields by the size of their types"
-            % (what, type_name(ctype), "; ".join(wrong))
-        )
+    entries = {}  # type: dict
+    for cls in reversed(ctype.__mro__):
+        if "_made_of_" not in cls.__dict__:
+            entries.update(cls.__dict__.get(tag) or {})
+    for name in entries:
+        if name not in named:
+            raise LayoutError("%s.%s names %r, which is no field" % (ctype.__name__, tag, name))
+    return entries
+
+
+def _checked_choice(ctype, named, member, spec):
+    """Return (name of the member that tells, {value: branch}) of a _union_ entry."""
+    try:
+        tag_name, branches = spec
+        branches = dict(branches)
+        named[tag_name]
+    except (TypeError, ValueError, KeyError):
+        words = (ctype.__name__, spec)
+        raise LayoutError("%s._union_: %r is not (field, {value: branch})" % words) from None
+    known = [inner.name for inner in member.layout.members]
+    for branch in branches.values():
+        if branch not in known:
+            raise LayoutError("%s.%s has no branch %r" % (ctype.__name__, member.name, branch))
+    return tag_name, branches
+
+
+def check_layout(ctype: "Type[Union[_Object, bytes]]", size: int, what: str = "value") -> None:
+    """Raise LayoutError unless ctype is plain data of exactly size bytes, laid out as in C.
+
+    Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
+
+    ctype      a scalar, Structure, Union or array, or bytes, which fits any size
+    what       the word for it in messages
+    """
+    if ctype is bytes:
+        return
+    found = _class_layout(ctype, what)
+    if found.size == size:
+        return
+    message = "%s has %d bytes in the map, %s has %d" % (what, size, type_name(ctype), found.size)
+    if _is_record(ctype):
+        for pack, words in ((1, "with _pack_ = 1"), (0, "without _pack_")):
+            other = _c_offsets(ctype, pack)[1]
+            if other != found.size:
+                fits = ", which fits" if other == size else ""
+                message += "; %s it would have %d%s" % (words, other, fits)
+    table = found.describe().split("\n") if _is_record(ctype) else ()
+    raise LayoutError(message, *table)
+
+
+def describe_layout(ctype: "Type[_Object]") -> str:
+    """Return Layout.describe() of a ctypes class: a table of its members and holes.
+
+    raises     LayoutError
+    """
+    return layout(ctype).describe()
 
 
 # -- front end: C text
+# A parser by recursive descent, of declarations alone.  Sizes and alignments are those of the BPF
+# target, where a long and a pointer have 8 bytes, whatever this machine has.
 
 
 def _c_numbers():
@@ -5902,11 +3437,14 @@ def _c_numbers():
 
 
 _C_NUMBERS = _c_numbers()
+
 # The words that C spells an integer with, in any order -> bytes; long is BPF's.
 _C_WORDS = frozenset(
     ("char", "short", "int", "long", "signed", "unsigned", "__signed__", "__int128")
 )
+
 _C_QUALIFIERS = frozenset(("const", "volatile", "restrict", "static", "struct_group"))
+
 _MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is larger
 
 
@@ -6198,6 +3736,2573 @@ def _alignment(found, known):
             align //= 2
         known[id(found)] = align
     return known[id(found)]
+
+
+# -- two layouts compared
+# Does the class of a caller say what BTF says?  Without strict only that members of the same name
+# are at the same place.
+
+
+def _differences(mine, theirs, strict, path):
+    """Yield (path, what is wrong with it); only strict looks at more than where things are and how
+    large.
+    """
+    if isinstance(mine, Record) and isinstance(theirs, Record):
+        for difference in _record_differences(mine, theirs, strict, path and path + "."):
+            yield difference
+        return
+    if _is_bytewise(mine) or _is_bytewise(theirs):
+        return
+    if isinstance(mine, Array) and isinstance(theirs, Array) and mine.count == theirs.count:
+        for difference in _differences(mine.element, theirs.element, strict, path + "[]"):
+            yield difference
+    elif strict and not _same_family(mine, theirs):
+        yield path, "is %s here, %s in BTF" % (mine.name, theirs.name)
+
+
+def _is_bytewise(layout):
+    """Whether it is chars or bytes, which match anything of their size."""
+    if isinstance(layout, Array):
+        return layout.element.size == 1
+    return isinstance(layout, (Char, Bytes))
+
+
+def _same_family(mine, theirs):
+    """Whether strict takes one number for the other: floats, signed and unsigned integers are
+    apart.
+    """
+    if not isinstance(mine, Number) or not isinstance(theirs, Number):
+        return False
+    if isinstance(mine, Float) or isinstance(theirs, Float):
+        return isinstance(mine, Float) and isinstance(theirs, Float)
+    return isinstance(theirs, Enum) or mine.signed == theirs.signed
+
+
+def _record_differences(mine, theirs, strict, path):
+    parts = {part.name: part for part in theirs.parts}
+    rest = dict(parts)
+    for member, offset in _bound(mine, 0):
+        where, bound = path + member.name, member.bound
+        if bound in parts:
+            rest.pop(bound, None)
+            for difference in _member_differences(member, offset, parts[bound], strict, where):
+                yield difference
+            continue
+        end = offset + member.width
+        over = [
+            name
+            for name, part in parts.items()
+            if part.offset < end and offset < part.offset + part.width
+        ]
+        if bound is None:  # bound to nothing: what lies there needs no field of its own
+            rest = {name: part for name, part in rest.items() if name not in over}
+        elif bound != member.name or strict and over:
+            yield where, "has no member '%s' in BTF" % bound
+    for name, part in rest.items() if strict else ():
+        if part.width:
+            yield path + name, "is in BTF alone"
+
+
+def _member_differences(member, offset, other, strict, where):
+    if (offset, member.width) != (other.offset, other.width):
+        here, there = (
+            "byte %s, %s bytes" % (_bytes_text(at), _bytes_text(width))
+            for at, width in ((offset, member.width), (other.offset, other.width))
+        )
+        yield where, "is at %s here, at %s in BTF" % (here, there)
+        return
+    for difference in _differences(member.layout, other.layout, strict, where):
+        yield difference
+
+
+def _bound(record, start):
+    """Yield (member, bit offset) of what binds to BTF; the members of anonymous records in their
+    place.
+    """
+    for member in record.members:
+        if member.is_anonymous or member.is_merged:
+            for inner in _bound(member.layout, start + member.offset):
+                yield inner
+        else:
+            yield member, start + member.offset
+
+
+# -- meanings: what a number or some bytes are to people
+# A Layout node may have a .meaning: a word of MEANINGS, and whose names it takes.  The _Kind behind
+# a word says which layouts can mean it (fits), and has the text both ways (text, told).
+#
+# To add a word: a _Kind and its entry in MEANINGS; --show, _show_, tags in BTF, input and where all
+# have it then.  Add it to the table in the README.
+
+
+class Meaning:
+    """What a number or some bytes are to people: a .word of MEANINGS, in the .names of a machine.
+
+    is_asked   whether somebody asked for it, so that it is shown wherever text may stand
+    """
+
+    __slots__ = ("word", "names", "is_asked")
+    word: str
+    is_asked: bool
+
+    def __init__(self, word: str, names: "Any" = None, is_asked: bool = True) -> None:
+        self.word, self.names, self.is_asked = word, names or _this_machine, is_asked
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Meaning):
+            return NotImplemented
+        return (self.word, self.is_asked) == (other.word, other.is_asked) and (
+            self.names is other.names
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.word)
+
+    def __repr__(self) -> str:
+        return "<Meaning %s>" % self.word
+
+    @property
+    def kind(self) -> "_Kind":
+        return MEANINGS[self.word]
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is something to show: "plain" is the wish for nothing."""
+        return self.word != "plain"
+
+    def writer(self, layout: "Layout", is_for_people: bool = False) -> "Callable[[Any], str]":
+        """Return f(leaf) -> text; a leaf of a Number is an int, of anything else bytes."""
+        kind, names = self.kind, self.names
+        text = kind.text_for_people if is_for_people else kind.text
+        if not kind.is_of_bytes or not isinstance(layout, Number):
+            return lambda leaf: text(leaf, layout, names)
+        mask = (1 << layout.bits) - 1
+
+        def write(number):
+            raw = (number & mask).to_bytes(layout.size, layout.order)
+            return text(raw, layout, names)
+
+        return write
+
+    def told(self, text: str, layout: "Layout") -> "Union[int, bytes, None]":
+        """Return the int or bytes that a text stands for, None for any other text."""
+        return self.kind.told(text, layout, self.names)
+
+
+class _Kind:
+    """A kind of meaning: which layouts can have it, and its text, both ways."""
+
+    is_of_bytes = False  # of bytes in their order, else of a number
+    is_quantity = False  # so that metrics can have its number
+    adds_up = False  # whether the sum of what CPUs have says something
+    is_named = False  # by the machine
+    is_ordered = False  # as the machine is, where the layout does not tell
+    spelling = ""  # a template of its bytes, where there is one for all
+    takes = "an integer"
+    sizes = ()  # type: tuple  # in bytes; (): any
+
+    def fits(self, layout):
+        is_number = isinstance(layout, Number) and not isinstance(layout, (Float, Char))
+        return is_number and (not self.sizes or layout.size in self.sizes)
+
+    def applied(self, layout, word):
+        """Return a layout that means this, None if it can't."""
+        return layout._changed(meaning=Meaning(word)) if self.fits(layout) else None
+
+    def text(self, leaf, layout, names):
+        """Return what a leaf means."""
+        return str(leaf)
+
+    def text_for_people(self, leaf, layout, names):
+        """Return the same with what is true only now."""
+        return self.text(leaf, layout, names)
+
+    def told(self, text, layout, names):
+        """Return the number, or the bytes, that a text stands for; None: it is no such text."""
+        return None
+
+
+class _Plain(_Kind):
+    """Nothing but what the type says, whatever the declaration proves."""
+
+    adds_up = True
+    takes = "anything"
+
+    def fits(self, layout):
+        return not isinstance(layout, Array) or isinstance(layout.element, Number)
+
+
+class _NetworkOrder(_Kind):
+    """A number in network byte order, which is a fact of the type and not only to people."""
+
+    takes, sizes = "an integer of 2, 4 or 8 bytes", (2, 4, 8)
+
+    def applied(self, layout, word):
+        is_whole = _Kind.fits(self, layout) and layout.is_whole
+        return layout.ordered("big") if is_whole else None
+
+
+class _OfBytes(_Kind):
+    is_of_bytes = True
+
+    def __init__(self, *sizes):
+        self.sizes = sizes
+        self.takes = "%s bytes" % " or ".join(map(str, sizes))
+
+    def fits(self, layout):
+        is_odd = isinstance(layout, Number) and layout.bits != 8 * layout.size
+        return layout.size in self.sizes and not is_odd and not isinstance(layout, Float)
+
+
+class _IPAddress(_OfBytes):
+    """An IPv4 or IPv6 address; of 16 bytes that are zero behind the fourth an IPv4 address."""
+
+    def __init__(self, *sizes):
+        _OfBytes.__init__(self, *sizes)
+        self.spelling = "%d.%d.%d.%d" if sizes == (4,) else ""
+
+    def text(self, raw, layout, names):
+        if len(raw) == 16 and 4 in self.sizes and not any(raw[4:]):
+            raw = raw[:4]
+        return _ip_text(raw)
+
+    def told(self, text, layout, names):
+        raw = _address_bytes(text, layout.size)
+        if raw is None and 4 in self.sizes and layout.size == 16:
+            raw = _address_bytes(text, 4)
+        return raw and raw.ljust(layout.size, b"\0")
+
+
+_IP6_GROUPS = struct.Struct(">8H")
+
+
+def _ip_text(raw):
+    """Return the text of an address; a rescue image may lack Python's socket module."""
+    if len(raw) == 4:
+        return "%d.%d.%d.%d" % tuple(raw)
+    if raw[:12] == b"\0" * 10 + b"\xff\xff":
+        return "::ffff:" + _ip_text(raw[12:])
+    text = ":%x:%x:%x:%x:%x:%x:%x:%x:" % _IP6_GROUPS.unpack(raw)
+    most = 8 if ":0:0:" in text else 1
+    for length in range(most, 1, -1):  # RFC 5952: the longest run of zeros, the first of several
+        before, zeros, after = text.partition(":0" * length + ":")
+        if zeros:
+            return "%s::%s" % (before.strip(":"), after.strip(":"))
+    return text[1:-1]
+
+
+class _MACAddress(_OfBytes):
+    spelling = ":".join(["%02x"] * 6)
+
+    def text(self, raw, layout, names):
+        return self.spelling % tuple(raw)
+
+    def told(self, text, layout, names):
+        return _address_bytes(text, 6)
+
+
+class _Prefix(_OfBytes):
+    """The key of an LPM trie: a length of 32 bits, then an IPv4 or IPv6 address."""
+
+    is_ordered = True
+
+    def text(self, raw, layout, names):
+        length = int.from_bytes(raw[:4], _order_of_first(layout, names))
+        return "%s/%d" % (_ip_text(raw[4:]), length)
+
+    def told(self, text, layout, names):
+        address, slash, length = text.partition("/")
+        raw = _address_bytes(address, layout.size - 4)
+        if raw is None or not slash or not length.isdecimal() or int(length) > 8 * len(raw):
+            return None
+        return int(length).to_bytes(4, _order_of_first(layout, names)) + raw
+
+
+def _order_of_first(found, names):
+    """Return the byte order of the number that a layout begins with; one that tells none has the
+    machine's.
+    """
+    while isinstance(found, (Array, Record)):
+        if isinstance(found, Array):
+            found = found.element
+        else:
+            found = found.members[0].layout if found.members else None
+    return found.order if isinstance(found, Number) and found.size > 1 else names.order
+
+
+class _SocketAddress(_OfBytes):
+    """A struct sockaddr of whatever family: an address and a port, else bytes in hex."""
+
+    is_ordered = True
+    INET, INET6 = 2, 10  # AF_ of linux/socket.h
+
+    def text(self, raw, layout, names):
+        family = int.from_bytes(raw[:2], _order_of_first(layout, names))
+        port = int.from_bytes(raw[2:4], "big")
+        if family == self.INET:
+            return "%s:%d" % (_ip_text(raw[4:8]), port)
+        if family == self.INET6 and len(raw) >= 28 and not any(raw[4:8]):  # no flow
+            scope = int.from_bytes(raw[24:28], _order_of_first(layout, names))
+            return "[%s%s]:%d" % (_ip_text(raw[8:24]), "%%%d" % scope if scope else "", port)
+        return raw.hex()
+
+    def told(self, text, layout, names):
+        if _is_hex_of(text, layout.size):
+            return bytes.fromhex(text)
+        import re
+
+        found = re.match(r"(?:\[([^]%]+)(?:%([0-9]{1,10}))?\]|([^:]+)):([0-9]{1,5})\Z", text)
+        if not found:
+            return None
+        ip6, scope, ip4, port = found.groups()
+        raw = _address_bytes(ip6 or ip4, 16 if ip6 else 4)
+        is_there = raw is not None and (not ip6 or layout.size >= 28)
+        if not is_there or int(port) > 0xFFFF or int(scope or 0) > 0xFFFFFFFF:
+            return None
+        order = _order_of_first(layout, names)
+        whole = (self.INET6 if ip6 else self.INET).to_bytes(2, order) + int(port).to_bytes(2, "big")
+        whole += bytes(4) + raw + int(scope or 0).to_bytes(4, order) if ip6 else raw
+        return whole.ljust(layout.size, b"\0")
+
+
+def _is_hex_of(text, size):
+    return len(text) == 2 * size and _HEX_DIGITS.issuperset(text)
+
+
+class _Hexadecimal(_Kind):
+    takes = "anything but floats and text"
+    is_quantity = adds_up = True
+
+    def fits(self, layout):
+        return _Kind.fits(self, layout) or isinstance(layout, (Bytes, Array, Record))
+
+    def text(self, leaf, layout, names):
+        if isinstance(leaf, bytes):
+            return leaf.hex()
+        return "0x%x" % (leaf & (1 << layout.bits) - 1)
+
+    def told(self, text, layout, names):
+        if isinstance(layout, Number):
+            return _number_of_hex(text, layout)
+        return bytes.fromhex(text) if _is_hex_of(text, layout.size) else None
+
+
+def _number_of_hex(text, number):
+    """Return what a number of a layout is, given its bits as 0x...; None for any other text."""
+    is_hex = text[:2] in ("0x", "0X") and _HEX_DIGITS.issuperset(text[2:])
+    return _signed_as(number, int(text, 16)) if is_hex and text[2:] else None
+
+
+def _signed_as(number, raw):
+    """Return what a number of a layout is, given its bits; more of them stay what they are."""
+    is_negative = number.signed and number.high < raw < 1 << number.bits
+    return raw - (1 << number.bits) if is_negative else raw
+
+
+class _Duration(_Kind):
+    """A time that something took."""
+
+    is_quantity = adds_up = True
+
+    def __init__(self, unit):
+        self.unit = unit  # in nanoseconds
+
+    def text(self, number, layout, names):
+        return _duration_text(number * self.unit)
+
+    def told(self, text, layout, names):
+        told = _duration_told(text)
+        return None if told is None or told % self.unit else told // self.unit
+
+
+# The units of Go's Duration, in nanoseconds, as texts write them: the longer names first.
+_TIME_UNITS = (
+    ("h", 3600 * 10**9),
+    ("ms", 10**6),
+    ("us", 10**3),
+    ("ns", 1),
+    ("m", 60 * 10**9),
+    ("s", 10**9),
+)
+
+
+def _duration_text(nanoseconds):
+    """Return a duration as Go writes it, with all that there is of it: "1.5us", "2h0m1.25s"."""
+    sign, left = "-" * (nanoseconds < 0), abs(nanoseconds)
+    for unit, size in (("ns", 1), ("us", 10**3), ("ms", 10**6)):
+        if 0 < left < 1000 * size:
+            return "%s%s%s" % (sign, _fraction_text(left, size), unit)
+    minutes, left = divmod(left, 60 * 10**9)
+    text = _fraction_text(left, 10**9) + "s"
+    if minutes:
+        text = "%dm%s" % (minutes % 60, text)
+    if minutes >= 60:
+        text = "%dh%s" % (minutes // 60, text)
+    return sign + text
+
+
+def _fraction_text(number, unit):
+    """Return number / unit, exactly; unit is a power of ten."""
+    text = "%d.%0*d" % (number // unit, len(str(unit)) - 1, number % unit)
+    return text.rstrip("0").rstrip(".") if unit > 1 else str(number)
+
+
+def _duration_told(text):
+    """Return the nanoseconds of a duration with units, None if it is none."""
+    import re
+
+    names = "|".join(unit for unit, _ in _TIME_UNITS)
+    one = r"(\d+)(?:\.(\d{1,30}))?(%s)" % names
+    if not re.match(r"-?(%s)+\Z" % one, text) or len(text) > 99:
+        return None
+    total, units = 0, dict(_TIME_UNITS)
+    for whole, part, unit in re.findall(one, text):
+        count, rest = divmod(int(whole + part) * units[unit], 10 ** len(part))
+        if rest:
+            return None
+        total += count
+    return -total if text[0] == "-" else total
+
+
+class _BootTime(_Kind):
+    """Nanoseconds since boot, as bpf_ktime_get_ns has them: the local time, and how long ago."""
+
+    is_quantity = True
+    is_named = True
+    takes, sizes = "an integer of 8 bytes", (8,)
+
+    def text(self, number, layout, names):
+        if not number or names.boot is None:
+            return str(number)
+        import time
+
+        seconds, rest = divmod(names.boot + number, 10**9)
+        try:
+            local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+        except (ValueError, OverflowError, OSError):  # a year that has no name
+            return str(number)
+        return "%s.%06d" % (local, rest // 1000)
+
+    def text_for_people(self, number, layout, names):
+        text = self.text(number, layout, names)
+        if " " not in text:
+            return text
+        age = names.now() - number
+        how = "%s (%s ago)" if age >= 0 else "%s (in %s)"
+        return how % (text, _duration_text(abs(age) // 10**6 * 10**6))
+
+    def told(self, text, layout, names):
+        import re
+        import time
+
+        if names.boot is None:
+            return None
+        age = re.match(r"(\S+) ago\Z", text)
+        if age and _duration_told(age.group(1)) is not None:
+            return max(names.now() - _duration_told(age.group(1)), layout.low)
+        form = r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?( \(.*\))?\Z"
+        found = re.match(form, text)
+        if not found:
+            return None
+        day, minutes, seconds, part = found.group(1, 2, 3, 4)
+        try:
+            local = time.strptime(day + minutes + (seconds or ":00"), "%Y-%m-%d%H:%M:%S")
+            since = int(time.mktime(local)) * 10**9 + int((part or "0").ljust(9, "0")) - names.boot
+        except (ValueError, OverflowError):
+            return None
+        return max(since, layout.low)
+
+
+class _ByteCount(_Kind):
+    """A number of bytes, in KiB and so on to two places."""
+
+    is_quantity = adds_up = True
+    UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
+
+    def text(self, number, layout, names):
+        step = max(abs(number).bit_length() - 1, 0) // 10
+        step = min(step, len(self.UNITS) - 1)
+        if not step:
+            return "%dB" % number
+        text = "%.2f" % (number / (1 << 10 * step))
+        return text.rstrip("0").rstrip(".") + self.UNITS[step]
+
+    def told(self, text, layout, names):
+        import re
+
+        found = re.match(r"(-?\d{1,30})(?:\.(\d{1,9}))?([KMGTPEZ]?i?B)\Z", text)
+        if not found or found.group(3) not in self.UNITS:
+            return None
+        whole, part, unit = found.group(1), found.group(2) or "", found.group(3)
+        if part and unit == "B":
+            return None
+        return int(whole + part) * (1 << 10 * self.UNITS.index(unit)) // 10 ** len(part)
+
+
+class _ErrorNumber(_Kind):
+    """An errno, negative as the kernel returns it or not."""
+
+    def text(self, number, layout, names):
+        name = errno_name(abs(number))
+        if " " in name:
+            return str(number)
+        return "-" + name if number < 0 else name
+
+    def told(self, text, layout, names):
+        sign = -1 if text[:1] == "-" else 1
+        codes = [code for code in range(1, 600) if errno_name(code) == text.lstrip("-")]
+        return sign * codes[0] if codes else None
+
+
+class _Character(_Kind):
+    """A number that is a character."""
+
+    def text(self, number, layout, names):
+        if 0x20 < number < 0x7F and number != 0x5C:
+            return chr(number)
+        return "\\x%02x" % (number & (1 << layout.bits) - 1)
+
+    def told(self, text, layout, names):
+        if len(text) == 1:
+            return ord(text)
+        return _number_of_hex("0x" + text[2:], layout) if text[:2] == "\\x" else None
+
+
+class _Flags(_Kind):
+    """Enumerators that are or'ed: their names, and what is left of the bits."""
+
+    takes = "an enum of at most 256 names"
+
+    def fits(self, layout):
+        return isinstance(layout, Enum) and len(layout.names) <= 256  # looked through for each
+
+    def text(self, number, layout, names):
+        if number in layout.names:
+            return layout.names[number]
+        left, found = number & (1 << layout.bits) - 1, []
+        for bits in sorted(layout.names, reverse=True):
+            if bits > 0 and left & bits == bits:
+                found.insert(0, layout.names[bits])
+                left &= ~bits
+        return "|".join(found + ["0x%x" % left] * (left > 0)) or "0"
+
+    def told(self, text, layout, names):
+        if "|" not in text:
+            return _number_of_hex(text, layout)
+        numbers = {name: number for number, name in layout.names.items()}
+        total = 0
+        for word in text.split("|"):
+            number = numbers.get(word)
+            if number is None:
+                try:
+                    number = _parsed_int(word)
+                except (ValueError, IndexError):
+                    return None
+            total |= number
+        return _signed_as(layout, total)
+
+
+class _Named(_Kind):
+    """A number that the machine has a name for: the name, else the number."""
+
+    is_named = True
+
+    def __init__(self, word, *sizes):
+        self.word, self.sizes = word, sizes
+        if sizes:
+            self.takes = "an integer of %s bytes" % " or ".join(map(str, sizes))
+
+    def text(self, number, layout, names):
+        return names.text(self.word, number & (1 << layout.bits) - 1) or str(number)
+
+    def told(self, text, layout, names):
+        number = names.number(self.word, text)
+        return None if number is None else _signed_as(layout, number)
+
+
+class _Symbol(_Named):
+    """An address in the kernel: its symbol and the offset in it, else the address."""
+
+    def text(self, number, layout, names):
+        address = number & (1 << layout.bits) - 1
+        return names.text(self.word, address) or "0x%x" % address
+
+    def told(self, text, layout, names):
+        number = _number_of_hex(text, layout)
+        return _Named.told(self, text, layout, names) if number is None else number
+
+
+class _Stack(_Kind):
+    """Addresses of 8 bytes, the innermost first, up to a zero: symbols as flame graphs fold them,
+    the outermost first.
+    """
+
+    is_of_bytes = is_named = True
+    takes = "bytes, 8 for each address"
+
+    def fits(self, layout):
+        return isinstance(layout, (Bytes, Array, Record)) and layout.size % 8 == 0
+
+    def addresses(self, raw, layout, names):
+        """Return the addresses in a stack."""
+        found = self._struct(layout, names).unpack(raw)
+        return found[: found.index(0)] if 0 in found else found
+
+    def _struct(self, layout, names):
+        order = _ORDER_MARKS[_order_of_first(layout, names)]
+        return struct.Struct("%s%dQ" % (order, layout.size // 8))
+
+    def text(self, raw, layout, names):
+        addresses = reversed(self.addresses(raw, layout, names))
+        return ";".join(names.text("ksym", one) or "0x%x" % one for one in addresses)
+
+    def told(self, text, layout, names):
+        one, words = Number(8), text.split(";") if text else []
+        found = [MEANINGS["ksym"].told(word, one, names) for word in reversed(words)]
+        room = layout.size // 8 - len(found)
+        if None in found or room < 0 or max(found, default=0) > one.high:
+            return None
+        return self._struct(layout, names).pack(*found + [0] * room)
+
+
+MEANINGS: "Dict[str, _Kind]" = {
+    "ip4": _IPAddress(4),
+    "ip6": _IPAddress(16),
+    "ip": _IPAddress(4, 16),
+    "mac": _MACAddress(6),
+    "prefix": _Prefix(8, 20),
+    "sockaddr": _SocketAddress(16, 28, 128),
+    "net": _NetworkOrder(),
+    "hex": _Hexadecimal(),
+    "ktime": _BootTime(),
+    "ns": _Duration(1),
+    "us": _Duration(10**3),
+    "ms": _Duration(10**6),
+    "bytes": _ByteCount(),
+    "ksym": _Symbol("ksym", 4, 8),
+    "stack": _Stack(),
+    "ifindex": _Named("ifindex", 4),
+    "cgroup": _Named("cgroup", 8),
+    "uid": _Named("uid", 4),
+    "pid": _Named("pid", 4),
+    "errno": _ErrorNumber(),
+    "char": _Character(),
+    "flags": _Flags(),
+    "plain": _Plain(),
+}
+
+
+# -- meanings that are asked for
+# By _show_ of a class, by a tag "show:WORD" in BTF or C text, by --show and Layout.showing.  They
+# are shown in every form but bpftool's.
+
+
+def _shown_at(found, steps, word, path):
+    """Return a layout in which what the steps lead to means a word; see Layout.showing."""
+    if not steps:
+        return _meaning_a_word(found, word, path)
+    if isinstance(found, Array):
+        return found.of(_shown_at(found.element, steps, word, path))
+    own = [member.steps_in(steps) for member in found.members]
+    inner = [one.layout._first_named(steps)[1] if one.is_merged else 0 for one in found.members]
+    most, members = max(own + inner, default=0), []
+    if not most:
+        raise NoSuchField("no field '%s'; there are %s" % (path, found._labels_text()))
+    for member, count, merged in zip(found.members, own, inner):
+        if most in (count, merged):
+            inside = _shown_at(member.layout, steps[count:], word, path)
+            member = member.changed(layout=inside)
+        members.append(member)
+    return found.having(members)
+
+
+def _meaning_a_word(found, word, path):
+    kind = MEANINGS[word]
+    made = _applied(kind, found, word)
+    if made is None:
+        words = (path or found.name, word, kind.takes, found.name, found.size)
+        raise LayoutError("%s: %s takes %s, not %s of %d bytes" % words)
+    return made
+
+
+def _applied(kind, found, word):
+    """Return a layout that means a word as a whole, else of which each element does, else None."""
+    made = kind.applied(found, word)
+    if made is None and isinstance(found, Array):
+        inner = _applied(kind, found.element, word)
+        made = inner and found.of(inner)
+    return made
+
+
+def _shown_by_tags(found, tags):
+    """Return a layout with the meaning of a tag "show:WORD"; one that can't be is a mere tag."""
+    for tag in tags:
+        if tag.startswith("show:"):
+            try:
+                return found.showing("", tag[5:])
+            except LayoutError:
+                pass
+    return found
+
+
+def _named_by(found, names):
+    """Return a layout whose meanings take their names, and the byte order, from there."""
+
+    def named(one):
+        meaning = one.meaning
+        if meaning is None or not (meaning.kind.is_named or meaning.kind.is_ordered):
+            return one
+        return one._changed(meaning=Meaning(meaning.word, names, meaning.is_asked))
+
+    return _rebuilt(found, named)
+
+
+def _rebuilt(found, change, layout_of=None, made=None):
+    """Return a layout in which change(part) stands for each part, what is inside first.
+
+    layout_of   of a member; None: that which it has
+    made        those that are done, each once: what is shared multiplies
+    """
+    made = {} if made is None else made
+    if id(found) in made:
+        return made[id(found)][1]
+    whole = found
+    if isinstance(found, Array):
+        element = _rebuilt(found.element, change, layout_of, made)
+        whole = found if element is found.element else found.of(element)
+    elif isinstance(found, Record):
+        parts = [layout_of(one) if layout_of else one.layout for one in found.members]
+        inside = [_rebuilt(part, change, layout_of, made) for part in parts]
+        pairs = list(zip(found.members, inside))
+        if any(member.layout is not inner for member, inner in pairs):
+            whole = found.having([member.changed(layout=inner) for member, inner in pairs])
+    made[id(found)] = found, change(whole)  # keeps the one whose id it is
+    return made[id(found)][1]
+
+
+# -- meanings that a declaration implies
+# A struct in_addr is an IP address, a __be32 named saddr is too.  What is only implied is shown to
+# people alone, where nobody asked for another meaning.
+
+
+# What a declaration proves.
+
+_ADDRESS_RECORDS = {
+    ("in_addr", 4): "ip4",
+    ("in6_addr", 16): "ip6",
+    ("ethaddr", 6): "mac",
+    ("ether_addr", 6): "mac",
+}
+
+_ADDRESS_RECORDS.update(
+    ((name, size), "sockaddr")
+    for name, size in (
+        ("sockaddr", 16),
+        ("sockaddr_storage", 128),
+        ("__kernel_sockaddr_storage", 128),
+    )
+)
+
+
+def _proved(layout):
+    """Return the Meaning that a type proves by itself, None if it proves none."""
+    if not isinstance(layout, Record):
+        return None
+    word = _ADDRESS_RECORDS.get((layout.name.split(" ")[-1], layout.size))
+    if layout.is_union and layout.size == 16 and len(layout.members) > 1:
+        word = "ip" if _is_any_address(layout) else None
+    return Meaning(word, is_asked=False) if word else None
+
+
+def _is_any_address(union):
+    """Whether a union has an address of 4 bytes and one of 16."""
+    words = set()
+    for member in union.members:
+        meaning = _with_proved(member).meaning or _proved(member.layout)
+        if meaning is not None:
+            words.add(meaning.word)
+        elif _names_ip(member.name) or member.name in ("v4", "v6"):
+            words.add({4: "ip4", 16: "ip6"}.get(member.layout.size))
+    return {"ip4", "ip6"} <= words
+
+
+def _with_proved(member):
+    """Return the layout of a member with the meaning that its name proves, if it has none."""
+    found = member.layout
+    if found.meaning is not None or not member.name:
+        return found
+    number = found.element if isinstance(found, Array) else found
+    if not isinstance(number, Number):
+        return found
+    word = None
+    if number.size == 4 and number.name.lstrip("_") == "be32" and number.is_whole:
+        word = {4: "ip4", 16: "ip6"}.get(found.size) if _names_ip(member.name) else None
+    elif found.size == 6 and number.size == 1 and type(number) is Number and not number.signed:
+        word = "mac" if _names_mac(member.name) else None
+    return found._changed(meaning=Meaning(word, is_asked=False)) if word else found
+
+
+def _with_proved_asked(found):
+    """Return a layout in which what declarations prove counts as asked for, for forms of which
+    people see the text.
+    """
+
+    def asked(one):
+        meaning = one.meaning or _proved(one)
+        if meaning is None or meaning.is_asked:
+            return one
+        return one._changed(meaning=Meaning(meaning.word, meaning.names))
+
+    return _rebuilt(found, asked, _with_proved)
+
+
+def _asks_inside(found):
+    """Whether somebody asked for what a part of a layout means, which is then what is shown."""
+    inside = [member.layout for member in found.members]
+    if isinstance(found, Array):
+        inside = [found.element]
+    return any(one.meaning and one.meaning.is_asked or _asks_inside(one) for one in inside)
+
+
+def _names_ip(name):
+    """Whether a name says that it is an IP address: saddr, dst_ip, ip6, remote_addr_v4, srcIp."""
+    ends = [word.rstrip("46").rstrip("v") for word in name.lower().split("_")]
+    return any(word in _IP_WORDS or word.endswith("addr") for word in ends)
+
+
+_IP_WORDS = frozenset(("ip", "sip", "dip", "srcip", "dstip"))
+
+
+def _names_mac(name):
+    """Whether a name says that it is a MAC address: src_mac, dmac, h_dest, eth_src."""
+    is_mac = any(word.endswith("mac") for word in name.lower().split("_"))
+    return is_mac or name in ("h_dest", "h_source") or name.startswith("eth")
+
+
+# -- the names that a machine gives to numbers
+# Interfaces, users, processes, cgroups and symbols.  A Meaning holds whose names it takes: those of
+# this machine, or of the one where a capture was made.
+
+
+class _Machine:
+    """The names of this machine: each kind is read, or each number asked for, once a run.
+
+    order is its byte order
+    """
+
+    order = sys.byteorder
+
+    def __init__(self):
+        self.forget()
+
+    def forget(self):
+        """Begin another run."""
+        self._namers, self._known = {}, {}
+        self._boot = self._known_offset = None
+
+    def text(self, word, number):
+        """Return the name of a number, None if it has none."""
+        key = word, number
+        if key not in self._known:
+            if len(self._known) >= 1 << 16:
+                self._known.clear()
+            self._known[key] = self._namer(word).text(number)
+        return self._known[key]
+
+    def number(self, word, text):
+        """Return the number that has a name, None if there is none."""
+        return self._namer(word).number(text)
+
+    def _namer(self, word):
+        if word not in self._namers:
+            self._namers[word] = _NAMERS[word]()
+        return self._namers[word]
+
+    def now(self):
+        """Return the nanoseconds since boot, as the kernel's CLOCK_MONOTONIC counts them."""
+        import time
+
+        return int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9) - self._offset
+
+    @property
+    def _offset(self):
+        """Nanoseconds that the clock of our time namespace (5.6) is ahead of the kernel's."""
+        if self._known_offset is None:
+            lines = map(str.split, _read_text("/proc/self/timens_offsets").splitlines())
+            offsets = {clock: int(rest) + int(seconds) * 10**9 for clock, seconds, rest in lines}
+            self._known_offset = offsets.get("monotonic", 0)
+        return self._known_offset
+
+    @property
+    def boot(self):
+        """Nanoseconds from 1970 to where that clock began, None where there is no such clock."""
+        import time
+
+        if self._boot is None and hasattr(time, "CLOCK_MONOTONIC"):
+            looks = []
+            for _ in range(5):  # the quickest: between two clocks another process may run
+                before, wall, after = self.now(), int(time.time() * 10**9), self.now()
+                looks.append((after - before, wall - (before + after) // 2))
+            self._boot = min(looks)[1]
+        return self._boot
+
+    def __reduce__(self):
+        return "_this_machine"
+
+
+_this_machine = _Machine()
+
+
+class _Interfaces:
+    def text(self, number):
+        try:
+            import socket
+
+            return _name_text(socket.if_indextoname(number)) if number else None
+        except (ImportError, AttributeError, OSError, OverflowError):  # of a bare system, another's
+            return None
+
+    def number(self, text):
+        import socket
+
+        try:
+            return socket.if_nametoindex(os.fsdecode(_text_bytes(text)))
+        except (OSError, ValueError):
+            return None
+
+
+class _Users:
+    def text(self, number):
+        try:
+            import pwd
+
+            return _name_text(pwd.getpwuid(number).pw_name)
+        except (ImportError, KeyError, OverflowError):
+            return None
+
+    def number(self, text):
+        import pwd
+
+        try:
+            return pwd.getpwnam(os.fsdecode(_text_bytes(text))).pw_uid
+        except (KeyError, ValueError):
+            return None
+
+
+class _Processes:
+    """A process is comm(pid), as several have one name."""
+
+    def text(self, number):
+        comm = _read_text("/proc/%d/comm" % number).rstrip("\n")
+        return "%s(%d)" % (_escaped(comm.encode("latin-1")), number) if comm else None
+
+    def number(self, text):
+        number = text.rpartition("(")[2][:-1]
+        return int(number) if text[-1:] == ")" and number.isdecimal() else None
+
+
+class _Cgroups:
+    """A cgroup's id is the inode of its directory; a path counts from the root of the hierarchy."""
+
+    def __init__(self):
+        self.paths = {}  # type: dict
+        for line in _read_text("/proc/self/mountinfo").splitlines():
+            before, _, after = line.partition(" - ")
+            if after.split(" ")[0] == "cgroup2":
+                self._read(before.split(" ")[4])
+        self.numbers = {path: number for number, path in self.paths.items()}
+
+    def _read(self, top):
+        for directory, _, _ in os.walk(top):
+            try:
+                number = os.stat(directory).st_ino
+            except OSError:  # gone
+                continue
+            self.paths.setdefault(number, _name_text(directory[len(top) :]) or "/")
+
+    def text(self, number):
+        return self.paths.get(number)
+
+    def number(self, text):
+        return self.numbers.get(text)
+
+
+class _Symbols:
+    """The kernel's symbols, by address; without the right to see addresses there are none."""
+
+    def __init__(self):
+        found = []
+        for line in _read_text("/proc/kallsyms").splitlines():
+            words = line.split(None, 3)
+            found.append((int(words[0], 16), words[2]))
+        found.sort(key=itemgetter(0))
+        self.addresses = [address for address, _ in found if address]
+        self.symbols = [name for address, name in found if address]
+
+    def text(self, number):
+        import bisect
+
+        at = bisect.bisect_right(self.addresses, number)
+        if not at or number - self.addresses[at - 1] >= 1 << 20:
+            return None  # before the first, or in no function
+        # of several names the first
+        at = bisect.bisect_left(self.addresses, self.addresses[at - 1])
+        offset = number - self.addresses[at]
+        return self.symbols[at] + ("+0x%x" % offset if offset else "")
+
+    def number(self, text):
+        name, plus, offset = text.partition("+0x")
+        found = {one for one, symbol in zip(self.addresses, self.symbols) if symbol == name}
+        is_hex = bool(offset) and _HEX_DIGITS.issuperset(offset)
+        if len(found) != 1 or plus and not is_hex:  # static functions of one name are many
+            return None
+        return found.pop() + int(offset or "0", 16)
+
+
+def _name_text(name):
+    """Return a name of the system's as text: what is no UTF-8 is escaped, as in char arrays."""
+    return _escaped(os.fsencode(name))
+
+
+_NAMERS = {
+    "ifindex": _Interfaces,
+    "uid": _Users,
+    "pid": _Processes,
+    "cgroup": _Cgroups,
+    "ksym": _Symbols,
+}
+
+
+# -- readers: bytes -> what a form says
+# A layout is compiled once for a form.  Its leaves, in their order, ask for columns; columns that
+# do not overlap are one struct, which unpacks all elements of a buffer, so that most types need one
+# and unions a few.  Only columns that need it are converted, a whole column at a time.  What is
+# left for each element is one % of a template, or one call of a builder.
+#
+#   Layout.reader(form)   finds or makes a Reader, which has compiled the layout:
+#   Layout.compiled       asks the form what a node means, else
+#   node._compile         compiles its parts, or has a leaf add its column to _Columns
+#   form.record, .array   make one piece of those of the parts; what a piece is, is the form's
+#   _Columns.rows         makes the columns f(raw) -> rows of leaves
+#   form.finish           makes the last piece f(row) -> what stands in the output
+#
+# A layout with a union that another member chooses the branch of (_union_) has a _ChoosingReader,
+# which keeps a Reader for each choice that occurs.  A per-CPU value that is read as one (cpus) has
+# its CPUs' leaves in a row in each column; _OfCPUs makes one of them.
+
+
+class Reader:
+    """Reads bytes as one form of a layout; see Layout.reader.
+
+    rows(raw) are tuples of leaves, shape(row) what the form makes of one; template is what a form
+    of text fills.
+    """
+
+    rows: "Callable[[Buffer], Iterator[Tuple[Any, ...]]]"
+    shape: "Callable[[Tuple[Any, ...]], Any]"
+    template: "Any"
+
+    def __init__(self, layout, form, stride, cpus):
+        columns = _Columns(cpus)
+        piece = layout.compiled(form, 0, columns)
+        stride = layout.size if stride is None else stride
+        self.layout, self.stride = layout, stride * cpus
+        self.template = self.paths = piece
+        self.rows = columns.rows(stride)
+        self.shape = form.finish(piece)
+
+    def read(self, raw: "Buffer") -> "Iterator[Any]":
+        """Iterate over what each element in raw says."""
+        if self.stride and memoryview(raw).nbytes % self.stride:
+            raise _misfit(self, raw)
+        return map(self.shape, self.rows(raw))
+
+    def one(self, raw: bytes) -> "Any":
+        """Return what one element says."""
+        if len(raw) != self.stride:
+            raise _misfit(self, raw)
+        return self.shape(next(self.rows(raw)))
+
+    def pathed(self, raw: "Buffer") -> "Iterator[Tuple[Any, Any]]":
+        """Iterate over (paths, leaves) of each element in raw."""
+        return zip(repeat(self.paths), self.rows(raw))
+
+    def series(self, raw: "Buffer") -> "Iterator[Tuple[Any, None, Any]]":
+        """Yield (path, None, column) of the form "samples"; see _ChoosingReader for the other
+        shape.
+        """
+        for path, column in zip(self.paths, zip(*self.rows(raw))):
+            yield path, None, column
+
+
+class _ChoosingReader:
+    """Reads elements in which a member tells how to read a union, each with the reader of its
+    branches.
+    """
+
+    template = None
+
+    def __init__(self, layout, form, stride, cpus):
+        stride = layout.size if stride is None else stride
+        self.layout, self.form, self.stride = layout, form, stride * cpus
+        self._as = form.name, stride, cpus
+        tags = [_Tag(tag.layout, at) for tag, at in layout.undecided(form)]
+        found = Record(
+            "struct", layout.name, layout.size, [tag.member(at) for at, tag in enumerate(tags)]
+        )
+        self._tags = found.reader("plain", self.stride)  # the first CPU's decide
+        self._readers = {}  # the values of the tags -> reader
+
+    def _reader_for(self, tags):
+        key = tuple(tags.values())
+        try:
+            return self._readers[key]
+        except (KeyError, TypeError):
+            made = self.layout.decided(self.form, iter(key)).reader(*self._as)
+            if len(self._readers) >= 256:
+                self._readers.clear()
+            return self._readers.setdefault(key, made)
+
+    def _each(self, raw):
+        for index, tags in enumerate(self._tags.read(raw)):
+            one = raw[index * self.stride : (index + 1) * self.stride]
+            yield self._reader_for(tags), one
+
+    def read(self, raw: "Buffer") -> "Iterator[Any]":
+        """Iterate over what each element in raw says."""
+        return (reader.one(one) for reader, one in self._each(raw))
+
+    def one(self, raw: bytes) -> "Any":
+        """Return what one element says."""
+        if len(raw) != self.stride:
+            raise _misfit(self, raw)
+        return next(self.read(raw))
+
+    def pathed(self, raw: "Buffer") -> "Iterator[Tuple[Any, Any]]":
+        """Iterate over (paths, leaves) of each element in raw."""
+        return (next(reader.pathed(one)) for reader, one in self._each(raw))
+
+    def series(self, raw: "Buffer") -> "Iterator[Tuple[Any, List[int], List[Any]]]":
+        """Yield (path, indices of the elements, column) of the form "samples"."""
+        found = {}  # type: dict
+        for index, (reader, one) in enumerate(self._each(raw)):
+            for path, _, column in reader.series(one):
+                indices, numbers = found.setdefault(path, ([], []))
+                indices.append(index)
+                numbers.append(column[0])
+        for path, (indices, numbers) in found.items():
+            yield path, indices, numbers
+
+
+def _misfit(reader, raw):
+    words = (reader.layout.name, reader.stride, memoryview(raw).nbytes)
+    return LayoutError("%s takes %d bytes, not %d" % words)
+
+
+class _Tag:
+    """A member that chooses a branch, as a member of a record of such members."""
+
+    __slots__ = ("layout", "at")
+
+    def __init__(self, layout, at):
+        self.layout, self.at = layout, at
+
+    def member(self, number):
+        return Member(str(number), self.layout, self.at, label=str(number))
+
+
+class _Columns:
+    """The columns of a layout while it is compiled, and what they become."""
+
+    def __init__(self, cpus):
+        self.wanted, self.width, self.cpus = [], 0, cpus
+        self.is_added = True  # whether what is compiled is not part of an address or the like
+
+    def of_cpus(self, convert, adds_up):
+        """Return a converter that makes one leaf of those of the CPUs."""
+        is_added = adds_up and self.is_added
+        return convert if self.cpus == 1 else _OfCPUs(self.cpus, is_added, convert)
+
+    def add(self, form, first, size, code, order, convert, written=None):
+        self.wanted.append(_Column(first, size, code, order, convert))
+        self.width += 1
+        return written or form.leaf(self.width - 1, convert)
+
+    def add_bytes(self, form, at, size, convert):
+        """Add bytes that a form makes something of as a whole."""
+        if convert is SKIPPED:
+            return form.nothing()
+        convert = self.of_cpus(convert, False)
+        return self.add(form, at // 8, size, "%ds" % size, "little", convert)
+
+    def add_spelled(self, first, size, template):
+        """Add bytes that a template of text has each: one item of a struct, many columns."""
+        self.wanted.append(_Column(first, size, "%dB" % size, "little", None, size))
+        self.width += size
+        return template
+
+    def add_many(self, form, array, first):
+        """Add an array of numbers that the form shows as they are: one item of a struct, many
+        columns.
+        """
+        many, order = "%d%s" % (array.count, array.element.code), form.order_of(array.element)
+        self.wanted.append(_Column(first, array.size, many, order, None, array.count))
+        self.width += array.count
+        return form.leaves(self.width - array.count, array.count)
+
+    def rows(self, stride):
+        """Return f(raw), which iterates over a tuple of leaves for each stride bytes."""
+        if not self.wanted:
+            step = stride * self.cpus
+            return lambda raw: iter([()] * (len(raw) // step if step else 1))
+        passes, order = [], []
+        for shared in self._passes():
+            passes.append(_one_pass(shared, stride))
+            order += chain.from_iterable(shared)
+        starts, place = {}, 0
+        for column in order:
+            starts[id(column)] = place
+            place += column.count
+        picks = []
+        for column in self.wanted:
+            start = starts[id(column)]
+            picks += range(start, start + column.count)
+        joined = _joined(passes)
+        if picks == list(range(len(picks))):
+            return joined
+        pick = itemgetter(*picks)
+        return lambda raw: map(pick, joined(raw))
+
+    def _passes(self):
+        """Yield lists of what does not overlap: lists of columns of the same bytes."""
+        groups = {}  # type: dict
+        for column in self.wanted:
+            is_converted = column.convert is not None
+            group = groups.setdefault((is_converted, column.order), {})
+            place = (column.first, column.size, column.code) if is_converted else id(column)
+            group.setdefault(place, []).append(column)
+        for key in sorted(groups):
+            same = {id(columns[0]): columns for columns in groups[key].values()}
+            for firsts in _apart([columns[0] for columns in same.values()]):
+                yield [same[id(first)] for first in firsts]
+
+
+class _Column:
+    """Leaves that lie one behind the other: .count columns of one code."""
+
+    __slots__ = ("first", "size", "code", "order", "convert", "count")
+
+    def __init__(self, first, size, code, order, convert, count=1):
+        self.first, self.size, self.code, self.order = first, size, code, order
+        self.convert, self.count = convert, count
+
+    @property
+    def end(self):
+        return self.first + self.size
+
+
+def _apart(columns):
+    """Return lists of columns that lie one behind the other, as few as can be."""
+    by_start = sorted(columns, key=lambda column: (column.first, column.size))
+    by_end = sorted(columns, key=lambda column: (column.end, column.first, column.size))
+    passes, free, number_of, ended = [], [], {}, 0
+    for column in by_start:
+        while by_end[ended].end <= column.first and id(by_end[ended]) in number_of:
+            free.append(number_of[id(by_end[ended])])
+            ended += 1
+        if not free:
+            free.append(len(passes))
+            passes.append([])
+        number_of[id(column)] = number = free.pop()
+        passes[number].append(column)
+    return passes
+
+
+def _one_pass(shared, stride):
+    """Return f(raw) that iterates over the tuples of columns which do not overlap."""
+    columns = [same[0] for same in shared]
+    codes, end = [_ORDER_MARKS[columns[0].order]], 0
+    for column in columns:
+        if column.first > end:
+            codes.append("%dx" % (column.first - end))
+        codes.append(column.code)
+        end = column.first + column.size
+    codes.append("%dx" % (stride - end))
+    compiled = struct.Struct("".join(codes))
+    unpack = compiled.iter_unpack if stride else lambda raw: iter([compiled.unpack(raw)])
+    if columns[0].convert is None:
+        return unpack
+    converters = []
+    for at, same in enumerate(shared):
+        converters += [(at, column.convert) for column in same]
+
+    def converted(raw):
+        found = list(zip(*unpack(raw)))
+        return zip(*[convert(found[at]) for at, convert in converters if found])
+
+    return converted
+
+
+def _joined(passes):
+    """Return f(raw) that iterates over the tuples of all passes, each entry's as one."""
+    if len(passes) == 1:
+        return passes[0]
+    if len(passes) == 2:
+        first, second = passes
+        return lambda raw: map(add, first(raw), second(raw))
+    flat = chain.from_iterable
+    return lambda raw: map(tuple, map(flat, zip(*[one(raw) for one in passes])))
+
+
+# -- converters: a column of leaves -> as many things that a form says
+# Python calls a converter once for each column, not for each value.
+
+
+SKIPPED = object()  # what a form's method returns for leaves that it leaves out
+
+
+class _Written:
+    """In place of a converter: text has the numbers, unsigned, in a template of its own."""
+
+    __slots__ = ("template",)
+
+    def __init__(self, template):
+        self.template = template
+
+
+class _Each:
+    """Converts a column by a function of one value."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make):
+        self.make = make
+
+    def __call__(self, column):
+        return map(self.make, column)
+
+
+class _Cache(dict):
+    """Converts a column by a function of one value, worked out once for each that occurs, as long
+    as there are few.
+    """
+
+    __slots__ = ("make",)
+
+    def __init__(self, make):
+        dict.__init__(self)
+        self.make = make
+
+    def __missing__(self, value):
+        made = self.make(value)
+        if type(value) is not bytes or len(value) <= 64:
+            if len(self) >= 4096:
+                self.clear()
+            self[value] = made
+        return made
+
+    def __call__(self, column):
+        return map(self.__getitem__, column)
+
+
+class _Together:
+    """Converts a column of bytes by a reader of them all."""
+
+    __slots__ = ("reader",)
+
+    def __init__(self, reader):
+        self.reader = reader
+
+    def __call__(self, column):
+        if not self.reader.layout.size:
+            return map(self.reader.one, column)
+        return self.reader.read(b"".join(column))
+
+
+class _OfCPUs:
+    """Converts a column with so many leaves for each element, one of each CPU: adds them up, or
+    takes the first.
+    """
+
+    __slots__ = ("count", "adds_up", "then")
+
+    def __init__(self, count, adds_up, then):
+        self.count, self.adds_up, self.then = count, adds_up, then
+
+    def __call__(self, column):
+        column = list(column)
+        column = _added_up(column, self.count) if self.adds_up else column[:: self.count]
+        return column if self.then is None else self.then(column)
+
+
+def _added_up(column, count):
+    """Return the sums of each count values in a row."""
+    return column if count == 1 else list(map(sum, zip(*[iter(column)] * count)))
+
+
+# -- forms: how one output says what there is
+#
+#   plain                dicts, lists, numbers and text: to_python
+#   json                 the same as JSON text: --ndjson, where
+#   bpftool              the JSON that bpftool makes of BTF types: -j
+#   json strings, bpftool strings: numbers of more than 53 bits are strings
+#   words                a line for people
+#   cells                words as cells of a table
+#   samples              (path, number) of each quantity: metrics, histograms, sums
+#   counts               those samples that can be added up
+#   leaves               (path, leaf) of all that plain Python says: Layout.columns
+#   labels, joined       (path, text) of all there is, and of the arrays in it: labels of metrics
+#   names                (path, [(word, number)]) of what a machine has names for: captures
+#
+# To add a form, subclass _Form or one of those below and list it in _FORMS.
+
+
+class _Form:
+    """How one output says what there is: a converter for each kind of leaf, and how parts become a
+    whole.
+
+    A converter takes a column and returns as many things; None: the numbers are right as they are;
+    _Written: they are, in a form of text; SKIPPED: there is nothing to say of them.  To add a form,
+    subclass this or one of its subclasses and name it in _FORMS.
+    """
+
+    name = ""
+    fuses = True  # arrays of plain numbers are one item of a struct
+    lists_arrays = True  # long arrays have a reader of their own
+    joins_arrays = ""  # the form of arrays, where each is one leaf
+    unrolls_arrays = False  # the elements of arrays are read with what is around them
+    is_for_people = False  # what is true only now may stand in it
+
+    def order_of(self, number):
+        """Return the byte order in which a number is read."""
+        return number.order
+
+    def members_of(self, record):
+        """Return the members of a record that are shown."""
+        return [member for member in record.parts if member.label is not None]
+
+    def layout_of(self, member):
+        """Return the layout of a member, with what it means."""
+        return member.layout
+
+    def meant(self, layout):
+        """Return the converter of what a layout means to people; None where its parts are shown."""
+        meaning = self.meaning_of(layout)
+        if meaning is None:
+            return None
+        write = self.meant_text(meaning.writer(layout, self.is_for_people))
+        return _Each(write) if meaning.kind.is_named else _Cache(write)
+
+    def meaning_of(self, layout):
+        """Return the meaning that is shown of a layout, one that was asked for, or None."""
+        meaning = layout.meaning
+        return meaning if meaning is not None and meaning.is_asked and meaning.is_shown else None
+
+    def meant_text(self, write):
+        """Return f(leaf) for a function that gives text, as the form spells text."""
+        return write
+
+    def spelling_of(self, layout):
+        """Return the template of what a layout means, if all it takes are its bytes, in order."""
+        return None
+
+    def nothing(self):
+        """Return the piece for a leaf that is left out."""
+        return None
+
+    def integer(self, number):
+        return None
+
+    def enum(self, number):
+        return _Cache(number.text_of)
+
+    def pointer(self, number):
+        return _Each(hex)
+
+    def boolean(self, number):
+        return _Cache(bool)
+
+    def char(self, number):
+        return _Cache(_text_of)
+
+    def real(self, number):
+        return None
+
+    def text(self, array):
+        return _Cache(_text_of)
+
+    def raw_bytes(self, layout):
+        return _Each(list)
+
+
+class _PlainForm(_Form):
+    """dicts, lists, numbers and text.  A piece is the number of a leaf's column, or a function of
+    the row.
+    """
+
+    name = "plain"
+
+    def leaf(self, column, convert):
+        return column
+
+    def leaves(self, column, count):
+        end = column + count
+        return lambda row: list(row[column:end])
+
+    def series(self, inner):
+        return _Each(lambda raw: list(inner.read(raw)))
+
+    def array(self, array, pieces):
+        if pieces and all(isinstance(piece, int) for piece in pieces):
+            return self.leaves(pieces[0], len(pieces))
+        return lambda row: [piece(row) for piece in pieces]
+
+    def record(self, record, members, pieces):
+        names = [member.label for member in members]
+        leaves = [(name, piece) for name, piece in zip(names, pieces) if isinstance(piece, int)]
+        others = [(name, piece) for name, piece in zip(names, pieces) if not isinstance(piece, int)]
+        if not others:
+            first, end = (leaves[0][1], leaves[-1][1] + 1) if leaves else (0, 0)
+            return lambda row: dict(zip(names, row[first:end]))
+        empty = dict.fromkeys(names)  # keeps the order of the names
+
+        def build(row):
+            plain = empty.copy()
+            for name, column in leaves:
+                plain[name] = row[column]
+            for name, piece in others:
+                plain[name] = piece(row)
+            return plain
+
+        return build
+
+    def finish(self, piece):
+        return itemgetter(piece) if isinstance(piece, int) else piece
+
+
+class _TextForm(_Form):
+    """Forms of text.  A piece is a template with a % for each leaf."""
+
+    between = ","
+    list_brackets = "[]"
+
+    def leaf(self, column, convert):
+        return "%d" if convert is None else "%s"
+
+    def leaves(self, column, count):
+        return self._listed(["%d"] * count)
+
+    def _listed(self, texts):
+        opening, closing = self.list_brackets
+        return opening + self.between.join(texts) + closing
+
+    def series(self, inner):
+        return _Each(lambda raw: self._listed(inner.read(raw)))
+
+    def spelling_of(self, layout):
+        meaning = self.meaning_of(layout)
+        spelling = meaning and meaning.kind.spelling
+        return self.meant_text(lambda leaf: leaf)(spelling) if spelling else None
+
+    def array(self, array, pieces):
+        return self._listed(pieces)
+
+    def finish(self, piece):
+        return piece.__mod__
+
+
+class _JSONForm(_TextForm):
+    """JSON without blanks: what plain Python says, as text."""
+
+    name = "json"
+
+    def meant_text(self, write):
+        return lambda leaf: _json_text(write(leaf))
+
+    def boolean(self, number):
+        return _Cache(lambda number: "true" if number else "false")
+
+    def enum(self, number):
+        return _Cache(lambda value: _json_text(number.text_of(value)))
+
+    def pointer(self, number):
+        return _Written('"0x%x"')
+
+    def char(self, number):
+        return _Cache(lambda raw: _json_text(_text_of(raw)))
+
+    text = char
+
+    def real(self, number):
+        return _Each(_json_float)
+
+    def raw_bytes(self, layout):
+        return _Each(lambda raw: "[%s]" % ",".join(map(_DECIMAL_BYTES.__getitem__, raw)))
+
+    def record(self, record, members, pieces):
+        pairs = [_json_label(one.label) + ":" + piece for one, piece in zip(members, pieces)]
+        return "{%s}" % ",".join(pairs)
+
+
+def _json_text(text):
+    import json
+
+    return json.dumps(text)
+
+
+def _json_label(text):
+    return _json_text(text).replace("%", "%%")
+
+
+def _json_float(number):
+    """Return a float as a number of JSON: what JSON lacks is null (NaN) and what every parser
+    overflows to infinity.
+    """
+    if number != number:
+        return "null"
+    if number in (float("inf"), float("-inf")):
+        return "1e999" if number > 0 else "-1e999"
+    return repr(number)
+
+
+class _JSONStringsForm(_JSONForm):
+    """JSON in which numbers of more than 53 bits are strings, whatever their value."""
+
+    name = "json strings"
+
+    def integer(self, number):
+        return _string_of_wide(number, _JSONForm.integer(self, number))
+
+
+class _BpftoolForm(_JSONForm):
+    """What bpftool's JSON says of BTF types: enums are signed, bitfields hex, anonymous members
+    have no name.
+    """
+
+    name = "bpftool"
+
+    def meaning_of(self, layout):
+        return None
+
+    def order_of(self, number):
+        return number.raw_order
+
+    def members_of(self, record):
+        return record.members
+
+    def integer(self, number):
+        if number.is_bitfield or not number.is_whole:
+            return _Written('"0x%x"')
+        if number.encoding == _INT_CHAR:
+            return _Cache(lambda value: _json_text(chr(value & 0xFF)))
+        return None
+
+    def enum(self, number):
+        if number.is_bitfield or not number.is_whole:
+            return _Written('"0x%x"')
+        # A value is signed to bpftool, and so is what stands in the enum: 32 bits there, 64 of an
+        # enum64.
+        bits = 64 if number.size == 8 else 32
+        names = {_signed(one, bits): name for one, name in number.names.items()}
+        size_bits = 8 * number.size
+
+        def named(value):
+            value = _signed(value, size_bits)
+            return _json_text(names[value]) if value in names else str(value)
+
+        return _Cache(named)
+
+    def boolean(self, number):
+        if number.is_bitfield or not number.is_whole:
+            return _Written('"0x%x"')
+        return _JSONForm.boolean(self, number)
+
+    def pointer(self, number):
+        return None
+
+    def char(self, number):
+        if number.encoding == _INT_CHAR:
+            return _Cache(lambda raw: _json_text(raw.decode("latin-1")))
+        return _Cache(lambda raw: "%d" % int.from_bytes(raw, "big", signed=number.signed))
+
+    def text(self, array):
+        number = array.element
+        one = self.char(number)
+
+        def listed(raw):
+            return "[%s]" % ",".join(one(raw[at : at + 1] for at in range(len(raw))))
+
+        def told(raw):
+            text, end, _ = raw.partition(b"\0")
+            if end and number.is_plain_char and all(0x1F < byte < 0x7F for byte in text):
+                return _json_text(text.decode())
+            return listed(raw)
+
+        return _Cache(told)
+
+    def record(self, record, members, pieces):
+        pairs = [_json_label(one.name) + ":" + piece for one, piece in zip(members, pieces)]
+        if record.kind != "section":
+            return "{%s}" % ",".join(pairs)
+        return "{%s:[%s]}" % (
+            _json_label(record.btf_name),
+            ",".join("{%s}" % pair for pair in pairs),
+        )
+
+
+class _BpftoolStringsForm(_BpftoolForm):
+    """The same in which numbers of more than 53 bits are strings."""
+
+    name = "bpftool strings"
+
+    def integer(self, number):
+        return _string_of_wide(number, _BpftoolForm.integer(self, number))
+
+    def pointer(self, number):
+        return _string_of_wide(number, _BpftoolForm.pointer(self, number))
+
+    def enum(self, number):
+        convert = _BpftoolForm.enum(self, number)
+        if number.bits <= 53 or not isinstance(convert, _Cache):
+            return convert
+        return _Cache(lambda value: '"%s"' % convert.make(value).strip('"'))
+
+
+def _string_of_wide(number, convert):
+    """Return what makes strings of numbers that may not fit the 53 bits which JavaScript, jq and
+    others read exactly; convert where all do.
+    """
+    return _Each('"%d"'.__mod__) if convert is None and number.bits > 53 else convert
+
+
+def _signed(number, bits):
+    """Return the low bits of a number as a signed one."""
+    half = 1 << bits - 1
+    return (number + half) % (2 * half) - half
+
+
+class _WordsForm(_TextForm):
+    """A line for people: "src=10 port=443", what is inside in braces."""
+
+    name = "words"
+    between = " "
+    is_for_people = True
+
+    def layout_of(self, member):
+        return _with_proved(member)
+
+    def meaning_of(self, layout):
+        meaning = layout.meaning or _proved(layout)
+        if meaning is None or not meaning.is_shown:
+            return None
+        return meaning if meaning.is_asked or not _asks_inside(layout) else None
+
+    def meant_text(self, write):
+        return lambda leaf: _bare(write(leaf))
+
+    def pointer(self, number):
+        return _Each(hex)
+
+    def leaf(self, column, convert):
+        return "%s"
+
+    def has_cell(self, layout):
+        """Whether a layout is one word, a cell of a table; arrays of a few numbers are."""
+        if self.meaning_of(layout) is not None or isinstance(layout, Array) and layout.is_text:
+            return True
+        element = layout
+        while isinstance(element, Array):
+            element = element.element
+        return layout.values <= 8 and not isinstance(element, Record)
+
+    def is_right(self, layout):
+        """Whether it is a number, which stands on the right of a cell."""
+        return type(layout) in (Number, Float) and self.meaning_of(layout) is None
+
+    def enum(self, number):
+        return _Cache(lambda value: _bare(number.text_of(value)))
+
+    def char(self, number):
+        return _Cache(lambda raw: _bare(_text_of(raw)))
+
+    text = char
+
+    def raw_bytes(self, layout):
+        return _HexWords(layout.size)
+
+    def record(self, record, members, pieces):
+        pairs = []
+        for member, piece in zip(members, pieces):
+            inside = "{%s}" % piece if self._has_parts(member.layout) else piece
+            pairs.append(_printable(member.label).replace("%", "%%") + "=" + inside)
+        return " ".join(pairs)
+
+    def _has_parts(self, layout):
+        """Whether it is a record whose fields are shown, and not what it means as a whole."""
+        return isinstance(layout, Record) and self.meaning_of(layout) is None
+
+    def array(self, array, pieces):
+        if self._has_parts(array.element):
+            pieces = ["{%s}" % piece for piece in pieces]
+        return self._listed(pieces)
+
+    def series(self, inner):
+        if self._has_parts(inner.layout):
+            return _Each(lambda raw: self._listed(map("{%s}".__mod__, inner.read(raw))))
+        return _TextForm.series(self, inner)
+
+
+class _CellsForm(_WordsForm):
+    """The same with a leaf for each word, of tables."""
+
+    name = "cells"
+    joins_arrays = "words"
+
+    def spelling_of(self, layout):
+        return None
+
+
+class _JoinedForm(_WordsForm):
+    """Arrays in labels: words, but text goes on after its first NUL and bools are numbers."""
+
+    name = "joined"
+    is_for_people = False
+
+    def layout_of(self, member):
+        return member.layout
+
+    def meaning_of(self, layout):
+        return _Form.meaning_of(self, layout)
+
+    def char(self, number):
+        return _Cache(lambda raw: _bare(_escaped(raw.rstrip(b"\0"))))
+
+    text = char
+
+    def boolean(self, number):
+        return _Cache(str)
+
+
+_NEED_QUOTES = frozenset(" ='\"{}[],")
+
+
+def _bare(text):
+    """Return text as a word, quoted where it would not be one."""
+    if text and text.isprintable() and _NEED_QUOTES.isdisjoint(text):
+        return text
+    return repr(text) if text.isprintable() else ascii(text)
+
+
+class _HexWords:
+    """Converts a column of bytes into hex for people."""
+
+    __slots__ = ("column", "size")
+
+    def __init__(self, size):
+        self.size, self.column = size, _hex_column(size, " ")
+
+    def __call__(self, column):
+        return self.column(b"".join(column)) if self.size else [""] * len(column)
+
+
+def _hex(raw):
+    return _hex_text(raw, " ")
+
+
+def _hex_column(size, between, stride=None):
+    """Return f(raw) that gives a list: the bytes of each element in hex."""
+    stride = stride or size
+    width = 2 + len(between)
+    step, length = width * stride, width * size - len(between)
+
+    def column(raw):
+        text = _hex_text(raw, between)
+        return [text[at : at + length] for at in range(0, width * len(raw), step)]
+
+    return column
+
+
+def _hex_text(raw, between):
+    """Return bytes in hex with a character between them."""
+    if sys.version_info < (3, 8):
+        return between.join(map(_HEX_BYTES.__getitem__, raw))
+    return raw.hex(between) if between else raw.hex()
+
+
+_HEX_BYTES = ["%02x" % byte for byte in range(256)]
+
+_DECIMAL_BYTES = ["%d" % byte for byte in range(256)]
+
+
+class _SamplesForm(_Form):
+    """Numbers with their paths: a piece is a list of paths, and reading gives pairs of path and
+    number.
+
+    A path is a tuple of labels and indices.  Enumerators are their numbers; text and addresses are
+    no samples.
+    """
+
+    name = "samples"
+    lists_arrays = False
+    unrolls_arrays = True
+
+    def meant(self, layout):
+        meaning = self.meaning_of(layout)
+        return SKIPPED if meaning and not meaning.kind.is_quantity else None
+
+    def nothing(self):
+        return []
+
+    def leaf(self, column, convert):
+        return [()]
+
+    def leaves(self, column, count):
+        return [(index,) for index in range(count)]
+
+    def enum(self, number):
+        return None
+
+    def boolean(self, number):
+        return _Cache(lambda value: int(value != 0))
+
+    def pointer(self, number):
+        return SKIPPED
+
+    def char(self, number):
+        return SKIPPED
+
+    text = char
+
+    def raw_bytes(self, layout):
+        return SKIPPED
+
+    def array(self, array, pieces):
+        return [(index,) + path for index, paths in enumerate(pieces) for path in paths]
+
+    def record(self, record, members, pieces):
+        found = []
+        for member, paths in zip(members, pieces):
+            found += [(member.label,) + path for path in paths]
+        return found
+
+    def finish(self, paths):
+        return partial(zip, paths)
+
+
+class _CountsForm(_SamplesForm):
+    """The samples that can be added up: enumerators, bools, times and addresses are not."""
+
+    name = "counts"
+
+    def layout_of(self, member):
+        return _with_proved(member)
+
+    def meant(self, layout):
+        meaning = layout.meaning or _proved(layout)
+        return SKIPPED if meaning and not meaning.kind.adds_up else None
+
+    def enum(self, number):
+        return SKIPPED
+
+    boolean = enum
+
+
+class _NamesForm(_SamplesForm):
+    """The numbers that a machine has names for: pairs of path and [(word, number)]."""
+
+    name = "names"
+
+    def meaning_of(self, layout):
+        return layout.meaning
+
+    def meant(self, layout):
+        meaning = self.meaning_of(layout)
+        kind = meaning and meaning.kind
+        if isinstance(kind, _Stack):
+            names = meaning.names
+            return _Each(lambda raw: [("ksym", one) for one in kind.addresses(raw, layout, names)])
+        if not isinstance(kind, _Named):
+            return None
+        mask = (1 << layout.bits) - 1
+        return _Each(lambda number: [(kind.word, number & mask)])
+
+    def integer(self, number):
+        return SKIPPED
+
+    enum = boolean = pointer = real = integer
+
+
+class _LeavesForm(_SamplesForm):
+    """What plain Python says, each leaf by itself, with its path."""
+
+    name = "leaves"
+
+    def meant(self, layout):
+        return _Form.meant(self, layout)
+
+    def enum(self, number):
+        return _Form.enum(self, number)
+
+    def boolean(self, number):
+        return _Form.boolean(self, number)
+
+    def pointer(self, number):
+        return _Form.pointer(self, number)
+
+    def char(self, number):
+        return _Form.char(self, number)
+
+    text = char
+
+    def raw_bytes(self, layout):
+        return _Each(bytes)
+
+
+class _LabelsForm(_SamplesForm):
+    """Every leaf, text or number, with its path: nothing that differs looks the same."""
+
+    name = "labels"
+    joins_arrays = "joined"
+    unrolls_arrays = False
+
+    def meant(self, layout):
+        return _Form.meant(self, layout)
+
+    def enum(self, number):
+        return _Cache(number.text_of)
+
+    def boolean(self, number):
+        return _Cache(str)
+
+    def pointer(self, number):
+        return _Each(hex)
+
+    def char(self, number):
+        return _Cache(lambda raw: _escaped(raw.rstrip(b"\0")))
+
+    text = char
+
+    def raw_bytes(self, layout):
+        return _HexWords(layout.size)
+
+
+_FORMS = {}
+
+for _form in (
+    _PlainForm,
+    _JSONForm,
+    _JSONStringsForm,
+    _BpftoolForm,
+    _BpftoolStringsForm,
+    _WordsForm,
+    _CellsForm,
+    _JoinedForm,
+    _SamplesForm,
+    _NamesForm,
+    _CountsForm,
+    _LeavesForm,
+    _LabelsForm,
+):
+    _FORMS[_form.name] = _form()
+
+
+# -- a layout as a table
+
+
+def _table(layout):
+    """Return a layout as text: offset, size, name and type of each member, in the order of the
+    bytes.
+    """
+    lines = ["%6s %5s  %s" % ("offset", "size", _printable(layout.name))]
+    holes = _table_rows(lines, layout, 0, "  ") if layout.members else 0
+    total = "%d bytes" % layout.size
+    if holes:
+        holes_text = "%d bits" % holes if holes % 8 else "%d" % (holes // 8)
+        total += ", %s of them padding (must match in a key, best zero)" % holes_text
+    return "\n".join(lines + [total])
+
+
+def _table_rows(lines, record, start, indent):
+    """Append a line for each member of what begins at bit start; return how many bits are holes."""
+    end = holes = 0
+    for member in sorted(record.members, key=lambda one: one.offset):
+        holes += _hole_row(lines, start + end, member.offset - end, indent)
+        lines.append(_row(start + member.offset, member.width, indent + _member_text(member)))
+        if member.layout.members:
+            holes += _table_rows(lines, member.layout, start + member.offset, indent + "  ")
+        end = max(end, member.offset + member.width)
+    return holes + _hole_row(lines, start + end, 8 * record.size - end, indent)
+
+
+def _hole_row(lines, offset, bits, indent):
+    if bits <= 0:
+        return 0
+    lines.append(_row(offset, bits, indent + "(hole)"))
+    return bits
+
+
+def _row(offset, bits, text):
+    return "%6s %5s  %s" % (_bytes_text(offset), _bytes_text(bits), text)
+
+
+def _member_text(member):
+    text = "%s: %s" % (member.name, member.layout.name) if member.name else member.layout.name
+    if member.bits:
+        text += ":%d" % member.bits
+    if isinstance(member.layout, Enum):
+        pairs = islice(member.layout.names.items(), 17)
+        names = ["%s=%d" % (name, number) for number, name in pairs]
+        text += " {%s%s}" % (", ".join(names[:16]), ", ..." if len(names) > 16 else "")
+    tags = list(member.tags)
+    meaning = _meaning_inside(member.layout)
+    if meaning is not None and "show:" + meaning.word not in tags:
+        tags.append("show:" + meaning.word)
+    text = _printable(text + "".join(" [%s]" % tag for tag in tags))
+    return text if len(text) <= 1024 else text[:1021] + "..."
+
+
+def _bytes_text(bits):
+    """Return a number of bits as bytes: "4", "4:3" for 35 bits."""
+    return "%d" % (bits // 8) if bits % 8 == 0 else "%s:%d" % (bits // 8 or "", bits % 8)
+
+
+# -- a layout as a ctypes class
+# A class made from a Layout is packed and has every hole as a field, so that its offsets do not
+# depend on this machine's ABI.  Its fields are set by __setattr__ of _MadeOfLayout, which lets the
+# Layout check what is given.  What ctypes has no field for is a property: _BitField.
+
+
+# Layout -> the class made of it, as long as anybody holds that.  What two threads make at once is
+# in _being_made until one has won.
+_classes = None
+
+_being_made = {}  # type: dict
+
+
+def _class_of(layout):
+    """Return the ctypes type of a layout."""
+    if isinstance(layout, Number):
+        return layout.scalar() if layout.has_scalar else u8 * layout.size
+    if not isinstance(layout, (Array, Record)):
+        return layout.ctype()
+    if isinstance(layout, Array):
+        element = layout.element.ctype()
+        if _is_scalar(element) or not isinstance(layout.element, (Array, Record)):
+            return element * layout.count
+    if isinstance(layout, Record):
+        layout = layout.renamed(
+            layout.own_name
+        )  # typedefs and qualifiers make no class of their own
+    return _known_class(layout) or _keep_class(layout, _new_class(layout))
+
+
+def _known_class(layout):
+    global _classes
+    if _classes is None:
+        import weakref
+
+        _classes = weakref.WeakValueDictionary()
+    return _classes.get(layout)
+
+
+def _keep_class(layout, made):
+    """Return the class for a layout: made, or that of a thread that was faster (setdefault is many
+    steps there).
+    """
+    made = _being_made.setdefault(layout, made)
+    _classes[layout] = made = _classes.get(layout) or made
+    _being_made.pop(layout, None)
+    return made
+
+
+def _new_class(layout):
+    if isinstance(layout, Array):
+        element = layout.element.ctype()
+        own = {"_type_": element, "_length_": layout.count}
+        name = "%s_Array_%d" % (element.__name__, layout.count)
+        return type(ctypes.Array)(name, (ctypes.Array,), own)
+    plan = layout.plan
+    own = {"_pack_": 1, "_layout_": "ms", "_made_of_": layout, "_attributes_": plan.attributes}
+    own.update(plan.properties)
+    own["_anonymous_"] = plan.anonymous
+    own["_btf_"] = own["_json_"] = dict.fromkeys(plan.holes)
+    own["_fields_"] = [(name, inner.ctype()) for name, inner in plan.fields]
+    name = _printable(layout.name.split(" ")[-1])
+    return type(plan.base)(name if name != "(anonymous)" else "anonymous", (plan.base,), own)
+
+
+class _ClassPlan:
+    """What the class of a record has: it is packed and every hole a field, so that no ABI has a
+    say.
+
+    fields      (name, Layout) in the order of the bytes
+    properties  {name: descriptor} of attributes that are no fields
+    renames     whether there are other names for attributes of anonymous records
+    anonymous   names of fields whose members are attributes of the record too
+    holes       names of fields that are none
+    attributes  {name: Layout} of what a user may set, in the order of declaration
+    """
+
+    def __init__(self, record):
+        self.base = _MadeUnion if record.is_union else _MadeStructure
+        self.fields, self.properties, self.anonymous, self.holes = [], {}, [], []
+        self.renames = False
+        self.attributes = {}  # type: dict
+        self._reserved = set(dir(self.base)) | _RESERVED_NAMES
+        self._names = _Names(self._reserved)
+        self._end = 0
+        names = [self._names_of(member) for member in record.members]
+        order = sorted(range(len(names)), key=lambda at: _place_of(record.members[at]))
+        for at in order:
+            self._add(record, at, record.members[at], names[at])
+        if self._end < record.size:
+            self._add_hole(record, record.size)
+        for parts in names:
+            self.attributes.update((name, part.layout) for name, part in parts)
+
+    def _names_of(self, member):
+        """Return [(attribute, part)] of a member, of an anonymous record those of its parts."""
+        parts = [member]
+        if member.is_merged:
+            parts = member.layout.parts
+        elif not member.name:
+            return []
+        return [(self._free(part.label or part.name or "_"), part) for part in parts]
+
+    def _free(self, name):
+        """Return a name that neither Python nor ctypes looks for, and that is not taken yet."""
+        is_looked_for = name in self._reserved or name[:2] == name[-2:] == "__"
+        return self._names.free(name + "_" * is_looked_for)
+
+    def _add(self, record, at, member, names):
+        first = member.offset // 8
+        if member.is_merged:
+            name = self._add_merged(self._free("_anon%d" % at), member, names)
+        else:
+            name = names[0][0] if names else self._free("_")
+            if self._add_bits(name, member.layout, member.offset):
+                return
+        if first < self._end and not record.is_union:
+            if not member.layout.size:
+                return  # it lies inside of another: there is nothing to see
+            raise LayoutError("%s: members that overlap, '%s' is one" % (record.name, member.name))
+        if first > self._end and not record.is_union:
+            self._add_hole(record, first)
+        self.fields.append((name, member.layout))
+        self._end = max(self._end, first + member.layout.size)
+
+    def _add_merged(self, field, member, names):
+        """Make what is in an anonymous record attributes; return the name of its field."""
+        inner = member.layout.plan
+        inner_names = list(inner.attributes)
+        is_renamed = inner.renames or inner_names != [name for name, _ in names]
+        if not is_renamed:
+            self.anonymous.append(field)
+        for (name, part), inner_name in zip(names, inner_names):
+            is_bits = self._add_bits(name, part.layout, part.offset + member.offset)
+            if is_renamed and not is_bits:
+                self.properties[name], self.renames = _Inner(field, inner_name), True
+        return field
+
+    def _add_bits(self, name, layout, offset):
+        """Whether it is a member that ctypes has no field for."""
+        is_odd = isinstance(layout, Number) and (not layout.is_whole or offset % 8)
+        needed = is_odd and layout.size > 0
+        if needed:
+            self.properties[name] = _BitField(layout, offset)
+        return needed
+
+    def _add_hole(self, record, until):
+        name = self._free("_hole%d" % self._end)
+        self.holes.append(name)
+        self.fields.append((name, Bytes(until if record.is_union else until - self._end)))
+        self._end = until
+
+
+def _place_of(member):
+    return member.offset, member.layout.size > 0
+
+
+_RESERVED_NAMES = frozenset(
+    "_pack_ _layout_ _made_of_ _attributes_ _anonymous_ _fields_ _swappedbytes_ _align_ _json_"
+    " _union_ _btf_ _show_".split()
+)
+
+
+class _BitField:
+    """Descriptor of an integer that lies in bits, or bytes, where ctypes has no field."""
+
+    def __init__(self, number, offset):
+        self.number = number
+        self.bits = _Bits(offset, number.bits, number.order, number.signed)
+
+    def __get__(self, obj, owner=None):
+        return self if obj is None else self.bits.of(memoryview(obj).tobytes())
+
+    def __set__(self, obj, given):
+        number = _assigned(self.number, given, "a field")
+        if sizeof(obj) < self.bits.last:  # its __class__ was assigned
+            raise LayoutError("this %s has only %d bytes" % (type(obj).__name__, sizeof(obj)))
+        buffer = (u8 * sizeof(obj)).from_buffer(obj)
+        packing = _Packing(0, True, buffer)
+        packing.put_bits(self.bits, number, "a field")
+
+    def source(self):
+        """Return Python that reads it from self."""
+        bits = self.bits
+        words = (bits.first, bits.last, bits.order, bits.shift, bits.mask)
+        number = "int.from_bytes(bytes(self)[%d:%d], %r) >> %d & %#x" % words
+        return "((%s) ^ %#x) - %#x" % (number, bits.sign, bits.sign) if bits.sign else number
+
+
+class _Inner:
+    """Descriptor of an attribute of an anonymous record, whose name is another one in the record
+    around it.
+    """
+
+    def __init__(self, record, name):
+        self.record, self.name = record, name
+
+    def __get__(self, obj, owner=None):
+        return self if obj is None else getattr(getattr(obj, self.record), self.name)
+
+    def __set__(self, obj, given):
+        setattr(getattr(obj, self.record), self.name, given)
+
+    def source(self):
+        """Return Python that reads it from self."""
+        return "getattr(self.%s, %a)" % (self.record, self.name)
+
+
+class _MadeOfLayout:
+    """What the classes made from a Layout have in common."""
+
+    _attributes_ = {}  # type: dict
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "_made_of_" not in cls.__dict__:
+            cls._attributes_ = None  # its own fields are there, and final, with the first object
+
+    def __init__(self, *given, **named):
+        if self._attributes_ is None:
+            _take_in_attributes(type(self))
+        names = list(self._attributes_)
+        if len(given) > len(names):
+            words = (type(self).__name__, len(names), len(given))
+            raise LayoutError("%s has %d fields, not %d" % words)
+        for name, value in zip(names, given):
+            if name in named:
+                raise LayoutError("%s: two values for '%s'" % (type(self).__name__, name))
+            setattr(self, name, value)
+        for name, value in named.items():
+            setattr(self, name, value)
+
+    def __setattr__(self, name, given):
+        if self._attributes_ is None:
+            _take_in_attributes(type(self))
+        if name not in self._attributes_ and not hasattr(type(self), name):
+            words = (type(self).__name__, name, ", ".join(self._attributes_))
+            raise NoSuchField("%s has no field '%s'; there are %s" % words)
+        layout = self._attributes_.get(name)
+        if layout is not None and not isinstance(given, _CDATA):
+            given = self._checked(layout, given, name)
+        super().__setattr__(name, given)
+
+    def _checked(self, layout, given, name):
+        """Return what ctypes may set for what is given: it would cut what is too large without a
+        word.
+        """
+        what = "%s.%s" % (type(self).__name__, name)
+        if isinstance(layout, Char) and isinstance(given, bytes):
+            return given
+        if isinstance(layout, Number):
+            number = _assigned(layout, given, what)
+            return bytes([number & 0xFF]) if isinstance(layout, Char) else number
+        is_text = isinstance(layout, Array) and layout.is_text
+        if isinstance(given, (bytes, bytearray)):
+            raw = bytes(given)
+            if is_text and len(raw) < layout.size:
+                raw = raw.ljust(layout.size, b"\0")  # as ctypes has it
+            if len(raw) != layout.size:
+                raise LayoutError("%s has %d bytes, not %d" % (what, layout.size, len(raw)))
+        else:
+            given = list(given) if isinstance(given, tuple) else given
+            raw = layout.pack(given, what=what)
+        return raw if is_text else _copier(layout.ctype())(raw)
+
+    def __eq__(self, other):
+        return _raw(self) == _raw(other) if type(other) is type(self) else NotImplemented
+
+    def __hash__(self):
+        return hash(_raw(self))  # of what it holds now: a key that is changed is another key
+
+    def __repr__(self):
+        pairs = to_python(self)
+        shown = ", ".join("%s=%r" % pair for pair in pairs.items())
+        return _printable("%s(%s)" % (type(self).__name__, shown))
+
+    def __reduce__(self):
+        if "_made_of_" not in type(self).__dict__:
+            return super().__reduce__()
+        return _revived, (self._made_of_, _raw(self))
+
+
+def _take_in_attributes(cls):
+    """Set what may be assigned to objects of a subclass: its own fields, and those of the class
+    made of a Layout.
+    """
+    found = {}  # type: dict
+    for base in reversed(cls.__mro__):
+        found.update(base.__dict__.get("_attributes_") or {})
+        if "_made_of_" not in base.__dict__ and "_fields_" in base.__dict__:
+            own = _own_members(base, base.__name__, 0)
+            found.update((member.name, member.layout) for member in own)
+    type(ctypes.Structure).__setattr__(cls, "_attributes_", found)
+
+
+def _assigned(layout, given, what):
+    """Return the number for what is assigned: text only where it is a char or the name of an
+    enumerator.
+    """
+    if isinstance(given, str) and not isinstance(layout, Char):
+        if not isinstance(layout, Enum) or given not in layout.names.values():
+            raise LayoutError("%s must be %s, not %r" % (what, layout._wanted(), given))
+    return layout.number(given, what)
+
+
+class NoSuchField(LayoutError, AttributeError):
+    """A name that is no field of a class made from BTF or C text."""
+
+
+class _MadeStructure(_MadeOfLayout, ctypes.Structure):
+    pass
+
+
+class _MadeUnion(_MadeOfLayout, ctypes.Union):
+    pass
+
+
+def _revived(layout, raw):
+    """Return the object that was pickled."""
+    return _copier(layout.ctype())(raw)
+
+
+# -- a layout as the source of a ctypes class
+# The same class as text, which needs neither BTF nor this module.
+
+
+def python_source(ctype: "Type[_Object]", name: str = "") -> str:
+    """Return Python that makes a ctypes type anew, with neither BTF nor this module, and calls it
+    name.
+    """
+    return layout(ctype).python_source(name)
+
+
+def _source_of_layout(layout, name):
+    lines = ["import ctypes"]
+    expression = _source_of(layout, {}, lines)
+    wanted = _identifier(name or (expression if isinstance(layout, Record) else "value"))
+    if wanted != expression:  # of a typedef, a scalar, an array
+        lines += ["", "%s = %s" % (wanted, expression)]
+    return "\n".join(lines) + "\n"
+
+
+def _source_of(layout, names, lines):
+    """Return the expression for a layout; append to lines the classes that it needs, named in
+    names.
+    """
+    if isinstance(layout, Array):
+        return "(%s * %d)" % (_source_of(layout.element, names, lines), layout.count)
+    if not isinstance(layout, Record):
+        return _scalar_source(layout.ctype())
+    if id(layout) not in names:
+        name = _class_name(layout, names)
+        names[id(layout)] = name  # before those inside: the outermost keeps its name
+        names.setdefault("taken", set()).add(name)
+        plan = layout.plan
+        fields = [(field, _source_of(inner, names, lines)) for field, inner in plan.fields]
+        base = "Union" if layout.is_union else "Structure"
+        lines += ["", "", "class %s(ctypes.%s):" % (name, base), "    _pack_ = 1"]
+        lines.append("    _layout_ = 'ms'")
+        if plan.anonymous:
+            lines.append("    _anonymous_ = %a" % plan.anonymous)
+        lines += (
+            ["    _fields_ = ["] + ["        (%a, %s)," % field for field in fields] + ["    ]"]
+        )
+        if plan.holes:
+            lines.append("    _btf_ = _json_ = %a" % dict.fromkeys(plan.holes))
+        shown = _shown_words(layout, plan)
+        if shown:
+            lines.append("    _show_ = %a" % shown)
+        lines += ["", ""] if plan.properties else []
+        for field, one in sorted(plan.properties.items()):
+            lines.append("setattr(%s, %a, property(lambda self: %s))" % (name, field, one.source()))
+    return names[id(layout)]
+
+
+def _shown_words(layout, plan):
+    """Return {name of a ctypes field: what it means}."""
+    fields = {name for name, _ in plan.fields}
+    shown = {}
+    for member in layout.members:
+        meaning = _meaning_inside(member.layout)
+        has_names = meaning is not None and isinstance(meaning.kind, _Flags)  # unlike ctypes' ints
+        if meaning is not None and member.name in fields and not has_names:
+            shown[member.name] = meaning.word
+    return shown
+
+
+def _meaning_inside(found):
+    """Return the meaning of a layout, of an array without one that of its elements; or None."""
+    while found.meaning is None and isinstance(found, Array):
+        found = found.element
+    return found.meaning
+
+
+def _class_name(layout, names):
+    """Return a name for a record's class that none of the others has."""
+    name = _identifier(layout.name.split(" ")[-1] if layout.name[-1:] != ")" else "anonymous")
+    if name[:2] == "__":  # class bodies mangle the others
+        name = name.lstrip("_") or "anonymous"
+    taken, base = names.get("taken", ()), name
+    counts = names.setdefault("counts", {})
+    while name in taken:
+        counts[base] = counts.get(base, 0) + 1
+        name = "%s_%d" % (base, counts[base])
+    return name
+
+
+def _scalar_source(ctype):
+    if _is_array(ctype):
+        return "(%s * %d)" % (_scalar_source(ctype._type_), ctype._length_)
+    names = {"?": "bool", "c": "char", "f": "float", "d": "double"}
+    name = names.get(ctype._type_)
+    if name is None:
+        name = "%sint%d" % ("" if ctype._type_ in _SIGNED_CODES else "u", 8 * sizeof(ctype))
+    suffix = ".__ctype_%se__" % _FOREIGN_ORDER[0] if _is_swapped(ctype) else ""
+    return "ctypes.c_%s%s" % (name, suffix)
+
+
+def _identifier(text):
+    """Return a name that Python takes: what compilers write is one but for keywords and the dot of
+    ".bss".
+    """
+    import keyword
+
+    letters = (char if char.isalnum() and char < "\x80" else "_" for char in text.lstrip("."))
+    name = "".join(letters) or "anonymous"
+    if name[0].isdigit():
+        return "_" + name
+    taken = (
+        "ctypes",
+        "setattr",
+        "getattr",
+        "property",
+        "int",
+        "bytes",
+    )  # the source itself needs those
+    return name + "_" if keyword.iskeyword(name) or name in taken else name
 
 
 # -- plain Python and JSON
