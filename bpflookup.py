@@ -1625,8 +1625,8 @@ def _sysfs_cpus():
 #   table, ctypes class, source     Layout.describe, ctype and python_source
 #   plain Python and JSON           to_python and to_json of whatever a caller hands in
 #
-# Where to add: a word for --show is a _Kind in MEANINGS, an output a _Form in _FORMS, a kind of
-# leaf a subclass of Number with a converter() that asks the form by a method of its own.
+# Where to add: a word for --show is a _MeaningKind in MEANINGS, an output form a _Form in _FORMS, a
+# kind of leaf a subclass of Number whose converter() asks the form by a method of its own.
 
 # Types may be hostile: records that share parts multiply, and members of no bits, or of a union,
 # take no bytes.
@@ -1661,6 +1661,9 @@ class Layout:
     name       the type in C's terms
     members    of a record, in the order of their declaration; else ()
     meaning    the Meaning that was asked for, or None
+
+    A subclass has three methods, each for what lies at a bit offset: _compile makes the piece of a
+    form that reads it, _put stores what was given, _dtype is NumPy's word for it.
     """
 
     __slots__ = (
@@ -1683,18 +1686,21 @@ class Layout:
 
     def __init__(self, size, name, values=1, levels=0, has_choice=False):
         self.size, self.name = size, name
-        self.values, self.levels = values, levels  # leaves, and types inside types
-        self.has_choice = has_choice  # whether a field in it says how to read another one
-        self.meaning = None  # what it is to people, where that was asked for
+        self.values = values  # how many leaves it has, and records
+        self.levels = levels  # of types inside types
+        self.has_choice = has_choice  # whether a union in it has a discriminant, see Member.choice
+        self.meaning = None
         self._readers = {}  # (form, stride, CPUs) -> reader
         self._hash = None
 
     def _facts(self):
-        """Return what makes two layouts the same."""
+        """Return what makes two layouts the same.  The number of values follows from the others."""
         return [getattr(self, name) for name in self._state_names() if name != "values"]
 
     def _state_names(self):
-        """Return the slots that make it what it is; the others are worked out."""
+        """Return the names of the slots that say what it is; those _WORKED_OUT from them are kept
+        for speed.
+        """
         slots = [name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ())]
         return [name for name in slots if name not in _WORKED_OUT]
 
@@ -1702,14 +1708,14 @@ class Layout:
         return _same_tree(self, other, set()) if isinstance(other, Layout) else NotImplemented
 
     def __hash__(self) -> int:
-        # of all that is in it, each part once: types that a hostile BTF makes alike must not
-        # collide
+        # Of all that is in it: hostile BTF could make many types that differ only deep inside, and
+        # a hash of less would be the same for all.  Each part keeps its own, as parts are shared.
         if self._hash is None:
             self._hash = hash((type(self), self.size, self.name, self.levels) + self._inside())
         return self._hash
 
     def _inside(self):
-        """Return what else the hash is of."""
+        """Return what the hash is of besides what every layout has."""
         return ()
 
     def __repr__(self) -> str:
@@ -1732,6 +1738,7 @@ class Layout:
         return self._changed(name=name)
 
     def _changed(self, **changes):
+        """Return a copy in which some slots differ."""
         copy = type(self).__new__(type(self))
         copy.__setstate__(dict(self.__getstate__(), **changes))
         return copy
@@ -1754,44 +1761,58 @@ class Layout:
         """
         known = self._readers.get((form, stride, cpus))
         if known is None:
-            if form not in _FORMS:
-                raise LayoutError("no form '%s'; there are %s" % (form, ", ".join(_FORMS)))
-            if stride is not None and stride < self.size:
-                words = (self.name, self.size, stride)  # type: Tuple[Any, ...]
-                raise LayoutError("%s: elements of %d bytes are no %d bytes apart" % words)
-            if self.values > 16 * self.size + 4096:
-                words = (self.name, self.values, self.size)
-                raise LayoutError("%s: %d values in %d bytes are too many to read" % words)
-            is_unrolled = _FORMS[form].unrolls_arrays or cpus > 1
-            if is_unrolled and self.values > _MAX_SAMPLES:
-                words = (self.name, self.values, form, _MAX_SAMPLES)
-                raise LayoutError("%s: %d values are too many for %s, at most %d" % words)
+            self._check_readable(form, stride, cpus)
             made = _ChoosingReader if self.is_undecided(_FORMS[form]) else Reader
             known = made(self, _FORMS[form], stride, cpus)
-            known = self._readers.setdefault((form, stride, cpus), known)
+            known = self._readers.setdefault(
+                (form, stride, cpus), known
+            )  # of several threads', one
         return known
 
+    def _check_readable(self, form, stride, cpus):
+        """Raise LayoutError where there can be no such reader, or it would be too large."""
+        if form not in _FORMS:
+            raise LayoutError("no form '%s'; there are %s" % (form, ", ".join(_FORMS)))
+        if stride is not None and stride < self.size:
+            words = (self.name, self.size, stride)  # type: Tuple[Any, ...]
+            raise LayoutError("%s: elements of %d bytes are no %d bytes apart" % words)
+        if self.values > 16 * self.size + 4096:
+            words = (self.name, self.values, self.size)
+            raise LayoutError("%s: %d values in %d bytes are too many to read" % words)
+        is_unrolled = _FORMS[form].unrolls_arrays or cpus > 1
+        if is_unrolled and self.values > _MAX_SAMPLES:
+            words = (self.name, self.values, form, _MAX_SAMPLES)
+            raise LayoutError("%s: %d values are too many for %s, at most %d" % words)
+
     def is_undecided(self, form):
-        """Whether a form needs to know branches of unions before it can read this in one go."""
+        """Whether it has a union of which the form reads only the branch that a discriminant
+        chooses, so that no single reader does for all values.
+        """
         return False
 
     def compiled(self, form, at, columns):
-        """Return the piece of a form for what lies at a bit; its leaves become columns."""
-        spelling = form.spelling_of(self)
-        if spelling and at % 8 == 0 and columns.cpus == 1:
-            return columns.add_spelled(at // 8, self.size, spelling)
-        convert = form.meant(self)
+        """Return the piece of a form for what lies at bit `at`, and add its leaves to the columns.
+
+        What the form shows as its meaning is one leaf, whatever there is inside; of anything else
+        the node's own _compile makes the piece.
+        """
+        template = form.template_of_meaning(self)
+        if template and at % 8 == 0 and columns.cpus == 1:
+            return columns.add_bytes_apart(at // 8, self.size, template)
+        convert = form.converter_of_meaning(self)
         if convert is not None:
-            return self._leaf(form, at, columns, convert)
+            return self._add_leaf(form, at, columns, convert)
         if columns.cpus == 1:
             return self._compile(form, at, columns)
-        is_added, meaning = columns.is_added, self.meaning or _proved(self)
+        # Of what CPUs have, counts are added up, but never parts of an address, a time or the like.
+        is_added, meaning = columns.is_added, self.meaning or _implied_meaning(self)
         columns.is_added = is_added and (meaning is None or meaning.kind.adds_up)
         piece = self._compile(form, at, columns)
         columns.is_added = is_added
         return piece
 
-    def _leaf(self, form, at, columns, convert):
+    def _add_leaf(self, form, at, columns, convert):
+        """Add the whole of it to the columns as one leaf; return the form's piece for it."""
         return columns.add_bytes(form, at, self.size, convert)
 
     def showing(self, path: str, word: str) -> "Layout":
@@ -1805,7 +1826,7 @@ class Layout:
         if not isinstance(word, str) or word not in MEANINGS:
             words = (word, " ".join(sorted(MEANINGS)))
             raise LayoutError("there is no meaning '%s'; there are %s" % words)
-        return _shown_at(self, [step for step in path.split(".") if step], word, path)
+        return _with_meaning_at(self, [step for step in path.split(".") if step], word, path)
 
     def _labels_text(self):
         """Return what fields there are, for messages."""
@@ -1899,20 +1920,22 @@ class Layout:
         return bytes(packing.buffer)
 
     def put(self, packing, at, given, what):
-        """Have packing hold what was given, for what lies at a bit."""
-        told = self.told(given)
-        if isinstance(told, bytes) and told is not given:
-            packing.put_bytes(at // 8, told, what)
+        """Have packing hold what was given, for what lies at bit `at`."""
+        stored = self._read_as_meaning(given)
+        if isinstance(stored, bytes) and stored is not given:
+            packing.put_bytes(at // 8, stored, what)
         else:
-            self._put(packing, at, told, what)
+            self._put(packing, at, stored, what)
 
-    def told(self, given):
-        """Return the number or the bytes that a text stands for by what this means, else given."""
-        meaning = self.meaning or _proved(self)
+    def _read_as_meaning(self, given):
+        """Return the number or the bytes that a text stands for by what this means; given itself
+        where it is no such text.
+        """
+        meaning = self.meaning or _implied_meaning(self)
         if meaning is None or not isinstance(given, str):
             return given
-        told = meaning.told(given.strip(), self)
-        return given if told is None else told
+        stored = meaning.told(given.strip(), self)
+        return given if stored is None else stored
 
 
 def _field_text(path):
@@ -1921,12 +1944,14 @@ def _field_text(path):
     return text.lstrip(".") if path and isinstance(path[0], str) else "value" + text
 
 
+# slots of layouts that are no part of what they are: neither compared nor pickled
 _WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts", "_plan"))
 
 
 def _same_tree(one, other, seen):
-    """Whether two trees say the same; seen are the pairs under comparison, so that shared parts
-    cost once.
+    """Whether two trees say the same.
+
+    seen       pairs of ids that are compared already, so that a part that many share costs once
     """
     if one is other or (id(one), id(other)) in seen:
         return True
@@ -1943,17 +1968,22 @@ def _same_tree(one, other, seen):
 
 
 class Number(Layout):
-    """A leaf: .order of its bytes, .bits (fewer than 8 * size in a bitfield), .signed; its class
-    says what it means.
+    """An integer, a leaf of the tree; its subclasses are enums, bools, chars, floats and pointers.
+
+    order      "little" or "big": how its bytes are stored
+    bits       8 * size; of a bitfield those that it has
+    signed     whether it can be negative
+
+    raw_order is the byte order of the record around it, without what a type like __be32 says:
+    bpftool knows no other.  encoding is BTF's (_INT_SIGNED ...), 0 elsewhere.  is_bitfield is true
+    also of a bitfield that has all the bits of its type: bpftool prints it as one.
     """
 
-    # raw_order is what the record around it has: bpftool knows no other.  encoding is BTF's, 0
-    # elsewhere.
     __slots__ = ("order", "raw_order", "bits", "signed", "encoding", "is_bitfield")
     order: str
     bits: int
     signed: bool
-    kind = "u"  # of its name, where it has none of its own
+    kind = "u"  # in the name that it gets where it has none: "u32"
 
     def __init__(self, size, name="", order=sys.byteorder, signed=False, encoding=0):
         name = name or _number_name(
@@ -1962,19 +1992,19 @@ class Number(Layout):
         Layout.__init__(self, size, name)
         self.order = self.raw_order = order
         self.bits, self.signed, self.encoding = 8 * size, signed, encoding
-        self.is_bitfield = (
-            False  # one of all the bits of its type is none to struct, but to bpftool
-        )
+        self.is_bitfield = False
 
     def _inside(self):
         return self.bits, self.signed, self.order
 
     def bitfield(self, bits):
-        """Return the same number as a bitfield: of its type's byte order nothing is left."""
+        """Return the same number as a bitfield.  Its byte order is that of the record: compilers
+        know nothing of __be32.
+        """
         return self._changed(bits=bits, order=self.raw_order, is_bitfield=True)
 
     def ordered(self, order):
-        """Return the same number in a byte order that its type prescribes."""
+        """Return the same number in the byte order that a type like __be32 prescribes."""
         return self._changed(order=order)
 
     @property
@@ -2017,7 +2047,7 @@ class Number(Layout):
         return form.integer(self)
 
     def _compile(self, form, at, columns):
-        return self._leaf(form, at, columns, self.converter(form))
+        return self._add_leaf(form, at, columns, self.converter(form))
 
     @property
     def adds_up(self) -> bool:
@@ -2025,20 +2055,20 @@ class Number(Layout):
         is_count = type(self) in (Number, Float)
         return is_count and (self.meaning is None or self.meaning.kind.adds_up)
 
-    def _leaf(self, form, at, columns, convert):
+    def _add_leaf(self, form, at, columns, convert):
         if convert is SKIPPED:
             return form.nothing()
-        order, signed, written = form.order_of(self), self.signed, None
-        if isinstance(convert, _Written):
-            signed, written, convert = False, convert.template, None
+        order, signed, template = form.order_of(self), self.signed, None
+        if isinstance(convert, _NumberTemplate):
+            signed, template, convert = False, convert.template, None
         convert = columns.of_cpus(convert, self.adds_up)
         if self.is_whole and at % 8 == 0:
             code = self.code if signed == self.signed else self.code.upper()
-            return columns.add(form, at // 8, self.size, code, order, convert, written)
+            return columns.add(form, at // 8, self.size, code, order, convert, template)
+        # A bitfield: a column of the bytes around it, from which _Bits takes its number.
         bits = _Bits(at, self.bits, order, signed, convert)
-        return columns.add(
-            form, bits.first, bits.last - bits.first, bits.code, order, bits, written
-        )
+        size = bits.last - bits.first
+        return columns.add(form, bits.first, size, bits.code, order, bits, template)
 
     def _put(self, packing, at, given, what):
         number = self.number(given, what)
@@ -2159,7 +2189,11 @@ class Boolean(Number):
 
 
 class Char(Number):
-    """A byte that is text.  is_plain_char: not by way of a typedef, for bpftool."""
+    """A byte that is text.
+
+    is_plain_char  whether BTF says char itself and not a typedef of it: bpftool prints an array of
+                   no others as text
+    """
 
     __slots__ = ("is_plain_char",)
     kind = "char"
@@ -2249,7 +2283,7 @@ class Float(Number):
 
 
 class Pointer(Number):
-    """An address; of the kernel, for reading only, though its bytes may be given as a number."""
+    """An address in the kernel, which is of use to nobody else; input takes it as a number."""
 
     __slots__ = ()
 
@@ -2286,7 +2320,7 @@ class Bytes(Layout):
                 raise LayoutError(
                     "%s: %r does not say what its %d bytes are" % (what, given, self.size)
                 ) from None
-        if isinstance(given, int) and self.size in _STRUCT_CODES:
+        if isinstance(given, int) and self.size in _STRUCT_CODES:  # signed or not, as it comes
             given = _integer(given, -1 << 8 * self.size - 1, (1 << 8 * self.size) - 1, what)
             return (given & (1 << 8 * self.size) - 1).to_bytes(self.size, sys.byteorder)
         if not isinstance(given, list):
@@ -2299,7 +2333,7 @@ class Bytes(Layout):
 
 
 class Array(Layout):
-    """.count elements of one layout, .element."""
+    """An array: .count elements of one layout, .element; of chars it is a text."""
 
     __slots__ = ("element", "count")
     element: "Layout"
@@ -2339,14 +2373,16 @@ class Array(Layout):
         return any(one.is_undecided(form) for one in self.elements)
 
     def undecided(self, form, at=0):
-        """Yield (member that tells, its bit offset) for each union in each of the elements."""
+        """Yield (discriminant, its bit offset) for each union that has one, in each element."""
         for index, element in enumerate(self.elements):
             for tag in element.undecided(form, at + 8 * element.size * index):
                 yield tag
 
-    def decided(self, form, tags):
-        """Return an array whose elements have the branches that those members choose."""
-        return _ChosenElements(self, [one.decided(form, tags) for one in self.elements])
+    def decided(self, form, values):
+        """Return an array whose elements have only the branches that are chosen; values is an
+        iterator over what the discriminants hold, in the order of undecided().
+        """
+        return _ChosenElements(self, [one.decided(form, values) for one in self.elements])
 
     def _dtype(self):
         if self.is_text:
@@ -2358,11 +2394,13 @@ class Array(Layout):
         if self.is_text:
             return columns.add_bytes(form, at, self.size, form.text(self))
         if form.joins_arrays:
-            return columns.add_bytes(form, at, self.size, _Together(self.reader(form.joins_arrays)))
+            return columns.add_bytes(form, at, self.size, _ByReader(self.reader(form.joins_arrays)))
         if not self.size and self.count > 64:
-            return form.array(self, [])  # nothing, many times
-        if columns.cpus == 1 and self._fuses(form):
+            return form.array(self, [])  # elements of no bytes: BTF may have billions of them
+        if columns.cpus == 1 and self._is_of_bare_numbers(form):
             return columns.add_many(form, self, at // 8)
+        # An array that is long, or whose elements each choose branches, is one leaf, its bytes,
+        # which a reader of its own converts: to unroll it would take a column for each element.
         if columns.cpus == 1 and form.lists_arrays and (self.values > 64 or element.has_choice):
             inner = element.reader(form.name)
             return columns.add_bytes(form, at, self.size, form.series(inner))
@@ -2374,12 +2412,14 @@ class Array(Layout):
         """Return the same array of another element."""
         return self._changed(element=element)
 
-    def _fuses(self, form):
-        """Whether it is an array of numbers that a form shows as they are."""
+    def _is_of_bare_numbers(self, form):
+        """Whether it is an array of numbers that a form shows as they are, so that one item of a
+        struct ("16I") reads it.
+        """
         element = self.element
         if not form.fuses or type(element) is not Number or not element.is_whole:
             return False
-        is_bare = form.meant(element) is None and form.integer(element) is None
+        is_bare = form.converter_of_meaning(element) is None and form.integer(element) is None
         return is_bare and self.count <= 1 << 16
 
     def _put(self, packing, at, given, what):
@@ -2387,11 +2427,13 @@ class Array(Layout):
             raw = _text_bytes(given)
             if len(raw) > self.size:
                 raise LayoutError("%s: %r has more than %d bytes" % (what, given, self.size))
-            return packing.put_bytes(at // 8, raw.ljust(self.size, b"\0"), what)
+            packing.put_bytes(at // 8, raw.ljust(self.size, b"\0"), what)
+            return
         if isinstance(given, str):
             raw = self._address(given)
             if raw is not None:
-                return packing.put_bytes(at // 8, raw, what)
+                packing.put_bytes(at // 8, raw, what)
+                return
         if not isinstance(given, (list, tuple)):
             words = (what, self.count, self.element.name, given)
             raise LayoutError("%s takes a list of %d %s, not %r" % words)
@@ -2400,11 +2442,10 @@ class Array(Layout):
         for index, one in enumerate(given):
             step = 8 * self.element.size * index
             self.element.put(packing, at + step, one, "%s[%d]" % (what, index))
-        return None
 
 
 class _ChosenElements(Array):
-    """An array whose elements have chosen different branches of their unions."""
+    """An array made by decided(): its elements may have chosen different branches."""
 
     __slots__ = ("elements",)
 
@@ -2426,13 +2467,20 @@ def _array_name(element, count):
 
 
 class Member:
-    """A member of a record: .name ("" where anonymous), .layout, .offset in bits, .bits of a
-    bitfield or 0.
+    """A member of a record: a layout with a name and a place.
 
-    label     its name in every form, None: it is left out
-    tags      what BTF or its declaration says of it
-    choice    (name of the member that tells, {its value: name of the branch}) of a union, or None
-    bound     name of the BTF member that it has to agree with, None: of none
+    name      "" where it is anonymous
+    layout    of what it holds
+    offset    in bits from the start of the record
+    bits      of a bitfield; 0: it is none
+    label     its name in every form, _json_ may give another; None: it is left out
+    tags      BTF's declaration tags of it
+    choice    of a union with a discriminant, which _union_ declares: (name of that member, {its
+              value: name of the branch}); else None
+    bound     name of the BTF member that it has to agree with, _btf_ may give another; None: none
+
+    is_anonymous says that ctypes' _anonymous_ lists it: its members bind to BTF as if they were
+    those of the record, though it has a name.
     """
 
     __slots__ = (
@@ -2458,13 +2506,10 @@ class Member:
     def __init__(self, name, layout, offset, bits=0, label=None, tags=()):
         self.name, self.layout, self.offset, self.bits = name, layout, offset, bits
         self.label, self.tags, self.choice = label, tags, None
-        self.bound, self.is_anonymous = (
-            name,
-            False,
-        )  # what ctypes' _anonymous_ says: it has a name all the same
+        self.bound, self.is_anonymous = name, False
 
     def changed(self, **changes):
-        """Return the same member but for some facts."""
+        """Return a copy in which some slots differ."""
         copy = Member.__new__(Member)
         for name in self.__slots__:
             setattr(copy, name, changes.get(name, getattr(self, name)))
@@ -2483,9 +2528,7 @@ class Member:
         return self.bits or 8 * self.layout.size
 
     def is_undecided(self, form):
-        """Whether it is a union to choose a branch of, or has one in it that the form reads with
-        it.
-        """
+        """Whether it is a union with a discriminant, or is undecided as a layout is."""
         return bool(self.choice) or self.layout.is_undecided(form)
 
     @property
@@ -2496,11 +2539,13 @@ class Member:
 
     @property
     def is_merged(self) -> bool:
-        """Whether its members are named as if they were those of the record around it."""
+        """Whether it is an anonymous record, whose members are named as those of the record around
+        it.
+        """
         return not self.name and isinstance(self.layout, Record) and not self.choice
 
     def steps_in(self, steps: "List[str]") -> int:
-        """Return how many of the steps of a path are its name, 0: it is another's.
+        """Return how many of the first steps of a path are its name; 0: they name another member.
 
         Names of variables in data sections have dots: those that are static in a function.
         """
@@ -2511,7 +2556,7 @@ class Member:
         return 0
 
     def moved(self, offset):
-        """Return the same member so many bits further on."""
+        """Return the same member, offset bits further on."""
         return self.changed(offset=self.offset + offset)
 
     def choosing(self, branch):
@@ -2520,10 +2565,15 @@ class Member:
 
 
 class Record(Layout):
-    """A struct, a union or a data section, .kind; .members in the order of their declaration.
+    """A struct, a union or a data section of BTF.
 
-    .parts are the same with those of anonymous records in the place of these.  btf_name is what
-    bpftool calls it.
+    kind      "struct", "union" or "section"
+    members   Members in the order of their declaration
+    parts     the same, but the members of anonymous records in the place of these
+    btf_name  what bpftool calls a data section
+
+    own_name is the name without typedefs and qualifiers, row_count how many lines describe() has
+    for the members; plan is what its ctypes class has.
     """
 
     __slots__ = (
@@ -2559,14 +2609,16 @@ class Record(Layout):
 
     @property
     def parts(self) -> "Tuple[Member, ...]":
-        """The members, those of anonymous records in the place of these, no two labels the same."""
+        """The members, those of anonymous records in the place of these; no two labels are the
+        same.
+        """
         if self._parts is None:
             self._parts = tuple(_labelled(_merged_parts(self.members)))
         return self._parts
 
     @property
     def plan(self):
-        """What the class of the record has."""
+        """The _ClassPlan of its ctypes class."""
         if self._plan is None:
             self._plan = _ClassPlan(self)
         return self._plan
@@ -2595,34 +2647,35 @@ class Record(Layout):
         return self.has_choice and any(member.is_undecided(form) for member in self.members)
 
     def undecided(self, form, at=0):
-        """Yield (member that tells, its bit offset) for each union that waits for one, in the order
-        of decided().
-        """
+        """Yield (discriminant, its bit offset) for each union that has one."""
         for member in self.members:
             if member.choice:
-                tag = next(one for one in self.members if one.name == member.choice[0])
-                yield tag, at + tag.offset
+                found = next(one for one in self.members if one.name == member.choice[0])
+                yield found, at + found.offset
             elif member.is_undecided(form):
-                for tag in member.layout.undecided(form, at + member.offset):
-                    yield tag
+                for found in member.layout.undecided(form, at + member.offset):
+                    yield found
 
-    def decided(self, form, tags):
-        """Return the record with the branches that the values of those members choose."""
+    def decided(self, form, values):
+        """Return the record with only the branches that are chosen; values is an iterator over what
+        the discriminants hold, in the order of undecided().
+        """
         members = []
         for member in self.members:
             if member.choice:
-                member = member.choosing(self._branch(member, next(tags)))
+                member = member.choosing(self._branch(member, next(values)))
             elif member.is_undecided(form):
-                member = member.changed(layout=member.layout.decided(form, tags))
+                member = member.changed(layout=member.layout.decided(form, values))
             members.append(member)
         return self.having(members)
 
-    def _branch(self, member, tag):
+    def _branch(self, member, value):
+        """Return the name of the branch of a union that a value of its discriminant chooses."""
         name, branches = member.choice
         try:
-            return branches[tag]
-        except (KeyError, TypeError):
-            words = (self.name.split(" ")[-1], member.name, name, tag)
+            return branches[value]
+        except (KeyError, TypeError):  # TypeError: a list or dict
+            words = (self.name.split(" ")[-1], member.name, name, value)
             raise LayoutError("%s.%s: no branch for %s = %r" % words) from None
 
     def _dtype(self):
@@ -2638,11 +2691,9 @@ class Record(Layout):
         members = form.members_of(self)
         pieces = []
         for one in members:
-            inner = form.layout_of(one) if columns.cpus == 1 else _with_proved(one)
+            inner = form.layout_of(one) if columns.cpus == 1 else _with_implied_meaning(one)
             pieces.append(inner.compiled(form, at + one.offset, columns))
         return form.record(self, members, pieces)
-
-    # -- what was typed
 
     def _put(self, packing, at, given, what):
         if isinstance(given, str):
@@ -2651,7 +2702,7 @@ class Record(Layout):
                 packing.put_bytes(at // 8, raw, what)
                 return
             named = [one for one in self.parts if one.label is not None]
-            if len(named) == 1:
+            if len(named) == 1:  # struct { u32 id; } takes what id takes
                 named[0].layout.put(packing, at + named[0].offset, given, what)
                 return
         if not isinstance(given, dict):
@@ -2660,7 +2711,7 @@ class Record(Layout):
         given, known, kept = dict(given), self._parts_by_name(), packing.keep
         if "rest" in given and "rest" not in known:
             self._put_rest(packing, at, given.pop("rest"), what)
-            packing.keep = True
+            packing.keep = True  # of this record and what is in it, nothing is missing now
         parts = set()
         for name, one in given.items():
             part = known.get(name)
@@ -2701,8 +2752,11 @@ class Record(Layout):
         return known
 
     def _missing(self, parts, given):
-        """Return the labels that are not given, but for those of what no form shows; parts yields
-        all.
+        """Return the labels of what must be given and is not; no form shows the others.
+
+        parts      an iterator over the parts of the outermost record, of which each record in turn
+                   takes its own
+        given      the set of parts that are given
         """
         open_members = []
         for member in self.members:
@@ -2717,7 +2771,7 @@ class Record(Layout):
         if not self.is_union:
             return [label for labels in open_members for label in labels]
         if not open_members or any(not labels for labels in open_members):
-            return []
+            return []  # one branch of the union is there as a whole
         return ["one of " + ", ".join(labels[0] for labels in open_members)]
 
 
@@ -2732,15 +2786,17 @@ def _merged_parts(members):
 
 
 def _labelled(parts):
-    """Yield the parts with labels that differ."""
-    names = _Names(())
+    """Yield the parts; one whose label an earlier part has gets another label."""
+    names = _TakenNames(())
     for part in parts:
         label = part.label if part.label is None else names.free(part.label)
         yield part if label == part.label else part.changed(label=label)
 
 
-class _Names:
-    """Names that are taken; each of them is met once while free ones are looked for."""
+class _TakenNames:
+    """Names that are taken.  To find a free one takes as long with many names as with few: the
+    next number to try is kept for each name.
+    """
 
     __slots__ = ("taken", "numbers")
 
@@ -2763,10 +2819,16 @@ class _Names:
 
 
 class _Bits:
-    """Converts a column of the integers, or bytes, that hold a number of some bits into these
-    numbers.
+    """Where a bitfield lies: which bytes are its whole, how far it is shifted in that, its mask.
 
-    Bits are counted as C does, from the low end of each byte, in big-endian data from the high one.
+    It is a converter, too: called with a column of wholes (integers, or bytes where struct has no
+    integer of their size) it returns the numbers of the bitfield, converted further by then.
+
+    offset     in bits, as C counts them: from the low end of each byte, in big-endian data from
+               the high one
+    first, last  the first byte, and the one behind the last
+    sign       the mask of the sign bit, 0 of an unsigned number
+    code       what the struct module calls the whole
     """
 
     __slots__ = ("first", "last", "shift", "bits", "mask", "order", "sign", "code", "then")
@@ -2793,7 +2855,7 @@ class _Bits:
         return column if self.then is None else self.then(column)
 
     def of(self, raw):
-        """Return the number in the bytes of the whole."""
+        """Return the number of one record, given its bytes."""
         whole = int.from_bytes(raw[self.first : self.last], self.order)
         return ((whole >> self.shift & self.mask) ^ self.sign) - self.sign
 
@@ -2806,13 +2868,18 @@ class _Bits:
 
 
 class _Packing:
-    """The buffer that pack fills: what has been said of a byte once can't be said otherwise."""
+    """The buffer that pack fills.  Bits that were given once can't be given otherwise, by another
+    branch of a union or another name of a field.
 
-    __slots__ = ("start", "keep", "said", "_buffer")
+    start      the bytes to begin with, or how many zeros
+    keep       whether what is not given stays; else all must be given
+    """
+
+    __slots__ = ("start", "keep", "given", "_buffer")
 
     def __init__(self, start, keep, buffer=None):
-        self.start, self.keep = start, keep  # start: what a bytearray is made of
-        self.said = {}  # byte -> its bits that were given
+        self.start, self.keep = start, keep
+        self.given = {}  # byte -> mask of its bits that were given
         self._buffer = buffer
 
     @property
@@ -2829,9 +2896,10 @@ class _Packing:
     def clear(self, first, size):
         """Set to zero what has not been given of some bytes."""
         for at in range(first, first + size):
-            self.buffer[at] &= self.said.get(at, 0)
+            self.buffer[at] &= self.given.get(at, 0)
 
     def put_bits(self, bits, number, what):
+        """Store a number in the _Bits of a bitfield."""
         whole = (number & bits.mask) << bits.shift
         mask = bits.mask << bits.shift
         size = bits.last - bits.first
@@ -2840,12 +2908,12 @@ class _Packing:
             self._put(at, byte, part, what)
 
     def _put(self, at, byte, mask, what):
-        both = self.said.get(at, 0) & mask
+        both = self.given.get(at, 0) & mask
         if (self.buffer[at] ^ byte) & both:
             raise LayoutError(
                 "%s says something else of byte %d than what was given before" % (what, at)
             )
-        self.said[at] = self.said.get(at, 0) | mask
+        self.given[at] = self.given.get(at, 0) | mask
         self.buffer[at] = self.buffer[at] & ~mask | byte & mask
 
 
@@ -2861,8 +2929,9 @@ def _integer(given, low, high, what):
 
 
 def _parsed_int(text):
-    """Return the integer that a word is: 010 is octal, as bpftool's strtoul has it.  raises
-    ValueError
+    """Return the integer that a word stands for: 010 is octal, as for bpftool's strtoul.
+
+    raises     ValueError
     """
     digits = text.lstrip("+-")
     if not digits.isalnum() or max(digits) > "~" or len(text) > len(digits) + 1:
@@ -2902,6 +2971,7 @@ def _text_of(raw):
 
 
 def _escaped(raw):
+    """Return bytes as text, in the form that _text_bytes reads again."""
     try:
         text = raw.decode("utf-8")
         if "\\x" not in text:
@@ -2934,24 +3004,25 @@ _get_value = ctypes._SimpleCData.__dict__["value"].__get__
 
 
 def _base(ctype):
+    """Return the class of ctypes that a type is derived from."""
     return next(base for base in _BASES if issubclass(ctype, base))
 
 
 def _maker(ctype):
-    """Return what makes a zeroed object of ctype, whatever __new__ and __init__ the class has or
-    gets.
+    """Return f(), which makes a zeroed object of ctype, whatever __new__ and __init__ the class has
+    or gets.
     """
     return ctype if _is_plain(ctype) else partial(_base(ctype).__new__, ctype)
 
 
 def _copier(ctype):
-    """Return f(buffer, offset=0), which makes a ctype of the bytes there."""
-    # without type(ctype): a crash in 3.13
+    """Return f(buffer, offset=0), which makes a ctype of a copy of the bytes there."""
+    # __get__ without type(ctype) crashes 3.13
     return type(_base(ctype)).from_buffer_copy.__get__(ctype, type(ctype))
 
 
 def _overlay(ctype):
-    """Return f(buffer, offset=0), which makes a ctype that lives in those bytes."""
+    """Return f(buffer, offset=0), which makes a ctype that shares its memory with the buffer."""
     return type(_base(ctype)).from_buffer.__get__(ctype, type(ctype))
 
 
@@ -2981,8 +3052,8 @@ def _is_int(ctype):
 
 
 def _is_plain(ctype):
-    """Whether it is a scalar class of ctypes itself, whose value and array elements are plain
-    numbers.
+    """Whether it is a scalar class of ctypes itself and no subclass: only of these ctypes hands out
+    plain numbers, as fields and as elements of arrays.
     """
     return (
         _is_scalar(ctype)
@@ -3028,11 +3099,13 @@ def type_name(ctype: "Type[Any]") -> str:
 
 
 def _to_ctype(ctype, size, given, what):
-    """Return a ctypes object that holds given as the kernel wants it, given itself where it is one
-    already.
+    """Return a ctypes object that holds what a caller gave as key or value; given itself where it
+    is one already.
 
-    For ctype bytes, size raw bytes.  raises LayoutError: nothing is converted that is not meant,
-    cut or padded
+    ctype      the type of keys or values, or bytes for size raw bytes
+    given      an object of that type, its bytes, or a number where the type is a scalar
+    what       the word for it in messages
+    raises     LayoutError: anything else; nothing is cut, padded or converted otherwise
     """
     # The class alone proves nothing: an object's __class__ can be assigned a larger one.
     if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
@@ -3065,8 +3138,8 @@ def _to_ctype(ctype, size, given, what):
 
 
 def _float_object(ctype, given, what):
-    """Return a float scalar.  A float may be rounded, that is its nature; an int may not, nor may
-    either overflow.
+    """Return a new float scalar.  A float may be rounded to fit, an int may not; neither may
+    overflow.
     """
     try:
         obj = _set(ctype, given)
@@ -3123,6 +3196,7 @@ def _class_layout(ctype, what):
             known = _layout_of_class(ctype, what, 0)
         except LayoutError:
             raise
+        # LayoutError is a TypeError.  The others come of a class whose attributes were replaced.
         except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             words = (what, getattr(ctype, "__name__", ctype), error)
             raise LayoutError("%s: %s is not what ctypes made: %s" % words) from None
@@ -3131,6 +3205,7 @@ def _class_layout(ctype, what):
 
 
 def _layout_of_class(ctype, what, depth):
+    """Return the Layout of a ctypes class that is inside of depth others."""
     if depth > MAX_DEPTH:
         raise LayoutError("%s: more than %d levels of types inside types" % (what, MAX_DEPTH))
     if _is_array(ctype):
@@ -3158,7 +3233,8 @@ def _array_layout(ctype, what, depth):
 
 def _scalar_layout(ctype, what):
     codes = _INT_CODES + _FLOAT_CODES + "?c"
-    # by what _type_ says now, and what it said when ctypes made the class
+    # _type_ may have been assigned; the format of an object is what it was when ctypes made the
+    # class
     if ctype._type_ not in codes or memoryview(_base(ctype).__new__(ctype)).format[-1] not in codes:
         raise LayoutError(
             "%s is %s: a pointer, object or wide character of this process means nothing in a map"
@@ -3178,8 +3254,8 @@ _ZERO = u8()
 
 
 def _record_layout(ctype, what, depth):
-    # From the first object on its _fields_ are final; this one takes no memory, and none is looked
-    # at.
+    # ctypes lets nobody add _fields_ once there is an object.  This one takes no memory of its own,
+    # however large the class is, and nothing reads it.
     type(_base(ctype)).from_address.__get__(ctype, type(ctype))(addressof(_ZERO))
     made_of = _origin(ctype)
     if made_of is not None:
@@ -3188,30 +3264,31 @@ def _record_layout(ctype, what, depth):
     for cls in reversed(ctype.__mro__):
         made_of = _origin(cls)
         if made_of is not None:
-            members += [member.changed() for member in made_of.members]  # tags are set on them
+            # copies: what the class declares is set on them
+            members += [member.changed() for member in made_of.members]
         else:
             members += _own_members(cls, what, depth)
     names = [member.name for member in members if member.name]
     if len(set(names)) < len(names):
         raise LayoutError("%s: %s has two fields of one name" % (what, type_name(ctype)))
-    _take_in_tags(ctype, members)
+    _apply_declarations(ctype, members)
     kind = "union" if issubclass(ctype, ctypes.Union) else "struct"
     return Record(kind, type_name(ctype), sizeof(ctype), members)
 
 
 def _origin(cls):
-    """Return the Layout that a class was made of, None if it was not."""
+    """Return the Layout that Layout.ctype made a class of, None if it did not."""
     made_of = cls.__dict__.get("_made_of_")
     is_true = isinstance(made_of, Record) and _known_class(made_of) is cls
     return made_of if is_true else None
 
 
 def _own_members(cls, what, depth):
-    """Return the Members of the fields that a class itself has, its bitfields where C has them."""
+    """Return a Member of each field that a class declares itself, bitfields where C has them."""
     fields = _own_fields(cls)
     places = [8 * field.offset for field in fields]
     if any(field.bits for field in fields):
-        for field in fields:  # refused before they are set
+        for field in fields:  # proved before _check_bitfields sets them
             _layout_of_class(field.type, "%s.%s" % (what, field.name), depth + 1)
         _check_bitfields(cls, what)
         positions = _c_offsets(cls, getattr(cls, "_pack_", 0))[0]
@@ -3230,7 +3307,11 @@ def _own_members(cls, what, depth):
 
 
 class _Field:
-    """A field of a Structure or Union: .name .type .bits (None: no bitfield) .descriptor .offset"""
+    """A field that a Structure or Union declares itself.
+
+    name, type, bits  as _fields_ has them; bits is None where it is no bitfield
+    descriptor        what ctypes made of it, with its .offset in bytes
+    """
 
     __slots__ = ("name", "type", "bits", "descriptor", "offset")
 
@@ -3245,12 +3326,13 @@ class _Field:
 
 
 def _own_fields(ctype):
+    """Return the _Fields of a class, without those of its base classes."""
     return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
 
 
 def _check_bitfields(ctype, what):
-    """Raise LayoutError if this Python (before 3.14) keeps a field in other bits than C: each is
-    set to ones.
+    """Raise LayoutError where this Python has a field in other bits than C, as those before 3.14 do
+    for some classes.  It is found out by setting each bitfield to ones.
     """
     expected, size = _c_offsets(ctype, getattr(ctype, "_pack_", 0))
     order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
@@ -3266,9 +3348,8 @@ def _check_bitfields(ctype, what):
                 )
             continue
         raw = bytearray(sizeof(ctype))
-        if (
-            0 <= field.offset <= sizeof(ctype) - sizeof(field.type)
-        ):  # else it would be set elsewhere
+        is_inside = 0 <= field.offset <= sizeof(ctype) - sizeof(field.type)
+        if is_inside:  # ctypes would write to where the descriptor says, whatever is there
             field.descriptor.__set__(over(raw), -1)
         shift = position if order == "little" else 8 * sizeof(ctype) - position - field.bits
         if shift < 0 or int.from_bytes(raw, order) != (1 << field.bits) - 1 << shift:
@@ -3283,8 +3364,9 @@ def _check_bitfields(ctype, what):
 
 
 def _c_offsets(ctype, pack):
-    """Return ([bit offset of each own field], bytes) as C lays a class out; pack is n of #pragma
-    pack(n), or 0.
+    """Return ([bit offset of each field of its own], bytes) of a class as C lays it out.
+
+    pack       n of #pragma pack(n), 0: none
     """
     base = ctype.__mro__[1]
     inherits = any("_fields_" in cls.__dict__ for cls in base.__mro__)
@@ -3293,11 +3375,15 @@ def _c_offsets(ctype, pack):
     fields = [
         (sizeof(one.type), ctypes.alignment(one.type), one.bits) for one in _own_fields(ctype)
     ]
-    return _placed(fields, issubclass(ctype, ctypes.Union), pack, position, align)
+    return _c_placement(fields, issubclass(ctype, ctypes.Union), pack, position, align)
 
 
-def _placed(fields, is_union, pack=0, position=0, align=1):
-    """Return ([bit offset], bytes) of (size, alignment, bits or None) in the order of declaration.
+def _c_placement(fields, is_union, pack=0, position=0, align=1):
+    """Return ([bit offset of each field], bytes) as C lays a record out.
+
+    fields     (size, alignment, bits or None) of each, in the order of declaration
+    pack       n of #pragma pack(n), 0: none
+    position, align  those that what is inherited ends with
 
     A bitfield takes the next free bits, unless it would cross more units of its type's alignment
     than the type has (never asked under a pragma): the System V rule, PCC_BITFIELD_TYPE_MATTERS in
@@ -3320,10 +3406,12 @@ def _placed(fields, is_union, pack=0, position=0, align=1):
     return offsets, -(-size // align) * align
 
 
-def _take_in_tags(ctype, members):
-    """Set on members, which are new, what _json_, _show_, _btf_, _union_ and _anonymous_ say."""
+def _apply_declarations(ctype, members):
+    """Set on members, which nobody else has yet, what the class declares of them: _json_, _show_,
+    _btf_, _anonymous_ and _union_.
+    """
     named = {member.name: member for member in members}
-    for name, label in _tag(ctype, "_json_", named).items():
+    for name, label in _declared(ctype, "_json_", named).items():
         if label is not None and not isinstance(label, str):
             words = (ctype.__name__, label, name)
             raise LayoutError("%s._json_: %r is no name for '%s'" % words)
@@ -3333,41 +3421,48 @@ def _take_in_tags(ctype, members):
         if label in labels:
             raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
         labels.add(label)
-    for name, word in _tag(ctype, "_show_", named).items():
+    for name, word in _declared(ctype, "_show_", named).items():
         try:
             named[name].layout = named[name].layout.showing("", word)
         except LayoutError as failure:
             raise LayoutError("%s._show_: %s: %s" % (ctype.__name__, name, failure)) from None
-    bound = _tag(ctype, "_btf_", named)
+    bound = _declared(ctype, "_btf_", named)
     for name, other in bound.items():
         named[name].bound = other
     for name in getattr(ctype, "_anonymous_", ()):
         if name in named and name not in bound:
             named[name].is_anonymous = isinstance(named[name].layout, Record)
-    for name, spec in _tag(ctype, "_union_", named).items():
+    for name, spec in _declared(ctype, "_union_", named).items():
         named[name].choice = _checked_choice(ctype, named, named[name], spec)
 
 
-def _tag(ctype, tag, named):
-    """Return a class's tag dict, those of its base classes in it; a name that is no field is an
-    error.
+def _declared(ctype, attribute, named):
+    """Return a dict that a class has as an attribute like _json_, with what its base classes have
+    in theirs.
+
+    raises     LayoutError: a key that is not in named, no field
     """
     entries = {}  # type: dict
     for cls in reversed(ctype.__mro__):
         if "_made_of_" not in cls.__dict__:
-            entries.update(cls.__dict__.get(tag) or {})
+            entries.update(cls.__dict__.get(attribute) or {})
     for name in entries:
         if name not in named:
-            raise LayoutError("%s.%s names %r, which is no field" % (ctype.__name__, tag, name))
+            words = (ctype.__name__, attribute, name)
+            raise LayoutError("%s.%s names %r, which is no field" % words)
     return entries
 
 
 def _checked_choice(ctype, named, member, spec):
-    """Return (name of the member that tells, {value: branch}) of a _union_ entry."""
+    """Return (name of the discriminant, {value: branch}) of an entry of _union_, checked.
+
+    named      {name: member} of the class
+    member     the union
+    """
     try:
-        tag_name, branches = spec
+        discriminant, branches = spec
         branches = dict(branches)
-        named[tag_name]
+        named[discriminant]
     except (TypeError, ValueError, KeyError):
         words = (ctype.__name__, spec)
         raise LayoutError("%s._union_: %r is not (field, {value: branch})" % words) from None
@@ -3375,7 +3470,7 @@ def _checked_choice(ctype, named, member, spec):
     for branch in branches.values():
         if branch not in known:
             raise LayoutError("%s.%s has no branch %r" % (ctype.__name__, member.name, branch))
-    return tag_name, branches
+    return discriminant, branches
 
 
 def check_layout(ctype: "Type[Union[_Object, bytes]]", size: int, what: str = "value") -> None:
@@ -3416,7 +3511,7 @@ def describe_layout(ctype: "Type[_Object]") -> str:
 
 
 def _c_numbers():
-    """Return {name: Layout} of the integers and floats that go by one word."""
+    """Return {name: Layout} of the integers and floats that have a name of one word."""
     real = {"f32": 4, "float": 4, "f64": 8, "double": 8}
     found = {name: Float(size, signed=True) for name, size in real.items()}
     found.update(char=Char(), bool=Boolean(), _Bool=Boolean(), size_t=Number(8), uchar=Number(1))
@@ -3438,7 +3533,7 @@ def _c_numbers():
 
 _C_NUMBERS = _c_numbers()
 
-# The words that C spells an integer with, in any order -> bytes; long is BPF's.
+# The words that C spells an integer with, in any order.
 _C_WORDS = frozenset(
     ("char", "short", "int", "long", "signed", "unsigned", "__signed__", "__int128")
 )
@@ -3460,7 +3555,8 @@ def parse_type(text: str) -> "Type[Any]":
 def _c_text_layout(text, named=None):
     """Return the Layout of a type in C's words.
 
-    named is f(kind or None, name) -> Layout, or None, of what is declared elsewhere
+    named      f(kind, name), which returns the Layout of what is declared elsewhere, or None; kind
+               is "struct", "union", "enum" or None
     """
     parser = _CParser(text, named or (lambda kind, name: None))
     try:
@@ -3475,8 +3571,11 @@ def _c_text_layout(text, named=None):
 
 
 class _CParser:
-    """Reads C declarations: types in words, struct, union and enum bodies, arrays, bitfields,
-    packed.
+    """Reads C declarations: types in words, bodies of struct, union and enum, arrays, bitfields,
+    attributes.
+
+    Each method that reads takes the words that it is about and leaves the next one to its caller.
+    A base type is (Layout, alignment); the Layout is None of what only a pointer can be made to.
     """
 
     def __init__(self, text, named):
@@ -3498,7 +3597,7 @@ class _CParser:
         return self.words[self.at]
 
     def take(self, *wanted):
-        """Return the next word, if it is one of those wanted; "" if it is not."""
+        """Take and return the next word; "" if others are wanted."""
         word = self.words[self.at]
         if wanted and word not in wanted:
             return ""
@@ -3560,7 +3659,7 @@ class _CParser:
             self.take()
             return None, 1
         if word in _C_WORDS:
-            return self.spelled()
+            return self.integer_in_words()
         number = _C_NUMBERS.get(self.take())
         if number is not None:
             return number, min(number.size, 16)
@@ -3570,14 +3669,14 @@ class _CParser:
         """Return (Layout, alignment) of a type that only has its name here."""
         made = self.named(kind, name) if name.isidentifier() else None
         if made is not None:
-            return made, _alignment(made, {})
+            return made, _c_alignment(made, {})
         if kind:
             words = (kind, name)
             raise LayoutError("'%s %s' is declared neither here nor in BTF at hand" % words)
         raise self.error("'%s'" % name if name else "")
 
-    def spelled(self):
-        """Read an integer that is spelled in C's words."""
+    def integer_in_words(self):
+        """Read an integer like "unsigned long int"; return (Layout, alignment)."""
         words = []
         while self.peek() in _C_WORDS or self.peek() in _C_QUALIFIERS:
             words.append(self.take())
@@ -3591,7 +3690,7 @@ class _CParser:
         return Number(size, signed=is_signed), size
 
     def attributes(self):
-        """Skip __attribute__((...)); return the words in them."""
+        """Read what there is of __attribute__((...)) and __packed; return the words in it."""
         found = []
         while self.take("__attribute__", "__packed"):
             if self.words[self.at - 1] == "__packed":
@@ -3607,6 +3706,7 @@ class _CParser:
         return found
 
     def record_body(self, kind):
+        """Read a struct or union behind that word; return (Layout, alignment)."""
         attributes = self.attributes()
         name = ""
         if self.peek() != "{":
@@ -3625,13 +3725,13 @@ class _CParser:
         self.depth -= 1
         is_packed = "packed" in attributes or "__packed__" in attributes
         made, align = self.record(kind, name, members, 1 if is_packed else 0)
-        align = _aligned(attributes, align)
+        align = _alignment_asked(attributes, align)
         return made._changed(size=-(-made.size // align) * align), align
 
     def record(self, kind, name, members, pack):
-        """Return (Layout, alignment) of the members that were read."""
+        """Return (Layout, alignment) of a record of members that were read."""
         fields = [(one.size, align, bits) for _, one, align, bits in members]
-        offsets, size = _placed(fields, kind == "union", pack)
+        offsets, size = _c_placement(fields, kind == "union", pack)
         if size > _MAX_BYTES:
             raise LayoutError("'%s' is too large" % self.text)
         made = []
@@ -3649,6 +3749,9 @@ class _CParser:
         return record, align
 
     def enum_body(self):
+        """Read an enum; return (Layout, alignment): it is of 4 bytes where these hold its numbers,
+        as GCC and Clang have it.
+        """
         self.take()
         name = "" if self.peek() == "{" else self.take()
         if name and self.peek() != "{":
@@ -3700,10 +3803,13 @@ class _CParser:
             if not whole or bits > made.bits or not bits and name:
                 raise self.error("%d bits of %s" % (bits, made.name))
         attributes = self.attributes()
-        made = _shown_by_tags(made, re.findall(r'decl_tag\("([^"]*)"\)', "".join(attributes)))
-        return name, made, _aligned(attributes, align), bits
+        made = _with_meaning_of_tags(
+            made, re.findall(r'decl_tag\("([^"]*)"\)', "".join(attributes))
+        )
+        return name, made, _alignment_asked(attributes, align), bits
 
     def lengths(self):
+        """Read what there is of [N]; return the lengths."""
         found = []
         while self.take("["):
             found.append(_parsed_int(self.take()) if self.peek() != "]" else 0)
@@ -3711,8 +3817,8 @@ class _CParser:
         return found
 
 
-def _aligned(attributes, align):
-    """Return the alignment of what has one by its type, and attributes."""
+def _alignment_asked(attributes, align):
+    """Return an alignment, or that which attributes ask for if it is larger."""
     for at, word in enumerate(attributes):
         if word in ("aligned", "__aligned__"):
             asked = _parsed_int(attributes[at + 2])
@@ -3722,14 +3828,18 @@ def _aligned(attributes, align):
     return align
 
 
-def _alignment(found, known):
-    """Return what a C compiler aligns a layout to, as far as its offsets tell; known: by id."""
+def _c_alignment(found, known):
+    """Return what a C compiler aligns a layout to, as far as its size and offsets tell: BTF does
+    not say it.
+
+    known      {id of a record: its alignment}, so that shared ones are looked at once
+    """
     if isinstance(found, Array):
-        return _alignment(found.element, known)
+        return _c_alignment(found.element, known)
     if not isinstance(found, Record):
         return found.size if isinstance(found, Number) and found.size else 1
     if id(found) not in known:
-        own = [_alignment(member.layout, known) for member in found.members]
+        own = [_c_alignment(member.layout, known) for member in found.members]
         places = [0 if member.bits else member.offset for member in found.members]
         align = max(own or [1])
         while found.size % align or any(at % (8 * min(align, n)) for at, n in zip(places, own)):
@@ -3744,8 +3854,11 @@ def _alignment(found, known):
 
 
 def _differences(mine, theirs, strict, path):
-    """Yield (path, what is wrong with it); only strict looks at more than where things are and how
-    large.
+    """Yield (path, what is wrong with it) for each difference of two layouts.
+
+    mine, theirs  the layout of a caller's class, and that of BTF
+    strict     whether more counts than where members are and how large: members that only BTF
+               has, and kinds of numbers
     """
     if isinstance(mine, Record) and isinstance(theirs, Record):
         for difference in _record_differences(mine, theirs, strict, path and path + "."):
@@ -3761,15 +3874,15 @@ def _differences(mine, theirs, strict, path):
 
 
 def _is_bytewise(layout):
-    """Whether it is chars or bytes, which match anything of their size."""
+    """Whether it is chars or bytes, which agree with anything of their size."""
     if isinstance(layout, Array):
         return layout.element.size == 1
     return isinstance(layout, (Char, Bytes))
 
 
 def _same_family(mine, theirs):
-    """Whether strict takes one number for the other: floats, signed and unsigned integers are
-    apart.
+    """Whether both are numbers of one kind: floats, signed integers or unsigned ones.  An enum of
+    BTF may be either.
     """
     if not isinstance(mine, Number) or not isinstance(theirs, Number):
         return False
@@ -3779,9 +3892,10 @@ def _same_family(mine, theirs):
 
 
 def _record_differences(mine, theirs, strict, path):
+    """Yield differences of two records, whose members are paired by name."""
     parts = {part.name: part for part in theirs.parts}
     rest = dict(parts)
-    for member, offset in _bound(mine, 0):
+    for member, offset in _binding_members(mine, 0):
         where, bound = path + member.name, member.bound
         if bound in parts:
             rest.pop(bound, None)
@@ -3794,7 +3908,7 @@ def _record_differences(mine, theirs, strict, path):
             for name, part in parts.items()
             if part.offset < end and offset < part.offset + part.width
         ]
-        if bound is None:  # bound to nothing: what lies there needs no field of its own
+        if bound is None:  # _btf_ says that it stands for whatever BTF has there
             rest = {name: part for name, part in rest.items() if name not in over}
         elif bound != member.name or strict and over:
             yield where, "has no member '%s' in BTF" % bound
@@ -3815,30 +3929,34 @@ def _member_differences(member, offset, other, strict, where):
         yield difference
 
 
-def _bound(record, start):
-    """Yield (member, bit offset) of what binds to BTF; the members of anonymous records in their
-    place.
+def _binding_members(record, start):
+    """Yield (member, bit offset) of what is bound to a member of BTF; in the place of anonymous
+    records what is in them.
     """
     for member in record.members:
         if member.is_anonymous or member.is_merged:
-            for inner in _bound(member.layout, start + member.offset):
+            for inner in _binding_members(member.layout, start + member.offset):
                 yield inner
         else:
             yield member, start + member.offset
 
 
 # -- meanings: what a number or some bytes are to people
-# A Layout node may have a .meaning: a word of MEANINGS, and whose names it takes.  The _Kind behind
-# a word says which layouts can mean it (fits), and has the text both ways (text, told).
+# A Layout node may have a .meaning: a word of MEANINGS, and whose names it takes.  The _MeaningKind
+# behind a word says which layouts can mean it (fits), writes the text of a leaf (text, and more for
+# people) and reads it again (parse).
 #
-# To add a word: a _Kind and its entry in MEANINGS; --show, _show_, tags in BTF, input and where all
-# have it then.  Add it to the table in the README.
+# To add a word: a subclass of _MeaningKind, an entry in MEANINGS, a row in the README's table; then
+# --show, _show_, tags in BTF, input and conditions have it.
 
 
 class Meaning:
-    """What a number or some bytes are to people: a .word of MEANINGS, in the .names of a machine.
+    """What a number or some bytes are to people.
 
-    is_asked   whether somebody asked for it, so that it is shown wherever text may stand
+    word       one of MEANINGS
+    names      the names of the machine that it is about: a _Machine, or those in a capture
+    is_asked   whether somebody asked for it, so that every form shows it; one that a declaration
+               implies is for people alone
     """
 
     __slots__ = ("word", "names", "is_asked")
@@ -3862,12 +3980,12 @@ class Meaning:
         return "<Meaning %s>" % self.word
 
     @property
-    def kind(self) -> "_Kind":
+    def kind(self) -> "_MeaningKind":
         return MEANINGS[self.word]
 
     @property
     def is_shown(self) -> bool:
-        """Whether there is something to show: "plain" is the wish for nothing."""
+        """Whether there is something to show: who asks for "plain" wants nothing shown."""
         return self.word != "plain"
 
     def writer(self, layout: "Layout", is_for_people: bool = False) -> "Callable[[Any], str]":
@@ -3885,23 +4003,28 @@ class Meaning:
         return write
 
     def told(self, text: str, layout: "Layout") -> "Union[int, bytes, None]":
-        """Return the int or bytes that a text stands for, None for any other text."""
-        return self.kind.told(text, layout, self.names)
+        """Return the int or bytes that a text stands for, None where it is no such text."""
+        return self.kind.parse(text, layout, self.names)
 
 
-class _Kind:
-    """A kind of meaning: which layouts can have it, and its text, both ways."""
+class _MeaningKind:
+    """What a word of MEANINGS does: which layouts can mean it, and its text, both ways.
 
-    is_of_bytes = False  # of bytes in their order, else of a number
-    is_quantity = False  # so that metrics can have its number
-    adds_up = False  # whether the sum of what CPUs have says something
-    is_named = False  # by the machine
-    is_ordered = False  # as the machine is, where the layout does not tell
-    spelling = ""  # a template of its bytes, where there is one for all
-    takes = "an integer"
-    sizes = ()  # type: tuple  # in bytes; (): any
+    text(), text_for_people() and parse() get the layout that has the meaning, and the names of a
+    machine.  A leaf is bytes if is_of_bytes or if the layout is no Number, else an int.
+    """
+
+    is_of_bytes = False  # its text is made of the bytes in their order, also of a number's
+    is_quantity = False  # it is still a number, so that metrics can have it
+    adds_up = False  # the sum of what CPUs have says something
+    is_named = False  # the text is, or depends on, a name that the machine gives
+    is_ordered = False  # a layout that tells no byte order has the machine's
+    template = ""  # which makes the text, with a % for each byte, where one does for all values
+    takes = "an integer"  # which layouts fit, for messages
+    sizes = ()  # type: tuple  # of layouts that fit, in bytes; (): any
 
     def fits(self, layout):
+        """Whether a layout can mean this."""
         is_number = isinstance(layout, Number) and not isinstance(layout, (Float, Char))
         return is_number and (not self.sizes or layout.size in self.sizes)
 
@@ -3910,20 +4033,20 @@ class _Kind:
         return layout._changed(meaning=Meaning(word)) if self.fits(layout) else None
 
     def text(self, leaf, layout, names):
-        """Return what a leaf means."""
+        """Return what a leaf means, as text."""
         return str(leaf)
 
     def text_for_people(self, leaf, layout, names):
-        """Return the same with what is true only now."""
+        """Return the same with more that is true only now, like how long ago a time is."""
         return self.text(leaf, layout, names)
 
-    def told(self, text, layout, names):
-        """Return the number, or the bytes, that a text stands for; None: it is no such text."""
+    def parse(self, text, layout, names):
+        """Return the int or bytes that a text stands for, None where it is no such text."""
         return None
 
 
-class _Plain(_Kind):
-    """Nothing but what the type says, whatever the declaration proves."""
+class _Plain(_MeaningKind):
+    """Nothing but what the type says, whatever the declaration implies."""
 
     adds_up = True
     takes = "anything"
@@ -3932,17 +4055,21 @@ class _Plain(_Kind):
         return not isinstance(layout, Array) or isinstance(layout.element, Number)
 
 
-class _NetworkOrder(_Kind):
-    """A number in network byte order, which is a fact of the type and not only to people."""
+class _NetworkOrder(_MeaningKind):
+    """A number in network byte order.  It changes the layout itself, so that the number is right in
+    every form; no Meaning is left.
+    """
 
     takes, sizes = "an integer of 2, 4 or 8 bytes", (2, 4, 8)
 
     def applied(self, layout, word):
-        is_whole = _Kind.fits(self, layout) and layout.is_whole
+        is_whole = _MeaningKind.fits(self, layout) and layout.is_whole
         return layout.ordered("big") if is_whole else None
 
 
-class _OfBytes(_Kind):
+class _OfBytes(_MeaningKind):
+    """A meaning of bytes in their order, whether the layout has them as an array or as a number."""
+
     is_of_bytes = True
 
     def __init__(self, *sizes):
@@ -3959,14 +4086,14 @@ class _IPAddress(_OfBytes):
 
     def __init__(self, *sizes):
         _OfBytes.__init__(self, *sizes)
-        self.spelling = "%d.%d.%d.%d" if sizes == (4,) else ""
+        self.template = "%d.%d.%d.%d" if sizes == (4,) else ""
 
     def text(self, raw, layout, names):
         if len(raw) == 16 and 4 in self.sizes and not any(raw[4:]):
             raw = raw[:4]
         return _ip_text(raw)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         raw = _address_bytes(text, layout.size)
         if raw is None and 4 in self.sizes and layout.size == 16:
             raw = _address_bytes(text, 4)
@@ -3992,12 +4119,14 @@ def _ip_text(raw):
 
 
 class _MACAddress(_OfBytes):
-    spelling = ":".join(["%02x"] * 6)
+    """An Ethernet address."""
+
+    template = ":".join(["%02x"] * 6)
 
     def text(self, raw, layout, names):
-        return self.spelling % tuple(raw)
+        return self.template % tuple(raw)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         return _address_bytes(text, 6)
 
 
@@ -4010,7 +4139,7 @@ class _Prefix(_OfBytes):
         length = int.from_bytes(raw[:4], _order_of_first(layout, names))
         return "%s/%d" % (_ip_text(raw[4:]), length)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         address, slash, length = text.partition("/")
         raw = _address_bytes(address, layout.size - 4)
         if raw is None or not slash or not length.isdecimal() or int(length) > 8 * len(raw):
@@ -4046,7 +4175,7 @@ class _SocketAddress(_OfBytes):
             return "[%s%s]:%d" % (_ip_text(raw[8:24]), "%%%d" % scope if scope else "", port)
         return raw.hex()
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         if _is_hex_of(text, layout.size):
             return bytes.fromhex(text)
         import re
@@ -4069,37 +4198,41 @@ def _is_hex_of(text, size):
     return len(text) == 2 * size and _HEX_DIGITS.issuperset(text)
 
 
-class _Hexadecimal(_Kind):
+class _Hexadecimal(_MeaningKind):
+    """The bits of a number, or bytes, in hex."""
+
     takes = "anything but floats and text"
     is_quantity = adds_up = True
 
     def fits(self, layout):
-        return _Kind.fits(self, layout) or isinstance(layout, (Bytes, Array, Record))
+        return _MeaningKind.fits(self, layout) or isinstance(layout, (Bytes, Array, Record))
 
     def text(self, leaf, layout, names):
         if isinstance(leaf, bytes):
             return leaf.hex()
         return "0x%x" % (leaf & (1 << layout.bits) - 1)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         if isinstance(layout, Number):
             return _number_of_hex(text, layout)
         return bytes.fromhex(text) if _is_hex_of(text, layout.size) else None
 
 
 def _number_of_hex(text, number):
-    """Return what a number of a layout is, given its bits as 0x...; None for any other text."""
+    """Return the value of a Number, given its bits as 0x...; None for any other text."""
     is_hex = text[:2] in ("0x", "0X") and _HEX_DIGITS.issuperset(text[2:])
     return _signed_as(number, int(text, 16)) if is_hex and text[2:] else None
 
 
 def _signed_as(number, raw):
-    """Return what a number of a layout is, given its bits; more of them stay what they are."""
+    """Return the value of a Number, given its bits as an unsigned integer: a signed one may be
+    negative.  What has more bits is returned as it is, to be refused as too large.
+    """
     is_negative = number.signed and number.high < raw < 1 << number.bits
     return raw - (1 << number.bits) if is_negative else raw
 
 
-class _Duration(_Kind):
+class _Duration(_MeaningKind):
     """A time that something took."""
 
     is_quantity = adds_up = True
@@ -4110,8 +4243,8 @@ class _Duration(_Kind):
     def text(self, number, layout, names):
         return _duration_text(number * self.unit)
 
-    def told(self, text, layout, names):
-        told = _duration_told(text)
+    def parse(self, text, layout, names):
+        told = _parse_duration(text)
         return None if told is None or told % self.unit else told // self.unit
 
 
@@ -4147,8 +4280,8 @@ def _fraction_text(number, unit):
     return text.rstrip("0").rstrip(".") if unit > 1 else str(number)
 
 
-def _duration_told(text):
-    """Return the nanoseconds of a duration with units, None if it is none."""
+def _parse_duration(text):
+    """Return the nanoseconds that a text like "1h2.5s" stands for, None for any other text."""
     import re
 
     names = "|".join(unit for unit, _ in _TIME_UNITS)
@@ -4164,7 +4297,7 @@ def _duration_told(text):
     return -total if text[0] == "-" else total
 
 
-class _BootTime(_Kind):
+class _BootTime(_MeaningKind):
     """Nanoseconds since boot, as bpf_ktime_get_ns has them: the local time, and how long ago."""
 
     is_quantity = True
@@ -4191,15 +4324,15 @@ class _BootTime(_Kind):
         how = "%s (%s ago)" if age >= 0 else "%s (in %s)"
         return how % (text, _duration_text(abs(age) // 10**6 * 10**6))
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         import re
         import time
 
         if names.boot is None:
             return None
         age = re.match(r"(\S+) ago\Z", text)
-        if age and _duration_told(age.group(1)) is not None:
-            return max(names.now() - _duration_told(age.group(1)), layout.low)
+        if age and _parse_duration(age.group(1)) is not None:
+            return max(names.now() - _parse_duration(age.group(1)), layout.low)
         form = r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?( \(.*\))?\Z"
         found = re.match(form, text)
         if not found:
@@ -4213,7 +4346,7 @@ class _BootTime(_Kind):
         return max(since, layout.low)
 
 
-class _ByteCount(_Kind):
+class _ByteCount(_MeaningKind):
     """A number of bytes, in KiB and so on to two places."""
 
     is_quantity = adds_up = True
@@ -4227,7 +4360,7 @@ class _ByteCount(_Kind):
         text = "%.2f" % (number / (1 << 10 * step))
         return text.rstrip("0").rstrip(".") + self.UNITS[step]
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         import re
 
         found = re.match(r"(-?\d{1,30})(?:\.(\d{1,9}))?([KMGTPEZ]?i?B)\Z", text)
@@ -4239,7 +4372,7 @@ class _ByteCount(_Kind):
         return int(whole + part) * (1 << 10 * self.UNITS.index(unit)) // 10 ** len(part)
 
 
-class _ErrorNumber(_Kind):
+class _ErrorNumber(_MeaningKind):
     """An errno, negative as the kernel returns it or not."""
 
     def text(self, number, layout, names):
@@ -4248,13 +4381,13 @@ class _ErrorNumber(_Kind):
             return str(number)
         return "-" + name if number < 0 else name
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         sign = -1 if text[:1] == "-" else 1
         codes = [code for code in range(1, 600) if errno_name(code) == text.lstrip("-")]
         return sign * codes[0] if codes else None
 
 
-class _Character(_Kind):
+class _Character(_MeaningKind):
     """A number that is a character."""
 
     def text(self, number, layout, names):
@@ -4262,13 +4395,13 @@ class _Character(_Kind):
             return chr(number)
         return "\\x%02x" % (number & (1 << layout.bits) - 1)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         if len(text) == 1:
             return ord(text)
         return _number_of_hex("0x" + text[2:], layout) if text[:2] == "\\x" else None
 
 
-class _Flags(_Kind):
+class _Flags(_MeaningKind):
     """Enumerators that are or'ed: their names, and what is left of the bits."""
 
     takes = "an enum of at most 256 names"
@@ -4286,7 +4419,7 @@ class _Flags(_Kind):
                 left &= ~bits
         return "|".join(found + ["0x%x" % left] * (left > 0)) or "0"
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         if "|" not in text:
             return _number_of_hex(text, layout)
         numbers = {name: number for number, name in layout.names.items()}
@@ -4302,37 +4435,37 @@ class _Flags(_Kind):
         return _signed_as(layout, total)
 
 
-class _Named(_Kind):
-    """A number that the machine has a name for: the name, else the number."""
+class _MachineName(_MeaningKind):
+    """The name that the machine has for a number; the number where nobody knows a name."""
 
     is_named = True
 
     def __init__(self, word, *sizes):
-        self.word, self.sizes = word, sizes
+        self.word, self.sizes = word, sizes  # word: of _NAMERS
         if sizes:
             self.takes = "an integer of %s bytes" % " or ".join(map(str, sizes))
 
     def text(self, number, layout, names):
         return names.text(self.word, number & (1 << layout.bits) - 1) or str(number)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         number = names.number(self.word, text)
         return None if number is None else _signed_as(layout, number)
 
 
-class _Symbol(_Named):
+class _Symbol(_MachineName):
     """An address in the kernel: its symbol and the offset in it, else the address."""
 
     def text(self, number, layout, names):
         address = number & (1 << layout.bits) - 1
         return names.text(self.word, address) or "0x%x" % address
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         number = _number_of_hex(text, layout)
-        return _Named.told(self, text, layout, names) if number is None else number
+        return _MachineName.parse(self, text, layout, names) if number is None else number
 
 
-class _Stack(_Kind):
+class _Stack(_MeaningKind):
     """Addresses of 8 bytes, the innermost first, up to a zero: symbols as flame graphs fold them,
     the outermost first.
     """
@@ -4356,16 +4489,16 @@ class _Stack(_Kind):
         addresses = reversed(self.addresses(raw, layout, names))
         return ";".join(names.text("ksym", one) or "0x%x" % one for one in addresses)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         one, words = Number(8), text.split(";") if text else []
-        found = [MEANINGS["ksym"].told(word, one, names) for word in reversed(words)]
+        found = [MEANINGS["ksym"].parse(word, one, names) for word in reversed(words)]
         room = layout.size // 8 - len(found)
         if None in found or room < 0 or max(found, default=0) > one.high:
             return None
         return self._struct(layout, names).pack(*found + [0] * room)
 
 
-MEANINGS: "Dict[str, _Kind]" = {
+MEANINGS: "Dict[str, _MeaningKind]" = {
     "ip4": _IPAddress(4),
     "ip6": _IPAddress(16),
     "ip": _IPAddress(4, 16),
@@ -4381,10 +4514,10 @@ MEANINGS: "Dict[str, _Kind]" = {
     "bytes": _ByteCount(),
     "ksym": _Symbol("ksym", 4, 8),
     "stack": _Stack(),
-    "ifindex": _Named("ifindex", 4),
-    "cgroup": _Named("cgroup", 8),
-    "uid": _Named("uid", 4),
-    "pid": _Named("pid", 4),
+    "ifindex": _MachineName("ifindex", 4),
+    "cgroup": _MachineName("cgroup", 8),
+    "uid": _MachineName("uid", 4),
+    "pid": _MachineName("pid", 4),
     "errno": _ErrorNumber(),
     "char": _Character(),
     "flags": _Flags(),
@@ -4397,12 +4530,18 @@ MEANINGS: "Dict[str, _Kind]" = {
 # are shown in every form but bpftool's.
 
 
-def _shown_at(found, steps, word, path):
-    """Return a layout in which what the steps lead to means a word; see Layout.showing."""
+def _with_meaning_at(found, steps, word, path):
+    """Return a layout in which the field at the end of a path has a meaning; see Layout.showing.
+
+    steps      what is left of the path from here on
+    path       the whole, for messages
+    """
     if not steps:
-        return _meaning_a_word(found, word, path)
+        return _with_meaning(found, word, path)
     if isinstance(found, Array):
-        return found.of(_shown_at(found.element, steps, word, path))
+        return found.of(_with_meaning_at(found.element, steps, word, path))
+    # A field is a member of the record, or one of an anonymous record in it.  Where names with and
+    # without dots fit, the longest counts, and all members of that name.
     own = [member.steps_in(steps) for member in found.members]
     inner = [one.layout._first_named(steps)[1] if one.is_merged else 0 for one in found.members]
     most, members = max(own + inner, default=0), []
@@ -4410,32 +4549,35 @@ def _shown_at(found, steps, word, path):
         raise NoSuchField("no field '%s'; there are %s" % (path, found._labels_text()))
     for member, count, merged in zip(found.members, own, inner):
         if most in (count, merged):
-            inside = _shown_at(member.layout, steps[count:], word, path)
+            inside = _with_meaning_at(member.layout, steps[count:], word, path)
             member = member.changed(layout=inside)
         members.append(member)
     return found.having(members)
 
 
-def _meaning_a_word(found, word, path):
+def _with_meaning(found, word, path):
+    """Return a layout that has a meaning itself, or each element of which has it."""
     kind = MEANINGS[word]
-    made = _applied(kind, found, word)
+    made = _applied_to_whole_or_each(kind, found, word)
     if made is None:
         words = (path or found.name, word, kind.takes, found.name, found.size)
         raise LayoutError("%s: %s takes %s, not %s of %d bytes" % words)
     return made
 
 
-def _applied(kind, found, word):
-    """Return a layout that means a word as a whole, else of which each element does, else None."""
+def _applied_to_whole_or_each(kind, found, word):
+    """Return a layout with a meaning of the whole, else of each element; None if neither fits."""
     made = kind.applied(found, word)
     if made is None and isinstance(found, Array):
-        inner = _applied(kind, found.element, word)
+        inner = _applied_to_whole_or_each(kind, found.element, word)
         made = inner and found.of(inner)
     return made
 
 
-def _shown_by_tags(found, tags):
-    """Return a layout with the meaning of a tag "show:WORD"; one that can't be is a mere tag."""
+def _with_meaning_of_tags(found, tags):
+    """Return a layout with the meaning that a tag "show:WORD" asks for.  One that can't be is no
+    error: tags are there for others, too.
+    """
     for tag in tags:
         if tag.startswith("show:"):
             try:
@@ -4445,8 +4587,8 @@ def _shown_by_tags(found, tags):
     return found
 
 
-def _named_by(found, names):
-    """Return a layout whose meanings take their names, and the byte order, from there."""
+def _with_names_of(found, names):
+    """Return a layout whose meanings take names and byte order from another machine."""
 
     def named(one):
         meaning = one.meaning
@@ -4458,10 +4600,10 @@ def _named_by(found, names):
 
 
 def _rebuilt(found, change, layout_of=None, made=None):
-    """Return a layout in which change(part) stands for each part, what is inside first.
+    """Return a layout in which change(part) stands for each part, the innermost first.
 
-    layout_of   of a member; None: that which it has
-    made        those that are done, each once: what is shared multiplies
+    layout_of  f(member), which returns the layout to begin with; None: that of the member
+    made       {id: (part, what stands for it)}, so that a part that many share is changed once
     """
     made = {} if made is None else made
     if id(found) in made:
@@ -4485,27 +4627,20 @@ def _rebuilt(found, change, layout_of=None, made=None):
 # people alone, where nobody asked for another meaning.
 
 
-# What a declaration proves.
-
+# (name of a record, its size) -> the meaning of it
 _ADDRESS_RECORDS = {
     ("in_addr", 4): "ip4",
     ("in6_addr", 16): "ip6",
     ("ethaddr", 6): "mac",
     ("ether_addr", 6): "mac",
+    ("sockaddr", 16): "sockaddr",
+    ("sockaddr_storage", 128): "sockaddr",
+    ("__kernel_sockaddr_storage", 128): "sockaddr",
 }
 
-_ADDRESS_RECORDS.update(
-    ((name, size), "sockaddr")
-    for name, size in (
-        ("sockaddr", 16),
-        ("sockaddr_storage", 128),
-        ("__kernel_sockaddr_storage", 128),
-    )
-)
 
-
-def _proved(layout):
-    """Return the Meaning that a type proves by itself, None if it proves none."""
+def _implied_meaning(layout):
+    """Return the Meaning that the name of a record implies, None if it implies none."""
     if not isinstance(layout, Record):
         return None
     word = _ADDRESS_RECORDS.get((layout.name.split(" ")[-1], layout.size))
@@ -4515,19 +4650,19 @@ def _proved(layout):
 
 
 def _is_any_address(union):
-    """Whether a union has an address of 4 bytes and one of 16."""
+    """Whether a union has an IPv4 address and an IPv6 address."""
     words = set()
     for member in union.members:
-        meaning = _with_proved(member).meaning or _proved(member.layout)
+        meaning = _with_implied_meaning(member).meaning or _implied_meaning(member.layout)
         if meaning is not None:
             words.add(meaning.word)
-        elif _names_ip(member.name) or member.name in ("v4", "v6"):
+        elif _is_ip_name(member.name) or member.name in ("v4", "v6"):
             words.add({4: "ip4", 16: "ip6"}.get(member.layout.size))
     return {"ip4", "ip6"} <= words
 
 
-def _with_proved(member):
-    """Return the layout of a member with the meaning that its name proves, if it has none."""
+def _with_implied_meaning(member):
+    """Return the layout of a member, with the meaning that its name implies if it has none."""
     found = member.layout
     if found.meaning is not None or not member.name:
         return found
@@ -4536,35 +4671,37 @@ def _with_proved(member):
         return found
     word = None
     if number.size == 4 and number.name.lstrip("_") == "be32" and number.is_whole:
-        word = {4: "ip4", 16: "ip6"}.get(found.size) if _names_ip(member.name) else None
+        word = {4: "ip4", 16: "ip6"}.get(found.size) if _is_ip_name(member.name) else None
     elif found.size == 6 and number.size == 1 and type(number) is Number and not number.signed:
-        word = "mac" if _names_mac(member.name) else None
+        word = "mac" if _is_mac_name(member.name) else None
     return found._changed(meaning=Meaning(word, is_asked=False)) if word else found
 
 
-def _with_proved_asked(found):
-    """Return a layout in which what declarations prove counts as asked for, for forms of which
-    people see the text.
+def _with_implied_as_asked(found):
+    """Return a layout in which the meanings that declarations imply count as asked for, so that
+    every form shows them.
     """
 
     def asked(one):
-        meaning = one.meaning or _proved(one)
+        meaning = one.meaning or _implied_meaning(one)
         if meaning is None or meaning.is_asked:
             return one
         return one._changed(meaning=Meaning(meaning.word, meaning.names))
 
-    return _rebuilt(found, asked, _with_proved)
+    return _rebuilt(found, asked, _with_implied_meaning)
 
 
 def _asks_inside(found):
-    """Whether somebody asked for what a part of a layout means, which is then what is shown."""
+    """Whether somebody asked for the meaning of a part: it would be hidden by one that is only
+    implied of the whole.
+    """
     inside = [member.layout for member in found.members]
     if isinstance(found, Array):
         inside = [found.element]
     return any(one.meaning and one.meaning.is_asked or _asks_inside(one) for one in inside)
 
 
-def _names_ip(name):
+def _is_ip_name(name):
     """Whether a name says that it is an IP address: saddr, dst_ip, ip6, remote_addr_v4, srcIp."""
     ends = [word.rstrip("46").rstrip("v") for word in name.lower().split("_")]
     return any(word in _IP_WORDS or word.endswith("addr") for word in ends)
@@ -4573,7 +4710,7 @@ def _names_ip(name):
 _IP_WORDS = frozenset(("ip", "sip", "dip", "srcip", "dstip"))
 
 
-def _names_mac(name):
+def _is_mac_name(name):
     """Whether a name says that it is a MAC address: src_mac, dmac, h_dest, eth_src."""
     is_mac = any(word.endswith("mac") for word in name.lower().split("_"))
     return is_mac or name in ("h_dest", "h_source") or name.startswith("eth")
@@ -4585,9 +4722,10 @@ def _names_mac(name):
 
 
 class _Machine:
-    """The names of this machine: each kind is read, or each number asked for, once a run.
+    """The names of this machine.  What was found is kept for the rest of a run.
 
-    order is its byte order
+    order      its byte order
+    boot       nanoseconds from 1970 to its boot
     """
 
     order = sys.byteorder
@@ -4596,7 +4734,7 @@ class _Machine:
         self.forget()
 
     def forget(self):
-        """Begin another run."""
+        """Begin another run: what names there are may have changed."""
         self._namers, self._known = {}, {}
         self._boot = self._known_offset = None
 
@@ -4653,7 +4791,12 @@ class _Machine:
 _this_machine = _Machine()
 
 
+# A namer has text(number) and number(text): the name of a number and the number of a name, or None.
+
+
 class _Interfaces:
+    """Network interfaces, of the network namespace that we are in."""
+
     def text(self, number):
         try:
             import socket
@@ -4672,6 +4815,8 @@ class _Interfaces:
 
 
 class _Users:
+    """Users, by uid."""
+
     def text(self, number):
         try:
             import pwd
@@ -4764,6 +4909,7 @@ def _name_text(name):
     return _escaped(os.fsencode(name))
 
 
+# word of a meaning -> the class of its namer
 _NAMERS = {
     "ifindex": _Interfaces,
     "uid": _Users,
@@ -4794,8 +4940,11 @@ _NAMERS = {
 class Reader:
     """Reads bytes as one form of a layout; see Layout.reader.
 
-    rows(raw) are tuples of leaves, shape(row) what the form makes of one; template is what a form
-    of text fills.
+    rows       f(raw), which iterates over a tuple of leaves for each element
+    shape      f(row), which returns what the form makes of such a tuple
+    template   the piece of the whole layout: of a form of text the template that a row fills
+    paths      the same: of forms with paths the path of each leaf
+    stride     bytes of an element, of all CPUs where these are read as one
     """
 
     rows: "Callable[[Buffer], Iterator[Tuple[Any, ...]]]"
@@ -4828,16 +4977,16 @@ class Reader:
         return zip(repeat(self.paths), self.rows(raw))
 
     def series(self, raw: "Buffer") -> "Iterator[Tuple[Any, None, Any]]":
-        """Yield (path, None, column) of the form "samples"; see _ChoosingReader for the other
-        shape.
+        """Yield (path, None, column) for each path of a form with paths.  None: the column has all
+        elements, unlike those of a _ChoosingReader.
         """
         for path, column in zip(self.paths, zip(*self.rows(raw))):
             yield path, None, column
 
 
 class _ChoosingReader:
-    """Reads elements in which a member tells how to read a union, each with the reader of its
-    branches.
+    """Reads elements in which discriminants say how to read unions, each element with a Reader of
+    the branches that it has.
     """
 
     template = None
@@ -4846,27 +4995,29 @@ class _ChoosingReader:
         stride = layout.size if stride is None else stride
         self.layout, self.form, self.stride = layout, form, stride * cpus
         self._as = form.name, stride, cpus
-        tags = [_Tag(tag.layout, at) for tag, at in layout.undecided(form)]
-        found = Record(
-            "struct", layout.name, layout.size, [tag.member(at) for at, tag in enumerate(tags)]
-        )
-        self._tags = found.reader("plain", self.stride)  # the first CPU's decide
-        self._readers = {}  # the values of the tags -> reader
+        members = [
+            Member(str(number), discriminant.layout, at, label=str(number))
+            for number, (discriminant, at) in enumerate(layout.undecided(form))
+        ]
+        discriminants = Record("struct", layout.name, layout.size, members)
+        # of several CPUs those of the first decide
+        self._discriminants = discriminants.reader("plain", self.stride)
+        self._readers = {}  # values of the discriminants -> Reader
 
-    def _reader_for(self, tags):
-        key = tuple(tags.values())
+    def _reader_for(self, values):
         try:
-            return self._readers[key]
-        except (KeyError, TypeError):
-            made = self.layout.decided(self.form, iter(key)).reader(*self._as)
+            return self._readers[values]
+        except (KeyError, TypeError):  # TypeError: a list, which chooses no branch
+            made = self.layout.decided(self.form, iter(values)).reader(*self._as)
             if len(self._readers) >= 256:
                 self._readers.clear()
-            return self._readers.setdefault(key, made)
+            return self._readers.setdefault(values, made)
 
     def _each(self, raw):
-        for index, tags in enumerate(self._tags.read(raw)):
+        """Yield (Reader, its bytes) for each element in raw."""
+        for index, found in enumerate(self._discriminants.read(raw)):
             one = raw[index * self.stride : (index + 1) * self.stride]
-            yield self._reader_for(tags), one
+            yield self._reader_for(tuple(found.values())), one
 
     def read(self, raw: "Buffer") -> "Iterator[Any]":
         """Iterate over what each element in raw says."""
@@ -4883,7 +5034,7 @@ class _ChoosingReader:
         return (next(reader.pathed(one)) for reader, one in self._each(raw))
 
     def series(self, raw: "Buffer") -> "Iterator[Tuple[Any, List[int], List[Any]]]":
-        """Yield (path, indices of the elements, column) of the form "samples"."""
+        """Yield (path, indices of the elements that have it, column) of a form with paths."""
         found = {}  # type: dict
         for index, (reader, one) in enumerate(self._each(raw)):
             for path, _, column in reader.series(one):
@@ -4899,51 +5050,44 @@ def _misfit(reader, raw):
     return LayoutError("%s takes %d bytes, not %d" % words)
 
 
-class _Tag:
-    """A member that chooses a branch, as a member of a record of such members."""
-
-    __slots__ = ("layout", "at")
-
-    def __init__(self, layout, at):
-        self.layout, self.at = layout, at
-
-    def member(self, number):
-        return Member(str(number), self.layout, self.at, label=str(number))
-
-
 class _Columns:
-    """The columns of a layout while it is compiled, and what they become."""
+    """The columns that the leaves of a layout ask for while it is compiled; rows() makes what reads
+    them.
+    """
 
     def __init__(self, cpus):
-        self.wanted, self.width, self.cpus = [], 0, cpus
-        self.is_added = True  # whether what is compiled is not part of an address or the like
+        self.wanted = []  # each _Column, in the order of the leaves
+        self.width = 0  # how many leaves there are in a row so far
+        self.cpus = cpus
+        self.is_added = True  # whether the CPUs' numbers may be added up: no part of an address
 
     def of_cpus(self, convert, adds_up):
-        """Return a converter that makes one leaf of those of the CPUs."""
+        """Return a converter that also makes one leaf of those of the CPUs, where there are any."""
         is_added = adds_up and self.is_added
         return convert if self.cpus == 1 else _OfCPUs(self.cpus, is_added, convert)
 
-    def add(self, form, first, size, code, order, convert, written=None):
+    def add(self, form, first, size, code, order, convert, template=None):
+        """Add a leaf; return its piece: the template that is given, else what the form makes."""
         self.wanted.append(_Column(first, size, code, order, convert))
         self.width += 1
-        return written or form.leaf(self.width - 1, convert)
+        return template or form.leaf(self.width - 1, convert)
 
     def add_bytes(self, form, at, size, convert):
-        """Add bytes that a form makes something of as a whole."""
+        """Add bytes that are one leaf."""
         if convert is SKIPPED:
             return form.nothing()
         convert = self.of_cpus(convert, False)
         return self.add(form, at // 8, size, "%ds" % size, "little", convert)
 
-    def add_spelled(self, first, size, template):
-        """Add bytes that a template of text has each: one item of a struct, many columns."""
+    def add_bytes_apart(self, first, size, template):
+        """Add bytes that are a leaf each, for a template with a % for each of them."""
         self.wanted.append(_Column(first, size, "%dB" % size, "little", None, size))
         self.width += size
         return template
 
     def add_many(self, form, array, first):
-        """Add an array of numbers that the form shows as they are: one item of a struct, many
-        columns.
+        """Add an array of numbers that the form shows as they are: each is a leaf, but one item of
+        a struct reads them all.
         """
         many, order = "%d%s" % (array.count, array.element.code), form.order_of(array.element)
         self.wanted.append(_Column(first, array.size, many, order, None, array.count))
@@ -4951,7 +5095,11 @@ class _Columns:
         return form.leaves(self.width - array.count, array.count)
 
     def rows(self, stride):
-        """Return f(raw), which iterates over a tuple of leaves for each stride bytes."""
+        """Return f(raw), which iterates over a tuple of leaves for each stride bytes.
+
+        Each pass yields tuples of its own columns.  They are joined, and picked from where their
+        order is not that of the leaves.
+        """
         if not self.wanted:
             step = stride * self.cpus
             return lambda raw: iter([()] * (len(raw) // step if step else 1))
@@ -4974,7 +5122,12 @@ class _Columns:
         return lambda raw: map(pick, joined(raw))
 
     def _passes(self):
-        """Yield lists of what does not overlap: lists of columns of the same bytes."""
+        """Yield what one struct reads: a list of places that do not overlap, each of them the list
+        of the columns that are made of its bytes.
+
+        A struct has one byte order.  Columns that are converted have passes of their own, so that
+        the rows of the others need not be taken apart.
+        """
         groups = {}  # type: dict
         for column in self.wanted:
             is_converted = column.convert is not None
@@ -4983,12 +5136,17 @@ class _Columns:
             group.setdefault(place, []).append(column)
         for key in sorted(groups):
             same = {id(columns[0]): columns for columns in groups[key].values()}
-            for firsts in _apart([columns[0] for columns in same.values()]):
+            for firsts in _without_overlaps([columns[0] for columns in same.values()]):
                 yield [same[id(first)] for first in firsts]
 
 
 class _Column:
-    """Leaves that lie one behind the other: .count columns of one code."""
+    """What an item of a struct reads for each element: a leaf, or count of them.
+
+    first, size  the bytes
+    code, order  the item, as the struct module writes it, and "little" or "big"
+    convert    the converter of the column, or None
+    """
 
     __slots__ = ("first", "size", "code", "order", "convert", "count")
 
@@ -5001,8 +5159,12 @@ class _Column:
         return self.first + self.size
 
 
-def _apart(columns):
-    """Return lists of columns that lie one behind the other, as few as can be."""
+def _without_overlaps(columns):
+    """Return lists of columns, as few as can be, of which none overlap in a list.
+
+    Columns come by where they begin.  Each goes to a list whose last column has ended, else to a
+    new one.
+    """
     by_start = sorted(columns, key=lambda column: (column.first, column.size))
     by_end = sorted(columns, key=lambda column: (column.end, column.first, column.size))
     passes, free, number_of, ended = [], [], {}, 0
@@ -5019,7 +5181,7 @@ def _apart(columns):
 
 
 def _one_pass(shared, stride):
-    """Return f(raw) that iterates over the tuples of columns which do not overlap."""
+    """Return f(raw), which iterates over the tuples of columns that one struct reads."""
     columns = [same[0] for same in shared]
     codes, end = [_ORDER_MARKS[columns[0].order]], 0
     for column in columns:
@@ -5044,7 +5206,7 @@ def _one_pass(shared, stride):
 
 
 def _joined(passes):
-    """Return f(raw) that iterates over the tuples of all passes, each entry's as one."""
+    """Return f(raw), which iterates over tuples with the leaves of all passes."""
     if len(passes) == 1:
         return passes[0]
     if len(passes) == 2:
@@ -5058,11 +5220,13 @@ def _joined(passes):
 # Python calls a converter once for each column, not for each value.
 
 
-SKIPPED = object()  # what a form's method returns for leaves that it leaves out
+SKIPPED = object()  # in place of a converter: the form leaves the leaf out
 
 
-class _Written:
-    """In place of a converter: text has the numbers, unsigned, in a template of its own."""
+class _NumberTemplate:
+    """In place of a converter: a form of text has the bits of the numbers, unsigned, in a template
+    like "0x%x".
+    """
 
     __slots__ = ("template",)
 
@@ -5083,8 +5247,8 @@ class _Each:
 
 
 class _Cache(dict):
-    """Converts a column by a function of one value, worked out once for each that occurs, as long
-    as there are few.
+    """Converts a column by a function of one value, like _Each, and keeps what it returns: most
+    columns have few different values.
     """
 
     __slots__ = ("make",)
@@ -5105,8 +5269,8 @@ class _Cache(dict):
         return map(self.__getitem__, column)
 
 
-class _Together:
-    """Converts a column of bytes by a reader of them all."""
+class _ByReader:
+    """Converts a column of bytes by a reader, to which all of them are one buffer."""
 
     __slots__ = ("reader",)
 
@@ -5120,8 +5284,8 @@ class _Together:
 
 
 class _OfCPUs:
-    """Converts a column with so many leaves for each element, one of each CPU: adds them up, or
-    takes the first.
+    """Converts a column in which each element has count leaves in a row, one of each CPU, into one
+    that has one: their sum if it adds_up, else the first.
     """
 
     __slots__ = ("count", "adds_up", "then")
@@ -5136,7 +5300,7 @@ class _OfCPUs:
 
 
 def _added_up(column, count):
-    """Return the sums of each count values in a row."""
+    """Return a list of sums, each of count values that follow each other in the column."""
     return column if count == 1 else list(map(sum, zip(*[iter(column)] * count)))
 
 
@@ -5158,19 +5322,20 @@ def _added_up(column, count):
 
 
 class _Form:
-    """How one output says what there is: a converter for each kind of leaf, and how parts become a
-    whole.
+    """How one output says what there is: a converter for each kind of leaf, and how the pieces of
+    parts become that of a whole.
 
-    A converter takes a column and returns as many things; None: the numbers are right as they are;
-    _Written: they are, in a form of text; SKIPPED: there is nothing to say of them.  To add a form,
-    subclass this or one of its subclasses and name it in _FORMS.
+    For a kind of leaf (integer, enum, pointer, boolean, char, real, text, raw_bytes) a form returns
+    a converter; None, where the number is right as it is; a _NumberTemplate; or SKIPPED.  A piece
+    is whatever the form makes of a leaf (leaf, leaves, series, nothing), an array or a record;
+    finish makes of the last one the function that a Reader calls for each row.
     """
 
-    name = ""
-    fuses = True  # arrays of plain numbers are one item of a struct
-    lists_arrays = True  # long arrays have a reader of their own
-    joins_arrays = ""  # the form of arrays, where each is one leaf
-    unrolls_arrays = False  # the elements of arrays are read with what is around them
+    name = ""  # that Layout.reader knows it by
+    fuses = True  # one item of a struct may read an array of numbers that are shown as they are
+    lists_arrays = True  # a long array is one leaf, which a reader of its own converts (series)
+    joins_arrays = ""  # every array is one leaf, in the form of this name
+    unrolls_arrays = False  # no array is one leaf, so that unions in it are those of the whole
     is_for_people = False  # what is true only now may stand in it
 
     def order_of(self, number):
@@ -5182,28 +5347,31 @@ class _Form:
         return [member for member in record.parts if member.label is not None]
 
     def layout_of(self, member):
-        """Return the layout of a member, with what it means."""
+        """Return the layout of a member, in which meanings may be implied."""
         return member.layout
 
-    def meant(self, layout):
-        """Return the converter of what a layout means to people; None where its parts are shown."""
+    def converter_of_meaning(self, layout):
+        """Return the converter of a layout that is shown as its meaning; None if it has none."""
         meaning = self.meaning_of(layout)
         if meaning is None:
             return None
-        write = self.meant_text(meaning.writer(layout, self.is_for_people))
+        write = self.quoting(meaning.writer(layout, self.is_for_people))
+        # a machine keeps the names itself, and they may change between two runs of one reader
         return _Each(write) if meaning.kind.is_named else _Cache(write)
 
     def meaning_of(self, layout):
-        """Return the meaning that is shown of a layout, one that was asked for, or None."""
+        """Return the meaning that is shown of a layout, or None: here, one that was asked for."""
         meaning = layout.meaning
         return meaning if meaning is not None and meaning.is_asked and meaning.is_shown else None
 
-    def meant_text(self, write):
-        """Return f(leaf) for a function that gives text, as the form spells text."""
+    def quoting(self, write):
+        """Return a function like write, f(leaf) -> text, whose text is quoted as the form wants."""
         return write
 
-    def spelling_of(self, layout):
-        """Return the template of what a layout means, if all it takes are its bytes, in order."""
+    def template_of_meaning(self, layout):
+        """Return the template that makes a layout's meaning of its bytes, if there is one for all
+        values: that is faster than a converter.
+        """
         return None
 
     def nothing(self):
@@ -5236,9 +5404,7 @@ class _Form:
 
 
 class _PlainForm(_Form):
-    """dicts, lists, numbers and text.  A piece is the number of a leaf's column, or a function of
-    the row.
-    """
+    """dicts, lists, numbers and text.  A piece is the number of a leaf in the row, or f(row)."""
 
     name = "plain"
 
@@ -5281,7 +5447,7 @@ class _PlainForm(_Form):
 
 
 class _TextForm(_Form):
-    """Forms of text.  A piece is a template with a % for each leaf."""
+    """What forms of text have in common: a piece is a template with a % for each leaf."""
 
     between = ","
     list_brackets = "[]"
@@ -5299,10 +5465,10 @@ class _TextForm(_Form):
     def series(self, inner):
         return _Each(lambda raw: self._listed(inner.read(raw)))
 
-    def spelling_of(self, layout):
+    def template_of_meaning(self, layout):
         meaning = self.meaning_of(layout)
-        spelling = meaning and meaning.kind.spelling
-        return self.meant_text(lambda leaf: leaf)(spelling) if spelling else None
+        template = meaning and meaning.kind.template
+        return self.quoting(lambda leaf: leaf)(template) if template else None
 
     def array(self, array, pieces):
         return self._listed(pieces)
@@ -5316,7 +5482,7 @@ class _JSONForm(_TextForm):
 
     name = "json"
 
-    def meant_text(self, write):
+    def quoting(self, write):
         return lambda leaf: _json_text(write(leaf))
 
     def boolean(self, number):
@@ -5326,7 +5492,7 @@ class _JSONForm(_TextForm):
         return _Cache(lambda value: _json_text(number.text_of(value)))
 
     def pointer(self, number):
-        return _Written('"0x%x"')
+        return _NumberTemplate('"0x%x"')
 
     def char(self, number):
         return _Cache(lambda raw: _json_text(_text_of(raw)))
@@ -5351,12 +5517,13 @@ def _json_text(text):
 
 
 def _json_label(text):
+    """Return JSON for a name in a template."""
     return _json_text(text).replace("%", "%%")
 
 
 def _json_float(number):
-    """Return a float as a number of JSON: what JSON lacks is null (NaN) and what every parser
-    overflows to infinity.
+    """Return a float as a number of JSON.  JSON has no NaN, which becomes null, and no infinity,
+    for which stands a number that every parser overflows to it.
     """
     if number != number:
         return "null"
@@ -5375,8 +5542,8 @@ class _JSONStringsForm(_JSONForm):
 
 
 class _BpftoolForm(_JSONForm):
-    """What bpftool's JSON says of BTF types: enums are signed, bitfields hex, anonymous members
-    have no name.
+    """The JSON that bpftool makes of BTF types, value for value: no meanings, enums are signed,
+    bitfields are hex, and anonymous members have an empty name.
     """
 
     name = "bpftool"
@@ -5392,16 +5559,16 @@ class _BpftoolForm(_JSONForm):
 
     def integer(self, number):
         if number.is_bitfield or not number.is_whole:
-            return _Written('"0x%x"')
+            return _NumberTemplate('"0x%x"')
         if number.encoding == _INT_CHAR:
             return _Cache(lambda value: _json_text(chr(value & 0xFF)))
         return None
 
     def enum(self, number):
         if number.is_bitfield or not number.is_whole:
-            return _Written('"0x%x"')
-        # A value is signed to bpftool, and so is what stands in the enum: 32 bits there, 64 of an
-        # enum64.
+            return _NumberTemplate('"0x%x"')
+        # bpftool compares signed numbers: the value as wide as the type, the enumerators 32 bits
+        # wide, of an enum64 64.
         bits = 64 if number.size == 8 else 32
         names = {_signed(one, bits): name for one, name in number.names.items()}
         size_bits = 8 * number.size
@@ -5414,7 +5581,7 @@ class _BpftoolForm(_JSONForm):
 
     def boolean(self, number):
         if number.is_bitfield or not number.is_whole:
-            return _Written('"0x%x"')
+            return _NumberTemplate('"0x%x"')
         return _JSONForm.boolean(self, number)
 
     def pointer(self, number):
@@ -5469,8 +5636,8 @@ class _BpftoolStringsForm(_BpftoolForm):
 
 
 def _string_of_wide(number, convert):
-    """Return what makes strings of numbers that may not fit the 53 bits which JavaScript, jq and
-    others read exactly; convert where all do.
+    """Return a converter into strings if the numbers have more than the 53 bits that JavaScript, jq
+    and others read exactly and nothing else converts them; else convert.
     """
     return _Each('"%d"'.__mod__) if convert is None and number.bits > 53 else convert
 
@@ -5482,22 +5649,22 @@ def _signed(number, bits):
 
 
 class _WordsForm(_TextForm):
-    """A line for people: "src=10 port=443", what is inside in braces."""
+    """A line for people: "src=10 port=443", with records inside of others in braces."""
 
     name = "words"
     between = " "
     is_for_people = True
 
     def layout_of(self, member):
-        return _with_proved(member)
+        return _with_implied_meaning(member)
 
     def meaning_of(self, layout):
-        meaning = layout.meaning or _proved(layout)
+        meaning = layout.meaning or _implied_meaning(layout)
         if meaning is None or not meaning.is_shown:
             return None
         return meaning if meaning.is_asked or not _asks_inside(layout) else None
 
-    def meant_text(self, write):
+    def quoting(self, write):
         return lambda leaf: _bare(write(leaf))
 
     def pointer(self, number):
@@ -5507,7 +5674,7 @@ class _WordsForm(_TextForm):
         return "%s"
 
     def has_cell(self, layout):
-        """Whether a layout is one word, a cell of a table; arrays of a few numbers are."""
+        """Whether a layout is one cell of a table: no record, but an array of a few numbers is."""
         if self.meaning_of(layout) is not None or isinstance(layout, Array) and layout.is_text:
             return True
         element = layout
@@ -5516,7 +5683,7 @@ class _WordsForm(_TextForm):
         return layout.values <= 8 and not isinstance(element, Record)
 
     def is_right(self, layout):
-        """Whether it is a number, which stands on the right of a cell."""
+        """Whether it is a number, which is aligned to the right of its cell."""
         return type(layout) in (Number, Float) and self.meaning_of(layout) is None
 
     def enum(self, number):
@@ -5553,17 +5720,19 @@ class _WordsForm(_TextForm):
 
 
 class _CellsForm(_WordsForm):
-    """The same with a leaf for each word, of tables."""
+    """The cells of a table: words, each a leaf of its own."""
 
     name = "cells"
     joins_arrays = "words"
 
-    def spelling_of(self, layout):
+    def template_of_meaning(self, layout):
         return None
 
 
 class _JoinedForm(_WordsForm):
-    """Arrays in labels: words, but text goes on after its first NUL and bools are numbers."""
+    """Arrays in labels: words, but what differs must not look the same, so text goes on after its
+    first NUL; and nothing is only for people.
+    """
 
     name = "joined"
     is_for_people = False
@@ -5635,18 +5804,17 @@ _DECIMAL_BYTES = ["%d" % byte for byte in range(256)]
 
 
 class _SamplesForm(_Form):
-    """Numbers with their paths: a piece is a list of paths, and reading gives pairs of path and
-    number.
+    """Quantities with their paths: a reader yields pairs of path and number.
 
-    A path is a tuple of labels and indices.  Enumerators are their numbers; text and addresses are
-    no samples.
+    A piece is a list of paths, one for each leaf in it; a path is a tuple of labels and indices.
+    An enumerator is its number, text and addresses are left out.
     """
 
     name = "samples"
     lists_arrays = False
     unrolls_arrays = True
 
-    def meant(self, layout):
+    def converter_of_meaning(self, layout):
         meaning = self.meaning_of(layout)
         return SKIPPED if meaning and not meaning.kind.is_quantity else None
 
@@ -5690,15 +5858,15 @@ class _SamplesForm(_Form):
 
 
 class _CountsForm(_SamplesForm):
-    """The samples that can be added up: enumerators, bools, times and addresses are not."""
+    """The samples of which a sum says something: no enumerators, bools, times or addresses."""
 
     name = "counts"
 
     def layout_of(self, member):
-        return _with_proved(member)
+        return _with_implied_meaning(member)
 
-    def meant(self, layout):
-        meaning = layout.meaning or _proved(layout)
+    def converter_of_meaning(self, layout):
+        meaning = layout.meaning or _implied_meaning(layout)
         return SKIPPED if meaning and not meaning.kind.adds_up else None
 
     def enum(self, number):
@@ -5708,20 +5876,22 @@ class _CountsForm(_SamplesForm):
 
 
 class _NamesForm(_SamplesForm):
-    """The numbers that a machine has names for: pairs of path and [(word, number)]."""
+    """The numbers that a machine has names for, which a capture keeps: pairs of path and [(word,
+    number)].
+    """
 
     name = "names"
 
     def meaning_of(self, layout):
         return layout.meaning
 
-    def meant(self, layout):
+    def converter_of_meaning(self, layout):
         meaning = self.meaning_of(layout)
         kind = meaning and meaning.kind
         if isinstance(kind, _Stack):
             names = meaning.names
             return _Each(lambda raw: [("ksym", one) for one in kind.addresses(raw, layout, names)])
-        if not isinstance(kind, _Named):
+        if not isinstance(kind, _MachineName):
             return None
         mask = (1 << layout.bits) - 1
         return _Each(lambda number: [(kind.word, number & mask)])
@@ -5737,8 +5907,8 @@ class _LeavesForm(_SamplesForm):
 
     name = "leaves"
 
-    def meant(self, layout):
-        return _Form.meant(self, layout)
+    def converter_of_meaning(self, layout):
+        return _Form.converter_of_meaning(self, layout)
 
     def enum(self, number):
         return _Form.enum(self, number)
@@ -5759,14 +5929,14 @@ class _LeavesForm(_SamplesForm):
 
 
 class _LabelsForm(_SamplesForm):
-    """Every leaf, text or number, with its path: nothing that differs looks the same."""
+    """Every leaf as text, with its path; what differs must not look the same."""
 
     name = "labels"
     joins_arrays = "joined"
     unrolls_arrays = False
 
-    def meant(self, layout):
-        return _Form.meant(self, layout)
+    def converter_of_meaning(self, layout):
+        return _Form.converter_of_meaning(self, layout)
 
     def enum(self, number):
         return _Cache(number.text_of)
@@ -5949,7 +6119,7 @@ class _ClassPlan:
         self.renames = False
         self.attributes = {}  # type: dict
         self._reserved = set(dir(self.base)) | _RESERVED_NAMES
-        self._names = _Names(self._reserved)
+        self._names = _TakenNames(self._reserved)
         self._end = 0
         names = [self._names_of(member) for member in record.members]
         order = sorted(range(len(names)), key=lambda at: _place_of(record.members[at]))
@@ -6001,7 +6171,7 @@ class _ClassPlan:
         for (name, part), inner_name in zip(names, inner_names):
             is_bits = self._add_bits(name, part.layout, part.offset + member.offset)
             if is_renamed and not is_bits:
-                self.properties[name], self.renames = _Inner(field, inner_name), True
+                self.properties[name], self.renames = _RenamedField(field, inner_name), True
         return field
 
     def _add_bits(self, name, layout, offset):
@@ -6055,7 +6225,7 @@ class _BitField:
         return "((%s) ^ %#x) - %#x" % (number, bits.sign, bits.sign) if bits.sign else number
 
 
-class _Inner:
+class _RenamedField:
     """Descriptor of an attribute of an anonymous record, whose name is another one in the record
     around it.
     """
@@ -6086,7 +6256,7 @@ class _MadeOfLayout:
 
     def __init__(self, *given, **named):
         if self._attributes_ is None:
-            _take_in_attributes(type(self))
+            _collect_attributes(type(self))
         names = list(self._attributes_)
         if len(given) > len(names):
             words = (type(self).__name__, len(names), len(given))
@@ -6100,7 +6270,7 @@ class _MadeOfLayout:
 
     def __setattr__(self, name, given):
         if self._attributes_ is None:
-            _take_in_attributes(type(self))
+            _collect_attributes(type(self))
         if name not in self._attributes_ and not hasattr(type(self), name):
             words = (type(self).__name__, name, ", ".join(self._attributes_))
             raise NoSuchField("%s has no field '%s'; there are %s" % words)
@@ -6148,7 +6318,7 @@ class _MadeOfLayout:
         return _revived, (self._made_of_, _raw(self))
 
 
-def _take_in_attributes(cls):
+def _collect_attributes(cls):
     """Set what may be assigned to objects of a subclass: its own fields, and those of the class
     made of a Layout.
     """
@@ -7224,7 +7394,7 @@ class _FrontEnd:
         if known is None:
             t = self.btf.type(type_id)
             known = self._modified(t, depth) if t.kind in _MODIFIERS else self._whole(t, depth)
-            known = _shown_by_tags(known, self.btf.tags(type_id))
+            known = _with_meaning_of_tags(known, self.btf.tags(type_id))
             rows = getattr(known, "row_count", 0)
             if known.values > 16 * known.size + _MAX_VALUES or rows > _MAX_ROWS:
                 words = (known.size, known.values, rows)
@@ -7310,7 +7480,9 @@ class _FrontEnd:
             self._check_member(t, name, inner, offset, bits)
             label = name or "_"
             tags = self.btf.tags(t.id, index)
-            members.append(Member(name, _shown_by_tags(inner, tags), offset, bits, label, tags))
+            members.append(
+                Member(name, _with_meaning_of_tags(inner, tags), offset, bits, label, tags)
+            )
         kinds = {BTF_KIND_UNION: "union", BTF_KIND_DATASEC: "section"}
         return Record(kinds.get(t.kind, "struct"), self.btf.c_type(t.id), t.size, members, t.name)
 
@@ -10993,7 +11165,7 @@ class View:
     def _named(self, found):
         """Return a layout whose names are those of the machine that the source is from."""
         is_from_here = isinstance(self.source, Map)
-        return found if is_from_here else _named_by(found, self.source.names)
+        return found if is_from_here else _with_names_of(found, self.source.names)
 
     def _take_meanings(self, captured):
         """Have shown what was asked for when a capture was made, where the types have it."""
@@ -11967,7 +12139,7 @@ class _NamesFound:
         self.texts, self.readers = {}, []
         strides = view.info.key_size, view.slot
         for at, (one, stride) in enumerate(zip(layouts, strides)):
-            if one is None or _named_by(one, self) is one:  # it has no such names
+            if one is None or _with_names_of(one, self) is one:  # it has no such names
                 continue
             try:
                 reader = one.reader("names", stride)
@@ -13932,7 +14104,7 @@ def _follow(found, path):
             return None
         steps.append(".".join(words[:count]))
         words = words[count:]
-        found, offset, bits = _with_proved(part), offset + part.offset, part.bits
+        found, offset, bits = _with_implied_meaning(part), offset + part.offset, part.bits
     return steps, found, offset, bits
 
 
@@ -15255,7 +15427,7 @@ def _hist(options):
         raise _UsageError(str(error)) from None
     numbering = numbering or _numbering(slots.default)
     if not options.json and not options.ndjson:
-        view.key_layout = _with_proved_asked(view.key_layout)
+        view.key_layout = _with_implied_as_asked(view.key_layout)
     found = _key_histograms if isinstance(slots, _KeySlots) else _array_histograms
     _put_histograms(options, numbering, found(view, slots))
 

@@ -12921,7 +12921,7 @@ def test_an_enum_of_numbers_that_no_integer_holds_is_refused(text):
 ])  # fmt: skip
 def test_bits_of_a_type_wider_than_its_alignment_lie_as_gcc_for_i386_has_them(fields, placed):
     """There a long long is aligned to 4 bytes: it may cross one unit of them, not two."""
-    assert bpf._placed(fields, False) == placed
+    assert bpf._c_placement(fields, False) == placed
 
 
 def test_chars_by_way_of_a_typedef_are_no_text_to_bpftool():
@@ -16388,7 +16388,7 @@ def test_what_is_shared_is_told_once_what_it_means():
     for _ in range(40):
         members = [bpf.Member(name, found, 0, label=name) for name in "ab"]
         found = bpf.Record("struct", "struct s", 0, members)
-    assert bpf._with_proved_asked(found) is found and bpf._named_by(found, None) is found
+    assert bpf._with_implied_as_asked(found) is found and bpf._with_names_of(found, None) is found
 
 
 @kernel
