@@ -1614,8 +1614,11 @@ def _sysfs_cpus():
 # both here, and BTF.layout() in section 5.  Each proves what it makes, so that no reader has to
 # check again: every part lies inside of what holds it, nothing is a pointer or an object of this
 # process, a bitfield lies where C puts it, types are at most MAX_DEPTH deep, and there are not many
-# more values than bytes.  What a tree is used for stands in this order, under "# -- " each:
+# more values than bytes.
 #
+# The parts of the section, "# -- " each, in this order:
+#
+#   the tree                        Layout and its subclasses, Member
 #   bitfields                       _Bits: where a number of some bits lies, in either byte order
 #   input                           Layout.pack: text, numbers, dicts -> bytes
 #   ctypes objects, front ends      a ctypes class, or C text -> Layout
@@ -1627,6 +1630,7 @@ def _sysfs_cpus():
 #
 # Where to add: a word for --show is a _MeaningKind in MEANINGS, an output form a _Form in _FORMS, a
 # kind of leaf a subclass of Number whose converter() asks the form by a method of its own.
+# Functions stand before those that they call, bases of classes and tables where Python needs them.
 
 # Types may be hostile: records that share parts multiply, and members of no bits, or of a union,
 # take no bytes.
@@ -1649,6 +1653,16 @@ _FOREIGN_ORDER = "big" if sys.byteorder == "little" else "little"
 
 
 # -- the tree
+#
+#   Layout        what all nodes have: size, name, meaning; and what can be done with a tree
+#     Number      an integer; Enum, Boolean, Char, Float and Pointer are Numbers, too
+#     Bytes       bytes of which nothing more is known
+#     Array       count elements of one layout
+#     Record      a struct, a union or a data section, of Members
+#
+# Byte order is a fact of each Number (order): that of the class, the BTF or the machine, unless its
+# type says one, like __be32.  A node never changes: what makes another of it returns a copy, so
+# that parts may be shared, by any number of trees.
 
 
 class Layout:
@@ -2417,7 +2431,7 @@ class Array(Layout):
         struct ("16I") reads it.
         """
         element = self.element
-        if not form.fuses or type(element) is not Number or not element.is_whole:
+        if type(element) is not Number or not element.is_whole:
             return False
         is_bare = form.converter_of_meaning(element) is None and form.integer(element) is None
         return is_bare and self.count <= 1 << 16
@@ -2819,16 +2833,20 @@ class _TakenNames:
 
 
 class _Bits:
-    """Where a bitfield lies: which bytes are its whole, how far it is shifted in that, its mask.
+    """Where a bitfield lies: which bytes hold it, how far it is shifted in their number, its mask.
 
-    It is a converter, too: called with a column of wholes (integers, or bytes where struct has no
-    integer of their size) it returns the numbers of the bitfield, converted further by then.
+    Of struct { u16 a:3, b:10; } b lies at bit 3: bytes 0 and 1, as one number, hold it; on a
+    little-endian machine it is shifted by 3 there, on a big-endian one by 16 - 3 - 10.
+
+    It is a converter, too.  Called with a column of what the bytes hold (integers, or bytes where
+    struct has no integer of that size) it returns the numbers of the bitfield, which then, if it is
+    not None, converts further.
 
     offset     in bits, as C counts them: from the low end of each byte, in big-endian data from
                the high one
     first, last  the first byte, and the one behind the last
     sign       the mask of the sign bit, 0 of an unsigned number
-    code       what the struct module calls the whole
+    code       what the struct module calls a number of those bytes
     """
 
     __slots__ = ("first", "last", "shift", "bits", "mask", "order", "sign", "code", "then")
@@ -2855,7 +2873,7 @@ class _Bits:
         return column if self.then is None else self.then(column)
 
     def of(self, raw):
-        """Return the number of one record, given its bytes."""
+        """Return the number, given the bytes of the record."""
         whole = int.from_bytes(raw[self.first : self.last], self.order)
         return ((whole >> self.shift & self.mask) ^ self.sign) - self.sign
 
@@ -2908,6 +2926,7 @@ class _Packing:
             self._put(at, byte, part, what)
 
     def _put(self, at, byte, mask, what):
+        """Store the bits of a byte that mask has."""
         both = self.given.get(at, 0) & mask
         if (self.buffer[at] ^ byte) & both:
             raise LayoutError(
@@ -2998,7 +3017,6 @@ def _text_bytes(text):
 # What a caller's class defines (__new__, a field named from_buffer, a property named value) must
 # not come between us and the bytes, so objects are made, copied and read through the classes of
 # ctypes.
-
 
 _get_value = ctypes._SimpleCData.__dict__["value"].__get__
 
@@ -4928,9 +4946,9 @@ _NAMERS = {
 #   Layout.reader(form)   finds or makes a Reader, which has compiled the layout:
 #   Layout.compiled       asks the form what a node means, else
 #   node._compile         compiles its parts, or has a leaf add its column to _Columns
-#   form.record, .array   make one piece of those of the parts; what a piece is, is the form's
-#   _Columns.rows         makes the columns f(raw) -> rows of leaves
-#   form.finish           makes the last piece f(row) -> what stands in the output
+#   form.record, .array   make one piece of those of the parts; what a piece is is up to the form
+#   _Columns.rows         makes of the columns f(raw), which iterates over rows of leaves
+#   form.finish           makes of the last piece f(row), which returns what the form says
 #
 # A layout with a union that another member chooses the branch of (_union_) has a _ChoosingReader,
 # which keeps a Reader for each choice that occurs.  A per-CPU value that is read as one (cpus) has
@@ -4994,7 +5012,7 @@ class _ChoosingReader:
     def __init__(self, layout, form, stride, cpus):
         stride = layout.size if stride is None else stride
         self.layout, self.form, self.stride = layout, form, stride * cpus
-        self._as = form.name, stride, cpus
+        self._wanted = form.name, stride, cpus  # of each Reader
         members = [
             Member(str(number), discriminant.layout, at, label=str(number))
             for number, (discriminant, at) in enumerate(layout.undecided(form))
@@ -5005,10 +5023,11 @@ class _ChoosingReader:
         self._readers = {}  # values of the discriminants -> Reader
 
     def _reader_for(self, values):
+        """Return the Reader of the branches that values of the discriminants choose."""
         try:
             return self._readers[values]
         except (KeyError, TypeError):  # TypeError: a list, which chooses no branch
-            made = self.layout.decided(self.form, iter(values)).reader(*self._as)
+            made = self.layout.decided(self.form, iter(values)).reader(*self._wanted)
             if len(self._readers) >= 256:
                 self._readers.clear()
             return self._readers.setdefault(values, made)
@@ -5046,6 +5065,7 @@ class _ChoosingReader:
 
 
 def _misfit(reader, raw):
+    """Return the error of bytes that are no whole number of elements."""
     words = (reader.layout.name, reader.stride, memoryview(raw).nbytes)
     return LayoutError("%s takes %d bytes, not %d" % words)
 
@@ -5107,10 +5127,10 @@ class _Columns:
         for shared in self._passes():
             passes.append(_one_pass(shared, stride))
             order += chain.from_iterable(shared)
-        starts, place = {}, 0
+        starts, width = {}, 0  # where in the joined tuple the leaves of a column begin
         for column in order:
-            starts[id(column)] = place
-            place += column.count
+            starts[id(column)] = width
+            width += column.count
         picks = []
         for column in self.wanted:
             start = starts[id(column)]
@@ -5307,9 +5327,9 @@ def _added_up(column, count):
 # -- forms: how one output says what there is
 #
 #   plain                dicts, lists, numbers and text: to_python
-#   json                 the same as JSON text: --ndjson, where
+#   json                 the same as JSON text: --ndjson
 #   bpftool              the JSON that bpftool makes of BTF types: -j
-#   json strings, bpftool strings: numbers of more than 53 bits are strings
+#   ... strings          json and bpftool with strings for numbers of more than 53 bits
 #   words                a line for people
 #   cells                words as cells of a table
 #   samples              (path, number) of each quantity: metrics, histograms, sums
@@ -5332,7 +5352,6 @@ class _Form:
     """
 
     name = ""  # that Layout.reader knows it by
-    fuses = True  # one item of a struct may read an array of numbers that are shown as they are
     lists_arrays = True  # a long array is one leaf, which a reader of its own converts (series)
     joins_arrays = ""  # every array is one leaf, in the form of this name
     unrolls_arrays = False  # no array is one leaf, so that unions in it are those of the whole
@@ -5356,7 +5375,7 @@ class _Form:
         if meaning is None:
             return None
         write = self.quoting(meaning.writer(layout, self.is_for_people))
-        # a machine keeps the names itself, and they may change between two runs of one reader
+        # names may change from one run of a reader to the next; a machine keeps them for one run
         return _Each(write) if meaning.kind.is_named else _Cache(write)
 
     def meaning_of(self, layout):
@@ -6042,10 +6061,9 @@ def _bytes_text(bits):
 # Layout check what is given.  What ctypes has no field for is a property: _BitField.
 
 
-# Layout -> the class made of it, as long as anybody holds that.  What two threads make at once is
-# in _being_made until one has won.
+# Layout -> the class made of it, as long as anybody holds that.  Where two threads make one at once
+# the class of the first stands in _being_made until it is in _classes.
 _classes = None
-
 _being_made = {}  # type: dict
 
 
@@ -6056,17 +6074,17 @@ def _class_of(layout):
     if not isinstance(layout, (Array, Record)):
         return layout.ctype()
     if isinstance(layout, Array):
+        # ctypes keeps what * makes for ever, and the element with it: not for classes made here
         element = layout.element.ctype()
         if _is_scalar(element) or not isinstance(layout.element, (Array, Record)):
             return element * layout.count
-    if isinstance(layout, Record):
-        layout = layout.renamed(
-            layout.own_name
-        )  # typedefs and qualifiers make no class of their own
+    if isinstance(layout, Record):  # typedefs and qualifiers make no class of their own
+        layout = layout.renamed(layout.own_name)
     return _known_class(layout) or _keep_class(layout, _new_class(layout))
 
 
 def _known_class(layout):
+    """Return the class that was made of a layout, None if there is none."""
     global _classes
     if _classes is None:
         import weakref
@@ -6076,8 +6094,8 @@ def _known_class(layout):
 
 
 def _keep_class(layout, made):
-    """Return the class for a layout: made, or that of a thread that was faster (setdefault is many
-    steps there).
+    """Return the class of a layout: made, or that of another thread that was faster.  setdefault of
+    a WeakValueDictionary is many steps, that of a dict is one.
     """
     made = _being_made.setdefault(layout, made)
     _classes[layout] = made = _classes.get(layout) or made
@@ -6086,6 +6104,7 @@ def _keep_class(layout, made):
 
 
 def _new_class(layout):
+    """Make the ctypes class of an array or a record."""
     if isinstance(layout, Array):
         element = layout.element.ctype()
         own = {"_type_": element, "_length_": layout.count}
@@ -6102,14 +6121,14 @@ def _new_class(layout):
 
 
 class _ClassPlan:
-    """What the class of a record has: it is packed and every hole a field, so that no ABI has a
-    say.
+    """What the ctypes class of a record has.
 
-    fields      (name, Layout) in the order of the bytes
-    properties  {name: descriptor} of attributes that are no fields
-    renames     whether there are other names for attributes of anonymous records
-    anonymous   names of fields whose members are attributes of the record too
-    holes       names of fields that are none
+    fields      [(name, Layout)] of _fields_, in the order of the bytes, holes among them
+    properties  {name: descriptor} of attributes that are no fields: numbers that ctypes has no
+                field for, and what is in anonymous records under another name
+    renames     whether there are such other names
+    anonymous   names of fields that _anonymous_ lists: their members are attributes of the record
+    holes       names of the fields that are holes
     attributes  {name: Layout} of what a user may set, in the order of declaration
     """
 
@@ -6121,6 +6140,7 @@ class _ClassPlan:
         self._reserved = set(dir(self.base)) | _RESERVED_NAMES
         self._names = _TakenNames(self._reserved)
         self._end = 0
+        # Members get their names as they are declared, and become fields in the order of the bytes.
         names = [self._names_of(member) for member in record.members]
         order = sorted(range(len(names)), key=lambda at: _place_of(record.members[at]))
         for at in order:
@@ -6131,7 +6151,7 @@ class _ClassPlan:
             self.attributes.update((name, part.layout) for name, part in parts)
 
     def _names_of(self, member):
-        """Return [(attribute, part)] of a member, of an anonymous record those of its parts."""
+        """Return [(attribute, part)] of a member; of an anonymous record those of its parts."""
         parts = [member]
         if member.is_merged:
             parts = member.layout.parts
@@ -6140,14 +6160,16 @@ class _ClassPlan:
         return [(self._free(part.label or part.name or "_"), part) for part in parts]
 
     def _free(self, name):
-        """Return a name that neither Python nor ctypes looks for, and that is not taken yet."""
+        """Return a name that is not taken yet and that neither Python nor ctypes looks for."""
         is_looked_for = name in self._reserved or name[:2] == name[-2:] == "__"
         return self._names.free(name + "_" * is_looked_for)
 
     def _add(self, record, at, member, names):
+        """Add a member, the one numbered at: a field, or properties, and the hole before it."""
         first = member.offset // 8
         if member.is_merged:
-            name = self._add_merged(self._free("_anon%d" % at), member, names)
+            name = self._free("_anon%d" % at)
+            self._add_merged(name, member, names)
         else:
             name = names[0][0] if names else self._free("_")
             if self._add_bits(name, member.layout, member.offset):
@@ -6162,7 +6184,11 @@ class _ClassPlan:
         self._end = max(self._end, first + member.layout.size)
 
     def _add_merged(self, field, member, names):
-        """Make what is in an anonymous record attributes; return the name of its field."""
+        """Make attributes of what is in an anonymous record, whose field it is.
+
+        ctypes does it by _anonymous_, unless a name in it is another one out here: the class of a
+        shared record is the same everywhere.  Then all of them are properties.
+        """
         inner = member.layout.plan
         inner_names = list(inner.attributes)
         is_renamed = inner.renames or inner_names != [name for name, _ in names]
@@ -6172,10 +6198,9 @@ class _ClassPlan:
             is_bits = self._add_bits(name, part.layout, part.offset + member.offset)
             if is_renamed and not is_bits:
                 self.properties[name], self.renames = _RenamedField(field, inner_name), True
-        return field
 
     def _add_bits(self, name, layout, offset):
-        """Whether it is a member that ctypes has no field for."""
+        """Add a property if ctypes has no field for a member; return whether it has none."""
         is_odd = isinstance(layout, Number) and (not layout.is_whole or offset % 8)
         needed = is_odd and layout.size > 0
         if needed:
@@ -6190,9 +6215,11 @@ class _ClassPlan:
 
 
 def _place_of(member):
+    """Return where a member stands among the fields: what has no bytes before what begins there."""
     return member.offset, member.layout.size > 0
 
 
+# what ctypes and this module look for in a class
 _RESERVED_NAMES = frozenset(
     "_pack_ _layout_ _made_of_ _attributes_ _anonymous_ _fields_ _swappedbytes_ _align_ _json_"
     " _union_ _btf_ _show_".split()
@@ -6200,7 +6227,7 @@ _RESERVED_NAMES = frozenset(
 
 
 class _BitField:
-    """Descriptor of an integer that lies in bits, or bytes, where ctypes has no field."""
+    """Descriptor of a bitfield, or of an integer of a size, that ctypes has no field for."""
 
     def __init__(self, number, offset):
         self.number = number
@@ -6218,7 +6245,7 @@ class _BitField:
         packing.put_bits(self.bits, number, "a field")
 
     def source(self):
-        """Return Python that reads it from self."""
+        """Return a Python expression that reads it from self."""
         bits = self.bits
         words = (bits.first, bits.last, bits.order, bits.shift, bits.mask)
         number = "int.from_bytes(bytes(self)[%d:%d], %r) >> %d & %#x" % words
@@ -6226,8 +6253,10 @@ class _BitField:
 
 
 class _RenamedField:
-    """Descriptor of an attribute of an anonymous record, whose name is another one in the record
-    around it.
+    """Descriptor of what is in an anonymous record but has another name in the record around it.
+
+    record     name of the field that the anonymous record is
+    name       the attribute of that
     """
 
     def __init__(self, record, name):
@@ -6240,19 +6269,23 @@ class _RenamedField:
         setattr(getattr(obj, self.record), self.name, given)
 
     def source(self):
-        """Return Python that reads it from self."""
+        """Return a Python expression that reads it from self."""
         return "getattr(self.%s, %a)" % (self.record, self.name)
 
 
 class _MadeOfLayout:
-    """What the classes made from a Layout have in common."""
+    """What the classes made from a Layout have in common, and those that users derive from them.
+
+    _attributes_ is {name: Layout} of what may be set.  __setattr__ has the Layout check what is
+    given, as ctypes would cut what is too large without a word; then ctypes stores it.
+    """
 
     _attributes_ = {}  # type: dict
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
         if "_made_of_" not in cls.__dict__:
-            cls._attributes_ = None  # its own fields are there, and final, with the first object
+            cls._attributes_ = None  # until there is an object: _fields_ may be added up to then
 
     def __init__(self, *given, **named):
         if self._attributes_ is None:
@@ -6280,9 +6313,7 @@ class _MadeOfLayout:
         super().__setattr__(name, given)
 
     def _checked(self, layout, given, name):
-        """Return what ctypes may set for what is given: it would cut what is too large without a
-        word.
-        """
+        """Return what ctypes is to store for what was given; LayoutError where it does not fit."""
         what = "%s.%s" % (type(self).__name__, name)
         if isinstance(layout, Char) and isinstance(given, bytes):
             return given
@@ -6293,7 +6324,7 @@ class _MadeOfLayout:
         if isinstance(given, (bytes, bytearray)):
             raw = bytes(given)
             if is_text and len(raw) < layout.size:
-                raw = raw.ljust(layout.size, b"\0")  # as ctypes has it
+                raw = raw.ljust(layout.size, b"\0")  # as ctypes does
             if len(raw) != layout.size:
                 raise LayoutError("%s has %d bytes, not %d" % (what, layout.size, len(raw)))
         else:
@@ -6305,7 +6336,7 @@ class _MadeOfLayout:
         return _raw(self) == _raw(other) if type(other) is type(self) else NotImplemented
 
     def __hash__(self):
-        return hash(_raw(self))  # of what it holds now: a key that is changed is another key
+        return hash(_raw(self))  # like an equal one: a key that is changed is another key
 
     def __repr__(self):
         pairs = to_python(self)
@@ -6319,9 +6350,7 @@ class _MadeOfLayout:
 
 
 def _collect_attributes(cls):
-    """Set what may be assigned to objects of a subclass: its own fields, and those of the class
-    made of a Layout.
-    """
+    """Set _attributes_ of a class that a user derived from one made of a Layout: what both have."""
     found = {}  # type: dict
     for base in reversed(cls.__mro__):
         found.update(base.__dict__.get("_attributes_") or {})
@@ -6332,8 +6361,8 @@ def _collect_attributes(cls):
 
 
 def _assigned(layout, given, what):
-    """Return the number for what is assigned: text only where it is a char or the name of an
-    enumerator.
+    """Return the number that is stored for what was assigned.  Unlike input, objects take no text
+    but chars and names of enumerators.
     """
     if isinstance(given, str) and not isinstance(layout, Char):
         if not isinstance(layout, Enum) or given not in layout.names.values():
@@ -6342,7 +6371,7 @@ def _assigned(layout, given, what):
 
 
 class NoSuchField(LayoutError, AttributeError):
-    """A name that is no field of a class made from BTF or C text."""
+    """A name that is no field of a Layout, or of a class made from one."""
 
 
 class _MadeStructure(_MadeOfLayout, ctypes.Structure):
@@ -6370,55 +6399,69 @@ def python_source(ctype: "Type[_Object]", name: str = "") -> str:
 
 
 def _source_of_layout(layout, name):
-    lines = ["import ctypes"]
-    expression = _source_of(layout, {}, lines)
+    source = _ClassSource()
+    expression = source.expression(layout)
     wanted = _identifier(name or (expression if isinstance(layout, Record) else "value"))
     if wanted != expression:  # of a typedef, a scalar, an array
-        lines += ["", "%s = %s" % (wanted, expression)]
-    return "\n".join(lines) + "\n"
+        source.lines += ["", "%s = %s" % (wanted, expression)]
+    return "\n".join(source.lines) + "\n"
 
 
-def _source_of(layout, names, lines):
-    """Return the expression for a layout; append to lines the classes that it needs, named in
-    names.
+class _ClassSource:
+    """Python text that makes ctypes classes.
+
+    lines      the text: for each record a class, those that it needs before it
     """
-    if isinstance(layout, Array):
-        return "(%s * %d)" % (_source_of(layout.element, names, lines), layout.count)
-    if not isinstance(layout, Record):
-        return _scalar_source(layout.ctype())
-    if id(layout) not in names:
-        name = _class_name(layout, names)
-        names[id(layout)] = name  # before those inside: the outermost keeps its name
-        names.setdefault("taken", set()).add(name)
-        plan = layout.plan
-        fields = [(field, _source_of(inner, names, lines)) for field, inner in plan.fields]
-        base = "Union" if layout.is_union else "Structure"
-        lines += ["", "", "class %s(ctypes.%s):" % (name, base), "    _pack_ = 1"]
-        lines.append("    _layout_ = 'ms'")
+
+    def __init__(self):
+        self.lines = ["import ctypes"]
+        self._class_names = {}  # id of a record -> name of its class
+        self._taken = _TakenNames(())
+
+    def expression(self, layout):
+        """Return the expression for a layout; the classes that it needs are added to the lines."""
+        if isinstance(layout, Array):
+            return "(%s * %d)" % (self.expression(layout.element), layout.count)
+        if not isinstance(layout, Record):
+            return _scalar_source(layout.ctype())
+        name = self._class_names.get(id(layout))
+        if name is None:
+            name = self._taken.free(_class_name(layout))  # before those inside take it
+            self._class_names[id(layout)] = name
+            self._add_class(name, layout)
+        return name
+
+    def _add_class(self, name, record):
+        plan = record.plan
+        fields = [(field, self.expression(inner)) for field, inner in plan.fields]
+        base = "Union" if record.is_union else "Structure"
+        lines = ["", "", "class %s(ctypes.%s):" % (name, base)]
+        lines += ["    _pack_ = 1", "    _layout_ = 'ms'"]
         if plan.anonymous:
             lines.append("    _anonymous_ = %a" % plan.anonymous)
-        lines += (
-            ["    _fields_ = ["] + ["        (%a, %s)," % field for field in fields] + ["    ]"]
-        )
+        lines.append("    _fields_ = [")
+        lines += ["        (%a, %s)," % field for field in fields]
+        lines.append("    ]")
         if plan.holes:
             lines.append("    _btf_ = _json_ = %a" % dict.fromkeys(plan.holes))
-        shown = _shown_words(layout, plan)
+        shown = _shown_words(record)
         if shown:
             lines.append("    _show_ = %a" % shown)
         lines += ["", ""] if plan.properties else []
         for field, one in sorted(plan.properties.items()):
             lines.append("setattr(%s, %a, property(lambda self: %s))" % (name, field, one.source()))
-    return names[id(layout)]
+        self.lines += lines
 
 
-def _shown_words(layout, plan):
-    """Return {name of a ctypes field: what it means}."""
-    fields = {name for name, _ in plan.fields}
+def _shown_words(record):
+    """Return the _show_ of a class: {name of a field: word of its meaning}."""
+    fields = {name for name, _ in record.plan.fields}
     shown = {}
-    for member in layout.members:
+    for member in record.members:
         meaning = _meaning_inside(member.layout)
-        has_names = meaning is not None and isinstance(meaning.kind, _Flags)  # unlike ctypes' ints
-        if meaning is not None and member.name in fields and not has_names:
+        if meaning is None or member.name not in fields:
+            continue
+        if not isinstance(meaning.kind, _Flags):  # these need an enum, and ctypes has integers
             shown[member.name] = meaning.word
     return shown
 
@@ -6430,16 +6473,11 @@ def _meaning_inside(found):
     return found.meaning
 
 
-def _class_name(layout, names):
-    """Return a name for a record's class that none of the others has."""
-    name = _identifier(layout.name.split(" ")[-1] if layout.name[-1:] != ")" else "anonymous")
-    if name[:2] == "__":  # class bodies mangle the others
+def _class_name(record):
+    """Return a name for the class of a record."""
+    name = _identifier(record.name.split(" ")[-1] if record.name[-1:] != ")" else "anonymous")
+    if name[:2] == "__":  # class bodies mangle these
         name = name.lstrip("_") or "anonymous"
-    taken, base = names.get("taken", ()), name
-    counts = names.setdefault("counts", {})
-    while name in taken:
-        counts[base] = counts.get(base, 0) + 1
-        name = "%s_%d" % (base, counts[base])
     return name
 
 
@@ -6455,8 +6493,8 @@ def _scalar_source(ctype):
 
 
 def _identifier(text):
-    """Return a name that Python takes: what compilers write is one but for keywords and the dot of
-    ".bss".
+    """Return a name that Python takes.  What compilers write is one, but for keywords and the dot
+    of ".bss".
     """
     import keyword
 
@@ -6464,15 +6502,8 @@ def _identifier(text):
     name = "".join(letters) or "anonymous"
     if name[0].isdigit():
         return "_" + name
-    taken = (
-        "ctypes",
-        "setattr",
-        "getattr",
-        "property",
-        "int",
-        "bytes",
-    )  # the source itself needs those
-    return name + "_" if keyword.iskeyword(name) or name in taken else name
+    needed = ("ctypes", "setattr", "getattr", "property", "int", "bytes")  # by the source itself
+    return name + "_" if keyword.iskeyword(name) or name in needed else name
 
 
 # -- plain Python and JSON
