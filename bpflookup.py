@@ -1715,7 +1715,7 @@ class Layout:
         """Return the names of the slots that say what it is; those _WORKED_OUT from them are kept
         for speed.
         """
-        slots = [name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ())]
+        slots = chain.from_iterable(getattr(cls, "__slots__", ()) for cls in type(self).__mro__)
         return [name for name in slots if name not in _WORKED_OUT]
 
     def __eq__(self, other: object) -> bool:
@@ -1790,7 +1790,7 @@ class Layout:
         if stride is not None and stride < self.size:
             words = (self.name, self.size, stride)  # type: Tuple[Any, ...]
             raise LayoutError("%s: elements of %d bytes are no %d bytes apart" % words)
-        if self.values > 16 * self.size + 4096:
+        if _has_too_many_values(self):
             words = (self.name, self.values, self.size)
             raise LayoutError("%s: %d values in %d bytes are too many to read" % words)
         is_unrolled = _FORMS[form].unrolls_arrays or cpus > 1
@@ -1958,6 +1958,13 @@ def _field_text(path):
     return text.lstrip(".") if path and isinstance(path[0], str) else "value" + text
 
 
+def _has_too_many_values(layout):
+    """Whether it has so many more leaves than bytes that nobody could read it.  Honest types have a
+    few more: bitfields share a byte, and branches of unions their bytes.
+    """
+    return layout.values > 16 * layout.size + 4096
+
+
 # slots of layouts that are no part of what they are: neither compared nor pickled
 _WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts", "_plan"))
 
@@ -2108,11 +2115,13 @@ class Number(Layout):
         return "%s%s%d" % (_ORDER_MARKS[self.order], "i" if self.signed else "u", self.size)
 
     def _wanted(self):
+        """Return what it takes, for messages."""
         if self.bits != 8 * self.size:
             return "a field of %d bits" % self.bits
         return self.name
 
     def _from_text(self, text, what):
+        """Return the number that a text stands for."""
         raw = self._address(text)
         if raw is not None:
             number = int.from_bytes(raw, self.order)
@@ -2123,6 +2132,7 @@ class Number(Layout):
             raise LayoutError("%s: %r is no number%s" % (what, text, self._names_text())) from None
 
     def _names_text(self):
+        """Return what names there are, for the message that a text is none."""
         return ""
 
 
@@ -2141,7 +2151,7 @@ def _range_of(bits, signed):
 
 
 class Enum(Number):
-    """An integer with names: .names is {number: name}."""
+    """An integer whose values have names: .names is {number: name}."""
 
     __slots__ = ("names",)
     names: "Dict[int, str]"
@@ -2324,6 +2334,7 @@ class Bytes(Layout):
         packing.put_bytes(at // 8, self._bytes_for(given, what), what)
 
     def _bytes_for(self, given, what):
+        """Return the bytes that an address, a number of their size or a list of numbers is."""
         if isinstance(given, str):
             raw = self._address(given)
             if raw is not None:
@@ -2347,7 +2358,11 @@ class Bytes(Layout):
 
 
 class Array(Layout):
-    """An array: .count elements of one layout, .element; of chars it is a text."""
+    """An array.
+
+    element    the layout of each element; chars make the array a text
+    count      how many there are
+    """
 
     __slots__ = ("element", "count")
     element: "Layout"
@@ -2389,8 +2404,8 @@ class Array(Layout):
     def undecided(self, form, at=0):
         """Yield (discriminant, its bit offset) for each union that has one, in each element."""
         for index, element in enumerate(self.elements):
-            for tag in element.undecided(form, at + 8 * element.size * index):
-                yield tag
+            for found in element.undecided(form, at + 8 * element.size * index):
+                yield found
 
     def decided(self, form, values):
         """Return an array whose elements have only the branches that are chosen; values is an
@@ -2710,22 +2725,38 @@ class Record(Layout):
         return form.record(self, members, pieces)
 
     def _put(self, packing, at, given, what):
-        if isinstance(given, str):
-            raw = self._address(given)
-            if raw is not None:
-                packing.put_bytes(at // 8, raw, what)
-                return
-            named = [one for one in self.parts if one.label is not None]
-            if len(named) == 1:  # struct { u32 id; } takes what id takes
-                named[0].layout.put(packing, at + named[0].offset, given, what)
-                return
+        if isinstance(given, str) and self._put_text(packing, at, given, what):
+            return
         if not isinstance(given, dict):
             words = (what, given, self.name, self._labels_text())
             raise LayoutError("%s: %r does not say what %s are: %s" % words)
         given, known, kept = dict(given), self._parts_by_name(), packing.keep
         if "rest" in given and "rest" not in known:
             self._put_rest(packing, at, given.pop("rest"), what)
-            packing.keep = True  # of this record and what is in it, nothing is missing now
+            packing.keep = True  # nothing is missing now, of this record and of what is in it
+        parts = self._put_fields(packing, at, given, known, what)
+        missing = [] if packing.keep else self._missing(iter(self.parts), parts)
+        if missing:
+            words = (what, ", ".join(missing))
+            raise LayoutError("%s: %s not given (rest=0 sets what is left to zero)" % words)
+        packing.keep = kept
+
+    def _put_text(self, packing, at, text, what):
+        """Store an address, or what the only field takes: of struct { u32 id; } a number.  Return
+        whether it is one of these.
+        """
+        raw = self._address(text)
+        if raw is not None:
+            packing.put_bytes(at // 8, raw, what)
+            return True
+        named = [one for one in self.parts if one.label is not None]
+        if len(named) != 1:
+            return False
+        named[0].layout.put(packing, at + named[0].offset, text, what)
+        return True
+
+    def _put_fields(self, packing, at, given, known, what):
+        """Store what is given by the names of fields; return the set of their parts."""
         parts = set()
         for name, one in given.items():
             part = known.get(name)
@@ -2735,13 +2766,10 @@ class Record(Layout):
             inside = "%s.%s" % (what, name) if what else name
             part.layout.put(packing, at + part.offset, one, inside)
             parts.add(part)
-        missing = [] if packing.keep else self._missing(iter(self.parts), parts)
-        if missing:
-            words = (what, ", ".join(missing))
-            raise LayoutError("%s: %s not given (rest=0 sets what is left to zero)" % words)
-        packing.keep = kept
+        return parts
 
     def _put_rest(self, packing, at, rest, what):
+        """Set to zero what was not given of the record."""
         if isinstance(rest, (bool, float)) or rest not in (0, "0"):
             raise LayoutError("%s: rest can only be 0, not %r" % (what, rest))
         packing.clear(at // 8, self.size)
@@ -2783,7 +2811,7 @@ class Record(Layout):
             elif part.layout.size and part.label is not None:
                 open_members.append([part.label])
         if not self.is_union:
-            return [label for labels in open_members for label in labels]
+            return list(chain.from_iterable(open_members))
         if not open_members or any(not labels for labels in open_members):
             return []  # one branch of the union is there as a whole
         return ["one of " + ", ".join(labels[0] for labels in open_members)]
@@ -3050,6 +3078,7 @@ def _raw(obj):
 
 
 def _is_scalar(ctype):
+    """Whether it is a scalar class of ctypes or derived from one, of whatever _type_."""
     return (
         isinstance(ctype, type)
         and issubclass(ctype, ctypes._SimpleCData)
@@ -3235,13 +3264,14 @@ def _layout_of_class(ctype, what, depth):
         raise LayoutError("%s must be %s, not %r" % (what, wanted, ctype))
     else:
         made = _record_layout(ctype, what, depth)
-    if made.values > 16 * sizeof(ctype) + 4096:
-        words = (what, made.values, sizeof(ctype))
+    if _has_too_many_values(made):
+        words = (what, made.values, made.size)
         raise LayoutError("%s: %d values in %d bytes are too many" % words)
     return made
 
 
 def _array_layout(ctype, what, depth):
+    """Return the Layout of an array class."""
     element = _layout_of_class(ctype._type_, what + "[]", depth + 1)
     made = Array(element, ctype._length_)
     if made.size != sizeof(ctype):
@@ -3250,6 +3280,7 @@ def _array_layout(ctype, what, depth):
 
 
 def _scalar_layout(ctype, what):
+    """Return the Layout of a scalar class; LayoutError if its value means something only here."""
     codes = _INT_CODES + _FLOAT_CODES + "?c"
     # _type_ may have been assigned; the format of an object is what it was when ctypes made the
     # class
@@ -3272,6 +3303,7 @@ _ZERO = u8()
 
 
 def _record_layout(ctype, what, depth):
+    """Return the Layout of a Structure or Union, with the fields that it inherits."""
     # ctypes lets nobody add _fields_ once there is an object.  This one takes no memory of its own,
     # however large the class is, and nothing reads it.
     type(_base(ctype)).from_address.__get__(ctype, type(ctype))(addressof(_ZERO))
@@ -3533,29 +3565,24 @@ def _c_numbers():
     real = {"f32": 4, "float": 4, "f64": 8, "double": 8}
     found = {name: Float(size, signed=True) for name, size in real.items()}
     found.update(char=Char(), bool=Boolean(), _Bool=Boolean(), size_t=Number(8), uchar=Number(1))
-    spellings = (
-        ("u", ("u%d", "__u%d", "uint%d_t", "u_int%d_t")),
-        ("s", ("s%d", "__s%d", "int%d_t", "i%d")),
-    )
-    orders = ((order, prefix + order[0] + "e%d") for order in _ORDER_MARKS for prefix in ("", "__"))
-    for order, spelling in orders:
-        for size in (2, 4, 8, 16):
-            found[spelling % (8 * size)] = Number(size, order=order)
-    for letter, names in spellings:
-        for size in (1, 2, 4, 8, 16):
-            number = Number(size, signed=letter == "s")
-            found.update((spelling % (8 * size), number) for spelling in names)
+    unsigned = ("u%d", "__u%d", "uint%d_t", "u_int%d_t")
+    signed = ("s%d", "__s%d", "int%d_t", "i%d")
+    for size in (1, 2, 4, 8, 16):
+        numbers = [(unsigned, Number(size)), (signed, Number(size, signed=True))]
+        if size > 1:
+            numbers.append((("be%d", "__be%d"), Number(size, order="big")))
+            numbers.append((("le%d", "__le%d"), Number(size, order="little")))
+        for spellings, number in numbers:
+            found.update((spelling % (8 * size), number) for spelling in spellings)
     found.update(be8=Number(1), le8=Number(1))
     return found
 
 
 _C_NUMBERS = _c_numbers()
-
 # The words that C spells an integer with, in any order.
 _C_WORDS = frozenset(
     ("char", "short", "int", "long", "signed", "unsigned", "__signed__", "__int128")
 )
-
 _C_QUALIFIERS = frozenset(("const", "volatile", "restrict", "static", "struct_group"))
 
 _MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is larger
@@ -3605,6 +3632,7 @@ class _CParser:
         self.at = self.depth = 0
 
     def error(self, why=""):
+        """Return the error that the text is no type."""
         known = "u8 .. u128, s8 .., be16 .., char, bool, float, double, C's own, struct { ... }"
         usage = 'each with [N], or several with names: "u32 src, u16 port"'
         return LayoutError(
@@ -3623,6 +3651,7 @@ class _CParser:
         return word
 
     def need(self, wanted):
+        """Take a word that must be there."""
         if not self.take(wanted):
             raise self.error("'%s' is missing before '%s'" % (wanted, self.peek()))
 
@@ -3651,8 +3680,8 @@ class _CParser:
         return found
 
     def goes_on(self):
-        """Whether what follows a comma is a further name of the same type: "u32 a, b", not "u32 a,
-        u16 b".
+        """Whether another name of the same type follows a comma, as in "u32 a, b", and not another
+        type, as in "u32 a, u16 b".
         """
         following = self.words[self.at + 1] if self.peek() else ""
         return (
@@ -3936,6 +3965,7 @@ def _record_differences(mine, theirs, strict, path):
 
 
 def _member_differences(member, offset, other, strict, where):
+    """Yield differences of a member, which lies at that bit offset, and the one it is bound to."""
     if (offset, member.width) != (other.offset, other.width):
         here, there = (
             "byte %s, %s bytes" % (_bytes_text(at), _bytes_text(width))
@@ -4262,8 +4292,10 @@ class _Duration(_MeaningKind):
         return _duration_text(number * self.unit)
 
     def parse(self, text, layout, names):
-        told = _parse_duration(text)
-        return None if told is None or told % self.unit else told // self.unit
+        nanoseconds = _parse_duration(text)
+        if nanoseconds is None or nanoseconds % self.unit:
+            return None
+        return nanoseconds // self.unit
 
 
 # The units of Go's Duration, in nanoseconds, as texts write them: the longer names first.
@@ -4950,9 +4982,12 @@ _NAMERS = {
 #   _Columns.rows         makes of the columns f(raw), which iterates over rows of leaves
 #   form.finish           makes of the last piece f(row), which returns what the form says
 #
-# A layout with a union that another member chooses the branch of (_union_) has a _ChoosingReader,
-# which keeps a Reader for each choice that occurs.  A per-CPU value that is read as one (cpus) has
-# its CPUs' leaves in a row in each column; _OfCPUs makes one of them.
+# A union of which another member, the discriminant, says the branch (_union_) can't be read in one
+# go.  A layout that is_undecided has a _ChoosingReader: it reads the discriminants (undecided) and
+# keeps a Reader for each choice that occurs, of the layout with those branches alone (decided).
+#
+# A per-CPU value that is read as one (cpus) has its CPUs' leaves in a row in each column; _OfCPUs
+# makes one of them.
 
 
 class Reader:
@@ -5345,10 +5380,19 @@ class _Form:
     """How one output says what there is: a converter for each kind of leaf, and how the pieces of
     parts become that of a whole.
 
-    For a kind of leaf (integer, enum, pointer, boolean, char, real, text, raw_bytes) a form returns
-    a converter; None, where the number is right as it is; a _NumberTemplate; or SKIPPED.  A piece
-    is whatever the form makes of a leaf (leaf, leaves, series, nothing), an array or a record;
-    finish makes of the last one the function that a Reader calls for each row.
+    What a piece is, each form decides.  It has methods that make them:
+
+    leaf(column, convert)            of a leaf, which is the one numbered column in the row
+    leaves(column, count)            of count leaves that follow each other, unconverted numbers
+    nothing()                        of a leaf that is left out
+    array(array, pieces)             of an array, given those of its elements
+    record(record, members, pieces)  of a record, given those of the members that are shown
+    series(inner)                    (no piece) the converter of a long array, whose bytes are one
+                                     leaf; inner is the Reader of an element
+    finish(piece)                    f(row), which makes what the form says of a row of leaves
+
+    and one for each kind of leaf, from integer() on, which returns its converter; None, where the
+    numbers are right as they are; a _NumberTemplate; or SKIPPED.
     """
 
     name = ""  # that Layout.reader knows it by
@@ -5394,8 +5438,10 @@ class _Form:
         return None
 
     def nothing(self):
-        """Return the piece for a leaf that is left out."""
+        """Return the piece of a leaf that is left out."""
         return None
+
+    # a converter for each kind of leaf
 
     def integer(self, number):
         return None
@@ -5618,13 +5664,13 @@ class _BpftoolForm(_JSONForm):
         def listed(raw):
             return "[%s]" % ",".join(one(raw[at : at + 1] for at in range(len(raw))))
 
-        def told(raw):
+        def read(raw):
             text, end, _ = raw.partition(b"\0")
             if end and number.is_plain_char and all(0x1F < byte < 0x7F for byte in text):
                 return _json_text(text.decode())
             return listed(raw)
 
-        return _Cache(told)
+        return _Cache(read)
 
     def record(self, record, members, pieces):
         pairs = [_json_label(one.name) + ":" + piece for one, piece in zip(members, pieces)]
@@ -5864,7 +5910,10 @@ class _SamplesForm(_Form):
         return SKIPPED
 
     def array(self, array, pieces):
-        return [(index,) + path for index, paths in enumerate(pieces) for path in paths]
+        found = []
+        for index, paths in enumerate(pieces):
+            found += [(index,) + path for path in paths]
+        return found
 
     def record(self, record, members, pieces):
         found = []
@@ -6024,6 +6073,7 @@ def _table_rows(lines, record, start, indent):
 
 
 def _hole_row(lines, offset, bits, indent):
+    """Append a line for a hole, if there is one; return how many bits it has."""
     if bits <= 0:
         return 0
     lines.append(_row(offset, bits, indent + "(hole)"))
@@ -6035,6 +6085,7 @@ def _row(offset, bits, text):
 
 
 def _member_text(member):
+    """Return the name, type, enumerators and tags of a member."""
     text = "%s: %s" % (member.name, member.layout.name) if member.name else member.layout.name
     if member.bits:
         text += ":%d" % member.bits
@@ -6399,6 +6450,7 @@ def python_source(ctype: "Type[_Object]", name: str = "") -> str:
 
 
 def _source_of_layout(layout, name):
+    """Return Python that makes the ctypes type of a layout and calls it name."""
     source = _ClassSource()
     expression = source.expression(layout)
     wanted = _identifier(name or (expression if isinstance(layout, Record) else "value"))
@@ -6432,6 +6484,7 @@ class _ClassSource:
         return name
 
     def _add_class(self, name, record):
+        """Add the class of a record, behind those of its fields."""
         plan = record.plan
         fields = [(field, self.expression(inner)) for field, inner in plan.fields]
         base = "Union" if record.is_union else "Structure"
@@ -6482,6 +6535,7 @@ def _class_name(record):
 
 
 def _scalar_source(ctype):
+    """Return the expression for a scalar of ctypes, or an array of scalars."""
     if _is_array(ctype):
         return "(%s * %d)" % (_scalar_source(ctype._type_), ctype._length_)
     names = {"?": "bool", "c": "char", "f": "float", "d": "double"}
@@ -6516,9 +6570,9 @@ def to_python(obj: "Any") -> "Any":
     in it \\xNN; enumerators their names, or the number as text; pointers hex.
 
     _json_     of a class renames fields or, with None, leaves them out
-    _union_    of a class tells which branch of a union field holds: {"u": ("kind", {4: "ip4", 6:
-               "ip6"})} reads field kind
-    raises     LayoutError: pointers of ctypes, an unknown tag, past 32 levels
+    _union_    of a class says which branch a union has: {"u": ("kind", {4: "ip4", 6: "ip6"})}
+               reads u.ip4 where the field kind is 4
+    raises     LayoutError: pointers of ctypes, a _union_ without such a branch, past 32 levels
     """
     return _plain(obj, 0)
 
