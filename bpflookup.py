@@ -1696,7 +1696,7 @@ class Layout:
     meaning: "Optional[Meaning]"
     members: "Tuple[Member, ...]" = ()
     is_union = False
-    takes_addresses = False  # whether text in the form of an IP or MAC address of its size is one
+    takes_addresses = False  # whether input may be an IP or MAC address of its size
 
     def __init__(self, size, name, values=1, levels=0, has_choice=False):
         self.size, self.name = size, name
@@ -1778,9 +1778,8 @@ class Layout:
             self._check_readable(form, stride, cpus)
             made = _ChoosingReader if self.is_undecided(_FORMS[form]) else Reader
             known = made(self, _FORMS[form], stride, cpus)
-            known = self._readers.setdefault(
-                (form, stride, cpus), known
-            )  # of several threads', one
+            # another thread may have been faster
+            known = self._readers.setdefault((form, stride, cpus), known)
         return known
 
     def _check_readable(self, form, stride, cpus):
@@ -2297,7 +2296,7 @@ class Float(Number):
         if isinstance(given, bool) or not isinstance(given, (int, float)):
             raise LayoutError("%s must be %s, not %r" % (what, self.name, given))
         try:
-            code = "<" + self.code  # native ones overflow without a word
+            code = "<" + self.code  # in native order struct does not refuse what is too large
             stored = struct.unpack(code, struct.pack(code, given))[0]
         except (OverflowError, struct.error):
             stored = None
@@ -2969,7 +2968,7 @@ def _integer(given, low, high, what):
     number = given.__index__() if hasattr(type(given), "__index__") else given
     if not issubclass(type(number), int):
         raise LayoutError("%s must be an int, not %s" % (what, type(given).__name__))
-    number = int.__index__(number)  # a subclass may compare as it likes
+    number = int.__index__(number)  # a subclass of int may define < as it likes
     if not low <= number <= high:
         raise LayoutError("%s is %d, outside %d..%d" % (what, number, low, high))
     return number
@@ -3154,16 +3153,16 @@ def _to_ctype(ctype, size, given, what):
     what       the word for it in messages
     raises     LayoutError: anything else; nothing is cut, padded or converted otherwise
     """
-    # The class alone proves nothing: an object's __class__ can be assigned a larger one.
+    # Its class alone does not tell how large an object is: __class__ may have been assigned.
     if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
         return given
-    # An array class made from a Layout is not the one that ctypes caches for ever.
+    # Of one type there may be two array classes: ctypes keeps one, Layout.ctype makes another.
     same = (
         _is_array(ctype) and isinstance(given, ctypes.Array) and type(given)._type_ is ctype._type_
     )
     if same or isinstance(given, (bytes, bytearray, memoryview)):
         try:
-            raw = memoryview(given).tobytes()  # a copy: nobody can resize what is measured here
+            raw = memoryview(given).tobytes()  # a copy: no other thread can resize it
         except ValueError as error:  # a memoryview that was released
             raise LayoutError("%s: %s" % (what, error)) from None
         if len(raw) != size:
@@ -3759,7 +3758,7 @@ class _CParser:
         if self.peek() != "{":
             name = self.take()
             attributes += self.attributes()
-        if self.peek() == "*":  # a pointer to what need not be known
+        if self.peek() == "*":  # a pointer: it does not matter to what
             return None, 1
         self.depth += 1
         if self.depth > MAX_DEPTH:
@@ -3786,7 +3785,8 @@ class _CParser:
             if bits is not None:
                 if not label:
                     continue  # padding
-                one = one._changed(raw_order=sys.byteorder).bitfield(bits)  # as a C compiler has it
+                # to a C compiler __be32 has the order of the machine
+                one = one._changed(raw_order=sys.byteorder).bitfield(bits)
             made.append(Member(label, one, offset, bits or 0, label or None))
         record = Record(kind, "%s %s" % (kind, name or "(anonymous)"), size, made)
         labels = [part.name for part in record.parts]
@@ -4065,7 +4065,7 @@ class _MeaningKind:
     is_of_bytes = False  # its text is made of the bytes in their order, also of a number's
     is_quantity = False  # it is still a number, so that metrics can have it
     adds_up = False  # the sum of what CPUs have says something
-    is_named = False  # the text is, or depends on, a name that the machine gives
+    is_named = False  # the text depends on a machine: on its names, or on its clock
     is_ordered = False  # a layout that tells no byte order has the machine's
     template = ""  # which makes the text, with a % for each byte, where one does for all values
     takes = "an integer"  # which layouts fit, for messages
@@ -4218,7 +4218,7 @@ class _SocketAddress(_OfBytes):
         port = int.from_bytes(raw[2:4], "big")
         if family == self.INET:
             return "%s:%d" % (_ip_text(raw[4:8]), port)
-        if family == self.INET6 and len(raw) >= 28 and not any(raw[4:8]):  # no flow
+        if family == self.INET6 and len(raw) >= 28 and not any(raw[4:8]):  # no flow label
             scope = int.from_bytes(raw[24:28], _order_of_first(layout, names))
             return "[%s%s]:%d" % (_ip_text(raw[8:24]), "%%%d" % scope if scope else "", port)
         return raw.hex()
@@ -4362,7 +4362,7 @@ class _BootTime(_MeaningKind):
         seconds, rest = divmod(names.boot + number, 10**9)
         try:
             local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-        except (ValueError, OverflowError, OSError):  # a year that has no name
+        except (ValueError, OverflowError, OSError):  # a year that strftime can't write
             return str(number)
         return "%s.%06d" % (local, rest // 1000)
 
@@ -4457,7 +4457,8 @@ class _Flags(_MeaningKind):
     takes = "an enum of at most 256 names"
 
     def fits(self, layout):
-        return isinstance(layout, Enum) and len(layout.names) <= 256  # looked through for each
+        # few enough to be tried one by one for each value
+        return isinstance(layout, Enum) and len(layout.names) <= 256
 
     def text(self, number, layout, names):
         if number in layout.names:
@@ -4606,7 +4607,7 @@ def _with_meaning_at(found, steps, word, path):
 
 
 def _with_meaning(found, word, path):
-    """Return a layout that has a meaning itself, or each element of which has it."""
+    """Return a layout with a meaning of the whole, else of each element; LayoutError: none fits."""
     kind = MEANINGS[word]
     made = _applied_to_whole_or_each(kind, found, word)
     if made is None:
@@ -4668,14 +4669,14 @@ def _rebuilt(found, change, layout_of=None, made=None):
         pairs = list(zip(found.members, inside))
         if any(member.layout is not inner for member, inner in pairs):
             whole = found.having([member.changed(layout=inner) for member, inner in pairs])
-    made[id(found)] = found, change(whole)  # keeps the one whose id it is
+    made[id(found)] = found, change(whole)  # found is kept, so that no other gets its id
     return made[id(found)][1]
 
 
 # -- meanings that a declaration implies
-# A struct in_addr is an IP address, a __be32 named saddr is too.  What is only implied is shown to
-# people alone, where nobody asked for another meaning.
-
+# A record implies one by its name (struct in_addr: _implied_meaning), a member by its type and its
+# name (__be32 saddr: _with_implied_meaning).  What is only implied is shown to people alone, and
+# where nobody asked for another meaning.
 
 # (name of a record, its size) -> the meaning of it
 _ADDRESS_RECORDS = {
@@ -4690,7 +4691,7 @@ _ADDRESS_RECORDS = {
 
 
 def _implied_meaning(layout):
-    """Return the Meaning that the name of a record implies, None if it implies none."""
+    """Return the Meaning that a record implies by its name, or a union of addresses; else None."""
     if not isinstance(layout, Record):
         return None
     word = _ADDRESS_RECORDS.get((layout.name.split(" ")[-1], layout.size))
@@ -4712,7 +4713,7 @@ def _is_any_address(union):
 
 
 def _with_implied_meaning(member):
-    """Return the layout of a member, with the meaning that its name implies if it has none."""
+    """Return the layout of a member, with the meaning that type and name imply if it has none."""
     found = member.layout
     if found.meaning is not None or not member.name:
         return found
@@ -4852,7 +4853,7 @@ class _Interfaces:
             import socket
 
             return _name_text(socket.if_indextoname(number)) if number else None
-        except (ImportError, AttributeError, OSError, OverflowError):  # of a bare system, another's
+        except (ImportError, AttributeError, OSError, OverflowError):  # no socket, or no such one
             return None
 
     def number(self, text):
@@ -5623,14 +5624,14 @@ class _BpftoolForm(_JSONForm):
         return record.members
 
     def integer(self, number):
-        if number.is_bitfield or not number.is_whole:
+        if _is_bits_to_bpftool(number):
             return _NumberTemplate('"0x%x"')
         if number.encoding == _INT_CHAR:
             return _Cache(lambda value: _json_text(chr(value & 0xFF)))
         return None
 
     def enum(self, number):
-        if number.is_bitfield or not number.is_whole:
+        if _is_bits_to_bpftool(number):
             return _NumberTemplate('"0x%x"')
         # bpftool compares signed numbers: the value as wide as the type, the enumerators 32 bits
         # wide, of an enum64 64.
@@ -5645,7 +5646,7 @@ class _BpftoolForm(_JSONForm):
         return _Cache(named)
 
     def boolean(self, number):
-        if number.is_bitfield or not number.is_whole:
+        if _is_bits_to_bpftool(number):
             return _NumberTemplate('"0x%x"')
         return _JSONForm.boolean(self, number)
 
@@ -5680,6 +5681,11 @@ class _BpftoolForm(_JSONForm):
             _json_label(record.btf_name),
             ",".join("{%s}" % pair for pair in pairs),
         )
+
+
+def _is_bits_to_bpftool(number):
+    """Whether bpftool prints a number as a bitfield, that is in hex."""
+    return number.is_bitfield or not number.is_whole
 
 
 class _BpftoolStringsForm(_BpftoolForm):
@@ -5738,19 +5744,6 @@ class _WordsForm(_TextForm):
     def leaf(self, column, convert):
         return "%s"
 
-    def has_cell(self, layout):
-        """Whether a layout is one cell of a table: no record, but an array of a few numbers is."""
-        if self.meaning_of(layout) is not None or isinstance(layout, Array) and layout.is_text:
-            return True
-        element = layout
-        while isinstance(element, Array):
-            element = element.element
-        return layout.values <= 8 and not isinstance(element, Record)
-
-    def is_right(self, layout):
-        """Whether it is a number, which is aligned to the right of its cell."""
-        return type(layout) in (Number, Float) and self.meaning_of(layout) is None
-
     def enum(self, number):
         return _Cache(lambda value: _bare(number.text_of(value)))
 
@@ -5791,7 +5784,20 @@ class _CellsForm(_WordsForm):
     joins_arrays = "words"
 
     def template_of_meaning(self, layout):
-        return None
+        return None  # of several leaves
+
+    def has_cell(self, layout):
+        """Whether a layout is one cell of a table: no record, but an array of a few numbers is."""
+        if self.meaning_of(layout) is not None or isinstance(layout, Array) and layout.is_text:
+            return True
+        element = layout
+        while isinstance(element, Array):
+            element = element.element
+        return layout.values <= 8 and not isinstance(element, Record)
+
+    def is_right(self, layout):
+        """Whether it is a number, which is aligned to the right of its cell."""
+        return type(layout) in (Number, Float) and self.meaning_of(layout) is None
 
 
 class _JoinedForm(_WordsForm):
@@ -5840,11 +5846,17 @@ class _HexWords:
 
 
 def _hex(raw):
+    """Return bytes in hex for people: "0a 00 00 01"."""
     return _hex_text(raw, " ")
 
 
 def _hex_column(size, between, stride=None):
-    """Return f(raw) that gives a list: the bytes of each element in hex."""
+    """Return f(raw), which returns a list: the bytes of each element in hex.
+
+    size       bytes of an element
+    between    a character between them, or ""
+    stride     bytes from one element to the next; None: the size
+    """
     stride = stride or size
     width = 2 + len(between)
     step, length = width * stride, width * size - len(between)
@@ -5857,14 +5869,13 @@ def _hex_column(size, between, stride=None):
 
 
 def _hex_text(raw, between):
-    """Return bytes in hex with a character between them."""
+    """Return bytes in hex, with a character or nothing between them."""
     if sys.version_info < (3, 8):
         return between.join(map(_HEX_BYTES.__getitem__, raw))
     return raw.hex(between) if between else raw.hex()
 
 
 _HEX_BYTES = ["%02x" % byte for byte in range(256)]
-
 _DECIMAL_BYTES = ["%d" % byte for byte in range(256)]
 
 
@@ -6387,7 +6398,7 @@ class _MadeOfLayout:
         return _raw(self) == _raw(other) if type(other) is type(self) else NotImplemented
 
     def __hash__(self):
-        return hash(_raw(self))  # like an equal one: a key that is changed is another key
+        return hash(_raw(self))  # equal objects have equal bytes; one that changes is another key
 
     def __repr__(self):
         pairs = to_python(self)
