@@ -3156,24 +3156,14 @@ def _to_ctype(ctype, size, given, what):
     # Its class alone does not tell how large an object is: __class__ may have been assigned.
     if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
         return given
-    # Of one type there may be two array classes: ctypes keeps one, Layout.ctype makes another.
-    same = (
-        _is_array(ctype) and isinstance(given, ctypes.Array) and type(given)._type_ is ctype._type_
-    )
-    if same or isinstance(given, (bytes, bytearray, memoryview)):
-        try:
-            raw = memoryview(given).tobytes()  # a copy: no other thread can resize it
-        except ValueError as error:  # a memoryview that was released
-            raise LayoutError("%s: %s" % (what, error)) from None
-        if len(raw) != size:
-            raise LayoutError("%s takes exactly %d bytes, not %d" % (what, size, len(raw)))
-        return _copier(u8 * size if ctype is bytes else ctype)(raw)
+    if isinstance(given, (bytes, bytearray, memoryview)) or _is_same_array(ctype, given):
+        return _object_of_bytes(ctype, size, given, what)
     if _is_int(ctype) and hasattr(type(given), "__index__"):
         about = "%s (%s)" % (what, type_name(ctype))
-        return _set(ctype, _integer(given, *_int_range(ctype), what=about))
+        return _scalar_object(ctype, _integer(given, *_int_range(ctype), what=about))
     if _is_scalar(ctype) and isinstance(given, (int, float)):
         if ctype._type_ == "?" and given in (0, 1) and isinstance(given, int):
-            return _set(ctype, given)
+            return _scalar_object(ctype, given)
         if ctype._type_ in _FLOAT_CODES:
             return _float_object(ctype, given, what)
     accepted = "%d bytes" % size
@@ -3183,12 +3173,31 @@ def _to_ctype(ctype, size, given, what):
     raise LayoutError("%s must be %s, not %s" % (what, accepted, type(given).__name__))
 
 
+def _is_same_array(ctype, given):
+    """Whether it is an array of the elements that an array class has.  There may be two classes for
+    one type: ctypes keeps one, Layout.ctype makes another.
+    """
+    is_array = _is_array(ctype) and isinstance(given, ctypes.Array)
+    return is_array and type(given)._type_ is ctype._type_
+
+
+def _object_of_bytes(ctype, size, given, what):
+    """Return a new object of a type, or of bytes, that holds a copy of what a buffer has."""
+    try:
+        raw = memoryview(given).tobytes()  # a copy: no other thread can resize it
+    except ValueError as error:  # a memoryview that was released
+        raise LayoutError("%s: %s" % (what, error)) from None
+    if len(raw) != size:
+        raise LayoutError("%s takes exactly %d bytes, not %d" % (what, size, len(raw)))
+    return _copier(u8 * size if ctype is bytes else ctype)(raw)
+
+
 def _float_object(ctype, given, what):
     """Return a new float scalar.  A float may be rounded to fit, an int may not; neither may
     overflow.
     """
     try:
-        obj = _set(ctype, given)
+        obj = _scalar_object(ctype, given)
         number = _get_value(obj)
     except OverflowError:
         number = None
@@ -3198,8 +3207,8 @@ def _float_object(ctype, given, what):
     raise LayoutError("%s is %s, which does not hold %r" % (what, type_name(ctype), given))
 
 
-def _set(ctype, number):
-    """Return a new scalar of that value."""
+def _scalar_object(ctype, number):
+    """Return a new scalar that holds a number."""
     obj = _maker(ctype)()
     ctypes._SimpleCData.__dict__["value"].__set__(obj, number)
     return obj
@@ -9858,7 +9867,7 @@ def _array_of(ctype, objects):
     array = (ctype * len(objects))()
     step = sizeof(ctype)
     for index, obj in enumerate(objects):
-        obj = _set(ctype, obj) if isinstance(obj, int) else obj
+        obj = _scalar_object(ctype, obj) if isinstance(obj, int) else obj
         ctypes.memmove(addressof(array) + index * step, addressof(obj), step)
     return array
 
