@@ -2662,7 +2662,7 @@ class Record(Layout):
     def having(self, members):
         """Return the same record with other members."""
         made = Record(self.kind, self.name, self.size, members, self.btf_name)
-        made.meaning = self.meaning
+        made.own_name, made.meaning = self.own_name, self.meaning
         return made
 
     @property
@@ -3628,6 +3628,7 @@ class _CParser:
     attributes.
 
     Each method that reads takes the words that it is about and leaves the next one to its caller.
+    IndexError, where the text ends too early, and ValueError of a number are errors of the text.
     A base type is (Layout, alignment); the Layout is None of what only a pointer can be made to.
     """
 
@@ -3812,6 +3813,17 @@ class _CParser:
         name = "" if self.peek() == "{" else self.take()
         if name and self.peek() != "{":
             return self.declared_elsewhere("enum", name)
+        names = self.enumerators()
+        low, high = min(names or [0]), max(names or [0])
+        for size in (4, 8):
+            least, most = _range_of(8 * size, low < 0)
+            if least <= low and high <= most:
+                name = "enum " + (name or "(anonymous)")
+                return Enum(size, name, names, signed=low < 0), size
+        raise self.error("an enum of numbers that no integer holds")
+
+    def enumerators(self):
+        """Read the body of an enum; return {number: name}, of several names the first."""
         self.need("{")
         names, number = {}, 0
         while not self.take("}"):
@@ -3823,13 +3835,7 @@ class _CParser:
             number += 1
             if not self.take(",") and self.peek() != "}":
                 raise self.error("'%s' in an enum" % self.peek())
-        low, high = min(names or [0]), max(names or [0])
-        for size in (4, 8):
-            least, most = _range_of(8 * size, low < 0)
-            if least <= low and high <= most:
-                name = "enum " + (name or "(anonymous)")
-                return Enum(size, name, names, signed=low < 0), size
-        raise self.error("an enum of numbers that no integer holds")
+        return names
 
     def declarator(self, base):
         """Read a name with its stars, brackets and bits; return (name, Layout, alignment, bits or
@@ -3852,17 +3858,21 @@ class _CParser:
             if max(made.size, 1) * length > _MAX_BYTES:
                 raise LayoutError("'%s' is too large" % self.text)
             made = Array(made, length)
-        bits = None
-        if self.take(":"):
-            bits = _parsed_int(self.take())
-            whole = isinstance(made, Number) and not isinstance(made, Float)
-            if not whole or bits > made.bits or not bits and name:
-                raise self.error("%d bits of %s" % (bits, made.name))
+        bits = self.width(made, name)
         attributes = self.attributes()
-        made = _with_meaning_of_tags(
-            made, re.findall(r'decl_tag\("([^"]*)"\)', "".join(attributes))
-        )
+        tags = re.findall(r'decl_tag\("([^"]*)"\)', "".join(attributes))
+        made = _with_meaning_of_tags(made, tags)
         return name, made, _alignment_asked(attributes, align), bits
+
+    def width(self, made, name):
+        """Read the ":N" of a bitfield of a type and name; return its bits, None if it is none."""
+        if not self.take(":"):
+            return None
+        bits = _parsed_int(self.take())
+        is_integer = isinstance(made, Number) and not isinstance(made, Float)
+        if not is_integer or bits > made.bits or not bits and name:
+            raise self.error("%d bits of %s" % (bits, made.name))
+        return bits
 
     def lengths(self):
         """Read what there is of [N]; return the lengths."""
@@ -3874,7 +3884,10 @@ class _CParser:
 
 
 def _alignment_asked(attributes, align):
-    """Return an alignment, or that which attributes ask for if it is larger."""
+    """Return an alignment, or that which attributes ask for if it is larger.
+
+    raises     ValueError: they ask for none that there can be
+    """
     for at, word in enumerate(attributes):
         if word in ("aligned", "__aligned__"):
             asked = _parsed_int(attributes[at + 2])
@@ -4489,7 +4502,7 @@ class _Flags(_MeaningKind):
             if number is None:
                 try:
                     number = _parsed_int(word)
-                except (ValueError, IndexError):
+                except ValueError:
                     return None
             total |= number
         return _signed_as(layout, total)

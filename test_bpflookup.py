@@ -2807,6 +2807,17 @@ def test_a_source_and_a_table_have_the_meanings_of_arrays_and_none_that_ctypes_l
     assert "a=[{s=0} {s=0}]" in found.reader("words").one(raw)
 
 
+def test_a_typedef_makes_no_class_of_its_own_where_meanings_are_shown_either():
+    flow = bpf.layout("struct flow { u64 seen; }")
+    typedef = flow.renamed("flow_t")
+    assert typedef.ctype() is flow.ctype()
+    assert typedef.having(typedef.members) == typedef
+    shown = typedef.showing("seen", "ktime")
+    assert shown.name == "flow_t"
+    assert shown.ctype() is flow.showing("seen", "ktime").ctype()
+    assert shown.ctype().__name__ == "flow"
+
+
 def test_tags_in_btf_show_and_what_is_no_meaning_is_a_mere_tag():
     b = Blob()
     number = b.int("unsigned int", 4)
