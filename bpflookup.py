@@ -1643,6 +1643,7 @@ _INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fd"  # _type_ 
 _SIGNED_INTS = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
 _UNSIGNED_INTS = {1: u8, 2: u16, 4: u32, 8: u64}
 _FLOATS = {4: ctypes.c_float, 8: ctypes.c_double}
+# what a ctypes class that can stand for bytes in a map is derived from
 _BASES = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._SimpleCData)
 _CDATA = ctypes._SimpleCData.__mro__[1]  # the base of every ctypes object
 _INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4  # the encoding of an integer in BTF
@@ -3045,6 +3046,7 @@ def _text_bytes(text):
 # not come between us and the bytes, so objects are made, copied and read through the classes of
 # ctypes.
 
+# f(scalar), which returns its value, whatever its class has under that name
 _get_value = ctypes._SimpleCData.__dict__["value"].__get__
 
 
@@ -5464,7 +5466,8 @@ class _Form:
         """Return the piece of a leaf that is left out."""
         return None
 
-    # a converter for each kind of leaf
+    # A converter for each kind of leaf: of Number and its subclasses, of an Array of Chars (text)
+    # and of Bytes (raw_bytes).
 
     def integer(self, number):
         return None
@@ -6303,7 +6306,7 @@ def _place_of(member):
     return member.offset, member.layout.size > 0
 
 
-# what ctypes and this module look for in a class
+# names that ctypes and this module look for in a class: no field may have one
 _RESERVED_NAMES = frozenset(
     "_pack_ _layout_ _made_of_ _attributes_ _anonymous_ _fields_ _swappedbytes_ _align_ _json_"
     " _union_ _btf_ _show_".split()
