@@ -1677,8 +1677,8 @@ class Layout:
     members    of a record, in the order of their declaration; else ()
     meaning    the Meaning that was asked for, or None
 
-    A subclass has three methods, each for what lies at a bit offset: _compile makes the piece of a
-    form that reads it, _put stores what was given, _dtype is NumPy's word for it.
+    A subclass has _compile, which makes the piece of a form that reads what lies at a bit offset,
+    _put, which stores there what was given, _dtype for NumPy, and _inside: what else is hashed.
     """
 
     __slots__ = (
@@ -2007,10 +2007,8 @@ class Number(Layout):
     kind = "u"  # in the name that it gets where it has none: "u32"
 
     def __init__(self, size, name="", order=sys.byteorder, signed=False, encoding=0):
-        name = name or _number_name(
-            "s" if signed and self.kind == "u" else self.kind, 8 * size, order
-        )
-        Layout.__init__(self, size, name)
+        kind = "s" if signed and self.kind == "u" else self.kind
+        Layout.__init__(self, size, name or _number_name(kind, 8 * size, order))
         self.order = self.raw_order = order
         self.bits, self.signed, self.encoding = 8 * size, signed, encoding
         self.is_bitfield = False
