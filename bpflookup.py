@@ -5902,20 +5902,14 @@ _HEX_BYTES = ["%02x" % byte for byte in range(256)]
 _DECIMAL_BYTES = ["%d" % byte for byte in range(256)]
 
 
-class _SamplesForm(_Form):
-    """Quantities with their paths: a reader yields pairs of path and number.
+class _PathsForm(_Form):
+    """What forms with paths have in common: a reader yields pairs of path and leaf.
 
     A piece is a list of paths, one for each leaf in it; a path is a tuple of labels and indices.
-    An enumerator is its number, text and addresses are left out.
     """
 
-    name = "samples"
     lists_arrays = False
     unrolls_arrays = True
-
-    def converter_of_meaning(self, layout):
-        meaning = self.meaning_of(layout)
-        return SKIPPED if meaning and not meaning.kind.is_quantity else None
 
     def nothing(self):
         return []
@@ -5925,6 +5919,33 @@ class _SamplesForm(_Form):
 
     def leaves(self, column, count):
         return [(index,) for index in range(count)]
+
+    def array(self, array, pieces):
+        found = []
+        for index, paths in enumerate(pieces):
+            found += [(index,) + path for path in paths]
+        return found
+
+    def record(self, record, members, pieces):
+        found = []
+        for member, paths in zip(members, pieces):
+            found += [(member.label,) + path for path in paths]
+        return found
+
+    def finish(self, paths):
+        return partial(zip, paths)
+
+
+class _SamplesForm(_PathsForm):
+    """Quantities.  An enumerator is its number; text and addresses are left out, and so is what
+    means something else than a quantity.
+    """
+
+    name = "samples"
+
+    def converter_of_meaning(self, layout):
+        meaning = self.meaning_of(layout)
+        return SKIPPED if meaning and not meaning.kind.is_quantity else None
 
     def enum(self, number):
         return None
@@ -5942,21 +5963,6 @@ class _SamplesForm(_Form):
 
     def raw_bytes(self, layout):
         return SKIPPED
-
-    def array(self, array, pieces):
-        found = []
-        for index, paths in enumerate(pieces):
-            found += [(index,) + path for path in paths]
-        return found
-
-    def record(self, record, members, pieces):
-        found = []
-        for member, paths in zip(members, pieces):
-            found += [(member.label,) + path for path in paths]
-        return found
-
-    def finish(self, paths):
-        return partial(zip, paths)
 
 
 class _CountsForm(_SamplesForm):
@@ -6004,50 +6010,24 @@ class _NamesForm(_SamplesForm):
     enum = boolean = pointer = real = integer
 
 
-class _LeavesForm(_SamplesForm):
-    """What plain Python says, each leaf by itself, with its path."""
+class _LeavesForm(_PathsForm):
+    """What plain Python says, each leaf by itself."""
 
     name = "leaves"
-
-    def converter_of_meaning(self, layout):
-        return _Form.converter_of_meaning(self, layout)
-
-    def enum(self, number):
-        return _Form.enum(self, number)
-
-    def boolean(self, number):
-        return _Form.boolean(self, number)
-
-    def pointer(self, number):
-        return _Form.pointer(self, number)
-
-    def char(self, number):
-        return _Form.char(self, number)
-
-    text = char
 
     def raw_bytes(self, layout):
         return _Each(bytes)
 
 
-class _LabelsForm(_SamplesForm):
-    """Every leaf as text, with its path; what differs must not look the same."""
+class _LabelsForm(_PathsForm):
+    """Every leaf as text; what differs must not look the same."""
 
     name = "labels"
     joins_arrays = "joined"
     unrolls_arrays = False
 
-    def converter_of_meaning(self, layout):
-        return _Form.converter_of_meaning(self, layout)
-
-    def enum(self, number):
-        return _Cache(number.text_of)
-
     def boolean(self, number):
         return _Cache(str)
-
-    def pointer(self, number):
-        return _Each(hex)
 
     def char(self, number):
         return _Cache(lambda raw: _escaped(raw.rstrip(b"\0")))
