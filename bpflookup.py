@@ -6254,21 +6254,50 @@ def _plain(obj, depth):
 
 
 # ---- 5. BTF -----------------------------------------------------------------
-# Types as compilers describe them and the kernel keeps them (linux/btf.h).  A blob may be hostile:
-# nothing is built or decoded from a type before _prove has found it finite and each member inside
-# of what holds it.
+# Types as compilers describe them and the kernel keeps them (linux/btf.h).  A blob of BTF is a
+# header, a record for each type, one behind the other, and the strings with all names.  In order:
+#
+#   BTFType             a record that was read
+#   _BTFBlob            the bytes taken apart: where each record begins, and the strings
+#   _BTFRecords         types by id and by name, and what stands in their records
+#   BTF                 what users have of it: files, ids of the kernel, members, offsets, Layouts
+#   _BTFFrontEnd        makes the Layout (section 4) of a type, which serves everything else
+#   _ELFFile            finds BTF in object files and kernel modules
+#   _with_placed_variables, _relocated   complete what compilers and module builds left open
+#   _prove_agreement    compares the type that a caller gave with BTF's
+#
+# Type ids: a record holds none, it is its place that counts.  The first type has 1, 0 is void.
+# Split BTF (of a module) builds upon a base (vmlinux's): its ids go on where those of the base end,
+# and so do the offsets of names: one below _first_string is in the base.  A base may itself be
+# split.  A distilled base (.BTF.base) is a stand-in for the base, see _relocated.
+#
+# Hostile BTF: files, captures and who loads maps may bring any bytes.  Opening a blob proves that
+# its sections lie inside of it, _index that each record does.  Ids may still form circles and sizes
+# may lie: only a type of which _BTFFrontEnd made a Layout is known to be finite, with each member
+# inside of what holds it, so nothing else decodes by a type, and whatever follows ids itself
+# counts its steps.  The bounds: MAX_DEPTH, _MAX_BYTES, _MAX_ROWS, _MAX_VALUES, _MAX_NAME.
+#
+# A new BTF kind: name it in section 1 (BTF_KIND_*), put the words of its record into _RECORD_WORDS
+# and the kind itself into the sets below that fit; then say in _BTFFrontEnd._unmodified what Layout
+# it has, and in c_type how C spells it.  A kind that is not in _RECORD_WORDS is stepped over if the
+# blob tells its length (_take_sections), else the types behind it can't be reached.
 
+# kinds that stand for another type, and have its size
 _MODIFIERS = frozenset(
     (BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_TYPE_TAG)
 )
 _RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))
 _ENUMS = frozenset((BTF_KIND_ENUM, BTF_KIND_ENUM64))
 _SIZED = _RECORDS | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
-# What a bare name means first; of the other kinds, the first.
+# Of several types with a name, find takes one of the first kind here; of the other kinds all rank
+# the same, and the lowest id wins.
 _NAME_ORDER = (BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_ENUM64, BTF_KIND_TYPEDEF)
 _NAME_RANKS = {kind: rank for rank, kind in enumerate(_NAME_ORDER)}
-# kind -> what the words of its record are: the third, those that follow always, for each of vlen.
-# n is a name, t a type id, - a number, ? not told yet.  The first two are n and the info word.
+# A record is three 32-bit words (struct btf_type: name, info, size or type), then some that every
+# type of its kind has, then some for each member, enumerator or parameter (vlen of them).
+# kind -> (what the third word is, what those are, what the words for each are): a letter for a
+# word, n the offset of a name, t a type id, - a number, ? for kinds that the kernel does not define
+# further yet.
 _RECORD_WORDS = {
     BTF_KIND_INT: ("-", "-", ""),
     BTF_KIND_PTR: ("t", "", ""),
@@ -6293,16 +6322,22 @@ _RECORD_WORDS = {
     BTF_KIND_LOC_PROTO: ("?", "", "?"),
     BTF_KIND_LOCSEC: ("?", "", "???"),
 }
+# kind -> (how many words every type of it has behind the three, how many for each of vlen)
 _TAIL_WORDS = {kind: (len(words[1]), len(words[2])) for kind, words in _RECORD_WORDS.items()}
-_MAX_NAME = 4096  # eight times what the kernel takes
-_LONG_NAME = 127  # bytes, what it took before 6.1: those above are counted
-_MAX_KEPT_BTF = 16
-_VAR_STATIC = 0  # its linkage
-_SCANNED_QUESTIONS = 2  # for names, before an index of all is made
-# elf.h: ET_REL, SHN_XINDEX, SHT_SYMTAB, SHT_NOBITS, SHF_COMPRESSED, STB_LOCAL
-_ELF_RELOCATABLE, _ELF_EXTENDED = 1, 0xFFFF
-_ELF_SYMBOLS, _ELF_NOBITS, _ELF_COMPRESSED, _ELF_LOCAL = 2, 8, 0x800, 0
-_BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}
+_MAX_NAME = 4096  # bytes of a name: eight times what the kernel takes
+_LONG_NAME = 127  # bytes, the most that kernels took before 6.1: only longer ones are added up
+_SCANNED_QUESTIONS = 2  # how many names are searched for before an index of all names is made
+_BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}  # by the magic that a blob begins with
+
+
+def _info_kind(info):
+    """Return the kind in the info word of a record: 7 bits of it, 5 before 2026 and two zeros."""
+    return info >> 24 & 0x7F
+
+
+def _info_vlen(info):
+    """Return vlen in the info word of a record: 24 bits of it, 16 before 2026 and eight zeros."""
+    return info & 0xFFFFFF
 
 
 class BTFType:
@@ -6316,6 +6351,8 @@ class BTFType:
     flag       the record's kind_flag
     """
 
+    # The record itself is _words[_at:], the words of all records of its blob; _byte is where it
+    # begins in the blob, for messages.
     __slots__ = ("id", "kind", "name", "size", "type_id", "count", "flag", "_words", "_at", "_byte")
     id: int
     kind: int
@@ -6339,34 +6376,30 @@ class BTFType:
         return "%s %s" % (kind, _printable(self.name) or "(anonymous)")
 
     def _error(self, text):
-        where = "type %d (%s)%s" % (
-            self.id,
-            self._label,
-            " at byte %d" % self._byte if self.id else "",
-        )
-        return BTFError("%s: %s" % (where, text))
+        where = " at byte %d" % self._byte if self.id else ""
+        return BTFError("type %d (%s)%s: %s" % (self.id, self._label, where, text))
 
 
-class _RecordWords(dict):
+class _RecordLengths(dict):
     """The info word of a record -> how many words the record takes.
 
-    Worked out once for each info word there is.
+    A dict, as millions of records share a few info words: the length is worked out once for each.
     """
 
     def __init__(self, tails):
         self.tails = tails
 
     def __missing__(self, info):
-        # kind and vlen have 7 and 24 bits; 5 and 16 before 2026, those above them zero
-        always, for_each = self.tails[info >> 24 & 0x7F]
-        self[info] = 3 + always + for_each * (info & 0xFFFFFF)
+        always, for_each = self.tails[_info_kind(info)]
+        self[info] = 3 + always + for_each * _info_vlen(info)
         return self[info]
 
 
 class _BTFBlob:
-    """What BTF asks for its types: the strings and records of a blob, ids and names.
+    """The bytes of BTF taken apart: where each record begins, and the strings.
 
-    Nothing of a type is proved here, but that its record lies inside of the blob.
+    That is all that is proved here.  What stands in a record is looked at when somebody asks for
+    its type: the kernel has more than 100,000.
     """
 
     data: bytes
@@ -6374,10 +6407,20 @@ class _BTFBlob:
     order: str
 
     def __init__(self, data, base=None):
-        import array
-
         self.data, self.base = data, base
         self.order = _BTF_ORDERS.get(data[:2], "")
+        self._take_sections()
+        self._offsets, self._cut = None, ""  # of _index; why no types follow the last, if so
+        self._long_names, self._long_bytes = {}, 0  # of _string
+        self._first_id, self._first_string = 1, 0
+        if base is not None:
+            self._first_id, self._first_string = self._places_behind(base)
+            self._prove_base()
+
+    def _take_sections(self):
+        """Take the records, the strings and the lengths of kinds out of data."""
+        import array
+
         header_len, type_off, type_len, str_off, str_len, layout_off, layout_len = self._header()
         self._type_byte = header_len + type_off
         types = self._section("types", self._type_byte, type_len)
@@ -6388,18 +6431,13 @@ class _BTFBlob:
             self._words.byteswap()
         self._strings = self._section("strings", header_len + str_off, str_len)
         self._prove_strings(header_len + str_off)
-        self._layout = self._section("layout", header_len + layout_off, layout_len)
+        # The layout section (2026) tells the length of the records of each kind, so that readers
+        # can step over kinds that they do not know: struct btf_layout, 4 bytes for a kind.
+        self._kind_lengths = self._section("layout", header_len + layout_off, layout_len)
         self._tails = dict(_TAIL_WORDS)
-        for kind in range(1, len(self._layout) // 4):
-            always_bytes, each_bytes = self._layout[4 * kind : 4 * kind + 2]
+        for kind in range(1, len(self._kind_lengths) // 4):
+            always_bytes, each_bytes = self._kind_lengths[4 * kind : 4 * kind + 2]
             self._tails.setdefault(kind, (always_bytes // 4, each_bytes // 4))
-        self._offsets, self._cut, self._decl_tags = None, "", None
-        self._found, self._enums, self._long_names, self._long_bytes = {}, {}, {}, 0
-        self._questions, self._by_name = 0, None
-        self._first, self._str_base = 1, 0
-        if base is not None:
-            self._first, self._str_base = self._places_behind(base)
-            self._prove_base()
 
     def _header(self):
         """Return hdr_len, type_off, type_len, str_off, str_len, layout_off, layout_len."""
@@ -6418,9 +6456,9 @@ class _BTFBlob:
         if header_len < 24:
             raise BTFError("a header of %d bytes, at byte 4" % header_len)
         header = self._section("header", 0, header_len)[:32].ljust(32, b"\0")
-        if header_len < 32:
+        if header_len < 32:  # without the two fields of the layout section
             header = header[:24] + bytes(8)
-        return struct.unpack_from("<7I" if self.order == "little" else ">7I", header, 4)
+        return struct.unpack_from(_ORDER_MARKS[self.order] + "7I", header, 4)
 
     def _section(self, what, start, size):
         if start + size > len(self.data):
@@ -6435,25 +6473,26 @@ class _BTFBlob:
             raise BTFError(text % (start, ": split BTF? It needs its base"))
 
     def _places_behind(self, base):
-        """Return the first id and the first offset of a string of this if it is split from base."""
+        """Return what the first type id and the first offset of a string are in what is split from
+        base.
+        """
         if base.order != self.order:
             raise BTFError("BTF of %s and its base of %s byte order" % (self.order, base.order))
         count = base.count
         if base._cut:
             raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
-        return base._first + count, base._str_base + len(base._strings)
+        return base._first_id + count, base._first_string + len(base._strings)
 
     def _prove_base(self):
-        """Raise BTFError where a name begins inside of one of the base's: it is another kernel's.
+        """Raise BTFError if base is not what this was split from but, say, another kernel's.
 
-        Ids and names would be those of other types; libbpf and pahole share whole names alone.
+        Then ids and names would be those of other types.  It shows in names: libbpf and pahole
+        share whole names alone, so an offset into the middle of a name is wrong.
         """
         for at in self._index():
-            layer, offset = self.base, self._words[at]
-            if offset < self._str_base:
-                while offset < layer._str_base:
-                    layer = layer.base
-                start = offset - layer._str_base
+            offset = self._words[at]
+            if offset < self._first_string:
+                layer, start = self.base._layer_of_name(offset)
                 if start and layer._strings[start - 1]:
                     raise BTFError(
                         "a name of the record at byte %d begins inside of one of the base's: "
@@ -6465,13 +6504,13 @@ class _BTFBlob:
         if self.order != sys.byteorder:
             words = words[:]
             words.byteswap()
-        header_len, types = (32 if self._layout else 24), words.tobytes()
+        header_len, types = (32 if self._kind_lengths else 24), words.tobytes()
         places = [header_len, 0, len(types), len(types), len(strings)]
-        if self._layout:
-            places += [len(types) + len(strings), len(self._layout)]
-        mark = "<" if self.order == "little" else ">"
+        if self._kind_lengths:
+            places += [len(types) + len(strings), len(self._kind_lengths)]
+        mark = _ORDER_MARKS[self.order]
         header = struct.pack("%sHBB%dI" % (mark, len(places)), 0xEB9F, 1, 0, *places)
-        return type(self)(header + types + strings + self._layout, base)
+        return type(self)(header + types + strings + self._kind_lengths, base)
 
     # -- records
 
@@ -6486,28 +6525,20 @@ class _BTFBlob:
     def __bool__(self) -> bool:
         return True  # of no types as well: it is not None
 
-    def __iter__(self) -> "Iterator[BTFType]":
-        """Yield the BTFType of each type, without those of the base."""
-        for type_id in range(self._first, self._first + self.count):
-            yield self.type(type_id)
-
     def __repr__(self) -> str:
         split = "" if self.base is None else ", split"
         return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), split)
 
     def _index(self):
-        """Return where in _words each type begins: one pass over all of them, on the first
-        question.
+        """Return an array: where in _words each record begins, first that of type _first_id.
+
+        It takes one pass over all of them, on the first question.
         """
         if self._offsets is None:
             import array
 
-            words, lengths, offsets, at = (
-                self._words,
-                _RecordWords(self._tails),
-                array.array("I"),
-                0,
-            )
+            words, lengths, at = self._words, _RecordLengths(self._tails), 0
+            offsets = array.array("I")
             total, append = len(words), offsets.append
             try:
                 while at < total:
@@ -6522,40 +6553,24 @@ class _BTFBlob:
 
     def _why_cut(self, at):
         """Say why no types follow the last record: it is cut, or of a kind of unknown length."""
-        kind = self._words[at + 1] >> 24 & 0x7F if at + 1 < len(self._words) else 0
+        kind = _info_kind(self._words[at + 1]) if at + 1 < len(self._words) else 0
         why = "cut" if kind in self._tails else "of unknown kind %d" % kind
         return "the record at byte %d is %s" % (self._type_byte + 4 * at, why)
 
-    def type(self, t: "_GivenType") -> "BTFType":
-        """Return the BTFType for a type id or name."""
-        if not isinstance(t, int):
-            t = t.id if isinstance(t, BTFType) else self.find(t)
-        if self.base is not None and t < self._first:
-            return self.base.type(t)
-        if t == 0:
-            return _void()
-        index = self._index()
-        if not 0 <= t - self._first < len(index):
-            raise BTFError("there is no type %d%s" % (t, self._cut and ": " + self._cut))
-        found, words, at = BTFType(), self._words, index[t - self._first]
-        found.id, found._words, found._at = t, words, at
-        found._byte = self._type_byte + 4 * at
-        name_off, info, number = words[at : at + 3]
-        found.kind, found.flag, found.count = info >> 24 & 0x7F, bool(info >> 31), info & 0xFFFFFF
-        found.name = self._string(name_off)
-        found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
-        if found.kind == BTF_KIND_ARRAY:
-            found.type_id, _, found.count = words[at + 3 : at + 6]
-        return found
+    # -- strings
 
-    # -- names
+    def _layer_of_name(self, offset):
+        """Return (self or the base that has the name at an offset, where in its strings it is)."""
+        layer = self
+        while offset < layer._first_string:
+            layer = layer.base
+        return layer, offset - layer._first_string
 
     def _name_bytes(self, offset):
-        """Return the bytes of a name, of which those of split BTF may stand in the base."""
-        layer = self
-        while offset < layer._str_base:
-            layer = layer.base
-        start = offset - layer._str_base
+        """Return the bytes of the name at an offset."""
+        layer, start = self, offset - self._first_string
+        if start < 0:
+            layer, start = self.base._layer_of_name(offset)
         end = layer._strings.find(b"\0", start, start + _MAX_NAME)
         if end < 0 and offset:
             raise BTFError(
@@ -6564,10 +6579,10 @@ class _BTFBlob:
         return layer._strings[start:end]
 
     def _string(self, offset):
-        """Return a name.
+        """Return the name at an offset.
 
-        All long ones together are not much longer than the strings: names that share one text, or
-        its end, would take memory that the blob does not.
+        Hostile names may all be the ends of one long text, and so take far more memory than the
+        blob.  So long ones are added up, and refused when they are twice as long as all strings.
         """
         name = self._long_names.get(offset)
         if name is None:
@@ -6575,12 +6590,53 @@ class _BTFBlob:
             name = encoded.decode("utf-8", "backslashreplace")
             if len(encoded) > _LONG_NAME:
                 self._long_bytes += len(encoded)
-                if self._long_bytes > 2 * (self._str_base + len(self._strings)):
+                if self._long_bytes > 2 * (self._first_string + len(self._strings)):
                     raise BTFError(
                         "long names, one within the other, at %d of the strings" % offset
                     )
                 self._long_names[offset] = name
         return name
+
+
+class _BTFRecords(_BTFBlob):
+    """The types of a blob and of its base: by id, by name, and what stands in their records."""
+
+    def __init__(self, data, base=None):
+        _BTFBlob.__init__(self, data, base)
+        self._found = {}  # type: dict  # (name, kind) -> type id
+        self._questions, self._by_name = 0, None  # of _named
+        self._decl_tags = None  # of _all_tags
+        self._enums = {}  # type: dict  # type id -> {number: name}
+
+    def __iter__(self) -> "Iterator[BTFType]":
+        """Yield the BTFType of each type, without those of the base."""
+        for type_id in range(self._first_id, self._first_id + self.count):
+            yield self.type(type_id)
+
+    def type(self, t: "_GivenType") -> "BTFType":
+        """Return the BTFType for a type id or name."""
+        if not isinstance(t, int):
+            t = t.id if isinstance(t, BTFType) else self.find(t)
+        if self.base is not None and t < self._first_id:
+            return self.base.type(t)
+        if t == 0:
+            return _void()
+        index = self._index()
+        if not 0 <= t - self._first_id < len(index):
+            raise BTFError("there is no type %d%s" % (t, self._cut and ": " + self._cut))
+        found, words, at = BTFType(), self._words, index[t - self._first_id]
+        found.id, found._words, found._at = t, words, at
+        found._byte = self._type_byte + 4 * at
+        name_off, info, number = words[at : at + 3]
+        # as _info_kind and _info_vlen have it; calls would take a tenth of the time
+        found.kind, found.flag, found.count = info >> 24 & 0x7F, bool(info >> 31), info & 0xFFFFFF
+        found.name = self._string(name_off)
+        found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
+        if found.kind == BTF_KIND_ARRAY:
+            found.type_id, _, found.count = words[at + 3 : at + 6]
+        return found
+
+    # -- names
 
     def find(self, name: str, kind: "Optional[str]" = None) -> int:
         """Return the id of the type with a name: "task_struct", "struct task_struct", "long int".
@@ -6606,15 +6662,16 @@ class _BTFBlob:
         return found
 
     def _search(self, name, kind):
+        """Return what find returns, looked for."""
         kinds = {number for number, text in _KIND_NAMES.items() if kind in (None, text)}
         if kind == "enum":
             kinds = _ENUMS
         encoded, best, layer = name.encode(errors="backslashreplace"), None, self
         while layer is not None and name:
             for type_id, at in layer._named(encoded):
-                number = layer._words[at + 1] >> 24 & 0x7F
-                rank = _NAME_RANKS.get(number, len(_NAME_RANKS)), type_id
-                if number in kinds and (best is None or rank < best):
+                found_kind = _info_kind(layer._words[at + 1])
+                rank = _NAME_RANKS.get(found_kind, len(_NAME_RANKS)), type_id
+                if found_kind in kinds and (best is None or rank < best):
                     best = rank
             layer = layer.base
         if best is None:
@@ -6623,12 +6680,12 @@ class _BTFBlob:
         return best[1]
 
     def _named(self, encoded):
-        """Return (id, where in _words) of each type that has a name, of those of the base none.
+        """Return (id, where in _words) of each type that has a name, without those of the base.
 
-        The first questions look through the strings and records: one answer takes a tenth of the
-        index for all.
+        The first questions are answered by a look through the strings and records, which takes a
+        tenth of the time of the index that later ones use: most processes ask once.
         """
-        index, first = self._index(), self._first
+        index, first = self._index(), self._first_id
         self._questions += 1
         if self._by_name is None and self._questions <= _SCANNED_QUESTIONS:
             offsets = self._name_offsets(encoded)
@@ -6649,10 +6706,8 @@ class _BTFBlob:
         """Return where a name stands in the strings, of the base too: split BTF shares those."""
         offsets, layer, wanted = set(), self, encoded + b"\0"
         while layer is not None:
-            at = layer._strings.find(wanted)
-            while at >= 0:
-                offsets.add(layer._str_base + at)
-                at = layer._strings.find(wanted, at + 1)
+            for at in _occurrences(layer._strings, wanted):
+                offsets.add(layer._first_string + at)
             layer = layer.base
         return offsets
 
@@ -6662,7 +6717,7 @@ class _BTFBlob:
         Not the names themselves: types may share the ends of one long string.
         """
         words, first_ids, other_ids = self._words, {}, {}
-        for type_id, at in enumerate(self._index(), self._first):
+        for type_id, at in enumerate(self._index(), self._first_id):
             if words[at]:
                 try:
                     key = hash(self._name_bytes(words[at]))
@@ -6689,20 +6744,25 @@ class _BTFBlob:
             self._decl_tags = self._all_tags()
         type_id = self.type(t).id
         own = tuple(self._decl_tags.get((type_id, component & 0xFFFFFFFF), ()))
-        if self.base is not None and type_id < self._first:
+        if self.base is not None and type_id < self._first_id:
             own += self.base.tags(type_id, component)
         return own
 
     def _all_tags(self):
-        """Return {(type id, component): [tag]}; the few there are, are looked for in the bytes."""
+        """Return {(type id, component): [tag]} of the declaration tags.
+
+        They are few among many records, so the bytes are searched for their info words, with and
+        without kind_flag; what is found in other words of records is no tag.
+        """
         raw, places = self._words.tobytes(), set()
         for info in (BTF_KIND_DECL_TAG << 24, 1 << 31 | BTF_KIND_DECL_TAG << 24):
             for at in _occurrences(raw, info.to_bytes(4, sys.byteorder)):
-                places.add(at // 4 - 1 if at % 4 == 0 else -1)
+                if at % 4 == 0:
+                    places.add(at // 4 - 1)
         found = {}  # type: dict
         for index, at in enumerate(self._index()) if places else ():
             if at in places:
-                tag = self.type(self._first + index)
+                tag = self.type(self._first_id + index)
                 found.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
         return found
 
@@ -6719,6 +6779,9 @@ class _BTFBlob:
         return self._enums[enum.id]
 
     def _enum_names(self, t):
+        """Return {number: name} of an enum; numbers are stored in 32 or 64 bits whatever its size
+        is.
+        """
         if not 1 <= t.size <= 16:
             raise t._error("its size can't be %d" % t.size)
         step, bits, names = _TAIL_WORDS[t.kind][1], 8 * t.size, {}
@@ -6756,13 +6819,22 @@ class _BTFBlob:
 
 
 def _void():
+    """Return the type with id 0, which has no record."""
     found = BTFType()
     found.id, found.kind, found.name, found.size = 0, 0, "void", None
     found.type_id, found.count, found.flag = 0, 0, False
     return found
 
 
-class BTF(_BTFBlob):
+def _occurrences(haystack, needle):
+    """Yield where needle begins in haystack."""
+    at = haystack.find(needle)
+    while at >= 0:
+        yield at
+        at = haystack.find(needle, at + 1)
+
+
+class BTF(_BTFRecords):
     """Type information: how the types of a BPF object or the kernel are called and lie.
 
         btf = BTF.from_vmlinux()
@@ -6779,7 +6851,7 @@ class BTF(_BTFBlob):
     """
 
     def __init__(self, data: bytes, base: "Optional[BTF]" = None) -> None:
-        _BTFBlob.__init__(self, data, base)
+        _BTFRecords.__init__(self, data, base)
         self._layouts = {}  # type: Dict[int, Layout]
         self._pointer_size = 0
 
@@ -6872,16 +6944,22 @@ class BTF(_BTFBlob):
             bits = offset >> 24 if t.flag else 0
             offset = offset & 0xFFFFFF if t.flag else offset
             if not bits:
-                inner = self._resolve(type_id)
-                if inner.kind == BTF_KIND_INT:  # before kind_flag the int itself told of bits
-                    encoding = inner._words[inner._at + 3]
-                    if (
-                        encoding & 0xFF != 8 * inner.size & 0xFF
-                        or encoding >> 16 & 0xFF
-                        or offset % 8
-                    ):
-                        offset, bits = offset + (encoding >> 16 & 0xFF), encoding & 0xFF
+                offset, bits = self._place_by_int(type_id, offset)
             yield self._string(name_off), type_id, offset, bits
+
+    def _place_by_int(self, type_id, offset):
+        """Return (bit offset, bits) of a member whose record does not say that it is a bitfield.
+
+        Before there was kind_flag, the INT that is its type said so: it had fewer bits than bytes
+        for them, or a bit offset of its own.
+        """
+        inner = self._resolve(type_id)
+        if inner.kind != BTF_KIND_INT:
+            return offset, 0
+        _, int_offset, bits = _int_parts(inner)
+        if bits == 8 * inner.size & 0xFF and not int_offset and not offset % 8:
+            return offset, 0
+        return offset + int_offset, bits
 
     def _section_members(self, t):
         """Yield (BTFType, bit offset) of the variables and functions of a data section."""
@@ -6956,24 +7034,25 @@ class BTF(_BTFBlob):
                    from one to the next
         raises     BTFError
         """
-        steps, position, bits, type_id = [], 0, 0, self.type(t).id
-        self.layout(type_id)
-        for word in self._words_of_path(type_id, path):
+        found, position, bits, type_id = [], 0, 0, self.type(t).id
+        self.layout(type_id)  # proves the type before its members are looked at
+        for step in self._path_steps(type_id, path):
             inner = self._resolve(type_id)
             if inner.kind == BTF_KIND_PTR and bits == 0:
-                steps.append(Offset(position, 0))
+                found.append(Offset(position, 0))
                 position, inner = 0, self._resolve(inner.type_id)
                 self.layout(inner)
-            if inner.kind == BTF_KIND_ARRAY and word[:1] == "[" and word[-1:] == "]":
+            if inner.kind == BTF_KIND_ARRAY and step[:1] == "[" and step[-1:] == "]":
                 type_id, bits = inner.type_id, 0
-                position += 8 * self._index_in(inner, word[1:-1], path) * self.sizeof(type_id)
+                position += 8 * self._index_in(inner, step[1:-1], path) * self.sizeof(type_id)
                 continue
-            type_id, offset, bits = self._member_named(inner, word, path)
+            type_id, offset, bits = self._member_named(inner, step, path)
             position += offset
-        steps.append(Offset(position, bits))
-        return steps[0] if len(steps) == 1 else tuple(steps)
+        found.append(Offset(position, bits))
+        return found[0] if len(found) == 1 else tuple(found)
 
     def _index_in(self, array, digits, path):
+        """Return the number that digits say, an index of an array."""
         if not digits.isdecimal():
             raise BTFError("%s: '%s' is no index" % (path, digits))
         index = int(digits[:99])
@@ -6990,13 +7069,17 @@ class BTF(_BTFBlob):
         return found
 
     def _part_named(self, record, name, start, depth):
-        inside = []
+        """Return what _member_named does, None if there is no such member.
+
+        The record begins at bit start, and is depth records inside of the one asked about.
+        """
+        anonymous = []
         for label, type_id, offset, bits in self._members(record):
             if name and label == name:
                 return type_id, start + offset, bits
             if not label and not bits:
-                inside.append((type_id, offset))
-        for type_id, offset in inside if depth < MAX_DEPTH else ():
+                anonymous.append((type_id, offset))
+        for type_id, offset in anonymous if depth < MAX_DEPTH else ():
             inner = self._resolve(type_id)
             found = None
             if inner.kind in _RECORDS:
@@ -7005,20 +7088,22 @@ class BTF(_BTFBlob):
                 return found
         return None
 
-    def _words_of_path(self, t, path):
-        """Return the steps of a path; the first may be a variable whose name holds dots."""
+    def _path_steps(self, t, path):
+        """Return the steps of a path, names and indices: ["cpus_mask", "bits", "[1]"].
+
+        In a data section the first may be a variable whose name holds dots.
+        """
         t, variable = self._resolve(t), ""
         if t.kind == BTF_KIND_DATASEC:
             names = [entry.name for entry, _ in self._section_members(t)]
-            variable = max(
-                [name for name in names if _begins_with(path, name)], key=len, default=""
-            )
-        words = path[len(variable) :].replace("->", ".").replace("[", ".[").split(".")
-        words[0] = variable + words[0]
-        return words[1:] if path.startswith("[") else words
+            fitting = [name for name in names if _begins_with(path, name)]
+            variable = max(fitting, key=len, default="")
+        steps = path[len(variable) :].replace("->", ".").replace("[", ".[").split(".")
+        steps[0] = variable + steps[0]
+        return steps[1:] if path.startswith("[") else steps
 
     def c_type(self, t: "_GivenType") -> str:
-        """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *",
+        """Return a type as C spells it, but read from left to right: "struct task_struct __rcu *",
         "u32 [4]".
         """
         tail = brackets = ""
@@ -7037,14 +7122,8 @@ class BTF(_BTFBlob):
             elif t.kind == BTF_KIND_FUNC_PROTO:
                 return "function" + tail
             else:
-                kind = {
-                    BTF_KIND_FWD: ("struct ", "union ")[t.flag],
-                    BTF_KIND_STRUCT: "struct ",
-                    BTF_KIND_ENUM: "enum ",
-                    BTF_KIND_UNION: "union ",
-                    BTF_KIND_ENUM64: "enum ",
-                }.get(t.kind, "")
-                return kind + (t.name or "(anonymous)") + tail
+                keyword = _C_KEYWORDS.get((t.kind, t.flag and t.kind == BTF_KIND_FWD), "")
+                return keyword + (t.name or "(anonymous)") + tail
             t = t.type_id
         return "..." + tail
 
@@ -7055,200 +7134,61 @@ class BTF(_BTFBlob):
 
         raises     BTFError
         """
-        return _FrontEnd(self).layout(self.type(t).id, 0)
+        return _BTFFrontEnd(self).layout(self.type(t).id, 0)
 
     def ctype(self, t: "_GivenType") -> "Type[Any]":
         """Return the ctypes type of a type, as Layout.ctype makes it; the same class each time."""
-        try:
-            return self.layout(t).ctype()
-        except LayoutError as failure:
-            raise BTFError(*failure.args) from None
+        return _with_btf_errors(lambda: self.layout(t).ctype())
 
     def describe(self, t: "_GivenType") -> str:
         """Return a table of a type: offset, size, name and C type of each member, enum names, tags
         and holes.
         """
-        try:
-            return self.layout(t).describe()
-        except LayoutError as failure:
-            raise BTFError(*failure.args) from None
+        return _with_btf_errors(lambda: self.layout(t).describe())
 
     def python_source(self, t: "_GivenType") -> str:
         """Return Python that makes the ctypes type anew, with neither BTF nor this module.
 
         Bitfields are read-only.
         """
-        try:
-            return self.layout(t).python_source(self.type(t).name)
-        except LayoutError as failure:
-            raise BTFError(*failure.args) from None
+        return _with_btf_errors(lambda: self.layout(t).python_source(self.type(t).name))
 
 
-# typedefs that say in which order the bytes lie
-_ORDERED_TYPEDEFS = {
-    prefix + order[0] + "e%d" % bits: order
-    for prefix, order in (("", "big"), ("__", "big"), ("", "little"), ("__", "little"))
-    for bits in (16, 32, 64)
-}
+def _with_btf_errors(make):
+    """Return make(), which calls a method of a Layout: its LayoutError becomes a BTFError."""
+    try:
+        return make()
+    except LayoutError as failure:
+        raise BTFError(*failure.args) from None
 
 
-def _occurrences(haystack, needle):
-    at = haystack.find(needle)
-    while at >= 0:
-        yield at
-        at = haystack.find(needle, at + 1)
+# The BTF of ids that were asked for last, by its bytes: maps opened twice have the same types.
+_kept_btf = {}  # type: dict
+_MAX_KEPT_BTF = 16
 
 
-def _encoding(t):
-    """Return what an INT says of itself: _INT_SIGNED, _INT_CHAR, _INT_BOOL; 0 for other kinds."""
-    return t._words[t._at + 3] >> 24 & 0xF if t.kind == BTF_KIND_INT else 0
-
-
-class _FrontEnd:
-    """Makes Layouts of the types of a BTF, each once, and proves them on the way."""
-
-    def __init__(self, btf):
-        self.btf = btf
-        self._made = btf._layouts  # type id -> Layout; of two that threads make, either will do
-
-    def layout(self, type_id, depth):
-        """Return the Layout of a type id, depth types inside of others."""
-        known = self._made.get(type_id)
-        if depth + (known.levels if known else 0) > MAX_DEPTH:
-            raise self.btf.type(type_id)._error("types inside types, more than %d deep" % MAX_DEPTH)
-        if known is None:
-            t = self.btf.type(type_id)
-            known = self._modified(t, depth) if t.kind in _MODIFIERS else self._whole(t, depth)
-            known = _shown_by_tags(known, self.btf.tags(type_id))
-            rows = getattr(known, "row_count", 0)
-            if known.values > 16 * known.size + _MAX_VALUES or rows > _MAX_ROWS:
-                words = (known.size, known.values, rows)
-                raise t._error("%d bytes, %d values, %d members: too large" % words)
-            known = self._made.setdefault(type_id, known)
-        return known
-
-    def _modified(self, t, depth):
-        """Return the Layout behind a typedef, qualifier or tag, under the name that it has so."""
-        name, order = self.btf.c_type(t.id), None
-        for _ in range(MAX_DEPTH + 1):
-            if t.kind not in _MODIFIERS:
-                break
-            order = order or t.kind == BTF_KIND_TYPEDEF and _ORDERED_TYPEDEFS.get(t.name)
-            t = self.btf.type(t.type_id)
-        else:
-            raise t._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
-        made = self.layout(t.id, depth).renamed(name)
-        return made.ordered(order) if order and type(made) is Number else made
-
-    def _whole(self, t, depth):
-        if t.kind in _RECORDS:
-            return self._record(t, depth)
-        if t.kind == BTF_KIND_ARRAY:
-            element = self._char(t.type_id) or self.layout(t.type_id, depth + 1)
-            self._check_size(t, element.size * t.count)
-            return Array(element, t.count, self.btf.c_type(t.id))
-        if t.kind == BTF_KIND_VAR:
-            return self.layout(t.type_id, depth + 1)
-        name = self.btf.c_type(t.id)
-        if t.kind == BTF_KIND_PTR:
-            return Pointer(self.btf.pointer_size, name, self.btf.order)
-        if t.kind not in _SIZED:
-            raise t._error("it has no size")
-        if t.size > 16 or t.kind in _ENUMS and t.size not in _STRUCT_CODES:
-            raise t._error("its size can't be %d" % t.size)
-        return self._number(t, name)
-
-    def _char(self, type_id):
-        """Return the Layout of a char that is an element, which makes its array text.
-
-        None for any other type.
-        """
-        t = self.btf._resolve(type_id)
-        encoding = _encoding(t)
-        if t.kind != BTF_KIND_INT or t.size != 1 or t._words[t._at + 3] & 0xFF00FF != 8:
-            return None
-        if t.name != "char" and not encoding & _INT_CHAR:
-            return None
-        step = self.btf.type(type_id)
-        while step.kind in _MODIFIERS and step.kind != BTF_KIND_TYPEDEF:
-            step = self.btf.type(step.type_id)
-        is_plain = step.kind == BTF_KIND_INT and (t.name == "char" or encoding == _INT_CHAR)
-        name = self.btf.c_type(type_id)
-        return Char(name, encoding, is_plain, encoding & _INT_SIGNED > 0)
-
-    def _check_size(self, t, size):
-        if size > _MAX_BYTES:
-            raise t._error("%d bytes: too large" % size)
-
-    def _number(self, t, name):
-        order = self.btf.order
-        if t.kind in _ENUMS:
-            names = self.btf.enumerators(t)
-            return Enum(t.size, name, names, order, self.btf._is_signed_enum(t))
-        if t.kind == BTF_KIND_FLOAT:
-            known = t.size in (2, 4, 8)
-            return Float(t.size, name, order, True) if known else Bytes(t.size, name)
-        encoding, bits = _encoding(t), t._words[t._at + 3] & 0xFF
-        if not t.size or t._words[t._at + 3] >> 16 & 0xFF:
-            return Bytes(t.size, name)  # of no bits, or of some in the middle
-        if encoding & _INT_BOOL:
-            return Boolean(t.size, name, order)
-        made = Number(t.size, name, order, bool(encoding & _INT_SIGNED), encoding)
-        return made if bits == made.bits or not 0 < bits < made.bits else made.bitfield(bits)
-
-    def _record(self, t, depth):
-        if t.count > _MAX_ROWS:
-            raise t._error("%d members: too large" % t.count)
-        members = []
-        for index, (name, type_id, offset, bits) in enumerate(self.btf._members(t)):
-            inner = self._bits(type_id, bits) if bits else self._member(type_id, depth)
-            self._check_member(t, name, inner, offset, bits)
-            label = name or "_"
-            tags = self.btf.tags(t.id, index)
-            members.append(Member(name, _shown_by_tags(inner, tags), offset, bits, label, tags))
-        kinds = {BTF_KIND_UNION: "union", BTF_KIND_DATASEC: "section"}
-        return Record(kinds.get(t.kind, "struct"), self.btf.c_type(t.id), t.size, members, t.name)
-
-    def _member(self, type_id, depth):
-        """Return the Layout of a member, one of no bytes for what has no size: void, a function."""
-        t = self.btf._resolve(type_id)
-        if t.kind in _SIZED or t.kind in (BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_VAR):
-            return self.layout(type_id, depth + 1)
-        if t.kind and t.kind not in (BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO):
-            raise t._error("it has no size")
-        return Bytes(0, self.btf.c_type(type_id))
-
-    def _bits(self, type_id, bits):
-        """Return the Layout of a bitfield, None if its type has none.
-
-        Of an int only the kind counts.
-        """
-        t = self.btf._resolve(type_id)
-        name = self.btf.c_type(type_id)
-        if t.kind == BTF_KIND_INT and t.size <= 16:
-            signed = bool(_encoding(t) & _INT_SIGNED)
-            made = Number(t.size, name, self.btf.order, signed, _encoding(t))
-            if _encoding(t) & _INT_BOOL:
-                made = Boolean(t.size, name, self.btf.order)
-        elif t.kind in _ENUMS:
-            made = self._number(t, name)
-        else:
-            return None
-        return made.bitfield(bits) if bits <= made.bits else None
-
-    def _check_member(self, t, name, inner, offset, bits):
-        if inner is None or offset and not bits and t.kind == BTF_KIND_UNION:
-            raise t._error("member '%s' can't lie at bit %d of it" % (name, offset))
-        if offset + (bits or 8 * inner.size) > 8 * t.size or not bits and offset % 8:
-            raise t._error("member '%s' does not lie inside of it" % name)
-
-
-_kept_btf = {}  # type: dict  # those used last, by bytes: maps opened twice have the same types
-
-
-def _begins_with(path, name):
-    """Return whether a path of members begins with this one."""
-    return path.startswith(name) and path[len(name) :][:1] in ("", ".", "[", "-")
+def _btf_info(btf_id, token=None):
+    """Return (bpf_btf_info, name, bytes) of the BTF that the kernel holds under an id."""
+    attr, about, size = bpf_attr(), "BTF %d" % btf_id, None
+    attr.get_id.start_id = _integer(btf_id, 0, (1 << 32) - 1, "BTF id")
+    if token is not None:
+        attr.get_id.open_flags, size = BPF_F_TOKEN_FD, sizeof(attr.get_id)
+        attr.get_id.fd_by_id_token_fd = _integer(
+            _fd_number(token), -1 << 31, (1 << 31) - 1, "token"
+        )
+    owner = _Fd(_bpf, BPF_BTF_GET_FD_BY_ID, attr, about, size)
+    try:
+        info = bpf_btf_info()
+        known = _info_by_fd(owner.number, info, about)
+        data = ctypes.create_string_buffer(info.btf_size or 1)
+        name = ctypes.create_string_buffer(64)
+        info = bpf_btf_info(addressof(data), info.btf_size)
+        if known == sizeof(info):  # 5.11; kernels before take no name
+            info.name, info.name_len = addressof(name), sizeof(name)
+        _info_by_fd(owner.number, info, about)
+        return info, name.value.decode("latin-1"), data.raw[: info.btf_size]
+    finally:
+        del owner  # closes it now, also where a traceback would keep it
 
 
 class Offset(int):
@@ -7270,12 +7210,206 @@ class Offset(int):
         return self.bit_offset, self.bits
 
 
+def _begins_with(path, name):
+    """Return whether the first step of a path is this name."""
+    return path.startswith(name) and path[len(name) :][:1] in ("", ".", "[", "-")
+
+
+# (kind, whether it is a FWD with kind_flag) -> what C has before the name
+_C_KEYWORDS = {
+    (BTF_KIND_STRUCT, False): "struct ",
+    (BTF_KIND_UNION, False): "union ",
+    (BTF_KIND_ENUM, False): "enum ",
+    (BTF_KIND_ENUM64, False): "enum ",
+    (BTF_KIND_FWD, False): "struct ",
+    (BTF_KIND_FWD, True): "union ",
+}
+
+
+def _int_parts(t):
+    """Return (encoding, bit offset, bits) of an INT; encoding is of _INT_SIGNED, _INT_CHAR and
+    _INT_BOOL.
+    """
+    word = t._words[t._at + 3]
+    return word >> 24 & 0xF, word >> 16 & 0xFF, word & 0xFF
+
+
+# -- Layouts of BTF's types
+
+# typedefs that say in which order the bytes lie
+_ORDERED_TYPEDEFS = {
+    prefix + order[0] + "e%d" % bits: order
+    for prefix, order in (("", "big"), ("__", "big"), ("", "little"), ("__", "little"))
+    for bits in (16, 32, 64)
+}
+
+
+class _BTFFrontEnd:
+    """Makes Layouts of the types of a BTF, each once, and proves them on the way.
+
+    A type is proved finite by depth, how many types it is inside of: the ids of a circle would go
+    beyond MAX_DEPTH.  What a Layout takes is bounded as well, since types that share others stand
+    for many more members than the blob has bytes.
+    """
+
+    def __init__(self, btf):
+        self.btf = btf
+        self._made = btf._layouts  # type id -> Layout; of two that threads make, either will do
+
+    def layout(self, type_id, depth):
+        """Return the Layout of a type id, depth types inside of others."""
+        known = self._made.get(type_id)
+        if depth + (known.levels if known else 0) > MAX_DEPTH:
+            raise self.btf.type(type_id)._error("types inside types, more than %d deep" % MAX_DEPTH)
+        if known is None:
+            t = self.btf.type(type_id)
+            make = self._modified if t.kind in _MODIFIERS else self._unmodified
+            known = make(t, depth)
+            known = _shown_by_tags(known, self.btf.tags(type_id))
+            rows = getattr(known, "row_count", 0)
+            if known.values > 16 * known.size + _MAX_VALUES or rows > _MAX_ROWS:
+                words = (known.size, known.values, rows)
+                raise t._error("%d bytes, %d values, %d members: too large" % words)
+            known = self._made.setdefault(type_id, known)
+        return known
+
+    def _modified(self, t, depth):
+        """Return the Layout behind a typedef, qualifier or tag, under the name that it has so."""
+        name, order = self.btf.c_type(t.id), None
+        for _ in range(MAX_DEPTH + 1):
+            if t.kind not in _MODIFIERS:
+                break
+            order = order or t.kind == BTF_KIND_TYPEDEF and _ORDERED_TYPEDEFS.get(t.name)
+            t = self.btf.type(t.type_id)
+        else:
+            raise t._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
+        made = self.layout(t.id, depth).renamed(name)
+        return made.ordered(order) if order and type(made) is Number else made
+
+    def _unmodified(self, t, depth):
+        """Return the Layout of a type that is no typedef, qualifier or tag."""
+        if t.kind in _RECORDS:
+            return self._record(t, depth)
+        if t.kind == BTF_KIND_ARRAY:
+            element = self._char(t.type_id) or self.layout(t.type_id, depth + 1)
+            if element.size * t.count > _MAX_BYTES:
+                raise t._error("%d bytes: too large" % (element.size * t.count))
+            return Array(element, t.count, self.btf.c_type(t.id))
+        if t.kind == BTF_KIND_VAR:
+            return self.layout(t.type_id, depth + 1)
+        name = self.btf.c_type(t.id)
+        if t.kind == BTF_KIND_PTR:
+            return Pointer(self.btf.pointer_size, name, self.btf.order)
+        if t.kind not in _SIZED:
+            raise t._error("it has no size")
+        if t.size > 16 or t.kind in _ENUMS and t.size not in _STRUCT_CODES:
+            raise t._error("its size can't be %d" % t.size)
+        return self._number_of(t, name)
+
+    def _char(self, type_id):
+        """Return the Layout of a char that is an element, which makes its array text.
+
+        None for any other type.
+        """
+        t = self.btf._resolve(type_id)
+        if t.kind != BTF_KIND_INT or t.size != 1:
+            return None
+        encoding, int_offset, bits = _int_parts(t)
+        if int_offset or bits != 8 or t.name != "char" and not encoding & _INT_CHAR:
+            return None
+        step = self.btf.type(type_id)
+        while step.kind in _MODIFIERS and step.kind != BTF_KIND_TYPEDEF:
+            step = self.btf.type(step.type_id)
+        is_plain = step.kind == BTF_KIND_INT and (t.name == "char" or encoding == _INT_CHAR)
+        name = self.btf.c_type(type_id)
+        return Char(name, encoding, is_plain, encoding & _INT_SIGNED > 0)
+
+    def _number_of(self, t, name):
+        """Return the Layout of an enum, float or integer; Bytes for sizes that nothing reads."""
+        order = self.btf.order
+        if t.kind in _ENUMS:
+            names = self.btf.enumerators(t)
+            return Enum(t.size, name, names, order, self.btf._is_signed_enum(t))
+        if t.kind == BTF_KIND_FLOAT:
+            known = t.size in (2, 4, 8)
+            return Float(t.size, name, order, True) if known else Bytes(t.size, name)
+        encoding, int_offset, bits = _int_parts(t)
+        if not t.size or int_offset:
+            return Bytes(t.size, name)  # of no bits, or of some in the middle
+        made = self._integer_of(t, name, encoding)
+        is_short = 0 < bits < made.bits and not isinstance(made, Boolean)
+        return made.bitfield(bits) if is_short else made
+
+    def _integer_of(self, t, name, encoding):
+        """Return the Layout of all bits of an INT, a bool among them."""
+        if encoding & _INT_BOOL:
+            return Boolean(t.size, name, self.btf.order)
+        return Number(t.size, name, self.btf.order, bool(encoding & _INT_SIGNED), encoding)
+
+    def _record(self, t, depth):
+        """Return the Layout of a struct, union or data section."""
+        if t.count > _MAX_ROWS:
+            raise t._error("%d members: too large" % t.count)
+        members = []
+        for index, (name, type_id, offset, bits) in enumerate(self.btf._members(t)):
+            inner = self._bitfield(type_id, bits) if bits else self._member(type_id, depth)
+            self._prove_member(t, name, inner, offset, bits)
+            label = name or "_"
+            tags = self.btf.tags(t.id, index)
+            members.append(Member(name, _shown_by_tags(inner, tags), offset, bits, label, tags))
+        kinds = {BTF_KIND_UNION: "union", BTF_KIND_DATASEC: "section"}
+        return Record(kinds.get(t.kind, "struct"), self.btf.c_type(t.id), t.size, members, t.name)
+
+    def _member(self, type_id, depth):
+        """Return the Layout of a member, one of no bytes for what has no size: void, a function."""
+        t = self.btf._resolve(type_id)
+        if t.kind in _SIZED or t.kind in (BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_VAR):
+            return self.layout(type_id, depth + 1)
+        if t.kind and t.kind not in (BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO):
+            raise t._error("it has no size")
+        return Bytes(0, self.btf.c_type(type_id))
+
+    def _bitfield(self, type_id, bits):
+        """Return the Layout of a bitfield, None if its type can't be one.
+
+        The member says how many bits there are; of an INT only the encoding counts.
+        """
+        t = self.btf._resolve(type_id)
+        name = self.btf.c_type(type_id)
+        if t.kind == BTF_KIND_INT and t.size <= 16:
+            made = self._integer_of(t, name, _int_parts(t)[0])
+        elif t.kind in _ENUMS:
+            made = self._number_of(t, name)
+        else:
+            return None
+        return made.bitfield(bits) if bits <= made.bits else None
+
+    def _prove_member(self, t, name, inner, offset, bits):
+        """Raise BTFError unless a member, of Layout inner, lies inside of its record t."""
+        if inner is None or offset and not bits and t.kind == BTF_KIND_UNION:
+            raise t._error("member '%s' can't lie at bit %d of it" % (name, offset))
+        if offset + (bits or 8 * inner.size) > 8 * t.size or not bits and offset % 8:
+            raise t._error("member '%s' does not lie inside of it" % name)
+
+
+# -- ELF files
+
+# elf.h: ET_REL, SHN_XINDEX, SHT_SYMTAB, SHT_NOBITS, SHF_COMPRESSED, STB_LOCAL
+_ELF_RELOCATABLE, _ELF_EXTENDED = 1, 0xFFFF
+_ELF_SYMBOLS, _ELF_NOBITS, _ELF_COMPRESSED, _ELF_LOCAL = 2, 8, 0x800, 0
+
+
 class _ELFSection:
+    """A section header: its number, then the fields of Elf64_Shdr in their order, up to sh_link."""
+
     __slots__ = ("number", "name", "kind", "flags", "address", "offset", "size", "link")
 
 
 class _ELFFile:
-    """The sections and symbols of an ELF file of either class and byte order, maybe hostile."""
+    """The sections and symbols of an ELF file of either class and byte order, maybe hostile.
+
+    Nothing but the headers is read before it is asked for: a kernel module may be large.
+    """
 
     def __init__(self, file, start=b""):
         if not file.seekable():
@@ -7285,11 +7419,13 @@ class _ELFFile:
         self._file, self._size = file, file.seek(0, os.SEEK_END)
         identity = self._read(0, 16, "header")
         self._mark, self._is_wide = ">" if identity[5] == 2 else "<", identity[4] == 2
+        # e_type, e_machine, e_version; e_entry, e_phoff, e_shoff; e_flags; e_ehsize, e_phentsize,
+        # e_phnum, e_shentsize, e_shnum, e_shstrndx
         header = struct.Struct(self._mark + ("2HI3QI6H" if self._is_wide else "2HI3II6H"))
         fields = header.unpack(self._read(16, header.size, "header"))
-        self._is_relocatable = fields[0] == _ELF_RELOCATABLE
-        self._sections = list(self._section_headers(fields[5], *fields[10:12]))
-        names_number = fields[12]
+        self._is_relocatable, table_start = fields[0] == _ELF_RELOCATABLE, fields[5]
+        entry_size, count, names_number = fields[10:]
+        self._sections = list(self._section_headers(table_start, entry_size, count))
         if names_number == _ELF_EXTENDED and self._sections:
             names_number = self._sections[0].link
         names = self._bytes_of(names_number, "section names")
@@ -7323,6 +7459,7 @@ class _ELFFile:
         return self._file.read(size)
 
     def _bytes_of(self, number, what):
+        """Return what the section of a number holds, which the error calls what."""
         if number >= len(self._sections):
             raise BTFError(
                 "a broken ELF file: its %s are section %d of %d"
@@ -7350,6 +7487,7 @@ class _ELFFile:
 
     def symbols(self, wanted):
         """Return {(section number, is local, name): offset} of those wanted that are there once."""
+        # st_name, st_info, st_other, st_shndx, st_value or st_name, st_value, st_size, st_info ...
         entry = struct.Struct(self._mark + ("I2BHQ8x" if self._is_wide else "3I2BH"))
         found, several = {}, set()
         tables = [section for section in self._sections if section.kind == _ELF_SYMBOLS]
@@ -7379,26 +7517,23 @@ def _elf_name(names, start):
     return names[start:end].decode("utf-8", "backslashreplace") if end > 0 else ""
 
 
+_VAR_STATIC = 0  # BTF_VAR_STATIC, the linkage of a VAR
+
+
 def _with_placed_variables(btf, elf):
     """Return BTF whose data sections have sizes and offsets, as libbpf completes them to load it.
 
     clang leaves the size of each 0 and gcc the offsets too.  What the file has no section for
     (.ksyms, .kconfig) stays.
     """
-    words, unplaced = btf._words, []
-    for at in btf._index():
-        if words[at + 1] >> 24 & 0x7F == BTF_KIND_DATASEC and not words[at + 2]:
-            section = elf.section(btf._string(words[at]))
-            if section is not None and 0 < section.size <= 0xFFFFFFFF:
-                unplaced.append((at, section))
+    unplaced = _unplaced_sections(btf, elf)
     if not unplaced:
         return btf
-    keys = [
-        _symbol_key(btf, entry[0], section)
-        for at, section in unplaced
-        for entry in _section_entries(words, at)
-    ]
-    symbols, words = elf.symbols(set(keys)), words[:]
+    keys = set()
+    for at, section in unplaced:
+        for type_id, _, _ in _section_entries(btf._words, at):
+            keys.add(_symbol_key(btf, type_id, section))
+    symbols, words = elf.symbols(keys), btf._words[:]
     for at, section in unplaced:
         words[at + 2] = section.size
         entries = []
@@ -7411,9 +7546,20 @@ def _with_placed_variables(btf, elf):
     return btf._rewritten(words, btf._strings, btf.base)
 
 
+def _unplaced_sections(btf, elf):
+    """Return [(where the record is in words, _ELFSection)] of the data sections without a size."""
+    words, unplaced = btf._words, []
+    for at in btf._index():
+        if _info_kind(words[at + 1]) == BTF_KIND_DATASEC and not words[at + 2]:
+            section = elf.section(btf._string(words[at]))
+            if section is not None and 0 < section.size <= 0xFFFFFFFF:
+                unplaced.append((at, section))
+    return unplaced
+
+
 def _section_entries(words, at):
     """Return the (type id, offset, size) of the variables and functions of a data section."""
-    start, end = at + 3, at + 3 + 3 * (words[at + 1] & 0xFFFFFF)
+    start, end = at + 3, at + 3 + 3 * _info_vlen(words[at + 1])
     return zip(words[start:end:3], words[start + 1 : end : 3], words[start + 2 : end : 3])
 
 
@@ -7429,14 +7575,19 @@ def _symbol_key(btf, type_id, section):
     return section.number, is_static, variable.name
 
 
+# -- distilled bases
+
+
 def _relocated(btf, base):
     """Return the BTF of a module, split from a distilled base, upon that of a kernel.
 
     A distilled base (.BTF.base, 6.11) has the names and sizes of those types of the kernel that the
-    module uses, under ids of its own.  The rules are those of btf_relocate in the kernel and
-    libbpf; what does not fit is a BTFError.
+    module uses, under ids of its own.  Each stands for one type of the kernel, found by
+    _Counterparts.  Then all ids and names in the module's records are put right: what was the
+    distilled base's becomes the counterpart, the module's own move to behind those of the kernel.
+    The rules are those of btf_relocate in the kernel and libbpf; what does not fit is a BTFError.
     """
-    distilled, embedded, counterparts = btf.base, _embedded(btf), _Counterparts(base)
+    distilled, embedded, counterparts = btf.base, _embedded_ids(btf), _Counterparts(base)
     first_id, first_string = btf._places_behind(base)
     ids = {t.id: counterparts.find(t, t.id in embedded) for t in distilled}
     ids[0] = 0
@@ -7446,35 +7597,37 @@ def _relocated(btf, base):
         for place, what in enumerate(_record_pattern(words, at), at):
             number = words[place]
             if what == "?":
-                raise BTFError(
-                    "type kind %d can't be moved to another base" % (words[at + 1] >> 24 & 0x7F)
-                )
-            if what == "t" and number < btf._first:
+                told = "type kind %d can't be moved to another base"
+                raise BTFError(told % _info_kind(words[at + 1]))
+            if what == "t" and number < btf._first_id:
                 words[place] = ids[number]
             elif what == "t":
-                words[place] = _word(number - btf._first + first_id)
+                words[place] = _moved(number - btf._first_id + first_id)
             elif what == "n" and number >= names_start:
-                words[place] = _word(number - names_start + first_string)
+                words[place] = _moved(number - names_start + first_string)
             elif what == "n" and number:  # a name of the distilled base: those go behind the others
-                words[place] = _word(number + own_names + first_string)
+                words[place] = _moved(number + own_names + first_string)
     return btf._rewritten(words, btf._strings + distilled._strings, base)
 
 
-def _word(number):
+def _moved(number):
+    """Return a new id or place of a name; raise BTFError if it has no room in a word."""
     if number > 0xFFFFFFFF:
         raise BTFError("%d, an id or the place of a name, can't be moved to another base" % number)
     return number
 
 
 def _record_pattern(words, at):
-    """Return what each word of a record is, as in _RECORD_WORDS."""
-    kind, count = words[at + 1] >> 24 & 0x7F, words[at + 1] & 0xFFFFFF
-    third, always, for_each = _RECORD_WORDS.get(kind, ("?", "", ""))
-    return "n-" + third + always + for_each * count
+    """Return a letter for each word of a record, as in _RECORD_WORDS."""
+    info = words[at + 1]
+    third, always, for_each = _RECORD_WORDS.get(_info_kind(info), ("?", "", ""))
+    return "n-" + third + always + for_each * _info_vlen(info)
 
 
-def _embedded(btf):
-    """Return the ids of the types that stand in records of split BTF: their size counts there."""
+def _embedded_ids(btf):
+    """Return the ids of the types of members of split BTF, whose counterparts need the same size:
+    the members behind them lie where they end.
+    """
     found, seen = set(), set()
     for t in btf:
         if t.kind not in (BTF_KIND_STRUCT, BTF_KIND_UNION):
@@ -7490,8 +7643,9 @@ def _embedded(btf):
     return found
 
 
-# What a type of a distilled base can stand for; enums of either kind are ENUM there.
-_FLAVORS = {
+# kind of a type of a distilled base -> what kinds of types it can stand for.  Enums of both kinds
+# are ENUM there.
+_COUNTERPART_KINDS = {
     BTF_KIND_INT: "int",
     BTF_KIND_FLOAT: "float",
     BTF_KIND_ENUM: "enum",
@@ -7501,12 +7655,14 @@ _FLAVORS = {
 }
 
 
-def _flavor(t):
-    """Return (flavor, encoding of an integer); None of what no distilled base has."""
+def _counterpart_kind(t):
+    """Return (what a type and its counterpart both are, the encoding word of an INT); None of what
+    no distilled base has.
+    """
     if t.kind == BTF_KIND_FWD:
         return ("union" if t.flag else "struct"), 0
     encoding = t._words[t._at + 3] if t.kind == BTF_KIND_INT else 0
-    return (_FLAVORS[t.kind], encoding) if t.kind in _FLAVORS else None
+    return (_COUNTERPART_KINDS[t.kind], encoding) if t.kind in _COUNTERPART_KINDS else None
 
 
 class _Counterparts:
@@ -7516,32 +7672,35 @@ class _Counterparts:
     """
 
     def __init__(self, base):
-        self._base, self._names, self._candidates = base, set(), {}
+        self._base = base
+        self._by_name = {}  # type: dict  # name -> {(counterpart kind, which): [BTFType]}
 
-    def _types(self, *key):
-        """Return the types of a name and flavor that are whole (True), declared or of a size."""
-        name = key[0]
-        if name not in self._names:
-            self._names.add(name)
+    def _types(self, name, kind, which):
+        """Return the types of a name and counterpart kind.
+
+        which      "whole", "declared" (forward, with no size), or a size
+        """
+        if name not in self._by_name:
+            found = self._by_name[name] = {}
             for t in self._base._all_named(name):
-                whole = t.kind != BTF_KIND_FWD
-                for more in (whole, ("size", t.size)):
-                    self._candidates.setdefault((name, _flavor(t), more), []).append(t)
-        return self._candidates.get(key, [])
+                for one in ("declared" if t.kind == BTF_KIND_FWD else "whole", t.size):
+                    found.setdefault((_counterpart_kind(t), one), []).append(t)
+        return self._by_name[name].get((kind, which), [])
 
     def find(self, t, is_embedded):
-        """Return the id of the one type that t can stand for.
+        """Return the id of the one type that t can stand for; raise BTFError if there is not one.
 
-        Raise BTFError if there is not one.
+        The size counts where the type is_embedded in a record of the module, where several have
+        the name, and for numbers.
         """
-        flavor = _flavor(t)
-        if flavor is None or not t.name:
+        kind = _counterpart_kind(t)
+        if kind is None or not t.name:
             raise t._error("nothing that a .BTF.base may have")
-        whole = self._types(t.name, flavor, True)
-        fitting = whole or self._types(t.name, flavor, False)
-        by_size = is_embedded or len(whole) > 1 or flavor[0] not in ("struct", "union")
+        whole = self._types(t.name, kind, "whole")
+        fitting = whole or self._types(t.name, kind, "declared")
+        by_size = is_embedded or len(whole) > 1 or kind[0] not in ("struct", "union")
         if by_size and t.size is not None:
-            fitting = self._types(t.name, flavor, ("size", t.size))
+            fitting = self._types(t.name, kind, t.size)
         if len(fitting) != 1:
             wanted = "" if t.size is None else " of %d bytes" % t.size
             raise BTFError(
@@ -7551,30 +7710,7 @@ class _Counterparts:
         return fitting[0].id
 
 
-def _btf_info(btf_id, token=None):
-    """Return (bpf_btf_info, name, bytes) of the BTF that the kernel holds under an id."""
-    attr, about, size = bpf_attr(), "BTF %d" % btf_id, None
-    attr.get_id.start_id = _integer(btf_id, 0, (1 << 32) - 1, "BTF id")
-    if token is not None:
-        attr.get_id.open_flags, size = BPF_F_TOKEN_FD, sizeof(attr.get_id)
-        attr.get_id.fd_by_id_token_fd = _integer(
-            _fd_number(token), -1 << 31, (1 << 31) - 1, "token"
-        )
-    owner = _Fd(_bpf, BPF_BTF_GET_FD_BY_ID, attr, about, size)
-    try:
-        info = bpf_btf_info()
-        known = _info_by_fd(owner.number, info, about)
-        data, name = (
-            ctypes.create_string_buffer(info.btf_size or 1),
-            ctypes.create_string_buffer(64),
-        )
-        info = bpf_btf_info(addressof(data), info.btf_size)
-        if known == sizeof(info):  # 5.11; kernels before take no name
-            info.name, info.name_len = addressof(name), sizeof(name)
-        _info_by_fd(owner.number, info, about)
-        return info, name.value.decode("latin-1"), data.raw[: info.btf_size]
-    finally:
-        del owner
+# -- a caller's type beside BTF's
 
 
 def _prove_agreement(mine, theirs, strict, what):
@@ -7586,19 +7722,20 @@ def _prove_agreement(mine, theirs, strict, what):
         return
     left, right = mine.describe().split("\n"), theirs.describe().split("\n")
     right[0] += " in the map's BTF"
-    where = max(_shown_in(table, found[0][0]) for table in (left, right))[1]
+    wrong_row = max(_row_showing(table, found[0][0]) for table in (left, right))[1]
     width = max(map(len, left))
     rows = zip(left + [""] * (len(right) - len(left)), right + [""] * (len(left) - len(right)))
     table = []
     for number, (here, there) in enumerate(rows):
-        table.append("%s %-*s | %s" % (">" if number == where else " ", width, here, there))
+        mark = ">" if number == wrong_row else " "
+        table.append("%s %-*s | %s" % (mark, width, here, there))
     wrong = "; ".join("%s %s" % pair if pair[0] else pair[1] for pair in found[:8])
     told = "%s: %s is not what the map's BTF says: %s" % (what, mine.name, wrong)
     raise LayoutError(told, *(table + _advice(theirs)))
 
 
 def _advice(theirs):
-    """Return lines: the class to write instead, unless it is long or can't be one."""
+    """Return lines with the class to write instead; none where it is long, or can't be one."""
     try:
         source = theirs.python_source()
     except LayoutError:
@@ -7608,15 +7745,16 @@ def _advice(theirs):
     return ["write instead"] + lines if len(lines) < 60 else []
 
 
-def _shown_in(table, path):
-    """Return (how much of a field's path, the number of the line) where a table shows it, or what
-    holds it.
+def _row_showing(table, path):
+    """Return (how many steps of a field's path, the number of the line) where a table of
+    Layout.describe shows the field, or else what holds it.
     """
     best, names = (0, 0), []
     for number, line in enumerate(table[1:-1], 1):
-        depth = (len(line[14:]) - len(line[14:].lstrip())) // 2 - 1
-        names[depth:] = [line[14:].strip().split(":")[0]]
-        rest = iter(names)
+        text = line[14:]  # behind the columns offset and size
+        depth = (len(text) - len(text.lstrip())) // 2 - 1
+        names[depth:] = [text.strip().split(":")[0]]
+        rest = iter(names)  # `in` takes from it: the steps stand in names in their order
         known = [name for name in path.replace("[]", "").split(".") if name in rest]
         if known and known[-1] == names[-1] and len(known) > best[0]:
             best = len(known), number
