@@ -10790,6 +10790,13 @@ def create_token(path: "_Path" = "/sys/fs/bpf") -> "_Fd":
 
 
 # ---- 7. Inspection ----------------------------------------------------------
+# What there is in the kernel, and who uses it: maps() walks the ids of maps, pins() the mounted
+# bpffs, users() the ids of programs and the descriptors in /proc.  Each looks anew, nothing is
+# kept.  Maps, programs and processes come and go meanwhile, and some may not be seen: what is gone
+# or hidden is left out.  Only maps() raises where the kernel refuses the very walk; the answers of
+# the others are worth having without programs.
+#
+# _TypeNames finds types by name in the BTF that belongs to a map; _open_program finds programs.
 
 
 def maps() -> "Iterator[MapInfo]":
@@ -10832,7 +10839,7 @@ def pins(root: "Optional[_Path]" = None) -> "Dict[int, List[str]]":
 
 
 def _bpffs_tops(root):
-    """Return the directories to look for pins below."""
+    """Return the directories below which pins looks, for its root."""
     mounts = _bpffs_mounts()
     if root is None:
         return mounts or ["/sys/fs/bpf"]
@@ -10861,13 +10868,13 @@ def users(map_id: int, asking: "Iterable[_Descriptor]" = ()) -> "Dict[str, List[
         for prog_id, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
             if map_id in map_ids:
                 found["progs"].append(("%d %s" % (prog_id, info.name.decode("latin-1"))).strip())
-    except SyscallError:
+    except SyscallError:  # programs are not ours to see
         pass
-    own = os.getpid(), {str(_fd_number(one)) for one in asking}
+    asking_numbers = {str(_fd_number(one)) for one in asking}
     processes = filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ())
     for pid in sorted(map(int, processes)):
         try:
-            if _holds(pid, map_id, own[1] if pid == own[0] else ()):
+            if _holds(pid, map_id, asking_numbers if pid == os.getpid() else ()):
                 comm = os.fsdecode(_read_text("/proc/%d/comm" % pid).encode("latin-1")).rstrip("\n")
                 found["pids"].append("%s(%d)" % (comm, pid))
         except OSError:  # gone, or not ours to see
@@ -10875,17 +10882,18 @@ def users(map_id: int, asking: "Iterable[_Descriptor]" = ()) -> "Dict[str, List[
     return found
 
 
-def _holds(pid, map_id, but):
-    """Whether a process has a descriptor of a map, other than those named in but."""
+def _holds(pid, map_id, ignored):
+    """Return whether a process has a descriptor of a map, other than those of ignored numbers."""
     directory = "/proc/%d/fdinfo" % pid
     for number in os.listdir(directory):
-        if number not in but:  # a descriptor closed meanwhile is an empty file
+        if number not in ignored:  # a descriptor closed meanwhile is an empty file
             if _colon_file("%s/%s" % (directory, number)).get("map_id") == str(map_id):
                 return True
     return False
 
 
 def _prog_fd(prog_id):
+    """Return the _Fd of a program."""
     attr = bpf_attr()
     attr.get_id.start_id = prog_id
     return _Fd(_bpf, BPF_PROG_GET_FD_BY_ID, attr, "program %d" % prog_id)
@@ -10901,33 +10909,29 @@ def _prog_info(prog_id):
         _info_by_fd(owner.number, info, about)
         return info, list(ids)
     finally:
-        del owner
+        del owner  # closes it now, also where a traceback would keep it
 
 
 class _TypeNames:
-    """The types that have a name where a map comes from: in its BTF or that of the programs that
-    use it, else in the kernel's.  Of a capture only its own is known, and .btf, which is given
-    besides.
+    """Finds the types that C text names: in the BTF of a map or of the programs that use it, else
+    in the kernel's.
+
+    Where btf is given (--btf), that stands for the programs' and the kernel's.  Of a capture there
+    is only its own, and btf.
     """
 
     def __init__(self, source, btf=None):
         self.source, self.btf = source, btf
         self._read = {}  # type: dict  # _near and _kernel -> what they yield
 
-    def _btfs(self, where):
-        """Return what _near or _kernel yields; a text may have many names, each is asked for."""
-        if where not in self._read:
-            self._read[where] = list(where())
-        return self._read[where]
-
     def layout(self, kind, name):
         """Return the Layout of a type of a kind ("struct" ...) or any, None if there is none.
 
         raises LayoutError for one that can't be read, or that is not the same in all programs
         """
-        for where in (self._near, self._kernel):
+        for look in (self._near, self._kernel):
             found = {}  # type: dict
-            for btf in self._btfs(where):
+            for btf in self._btfs(look):
                 try:
                     type_id = btf.find(name, kind)
                 except BTFError:
@@ -10943,7 +10947,14 @@ class _TypeNames:
                 return next(iter(found))
         return None
 
+    def _btfs(self, look):
+        """Return what _near or _kernel yields, read once: a text may have many names."""
+        if look not in self._read:
+            self._read[look] = list(look())
+        return self._read[look]
+
     def _near(self):
+        """Yield the BTF of the source, the one that was given, and that of programs that use it."""
         for btf in (self.source.btf, self.btf):
             if btf:
                 yield btf
@@ -10964,6 +10975,7 @@ class _TypeNames:
             yield btf
 
     def _kernel(self):
+        """Yield the BTF of the running kernel, if it is the source's and can be had."""
         if self.btf is None and isinstance(self.source, Map):
             try:
                 yield BTF.from_vmlinux()
@@ -10976,12 +10988,12 @@ def _open_program(spec):
     kind, _, which = spec.partition(" ")
     if kind == "pinned":
         return _Fd(_obj_cmd, BPF_OBJ_GET, which)
-    told = {
+    text_of = {
         "id": lambda prog_id, info: str(prog_id),
         "tag": lambda prog_id, info: bytes(info.tag).hex(),
     }.get(kind, lambda prog_id, info: info.name.decode("latin-1"))
     programs = _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info)
-    found = [prog_id for prog_id, (info, _) in programs if told(prog_id, info) == which]
+    found = [prog_id for prog_id, (info, _) in programs if text_of(prog_id, info) == which]
     if len(found) != 1:
         raise ValueError("%d programs are '%s'" % (len(found), spec))
     return _prog_fd(found[0])
