@@ -11000,15 +11000,40 @@ def _open_program(spec):
 
 
 # ---- 8. Output formats ------------------------------------------------------
-# A source is a Map opened with bytes as key and value, or a Capture; an entry of it is (key,
-# value), the value of a per-CPU map a list.
+# What becomes of entries: text in several forms, histograms, metrics, captures.
+#
+# A source is a Map opened with bytes as key and value, or a Capture.  A View is a source with what
+# its keys and values mean.  It reads entries in chunks, (keys, values, count): the bytes of a few
+# thousand keys, one behind the other, and those of their values, of a per-CPU map one for each CPU.
+# Outputs take chunks and yield text, so that maps of any size are shown in little memory.
+#
+#   View             json_lines (--ndjson), bpftool (-j), words (for people), hexadecimal (--hex)
+#   _slots_of        where a map has histograms; a _Numbering is what their slots stand for
+#   _Families        metrics (--metrics): all that a run prints, each map's by a _MapMetrics
+#   capture, Capture a map written to a file, and read back as a source
+#
+# A new output form: how numbers, text, records and arrays are spelled is a _Form (section 4),
+# which gives a Layout a new reader.  Here it becomes a method of View that puts what the readers of
+# key_layout and value_layout give into lines, as json_lines does; in section 9 it gets its option,
+# in _Options.form_of.  Nothing here looks into Layouts to decode a value, a new form included.
+#
+# Widths: words lines values up behind the widest key so far, of at most 60 characters.  The tables
+# that terminals get, _Table and _Aligned, stand in section 9, and so does the drawing of bars.
+
+# Entries in a chunk, and bytes: the text, several times as long, is to stay in the processor's
+# cache.
+_CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
+_MAX_SURPLUS = 1 << 20  # values of a capture, besides those that its bytes can hold
 
 
 class View:
     """A source with what its keys and values mean: the types given, or BTF's, or numbers, or bytes.
 
-    key and value are ctypes types, Layouts or C text, for which btf has names.  .key_layout,
-    .value_layout are what they come to; .cpus the possible CPUs of per-CPU values, else empty.
+    key, value     ctypes types, Layouts or C text, for which btf has names
+    .key_layout, .value_layout   what they come to
+    .cpus          the possible CPUs of per-CPU values, else empty
+    .slot          bytes from one CPU's value to the next, or of a value
+    .chunk_entries entries in a chunk, at most
     """
 
     width = 0  # of the widest key so far, in words
@@ -11029,14 +11054,16 @@ class View:
             self.value_layout = _stack_layout(self.value_layout, self.info.map_flags)
         if isinstance(source, Capture):
             self._take_meanings(source)
-        self.slot = self.info.value_size  # bytes from one CPU's value to the next
-        if self.cpus and isinstance(source, Map):
+        self.slot = self.info.value_size
+        if self.cpus and isinstance(source, Map):  # captures hold no padding
             self.slot = percpu_stride(self.slot)
         entry_bytes = self.info.key_size + self.slot * max(len(self.cpus), 1)
         self.chunk_entries = max(1, min(_CHUNK_ENTRIES, _CHUNK_BYTES // max(entry_bytes, 1)))
 
     def _named(self, found):
-        """Return a layout whose names are those of the machine that the source is from."""
+        """Return a layout whose names, of users or interfaces say, are those of the machine that
+        the source is from.
+        """
         is_from_here = isinstance(self.source, Map)
         return found if is_from_here else _named_by(found, self.source.names)
 
@@ -11077,9 +11104,8 @@ class View:
         return self.source.items() if isinstance(self.source, Map) else self.source.entries()
 
     def chunks(self):
-        """Yield (keys, values, count): the bytes of a few thousand entries, each behind the other.
-
-        A value is .slot bytes for each of .cpus, or value_size bytes.
+        """Yield (keys, values, count), the bytes of entries; a value is .slot bytes for each of
+        .cpus, or once.
         """
         if not isinstance(self.source, Map):
             self._prove_affordable()
@@ -11091,7 +11117,11 @@ class View:
                 yield chunk
 
     def _prove_affordable(self):
-        """Raise ValueError for a capture that says far more values than it holds bytes."""
+        """Raise ValueError for a capture whose entries would be far more values than it has bytes.
+
+        Types in a hostile BTF may have many values in few bytes, and a capture many entries: text
+        of all that would have no end.
+        """
         cpus, count = max(len(self.cpus), 1), self.source.count
         layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         key, value = layouts["key"] or self.key_layout, layouts["value"] or self.value_layout
@@ -11103,6 +11133,7 @@ class View:
             raise ValueError("a capture of %d entries, %d values in %d bytes: too many" % words)
 
     def _pieces(self, keys, values, count):
+        """Yield a batch, which may be larger, in chunks."""
         key_size, value_size = self.info.key_size, self.slot * max(len(self.cpus), 1)
         if count <= self.chunk_entries:
             yield keys, values, count
@@ -11123,11 +11154,16 @@ class View:
         slots = [one.ljust(self.slot, b"\0") for _, value in entries for one in value]
         return keys, b"".join(slots), len(entries)
 
-    # -- forms of text: each is a template for an entry and the columns that fill it
+    # -- forms of text
+    #
+    # Text of a chunk is made in few steps for all entries: a template of one entry, such as
+    # '{"key":%d,"value":{"a":%d,"b":"%s"}}', and for each entry the tuple that fills it.  Key and
+    # value give a part of the template each, and a function from bytes to an iterator over tuples.
+    # The pair of them is called columns here.
 
     @property
     def cpus_shown(self):
-        """The CPUs whose values are shown each."""
+        """The CPUs whose values are shown apart, none where there is one value."""
         return () if self.adds_up else self.cpus
 
     @property
@@ -11136,25 +11172,30 @@ class View:
         return max(len(self.cpus), 1) if self.adds_up else 1
 
     def _columns(self, layout, form, stride=None, cpus=1):
-        """Return (template, f(raw) that iterates over what fills it) of a layout's form."""
+        """Return (template, f(raw) that iterates over what fills it) of a layout in a form.
+
+        A layout that has no one template, as where unions choose a branch, fills "%s" with text.
+        """
         reader = layout.reader(form, stride, cpus)
         if reader.template is not None:
             return reader.template, reader.rows
         return "%s", lambda raw: zip(reader.read(raw))
 
     def _of_value(self, columns):
-        """Return the same for a whole value: JSON's "value", or "values" with one for each CPU."""
+        """Return columns of JSON's "value", or "values" with one for each CPU, from those of one
+        CPU's value.
+        """
         template, rows = columns
         if not self.cpus_shown:
             return '"value":' + template, rows
-        each = ['{"cpu":%d,"value":%s}' % (cpu, "\0") for cpu in self.cpus]
-        whole = '"values":[%s]' % ",".join(each).replace("\0", template)
+        each = ['{"cpu":%d,"value":' % cpu + template + "}" for cpu in self.cpus]
         count = len(self.cpus)
 
-        def grouped(raw):
-            return map(tuple, map(chain.from_iterable, zip(*[iter(rows(raw))] * count)))
+        def of_all_cpus(raw):
+            groups = zip(*[iter(rows(raw))] * count)
+            return map(tuple, map(chain.from_iterable, groups))
 
-        return whole, grouped
+        return '"values":[%s]' % ",".join(each), of_all_cpus
 
     def json_lines(self, chunks):
         """Yield text: a line of JSON for each entry."""
@@ -11174,49 +11215,48 @@ class View:
             yield "\n".join(map(line.__mod__, rows))
 
     def bpftool(self, chunks):
-        """Yield text: entries as bpftool's JSON has them, one behind the other with commas."""
+        """Yield text: entries as bpftool's JSON has them, one behind the other with commas.
+
+        An entry has parts: "key" and "value" as bytes, "inner_map_id", and "formatted" by BTF.
+        """
         parts = self._bpftool_parts()
         line = "{%s}" % ",".join([template for template, _, _ in parts])
         for keys, values, _ in chunks:
             raws = {"key": keys, "value": values}
-            columns = [column(raws[what]) for _, what, column in parts]
-            text = ",".join(map(line.__mod__, zip(*columns)))
+            texts = [texts_of(raws[what]) for _, what, texts_of in parts]
+            text = ",".join(map(line.__mod__, zip(*texts)))
             yield text.replace(_BETWEEN_BYTES, '","0x')
 
     def _bpftool_parts(self):
-        """Return [(template, "key" or "value", f(raw) that gives its text)] of an entry as
-        bpftool has it.
+        """Return [(template with one %s, "key" or "value", f(raw) that gives a text for each)] of
+        an entry as bpftool has it.
         """
-        size, order = self.info.value_size, self.source.order
         parts = []
         if self.info.key_size:
-            hexed = _hex_column(self.info.key_size, _BETWEEN_BYTES)
-            parts.append(('"key":["0x%s"]', "key", hexed))
+            hex_of = _hex_column(self.info.key_size, _BETWEEN_BYTES)
+            parts.append(('"key":["0x%s"]', "key", hex_of))
         else:
             parts.append(('"key":[]%s', "value", lambda raw: repeat("")))
-        hexed = _hex_column(size, _BETWEEN_BYTES, self.slot)
+        hex_of = _hex_column(self.info.value_size, _BETWEEN_BYTES, self.slot)
         if self.cpus:
-            rows = '["0x%s"]', lambda raw: zip(hexed(raw))
-            parts.append(self._text_part("", "value", self._of_value(rows)))
+            columns = '["0x%s"]', lambda raw: zip(hex_of(raw))
+            parts.append(self._text_part("", "value", self._of_value(columns)))
         else:
-            parts.append(('"value":["0x%s"]', "value", hexed))
+            parts.append(('"value":["0x%s"]', "value", hex_of))
         if self.info.type in _OF_MAPS_TYPES:  # from bpftool 7.5 on
-            unpack = struct.Struct(_ORDER_MARKS[order] + "I").iter_unpack
+            unpack = struct.Struct(_ORDER_MARKS[self.source.order] + "I").iter_unpack
             parts.append(self._text_part('"inner_map_id":', "value", ("%d", unpack)))
         return parts + self._formatted_parts()
 
     def _text_part(self, before, what, columns, after=""):
-        """Return a part, as of _bpftool_parts, of (template, f(raw) that iterates over what fills
-        it).
-        """
+        """Return a part, as of _bpftool_parts, whose text is filled columns between two texts."""
         template, rows = columns
         fill = template.__mod__
         return before + "%s" + after, what, lambda raw: map(fill, rows(raw))
 
     def _formatted_parts(self):
-        """Return the parts of "formatted": what BTF makes of an entry.
-
-        None where its values can't be read.
+        """Return the parts of "formatted", what BTF makes of an entry; none where BTF has no type
+        for the values.  What the user gave as types does not count: bpftool knows none.
         """
         layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         if layouts["value"] is None or not self.info.key_size:
@@ -11236,7 +11276,7 @@ class View:
         return "".join(self.bpftool([self.chunk_of([(key, value)])]))
 
     def texts(self, layout, raw, stride=None, cpus=1):
-        """Return [words for people] of keys or values."""
+        """Return a list with words for people of each of the keys or values in raw."""
         return list(layout.reader("words", stride, cpus).read(raw))
 
     def words(self, chunks):
@@ -11273,13 +11313,9 @@ class View:
             yield "\n".join(map(line.__mod__, zip(*columns)))
 
 
-# What is turned into text at a time: the text, several times as long, is to stay in the
-# processor's cache.
-_CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
-_MAX_SURPLUS = 1 << 20  # values of a capture, besides those that its bytes can hold
-
-
-_BETWEEN_BYTES = "\x01"  # stands in JSON for what bpftool has there: in JSON it is nowhere else
+# Stands in text for the '","0x' that bpftool has between bytes, since bytes.hex takes one character
+# there.  JSON has no such character anywhere else, so one replace puts it right.
+_BETWEEN_BYTES = "\x01"
 
 
 def _split(raw, count):
@@ -11291,7 +11327,11 @@ def _split(raw, count):
 
 
 def _view_layout(source, what, given, btf):
-    """Return the Layout of a source's keys or values, which given is, or that is found."""
+    """Return the Layout of a source's keys or values: of the type given, or that which is found.
+
+    what       "key" or "value"
+    btf        has the types that are named in C text, see _TypeNames
+    """
     info = source.info
     size = info.key_size if what == "key" else info.value_size
     if given is None:
@@ -11309,7 +11349,9 @@ def _view_layout(source, what, given, btf):
 
 
 def _lpm_layout(found):
-    """Return the layout of an LPM trie's keys, as a prefix where it is an address's."""
+    """Return the layout of an LPM trie's keys, shown as 10.0.0.0/8 where it has a length of 4
+    bytes and the bytes of an address.
+    """
     has_parts = isinstance(found, Record) and len(found.parts) == 2 and not found.is_union
     if not has_parts or found.meaning or found.size not in MEANINGS["prefix"].sizes:
         return found
@@ -11329,14 +11371,22 @@ def _stack_layout(found, map_flags):
 
 
 # -- histograms: what the slots stand for, and where a map has them
+#
+# BPF programs count samples in slots: slot n of BCC has the numbers from 2^(n-1) to 2^n - 1, other
+# tools number them otherwise (--slots).  A new numbering is a function that makes a _Numbering and
+# a line in _NUMBERINGS.  Slots are either numbers in keys, the counts being the values (_KeySlots),
+# or indices of an array in the values (_ArraySlots); _slots_of finds out.  Both give {slot: count},
+# which hist draws (section 9) and metrics turn into buckets (_buckets).
 
 
 class _Numbering:
     """What the slots of a histogram stand for, integers all of them.
 
-    .word as --slots has it, .told in words.  start(slot) is the lowest number of a slot, None
-    where there is none.  .first is the slot that a drawing begins with, None: the first in use;
-    .last the last that there can be, which is_open if it has no highest number.
+    .word, .told   as --slots names it, and explained to people
+    .start(slot)   the lowest number of a slot, None where there is none
+    .first         the slot that a drawing begins with, None: the first in use
+    .lowest, .last the first and last slots that there can be; .last None: no end
+    .is_open       whether the last slot has no highest number
     """
 
     def __init__(self, word, told, start, first=None, lowest=0, last=None, is_open=False):
@@ -11346,13 +11396,16 @@ class _Numbering:
         self.labels = {}  # type: dict  # (slot, width) -> how it is drawn
 
     def is_wide(self, slots):
-        """Whether these slots are drawn in wide columns: as BCC does, elsewhere as they need it."""
+        """Return whether these slots are drawn in wide columns: with powers of two where BCC does
+        so, else where a number needs it.
+        """
         if self.word in ("log2", "bcc"):
             return slots[-1] > 32
         ends = self.bounds(slots[0]) + self.bounds(slots[-1])
         return max(len("%d" % end) for end in ends if end is not None) > 10
 
     def has(self, slot):
+        """Return whether there can be a slot of this number."""
         return slot >= self.lowest and (self.last is None or slot <= self.last)
 
     def bounds(self, slot):
@@ -11371,9 +11424,11 @@ class _Numbering:
             raise ValueError(told % words)
 
     def bounded(self, used):
-        """Return the slots that buckets have bounds of, in order; ValueError if they are too many.
+        """Return the slots whose bounds are those of buckets, in order; ValueError if they are too
+        many.
 
-        They are the same from run to run as far as can be, and end with one that is empty, or open.
+        They begin where slots can begin, not with the first in use, so that the buckets are the
+        same from run to run; the last is one that is empty, or open, as the bucket of +Inf.
         """
         self.prove(used)
         _prove_rows(used)
@@ -11389,8 +11444,12 @@ _MAX_ROWS_DRAWN = 1 << 12
 
 
 def _prove_rows(used):
+    """Raise ValueError if there are too many slots from the first to the last in use."""
     if used and max(used) - min(used) > _MAX_ROWS_DRAWN:
         raise ValueError("slots %d to %d are too many" % (min(used), max(used)))
+
+
+# What makes a _Numbering; numbers are those behind its word: (0, 100, 10) of lhist:0:100:10.
 
 
 def _log2_slots(numbers):
@@ -11473,20 +11532,21 @@ def _numbering(text):
 
 
 class _KeySlots:
-    """Histograms of which each key has a slot, and its value the count.
+    """Histograms where a key is a slot and whose histogram it is, and its value has the count.
 
-    .groups is {paths: {leaves of the rest of the key: [{slot: count} of each CPU, or of all]}}.
+    .groups is {paths: {leaves: [{slot: count} of each CPU, or of all]}}: what the rest of the key
+    says, a histogram for each.  Keys with unions have different paths, others all the same.
     """
 
-    default = "bcc"
+    default = "bcc"  # the numbering, where nobody says
 
     def __init__(self, view, path):
-        self.view, self.path, self.groups = view, path, {}
+        self.view, self.path, self.groups = view, path, {}  # path of the counts in the value
         self.fields = (path,)
         self.column = view.value_layout.reader("samples", view.slot).paths.index(path)
 
     def add(self, keys, values, cpus):
-        """Take in a chunk; cpus are those whose counts stay apart, or ()."""
+        """Take in a chunk; cpus are those whose counts stay apart, (): add them up."""
         reader = self.view.value_layout.reader("samples", self.view.slot)
         counts = [row[self.column] for row in reader.rows(values)]
         _prove_integers(counts)
@@ -11513,7 +11573,7 @@ class _KeySlots:
 class _ArraySlots:
     """Histograms that are arrays of counts in the values, those of one field."""
 
-    default = "log2"
+    default = "log2"  # the numbering, where nobody says
 
     def __init__(self, view, arrays):
         self.view = view
@@ -11521,8 +11581,8 @@ class _ArraySlots:
         self.fields = tuple(path for path, _, _ in arrays)
 
     def rows(self, values, cpus):
-        """Yield (path of an array, its counts in each value of a chunk), the CPUs' added up unless
-        they stay apart.
+        """Yield (path of an array, an iterator over its counts in each value of a chunk); cpus as
+        of _KeySlots.add.
         """
         reader = self.view.value_layout.reader("samples", self.view.slot)
         columns = list(zip(*reader.rows(values)))
@@ -11533,12 +11593,15 @@ class _ArraySlots:
 
 
 def _prove_integers(column):
+    """Raise ValueError unless a column of samples, all of one type, has integers."""
     if column and isinstance(column[0], float):
         raise ValueError(_NO_HISTOGRAM)
 
 
 def _keyed_slots(view, keys):
-    """Yield (paths and leaves of what else a key has, the number that is its slot) of each key."""
+    """Yield (paths, leaves, slot) of each key: of what else it has, and the number that is its
+    slot.  Paths are the same object from key to key, unless a union chooses another branch.
+    """
     labels = view.key_layout.reader("labels").pathed(keys)
     samples = view.key_layout.reader("samples").pathed(keys)
     known = others = None
@@ -11567,23 +11630,25 @@ _NO_HISTOGRAM = (
 
 
 class _NoSuchSlots(ValueError):
-    """There is no such field."""
+    """There is no field of the name that --slots says."""
 
 
 def _fields_text(paths):
+    """Return the names of fields for a message."""
     return ", ".join(dict.fromkeys(map(_members_text, paths))) or "none"
 
 
 def _slots_of(view, field=""):
     """Return where a map has its histograms: the _KeySlots or the _ArraySlots of a field.
 
-    Without a field it is what there is one of: a number for a value, an array, one called slots.
+    A field is an array of counts in the values, or the count itself where keys have the slots.
+    Without a field it is the likely one, see _likely_field.
     """
     paths = getattr(view.value_layout.reader("samples", view.slot), "paths", None)
     if paths is None:  # unions, decided value by value
         raise ValueError(_NO_HISTOGRAM)
     arrays = _arrays_in(paths)
-    field = field or _likely_slots(view, paths, arrays)
+    field = field or _likely_field(view, paths, arrays)
     for name, places in arrays.items():
         chosen = [one for one in places if field in (name, _field_text(one[0]))]
         if chosen:
@@ -11594,7 +11659,10 @@ def _slots_of(view, field=""):
 
 
 def _arrays_in(paths):
-    """Return {field: [(path of an array of it, its first column, their number)]}."""
+    """Return {field: [(path of an array of it, its first column, their number)]}.
+
+    Samples come as a column for each element, those of an array one behind the other.
+    """
     lengths = {}  # type: dict
     for column, path in enumerate(paths):
         if path and isinstance(path[-1], int):
@@ -11606,12 +11674,14 @@ def _arrays_in(paths):
     return arrays
 
 
-def _likely_slots(view, paths, arrays):
-    """Return the field that has the slots or, where the keys have them, the counts."""
-    named = [name for name in arrays if name.split(".")[-1] == "slots"]
+def _likely_field(view, paths, arrays):
+    """Return the field that is meant where nobody says: the only number of a value that has a key,
+    the only array, or the only one that is called slots.
+    """
     if len(paths) == 1 and view.info.key_size:
         return _members_text(paths[0])
-    for names in (list(arrays), named):
+    called_slots = [name for name in arrays if name.split(".")[-1] == "slots"]
+    for names in (list(arrays), called_slots):
         if len(names) == 1:
             return names[0]
     if arrays:
@@ -11621,16 +11691,33 @@ def _likely_slots(view, paths, arrays):
 
 
 def _members_text(path):
-    """Return the name of a family's field: the labels alone, "value" where there is none."""
+    """Return a path without its indices, as users name a field: "stats.bytes"; "value" of a value
+    that is a number or an array itself.
+    """
     return ".".join(step for step in path if not isinstance(step, int)) or "value"
 
 
 # -- metrics
+#
+# Text for Prometheus.  A family is a metric's name with its HELP, its TYPE and its series, and has
+# to stand in one piece: a run collects the series of all maps in _Families, then writes them.
+#
+# The name of a family is bpf_map_MAP_FIELD: the map's name, then the names of the members on the
+# way to a number in the value, without indices; with _total if --metrics-type says counter.
+# _metric_name replaces what Prometheus does not take, and where a name is taken _Families._free
+# counts on: bpf_map_x_2.  Maps of one name share their families.
+#
+# The labels of a series are id and map, then what the key says, a label for each leaf of it
+# (_KeyLabels), then what tells apart numbers of one name in a value: cpu where the CPUs' values are
+# not added up, and index, index_2 ... of arrays (_index_labels).  A new label goes to one of these.
+#
+# The numbers come from three forms of section 4: "samples" of a value, each with its path, "counts"
+# are those of them that can be added up, and "labels" are the leaves of keys.
 
 
 class _MetricWishes:
-    """How metrics are to be: .types {field: "counter" or "gauge"}, .slots {field: numbering}, ""
-    for the field that is likely, .is_per_cpu.
+    """What was asked for: .types {field: "counter" or "gauge"}, .slots {field: numbering}, where ""
+    is for the field that is likely, and .is_per_cpu: CPUs are not to be added up.
     """
 
     def __init__(self, types=(), slots=(), is_per_cpu=False):
@@ -11644,7 +11731,8 @@ class _Family:
         self.name, self.kind, self.about, self.lines = name, kind, about, []
 
 
-# kind -> what stands behind the name of a family in its series (or is kept for it)
+# kind -> what stands behind the name of a family in the names of its series, or may by OpenMetrics:
+# no other family may be called so
 _SUFFIXES = {
     "gauge": ("",),
     "counter": ("",),
@@ -11653,14 +11741,17 @@ _SUFFIXES = {
 
 
 class _Families:
-    """The metrics of a run, text for Prometheus: each family once, from whatever maps its series
-    come.  Without counters it is OpenMetrics, too.
+    """The metrics of a run: each family once, from whatever maps its series come.
+
+    Without counters its text is OpenMetrics, too.
     """
 
     def __init__(self, wishes):
-        self.wishes, self.known, self.taken = wishes, {}, set()
+        self.wishes = wishes
+        self.known = {}  # type: dict  # (base, members, kind) -> _Family
+        self.taken = set()  # type: set  # names of families, with all suffixes
         self.unmet = (set(wishes.types) | set(wishes.slots)) - {""}  # fields that no map had
-        self.fields = {}  # type: dict  # those that there were, in order
+        self.fields = {}  # type: dict  # the fields that there were are its keys, in order
 
     def take(self, view, chunks):
         """Take in the entries of a map."""
@@ -11675,7 +11766,12 @@ class _Families:
         self.fields[field] = True
 
     def of(self, base, members, kind, about):
-        """Return the family of a field of maps of one name; its name is nobody else's."""
+        """Return the family of a field, made on the first question; its name is nobody else's.
+
+        base       what the name begins with, the same for maps of one name
+        members    names of the members that the field's path has
+        about      for HELP
+        """
         key = base, members, kind
         if key not in self.known:
             wanted = _metric_name("_".join((base,) + members))
@@ -11683,6 +11779,7 @@ class _Families:
         return self.known[key]
 
     def _free(self, wanted, kind):
+        """Return a name that no other family has, and take it: the one wanted, or with a number."""
         total = "_total" if kind == "counter" else ""
         if total and wanted.endswith(total):
             wanted = wanted[: -len(total)]
@@ -11706,7 +11803,7 @@ class _Families:
 
 class _MapMetrics:
     """What a map adds to the families: a series for each key and number in its value (and CPU, and
-    index).
+    index), or a histogram where --slots says so.
     """
 
     def __init__(self, view, families):
@@ -11715,38 +11812,38 @@ class _MapMetrics:
             raise ValueError(told % view.info._about)
         self.view, self.info, self.families = view, view.info, families
         self.base = _metric_name("bpf_map_" + (self.info.name or "id%d" % self.info.id))
-        self.seen = set()  # type: set  # labels of the keys
-        self.reader = view.value_layout.reader("samples", view.slot)
+        self.map_text = self.info.name or "%d" % self.info.id  # in HELP
+        self.key_labels = _KeyLabels(view)
+        self.samples = view.value_layout.reader("samples", view.slot)
         self.counts = view.value_layout.reader("counts", view.slot)
-        self.added_up = None  # paths of what can be, where that is the same for all values
+        self.count_paths = None  # those of counts, where they are the same for all values
         if isinstance(self.counts, Reader):
-            self.added_up = frozenset(self.counts.paths)
-        self.keys = view.key_layout.reader("labels") if self.info.key_size else None
-        self.labels = _Labels(["id", "map", "cpu"] + _INDEX_LABELS)
-        self.paths = self.labelled = None  # of the last key, and the template of its labels
-        self.common = 'id="%s",map="%s"' % (self.info.id, _label_text(self.info.name or ""))
-        self.shown = self.info.name or "%d" % self.info.id
+            self.count_paths = frozenset(self.counts.paths)
         self.apart = view.cpus if families.wishes.is_per_cpu else ()
-        self.places = {}  # type: dict  # path -> (its family, the template of a line)
-        self.histograms, self.drawn = [], set()  # drawn: paths of their fields
+        self.lines_of = {}  # type: dict  # path -> (lines of its family, the template of a line)
+        self.histograms = []  # type: list  # (_KeySlots or _ArraySlots, _Numbering)
+        self.in_histograms = set()  # type: set  # paths of their fields
         for field, numbering in families.wishes.slots.items():
             self._take_slots(field, numbering)
-        paths = getattr(self.reader, "paths", None)
-        self.has_series = paths is None or not all(map(self._is_drawn, paths))
+        paths = getattr(self.samples, "paths", None)
+        self.has_series = paths is None or not all(map(self._is_in_histogram, paths))
         for path in paths or ():
             families.has(_members_text(path))
 
     def _take_slots(self, field, numbering):
+        """Have a field, if the map has it, become a histogram."""
         try:
             slots = _slots_of(self.view, field)
         except _NoSuchSlots:  # another map may have it
             return
         self.families.unmet.discard(field)
         self.histograms.append((slots, numbering))
-        self.drawn.update(slots.fields)
+        self.in_histograms.update(slots.fields)
 
-    def _is_drawn(self, path):
-        return path in self.drawn or path[:-1] in self.drawn and isinstance(path[-1], int)
+    def _is_in_histogram(self, path):
+        """Return whether a path is that of a histogram's counts, or of one in an array of them."""
+        known = self.in_histograms
+        return path in known or path[:-1] in known and isinstance(path[-1], int)
 
     def add(self, keys, values, count):
         """Take in a chunk of entries."""
@@ -11758,140 +11855,159 @@ class _MapMetrics:
                 in_arrays.append((slots, numbering))
         if not in_arrays and not self.has_series:
             return
-        heads = self._heads(keys, count)
-        for path, where, column in self._series(values, heads):
-            if path not in self.places:
-                self.places[path] = self._place(path)
-            lines, line = self.places[path]
+        labels = self.key_labels.of_keys(keys, count)
+        for path, labels_of_each, column in self._series(values, labels):
+            if path not in self.lines_of:
+                self.lines_of[path] = self._lines_and_template(path)
+            lines, line = self.lines_of[path]
             if isinstance(column[0], float):
                 column = map(_metric_number, column)
-            lines.append("\n".join(map(line.__mod__, zip(where, column))))
+            lines.append("\n".join(map(line.__mod__, zip(labels_of_each, column))))
         for slots, numbering in in_arrays:
-            self._add_arrays(slots, numbering, values, self._by_cpu(heads, self.apart))
+            self._add_arrays(slots, numbering, values, self._with_cpu(labels, self.apart))
 
     def end(self):
-        """Write down what is known when all has been seen."""
+        """Add what is known only when all entries have been seen."""
         for slots, numbering in self.histograms:
             if isinstance(slots, _KeySlots) and slots.groups:
                 self._add_groups(slots, numbering)
 
-    def _by_cpu(self, heads, cpus):
-        return [head + ',cpu="%d"' % cpu for head in heads for cpu in cpus] if cpus else heads
+    def _with_cpu(self, labels, cpus):
+        """Return the labels of each CPU's value of each key; the same without CPUs."""
+        return [text + ',cpu="%d"' % cpu for text in labels for cpu in cpus] if cpus else labels
 
-    def _series(self, values, heads):
-        """Yield (path, labels, numbers) of the samples; the CPUs' counts are added up unless they
-        stay apart.
+    def _series(self, values, labels):
+        """Yield (path, labels of each, numbers) of the samples, from the labels of each key.
+
+        The CPUs' counts are added up unless they stay apart, what is no count always stays so.
         """
         cpus = max(len(self.view.cpus), 1)
-        apart, countable = heads, frozenset()
+        apart, added_up = labels, frozenset()
         if self.view.cpus:
-            apart = self._by_cpu(heads, self.view.cpus)
-            countable = self._countable(values)
-        for path, indices, column in self.reader.series(values):
-            if self._is_drawn(path):
+            apart = self._with_cpu(labels, self.view.cpus)
+            added_up = self._added_up_paths(values)
+        for path, indices, column in self.samples.series(values):
+            if self._is_in_histogram(path):
                 continue
-            if path not in countable:
+            if path not in added_up:
                 where = apart if indices is None else [apart[index] for index in indices]
                 yield path, where, column
-            elif indices is None:
-                yield path, heads, _added_up(column, cpus)
+            elif indices is None:  # each value has it
+                yield path, labels, _added_up(column, cpus)
             else:
                 sums = {}  # type: dict
                 for index, number in zip(indices, column):
                     sums[index // cpus] = sums.get(index // cpus, 0) + number
-                yield path, [heads[entry] for entry in sums], list(sums.values())
+                yield path, [labels[entry] for entry in sums], list(sums.values())
 
-    def _countable(self, values):
+    def _added_up_paths(self, values):
         """Return the paths of what is added up over the CPUs."""
         if self.apart:
             return frozenset()
-        if self.added_up is not None:
-            return self.added_up
+        if self.count_paths is not None:
+            return self.count_paths
         return {path for path, _, _ in self.counts.series(values)}
 
-    def _place(self, path):
-        """Return the lines of a path's family, and the template of one."""
-        members = tuple(step for step in path if not isinstance(step, int))
+    def _lines_and_template(self, path):
+        """Return the lines of a path's family, and the template of one: labels and a number."""
         field = _members_text(path)
         self.families.has(field)
         kind = self.families.wishes.types.get(field, "gauge")
-        family = self._family(members, kind, "%s of BPF map %s." % (field, self.shown))
+        family = self._family(path, kind, "%s of BPF map %s." % (field, self.map_text))
         return family.lines, family.name + "{%s" + _index_labels(path) + "} %s"
 
-    def _family(self, members, kind, about):
+    def _family(self, path, kind, about):
+        """Return the _Family of a path, which is that of all elements of an array."""
+        members = tuple(step for step in path if not isinstance(step, int))
         return self.families.of(self.base, members, kind, about)
 
     # -- histograms: buckets add up from the lowest on; what a map does not tell, the sum of the
     # numbers, is given as if each were the lowest of its slot
 
     def _histogram(self, path, numbering):
-        members = tuple(step for step in path if not isinstance(step, int))
-        words = (_members_text(path), self.shown, numbering.word)
+        """Return the _Family of a histogram of the counts at a path."""
+        words = (_members_text(path), self.map_text, numbering.word)
         about = "%s of BPF map %s, slots %s; _sum takes each for the lowest of its slot." % words
-        return self._family(members, "histogram", about)
+        return self._family(path, "histogram", about)
 
-    def _add_arrays(self, slots, numbering, values, heads):
+    def _add_arrays(self, slots, numbering, values, labels):
+        """Add the histograms that are arrays in a chunk's values."""
         for path, rows in slots.rows(values, self.apart):
             family, tail = self._histogram(path, numbering), _index_labels(path)
-            for head, row in zip(heads, rows):
+            for text, row in zip(labels, rows):
                 counts = dict(enumerate(row))
                 numbering.prove(slot for slot, count in counts.items() if count)
                 known = [slot for slot in counts if numbering.has(slot)]
                 # the last element of an array has what is larger, too
-                family.lines.append(_buckets(family.name, head + tail, known, counts, numbering))
+                family.lines.append(_buckets(family.name, text + tail, known, counts, numbering))
 
     def _add_groups(self, slots, numbering):
+        """Add the histograms whose slots are in the keys, all with the same buckets."""
         family = self._histogram(slots.path, numbering)
         tail = _index_labels(slots.path)
         found, used = {}, set()
         for paths, leaves, cpu, counts in slots.histograms(self.apart):
-            head = self._head(paths, leaves) + tail
+            labels = self.key_labels.of_leaves(paths, leaves) + tail
             if cpu is not None:
-                head += ',cpu="%d"' % cpu
-            into = found.setdefault(head, {})
+                labels += ',cpu="%d"' % cpu
+            into = found.setdefault(labels, {})
             for slot, count in counts.items():
                 into[slot] = into.get(slot, 0) + count
             used.update(slot for slot, count in counts.items() if count)
         known = numbering.bounded(used)
-        for head, counts in found.items():
-            family.lines.append(_buckets(family.name, head, known, counts, numbering))
+        for labels, counts in found.items():
+            family.lines.append(_buckets(family.name, labels, known, counts, numbering))
 
-    # -- labels
 
-    def _heads(self, keys, count):
-        """Return the labels of each key, which tell it from all others."""
-        if self.keys is None:
-            return [self.common] * count
-        heads, size = [], self.info.key_size
-        for index, (paths, row) in enumerate(self.keys.pathed(keys)):
-            head = self._head(paths, row)
-            if head in self.seen:  # they differ in a hole, or in what has no name
+class _KeyLabels:
+    """The labels of a map and of its keys, which tell each key from all others: text such as
+    id="7",map="flows",addr="10.0.0.1",port="443".
+    """
+
+    def __init__(self, view):
+        self.key_size = view.info.key_size
+        self.reader = view.key_layout.reader("labels") if self.key_size else None
+        self.of_map = 'id="%s",map="%s"' % (view.info.id, _label_text(view.info.name or ""))
+        self.names = _LabelNames(["id", "map", "cpu"] + _INDEX_LABELS)
+        self.seen = set()  # type: set  # the labels of all keys so far
+        self.paths = self.template = None  # of the last key; unions have keys of different paths
+        self.quotes = 0  # in the template
+
+    def of_keys(self, keys, count):
+        """Return the labels of each key of a chunk."""
+        if self.reader is None:
+            return [self.of_map] * count
+        found, size = [], self.key_size
+        for index, (paths, leaves) in enumerate(self.reader.pathed(keys)):
+            labels = self.of_leaves(paths, leaves)
+            if labels in self.seen:  # they differ in a hole, or in what has no name
                 raw = keys[index * size : (index + 1) * size]
-                head += ',key_bytes="%s"' % _hex(raw)
-            self.seen.add(head)
-            heads.append(head)
-        return heads
+                labels += ',key_bytes="%s"' % _hex(raw)
+            self.seen.add(labels)
+            found.append(labels)
+        return found
 
-    def _head(self, paths, row):
+    def of_leaves(self, paths, leaves):
         """Return the labels of a key with these leaves."""
         if paths is not self.paths:
-            labels = ['%s="%%s"' % self.labels.name(path) for path in paths]
-            self.paths, self.labelled = paths, ",".join([self.common.replace("%", "%%")] + labels)
-            self.quotes = self.labelled.count('"')
-        head = self.labelled % row
-        if "\\" not in head and head.count('"') == self.quotes and head.isprintable():
-            return head
-        return self.labelled % tuple([_label_text(str(leaf)) for leaf in row])
+            labels = ['%s="%%s"' % self.names.name(path) for path in paths]
+            self.paths, self.template = paths, ",".join([self.of_map.replace("%", "%%")] + labels)
+            self.quotes = self.template.count('"')
+        text = self.template % leaves
+        # quoting is slow, and most leaves need none
+        if "\\" not in text and text.count('"') == self.quotes and text.isprintable():
+            return text
+        return self.template % tuple([_label_text(str(leaf)) for leaf in leaves])
 
 
-# what the indices of arrays in arrays are labelled with
+# The labels for indices: of an array, of an array in that, and so on.
 _INDEX_LABELS = ["index"] + ["index_%d" % number for number in range(2, MAX_DEPTH + 1)]
 
 
 def _index_labels(path):
-    """Return the labels for the indices in a path, as they stand behind others."""
-    places = [step for step in path if isinstance(step, int)]
-    return "".join(map(',%s="%d"'.__mod__, zip(_INDEX_LABELS, places)))
+    """Return the labels for the indices in a path, text to stand behind other labels."""
+    indices = [step for step in path if isinstance(step, int)]
+    return "".join(map(',%s="%d"'.__mod__, zip(_INDEX_LABELS, indices)))
 
 
 def _buckets(name, labels, slots, counts, numbering):
@@ -11919,13 +12035,14 @@ def _bound_text(number):
     return "%se%s" % (digits.rstrip("0").rstrip("."), power)
 
 
-class _Labels:
+class _LabelNames:
     """Names of labels for the paths of a key's leaves: legal, not reserved, no two the same."""
 
     def __init__(self, taken):
         self.taken, self.names = set(taken) | {"le", "quantile", "key_bytes"}, {}
 
     def name(self, path):
+        """Return the label of a path: "addr_port", "key" of a key that is one number."""
         known = self.names.get(path)
         if known is None:
             text = "_".join(map(str, path))
@@ -11943,7 +12060,9 @@ class _Labels:
 
 
 def _metric_name(text):
-    """Return text with what a metric's name can't have replaced."""
+    """Return text as part of a metric's or label's name: "_" for each character that it can't have,
+    none at its end.
+    """
     letters = [char if char.isalnum() and char < "\x80" else "_" for char in text]
     return "".join(letters).rstrip("_") or "_"
 
@@ -11964,6 +12083,7 @@ def _printable_label(text):
 
 
 def _metric_number(number):
+    """Return a float as Prometheus writes it."""
     if number in (float("inf"), float("-inf")):
         return "+Inf" if number > 0 else "-Inf"
     return "NaN" if number != number else repr(number)
