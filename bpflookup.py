@@ -12089,9 +12089,26 @@ def _metric_number(number):
     return "NaN" if number != number else repr(number)
 
 
-# A capture is text: a line of JSON about the map, a line of hex for each entry, and a line with the
-# number of entries and the SHA-256 of all before it, so that whatever is cut off or changed is
-# noticed.
+# -- captures
+#
+# A capture file is text, a thing a line:
+#
+#   header   JSON: the version of the format ("bpflookup_capture"), what MapInfo tells ("info"), the
+#            map's BTF and its base in base 64 with the type ids of key and value ("btf", "base",
+#            "types"), byte order, CPU ids, --show, clock, and where and when it was made
+#   entries  hex: the key, a space, the value, of a per-CPU map one for each CPU; - is no bytes
+#   names    JSON, in version 2 only: what this machine calls users, interfaces, symbols ...
+#   the end  JSON: how many entries there are, and the SHA-256 of all lines before
+#
+# It is written to a file of another name that takes its place when all is there (_Replacement), and
+# the last line is checked before anything else is believed (_proved_count), so what is cut off or
+# changed is noticed.  Somebody may still have written a file with a sum that is right: numbers of
+# the header are held to the ranges that the kernel has (_prove_captured_info), BTF is as hostile as
+# any, each entry is checked when it is read (_line_words), and what is not as capture writes it is
+# a ValueError.
+#
+# Something new goes into the header (_capture_header) under a name of its own, which older readers
+# ignore, and is read with .get(), for older files.  Lines of another form need another version.
 
 
 def capture(m: "_Descriptor", path: "_Path") -> int:
@@ -12107,10 +12124,10 @@ def capture(m: "_Descriptor", path: "_Path") -> int:
 
 
 def _capture(m, path, layouts=None, shown=()):
-    """Write a capture, with the names that the machine has for what is in it.
+    """Write a capture, as capture does.
 
-    layouts are of keys and values, where they are not BTF's; shown are the pairs of field and word
-    that were asked for.
+    layouts    of keys and values, where they are not BTF's: they tell which names are needed
+    shown      the pairs of field and word of --show, to be shown again when it is read
     """
     path = os.fsdecode(path)
     with Map.from_fd(m, bytes, bytes) as source, _Replacement(path) as replacement:
@@ -12122,16 +12139,19 @@ def _capture(m, path, layouts=None, shown=()):
 
 
 class _NamesFound:
-    """The names of what is captured, as this machine has them: .texts {word: {number: text}}.
+    """The names that this machine has for the numbers of what is captured.
 
-    What they can't be looked for in, a type of too many values or an entry that chooses no branch
-    of a _union_, is captured all the same.
+    .texts     {word of a meaning: {number: text}}, of those numbers that occur
+    .readers   empty where nothing in the types has names
+
+    What no names can be looked for in, a type of too many values or an entry that chooses no
+    branch of a _union_, is captured all the same.
     """
 
     def __init__(self, layouts, view):
         self.texts, self.readers = {}, []
         strides = view.info.key_size, view.slot
-        for at, (one, stride) in enumerate(zip(layouts, strides)):
+        for place, (one, stride) in enumerate(zip(layouts, strides)):  # in a chunk: keys, values
             if one is None or _named_by(one, self) is one:  # it has no such names
                 continue
             try:
@@ -12139,12 +12159,12 @@ class _NamesFound:
             except LayoutError:
                 continue
             if not isinstance(reader, Reader) or reader.paths:
-                self.readers.append((at, reader))
+                self.readers.append((place, reader))
 
     def add(self, chunk):
         """Take in the names of what is in a chunk."""
-        for at, reader in self.readers:
-            for pairs in self._read(reader, chunk[at]):
+        for place, reader in self.readers:
+            for pairs in self._read(reader, chunk[place]):
                 for word, number in chain.from_iterable(asked for _, asked in pairs):
                     known = self.texts.setdefault(word, {})
                     text = known.get(number) or _this_machine.text(word, number)
@@ -12202,6 +12222,7 @@ class _Replacement:
                 self.temporary = None
 
     def _keep_rights(self):
+        """Give the new file the owner, where one may, and the mode of the one that it replaces."""
         number = self.file.fileno()
         try:
             os.fchown(number, *self.owner)
@@ -12221,6 +12242,7 @@ class _Replacement:
         self._name_path(error)
 
     def _take_place(self):
+        """Put the file where the old one is, safe on the disk before."""
         self.file.flush()
         os.fsync(self.file.fileno())
         os.replace(self.temporary, self.path)
@@ -12246,6 +12268,10 @@ class _Replacement:
             pass
 
 
+# Versions of the format: what the first line says of the others.
+_CAPTURE_PLAIN, _CAPTURE_WITH_NAMES = 1, 2
+
+
 def _write_capture(view, file, names, shown):
     """Write a map to a file; return the number of entries."""
     import hashlib
@@ -12258,11 +12284,8 @@ def _write_capture(view, file, names, shown):
         digest.update(line)
         file.write(line)
 
-    header = _capture_header(view.source)
-    header["shown"] = [list(pair) for pair in shown]
-    if names.readers:
-        header["bpflookup_capture"] = _CAPTURE_WITH_NAMES
-    put(json.dumps(header))
+    version = _CAPTURE_WITH_NAMES if names.readers else _CAPTURE_PLAIN
+    put(json.dumps(_capture_header(view.source, version, shown)))
     for chunk in _captured_chunks(view):
         if chunk[2]:
             put(_capture_lines(view, chunk))
@@ -12276,7 +12299,7 @@ def _write_capture(view, file, names, shown):
     return count
 
 
-def _capture_header(source):
+def _capture_header(source, version, shown):
     """Return what the first line of a capture tells."""
     import base64
     import time  # which on old Pythons reads the zone's file
@@ -12286,7 +12309,7 @@ def _capture_header(source):
 
     info, system = source.info, os.uname()
     return {
-        "bpflookup_capture": _CAPTURE_PLAIN,
+        "bpflookup_capture": version,
         "info": {name: getattr(info, name) for name in info.__slots__},
         "btf": encoded(source.btf),
         "types": source._btf_types,
@@ -12299,6 +12322,7 @@ def _capture_header(source):
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "clock": [_this_machine.now(), _this_machine.boot],
         "exact": source.exact_scan,
+        "shown": [list(pair) for pair in shown],
     }
 
 
@@ -12316,7 +12340,7 @@ def _captured_chunks(view):
 
 
 def _capture_lines(view, chunk):
-    """Return the lines of a chunk: hex for the key, and for the value or that of each CPU."""
+    """Return the lines of a chunk's entries; what pads the values of CPUs is left out."""
     keys, values, _ = chunk
     value_words = _hex_words(values, view.info.value_size, view.slot)
     words = [_hex_words(keys, view.info.key_size)] + [value_words] * max(len(view.cpus), 1)
@@ -12324,7 +12348,9 @@ def _capture_lines(view, chunk):
 
 
 def _hex_words(raw, size, stride=None):
-    """Return an iterator over the elements of raw in hex, "-" for those without bytes."""
+    """Return an iterator over the elements of raw in hex, size bytes at each stride; where size is
+    0 there are none to count, and "-" comes without end.
+    """
     if not size:
         return repeat("-")
     text, step = raw.hex(), 2 * (stride or size)
@@ -12332,9 +12358,7 @@ def _hex_words(raw, size, stride=None):
 
 
 _CAPTURE_DIGITS = 20  # of a number: more are hostile, and take Python long
-_MAX_SHOWN = 256  # of the wishes that a capture keeps; people type a few
-# What the first line says of the lines: those of version 2 end with one of names.
-_CAPTURE_PLAIN, _CAPTURE_WITH_NAMES = 1, 2
+_MAX_SHOWN = 256  # pairs of --show that are read; people type a few
 
 
 class Capture:
@@ -12362,19 +12386,26 @@ class Capture:
         self._view = View(self, key, value)
 
     def _read(self, data):
-        """Take in a capture's first and last line; the entries are kept as they are."""
-        header = self.header = _capture_json(data[: data.index(b"\n") + 1])
-        self._data, self._first = data, data.index(b"\n") + 1
-        self._end = data.rindex(b"\n", 0, len(data) - 1) + 1
+        """Take in all but the entries: of these, lines from _entries_start up to _entries_end, only
+        what chunks reads is looked at.
+        """
+        self._data, self._entries_start = data, data.index(b"\n") + 1
+        header = self.header = _capture_json(data[: self._entries_start])
+        self._entries_end = data.rindex(b"\n", 0, len(data) - 1) + 1
         version = header["bpflookup_capture"]
         if version not in (_CAPTURE_PLAIN, _CAPTURE_WITH_NAMES):
             raise ValueError
-        self.count = _check_whole(data, self._end, version)
+        self.count = _proved_count(data, self._entries_end, version)
         names = {}
         if version == _CAPTURE_WITH_NAMES:
-            end, self._end = self._end, data.rindex(b"\n", 0, self._end - 1) + 1
-            names = _capture_json(data[self._end : end])["names"]
+            names_end = self._entries_end
+            self._entries_end = data.rindex(b"\n", 0, names_end - 1) + 1
+            names = _capture_json(data[self._entries_end : names_end])["names"]
         self.names = _CapturedNames(names, header.get("clock"), header["order"])
+        self._take_header(header)
+
+    def _take_header(self, header):
+        """Take in what the first line tells, each number proved to be one that a map can have."""
         self.shown = [
             (str(field), str(word)) for field, word in header.get("shown", ())[:_MAX_SHOWN]
         ]
@@ -12384,19 +12415,19 @@ class Capture:
         base = _capture_btf(header["base"])
         self.btf = _capture_btf(header["btf"], base)
         self._btf_types, self.cpus, self.order = header["types"], header["cpus"], header["order"]
-        _check_capture_info(self.info)
+        _prove_captured_info(self.info)
         cpus_fit = self.info.type not in _PERCPU_TYPES or self.cpus
         types_fit = set(self._btf_types) <= ({"key", "value"} if self.btf else set())
         if self.order not in _ORDER_MARKS or not cpus_fit or not types_fit:
             raise ValueError
         for number in self.cpus + list(self._btf_types.values()):
-            _check_number(number, 32)
+            _prove_number(number, 32)
 
     @property
     def _lines(self):
         """The lines of the entries, one by one: together they would be the file once more."""
-        start, data = self._first, self._data
-        while start < self._end:
+        start, data = self._entries_start, self._data
+        while start < self._entries_end:
             end = data.index(b"\n", start)
             yield data[start:end]
             start = end + 1
@@ -12431,24 +12462,16 @@ class Capture:
             lines = list(islice(remaining, most))
             if not lines:
                 return
-            words = b" \n ".join(lines).split(b" ") + [b"\n"]
-            step = len(sizes) + 1
-            lengths = [set(map(len, words[at::step])) for at in range(step)]
-            lines_end = set(words[step - 1 :: step]) == {b"\n"} and len(words) == step * len(lines)
-            if not lines_end or lengths != [{2 * size or 1} for size in sizes] + [{1}]:
-                raise ValueError("a capture's entry is not of %s bytes" % sizes)
-            keys = b"".join(words[::step])
-            del words[step - 1 :: step]
-            del words[:: step - 1]
+            words = _line_words(lines, sizes)
+            keys = b"".join(words[:: len(sizes)])
+            del words[:: len(sizes)]
             values = b"".join(words) if sizes[1] else b""
             yield bytes.fromhex(keys.decode()), bytes.fromhex(values.decode()), len(lines)
 
     def items(self) -> "Iterator[Tuple[Any, Any]]":
         """Yield (key, value) as Map.items does; of a per-CPU map a list of each CPU's."""
-        key_of, value_of = (
-            _object_maker(self._view.key_layout),
-            _object_maker(self._view.value_layout),
-        )
+        key_of = _object_maker(self._view.key_layout)
+        value_of = _object_maker(self._view.value_layout)
         for key, value in self.entries():
             if isinstance(value, list):
                 yield key_of(key), [value_of(one) for one in value]
@@ -12456,21 +12479,38 @@ class Capture:
                 yield key_of(key), value_of(value)
 
 
+def _line_words(lines, sizes):
+    """Return the words of the lines of entries, all proved to be of these sizes.
+
+    All are split at once, as that is fast; a word "\\n" behind those of each line shows where one
+    has too many or too few.
+    """
+    words = b" \n ".join(lines).split(b" ") + [b"\n"]
+    step = len(sizes) + 1
+    lengths = [set(map(len, words[at::step])) for at in range(step)]
+    lines_end = set(words[step - 1 :: step]) == {b"\n"} and len(words) == step * len(lines)
+    if not lines_end or lengths != [{2 * size or 1} for size in sizes] + [{1}]:
+        raise ValueError("a capture's entry is not of %s bytes" % sizes)
+    del words[step - 1 :: step]
+    return words
+
+
 def _capture_json(line):
-    """Return what a line of a capture says."""
+    """Return what a line of JSON in a capture says."""
     import json
 
     return json.loads(line.decode(), parse_int=_captured_number)
 
 
 def _captured_number(digits):
+    """Return the number that digits say; raise ValueError if no capture has so many."""
     if len(digits) > _CAPTURE_DIGITS:
         raise ValueError
     return int(digits)
 
 
 class _CapturedNames:
-    """The names that a machine had for numbers when a capture was made; see _Machine."""
+    """What a machine called numbers when a capture was made: it stands for _this_machine then."""
 
     def __init__(self, names, clock, order):
         self.order = order
@@ -12484,8 +12524,8 @@ class _CapturedNames:
         self._now = self.boot = None
         if clock is not None:
             self._now, self.boot = clock
-            _check_number(self._now, 64)
-            _check_number(self.boot, 64)
+            _prove_number(self._now, 64)
+            _prove_number(self.boot, 64)
 
     def now(self):
         """Return the nanoseconds since boot when it was captured."""
@@ -12501,7 +12541,7 @@ class _CapturedNames:
         return next((number for number, name in known.items() if name == text), None)
 
 
-def _check_whole(data, end, version):
+def _proved_count(data, end, version):
     """Return the number of entries; raise ValueError unless the line from end on is the last, and
     true of what is before.
     """
@@ -12523,17 +12563,18 @@ def _capture_btf(text, base=None):
     return BTF(base64.b64decode(text), base) if text else None
 
 
-# Numbers that the kernel keeps in 64 bits, those that are always there, and the rest.
+# Of the numbers in MapInfo: those that the kernel keeps in 64 bits, not 32, and those that it tells
+# of every map.
 _CAPTURED_LONG = frozenset(("map_extra", "memlock"))
 _CAPTURED_ALWAYS = frozenset(("id", "type", "key_size", "value_size", "max_entries", "map_flags"))
 
 
-def _check_capture_info(info):
-    """Raise ValueError for numbers that no map has."""
+def _prove_captured_info(info):
+    """Raise ValueError for numbers that no map has, or none that can be captured."""
     for name in MapInfo.__slots__:
         number = getattr(info, name)
         if name != "name" and (number is not None or name in _CAPTURED_ALWAYS):
-            _check_number(number, 64 if name in _CAPTURED_LONG else 32)
+            _prove_number(number, 64 if name in _CAPTURED_LONG else 32)
     if not isinstance(info.name or "", str) or not info.key_size or not info.value_size:
         raise ValueError
     key_fits = info.type not in _INDEX_TYPES or info.key_size == 4
@@ -12542,7 +12583,8 @@ def _check_capture_info(info):
         raise ValueError
 
 
-def _check_number(number, bits):
+def _prove_number(number, bits):
+    """Raise ValueError unless it is an unsigned integer of so many bits."""
     if not isinstance(number, int) or not 0 <= number < 1 << bits:
         raise ValueError
 
@@ -12557,7 +12599,7 @@ def _object_maker(found):
 
 
 class _Progress:
-    """Tells people on a terminal how far it is."""
+    """A line on the terminal that tells how far a long scan is, while its output goes elsewhere."""
 
     def __init__(self, info):
         import time  # which on old Pythons reads the zone's file
@@ -12567,12 +12609,14 @@ class _Progress:
         self.is_watched = sys.stderr.isatty() and not sys.stdout.isatty()
 
     def show(self, count):
+        """Tell the number of entries, if it is time."""
         if self.is_watched and self.clock() > self.next_time:
             self.next_time = self.clock() + 0.5
             sys.stderr.write("\r%d of at most %d entries\033[K" % (count, self.info.max_entries))
             sys.stderr.flush()
 
     def end(self):
+        """Wipe the line away."""
         if self.is_watched:
             sys.stderr.write("\r\033[K")
 
