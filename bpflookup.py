@@ -6286,8 +6286,9 @@ def _plain(obj, depth):
 _MODIFIERS = frozenset(
     (BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_TYPE_TAG)
 )
-_RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))
+_RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))  # they have members
 _ENUMS = frozenset((BTF_KIND_ENUM, BTF_KIND_ENUM64))
+# kinds whose size is the third word of their record
 _SIZED = _RECORDS | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
 # Of several types with a name, find takes one of the first kind here; of the other kinds all rank
 # the same, and the lowest id wins.
@@ -6331,12 +6332,12 @@ _BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}  # by the magic that a
 
 
 def _info_kind(info):
-    """Return the kind in the info word of a record: 7 bits of it, 5 before 2026 and two zeros."""
+    """Return the kind in the info word of a record: 7 bits; before 2026 the upper two were zero."""
     return info >> 24 & 0x7F
 
 
 def _info_vlen(info):
-    """Return vlen in the info word of a record: 24 bits of it, 16 before 2026 and eight zeros."""
+    """Return vlen in the info word of a record: 24 bits; before 2026 the upper 8 were zero."""
     return info & 0xFFFFFF
 
 
@@ -6370,12 +6371,14 @@ class BTFType:
 
     @property
     def _label(self):
+        """The kind and name, for messages."""
         if not self.kind:
             return "void"
         kind = _KIND_NAMES.get(self.kind, "kind %d" % self.kind)
         return "%s %s" % (kind, _printable(self.name) or "(anonymous)")
 
     def _error(self, text):
+        """Return a BTFError that says which type is wrong, and where its record is."""
         where = " at byte %d" % self._byte if self.id else ""
         return BTFError("type %d (%s)%s: %s" % (self.id, self._label, where, text))
 
@@ -6410,8 +6413,9 @@ class _BTFBlob:
         self.data, self.base = data, base
         self.order = _BTF_ORDERS.get(data[:2], "")
         self._take_sections()
-        self._offsets, self._cut = None, ""  # of _index; why no types follow the last, if so
-        self._long_names, self._long_bytes = {}, 0  # of _string
+        self._offsets = None  # what _index returns
+        self._cut_reason = ""  # why the last type is not the last that was meant to be there
+        self._long_names, self._long_bytes = {}, 0  # see _string
         self._first_id, self._first_string = 1, 0
         if base is not None:
             self._first_id, self._first_string = self._places_behind(base)
@@ -6479,8 +6483,9 @@ class _BTFBlob:
         if base.order != self.order:
             raise BTFError("BTF of %s and its base of %s byte order" % (self.order, base.order))
         count = base.count
-        if base._cut:
-            raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
+        if base._cut_reason:
+            words = "the ids of split BTF follow those of its base, where %s"
+            raise BTFError(words % base._cut_reason)
         return base._first_id + count, base._first_string + len(base._strings)
 
     def _prove_base(self):
@@ -6547,7 +6552,7 @@ class _BTFBlob:
             except (KeyError, IndexError):
                 at = total + 1
             if at > total:
-                self._cut = self._why_cut(offsets.pop())
+                self._cut_reason = self._why_cut(offsets.pop())
             self._offsets = offsets
         return self._offsets
 
@@ -6604,8 +6609,8 @@ class _BTFRecords(_BTFBlob):
     def __init__(self, data, base=None):
         _BTFBlob.__init__(self, data, base)
         self._found = {}  # type: dict  # (name, kind) -> type id
-        self._questions, self._by_name = 0, None  # of _named
-        self._decl_tags = None  # of _all_tags
+        self._questions, self._by_name = 0, None  # how many _named got, and its index
+        self._decl_tags = None  # what _all_tags returned
         self._enums = {}  # type: dict  # type id -> {number: name}
 
     def __iter__(self) -> "Iterator[BTFType]":
@@ -6623,7 +6628,8 @@ class _BTFRecords(_BTFBlob):
             return _void()
         index = self._index()
         if not 0 <= t - self._first_id < len(index):
-            raise BTFError("there is no type %d%s" % (t, self._cut and ": " + self._cut))
+            why = self._cut_reason and ": " + self._cut_reason
+            raise BTFError("there is no type %d%s" % (t, why))
         found, words, at = BTFType(), self._words, index[t - self._first_id]
         found.id, found._words, found._at = t, words, at
         found._byte = self._type_byte + 4 * at
@@ -6675,8 +6681,8 @@ class _BTFRecords(_BTFBlob):
                     best = rank
             layer = layer.base
         if best is None:
-            cut = self._cut and "; " + self._cut
-            raise BTFError("no %s is named '%s'%s" % (kind or "type", name, cut))
+            why = self._cut_reason and "; " + self._cut_reason
+            raise BTFError("no %s is named '%s'%s" % (kind or "type", name, why))
         return best[1]
 
     def _named(self, encoded):
@@ -6779,8 +6785,10 @@ class _BTFRecords(_BTFBlob):
         return self._enums[enum.id]
 
     def _enum_names(self, t):
-        """Return {number: name} of an enum; numbers are stored in 32 or 64 bits whatever its size
-        is.
+        """Return {number: name} of an enum, the numbers as its size and sign have them.
+
+        They are stored in 32 or 64 bits, whatever the size is: each is first a signed number of
+        those, then cut to the enum's bits, whose highest is the sign if it is signed.
         """
         if not 1 <= t.size <= 16:
             raise t._error("its size can't be %d" % t.size)
@@ -6887,6 +6895,7 @@ class BTF(_BTFRecords):
 
     @classmethod
     def _from_elf(cls, elf, base):
+        """Return the BTF in an _ELFFile, as from_file does."""
         data, distilled = elf.section_bytes(".BTF"), None
         if elf.section(".BTF.base") is not None:
             distilled = cls(elf.section_bytes(".BTF.base"))
@@ -6927,6 +6936,8 @@ class BTF(_BTFRecords):
                 _kept_btf.clear()
             btf = _kept_btf.setdefault(data, btf)  # another thread's, if that came first
         return btf
+
+    # -- members
 
     def _members(self, t):
         """Yield (name, type id, bit offset, bits) of a record's own members.
@@ -7055,7 +7066,9 @@ class BTF(_BTFRecords):
         """Return the number that digits say, an index of an array."""
         if not digits.isdecimal():
             raise BTFError("%s: '%s' is no index" % (path, digits))
-        index = int(digits[:99])
+        index = int(
+            digits[:99]
+        )  # Python refuses thousands of digits; no array has so many elements
         if array.count and index >= array.count:
             words = (path, self.c_type(array.id), array.count)
             raise BTFError("%s: %s has %d elements" % words)
@@ -7106,6 +7119,8 @@ class BTF(_BTFRecords):
         """Return a type as C spells it, but read from left to right: "struct task_struct __rcu *",
         "u32 [4]".
         """
+        # From the type itself to what it is made of, which goes in front of what is there so far;
+        # only the brackets of arrays of arrays stand in the order of C.
         tail = brackets = ""
         for _ in range(MAX_DEPTH):
             t = self.type(t)
@@ -7236,7 +7251,7 @@ def _int_parts(t):
 
 # -- Layouts of BTF's types
 
-# typedefs that say in which order the bytes lie
+# Typedefs that say in which order the bytes lie: "be32" and "__be32" -> "big" ...
 _ORDERED_TYPEDEFS = {
     prefix + order[0] + "e%d" % bits: order
     for prefix, order in (("", "big"), ("__", "big"), ("", "little"), ("__", "little"))
@@ -7450,6 +7465,7 @@ class _ELFFile:
             yield section
 
     def _read(self, offset, size, what):
+        """Return bytes of the file; raise BTFError, before memory is taken, if it is too short."""
         if offset + size > self._size:
             raise BTFError(
                 "a broken ELF file: its %s would end at byte %d of %d"
@@ -7487,7 +7503,8 @@ class _ELFFile:
 
     def symbols(self, wanted):
         """Return {(section number, is local, name): offset} of those wanted that are there once."""
-        # st_name, st_info, st_other, st_shndx, st_value or st_name, st_value, st_size, st_info ...
+        # Elf64_Sym: st_name, st_info, st_other, st_shndx, st_value; Elf32_Sym has st_value and
+        # st_size before st_info
         entry = struct.Struct(self._mark + ("I2BHQ8x" if self._is_wide else "3I2BH"))
         found, several = {}, set()
         tables = [section for section in self._sections if section.kind == _ELF_SYMBOLS]
@@ -7625,8 +7642,8 @@ def _record_pattern(words, at):
 
 
 def _embedded_ids(btf):
-    """Return the ids of the types of members of split BTF, whose counterparts need the same size:
-    the members behind them lie where they end.
+    """Return the ids of the types that records of split BTF hold, not only point to: a counterpart
+    of another size would move the members behind it.
     """
     found, seen = set(), set()
     for t in btf:
@@ -10864,12 +10881,8 @@ def users(map_id: int, asking: "Iterable[_Descriptor]" = ()) -> "Dict[str, List[
                no user of the map
     """
     found = {"progs": [], "pids": []}  # type: Dict[str, List[str]]
-    try:
-        for prog_id, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
-            if map_id in map_ids:
-                found["progs"].append(("%d %s" % (prog_id, info.name.decode("latin-1"))).strip())
-    except SyscallError:  # programs are not ours to see
-        pass
+    for prog_id, info in _programs_of(map_id):
+        found["progs"].append(("%d %s" % (prog_id, info.name.decode("latin-1"))).strip())
     asking_numbers = {str(_fd_number(one)) for one in asking}
     processes = filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ())
     for pid in sorted(map(int, processes)):
@@ -10890,6 +10903,16 @@ def _holds(pid, map_id, ignored):
             if _colon_file("%s/%s" % (directory, number)).get("map_id") == str(map_id):
                 return True
     return False
+
+
+def _programs_of(map_id):
+    """Yield (id, bpf_prog_info) of the programs that use a map, as far as one may see them."""
+    try:
+        for prog_id, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
+            if map_id in map_ids:
+                yield prog_id, info
+    except SyscallError:  # programs are not ours to see
+        return
 
 
 def _prog_fd(prog_id):
@@ -10960,14 +10983,8 @@ class _TypeNames:
                 yield btf
         if self.btf or not isinstance(self.source, Map):
             return
-        btf_ids = set()
-        try:
-            for _, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
-                if self.source.id in map_ids and info.btf_id:
-                    btf_ids.add(info.btf_id)
-        except SyscallError:  # not for us to see
-            pass
-        for btf_id in sorted(btf_ids - {self.source.info.btf_id}):
+        btf_ids = {info.btf_id for _, info in _programs_of(self.source.id)}
+        for btf_id in sorted(btf_ids - {0, self.source.info.btf_id}):
             try:
                 btf = BTF.from_id(btf_id)
             except (SyscallError, BTFError):  # gone meanwhile, or none that can be read
@@ -11113,8 +11130,7 @@ class View:
             return
         for keys, values in self.source.lookup_batch():
             count, keys, values = len(keys), bytes(keys), bytes(values)
-            for chunk in self._pieces(keys, values, count):
-                yield chunk
+            yield from self._pieces(keys, values, count)
 
     def _prove_affordable(self):
         """Raise ValueError for a capture whose entries would be far more values than it has bytes.
@@ -11128,7 +11144,7 @@ class View:
         values = max(key.values, self.key_layout.values)
         values += max(value.values, self.value_layout.values) * cpus
         size = self.info.key_size + self.info.value_size * cpus
-        if count * (values - 16 * size) > _MAX_SURPLUS:
+        if count * (values - 16 * size) > _MAX_SURPLUS:  # 16 a byte: as in _BTFFrontEnd.layout
             words = (count, values, size)
             raise ValueError("a capture of %d entries, %d values in %d bytes: too many" % words)
 
@@ -11495,7 +11511,7 @@ def _lhist_slots(numbers):
 
 
 def _linear_slots(numbers):
-    low, step = (tuple(numbers) + (0, 1)[len(numbers) :])[:2]
+    low, step = (tuple(numbers) + (0, 1)[len(numbers) :])[:2]  # from 0 and by 1, if left out
     if step < 1:
         raise ValueError("linear:MIN:STEP: STEP is above 0")
     word = ":".join(["linear"] + ["%d" % number for number in numbers])
@@ -11525,7 +11541,7 @@ def _numbering(text):
     try:
         numbers = [_parsed_int(one) for one in rest.split(":")] if rest else []
     except ValueError:
-        numbers = [0] * (most + 1)
+        numbers = [0] * (most + 1)  # too many, which is refused as well
     if not least <= len(numbers) <= most or text.endswith(":"):
         raise ValueError("'%s' is no numbering of slots: %s" % (text, _NUMBERINGS_TEXT))
     return make(numbers)
@@ -11703,7 +11719,8 @@ def _members_text(path):
 # to stand in one piece: a run collects the series of all maps in _Families, then writes them.
 #
 # The name of a family is bpf_map_MAP_FIELD: the map's name, then the names of the members on the
-# way to a number in the value, without indices; with _total if --metrics-type says counter.
+# way to a number in the value (none where the value is that number), without indices; then _total
+# if --metrics-type says counter.
 # _metric_name replaces what Prometheus does not take, and where a name is taken _Families._free
 # counts on: bpf_map_x_2.  Maps of one name share their families.
 #
@@ -11760,8 +11777,8 @@ class _Families:
             metrics.add(keys, values, count)
         metrics.end()
 
-    def has(self, field):
-        """Note that there is a field."""
+    def note_field(self, field):
+        """Note that there is a map with a field of this name."""
         self.unmet.discard(field)
         self.fields[field] = True
 
@@ -11828,7 +11845,7 @@ class _MapMetrics:
         paths = getattr(self.samples, "paths", None)
         self.has_series = paths is None or not all(map(self._is_in_histogram, paths))
         for path in paths or ():
-            families.has(_members_text(path))
+            families.note_field(_members_text(path))
 
     def _take_slots(self, field, numbering):
         """Have a field, if the map has it, become a histogram."""
@@ -11911,7 +11928,7 @@ class _MapMetrics:
     def _lines_and_template(self, path):
         """Return the lines of a path's family, and the template of one: labels and a number."""
         field = _members_text(path)
-        self.families.has(field)
+        self.families.note_field(field)
         kind = self.families.wishes.types.get(field, "gauge")
         family = self._family(path, kind, "%s of BPF map %s." % (field, self.map_text))
         return family.lines, family.name + "{%s" + _index_labels(path) + "} %s"
