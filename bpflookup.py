@@ -6860,7 +6860,7 @@ class BTF(_BTFRecords):
 
     def __init__(self, data: bytes, base: "Optional[BTF]" = None) -> None:
         _BTFRecords.__init__(self, data, base)
-        self._layouts = {}  # type: Dict[int, Layout]
+        self._layouts = {}  # type: Dict[int, Layout]  # by type id, see _BTFFrontEnd
         self._pointer_size = 0
 
     @classmethod
@@ -7251,12 +7251,11 @@ def _int_parts(t):
 
 # -- Layouts of BTF's types
 
-# Typedefs that say in which order the bytes lie: "be32" and "__be32" -> "big" ...
-_ORDERED_TYPEDEFS = {
-    prefix + order[0] + "e%d" % bits: order
-    for prefix, order in (("", "big"), ("__", "big"), ("", "little"), ("__", "little"))
-    for bits in (16, 32, 64)
-}
+# Typedefs of the kernel that say in which order the bytes lie.
+_ORDERED_TYPEDEFS = dict.fromkeys(("be16", "be32", "be64", "__be16", "__be32", "__be64"), "big")
+_ORDERED_TYPEDEFS.update(
+    dict.fromkeys(("le16", "le32", "le64", "__le16", "__le32", "__le64"), "little")
+)
 
 
 class _BTFFrontEnd:
@@ -11167,7 +11166,8 @@ class View:
         keys = b"".join([key for key, _ in entries])
         if not self.cpus:
             return keys, b"".join([value for _, value in entries]), len(entries)
-        slots = [one.ljust(self.slot, b"\0") for _, value in entries for one in value]
+        values_of_cpus = chain.from_iterable([value for _, value in entries])
+        slots = [one.ljust(self.slot, b"\0") for one in values_of_cpus]
         return keys, b"".join(slots), len(entries)
 
     # -- forms of text
@@ -11304,7 +11304,7 @@ class View:
             self.width = max([self.width] + [min(len(head), 60) for head in heads])
             texts = self.texts(self.value_layout, values, self.slot, self.cpus_added)
             if self.cpus_shown:
-                heads = [head for head in heads for _ in self.cpus]
+                heads = self._for_each_cpu(heads)
                 marks = ["[cpu %d] " % cpu for cpu in self.cpus] * count
                 texts = map(add, marks, texts)
             line = "%%-%ds%%s" % self.width
@@ -11321,25 +11321,20 @@ class View:
             line = "key: %s  cpu %d  value: %s"
         for keys, values, _ in chunks:
             columns = [value_column(values)]
-            if self.info.key_size:
-                columns.insert(0, key_column(keys))
             if self.cpus:
-                each = [(key, cpu) for key in columns[0] for cpu in self.cpus]
-                columns = list(zip(*each)) + columns[1:]
+                columns = [self._for_each_cpu(key_column(keys)), cycle(self.cpus)] + columns
+            elif self.info.key_size:
+                columns.insert(0, key_column(keys))
             yield "\n".join(map(line.__mod__, zip(*columns)))
+
+    def _for_each_cpu(self, texts):
+        """Return an iterator over texts of keys, each as often as it has values of CPUs."""
+        return chain.from_iterable([repeat(text, len(self.cpus)) for text in texts])
 
 
 # Stands in text for the '","0x' that bpftool has between bytes, since bytes.hex takes one character
 # there.  JSON has no such character anywhere else, so one replace puts it right.
 _BETWEEN_BYTES = "\x01"
-
-
-def _split(raw, count):
-    """Return bytes in so many pieces of one length."""
-    size = len(raw) // count if count else 0
-    if not size:
-        return [raw] * count
-    return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 def _view_layout(source, what, given, btf):
@@ -11547,6 +11542,80 @@ def _numbering(text):
     return make(numbers)
 
 
+_NO_HISTOGRAM = (
+    "a histogram needs a number as the key's last field and one number as the value, or an array "
+    "of numbers in the value; --key-type and --value-type can say so"
+)
+
+
+class _NoSuchSlots(ValueError):
+    """There is no field of the name that --slots says."""
+
+
+def _slots_of(view, field=""):
+    """Return where a map has its histograms: the _KeySlots or the _ArraySlots of a field.
+
+    A field is an array of counts in the values, or the count itself where keys have the slots.
+    Without a field it is the likely one, see _likely_field.
+    """
+    paths = getattr(view.value_layout.reader("samples", view.slot), "paths", None)
+    if paths is None:  # unions, decided value by value
+        raise ValueError(_NO_HISTOGRAM)
+    arrays = _arrays_in(paths)
+    field = field or _likely_field(view, paths, arrays)
+    for name, places in arrays.items():
+        chosen = [one for one in places if field in (name, _field_text(one[0]))]
+        if chosen:
+            return _ArraySlots(view, chosen)
+    if view.info.key_size and field in map(_members_text, paths):
+        return _KeySlots(view, next(path for path in paths if _members_text(path) == field))
+    raise _NoSuchSlots("no field '%s'; there are %s" % (field, _fields_text(paths)))
+
+
+def _arrays_in(paths):
+    """Return {field: [(path of an array of it, its first column, their number)]}.
+
+    Samples come as a column for each element, those of an array one behind the other.
+    """
+    lengths = {}  # type: dict
+    for column, path in enumerate(paths):
+        if path and isinstance(path[-1], int):
+            first, count = lengths.get(path[:-1], (column, 0))
+            lengths[path[:-1]] = first, count + 1
+    arrays = {}  # type: dict
+    for path, (first, count) in lengths.items():
+        arrays.setdefault(_members_text(path), []).append((path, first, count))
+    return arrays
+
+
+def _likely_field(view, paths, arrays):
+    """Return the field that is meant where nobody says: the only number of a value that has a key,
+    the only array, or the only one that is called slots.
+    """
+    if len(paths) == 1 and view.info.key_size:
+        return _members_text(paths[0])
+    called_slots = [name for name in arrays if name.split(".")[-1] == "slots"]
+    for names in (list(arrays), called_slots):
+        if len(names) == 1:
+            return names[0]
+    if arrays:
+        words = (_NO_HISTOGRAM, ", ".join(arrays))
+        raise ValueError("%s; --slots FIELD=NUMBERING tells which of %s it is" % words)
+    raise ValueError(_NO_HISTOGRAM)
+
+
+def _members_text(path):
+    """Return a path without its indices, as users name a field: "stats.bytes"; "value" of a value
+    that is a number or an array itself.
+    """
+    return ".".join(step for step in path if not isinstance(step, int)) or "value"
+
+
+def _fields_text(paths):
+    """Return the names of fields for a message."""
+    return ", ".join(dict.fromkeys(map(_members_text, paths))) or "none"
+
+
 class _KeySlots:
     """Histograms where a key is a slot and whose histogram it is, and its value has the count.
 
@@ -11637,80 +11706,6 @@ def _slot_place(paths, sample_paths):
     if not paths or paths[at] not in sample_paths:
         raise ValueError(_NO_HISTOGRAM)
     return at
-
-
-_NO_HISTOGRAM = (
-    "a histogram needs a number as the key's last field and one number as the value, or an array "
-    "of numbers in the value; --key-type and --value-type can say so"
-)
-
-
-class _NoSuchSlots(ValueError):
-    """There is no field of the name that --slots says."""
-
-
-def _fields_text(paths):
-    """Return the names of fields for a message."""
-    return ", ".join(dict.fromkeys(map(_members_text, paths))) or "none"
-
-
-def _slots_of(view, field=""):
-    """Return where a map has its histograms: the _KeySlots or the _ArraySlots of a field.
-
-    A field is an array of counts in the values, or the count itself where keys have the slots.
-    Without a field it is the likely one, see _likely_field.
-    """
-    paths = getattr(view.value_layout.reader("samples", view.slot), "paths", None)
-    if paths is None:  # unions, decided value by value
-        raise ValueError(_NO_HISTOGRAM)
-    arrays = _arrays_in(paths)
-    field = field or _likely_field(view, paths, arrays)
-    for name, places in arrays.items():
-        chosen = [one for one in places if field in (name, _field_text(one[0]))]
-        if chosen:
-            return _ArraySlots(view, chosen)
-    if view.info.key_size and field in map(_members_text, paths):
-        return _KeySlots(view, next(path for path in paths if _members_text(path) == field))
-    raise _NoSuchSlots("no field '%s'; there are %s" % (field, _fields_text(paths)))
-
-
-def _arrays_in(paths):
-    """Return {field: [(path of an array of it, its first column, their number)]}.
-
-    Samples come as a column for each element, those of an array one behind the other.
-    """
-    lengths = {}  # type: dict
-    for column, path in enumerate(paths):
-        if path and isinstance(path[-1], int):
-            first, count = lengths.get(path[:-1], (column, 0))
-            lengths[path[:-1]] = first, count + 1
-    arrays = {}  # type: dict
-    for path, (first, count) in lengths.items():
-        arrays.setdefault(_members_text(path), []).append((path, first, count))
-    return arrays
-
-
-def _likely_field(view, paths, arrays):
-    """Return the field that is meant where nobody says: the only number of a value that has a key,
-    the only array, or the only one that is called slots.
-    """
-    if len(paths) == 1 and view.info.key_size:
-        return _members_text(paths[0])
-    called_slots = [name for name in arrays if name.split(".")[-1] == "slots"]
-    for names in (list(arrays), called_slots):
-        if len(names) == 1:
-            return names[0]
-    if arrays:
-        words = (_NO_HISTOGRAM, ", ".join(arrays))
-        raise ValueError("%s; --slots FIELD=NUMBERING tells which of %s it is" % words)
-    raise ValueError(_NO_HISTOGRAM)
-
-
-def _members_text(path):
-    """Return a path without its indices, as users name a field: "stats.bytes"; "value" of a value
-    that is a number or an array itself.
-    """
-    return ".".join(step for step in path if not isinstance(step, int)) or "value"
 
 
 # -- metrics
@@ -11891,7 +11886,12 @@ class _MapMetrics:
 
     def _with_cpu(self, labels, cpus):
         """Return the labels of each CPU's value of each key; the same without CPUs."""
-        return [text + ',cpu="%d"' % cpu for text in labels for cpu in cpus] if cpus else labels
+        if not cpus:
+            return labels
+        marks, found = [',cpu="%d"' % cpu for cpu in cpus], []
+        for text in labels:
+            found += [text + mark for mark in marks]
+        return found
 
     def _series(self, values, labels):
         """Yield (path, labels of each, numbers) of the samples, from the labels of each key.
@@ -12017,6 +12017,30 @@ class _KeyLabels:
         return self.template % tuple([_label_text(str(leaf)) for leaf in leaves])
 
 
+class _LabelNames:
+    """Names of labels for the paths of a key's leaves: legal, not reserved, no two the same."""
+
+    def __init__(self, taken):
+        self.taken, self.names = set(taken) | {"le", "quantile", "key_bytes"}, {}
+
+    def name(self, path):
+        """Return the label of a path: "addr_port", "key" of a key that is one number."""
+        known = self.names.get(path)
+        if known is None:
+            text = "_".join(map(str, path))
+            legal = _metric_name("key_" + text if not text or text[0].isdigit() else text)
+            if legal[:2] == "__":  # reserved
+                legal = "key_" + legal.lstrip("_")
+            base, number = legal.rstrip("_") or "key", 1
+            legal = base
+            while legal in self.taken:
+                number += 1
+                legal = "%s_%d" % (base, number) if number > 2 else "key_" + base
+            self.taken.add(legal)
+            known = self.names[path] = legal
+        return known
+
+
 # The labels for indices: of an array, of an array in that, and so on.
 _INDEX_LABELS = ["index"] + ["index_%d" % number for number in range(2, MAX_DEPTH + 1)]
 
@@ -12050,30 +12074,6 @@ def _bound_text(number):
         return text
     digits, _, power = ("%.16e" % number).partition("e")
     return "%se%s" % (digits.rstrip("0").rstrip("."), power)
-
-
-class _LabelNames:
-    """Names of labels for the paths of a key's leaves: legal, not reserved, no two the same."""
-
-    def __init__(self, taken):
-        self.taken, self.names = set(taken) | {"le", "quantile", "key_bytes"}, {}
-
-    def name(self, path):
-        """Return the label of a path: "addr_port", "key" of a key that is one number."""
-        known = self.names.get(path)
-        if known is None:
-            text = "_".join(map(str, path))
-            legal = _metric_name("key_" + text if not text or text[0].isdigit() else text)
-            if legal[:2] == "__":  # reserved
-                legal = "key_" + legal.lstrip("_")
-            base, number = legal.rstrip("_") or "key", 1
-            legal = base
-            while legal in self.taken:
-                number += 1
-                legal = "%s_%d" % (base, number) if number > 2 else "key_" + base
-            self.taken.add(legal)
-            known = self.names[path] = legal
-        return known
 
 
 def _metric_name(text):
@@ -12198,6 +12198,14 @@ class _NamesFound:
                 yield reader.one(one)
             except LayoutError:
                 pass
+
+
+def _split(raw, count):
+    """Return bytes in so many pieces of one length."""
+    size = len(raw) // count if count else 0
+    if not size:
+        return [raw] * count
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 class _Replacement:
