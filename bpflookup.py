@@ -6261,7 +6261,9 @@ def _plain(obj, depth):
 #   _BTFBlob            the bytes taken apart: where each record begins, and the strings
 #   _BTFRecords         types by id and by name, and what stands in their records
 #   BTF                 what users have of it: files, ids of the kernel, members, offsets, Layouts
-#   _BTFFrontEnd        makes the Layout (section 4) of a type, which serves everything else
+#   _MemberPath         follows "se.avg" to an Offset
+#   _BTFFrontEnd        makes the Layout (section 4) of a type, which does everything else: tables,
+#                       ctypes classes, Python source, decoding
 #   _ELFFile            finds BTF in object files and kernel modules
 #   _with_placed_variables, _relocated   complete what compilers and module builds left open
 #   _prove_agreement    compares the type that a caller gave with BTF's
@@ -6276,6 +6278,9 @@ def _plain(obj, depth):
 # may lie: only a type of which _BTFFrontEnd made a Layout is known to be finite, with each member
 # inside of what holds it, so nothing else decodes by a type, and whatever follows ids itself
 # counts its steps.  The bounds: MAX_DEPTH, _MAX_BYTES, _MAX_ROWS, _MAX_VALUES, _MAX_NAME.
+#
+# Threads share a BTF without locks.  What was found is kept; where two look for the same thing at
+# once, both do the work, and either result will do.
 #
 # A new BTF kind: name it in section 1 (BTF_KIND_*), put the words of its record into _RECORD_WORDS
 # and the kind itself into the sets below that fit; then say in _BTFFrontEnd._unmodified what Layout
@@ -7045,75 +7050,8 @@ class BTF(_BTFRecords):
                    from one to the next
         raises     BTFError
         """
-        found, position, bits, type_id = [], 0, 0, self.type(t).id
-        self.layout(type_id)  # proves the type before its members are looked at
-        for step in self._path_steps(type_id, path):
-            inner = self._resolve(type_id)
-            if inner.kind == BTF_KIND_PTR and bits == 0:
-                found.append(Offset(position, 0))
-                position, inner = 0, self._resolve(inner.type_id)
-                self.layout(inner)
-            if inner.kind == BTF_KIND_ARRAY and step[:1] == "[" and step[-1:] == "]":
-                type_id, bits = inner.type_id, 0
-                position += 8 * self._index_in(inner, step[1:-1], path) * self.sizeof(type_id)
-                continue
-            type_id, offset, bits = self._member_named(inner, step, path)
-            position += offset
-        found.append(Offset(position, bits))
+        found = _MemberPath(self, path).offsets(self.type(t).id)
         return found[0] if len(found) == 1 else tuple(found)
-
-    def _index_in(self, array, digits, path):
-        """Return the number that digits say, an index of an array."""
-        if not digits.isdecimal():
-            raise BTFError("%s: '%s' is no index" % (path, digits))
-        index = int(
-            digits[:99]
-        )  # Python refuses thousands of digits; no array has so many elements
-        if array.count and index >= array.count:
-            words = (path, self.c_type(array.id), array.count)
-            raise BTFError("%s: %s has %d elements" % words)
-        return index
-
-    def _member_named(self, record, name, path):
-        """Return (type id, bit offset, bits) of a member, also of one in an anonymous record."""
-        found = self._part_named(record, name, 0, 0) if record.kind in _RECORDS else None
-        if found is None:
-            raise BTFError("%s: %s has no member '%s'" % (path, self.c_type(record.id), name))
-        return found
-
-    def _part_named(self, record, name, start, depth):
-        """Return what _member_named does, None if there is no such member.
-
-        The record begins at bit start, and is depth records inside of the one asked about.
-        """
-        anonymous = []
-        for label, type_id, offset, bits in self._members(record):
-            if name and label == name:
-                return type_id, start + offset, bits
-            if not label and not bits:
-                anonymous.append((type_id, offset))
-        for type_id, offset in anonymous if depth < MAX_DEPTH else ():
-            inner = self._resolve(type_id)
-            found = None
-            if inner.kind in _RECORDS:
-                found = self._part_named(inner, name, start + offset, depth + 1)
-            if found is not None:
-                return found
-        return None
-
-    def _path_steps(self, t, path):
-        """Return the steps of a path, names and indices: ["cpus_mask", "bits", "[1]"].
-
-        In a data section the first may be a variable whose name holds dots.
-        """
-        t, variable = self._resolve(t), ""
-        if t.kind == BTF_KIND_DATASEC:
-            names = [entry.name for entry, _ in self._section_members(t)]
-            fitting = [name for name in names if _begins_with(path, name)]
-            variable = max(fitting, key=len, default="")
-        steps = path[len(variable) :].replace("->", ".").replace("[", ".[").split(".")
-        steps[0] = variable + steps[0]
-        return steps[1:] if path.startswith("[") else steps
 
     def c_type(self, t: "_GivenType") -> str:
         """Return a type as C spells it, but read from left to right: "struct task_struct __rcu *",
@@ -7225,9 +7163,88 @@ class Offset(int):
         return self.bit_offset, self.bits
 
 
-def _begins_with(path, name):
-    """Return whether the first step of a path is this name."""
-    return path.startswith(name) and path[len(name) :][:1] in ("", ".", "[", "-")
+class _MemberPath:
+    """The way from a type to one of its members, such as "se.avg" or "cpus_mask.bits[1]"."""
+
+    def __init__(self, btf, path):
+        self.btf, self.path = btf, path
+
+    def offsets(self, type_id):
+        """Return the Offset of the member in a list, behind one for each pointer on the way."""
+        found, position, bits = [], 0, 0
+        self.btf.layout(type_id)  # proves the type before its members are looked at
+        for step in self._steps(type_id):
+            inner = self.btf._resolve(type_id)
+            if inner.kind == BTF_KIND_PTR and bits == 0:
+                found.append(Offset(position, 0))
+                position, inner = 0, self.btf._resolve(inner.type_id)
+                self.btf.layout(inner)
+            if inner.kind == BTF_KIND_ARRAY and step[:1] == "[" and step[-1:] == "]":
+                type_id, bits = inner.type_id, 0
+                position += 8 * self._index_in(inner, step[1:-1]) * self.btf.sizeof(type_id)
+                continue
+            type_id, offset, bits = self._member_of(inner, step)
+            position += offset
+        found.append(Offset(position, bits))
+        return found
+
+    def _steps(self, type_id):
+        """Return the steps of the path, names and indices: ["cpus_mask", "bits", "[1]"].
+
+        In a data section the first may be a variable whose name holds dots.
+        """
+        t, variable, path = self.btf._resolve(type_id), "", self.path
+        if t.kind == BTF_KIND_DATASEC:
+            names = [entry.name for entry, _ in self.btf._section_members(t)]
+            variable = max(filter(self._begins_with, names), key=len, default="")
+        steps = path[len(variable) :].replace("->", ".").replace("[", ".[").split(".")
+        steps[0] = variable + steps[0]
+        return steps[1:] if path.startswith("[") else steps
+
+    def _begins_with(self, name):
+        """Return whether the first step of the path is this name."""
+        return self.path.startswith(name) and self.path[len(name) :][:1] in ("", ".", "[", "-")
+
+    def _index_in(self, array, digits):
+        """Return the number that digits say, an index of an array."""
+        if not digits.isdecimal():
+            raise BTFError("%s: '%s' is no index" % (self.path, digits))
+        # Python refuses thousands of digits; no array has so many elements
+        index = int(digits[:99])
+        if array.count and index >= array.count:
+            words = (self.path, self.btf.c_type(array.id), array.count)
+            raise BTFError("%s: %s has %d elements" % words)
+        return index
+
+    def _member_of(self, record, name):
+        """Return (type id, bit offset, bits) of a member, also of one in an anonymous record."""
+        found = None
+        if record.kind in _RECORDS:
+            found = self._member_inside(record, name, 0, 0)
+        if found is None:
+            words = (self.path, self.btf.c_type(record.id), name)
+            raise BTFError("%s: %s has no member '%s'" % words)
+        return found
+
+    def _member_inside(self, record, name, start, depth):
+        """Return what _member_of does, None if there is no such member.
+
+        The record begins at bit start, and is depth records inside of the one asked about.
+        """
+        anonymous = []
+        for label, type_id, offset, bits in self.btf._members(record):
+            if name and label == name:
+                return type_id, start + offset, bits
+            if not label and not bits:
+                anonymous.append((type_id, offset))
+        for type_id, offset in anonymous if depth < MAX_DEPTH else ():
+            inner = self.btf._resolve(type_id)
+            found = None
+            if inner.kind in _RECORDS:
+                found = self._member_inside(inner, name, start + offset, depth + 1)
+            if found is not None:
+                return found
+        return None
 
 
 # (kind, whether it is a FWD with kind_flag) -> what C has before the name
@@ -7331,7 +7348,7 @@ class _BTFFrontEnd:
         encoding, int_offset, bits = _int_parts(t)
         if int_offset or bits != 8 or t.name != "char" and not encoding & _INT_CHAR:
             return None
-        step = self.btf.type(type_id)
+        step = self.btf.type(type_id)  # up to a typedef, or the INT, which _resolve has reached
         while step.kind in _MODIFIERS and step.kind != BTF_KIND_TYPEDEF:
             step = self.btf.type(step.type_id)
         is_plain = step.kind == BTF_KIND_INT and (t.name == "char" or encoding == _INT_CHAR)
@@ -11023,159 +11040,37 @@ def _open_program(spec):
 # thousand keys, one behind the other, and those of their values, of a per-CPU map one for each CPU.
 # Outputs take chunks and yield text, so that maps of any size are shown in little memory.
 #
-#   View             json_lines (--ndjson), bpftool (-j), words (for people), hexadecimal (--hex)
+#   _EntryTexts      json_lines (--ndjson), bpftool (-j), words (for people), hexadecimal (--hex)
+#   View             the entries of a source and their types, with these forms
 #   _slots_of        where a map has histograms; a _Numbering is what their slots stand for
 #   _Families        metrics (--metrics): all that a run prints, each map's by a _MapMetrics
 #   capture, Capture a map written to a file, and read back as a source
 #
 # A new output form: how numbers, text, records and arrays are spelled is a _Form (section 4),
-# which gives a Layout a new reader.  Here it becomes a method of View that puts what the readers of
-# key_layout and value_layout give into lines, as json_lines does; in section 9 it gets its option,
-# in _Options.form_of.  Nothing here looks into Layouts to decode a value, a new form included.
+# which gives a Layout a new reader.  Here it becomes a method of _EntryTexts, which puts what the
+# readers of key_layout and value_layout give into lines, as json_lines does.  In section 9 it gets
+# its option, in _Options.form_of.  Nothing here looks into a Layout to decode a value, a new form
+# included.
 #
 # Widths: words lines values up behind the widest key so far, of at most 60 characters.  The tables
 # that terminals get, _Table and _Aligned, stand in section 9, and so does the drawing of bars.
 
-# Entries in a chunk, and bytes: the text, several times as long, is to stay in the processor's
-# cache.
-_CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
-_MAX_SURPLUS = 1 << 20  # values of a capture, besides those that its bytes can hold
 
+class _EntryTexts:
+    """The forms of text that entries have, a method for each: it takes chunks and yields text.
 
-class View:
-    """A source with what its keys and values mean: the types given, or BTF's, or numbers, or bytes.
+    Text of a chunk is made in few steps for all entries: a template of one entry, such as
+    '{"key":%d,"value":{"a":%d,"b":"%s"}}', and for each entry the tuple that fills it.  Key and
+    value give a part of the template each, and a function from bytes to an iterator over tuples.
+    The pair of them is called columns here.
 
-    key, value     ctypes types, Layouts or C text, for which btf has names
-    .key_layout, .value_layout   what they come to
-    .cpus          the possible CPUs of per-CPU values, else empty
-    .slot          bytes from one CPU's value to the next, or of a value
-    .chunk_entries entries in a chunk, at most
+    What it is about, .info, .key_layout, .value_layout, .cpus and .slot, is told by View, and for
+    bpftool's form .source.
     """
 
     width = 0  # of the widest key so far, in words
-    query = None  # what of the entries a dump shows; None: all
     adds_up = False  # whether the CPUs' values are shown as one
     json_suffix = ""  # " strings": JSON has numbers of more than 53 bits as strings
-
-    def __init__(self, source, key=None, value=None, btf=None):
-        self.source, self.info = source, source.info
-        self.cpus = tuple(getattr(source, "cpus", ()))
-        if self.info.type in _PERCPU_TYPES and not self.cpus:
-            self.cpus = possible_cpus()
-        self.key_layout = _view_layout(source, "key", key, btf)
-        self.value_layout = _view_layout(source, "value", value, btf)
-        if self.info.type == BPF_MAP_TYPE_LPM_TRIE:
-            self.key_layout = _lpm_layout(self.key_layout)
-        if self.info.type == BPF_MAP_TYPE_STACK_TRACE:
-            self.value_layout = _stack_layout(self.value_layout, self.info.map_flags)
-        if isinstance(source, Capture):
-            self._take_meanings(source)
-        self.slot = self.info.value_size
-        if self.cpus and isinstance(source, Map):  # captures hold no padding
-            self.slot = percpu_stride(self.slot)
-        entry_bytes = self.info.key_size + self.slot * max(len(self.cpus), 1)
-        self.chunk_entries = max(1, min(_CHUNK_ENTRIES, _CHUNK_BYTES // max(entry_bytes, 1)))
-
-    def _named(self, found):
-        """Return a layout whose names, of users or interfaces say, are those of the machine that
-        the source is from.
-        """
-        is_from_here = isinstance(self.source, Map)
-        return found if is_from_here else _named_by(found, self.source.names)
-
-    def _take_meanings(self, captured):
-        """Have shown what was asked for when a capture was made, where the types have it."""
-        self.key_layout = self._named(self.key_layout)
-        self.value_layout = self._named(self.value_layout)
-        for field, word in captured.shown:
-            try:
-                self.show(field, word)
-            except LayoutError:  # other types were given
-                pass
-
-    def show(self, field, word):
-        """Have a field shown as what it means: of the value, else of the key; "key.NAME" of that.
-
-        raises LayoutError: no such field or meaning, or one that can't be of it
-        """
-        known = []
-        for what in ("value", "key"):
-            path, found = field, getattr(self, what + "_layout")
-            if field == what or field.startswith(what + "."):
-                path = field[len(what) + 1 :]
-            elif not isinstance(found, Record):
-                continue
-            try:
-                setattr(self, what + "_layout", self._named(found.showing(path, word)))
-                return
-            except NoSuchField:
-                known.append(found._labels_text())
-        told = ", ".join(filter(None, known)) or "key and value"
-        raise NoSuchField("no field '%s'; there are %s" % (field, told))
-
-    # -- entries
-
-    def entries(self):
-        """Return an iterator over (key, value) as bytes; of a per-CPU map values are lists."""
-        return self.source.items() if isinstance(self.source, Map) else self.source.entries()
-
-    def chunks(self):
-        """Yield (keys, values, count), the bytes of entries; a value is .slot bytes for each of
-        .cpus, or once.
-        """
-        if not isinstance(self.source, Map):
-            self._prove_affordable()
-            yield from self.source.chunks(self.chunk_entries)
-            return
-        for keys, values in self.source.lookup_batch():
-            count, keys, values = len(keys), bytes(keys), bytes(values)
-            yield from self._pieces(keys, values, count)
-
-    def _prove_affordable(self):
-        """Raise ValueError for a capture whose entries would be far more values than it has bytes.
-
-        Types in a hostile BTF may have many values in few bytes, and a capture many entries: text
-        of all that would have no end.
-        """
-        cpus, count = max(len(self.cpus), 1), self.source.count
-        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
-        key, value = layouts["key"] or self.key_layout, layouts["value"] or self.value_layout
-        values = max(key.values, self.key_layout.values)
-        values += max(value.values, self.value_layout.values) * cpus
-        size = self.info.key_size + self.info.value_size * cpus
-        if count * (values - 16 * size) > _MAX_SURPLUS:  # 16 a byte: as in _BTFFrontEnd.layout
-            words = (count, values, size)
-            raise ValueError("a capture of %d entries, %d values in %d bytes: too many" % words)
-
-    def _pieces(self, keys, values, count):
-        """Yield a batch, which may be larger, in chunks."""
-        key_size, value_size = self.info.key_size, self.slot * max(len(self.cpus), 1)
-        if count <= self.chunk_entries:
-            yield keys, values, count
-            return
-        for first in range(0, count, self.chunk_entries):
-            end = min(first + self.chunk_entries, count)
-            yield (
-                keys[first * key_size : end * key_size],
-                values[first * value_size : end * value_size],
-                end - first,
-            )
-
-    def chunk_of(self, entries):
-        """Return a list of (key, value) as chunks() yields them."""
-        keys = b"".join([key for key, _ in entries])
-        if not self.cpus:
-            return keys, b"".join([value for _, value in entries]), len(entries)
-        values_of_cpus = chain.from_iterable([value for _, value in entries])
-        slots = [one.ljust(self.slot, b"\0") for one in values_of_cpus]
-        return keys, b"".join(slots), len(entries)
-
-    # -- forms of text
-    #
-    # Text of a chunk is made in few steps for all entries: a template of one entry, such as
-    # '{"key":%d,"value":{"a":%d,"b":"%s"}}', and for each entry the tuple that fills it.  Key and
-    # value give a part of the template each, and a function from bytes to an iterator over tuples.
-    # The pair of them is called columns here.
 
     @property
     def cpus_shown(self):
@@ -11331,10 +11226,141 @@ class View:
         """Return an iterator over texts of keys, each as often as it has values of CPUs."""
         return chain.from_iterable([repeat(text, len(self.cpus)) for text in texts])
 
+    def chunk_of(self, entries):
+        """Return a chunk of a list of (key, value), values of per-CPU maps being lists."""
+        keys = b"".join([key for key, _ in entries])
+        if not self.cpus:
+            return keys, b"".join([value for _, value in entries]), len(entries)
+        values_of_cpus = chain.from_iterable([value for _, value in entries])
+        slots = [one.ljust(self.slot, b"\0") for one in values_of_cpus]
+        return keys, b"".join(slots), len(entries)
+
 
 # Stands in text for the '","0x' that bpftool has between bytes, since bytes.hex takes one character
 # there.  JSON has no such character anywhere else, so one replace puts it right.
 _BETWEEN_BYTES = "\x01"
+
+# Entries in a chunk, and bytes: the text, several times as long, is to stay in the processor's
+# cache.
+_CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
+_MAX_SURPLUS = 1 << 20  # values of a capture, besides those that its bytes can hold
+
+
+class View(_EntryTexts):
+    """A source with what its keys and values mean: the types given, or BTF's, or numbers, or bytes.
+
+    key, value     ctypes types, Layouts or C text, for which btf has names
+    .key_layout, .value_layout   what they come to
+    .cpus          the possible CPUs of per-CPU values, else empty
+    .slot          bytes from one CPU's value to the next, or of a value
+    .chunk_entries entries in a chunk, at most
+    """
+
+    query = None  # what of the entries a dump shows; None: all
+
+    def __init__(self, source, key=None, value=None, btf=None):
+        self.source, self.info = source, source.info
+        self.cpus = tuple(getattr(source, "cpus", ()))
+        if self.info.type in _PERCPU_TYPES and not self.cpus:
+            self.cpus = possible_cpus()
+        self.key_layout = _view_layout(source, "key", key, btf)
+        self.value_layout = _view_layout(source, "value", value, btf)
+        if self.info.type == BPF_MAP_TYPE_LPM_TRIE:
+            self.key_layout = _lpm_layout(self.key_layout)
+        if self.info.type == BPF_MAP_TYPE_STACK_TRACE:
+            self.value_layout = _stack_layout(self.value_layout, self.info.map_flags)
+        if isinstance(source, Capture):
+            self._take_meanings(source)
+        self.slot = self.info.value_size
+        if self.cpus and isinstance(source, Map):  # captures hold no padding
+            self.slot = percpu_stride(self.slot)
+        entry_bytes = self.info.key_size + self.slot * max(len(self.cpus), 1)
+        self.chunk_entries = max(1, min(_CHUNK_ENTRIES, _CHUNK_BYTES // max(entry_bytes, 1)))
+
+    def _named(self, found):
+        """Return a layout whose names, of users or interfaces say, are those of the machine that
+        the source is from.
+        """
+        is_from_here = isinstance(self.source, Map)
+        return found if is_from_here else _named_by(found, self.source.names)
+
+    def _take_meanings(self, captured):
+        """Have shown what was asked for when a capture was made, where the types have it."""
+        self.key_layout = self._named(self.key_layout)
+        self.value_layout = self._named(self.value_layout)
+        for field, word in captured.shown:
+            try:
+                self.show(field, word)
+            except LayoutError:  # other types were given
+                pass
+
+    def show(self, field, word):
+        """Have a field shown as what it means: of the value, else of the key; "key.NAME" of that.
+
+        raises LayoutError: no such field or meaning, or one that can't be of it
+        """
+        known = []
+        for what in ("value", "key"):
+            path, found = field, getattr(self, what + "_layout")
+            if field == what or field.startswith(what + "."):
+                path = field[len(what) + 1 :]
+            elif not isinstance(found, Record):
+                continue
+            try:
+                setattr(self, what + "_layout", self._named(found.showing(path, word)))
+                return
+            except NoSuchField:
+                known.append(found._labels_text())
+        told = ", ".join(filter(None, known)) or "key and value"
+        raise NoSuchField("no field '%s'; there are %s" % (field, told))
+
+    # -- entries
+
+    def entries(self):
+        """Return an iterator over (key, value) as bytes; of a per-CPU map values are lists."""
+        return self.source.items() if isinstance(self.source, Map) else self.source.entries()
+
+    def chunks(self):
+        """Yield (keys, values, count), the bytes of entries; a value is .slot bytes for each of
+        .cpus, or once.
+        """
+        if not isinstance(self.source, Map):
+            self._prove_affordable()
+            yield from self.source.chunks(self.chunk_entries)
+            return
+        for keys, values in self.source.lookup_batch():
+            count, keys, values = len(keys), bytes(keys), bytes(values)
+            yield from self._pieces(keys, values, count)
+
+    def _prove_affordable(self):
+        """Raise ValueError for a capture whose entries would be far more values than it has bytes.
+
+        Types in a hostile BTF may have many values in few bytes, and a capture many entries: text
+        of all that would have no end.
+        """
+        cpus, count = max(len(self.cpus), 1), self.source.count
+        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
+        key, value = layouts["key"] or self.key_layout, layouts["value"] or self.value_layout
+        values = max(key.values, self.key_layout.values)
+        values += max(value.values, self.value_layout.values) * cpus
+        size = self.info.key_size + self.info.value_size * cpus
+        if count * (values - 16 * size) > _MAX_SURPLUS:  # 16 a byte: as in _BTFFrontEnd.layout
+            words = (count, values, size)
+            raise ValueError("a capture of %d entries, %d values in %d bytes: too many" % words)
+
+    def _pieces(self, keys, values, count):
+        """Yield a batch, which may be larger, in chunks."""
+        key_size, value_size = self.info.key_size, self.slot * max(len(self.cpus), 1)
+        if count <= self.chunk_entries:
+            yield keys, values, count
+            return
+        for first in range(0, count, self.chunk_entries):
+            end = min(first + self.chunk_entries, count)
+            yield (
+                keys[first * key_size : end * key_size],
+                values[first * value_size : end * value_size],
+                end - first,
+            )
 
 
 def _view_layout(source, what, given, btf):
@@ -11837,7 +11863,7 @@ class _MapMetrics:
         self.in_histograms = set()  # type: set  # paths of their fields
         for field, numbering in families.wishes.slots.items():
             self._take_slots(field, numbering)
-        paths = getattr(self.samples, "paths", None)
+        paths = getattr(self.samples, "paths", None)  # None: unions decide, value by value
         self.has_series = paths is None or not all(map(self._is_in_histogram, paths))
         for path in paths or ():
             families.note_field(_members_text(path))
