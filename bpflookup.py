@@ -6265,19 +6265,20 @@ def _plain(obj, depth):
 #   _BTFFrontEnd        makes the Layout (section 4) of a type, which does everything else: tables,
 #                       ctypes classes, Python source, decoding
 #   _ELFFile            finds BTF in object files and kernel modules
-#   _with_placed_variables, _relocated   complete what compilers and module builds left open
+#   _with_placed_variables, _relocated   fill in what compilers and builds of modules leave out
 #   _prove_agreement    compares the type that a caller gave with BTF's
 #
-# Type ids: a record holds none, it is its place that counts.  The first type has 1, 0 is void.
-# Split BTF (of a module) builds upon a base (vmlinux's): its ids go on where those of the base end,
-# and so do the offsets of names: one below _first_string is in the base.  A base may itself be
-# split.  A distilled base (.BTF.base) is a stand-in for the base, see _relocated.
+# Type ids: they are not stored, the n-th record is type n; 0 is void.  Split BTF (of a module)
+# builds upon a base (vmlinux's): its ids go on where those of the base end, from _first_id on, and
+# so do the offsets of names, from _first_string on; what is below is in the base.  A base may be
+# split itself.  A distilled base (.BTF.base) is a stand-in for the base, see _relocated.
 #
-# Hostile BTF: files, captures and who loads maps may bring any bytes.  Opening a blob proves that
-# its sections lie inside of it, _index that each record does.  Ids may still form circles and sizes
-# may lie: only a type of which _BTFFrontEnd made a Layout is known to be finite, with each member
-# inside of what holds it, so nothing else decodes by a type, and whatever follows ids itself
-# counts its steps.  The bounds: MAX_DEPTH, _MAX_BYTES, _MAX_ROWS, _MAX_VALUES, _MAX_NAME.
+# Hostile BTF: files, captures and the maps of others may bring any bytes.  Opening a blob proves
+# that its sections lie inside of it, _index that each record does.  Ids may still form circles, and
+# sizes may be wrong.  Only a type of which _BTFFrontEnd made a Layout is known to be finite, with
+# each member inside of what holds it, and so values are decoded by Layouts alone.  Code that goes
+# from type id to type id without a Layout has to count its steps.  The bounds: MAX_DEPTH types
+# inside types, and _MAX_BYTES, _MAX_ROWS, _MAX_VALUES, _MAX_NAME.
 #
 # Threads share a BTF without locks.  What was found is kept; where two look for the same thing at
 # once, both do the work, and either result will do.
@@ -6299,11 +6300,10 @@ _SIZED = _RECORDS | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
 # the same, and the lowest id wins.
 _NAME_ORDER = (BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_ENUM64, BTF_KIND_TYPEDEF)
 _NAME_RANKS = {kind: rank for rank, kind in enumerate(_NAME_ORDER)}
-# A record is three 32-bit words (struct btf_type: name, info, size or type), then some that every
-# type of its kind has, then some for each member, enumerator or parameter (vlen of them).
-# kind -> (what the third word is, what those are, what the words for each are): a letter for a
-# word, n the offset of a name, t a type id, - a number, ? for kinds that the kernel does not define
-# further yet.
+# A record is three 32-bit words (struct btf_type: name, info, size or type), then the words that
+# every type of its kind has, then those for each member, enumerator or parameter, vlen times.
+# kind -> (the third word, the words that every type has, the words for each), a letter for a word:
+# n the offset of a name, t a type id, - a number, ? what the kernel has not defined yet.
 _RECORD_WORDS = {
     BTF_KIND_INT: ("-", "-", ""),
     BTF_KIND_PTR: ("t", "", ""),
@@ -6331,7 +6331,7 @@ _RECORD_WORDS = {
 # kind -> (how many words every type of it has behind the three, how many for each of vlen)
 _TAIL_WORDS = {kind: (len(words[1]), len(words[2])) for kind, words in _RECORD_WORDS.items()}
 _MAX_NAME = 4096  # bytes of a name: eight times what the kernel takes
-_LONG_NAME = 127  # bytes, the most that kernels took before 6.1: only longer ones are added up
+_LONG_NAME = 127  # bytes, the most that kernels took before 6.1; longer ones: see _string
 _SCANNED_QUESTIONS = 2  # how many names are searched for before an index of all names is made
 _BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}  # by the magic that a blob begins with
 
@@ -6419,7 +6419,7 @@ class _BTFBlob:
         self.order = _BTF_ORDERS.get(data[:2], "")
         self._take_sections()
         self._offsets = None  # what _index returns
-        self._cut_reason = ""  # why the last type is not the last that was meant to be there
+        self._cut_reason = ""  # why types are missing behind the last one, if they are
         self._long_names, self._long_bytes = {}, 0  # see _string
         self._first_id, self._first_string = 1, 0
         if base is not None:
@@ -6614,7 +6614,8 @@ class _BTFRecords(_BTFBlob):
     def __init__(self, data, base=None):
         _BTFBlob.__init__(self, data, base)
         self._found = {}  # type: dict  # (name, kind) -> type id
-        self._questions, self._by_name = 0, None  # how many _named got, and its index
+        self._questions = 0  # how often _named was called
+        self._by_name = None  # what _name_index returned
         self._decl_tags = None  # what _all_tags returned
         self._enums = {}  # type: dict  # type id -> {number: name}
 
@@ -6673,7 +6674,7 @@ class _BTFRecords(_BTFBlob):
         return found
 
     def _search(self, name, kind):
-        """Return what find returns, looked for."""
+        """Look for what find returns, in the base as well."""
         kinds = {number for number, text in _KIND_NAMES.items() if kind in (None, text)}
         if kind == "enum":
             kinds = _ENUMS
@@ -7491,7 +7492,7 @@ class _ELFFile:
         return self._file.read(size)
 
     def _bytes_of(self, number, what):
-        """Return what the section of a number holds, which the error calls what."""
+        """Return what a section holds, by its number; what is its name in errors."""
         if number >= len(self._sections):
             raise BTFError(
                 "a broken ELF file: its %s are section %d of %d"
@@ -11643,10 +11644,10 @@ def _fields_text(paths):
 
 
 class _KeySlots:
-    """Histograms where a key is a slot and whose histogram it is, and its value has the count.
+    """Histograms whose slots are in the keys: a key has the slot, its value the count.
 
-    .groups is {paths: {leaves: [{slot: count} of each CPU, or of all]}}: what the rest of the key
-    says, a histogram for each.  Keys with unions have different paths, others all the same.
+    What else is in a key tells whose histogram it is: .groups is {paths: {leaves: [{slot: count} of
+    each CPU, or of all]}}.  Keys with unions have different paths, others all the same.
     """
 
     default = "bcc"  # the numbering, where nobody says
@@ -11741,9 +11742,8 @@ def _slot_place(paths, sample_paths):
 #
 # The name of a family is bpf_map_MAP_FIELD: the map's name, then the names of the members on the
 # way to a number in the value (none where the value is that number), without indices; then _total
-# if --metrics-type says counter.
-# _metric_name replaces what Prometheus does not take, and where a name is taken _Families._free
-# counts on: bpf_map_x_2.  Maps of one name share their families.
+# if --metrics-type says counter.  _metric_name replaces what Prometheus does not take, and where a
+# name is taken _Families._free counts on: bpf_map_x_2.  Maps of one name share their families.
 #
 # The labels of a series are id and map, then what the key says, a label for each leaf of it
 # (_KeyLabels), then what tells apart numbers of one name in a value: cpu where the CPUs' values are
