@@ -6391,7 +6391,7 @@ class BTFType:
 class _RecordLengths(dict):
     """The info word of a record -> how many words the record takes.
 
-    A dict, as millions of records share a few info words: the length is worked out once for each.
+    A dict, since very many records share few info words: each is worked out once.
     """
 
     def __init__(self, tails):
@@ -11050,11 +11050,12 @@ def _open_program(spec):
 # A new output form: how numbers, text, records and arrays are spelled is a _Form (section 4),
 # which gives a Layout a new reader.  Here it becomes a method of _EntryTexts, which puts what the
 # readers of key_layout and value_layout give into lines, as json_lines does.  In section 9 it gets
-# its option, in _Options.form_of.  Nothing here looks into a Layout to decode a value, a new form
+# its option, where form_of chooses.  Nothing here looks into a Layout to decode a value, a new form
 # included.
 #
 # Widths: words lines values up behind the widest key so far, of at most 60 characters.  The tables
-# that terminals get, _Table and _Aligned, stand in section 9, and so does the drawing of bars.
+# of columns that terminals get are made in section 9, of the form "cells": a column is as wide as
+# its head and the widest text of the first chunk.  The bars of histograms are drawn there, too.
 
 
 class _EntryTexts:
