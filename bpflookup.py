@@ -12309,6 +12309,9 @@ class _Progress:
 
 # ---- 9. Command line --------------------------------------------------------
 
+
+# -- the commands, and what help says of them
+
 # command -> usage, what it does, an example, what else its -h says.  The order is bpftool's: a
 # prefix stands for the first that it fits.  No line of help has more than 80 columns.
 # fmt: off
@@ -12492,10 +12495,32 @@ Flags, cpu=N and options stand behind that.  '--' ends the options.
 Exit status: 0 done, 1 failed or not found, 2 usage."""
 
 
-def _metric_kind(word):
-    if word not in ("counter", "gauge"):
-        raise ValueError("a metric is a counter or a gauge, not '%s'" % word)
-    return word
+# -- main: from words to an exit status
+
+
+def main(argv: "Optional[Sequence[str]]" = None) -> int:
+    """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
+    _prepare_streams()
+    _this_machine.forget()
+    options = None
+    try:
+        options = _Options(sys.argv[1:] if argv is None else argv)
+        status = _run(options) or 0
+        sys.stdout.flush()
+        return status
+    except _Miss as miss:
+        return _complain(options, miss.args[0], 1, miss)
+    except BrokenPipeError:  # the reader has gone: nothing is left to say, not even at exit
+        _give_up_stdout()
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except _UsageError as error:
+        return _complain(options, "%s (see --help)" % error, 2)
+    except (BPFError, OSError, ValueError, OverflowError, ImportError) as error:
+        return _complain(options, error, 1)  # ImportError: a bare system may lack json
+    except MemoryError:
+        return _complain(options, "out of memory", 1)
 
 
 class _UsageError(Exception):
@@ -12506,24 +12531,146 @@ class _Miss(Exception):
     """What was asked for is not there: what to tell people, what bpftool's JSON says."""
 
 
-def _stands_for(word, *names):
-    """Return the first of the names that a word is, or begins; None if it is none of them."""
-    if word in names:
-        return word
-    return next((name for name in names if word and name.startswith(word)), None)
+def _prepare_streams():
+    if sys.stdout is None:
+        sys.stdout = _Closed()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+    if hasattr(sys.stdout, "reconfigure"):  # 3.7; a map's name may hold what LANG=C cannot print
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
-_MAP_WORDS = ("id", "name", "pinned")
-_FLAG_WORDS = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
-# What can stand after MAP in the commands that take DATA; from there on the words are _Given's.
-_CLAUSES = {
-    "lookup": ("key",),
-    "getnext": ("key",),
-    "delete": ("key",),
-    "push": ("value",),
-    "enqueue": ("value",),
-    "update": ("key", "value") + tuple(_FLAG_WORDS),
-}
+class _Closed:
+    """Standard output that was closed when we started: no harm until something is written."""
+
+    failure = None
+
+    def write(self, text):
+        self.failure = self.failure or OSError(errno.EBADF, "it is closed")
+        raise self.failure
+
+    def flush(self):
+        if self.failure:
+            raise self.failure
+
+    def isatty(self):
+        return False
+
+
+def _give_up_stdout():
+    """Let what could not be written be forgotten, or Python would complain once more at exit."""
+    try:
+        if isinstance(sys.stdout, _Closed):
+            sys.stdout = open(os.devnull, "w")
+        else:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (AttributeError, OSError, ValueError):  # no file, or closed
+        pass
+
+
+def _run(options):
+    if options.version:
+        return print("bpflookup %s" % __version__)
+    name = _take_command(options)
+    if options.help and name != "help":
+        options.words[:], name = [name], "help"
+    options.command = _SAME.get(name, name)
+    for setting, option in options.METRICS.items():
+        if getattr(options, setting) and not options.metrics:
+            raise _UsageError("%s goes with --metrics" % option)
+    if options.slots and not options.metrics and options.command != "hist":
+        raise _UsageError("--slots goes with hist or --metrics")
+    with trace() if options.trace else _Nothing():
+        options.token = options.token and create_token(options.token)
+        status = globals()["_" + options.command](options)
+    if options.notice:
+        sys.stderr.write("bpflookup: %s\n" % options.notice)
+    if options.command in _SILENT and options.json:
+        options.put(None)
+    return status
+
+
+class _Nothing:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def _complain(options, problem, status, miss=None):
+    """Tell a problem, in one line and as JSON where that is asked for; return the exit status."""
+    told = False
+    try:
+        if options and options.json:
+            told = _complain_in_json(options, problem, miss)
+        sys.stdout.flush()
+    except OSError as failure:  # a full disk, a closed descriptor
+        _give_up_stdout()
+        problem, status, told = failure, 1, False
+    try:
+        if not miss or not told:
+            line = _one_line(_problem_text(problem))
+            if options and options.notice and options.notice not in line:
+                line += "; " + options.notice
+            sys.stderr.write("bpflookup: %s\n" % line)
+    except OSError:  # nobody can be told
+        pass
+    return status
+
+
+def _complain_in_json(options, problem, miss):
+    """Print a problem as JSON, or only end what was begun; return whether that tells a miss."""
+    if options.unfinished:
+        sys.stdout.write(options.unfinished + "\n")
+        return False
+    try:
+        options.put(miss.args[1] if miss else {"error": _problem_text(problem)})
+    except ImportError:
+        return False
+    return True
+
+
+def _problem_text(problem):
+    """Return what an error says; of the system's own ones without the number."""
+    if not isinstance(problem, OSError) or isinstance(problem, BPFError):
+        return str(problem)
+    # what has no name is what we write to
+    name = "standard output" if problem.filename is None else os.fsdecode(problem.filename)
+    return "%s: %s" % (_printable(name), problem.strerror or problem)
+
+
+def _one_line(text):
+    """Return the first line of a text, what can't be printed escaped."""
+    return _printable(text.split("\n")[0])
+
+
+def _help(options):
+    name = options.words[0] if options.words else None
+    if name is None:
+        print("usage: %s [OPTION]... [map] COMMAND ...\n" % _program())
+        for name, (_, text, _, _) in _COMMANDS.items():
+            print("  %-9s %s" % (name, text))
+        return print("\nCOMMAND -h tells more of one.\n\n%s" % _WORDS_HELP)
+    if name not in _COMMANDS:
+        raise _UsageError(_unknown("command '%s'" % name, name, _COMMANDS))
+    usage, text, example, _ = _COMMANDS[name]
+    _, same, _, more = _COMMANDS[_SAME.get(name, name)]
+    text = text if text == same else "%s: %s" % (text, same)
+    print(("usage: %s [OPTION]... %s %s" % (_program(), name, usage)).rstrip())
+    print("%s%s.\n%s" % (text[0].upper(), text[1:], more and "\n%s\n" % more))
+    print("for example: %s %s" % (_program(), example))
+    return print("%s --help tells what MAP and DATA are, and all options." % _program())
+
+
+def _program():
+    """Return the name that we were called by; where that tells nothing, the file's."""
+    name = os.path.basename(sys.argv[0] if sys.argv else "")
+    known = name not in ("", "-", "-c") and __name__ == "__main__" or name.startswith("bpflookup")
+    return name if known else "bpflookup.py"
+
+
+# -- words: commands, options, and where MAP ends
 
 
 class _Options:
@@ -12800,20 +12947,42 @@ class _Options:
             raise _UsageError("unexpected '%s'%s" % (self.words[rest], wanted))
 
 
-def _field_and_word(text):
-    """Return (field, word) of FIELD=WORD, what --show takes."""
-    field, sign, word = text.rpartition("=")
-    if not sign:
-        raise _UsageError("--show takes FIELD=WORD,..., not '%s'" % text)
-    return field.strip(), word.strip()
+_MAP_WORDS = ("id", "name", "pinned")
+_FLAG_WORDS = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
+# What can stand after MAP in the commands that take DATA; from there on the words are _Given's.
+_CLAUSES = {
+    "lookup": ("key",),
+    "getnext": ("key",),
+    "delete": ("key",),
+    "push": ("value",),
+    "enqueue": ("value",),
+    "update": ("key", "value") + tuple(_FLAG_WORDS),
+}
 
 
-def _as_wished(showing, wish):
-    """Return showing(field, word) for a wish of --show."""
-    try:
-        return showing(*wish)
-    except LayoutError as failure:
-        raise _UsageError("--show: %s" % failure) from None
+def _take_command(options):
+    """Take the name of the command from the front, whole."""
+    words = options.words
+    if words and _is_map(words[0]):
+        words.pop(0)
+        if not words and not options.help:
+            return "show"  # as bpftool
+    if not words and options.help:
+        return "help"
+    word = words.pop(0) if words else ""
+    if not word:
+        raise _UsageError("a command is needed")
+    name = _command_name(word)
+    if name is None:
+        raise _UsageError(_unknown("command '%s'" % word, word, _COMMANDS))
+    return name
+
+
+def _stands_for(word, *names):
+    """Return the first of the names that a word is, or begins; None if it is none of them."""
+    if word in names:
+        return word
+    return next((name for name in names if word and name.startswith(word)), None)
 
 
 def _is_map(word):
@@ -12823,11 +12992,6 @@ def _is_map(word):
 
 def _command_name(word):
     return _stands_for(word, *_COMMANDS)
-
-
-def _opens(clauses):
-    """Return what tells whether words can follow MAP: none, or those of a clause."""
-    return lambda words: not words or _stands_for(words[0], *clauses) is not None
 
 
 def _map_length(words, can_follow):
@@ -12841,26 +13005,9 @@ def _map_length(words, can_follow):
     return 2 if kind and words[1:] and can_follow(words[2:]) else min(1, len(words))
 
 
-def _open_words(words, mode="r", token=None):
-    """Return the Map that MAP names, of bytes.  A path is taken as it is, blanks and all."""
-    kind, which = _stands_for(words[0], *_MAP_WORDS) if words[1:] else None, words[-1]
-    if words == [kind] or words[0] in _MAP_WORDS and not words[1:]:
-        raise _UsageError("what follows '%s' is needed" % words[0])
-    if kind is None:
-        bare = {"/" in which: "pinned", which.isdecimal(): "id"}
-        kind = bare.get(True, "name")
-    if not which or kind == "id" and not which.isdecimal():
-        raise _UsageError("'%s %s': a map is id N, name S or pinned PATH" % (kind, which))
-    if kind == "id":
-        return Map.from_id(int(which), bytes, bytes, mode=mode)
-    if kind == "pinned":
-        return Map.from_pin(which, bytes, bytes, mode=mode, token=token)
-    try:
-        return Map.from_name(which, bytes, bytes, mode=mode)
-    except MapNotFound as missing:
-        near = _nearest(which, {info.name for info in maps() if info.name})
-        missing.hint = "is it %s?" % " or ".join(map(repr, near)) if near else missing.hint
-        raise
+def _opens(clauses):
+    """Return what tells whether words can follow MAP: none, or those of a clause."""
+    return lambda words: not words or _stands_for(words[0], *clauses) is not None
 
 
 def _unknown(what, word, names):
@@ -12888,186 +13035,615 @@ def _folded(name):
     return name.lower().replace("-", "_")
 
 
-class _Closed:
-    """Standard output that was closed when we started: no harm until something is written."""
-
-    failure = None
-
-    def write(self, text):
-        self.failure = self.failure or OSError(errno.EBADF, "it is closed")
-        raise self.failure
-
-    def flush(self):
-        if self.failure:
-            raise self.failure
-
-    def isatty(self):
-        return False
+def _metric_kind(word):
+    if word not in ("counter", "gauge"):
+        raise ValueError("a metric is a counter or a gauge, not '%s'" % word)
+    return word
 
 
-def main(argv: "Optional[Sequence[str]]" = None) -> int:
-    """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
-    _prepare_streams()
-    _this_machine.forget()
-    options = None
+def _field_and_word(text):
+    """Return (field, word) of FIELD=WORD, what --show takes."""
+    field, sign, word = text.rpartition("=")
+    if not sign:
+        raise _UsageError("--show takes FIELD=WORD,..., not '%s'" % text)
+    return field.strip(), word.strip()
+
+
+def _as_wished(showing, wish):
+    """Return showing(field, word) for a wish of --show."""
     try:
-        options = _Options(sys.argv[1:] if argv is None else argv)
-        status = _run(options) or 0
-        sys.stdout.flush()
-        return status
-    except _Miss as miss:
-        return _complain(options, miss.args[0], 1, miss)
-    except BrokenPipeError:  # the reader has gone: nothing is left to say, not even at exit
-        _give_up_stdout()
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except _UsageError as error:
-        return _complain(options, "%s (see --help)" % error, 2)
-    except (BPFError, OSError, ValueError, OverflowError, ImportError) as error:
-        return _complain(options, error, 1)  # ImportError: a bare system may lack json
-    except MemoryError:
-        return _complain(options, "out of memory", 1)
+        return showing(*wish)
+    except LayoutError as failure:
+        raise _UsageError("--show: %s" % failure) from None
 
 
-def _prepare_streams():
-    if sys.stdout is None:
-        sys.stdout = _Closed()
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")
-    if hasattr(sys.stdout, "reconfigure"):  # 3.7; a map's name may hold what LANG=C cannot print
-        sys.stdout.reconfigure(errors="backslashreplace")
+# -- the maps and captures that words name
 
 
-def _give_up_stdout():
-    """Let what could not be written be forgotten, or Python would complain once more at exit."""
+def _open_words(words, mode="r", token=None):
+    """Return the Map that MAP names, of bytes.  A path is taken as it is, blanks and all."""
+    kind, which = _stands_for(words[0], *_MAP_WORDS) if words[1:] else None, words[-1]
+    if words == [kind] or words[0] in _MAP_WORDS and not words[1:]:
+        raise _UsageError("what follows '%s' is needed" % words[0])
+    if kind is None:
+        bare = {"/" in which: "pinned", which.isdecimal(): "id"}
+        kind = bare.get(True, "name")
+    if not which or kind == "id" and not which.isdecimal():
+        raise _UsageError("'%s %s': a map is id N, name S or pinned PATH" % (kind, which))
+    if kind == "id":
+        return Map.from_id(int(which), bytes, bytes, mode=mode)
+    if kind == "pinned":
+        return Map.from_pin(which, bytes, bytes, mode=mode, token=token)
     try:
-        if isinstance(sys.stdout, _Closed):
-            sys.stdout = open(os.devnull, "w")
+        return Map.from_name(which, bytes, bytes, mode=mode)
+    except MapNotFound as missing:
+        near = _nearest(which, {info.name for info in maps() if info.name})
+        missing.hint = "is it %s?" % " or ".join(map(repr, near)) if near else missing.hint
+        raise
+
+
+# -- DATA: what people write for a key or a value
+
+
+class _Given:
+    """What stands after MAP: .key, .value: words of DATA; .flag: a number; .cpu: text.  Or None.
+
+    As in bpftool key and value come in any order, flags anywhere between.  What stands behind DATA
+    (a flag, cpu=N, an option, the other clause) is told from it by where DATA is complete:
+    - with as many bytes as the type has, in decimal or after "hex", whatever else they could mean;
+    - with one word where the type is a number, with a record's last NAME=VALUE, with JSON's end;
+    - text of several words goes on to the end, to "value", or to a flag that is spelled out.
+    The first word is DATA whatever it is.
+    """
+
+    def __init__(self, options, view):
+        self.view, self.options, self.ended = view, options, options.ended
+        self.key = self.value = self.flag = self.cpu = None
+        keyless = () if view.info.key_size else ("key",)
+        self.wanted = [one for one in _CLAUSES[options.command] if one not in keyless]
+        words = list(options.data)
+        while words:
+            clause = self._clause(words[0])
+            if clause:
+                del words[0]
+                self.wanted.remove(clause)
+                count = self._count(clause, words)
+                setattr(self, clause, words[:count])
+                del words[:count]
+            elif not self._takes(words):
+                raise _UsageError("unexpected '%s'" % words[0])
+
+    def missed(self, key):
+        """Return the message that there is no such key: as it was typed, and its bytes."""
+        typed = " ".join(self.key)
+        if _bytes_end(self.key, Bytes(len(key))):
+            return "no such key: " + _hex(key)
+        text = "no such key: %s (%s)" % (typed, _hex(key))
+        if self.key[1:] and self._is_option(self.key[-1]):
+            text += "; %s was taken for text: options stand before it" % self.key[-1]
+        return text
+
+    def _clause(self, word):
+        """Return the clause that a word opens, None if it opens none that may still come."""
+        return _stands_for(word, *[one for one in ("key", "value") if one in self.wanted])
+
+    def _flag(self, word):
+        return (
+            _stands_for(word, *_FLAG_WORDS) if self.flag is None and "any" in self.wanted else None
+        )
+
+    def _is_cpu(self, word):
+        return word[:4] == "cpu=" and self.cpu is None and self.view.info.type in _PERCPU_TYPES
+
+    def _is_option(self, word):
+        if self.ended or word[:1] != "-" or len(word) < 2:
+            return False
+        return self.options.sets(word) is not None or word == "--"
+
+    def _takes(self, words):
+        """Take a flag, cpu=N or an option from the front of words; return whether there was one."""
+        if self._flag(words[0]):
+            self.flag = _FLAG_WORDS[self._flag(words.pop(0))]
+        elif self._is_cpu(words[0]):
+            self.cpu = words.pop(0)[4:]
+        elif words[0] == "--" and not self.ended:
+            self.ended = bool(words.pop(0))
+        elif self._is_option(words[0]):
+            late = self.options.sets(words[0])
+            if not self.options.LATE.issuperset(late):
+                raise _UsageError("%s has to stand before the key and value" % words[0])
+            self.options.option(words)
         else:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (AttributeError, OSError, ValueError):  # no file, or closed
-        pass
+            return False
+        return True
+
+    def _count(self, clause, words):
+        """Return how many of the words are the clause's DATA."""
+        if words[1:] and words[0] == "--" and not self.ended:
+            self.ended = bool(words.pop(0))
+        if not words:
+            return 0
+        count = self._complete(clause, words)
+        if count and (count == len(words) or self._is_behind(words[count])):
+            return count
+        return self._text_end(words[: self._next_clause(words)])
+
+    def _is_behind(self, word):
+        """Whether a word can stand behind DATA that is complete."""
+        named = self._clause(word) or self._flag(word)
+        return bool(named) or self._is_cpu(word) or self._is_option(word)
+
+    def _complete(self, clause, words):
+        """Return with how many words DATA is complete, 0 for text, which goes on."""
+        found = _layout_of(self.view, clause)
+        count = _bytes_end(words, found)
+        if count or _is_text(found) and not _names_fields(words, found):
+            return count
+        if clause == "value" and _held(self.view.info.type, words):
+            return 2
+        if words[0][:1] in ("{", "["):
+            return _json_end(words)
+        if "=" not in words[0]:
+            return 1
+        count = next((at for at, word in enumerate(words) if "=" not in word), len(words))
+        if count > 1 and self._is_cpu(words[count - 1]):
+            named = ",cpu=" in "," + ",".join(words[: count - 1])
+            count -= named or "cpu" not in _field_names(found)
+        return count
+
+    def _next_clause(self, words):
+        """Return where the other clause begins; a word that is spelled out goes first."""
+        others = [one for one in ("key", "value") if one in self.wanted]
+        inner = range(1, len(words) - 1)
+        full = [at for at in inner if words[at] in others]
+        return (full or [at for at in inner if _stands_for(words[at], *others)] or [len(words)])[0]
+
+    def _text_end(self, words):
+        """Return how many words are text: those before a flag that is spelled out and cpu=N."""
+        end, flag, cpu = len(words), False, False
+        while end > 1:
+            word = words[end - 1]
+            if not flag and word in _FLAG_WORDS and self._flag(word):
+                flag = True
+            elif not cpu and self._is_cpu(word):
+                cpu = True
+            else:
+                break
+            end -= 1
+        return end
 
 
-def _complain(options, problem, status, miss=None):
-    """Tell a problem, in one line and as JSON where that is asked for; return the exit status."""
-    told = False
+def _data(words, view, what, base=None):
+    """Return the bytes that DATA stands for; base: those whose fields stay where none is named."""
+    found = _layout_of(view, what)
+    if not words:
+        raise _UsageError("a %s of %d bytes is needed" % (what, found.size))
+    if words[1:] and words[-1][:4] == "cpu=" and not _is_text(found):
+        if view.info.type not in _PERCPU_TYPES and "cpu" not in _field_names(found):
+            raise _UsageError("unexpected '%s': this map has no value per CPU" % words[-1])
+    if isinstance(found, Bytes) and _names_fields(words, found):
+        raise _UsageError("the %s has no fields: --%s-type can tell them" % (what, what))
     try:
-        if options and options.json:
-            told = _complain_in_json(options, problem, miss)
-        sys.stdout.flush()
-    except OSError as failure:  # a full disk, a closed descriptor
-        _give_up_stdout()
-        problem, status, told = failure, 1, False
+        raw = _bytes_given(words, found)
+        if raw is None:
+            given = _typed(words, found, what == "key" and view.info.type)
+            raw = given if isinstance(given, bytes) else found.pack(given, base, what)
+    except (ValueError, OverflowError, LayoutError, RecursionError) as error:
+        told = str(error)
+        told = told if told.startswith(what) else "%s: %s" % (what, told)
+        raise _UsageError(told) from None
+    if len(raw) != found.size:
+        quote = "; as text quote it: '%s'" % " ".join(words) if _is_text(found) else ""
+        raise _UsageError("the %s has %d bytes, not %d%s" % (what, found.size, len(raw), quote))
+    return raw
+
+
+def _layout_of(view, what):
+    return view.key_layout if what == "key" else view.value_layout
+
+
+def _is_text(found):
+    """Whether a layout holds text: an array of char, alone or as a record's only field."""
+    while isinstance(found, Record) and len(_field_names(found)) == 1:
+        found = [part.layout for part in found.parts if part.label is not None][0]
+    return isinstance(found, Array) and found.is_text
+
+
+def _as_text(found, text):
+    """Return what pack takes for text: never an address, which a record of that size could be."""
+    if not isinstance(found, Record):
+        return text
+    (part,) = [part for part in found.parts if part.label is not None]
+    return {part.label: _as_text(part.layout, text)}
+
+
+def _field_names(found):
+    """Return the names that the fields of a layout have, none where it is no record."""
+    labels = [part.label for part in found.parts] if isinstance(found, Record) else []
+    return [label for label in labels if label is not None]
+
+
+def _names_fields(words, found):
+    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out; text may look so."""
+    name, sign, _ = words[0].partition("=")
+    if _is_text(found):
+        return bool(sign) and _field(found, name) is not None
+    return bool(sign) or words[0][:1] == "{"
+
+
+def _held(map_type, words):
+    """Return the kind of name that a value is for a map or program, None if it is none."""
+    kinds = _MAP_WORDS + (("tag",) if map_type == BPF_MAP_TYPE_PROG_ARRAY else ())
+    return _stands_for(words[0], *kinds) if map_type in _FD_VALUE_TYPES and words[1:] else None
+
+
+def _json_end(words):
+    """Return with how many words JSON is complete, 0 if never."""
+    import json
+
+    text, count = " ".join(words), 1
     try:
-        if not miss or not told:
-            line = _one_line(_problem_text(problem))
-            if options and options.notice and options.notice not in line:
-                line += "; " + options.notice
-            sys.stderr.write("bpflookup: %s\n" % line)
-    except OSError:  # nobody can be told
-        pass
-    return status
+        end = json.JSONDecoder().raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return 0
+    while len(" ".join(words[:count])) < end:
+        count += 1
+    return count
 
 
-def _complain_in_json(options, problem, miss):
-    """Print a problem as JSON, or only end what was begun; return whether that tells a miss."""
-    if options.unfinished:
-        sys.stdout.write(options.unfinished + "\n")
+def _bytes_end(words, found):
+    """Return how many words are the bytes of a layout, 0 if they do not begin with so many."""
+    size = found.size
+    if words[1:] and _stands_for(words[0], "hex"):
+        total = 0
+        for at, word in enumerate(words[1:], 2):
+            total += len(_hex_bytes(word) or b"")
+            if total >= size or not _hex_bytes(word):
+                return at if total == size and _hex_bytes(word) else 0
+        return 0
+    if len(words) < size or size < 2 and not isinstance(found, Bytes):
+        return 0
+    numbers = [_byte(word) for word in words[:size]]
+    return 0 if not size or None in numbers or max(numbers) > 255 else size
+
+
+def _hex_bytes(word):
+    """Return the bytes of hexadecimal digits: 7f, 0x7f, f, or 7f000001; None for what is none."""
+    digits = word[2:] if word[:2].lower() == "0x" else word
+    if not digits or set(digits) - set("0123456789abcdefABCDEF"):
+        return None
+    if len(digits) > 2 and len(digits) % 2:
+        return None
+    return bytes.fromhex(digits if len(digits) > 1 else "0" + digits)
+
+
+def _byte(word):
+    """Return the number of a word like bpftool's bytes: 10, 0x0a, 012; None for another."""
+    if not "0" <= word[:1] <= "9" or set(word) - set("0123456789abcdefxABCDEFX"):
+        return None
+    try:
+        return _parsed_int(word)
+    except ValueError:
+        return None
+
+
+def _bytes_given(words, found):
+    """Return the bytes of words that are bytes each, None where they are something else."""
+    if words[1:] and _stands_for(words[0], "hex"):
+        parts = [_hex_bytes(word) for word in words[1:]]
+        if None not in parts:
+            return b"".join(parts)
+        if not _is_text(found):
+            raise ValueError("'%s' is no byte in hex" % words[1 + parts.index(None)])
+        return None
+    numbers = [_byte(word) for word in words]
+    if None in numbers or len(words) == 1 and not _is_one_byte(numbers[0], found):
+        return None
+    for word, number in zip(words, numbers):
+        if number > 255:
+            raise ValueError("'%s' is no byte, which is 0 to 255" % word)
+    return bytes(numbers)
+
+
+def _is_one_byte(number, found):
+    """Whether a lone number is a byte as in bpftool: of no type, or 255 for a signed one."""
+    if found.size != 1 or isinstance(found, Bytes):
+        return found.size == 1
+    return type(found) is Number and found.signed and number > found.high
+
+
+def _typed(words, found, key_of=None):
+    """Return what pack takes for text, NAME=VALUE or JSON; bytes of a key of an LPM trie."""
+    text = " ".join(words)
+    if _is_text(found) and not _names_fields(words, found):
+        return _as_text(found, text)
+    if text[:1] in ("{", "["):
+        value, end = _in_brackets(text, 0)
+        if text[end:].strip():
+            raise ValueError("'%s' is more than the JSON before it" % text[end:].strip())
+        return value
+    if words[1:] and all(len(word) < 3 and _hex_bytes(word) for word in words):
+        raise ValueError("'%s' is no decimal number; before bytes in hex write 'hex'" % text)
+    if "=" in words[0]:
+        return _assignments(words, found)
+    if key_of == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:"):
+        return lpm_key(text)
+    return text
+
+
+# -- NAME=VALUE, and JSON, in DATA
+#
+# A word holds one NAME=VALUE or more, with commas between them, or with blanks where the NAME= of
+# another field follows.  A comma or blank that no NAME= follows belongs to VALUE; what would be
+# taken for more than that can be put in quotes.  {...} and [...] are JSON where the field is no
+# text.
+
+
+def _assignments(words, found):
+    """Return {"addr": {"ip4": "10.0.0.1"}} for ["addr.ip4=10.0.0.1"]; found is the layout."""
+    tree, names = {}, _field_names(found)
+    for at, word in enumerate(words):
+        if at + 1 < len(words) and word[-1:] == ",":
+            word = word[:-1]
+        end = 0
+        while end < len(word):
+            name, sign, _ = word[end:].partition("=")
+            if not sign:
+                quoted = " ".join(words[max(at - 1, 0) : at + 1])
+                told = "'%s' is no NAME=VALUE" % word[end:]
+                raise ValueError(told + (", or quote '%s'" % quoted if at else ""))
+            value, end = _value_in(word, end + len(name) + 1, names, _field(found, name))
+            _assign(tree, names, name.strip(), value)
+    return tree
+
+
+def _assign(tree, names, path, value):
+    """Put a value where its path says: into the dict of a dict."""
+    branch, steps = tree, [path] if path in names else path.split(".")
+    for step in steps[:-1]:
+        branch = branch.setdefault(step, {}) if isinstance(branch, dict) else None
+    if not isinstance(branch, dict) or steps[-1] in branch:
+        raise ValueError("'%s' is given twice" % path)
+    branch[steps[-1]] = value
+
+
+def _field(found, path):
+    """Return the layout of a field, None if there is no such field."""
+    steps = path.strip().split(".")
+    while steps:
+        part, count = found._first_named(steps) if isinstance(found, Record) else (None, 0)
+        if part is None:
+            return None
+        found, steps = part.layout, steps[count:]
+    return found
+
+
+def _value_in(word, start, names, field):
+    """Return (VALUE, where the next NAME begins) of what stands behind a "="."""
+    first = word[start : start + 1]
+    if first in ("{", "[") and not _is_text(field):
+        value, end = _in_brackets(word, start)
+        return value, _separated(word, end)
+    if first in ("'", '"'):
+        end = start + 1
+        while end < len(word) and word[end] != first:
+            end += 2 if word[end] == "\\" else 1
+        if end < len(word) and word[end + 1 : end + 2] in ("", ",", " "):
+            return _unquoted(word[start + 1 : end]), end + 2
+    end = start
+    while end < len(word) and not (word[end] in ", " and _name_follows(word, end, names)):
+        end += 1
+    return word[start:end], end + 1
+
+
+def _name_follows(word, at, names):
+    """Whether NAME= stands behind a separator; behind a blank only that of a field."""
+    path, sign, _ = word[at + 1 :].partition("=")
+    path = path.strip()
+    if not sign or not path or not path.replace("_", "a").replace(".", "a").isalnum():
         return False
+    return word[at] == "," or path.partition(".")[0] in names or path in names + ["rest"]
+
+
+def _separated(word, end):
+    if word[end : end + 1] not in ("", ",", " "):
+        raise ValueError("'%s' is more than the JSON before it" % word[end:])
+    return end + 1
+
+
+def _unquoted(text):
+    """Return a text in quotes without what backslashes stand for in it."""
+    if "\\" not in text:
+        return text
+    return text.encode("ascii", "backslashreplace").decode("unicode_escape")
+
+
+def _in_brackets(text, start):
+    """Return (value, end) of JSON, or of what a dump prints: [1 2 3], {a=1 b={c=2}}."""
+    import json
+
     try:
-        options.put(miss.args[1] if miss else {"error": _problem_text(problem)})
-    except ImportError:
-        return False
-    return True
+        return json.JSONDecoder().raw_decode(text, start)
+    except ValueError as failure:
+        try:
+            return _printed(text, start, 0)
+        except (ValueError, IndexError):
+            raise failure from None
 
 
-def _problem_text(problem):
-    """Return what an error says; of the system's own ones without the number."""
-    if not isinstance(problem, OSError) or isinstance(problem, BPFError):
-        return str(problem)
-    # what has no name is what we write to
-    name = "standard output" if problem.filename is None else os.fsdecode(problem.filename)
-    return "%s: %s" % (_printable(name), problem.strerror or problem)
+def _printed(text, at, depth):
+    """Return (value, end) of a list, a record or a word as the form "words" prints them."""
+    if depth > MAX_DEPTH:
+        raise ValueError("too deep")
+    opening = text[at]
+    if opening not in "[{":
+        return _printed_word(text, at)
+    values, names = [], []
+    at += 1
+    while True:
+        while text[at] in ", ":
+            at += 1
+        if text[at] in "]}":
+            break
+        if opening == "{":
+            end = text.index("=", at)
+            names.append(text[at:end])
+            at = end + 1
+        value, at = _printed(text, at, depth + 1)
+        values.append(value)
+    if text[at] != {"[": "]", "{": "}"}[opening]:
+        raise ValueError("'%s' closes nothing" % text[at])
+    return dict(zip(names, values)) if opening == "{" else values, at + 1
 
 
-def _one_line(text):
-    """Return the first line of a text, what can't be printed escaped."""
-    return _printable(text.split("\n")[0])
+def _printed_word(text, at):
+    quote, end = text[at], at + 1
+    if quote not in "'\"":
+        while text[end] not in ", ]}":
+            end += 1
+        return text[at:end], end
+    while text[end] != quote:
+        end += 2 if text[end] == "\\" else 1
+    return _unquoted(text[at + 1 : end]), end + 1
 
 
-def _run(options):
-    if options.version:
-        return print("bpflookup %s" % __version__)
-    name = _take_command(options)
-    if options.help and name != "help":
-        options.words[:], name = [name], "help"
-    options.command = _SAME.get(name, name)
-    for setting, option in options.METRICS.items():
-        if getattr(options, setting) and not options.metrics:
-            raise _UsageError("%s goes with --metrics" % option)
-    if options.slots and not options.metrics and options.command != "hist":
-        raise _UsageError("--slots goes with hist or --metrics")
-    with trace() if options.trace else _Nothing():
-        options.token = options.token and create_token(options.token)
-        status = globals()["_" + options.command](options)
-    if options.notice:
-        sys.stderr.write("bpflookup: %s\n" % options.notice)
-    if options.command in _SILENT and options.json:
-        options.put(None)
-    return status
+# -- output: JSON, and text that fits a terminal
 
 
-def _take_command(options):
-    """Take the name of the command from the front, whole."""
-    words = options.words
-    if words and _is_map(words[0]):
-        words.pop(0)
-        if not words and not options.help:
-            return "show"  # as bpftool
-    if not words and options.help:
-        return "help"
-    word = words.pop(0) if words else ""
-    if not word:
-        raise _UsageError("a command is needed")
-    name = _command_name(word)
-    if name is None:
-        raise _UsageError(_unknown("command '%s'" % word, word, _COMMANDS))
-    return name
+def _hex_list(raw):
+    """Return bytes as bpftool's JSON has them."""
+    return ["0x%02x" % byte for byte in raw]
 
 
-class _Nothing:
-    def __enter__(self):
-        return self
+def _indented(text):
+    """Return JSON text with an indent of four for each level, nothing in it changed."""
+    import re
 
-    def __exit__(self, *_):
-        pass
-
-
-def _help(options):
-    name = options.words[0] if options.words else None
-    if name is None:
-        print("usage: %s [OPTION]... [map] COMMAND ...\n" % _program())
-        for name, (_, text, _, _) in _COMMANDS.items():
-            print("  %-9s %s" % (name, text))
-        return print("\nCOMMAND -h tells more of one.\n\n%s" % _WORDS_HELP)
-    if name not in _COMMANDS:
-        raise _UsageError(_unknown("command '%s'" % name, name, _COMMANDS))
-    usage, text, example, _ = _COMMANDS[name]
-    _, same, _, more = _COMMANDS[_SAME.get(name, name)]
-    text = text if text == same else "%s: %s" % (text, same)
-    print(("usage: %s [OPTION]... %s %s" % (_program(), name, usage)).rstrip())
-    print("%s%s.\n%s" % (text[0].upper(), text[1:], more and "\n%s\n" % more))
-    print("for example: %s %s" % (_program(), example))
-    return print("%s --help tells what MAP and DATA are, and all options." % _program())
+    lines, level = [], 0
+    for token in re.findall(r'"(?:[^"\\]|\\.)*"|\[\]|\{\}|[\[\]{},:]|[^\s,:\[\]{}"]+', text):
+        if token in ("[]", "{}"):
+            lines.append(token)
+        elif token in "[{":
+            level += 1
+            lines.append(token + "\n" + "    " * level)
+        elif token in "]}":
+            level -= 1
+            lines.append("\n" + "    " * level + token)
+        elif token == ",":
+            lines.append(",\n" + "    " * level)
+        else:
+            lines.append(": " if token == ":" else token)
+    return "".join(lines)
 
 
-def _program():
-    """Return the name that we were called by; where that tells nothing, the file's."""
-    name = os.path.basename(sys.argv[0] if sys.argv else "")
-    known = name not in ("", "-", "-c") and __name__ == "__main__" or name.startswith("bpflookup")
-    return name if known else "bpflookup.py"
+def _is_terminal():
+    """Whether people look at what is printed; None: it is no file, but a caller's of main."""
+    try:
+        return os.isatty(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _terminal_size():
+    """Return (columns, lines) of the terminal, as shutil has them, which a bare system may lack."""
+    asked = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    asked = [int(text) if text.isdecimal() else 0 for text in asked]
+    try:
+        found = os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):  # no terminal, no file
+        found = 0, 0
+    columns, lines = [one or other for one, other in zip(asked, found)]
+    return columns or 80, lines or 24  # a size of 0 is none
+
+
+class _Aligned:
+    """Rows of text under .head, as wide as some of them want; .width is that of a whole row."""
+
+    def __init__(self, columns, rows):
+        names = tuple(name for name, _ in columns)
+        self.widths = [max(_widths(cells)) for cells in zip(names, *rows)]
+        self.rights = [right for _, right in columns]
+        self.width = sum(self.widths) + 2 * (len(names) - 1)
+        parts = [
+            "%%%s%ds" % ("" if right else "-", wide)
+            for right, wide in zip(self.rights, self.widths)
+        ]
+        self.line = "  ".join(parts)
+        self.head = self._row(names)
+
+    def text(self, rows):
+        """Return rows as text."""
+        return "\n".join(map(self._row, rows))
+
+    def _row(self, cells):
+        if _is_ascii("".join(cells)):
+            return (self.line % cells).rstrip()
+        padded = []
+        for cell, width, right in zip(cells, self.widths, self.rights):
+            free = " " * (width - _width(cell))
+            padded.append(free + cell if right else cell + free)
+        return "  ".join(padded).rstrip()
+
+
+def _fold(line, width):
+    """Return a line that is too long for a terminal as several, broken between words."""
+    if 2 * len(line) <= width or _width(line) <= width:
+        return line
+    lines, room = [""], width
+    for word in line.split(" "):
+        if _width(word) >= room and lines[-1].strip():
+            lines.append("   ")
+            room = width - 3
+        lines[-1] += word if lines == [""] else " " + word
+        room -= _width(word) + 1
+    return "\n".join(one.rstrip() for one in lines)
+
+
+def _cut(text, columns):
+    """Return as much of a text as fits into so many columns, with an end that says if it is not
+    all.
+    """
+    if 2 * len(text) <= columns or _width(text) <= columns:
+        return text
+    room, kept = max(columns - 2, 0), 0
+    while kept < len(text):
+        room -= _width(text[kept])
+        if room < 0:
+            break
+        kept += 1
+    return text[:kept] + ".."[:columns]
+
+
+def _padded(text, columns):
+    """Return a text that fills so many columns."""
+    free = columns - _width(text)
+    return text + " " * free if free >= 0 else _padded(_cut(text, columns), columns)
+
+
+def _widths(texts):
+    """Return how many columns each text takes."""
+    return list(map(len if _is_ascii("".join(texts)) else _width, texts))
+
+
+def _width(text):
+    """Return how many columns of a terminal a text takes: wide characters take two, marks upon
+    others none.
+    """
+    if _is_ascii(text):
+        return len(text)
+    try:
+        import unicodedata
+    except ImportError:  # a bare system
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def _is_ascii(text):
+    return text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80"
+
+
+# -- map show
 
 
 def _show(options):
@@ -13217,140 +13793,7 @@ def _info_json(info, pinned=None):
     return {name: value for name, value in known.items() if value is not None}
 
 
-# Arrays of descriptors: bpftool tells of each index what its lookup said, which may be an error.
-_DESCRIPTOR_ARRAYS = frozenset(
-    (
-        BPF_MAP_TYPE_PERF_EVENT_ARRAY,
-        BPF_MAP_TYPE_CGROUP_ARRAY,
-        BPF_MAP_TYPE_DEVMAP,
-        BPF_MAP_TYPE_SOCKMAP,
-        BPF_MAP_TYPE_CPUMAP,
-        BPF_MAP_TYPE_XSKMAP,
-        BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
-    )
-)
-
-
-class _Unread:
-    """What a dump has in place of an entry whose value can't be read: .key, .text of the errno."""
-
-    def __init__(self, key, code):
-        self.key, self.code = key, code
-
-    @property
-    def text(self):
-        return os.strerror(self.code)
-
-
-def _entries(view):
-    """Yield (key, value) of what is looked up key by key, or of a capture of it; _Unread where
-    that fails.
-    """
-    source, info = view.source, view.info
-    if info.type in _DESCRIPTOR_ARRAYS:
-        there = _kept_slots(view)
-        for index in range(info.max_entries):
-            key = index.to_bytes(info.key_size, source.order)
-            yield there.get(key) or _Unread(key, errno.ENOENT)
-        return
-    seen = set()
-    try:
-        for key, value in view.entries():
-            seen.add(key)
-            yield key, value
-    except SyscallError:  # one lookup's, or that of a type without next key: then it comes again
-        yield from _walked(source, seen)
-
-
-_MAX_EMPTY_SLOTS = 1 << 18  # of a capture, which says more than it holds
-
-
-def _kept_slots(view):
-    """Return {key: entry} of a capture whose slots are going to be told, each."""
-    found = {entry[0]: entry for entry in view.entries()}
-    if view.info.max_entries - len(found) > _MAX_EMPTY_SLOTS:
-        words = len(found), view.info.max_entries
-        raise ValueError("a capture of %d entries for %d slots: too many to tell each" % words)
-    return found
-
-
-def _index_runs(view):
-    """Yield the chunks of an array that is looked up index by index, _Unread where that fails."""
-    tells_all = view.info.type in _DESCRIPTOR_ARRAYS
-    for first, values, codes in view.source._read_indices(view.chunk_entries):
-        keys = struct.pack("=%dI" % len(codes), *range(first, first + len(codes)))
-        raw, step, begin = bytes(values), sizeof(values._type_), 0
-        for end in [at for at, code in enumerate(codes) if code] + [len(codes)]:
-            if end > begin:
-                yield keys[4 * begin : 4 * end], raw[step * begin : step * end], end - begin
-            begin = end + 1
-            if end < len(codes) and (tells_all or codes[end] != errno.ENOENT):
-                yield _Unread(keys[4 * end : 4 * begin], codes[end])
-
-
-def _walked(source, seen):
-    """Yield (key, value) or _Unread of the keys that were not seen, a lookup each."""
-    key, steps = source.next_key(), 0
-    while key is not None and steps <= 20 * source.max_entries + 1000:
-        if key not in seen:
-            seen.add(key)
-            found = _looked_up(source, key)
-            if found is not None:
-                yield found
-        key, steps = source.next_key(key), steps + 1
-
-
-def _looked_up(source, key):
-    """Return (key, value), an _Unread, or None where there is no such key."""
-    try:
-        value = source.get(key)
-    except SyscallError as error:
-        return _Unread(key, error.errno)
-    return None if value is None else (key, value)
-
-
-def _runs(view):
-    """Yield chunks of entries, between them an _Unread for each that can't be read.
-
-    view.count is the number of those that can.
-    """
-    view.count, progress = 0, _Progress(view.info)
-    runs = _unbroken_runs(view)
-    for run in view.query.runs(runs) if view.query else runs:
-        if not isinstance(run, _Unread):
-            if not run[2]:
-                continue
-            view.count += run[2]
-            progress.show(view.count)
-        yield run
-    progress.end()
-
-
-def _unbroken_runs(view):
-    info, is_live = view.info, isinstance(view.source, Map)
-    if is_live and info.type in _INDEX_TYPES and info.type not in _BATCH_TYPES:
-        yield from _index_runs(view)
-        return
-    by_key = is_live and info.key_size and view.source._walks_by_key()
-    if not by_key and info.type not in _DESCRIPTOR_ARRAYS:
-        yield from view.chunks()
-        return
-    run = []
-    try:
-        for entry in _entries(view):
-            if isinstance(entry, tuple):
-                run.append(entry)
-            if run and (len(run) == view.chunk_entries or isinstance(entry, _Unread)):
-                yield view.chunk_of(run)
-                run = []
-            if isinstance(entry, _Unread):
-                yield entry
-    except BPFError:  # what was read is handed out first
-        if run:
-            yield view.chunk_of(run)
-        raise
-    if run:
-        yield view.chunk_of(run)
+# -- map dump
 
 
 def _dump(options):
@@ -13414,26 +13857,6 @@ def _text_of_entries(options, view):
     return _Table(view).texts if form == view.words and _is_terminal() else form
 
 
-def _is_terminal():
-    """Whether people look at what is printed; None: it is no file, but a caller's of main."""
-    try:
-        return os.isatty(sys.stdout.fileno())
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _terminal_size():
-    """Return (columns, lines) of the terminal, as shutil has them, which a bare system may lack."""
-    asked = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
-    asked = [int(text) if text.isdecimal() else 0 for text in asked]
-    try:
-        found = os.get_terminal_size(sys.stdout.fileno())
-    except (OSError, ValueError, AttributeError):  # no terminal, no file
-        found = 0, 0
-    columns, lines = [one or other for one, other in zip(asked, found)]
-    return columns or 80, lines or 24  # a size of 0 is none
-
-
 class _Table:
     """Entries for a terminal: where keys and values are records of words and the first entries fit,
     a row each under a header.  Else a line each, folded between its words.
@@ -13490,49 +13913,6 @@ def _table_columns(form, found, name):
     if not all(map(form.has_cell, inside)) or any(part.choice for part in parts):
         return None
     return [(_printable(one.label), form.is_right(two)) for one, two in zip(parts, inside)]
-
-
-class _Aligned:
-    """Rows of text under .head, as wide as some of them want; .width is that of a whole row."""
-
-    def __init__(self, columns, rows):
-        names = tuple(name for name, _ in columns)
-        self.widths = [max(_widths(cells)) for cells in zip(names, *rows)]
-        self.rights = [right for _, right in columns]
-        self.width = sum(self.widths) + 2 * (len(names) - 1)
-        parts = [
-            "%%%s%ds" % ("" if right else "-", wide)
-            for right, wide in zip(self.rights, self.widths)
-        ]
-        self.line = "  ".join(parts)
-        self.head = self._row(names)
-
-    def text(self, rows):
-        """Return rows as text."""
-        return "\n".join(map(self._row, rows))
-
-    def _row(self, cells):
-        if _is_ascii("".join(cells)):
-            return (self.line % cells).rstrip()
-        padded = []
-        for cell, width, right in zip(cells, self.widths, self.rights):
-            free = " " * (width - _width(cell))
-            padded.append(free + cell if right else cell + free)
-        return "  ".join(padded).rstrip()
-
-
-def _fold(line, width):
-    """Return a line that is too long for a terminal as several, broken between words."""
-    if 2 * len(line) <= width or _width(line) <= width:
-        return line
-    lines, room = [""], width
-    for word in line.split(" "):
-        if _width(word) >= room and lines[-1].strip():
-            lines.append("   ")
-            room = width - 3
-        lines[-1] += word if lines == [""] else " " + word
-        room -= _width(word) + 1
-    return "\n".join(one.rstrip() for one in lines)
 
 
 def _readable(options, view):
@@ -13596,33 +13976,145 @@ def _many(texts):
         yield waiting
 
 
-def _hex_list(raw):
-    """Return bytes as bpftool's JSON has them."""
-    return ["0x%02x" % byte for byte in raw]
+# -- the entries of a dump, those that can't be read among them
+
+# Arrays of descriptors: bpftool tells of each index what its lookup said, which may be an error.
+_DESCRIPTOR_ARRAYS = frozenset(
+    (
+        BPF_MAP_TYPE_PERF_EVENT_ARRAY,
+        BPF_MAP_TYPE_CGROUP_ARRAY,
+        BPF_MAP_TYPE_DEVMAP,
+        BPF_MAP_TYPE_SOCKMAP,
+        BPF_MAP_TYPE_CPUMAP,
+        BPF_MAP_TYPE_XSKMAP,
+        BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
+    )
+)
 
 
-def _indented(text):
-    """Return JSON text with an indent of four for each level, nothing in it changed."""
-    import re
+class _Unread:
+    """What a dump has in place of an entry whose value can't be read: .key, .text of the errno."""
 
-    lines, level = [], 0
-    for token in re.findall(r'"(?:[^"\\]|\\.)*"|\[\]|\{\}|[\[\]{},:]|[^\s,:\[\]{}"]+', text):
-        if token in ("[]", "{}"):
-            lines.append(token)
-        elif token in "[{":
-            level += 1
-            lines.append(token + "\n" + "    " * level)
-        elif token in "]}":
-            level -= 1
-            lines.append("\n" + "    " * level + token)
-        elif token == ",":
-            lines.append(",\n" + "    " * level)
-        else:
-            lines.append(": " if token == ":" else token)
-    return "".join(lines)
+    def __init__(self, key, code):
+        self.key, self.code = key, code
+
+    @property
+    def text(self):
+        return os.strerror(self.code)
 
 
-# Looking at a part: map dump MAP where FIELD=VALUE ... sort FIELD top N columns A,B
+def _runs(view):
+    """Yield chunks of entries, between them an _Unread for each that can't be read.
+
+    view.count is the number of those that can.
+    """
+    view.count, progress = 0, _Progress(view.info)
+    runs = _unbroken_runs(view)
+    for run in view.query.runs(runs) if view.query else runs:
+        if not isinstance(run, _Unread):
+            if not run[2]:
+                continue
+            view.count += run[2]
+            progress.show(view.count)
+        yield run
+    progress.end()
+
+
+def _unbroken_runs(view):
+    info, is_live = view.info, isinstance(view.source, Map)
+    if is_live and info.type in _INDEX_TYPES and info.type not in _BATCH_TYPES:
+        yield from _index_runs(view)
+        return
+    by_key = is_live and info.key_size and view.source._walks_by_key()
+    if not by_key and info.type not in _DESCRIPTOR_ARRAYS:
+        yield from view.chunks()
+        return
+    run = []
+    try:
+        for entry in _entries(view):
+            if isinstance(entry, tuple):
+                run.append(entry)
+            if run and (len(run) == view.chunk_entries or isinstance(entry, _Unread)):
+                yield view.chunk_of(run)
+                run = []
+            if isinstance(entry, _Unread):
+                yield entry
+    except BPFError:  # what was read is handed out first
+        if run:
+            yield view.chunk_of(run)
+        raise
+    if run:
+        yield view.chunk_of(run)
+
+
+def _index_runs(view):
+    """Yield the chunks of an array that is looked up index by index, _Unread where that fails."""
+    tells_all = view.info.type in _DESCRIPTOR_ARRAYS
+    for first, values, codes in view.source._read_indices(view.chunk_entries):
+        keys = struct.pack("=%dI" % len(codes), *range(first, first + len(codes)))
+        raw, step, begin = bytes(values), sizeof(values._type_), 0
+        for end in [at for at, code in enumerate(codes) if code] + [len(codes)]:
+            if end > begin:
+                yield keys[4 * begin : 4 * end], raw[step * begin : step * end], end - begin
+            begin = end + 1
+            if end < len(codes) and (tells_all or codes[end] != errno.ENOENT):
+                yield _Unread(keys[4 * end : 4 * begin], codes[end])
+
+
+def _entries(view):
+    """Yield (key, value) of what is looked up key by key, or of a capture of it; _Unread where
+    that fails.
+    """
+    source, info = view.source, view.info
+    if info.type in _DESCRIPTOR_ARRAYS:
+        there = _kept_slots(view)
+        for index in range(info.max_entries):
+            key = index.to_bytes(info.key_size, source.order)
+            yield there.get(key) or _Unread(key, errno.ENOENT)
+        return
+    seen = set()
+    try:
+        for key, value in view.entries():
+            seen.add(key)
+            yield key, value
+    except SyscallError:  # one lookup's, or that of a type without next key: then it comes again
+        yield from _walked(source, seen)
+
+
+_MAX_EMPTY_SLOTS = 1 << 18  # of a capture, which says more than it holds
+
+
+def _kept_slots(view):
+    """Return {key: entry} of a capture whose slots are going to be told, each."""
+    found = {entry[0]: entry for entry in view.entries()}
+    if view.info.max_entries - len(found) > _MAX_EMPTY_SLOTS:
+        words = len(found), view.info.max_entries
+        raise ValueError("a capture of %d entries for %d slots: too many to tell each" % words)
+    return found
+
+
+def _walked(source, seen):
+    """Yield (key, value) or _Unread of the keys that were not seen, a lookup each."""
+    key, steps = source.next_key(), 0
+    while key is not None and steps <= 20 * source.max_entries + 1000:
+        if key not in seen:
+            seen.add(key)
+            found = _looked_up(source, key)
+            if found is not None:
+                yield found
+        key, steps = source.next_key(key), steps + 1
+
+
+def _looked_up(source, key):
+    """Return (key, value), an _Unread, or None where there is no such key."""
+    try:
+        value = source.get(key)
+    except SyscallError as error:
+        return _Unread(key, error.errno)
+    return None if value is None else (key, value)
+
+
+# -- a part of a dump: where FIELD=VALUE ... sort FIELD top N columns A,B sum
 
 _QUERY_WORDS = ("where", "sort", "top", "columns", "sum")
 _COMPARISONS = ("!=", "<=", ">=", "=", "<", ">", "~")  # the longer ones first
@@ -13690,38 +14182,113 @@ class _Query:
             view.key_layout = _selected(view.key_layout, chosen["key"], "key")
 
 
-def _selected(found, paths, what=""):
-    """Return a layout with the members that paths, lists of names and "[N]", lead to; [] is the
-    whole.  what is the word for found, if that is an array.
-    """
-    if [] in paths or not isinstance(found, (Record, Array)):
-        return found
-    if isinstance(found, Array):
-        members = _selected_elements(Member(what, found, 0, label=what), paths)
-        return Record("struct", found.name, found.size, members)
-    members, known = [], found._parts_by_name()
-    for part in found.parts:
-        inside = [path[1:] for path in paths if known[path[0]] is part]
-        if inside and isinstance(part.layout, Array) and [] not in inside:
-            members += _selected_elements(part, inside)
-        elif inside:
-            members.append(part.changed(layout=_selected(part.layout, inside)))
-    return Record("struct", found.name, found.size, members)
+class _BoundQuery:
+    """A query with the fields of a view: a filter of its chunks."""
+
+    def __init__(self, view, conditions, field, sort_field, top):
+        self.view, self.conditions, self.field, self.top = view, conditions, field, top
+        self.is_upward = sort_field.startswith("+")
+        self.key_size = view.info.key_size
+        self.value_size = view.slot * max(len(view.cpus), 1)
+
+    def runs(self, runs):
+        """Yield of the runs what is asked for; with a sort field at the end, else as it comes."""
+        entries = self._matching(runs)
+        if self.field:
+            entries = self._sorted(entries)
+        left = self.top
+        part = []  # type: list
+        for entry in entries:
+            if left is not None:
+                if not left:
+                    break
+                left -= 1
+            part.append(entry)
+            if len(part) == _CHUNK_ENTRIES:
+                yield self._chunk(part)
+                part = []
+        yield self._chunk(part)
+
+    def _chunk(self, entries):
+        keys = b"".join([key for _, key, _ in entries])
+        return keys, b"".join([value for _, _, value in entries]), len(entries)
+
+    def _matching(self, runs):
+        """Yield (what it is sorted by, key, value) of the entries that meet all conditions."""
+        for run in runs:
+            if isinstance(run, _Unread):
+                continue  # nothing is known of it
+            keys, values, count = run
+            keep = [True] * count
+            for condition in self.conditions:
+                keep = [one and other for one, other in zip(keep, condition.holds(keys, values))]
+            ranks = self.field.of(keys, values) if self.field else [None] * count
+            for index in range(count):
+                if keep[index]:
+                    key = keys[index * self.key_size : (index + 1) * self.key_size]
+                    value = values[index * self.value_size : (index + 1) * self.value_size]
+                    yield ranks[index], key, value
+
+    def _sorted(self, entries):
+        """Return the entries in order; with a top no more are kept than that takes."""
+        kept = []  # type: list
+        room = None if self.top is None else 2 * self.top + 4096
+        for entry in entries:
+            kept.append(entry)
+            if room is not None and len(kept) > room:
+                kept = self._in_order(kept)[: self.top]
+        return self._in_order(kept)
+
+    def _in_order(self, entries):
+        return sorted(entries, key=_rank_of, reverse=not self.is_upward)
 
 
-def _selected_elements(part, paths):
-    """Return a member for each element of an array that paths lead to, called "hits[3]"."""
-    members = []
-    for index in sorted({int(path[0][1:-1]) for path in paths}):
-        inside = [path[1:] for path in paths if int(path[0][1:-1]) == index]
-        name, element = "%s[%d]" % (part.label, index), part.layout.element
-        whole = part.changed(name=name, label=name, layout=element)
-        whole = whole.moved(8 * index * element.size)
-        if isinstance(element, Array) and [] not in inside:
-            members += _selected_elements(whole, inside)
-        else:
-            members.append(whole.changed(layout=_selected(element, inside)))
-    return members
+def _rank_of(entry):
+    rank = entry[0]
+    return (rank == rank, rank) if isinstance(rank, float) else (True, rank)  # NaN is the least
+
+
+class _Condition:
+    """FIELD, a comparison, VALUE."""
+
+    def __init__(self, view, text):
+        ends = [(text.find(sign), -len(sign), sign) for sign in _COMPARISONS if sign in text]
+        if not ends or not min(ends)[0]:
+            told = "'%s' is no condition: FIELD and one of = != < > <= >= ~, then a value"
+            raise _UsageError(told % text)
+        at, _, self.sign = min(ends)
+        self.field = _FieldColumn(view, text[:at].strip())
+        wanted = text[at + len(self.sign) :].strip()
+        if self.sign == "~":
+            self.pattern = _pattern(wanted)
+            return
+        if not self.field.is_number and not self.field.is_text and self.sign not in ("=", "!="):
+            raise _UsageError("%s has no order: only = and != can be asked of it" % self.field.name)
+        try:
+            self.wanted = self.field.given(wanted)
+        except LayoutError as failure:
+            raise _UsageError(str(failure)) from None
+
+    def holds(self, keys, values):
+        """Return for each entry of a chunk whether it meets the condition."""
+        column = self.field.of(keys, values)
+        if self.sign == "~":
+            search = self.pattern.search
+            return [bool(search(self.field.words(one))) for one in column]
+        import operator
+
+        signs = {"=": "eq", "!=": "ne", "<": "lt", ">": "gt", "<=": "le", ">=": "ge"}
+        compare, wanted = getattr(operator, signs[self.sign]), self.wanted
+        return [compare(one, wanted) for one in column]
+
+
+def _pattern(text):
+    import re
+
+    try:
+        return re.compile(text)
+    except re.error as failure:
+        raise _UsageError("'%s' is no pattern: %s" % (text, failure)) from None
 
 
 class _FieldColumn:
@@ -13831,113 +14398,41 @@ def _follow(found, path):
     return steps, found, offset, bits
 
 
-class _Condition:
-    """FIELD, a comparison, VALUE."""
-
-    def __init__(self, view, text):
-        ends = [(text.find(sign), -len(sign), sign) for sign in _COMPARISONS if sign in text]
-        if not ends or not min(ends)[0]:
-            told = "'%s' is no condition: FIELD and one of = != < > <= >= ~, then a value"
-            raise _UsageError(told % text)
-        at, _, self.sign = min(ends)
-        self.field = _FieldColumn(view, text[:at].strip())
-        wanted = text[at + len(self.sign) :].strip()
-        if self.sign == "~":
-            self.pattern = _pattern(wanted)
-            return
-        if not self.field.is_number and not self.field.is_text and self.sign not in ("=", "!="):
-            raise _UsageError("%s has no order: only = and != can be asked of it" % self.field.name)
-        try:
-            self.wanted = self.field.given(wanted)
-        except LayoutError as failure:
-            raise _UsageError(str(failure)) from None
-
-    def holds(self, keys, values):
-        """Return for each entry of a chunk whether it meets the condition."""
-        column = self.field.of(keys, values)
-        if self.sign == "~":
-            search = self.pattern.search
-            return [bool(search(self.field.words(one))) for one in column]
-        import operator
-
-        signs = {"=": "eq", "!=": "ne", "<": "lt", ">": "gt", "<=": "le", ">=": "ge"}
-        compare, wanted = getattr(operator, signs[self.sign]), self.wanted
-        return [compare(one, wanted) for one in column]
+def _selected(found, paths, what=""):
+    """Return a layout with the members that paths, lists of names and "[N]", lead to; [] is the
+    whole.  what is the word for found, if that is an array.
+    """
+    if [] in paths or not isinstance(found, (Record, Array)):
+        return found
+    if isinstance(found, Array):
+        members = _selected_elements(Member(what, found, 0, label=what), paths)
+        return Record("struct", found.name, found.size, members)
+    members, known = [], found._parts_by_name()
+    for part in found.parts:
+        inside = [path[1:] for path in paths if known[path[0]] is part]
+        if inside and isinstance(part.layout, Array) and [] not in inside:
+            members += _selected_elements(part, inside)
+        elif inside:
+            members.append(part.changed(layout=_selected(part.layout, inside)))
+    return Record("struct", found.name, found.size, members)
 
 
-def _pattern(text):
-    import re
-
-    try:
-        return re.compile(text)
-    except re.error as failure:
-        raise _UsageError("'%s' is no pattern: %s" % (text, failure)) from None
-
-
-class _BoundQuery:
-    """A query with the fields of a view: a filter of its chunks."""
-
-    def __init__(self, view, conditions, field, sort_field, top):
-        self.view, self.conditions, self.field, self.top = view, conditions, field, top
-        self.is_upward = sort_field.startswith("+")
-        self.key_size = view.info.key_size
-        self.value_size = view.slot * max(len(view.cpus), 1)
-
-    def runs(self, runs):
-        """Yield of the runs what is asked for; with a sort field at the end, else as it comes."""
-        entries = self._matching(runs)
-        if self.field:
-            entries = self._sorted(entries)
-        left = self.top
-        part = []  # type: list
-        for entry in entries:
-            if left is not None:
-                if not left:
-                    break
-                left -= 1
-            part.append(entry)
-            if len(part) == _CHUNK_ENTRIES:
-                yield self._chunk(part)
-                part = []
-        yield self._chunk(part)
-
-    def _chunk(self, entries):
-        keys = b"".join([key for _, key, _ in entries])
-        return keys, b"".join([value for _, _, value in entries]), len(entries)
-
-    def _matching(self, runs):
-        """Yield (what it is sorted by, key, value) of the entries that meet all conditions."""
-        for run in runs:
-            if isinstance(run, _Unread):
-                continue  # nothing is known of it
-            keys, values, count = run
-            keep = [True] * count
-            for condition in self.conditions:
-                keep = [one and other for one, other in zip(keep, condition.holds(keys, values))]
-            ranks = self.field.of(keys, values) if self.field else [None] * count
-            for index in range(count):
-                if keep[index]:
-                    key = keys[index * self.key_size : (index + 1) * self.key_size]
-                    value = values[index * self.value_size : (index + 1) * self.value_size]
-                    yield ranks[index], key, value
-
-    def _sorted(self, entries):
-        """Return the entries in order; with a top no more are kept than that takes."""
-        kept = []  # type: list
-        room = None if self.top is None else 2 * self.top + 4096
-        for entry in entries:
-            kept.append(entry)
-            if room is not None and len(kept) > room:
-                kept = self._in_order(kept)[: self.top]
-        return self._in_order(kept)
-
-    def _in_order(self, entries):
-        return sorted(entries, key=_rank_of, reverse=not self.is_upward)
+def _selected_elements(part, paths):
+    """Return a member for each element of an array that paths lead to, called "hits[3]"."""
+    members = []
+    for index in sorted({int(path[0][1:-1]) for path in paths}):
+        inside = [path[1:] for path in paths if int(path[0][1:-1]) == index]
+        name, element = "%s[%d]" % (part.label, index), part.layout.element
+        whole = part.changed(name=name, label=name, layout=element)
+        whole = whole.moved(8 * index * element.size)
+        if isinstance(element, Array) and [] not in inside:
+            members += _selected_elements(whole, inside)
+        else:
+            members.append(whole.changed(layout=_selected(element, inside)))
+    return members
 
 
-def _rank_of(entry):
-    rank = entry[0]
-    return (rank == rank, rank) if isinstance(rank, float) else (True, rank)  # NaN is the least
+# -- a single entry: map lookup, getnext, update, delete, push, peek, pop
 
 
 def _lookup(options):
@@ -14018,14 +14513,6 @@ def _stored(options, view, key):
         return reader.get(key)
 
 
-def _names_fields(words, found):
-    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out; text may look so."""
-    name, sign, _ = words[0].partition("=")
-    if _is_text(found):
-        return bool(sign) and _field(found, name) is not None
-    return bool(sign) or words[0][:1] == "{"
-
-
 def _slot_of(view, cpu):
     """Return which of a value's slots is a CPU's."""
     if not cpu.isdecimal() or int(cpu) not in view.cpus:
@@ -14083,14 +14570,6 @@ def _delete(options):
         raise _Miss(given.missed(key), told) from None
 
 
-def _show_peeked(options, view, take):
-    options.end()
-    try:
-        options.put_entry(view, b"", take())
-    except KeyNotFound:
-        raise _Miss("the map is empty", None) from None
-
-
 def _peek(options):
     view = options.view("r")
     _show_peeked(options, view, view.source.peek)
@@ -14101,6 +14580,17 @@ def _pop(options):
     _show_peeked(options, view, view.source.pop)
 
 
+def _show_peeked(options, view, take):
+    options.end()
+    try:
+        options.put_entry(view, b"", take())
+    except KeyNotFound:
+        raise _Miss("the map is empty", None) from None
+
+
+# -- maps and types: map pin, freeze, create, layout, save; btf
+
+
 def _pin(options):
     view = options.view("r", 1)
     view.source.pin(options.take("a path in a bpffs"))
@@ -14108,18 +14598,6 @@ def _pin(options):
 
 def _freeze(options):
     options.view("w").source.freeze()
-
-
-# word of create -> what Map.create calls it
-_SETTINGS = {
-    "type": "map_type",
-    "key": "key_size",
-    "value": "value_size",
-    "entries": "max_entries",
-    "name": "name",
-    "flags": "flags",
-    "inner_map": "inner",
-}
 
 
 def _create(options):
@@ -14146,6 +14624,18 @@ def _create(options):
             error.hint = "not given: %s; %s" % (", ".join(absent), error.hint)
         raise
     made.pin(path)
+
+
+# word of create -> what Map.create calls it
+_SETTINGS = {
+    "type": "map_type",
+    "key": "key_size",
+    "value": "value_size",
+    "entries": "max_entries",
+    "name": "name",
+    "flags": "flags",
+    "inner_map": "inner",
+}
 
 
 def _setting(name, word):
@@ -14255,421 +14745,7 @@ def _known_members(btf, name):
     return "; members of %s: %s" % (name, " ".join(known[:8] + ["..."] * (len(known) > 8)))
 
 
-# What people write for a type, a key, a value.
-
-
-class _Given:
-    """What stands after MAP: .key, .value: words of DATA; .flag: a number; .cpu: text.  Or None.
-
-    As in bpftool key and value come in any order, flags anywhere between.  What stands behind DATA
-    (a flag, cpu=N, an option, the other clause) is told from it by where DATA is complete:
-    - with as many bytes as the type has, in decimal or after "hex", whatever else they could mean;
-    - with one word where the type is a number, with a record's last NAME=VALUE, with JSON's end;
-    - text of several words goes on to the end, to "value", or to a flag that is spelled out.
-    The first word is DATA whatever it is.
-    """
-
-    def __init__(self, options, view):
-        self.view, self.options, self.ended = view, options, options.ended
-        self.key = self.value = self.flag = self.cpu = None
-        keyless = () if view.info.key_size else ("key",)
-        self.wanted = [one for one in _CLAUSES[options.command] if one not in keyless]
-        words = list(options.data)
-        while words:
-            clause = self._clause(words[0])
-            if clause:
-                del words[0]
-                self.wanted.remove(clause)
-                count = self._count(clause, words)
-                setattr(self, clause, words[:count])
-                del words[:count]
-            elif not self._takes(words):
-                raise _UsageError("unexpected '%s'" % words[0])
-
-    def missed(self, key):
-        """Return the message that there is no such key: as it was typed, and its bytes."""
-        typed = " ".join(self.key)
-        if _bytes_end(self.key, Bytes(len(key))):
-            return "no such key: " + _hex(key)
-        text = "no such key: %s (%s)" % (typed, _hex(key))
-        if self.key[1:] and self._is_option(self.key[-1]):
-            text += "; %s was taken for text: options stand before it" % self.key[-1]
-        return text
-
-    def _clause(self, word):
-        """Return the clause that a word opens, None if it opens none that may still come."""
-        return _stands_for(word, *[one for one in ("key", "value") if one in self.wanted])
-
-    def _flag(self, word):
-        return (
-            _stands_for(word, *_FLAG_WORDS) if self.flag is None and "any" in self.wanted else None
-        )
-
-    def _is_cpu(self, word):
-        return word[:4] == "cpu=" and self.cpu is None and self.view.info.type in _PERCPU_TYPES
-
-    def _is_option(self, word):
-        if self.ended or word[:1] != "-" or len(word) < 2:
-            return False
-        return self.options.sets(word) is not None or word == "--"
-
-    def _takes(self, words):
-        """Take a flag, cpu=N or an option from the front of words; return whether there was one."""
-        if self._flag(words[0]):
-            self.flag = _FLAG_WORDS[self._flag(words.pop(0))]
-        elif self._is_cpu(words[0]):
-            self.cpu = words.pop(0)[4:]
-        elif words[0] == "--" and not self.ended:
-            self.ended = bool(words.pop(0))
-        elif self._is_option(words[0]):
-            late = self.options.sets(words[0])
-            if not self.options.LATE.issuperset(late):
-                raise _UsageError("%s has to stand before the key and value" % words[0])
-            self.options.option(words)
-        else:
-            return False
-        return True
-
-    def _count(self, clause, words):
-        """Return how many of the words are the clause's DATA."""
-        if words[1:] and words[0] == "--" and not self.ended:
-            self.ended = bool(words.pop(0))
-        if not words:
-            return 0
-        count = self._complete(clause, words)
-        if count and (count == len(words) or self._is_behind(words[count])):
-            return count
-        return self._text_end(words[: self._next_clause(words)])
-
-    def _is_behind(self, word):
-        """Whether a word can stand behind DATA that is complete."""
-        named = self._clause(word) or self._flag(word)
-        return bool(named) or self._is_cpu(word) or self._is_option(word)
-
-    def _complete(self, clause, words):
-        """Return with how many words DATA is complete, 0 for text, which goes on."""
-        found = _layout_of(self.view, clause)
-        count = _bytes_end(words, found)
-        if count or _is_text(found) and not _names_fields(words, found):
-            return count
-        if clause == "value" and _held(self.view.info.type, words):
-            return 2
-        if words[0][:1] in ("{", "["):
-            return _json_end(words)
-        if "=" not in words[0]:
-            return 1
-        count = next((at for at, word in enumerate(words) if "=" not in word), len(words))
-        if count > 1 and self._is_cpu(words[count - 1]):
-            named = ",cpu=" in "," + ",".join(words[: count - 1])
-            count -= named or "cpu" not in _field_names(found)
-        return count
-
-    def _next_clause(self, words):
-        """Return where the other clause begins; a word that is spelled out goes first."""
-        others = [one for one in ("key", "value") if one in self.wanted]
-        inner = range(1, len(words) - 1)
-        full = [at for at in inner if words[at] in others]
-        return (full or [at for at in inner if _stands_for(words[at], *others)] or [len(words)])[0]
-
-    def _text_end(self, words):
-        """Return how many words are text: those before a flag that is spelled out and cpu=N."""
-        end, flag, cpu = len(words), False, False
-        while end > 1:
-            word = words[end - 1]
-            if not flag and word in _FLAG_WORDS and self._flag(word):
-                flag = True
-            elif not cpu and self._is_cpu(word):
-                cpu = True
-            else:
-                break
-            end -= 1
-        return end
-
-
-def _layout_of(view, what):
-    return view.key_layout if what == "key" else view.value_layout
-
-
-def _is_text(found):
-    """Whether a layout holds text: an array of char, alone or as a record's only field."""
-    while isinstance(found, Record) and len(_field_names(found)) == 1:
-        found = [part.layout for part in found.parts if part.label is not None][0]
-    return isinstance(found, Array) and found.is_text
-
-
-def _as_text(found, text):
-    """Return what pack takes for text: never an address, which a record of that size could be."""
-    if not isinstance(found, Record):
-        return text
-    (part,) = [part for part in found.parts if part.label is not None]
-    return {part.label: _as_text(part.layout, text)}
-
-
-def _field_names(found):
-    """Return the names that the fields of a layout have, none where it is no record."""
-    labels = [part.label for part in found.parts] if isinstance(found, Record) else []
-    return [label for label in labels if label is not None]
-
-
-def _json_end(words):
-    """Return with how many words JSON is complete, 0 if never."""
-    import json
-
-    text, count = " ".join(words), 1
-    try:
-        end = json.JSONDecoder().raw_decode(text)[1]
-    except (ValueError, RecursionError):
-        return 0
-    while len(" ".join(words[:count])) < end:
-        count += 1
-    return count
-
-
-def _held(map_type, words):
-    """Return the kind of name that a value is for a map or program, None if it is none."""
-    kinds = _MAP_WORDS + (("tag",) if map_type == BPF_MAP_TYPE_PROG_ARRAY else ())
-    return _stands_for(words[0], *kinds) if map_type in _FD_VALUE_TYPES and words[1:] else None
-
-
-def _hex_bytes(word):
-    """Return the bytes of hexadecimal digits: 7f, 0x7f, f, or 7f000001; None for what is none."""
-    digits = word[2:] if word[:2].lower() == "0x" else word
-    if not digits or set(digits) - set("0123456789abcdefABCDEF"):
-        return None
-    if len(digits) > 2 and len(digits) % 2:
-        return None
-    return bytes.fromhex(digits if len(digits) > 1 else "0" + digits)
-
-
-def _byte(word):
-    """Return the number of a word like bpftool's bytes: 10, 0x0a, 012; None for another."""
-    if not "0" <= word[:1] <= "9" or set(word) - set("0123456789abcdefxABCDEFX"):
-        return None
-    try:
-        return _parsed_int(word)
-    except ValueError:
-        return None
-
-
-def _bytes_end(words, found):
-    """Return how many words are the bytes of a layout, 0 if they do not begin with so many."""
-    size = found.size
-    if words[1:] and _stands_for(words[0], "hex"):
-        total = 0
-        for at, word in enumerate(words[1:], 2):
-            total += len(_hex_bytes(word) or b"")
-            if total >= size or not _hex_bytes(word):
-                return at if total == size and _hex_bytes(word) else 0
-        return 0
-    if len(words) < size or size < 2 and not isinstance(found, Bytes):
-        return 0
-    numbers = [_byte(word) for word in words[:size]]
-    return 0 if not size or None in numbers or max(numbers) > 255 else size
-
-
-def _data(words, view, what, base=None):
-    """Return the bytes that DATA stands for; base: those whose fields stay where none is named."""
-    found = _layout_of(view, what)
-    if not words:
-        raise _UsageError("a %s of %d bytes is needed" % (what, found.size))
-    if words[1:] and words[-1][:4] == "cpu=" and not _is_text(found):
-        if view.info.type not in _PERCPU_TYPES and "cpu" not in _field_names(found):
-            raise _UsageError("unexpected '%s': this map has no value per CPU" % words[-1])
-    if isinstance(found, Bytes) and _names_fields(words, found):
-        raise _UsageError("the %s has no fields: --%s-type can tell them" % (what, what))
-    try:
-        raw = _bytes_given(words, found)
-        if raw is None:
-            given = _typed(words, found, what == "key" and view.info.type)
-            raw = given if isinstance(given, bytes) else found.pack(given, base, what)
-    except (ValueError, OverflowError, LayoutError, RecursionError) as error:
-        told = str(error)
-        told = told if told.startswith(what) else "%s: %s" % (what, told)
-        raise _UsageError(told) from None
-    if len(raw) != found.size:
-        quote = "; as text quote it: '%s'" % " ".join(words) if _is_text(found) else ""
-        raise _UsageError("the %s has %d bytes, not %d%s" % (what, found.size, len(raw), quote))
-    return raw
-
-
-def _bytes_given(words, found):
-    """Return the bytes of words that are bytes each, None where they are something else."""
-    if words[1:] and _stands_for(words[0], "hex"):
-        parts = [_hex_bytes(word) for word in words[1:]]
-        if None not in parts:
-            return b"".join(parts)
-        if not _is_text(found):
-            raise ValueError("'%s' is no byte in hex" % words[1 + parts.index(None)])
-        return None
-    numbers = [_byte(word) for word in words]
-    if None in numbers or len(words) == 1 and not _is_one_byte(numbers[0], found):
-        return None
-    for word, number in zip(words, numbers):
-        if number > 255:
-            raise ValueError("'%s' is no byte, which is 0 to 255" % word)
-    return bytes(numbers)
-
-
-def _is_one_byte(number, found):
-    """Whether a lone number is a byte as in bpftool: of no type, or 255 for a signed one."""
-    if found.size != 1 or isinstance(found, Bytes):
-        return found.size == 1
-    return type(found) is Number and found.signed and number > found.high
-
-
-def _typed(words, found, key_of=None):
-    """Return what pack takes for text, NAME=VALUE or JSON; bytes of a key of an LPM trie."""
-    text = " ".join(words)
-    if _is_text(found) and not _names_fields(words, found):
-        return _as_text(found, text)
-    if text[:1] in ("{", "["):
-        value, end = _in_brackets(text, 0)
-        if text[end:].strip():
-            raise ValueError("'%s' is more than the JSON before it" % text[end:].strip())
-        return value
-    if words[1:] and all(len(word) < 3 and _hex_bytes(word) for word in words):
-        raise ValueError("'%s' is no decimal number; before bytes in hex write 'hex'" % text)
-    if "=" in words[0]:
-        return _assignments(words, found)
-    if key_of == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:"):
-        return lpm_key(text)
-    return text
-
-
-# NAME=VALUE: one or more in a word, with commas between them, or with blanks where another field's
-# NAME= follows.  A comma or blank that no NAME= follows is VALUE's own; what would be taken for
-# more than that can be put in quotes.  {...} and [...] are JSON where the field is no text.
-
-
-def _assignments(words, found):
-    """Return {"addr": {"ip4": "10.0.0.1"}} for ["addr.ip4=10.0.0.1"]; found is the layout."""
-    tree, names = {}, _field_names(found)
-    for at, word in enumerate(words):
-        if at + 1 < len(words) and word[-1:] == ",":
-            word = word[:-1]
-        end = 0
-        while end < len(word):
-            name, sign, _ = word[end:].partition("=")
-            if not sign:
-                quoted = " ".join(words[max(at - 1, 0) : at + 1])
-                told = "'%s' is no NAME=VALUE" % word[end:]
-                raise ValueError(told + (", or quote '%s'" % quoted if at else ""))
-            value, end = _value_in(word, end + len(name) + 1, names, _field(found, name))
-            _assign(tree, names, name.strip(), value)
-    return tree
-
-
-def _assign(tree, names, path, value):
-    """Put a value where its path says: into the dict of a dict."""
-    branch, steps = tree, [path] if path in names else path.split(".")
-    for step in steps[:-1]:
-        branch = branch.setdefault(step, {}) if isinstance(branch, dict) else None
-    if not isinstance(branch, dict) or steps[-1] in branch:
-        raise ValueError("'%s' is given twice" % path)
-    branch[steps[-1]] = value
-
-
-def _field(found, path):
-    """Return the layout of a field, None if there is no such field."""
-    steps = path.strip().split(".")
-    while steps:
-        part, count = found._first_named(steps) if isinstance(found, Record) else (None, 0)
-        if part is None:
-            return None
-        found, steps = part.layout, steps[count:]
-    return found
-
-
-def _value_in(word, start, names, field):
-    """Return (VALUE, where the next NAME begins) of what stands behind a "="."""
-    first = word[start : start + 1]
-    if first in ("{", "[") and not _is_text(field):
-        value, end = _in_brackets(word, start)
-        return value, _separated(word, end)
-    if first in ("'", '"'):
-        end = start + 1
-        while end < len(word) and word[end] != first:
-            end += 2 if word[end] == "\\" else 1
-        if end < len(word) and word[end + 1 : end + 2] in ("", ",", " "):
-            return _unquoted(word[start + 1 : end]), end + 2
-    end = start
-    while end < len(word) and not (word[end] in ", " and _name_follows(word, end, names)):
-        end += 1
-    return word[start:end], end + 1
-
-
-def _in_brackets(text, start):
-    """Return (value, end) of JSON, or of what a dump prints: [1 2 3], {a=1 b={c=2}}."""
-    import json
-
-    try:
-        return json.JSONDecoder().raw_decode(text, start)
-    except ValueError as failure:
-        try:
-            return _printed(text, start, 0)
-        except (ValueError, IndexError):
-            raise failure from None
-
-
-def _printed(text, at, depth):
-    """Return (value, end) of a list, a record or a word as the form "words" prints them."""
-    if depth > MAX_DEPTH:
-        raise ValueError("too deep")
-    opening = text[at]
-    if opening not in "[{":
-        return _printed_word(text, at)
-    values, names = [], []
-    at += 1
-    while True:
-        while text[at] in ", ":
-            at += 1
-        if text[at] in "]}":
-            break
-        if opening == "{":
-            end = text.index("=", at)
-            names.append(text[at:end])
-            at = end + 1
-        value, at = _printed(text, at, depth + 1)
-        values.append(value)
-    if text[at] != {"[": "]", "{": "}"}[opening]:
-        raise ValueError("'%s' closes nothing" % text[at])
-    return dict(zip(names, values)) if opening == "{" else values, at + 1
-
-
-def _printed_word(text, at):
-    quote, end = text[at], at + 1
-    if quote not in "'\"":
-        while text[end] not in ", ]}":
-            end += 1
-        return text[at:end], end
-    while text[end] != quote:
-        end += 2 if text[end] == "\\" else 1
-    return _unquoted(text[at + 1 : end]), end + 1
-
-
-def _separated(word, end):
-    if word[end : end + 1] not in ("", ",", " "):
-        raise ValueError("'%s' is more than the JSON before it" % word[end:])
-    return end + 1
-
-
-def _name_follows(word, at, names):
-    """Whether NAME= stands behind a separator; behind a blank only that of a field."""
-    path, sign, _ = word[at + 1 :].partition("=")
-    path = path.strip()
-    if not sign or not path or not path.replace("_", "a").replace(".", "a").isalnum():
-        return False
-    return word[at] == "," or path.partition(".")[0] in names or path in names + ["rest"]
-
-
-def _unquoted(text):
-    """Return a text in quotes without what backslashes stand for in it."""
-    if "\\" not in text:
-        return text
-    return text.encode("ascii", "backslashreplace").decode("unicode_escape")
-
-
-# Live views.
+# -- map watch: the entries live, with their rates
 
 
 def _watch(options):
@@ -14828,77 +14904,6 @@ class _Screen:
                 self.signal.signal(number, self.signal.SIG_DFL)
 
 
-# What only names times and ids: that it changes fast means nothing.
-_NAMING_WORDS = frozenset(
-    "ns us ms ts time timestamp ktime seen stamp start last first expires deadline pid tid tgid id "
-    "uid gid ifindex cpu port sport dport addr saddr daddr ip mac key cookie inode ino state flags "
-    "cgroup netns seq".split()
-)
-
-
-def _only_names(field):
-    """Whether a field's name says that it is a time, an id, an address: no number of things."""
-    return bool(_NAMING_WORDS.intersection(field.lower().split("_")))
-
-
-def _rates_text(rates):
-    """Return the rates for people; of times and ids none is worth telling."""
-    told = [(name, rate) for name, rate in rates.items() if rate and not _only_names(name)]
-    return "  ".join(("%s %s/s" % (name, _scaled(rate))).strip() for name, rate in told)
-
-
-def _scaled(number):
-    """Return a number in few letters, "+3.40M"."""
-    for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= factor:
-            return "%+.4g%s" % (number / factor, letter)
-    return "%+.4g" % number
-
-
-def _width(text):
-    """Return how many columns of a terminal a text takes: wide characters take two, marks upon
-    others none.
-    """
-    if _is_ascii(text):
-        return len(text)
-    try:
-        import unicodedata
-    except ImportError:  # a bare system
-        return len(text)
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
-
-
-def _widths(texts):
-    """Return how many columns each text takes."""
-    return list(map(len if _is_ascii("".join(texts)) else _width, texts))
-
-
-def _is_ascii(text):
-    return text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80"
-
-
-def _cut(text, columns):
-    """Return as much of a text as fits into so many columns, with an end that says if it is not
-    all.
-    """
-    if 2 * len(text) <= columns or _width(text) <= columns:
-        return text
-    room, kept = max(columns - 2, 0), 0
-    while kept < len(text):
-        room -= _width(text[kept])
-        if room < 0:
-            break
-        kept += 1
-    return text[:kept] + ".."[:columns]
-
-
-def _padded(text, columns):
-    """Return a text that fills so many columns."""
-    free = columns - _width(text)
-    return text + " " * free if free >= 0 else _padded(_cut(text, columns), columns)
-
-
 class _Look:
     """A look at a map's entries, .values {key: value} as bytes, beside an earlier one.
 
@@ -15009,6 +15014,54 @@ class _Look:
             yield keys[at : at + step]
 
 
+def _rates_text(rates):
+    """Return the rates for people; of times and ids none is worth telling."""
+    told = [(name, rate) for name, rate in rates.items() if rate and not _only_names(name)]
+    return "  ".join(("%s %s/s" % (name, _scaled(rate))).strip() for name, rate in told)
+
+
+def _scaled(number):
+    """Return a number in few letters, "+3.40M"."""
+    for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= factor:
+            return "%+.4g%s" % (number / factor, letter)
+    return "%+.4g" % number
+
+
+def _only_names(field):
+    """Whether a field's name says that it is a time, an id, an address: no number of things."""
+    return bool(_NAMING_WORDS.intersection(field.lower().split("_")))
+
+
+# What only names times and ids: that it changes fast means nothing.
+_NAMING_WORDS = frozenset(
+    "ns us ms ts time timestamp ktime seen stamp start last first expires deadline pid tid tgid id "
+    "uid gid ifindex cpu port sport dport addr saddr daddr ip mac key cookie inode ino state flags "
+    "cgroup netns seq".split()
+)
+
+
+def _totals(view, values, count, cpus):
+    """Return [{path: number}] of a chunk's entries, the integers of a value's CPUs added up."""
+    columns = {}  # type: dict
+    some = [{} for _ in range(count)]  # type: list  # fields that a union has in some entries only
+    for path, indices, column in view.value_layout.reader("samples", view.slot).series(values):
+        if isinstance(column[0], float):
+            continue
+        name = "_".join(map(str, path))
+        if indices is None:
+            sums = _added_up(column, cpus)
+            columns[name] = map(add, columns[name], sums) if name in columns else sums
+            continue
+        for index, number in zip(indices, column):
+            into = some[index // cpus]
+            into[name] = into.get(name, 0) + number
+    return [dict(zip(columns, row)) for row in zip(*columns.values())] or some
+
+
+# -- map events: the records of ring buffers
+
+
 def _events(options):
     if options.file is not None:
         raise _UsageError("this takes a map, not a capture")
@@ -15111,22 +15164,7 @@ class _RecordView(View):
         yield "\n".join([empty] * len(records))
 
 
-def _totals(view, values, count, cpus):
-    """Return [{path: number}] of a chunk's entries, the integers of a value's CPUs added up."""
-    columns = {}  # type: dict
-    some = [{} for _ in range(count)]  # type: list  # fields that a union has in some entries only
-    for path, indices, column in view.value_layout.reader("samples", view.slot).series(values):
-        if isinstance(column[0], float):
-            continue
-        name = "_".join(map(str, path))
-        if indices is None:
-            sums = _added_up(column, cpus)
-            columns[name] = map(add, columns[name], sums) if name in columns else sums
-            continue
-        for index, number in zip(indices, column):
-            into = some[index // cpus]
-            into[name] = into.get(name, 0) + number
-    return [dict(zip(columns, row)) for row in zip(*columns.values())] or some
+# -- map hist
 
 
 def _hist(options):
@@ -15303,6 +15341,9 @@ def _range_label(numbering, slot, column):
     return known
 
 
+# -- probe: what the kernel and these privileges allow
+
+
 def _probe(options):
     options.end()
     rows = []
@@ -15372,17 +15413,6 @@ def _memlock():
     return "unlimited" if soft == resource.RLIM_INFINITY else soft
 
 
-def _outcome(check):
-    """Return (whether, detail) of a check, which returns both or one of them, or fails."""
-    try:
-        found = check()
-    except (BPFError, OSError, ValueError, KeyError, ImportError) as failure:
-        return False, str(failure)
-    if isinstance(found, tuple):
-        return found
-    return (found, "") if isinstance(found, bool) else (True, str(found or ""))
-
-
 def _probe_token():
     """Ask for a token of no bpffs, which is EBADF where the command is known (6.9)."""
     attr = bpf_attr()
@@ -15391,6 +15421,21 @@ def _probe_token():
         _bpf(BPF_TOKEN_CREATE, attr)
     except BadFileDescriptor:
         return True
+
+
+def _probe_map(token, map_type, check, flags=0):
+    """Make the smallest map of a type and return what check makes of it."""
+    if map_type == BPF_MAP_TYPE_STRUCT_OPS and _knows_struct_ops():
+        return True
+    smallest = (0,) + _SMALLEST[1:] if map_type in _KEYLESS_TYPES else _SMALLEST
+    key_size, value_size, entries, needed = _SMALLEST_OF.get(map_type, smallest)
+    known = {"key_size": key_size, "value_size": value_size, "flags": flags | needed}
+    if map_type in _OF_MAPS_TYPES:
+        known["inner"] = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32, token=token)
+    if map_type in _FD_KEY_TYPES:
+        known.update(btf=_int_btf(token), btf_key=1, btf_value=1)
+    with Map.create(map_type, None, None, entries, token=token, **known) as m:
+        return check(m)
 
 
 # map type -> key size, value size, entries and flags of the smallest one, where it is not _SMALLEST
@@ -15407,21 +15452,6 @@ _SMALLEST_OF = {
     BPF_MAP_TYPE_USER_RINGBUF: (0, 0, 4096, 0),
 }
 _SMALLEST_OF.update({one: (4, 4, 0, BPF_F_NO_PREALLOC) for one in _FD_KEY_TYPES})
-
-
-def _probe_map(token, map_type, check, flags=0):
-    """Make the smallest map of a type and return what check makes of it."""
-    if map_type == BPF_MAP_TYPE_STRUCT_OPS and _knows_struct_ops():
-        return True
-    smallest = (0,) + _SMALLEST[1:] if map_type in _KEYLESS_TYPES else _SMALLEST
-    key_size, value_size, entries, needed = _SMALLEST_OF.get(map_type, smallest)
-    known = {"key_size": key_size, "value_size": value_size, "flags": flags | needed}
-    if map_type in _OF_MAPS_TYPES:
-        known["inner"] = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32, token=token)
-    if map_type in _FD_KEY_TYPES:
-        known.update(btf=_int_btf(token), btf_key=1, btf_value=1)
-    with Map.create(map_type, None, None, entries, token=token, **known) as m:
-        return check(m)
 
 
 def _knows_struct_ops():
@@ -15451,7 +15481,48 @@ def _int_btf(token):
     )
 
 
-# The demo: a socket filter that counts the datagrams a socket gets, by the ports in the UDP header.
+def _outcome(check):
+    """Return (whether, detail) of a check, which returns both or one of them, or fails."""
+    try:
+        found = check()
+    except (BPFError, OSError, ValueError, KeyError, ImportError) as failure:
+        return False, str(failure)
+    if isinstance(found, tuple):
+        return found
+    return (found, "") if isinstance(found, bool) else (True, str(found or ""))
+
+
+# -- demo: a socket filter that counts the datagrams a socket gets, by their UDP ports
+
+
+def _demo(options):
+    """Have the kernel fill a map of ours and look it up; leave nothing behind."""
+    options.end()
+    try:
+        flows = Map.create(
+            BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows", token=options.token
+        )
+    except PermissionDenied as error:
+        return _complain(
+            None,
+            "the demo makes a map of its own, and may not: %s; run it as root (sudo python3 "
+            "bpflookup.py demo), or in a container started with --cap-add SYS_ADMIN" % error,
+            1,
+        )
+    total_type = BPF_MAP_TYPE_PERCPU_ARRAY
+    with flows, Map.create(
+        total_type, u32, u64, 1, name="demo_total", token=options.token
+    ) as total:
+        print("created  %r\n         %r" % (flows, total))
+        ports = _demo_traffic(flows, total)
+        found, per_cpu = flows[ports], total[0]
+        print("hit      flows[%s] -> %s" % (to_json(ports), to_json(found)))
+        _demo_errors(flows)
+        counts = ["cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu)]
+        print("per CPU  total[0] -> %s" % ", ".join(counts))
+        right = (found.packets, found.bytes, sum(per_cpu)) == (len(_DATAGRAMS), _DEMO_BYTES, 3)
+        print("the counts are right" if right else "the counts are wrong")
+        return 0 if right else 1
 
 
 class _Ports(ctypes.BigEndianStructure):
@@ -15462,17 +15533,53 @@ class _Traffic(ctypes.Structure):
     _fields_ = [("packets", u64), ("bytes", u64)]
 
 
-def _insn(opcode, dst=0, src=0, offset=0, immediate=0):
-    """Return the 8 bytes of a struct bpf_insn."""
-    import struct
-
-    registers = dst | src << 4 if sys.byteorder == "little" else dst << 4 | src
-    return struct.pack("=BBhi", opcode, registers, offset, immediate)
+_DATAGRAMS = (10, 20, 30)  # bytes of each
+_DEMO_BYTES = sum(8 + size for size in _DATAGRAMS)  # with the UDP header, as the program sees them
 
 
-def _load_map_fd(dst, fd):
-    """Return the two instructions that load a map's address (BPF_PSEUDO_MAP_FD)."""
-    return _insn(0x18, dst, 1, 0, fd) + _insn(0)
+def _demo_traffic(flows, total):
+    """Have a program count datagrams, or write what it would; return their key."""
+    import socket
+
+    make = partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        with make() as receiver, make() as sender:
+            receiver.bind(("127.0.0.1", 0))
+            sender.bind(("127.0.0.1", 0))
+            ports = _Ports(sender.getsockname()[1], receiver.getsockname()[1])
+            program = _load_program(_counting_program(flows.fd, total.fd), "demo")
+            receiver.setsockopt(socket.SOL_SOCKET, 50, program.number)  # SO_ATTACH_BPF
+            receiver.settimeout(5)
+            for size in _DATAGRAMS:
+                sender.sendto(bytes(size), receiver.getsockname())
+                receiver.recv(100)
+        told = (len(_DATAGRAMS), ports.source, ports.destination)
+        print("kernel   a socket filter counted %d datagrams from port %d to %d" % told)
+    except OSError as error:
+        print("no kernel program here: %s\nso the values are written from user space" % error)
+        ports = _Ports(1000, 2000)
+        flows[ports] = _Traffic(len(_DATAGRAMS), _DEMO_BYTES)
+        total[0] = [len(_DATAGRAMS)] + [0] * (len(possible_cpus()) - 1)
+    return ports
+
+
+def _load_program(instructions, name):
+    """Load a socket filter; return its _Fd.  What the verifier says is a failure's hint."""
+    code, licence = (
+        ctypes.create_string_buffer(instructions, len(instructions)),
+        ctypes.create_string_buffer(b"MIT"),
+    )
+    log, attr = ctypes.create_string_buffer(1 << 16), bpf_attr()
+    load = attr.prog_load
+    load.prog_type, load.insn_cnt = BPF_PROG_TYPE_SOCKET_FILTER, len(instructions) // 8
+    load.insns, load.license = addressof(code), addressof(licence)
+    try:
+        return _Fd(_bpf_charged, BPF_PROG_LOAD, attr, "program '%s'" % name)
+    except SyscallError as error:
+        load.log_buf, load.log_size, load.log_level = addressof(log), sizeof(log), 1
+        _syscall_into([], _nr_bpf, BPF_PROG_LOAD, byref(attr), _ATTR_SIZES[BPF_PROG_LOAD])
+        error.hint = log.value.decode("latin-1").strip() or error.hint
+        raise
 
 
 def _counting_program(flows_fd, total_fd):
@@ -15517,83 +15624,17 @@ def _counting_program(flows_fd, total_fd):
     )
 
 
-def _load_program(instructions, name):
-    """Load a socket filter; return its _Fd.  What the verifier says is a failure's hint."""
-    code, licence = (
-        ctypes.create_string_buffer(instructions, len(instructions)),
-        ctypes.create_string_buffer(b"MIT"),
-    )
-    log, attr = ctypes.create_string_buffer(1 << 16), bpf_attr()
-    load = attr.prog_load
-    load.prog_type, load.insn_cnt = BPF_PROG_TYPE_SOCKET_FILTER, len(instructions) // 8
-    load.insns, load.license = addressof(code), addressof(licence)
-    try:
-        return _Fd(_bpf_charged, BPF_PROG_LOAD, attr, "program '%s'" % name)
-    except SyscallError as error:
-        load.log_buf, load.log_size, load.log_level = addressof(log), sizeof(log), 1
-        _syscall_into([], _nr_bpf, BPF_PROG_LOAD, byref(attr), _ATTR_SIZES[BPF_PROG_LOAD])
-        error.hint = log.value.decode("latin-1").strip() or error.hint
-        raise
+def _insn(opcode, dst=0, src=0, offset=0, immediate=0):
+    """Return the 8 bytes of a struct bpf_insn."""
+    import struct
+
+    registers = dst | src << 4 if sys.byteorder == "little" else dst << 4 | src
+    return struct.pack("=BBhi", opcode, registers, offset, immediate)
 
 
-def _demo(options):
-    """Have the kernel fill a map of ours and look it up; leave nothing behind."""
-    options.end()
-    try:
-        flows = Map.create(
-            BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows", token=options.token
-        )
-    except PermissionDenied as error:
-        return _complain(
-            None,
-            "the demo makes a map of its own, and may not: %s; run it as root (sudo python3 "
-            "bpflookup.py demo), or in a container started with --cap-add SYS_ADMIN" % error,
-            1,
-        )
-    total_type = BPF_MAP_TYPE_PERCPU_ARRAY
-    with flows, Map.create(
-        total_type, u32, u64, 1, name="demo_total", token=options.token
-    ) as total:
-        print("created  %r\n         %r" % (flows, total))
-        ports = _demo_traffic(flows, total)
-        found, per_cpu = flows[ports], total[0]
-        print("hit      flows[%s] -> %s" % (to_json(ports), to_json(found)))
-        _demo_errors(flows)
-        counts = ["cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu)]
-        print("per CPU  total[0] -> %s" % ", ".join(counts))
-        right = (found.packets, found.bytes, sum(per_cpu)) == (len(_DATAGRAMS), _DEMO_BYTES, 3)
-        print("the counts are right" if right else "the counts are wrong")
-        return 0 if right else 1
-
-
-_DATAGRAMS = (10, 20, 30)  # bytes of each
-_DEMO_BYTES = sum(8 + size for size in _DATAGRAMS)  # with the UDP header, as the program sees them
-
-
-def _demo_traffic(flows, total):
-    """Have a program count datagrams, or write what it would; return their key."""
-    import socket
-
-    make = partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        with make() as receiver, make() as sender:
-            receiver.bind(("127.0.0.1", 0))
-            sender.bind(("127.0.0.1", 0))
-            ports = _Ports(sender.getsockname()[1], receiver.getsockname()[1])
-            program = _load_program(_counting_program(flows.fd, total.fd), "demo")
-            receiver.setsockopt(socket.SOL_SOCKET, 50, program.number)  # SO_ATTACH_BPF
-            receiver.settimeout(5)
-            for size in _DATAGRAMS:
-                sender.sendto(bytes(size), receiver.getsockname())
-                receiver.recv(100)
-        told = (len(_DATAGRAMS), ports.source, ports.destination)
-        print("kernel   a socket filter counted %d datagrams from port %d to %d" % told)
-    except OSError as error:
-        print("no kernel program here: %s\nso the values are written from user space" % error)
-        ports = _Ports(1000, 2000)
-        flows[ports] = _Traffic(len(_DATAGRAMS), _DEMO_BYTES)
-        total[0] = [len(_DATAGRAMS)] + [0] * (len(possible_cpus()) - 1)
-    return ports
+def _load_map_fd(dst, fd):
+    """Return the two instructions that load a map's address (BPF_PSEUDO_MAP_FD)."""
+    return _insn(0x18, dst, 1, 0, fd) + _insn(0)
 
 
 def _demo_errors(flows):
