@@ -12575,18 +12575,19 @@ def _run(options):
     if options.help and name != "help":
         options.words[:], name = [name], "help"
     options.command = _SAME.get(name, name)
-    for setting, option in options.METRICS.items():
+    for setting, option in options.NEED_METRICS.items():
         if getattr(options, setting) and not options.metrics:
             raise _UsageError("%s goes with --metrics" % option)
     if options.slots and not options.metrics and options.command != "hist":
         raise _UsageError("--slots goes with hist or --metrics")
     with trace() if options.trace else _Nothing():
-        options.token = options.token and create_token(options.token)
+        if options.token_path is not None:
+            options.token = create_token(options.token_path)
         status = globals()["_" + options.command](options)
     if options.notice:
         sys.stderr.write("bpflookup: %s\n" % options.notice)
     if options.command in _SILENT and options.json:
-        options.put(None)
+        _put_json(options, None)
     return status
 
 
@@ -12625,7 +12626,7 @@ def _complain_in_json(options, problem, miss):
         sys.stdout.write(options.unfinished + "\n")
         return False
     try:
-        options.put(miss.args[1] if miss else {"error": _problem_text(problem)})
+        _put_json(options, miss.args[1] if miss else {"error": _problem_text(problem)})
     except ImportError:
         return False
     return True
@@ -12673,280 +12674,6 @@ def _program():
 # -- words: commands, options, and where MAP ends
 
 
-class _Options:
-    """A command line: its options as attributes, and its words.
-
-    Commands take .words from the front.  .data is what stands after MAP from the first "key",
-    "value" or flag on: there the map's types tell what a word is.
-    """
-
-    # fmt: off
-    FLAGS = {
-        "-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty",
-        "-f": "bpffs", "--bpffs": "bpffs", "--hex": "hex", "--ndjson": "ndjson",
-        "--metrics": "metrics", "--per-cpu": "per_cpu", "--entries": "entries",
-        "--big-ints-as-strings": "strings", "--trace": "trace", "--once": "once",
-        "-h": "help", "--help": "help", "-V": "version", "--version": "version",
-        # bpftool's, which change nothing here
-        "-n": "same", "--nomount": "same", "-d": "same", "--debug": "same",
-        "-l": "same", "--legacy": "same",
-    }
-    VALUES = {
-        "--key-type": "key_type", "--value-type": "value_type", "--from": "file",
-        "--btf": "btf", "--base-btf": "base_btf", "-B": "base_btf", "--token": "token",
-        "--metrics-type": "metrics_type", "--slots": "slots", "--show": "show",
-    }
-    # fmt: on
-    # What may still be said behind DATA; the others would come too late there.
-    LATE = frozenset(
-        "json pretty bpffs hex ndjson metrics same key_type value_type per_cpu metrics_type slots "
-        "strings show".split()
-    )
-    LISTS = frozenset(("metrics_type", "slots", "show"))  # given twice they add up
-    # what would do nothing without --metrics
-    METRICS = {"metrics_type": "--metrics-type", "per_cpu": "--per-cpu", "entries": "--entries"}
-
-    def __init__(self, words):
-        self.words, self.data, ended = [], [], False
-        self.notice = ""  # what is told in the end, or with what went wrong
-        self.unfinished = ""  # what ends the JSON that was begun, should it break off
-        for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
-            setattr(self, name, None)
-        rest = list(words)
-        while rest:
-            if ended or not self.is_option(rest[0]):
-                self.words.append(rest.pop(0))
-                if self._data_follows(rest):
-                    self.data = [self.words.pop()] + rest
-                    break
-            elif rest[0] == "--":
-                ended = rest.pop(0)
-            else:
-                self.option(rest)
-        self.ended = bool(ended)
-
-    def is_option(self, word):
-        """Whether a word is an option; after id, name and pinned only one that there is."""
-        if word[:1] != "-" or not (word[1:2].isalpha() or word[1:2] == "-"):
-            return False
-        argument = self.words and self.words[-1] in _MAP_WORDS
-        return not argument or word == "--" or self.sets(word) is not None
-
-    def sets(self, word):
-        """Return the attributes that an option sets, None if there is none such; -jp is -j -p."""
-        option = word.partition("=")[0]
-        if option in self.VALUES:
-            return [self.VALUES[option]]
-        short = word[:1] == "-" and word[1:].isalpha()
-        names = [self.FLAGS.get(one) for one in (["-" + c for c in word[1:]] if short else [word])]
-        return None if None in names else names
-
-    def option(self, words):
-        """Take an option from the front of words, and its value."""
-        word = words.pop(0)
-        names, (option, sign, value) = self.sets(word), word.partition("=")
-        if names is None:
-            known = [one for one in list(self.FLAGS) + list(self.VALUES) if one[:2] == "--"]
-            raise _UsageError(_unknown("option " + word, word, known))
-        if option in self.VALUES and not sign and not words:
-            raise _UsageError("%s wants a value" % word)
-        if option in self.VALUES:
-            value = value if sign else words.pop(0)
-            before = getattr(self, names[0])
-            if names[0] in self.LISTS and before:
-                value = before + "," + value
-            setattr(self, names[0], value)
-            return
-        for name in names:
-            setattr(self, name, True)
-        self.json = self.json or self.pretty
-
-    def _data_follows(self, following):
-        """Whether the words so far are a command, MAP, and "key", "value" or a flag."""
-        words = self.words[1:] if _is_map(self.words[0]) else self.words
-        clauses = _CLAUSES.get(_command_name(words[0])) if words else None
-        if not clauses:
-            return False
-        ahead = [word for word in following[:3] if not self.is_option(word)]
-        length = 0 if self.file else _map_length(words[1:] + ahead, _opens(clauses))
-        return len(words) == length + 2 and _stands_for(words[-1], *clauses) is not None
-
-    def text(self, thing):
-        import json
-
-        how = {"indent": 4} if self.pretty else {"separators": (",", ":")}
-        return json.dumps(thing, **how)
-
-    def put(self, thing, end="\n"):
-        """Print a thing as JSON."""
-        sys.stdout.write(self.text(thing) + end)
-
-    def put_entry(self, view, key, value):
-        """Print an entry in the form asked for."""
-        if self.json:
-            self.put_text(view.bpftool_entry(key, value))
-            return
-        for text in self.form_of(view)([view.chunk_of([(key, value)])]):
-            print(text)
-
-    def put_text(self, text, end="\n"):
-        """Print JSON that is text already."""
-        sys.stdout.write((_indented(text) if self.pretty else text) + end)
-
-    def form_of(self, view):
-        """Return the method of a view that makes text of chunks of entries, but for -j."""
-        for is_asked, form in (
-            (self.ndjson, view.json_lines),
-            (self.metrics, lambda chunks: self.metrics_of([(view, chunks)])),
-            (self.hex, view.hexadecimal),
-        ):
-            if is_asked:
-                return form
-        return view.words
-
-    def metrics_of(self, sources):
-        """Return the lines of the metrics of (view, chunks) of maps."""
-        types = self._assigned("--metrics-type", self.metrics_type, _metric_kind)
-        slots = self.numberings()
-        families = _Families(_MetricWishes(types, slots, self.per_cpu))
-        for view, chunks in sources:
-            families.take(_with_types_of_bpftrace(self, view, slots.get("")), chunks)
-        if families.unmet:
-            words = sorted(families.unmet)[0], ", ".join(families.fields) or "none"
-            raise _UsageError("no field '%s' for metrics; there are %s" % words)
-        return families.text()
-
-    def numberings(self):
-        """Return {field, or "" for the likely one: _Numbering} of --slots."""
-        return self._assigned("--slots", self.slots, _numbering, "")
-
-    def _assigned(self, option, text, make, default=None):
-        """Return {field: what make makes of its word} of an option's FIELD=WORD,... ."""
-        found = {}
-        for pair in text.split(",") if text is not None else ():
-            field, sign, word = pair.rpartition("=")
-            if not sign and default is None or sign and not field:
-                raise _UsageError("%s takes FIELD=WORD,..., not '%s'" % (option, pair))
-            try:
-                found[field if sign else default] = make(word)
-            except ValueError as error:
-                raise _UsageError("%s: %s" % (option, error)) from None
-        return found
-
-    def view(self, mode=None, rest=0):
-        """Take the words of a map or, with no mode, the capture; return its View.
-
-        rest words may follow, None: any number.
-        """
-        if self.file is not None and mode:
-            raise _UsageError("this takes a map, not a capture")
-        if self.file is not None and self.command in _CLAUSES:
-            self.data = self.words + self.data  # whether --from stood before or behind
-            self.words = []
-        if self.file is not None:
-            self.end(rest)
-            return self.view_of(Capture.load(self.file))
-        view = self.view_of(self.opened(mode or "r", rest))
-        if self.command in _SHOWING and not self.hex and None in (self.key_type, self.value_type):
-            self._tell_why_untyped(view)
-        return view
-
-    def opened(self, mode, rest):
-        """Take the words of a map; return the Map, of bytes."""
-        if not self.words or not self.words[0]:
-            raise _UsageError("a map: id N, name S, pinned PATH is needed")
-        length = _map_length(self.words, lambda after: rest is None or len(after) == rest)
-        self.map, self.words = self.words[:length], self.words[length:]
-        self.end(rest)
-        return _open_words(self.map, mode, self.token)
-
-    def view_of(self, source, *types):
-        """Return the View of a map or capture with the types, meanings and form of numbers that
-        were asked for; types are of keys and values where they are not the options'.
-        """
-        key, value = types or (self.key_type, self.value_type)
-        view = View(source, key, value, self.given_btf())
-        view.json_suffix = " strings" if self.strings else ""
-        for wish in self.wishes():
-            _as_wished(view.show, wish)
-        return view
-
-    def given_btf(self):
-        """Return the BTF of --btf, None without it."""
-        return None if self.btf is None else _asked_btf(self)
-
-    def wishes(self):
-        """Return the pairs of field and word of --show."""
-        texts = self.show.split(",") if self.show else ()
-        return [_field_and_word(text) for text in texts if text.strip()]
-
-    def _tell_why_untyped(self, view):
-        """Say in a line why keys and values come as bytes, although the map has BTF."""
-        info = view.info
-        if not (info.btf_id or info.btf_vmlinux_value_type_id) or view.source.btf:
-            return
-        why = "the map's types are missing: " + _one_line(view.source._no_btf)
-        if self.metrics and isinstance(view.value_layout, Bytes):
-            raise ValueError("metrics need the type of the values (--value-type); " + why)
-        self.notice = why
-
-    def given(self, view):
-        """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
-        before = self.key_type, self.value_type, self.show
-        given = _Given(self, view)
-        if (self.key_type, self.value_type, self.show) != before:
-            view = self.view_of(view.source)
-            given = _Given(self, view)
-        return view, given
-
-    def views(self):
-        """Take the words of maps; return a View of each, and of each map that has the name."""
-        if self.file is not None:
-            return [self.view()]
-        found = self._named_views()
-        while self.words:
-            found += self._named_views()
-        if self.ndjson and found[1:]:
-            raise _UsageError("--ndjson takes one map: its lines do not tell of which they are")
-        return found
-
-    def _named_views(self):
-        """Take the words of a map; return a View of each map that has the name."""
-        try:
-            return [self.view(rest=None)]
-        except AmbiguousName as several:
-            if self.ndjson:
-                raise
-            return self._views_of(several.ids)
-
-    def _views_of(self, ids):
-        """Return a View of each map that is still there."""
-        found, gone, others = [], None, self.words
-        for map_id in ids:
-            self.words = ["id", str(map_id)]
-            try:
-                found.append(self.view())
-            except MapNotFound as error:
-                gone = error
-        self.words = others
-        if gone and not found:
-            raise gone
-        return found
-
-    def take(self, what):
-        """Take the next word, which is what."""
-        if not self.words or not self.words[0]:
-            raise _UsageError("%s is needed" % what)
-        return self.words.pop(0)
-
-    def end(self, rest=0):
-        """Refuse words that are left, but for rest ones; None: any number."""
-        if rest is not None and len(self.words) > rest:
-            opening = [one for one in _CLAUSES.get(self.command, ()) if one not in _FLAG_WORDS]
-            wanted = ", %s is needed" % " or ".join(map(repr, opening)) if opening else ""
-            raise _UsageError("unexpected '%s'%s" % (self.words[rest], wanted))
-
-
 _MAP_WORDS = ("id", "name", "pinned")
 _FLAG_WORDS = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
 # What can stand after MAP in the commands that take DATA; from there on the words are _Given's.
@@ -12958,6 +12685,179 @@ _CLAUSES = {
     "enqueue": ("value",),
     "update": ("key", "value") + tuple(_FLAG_WORDS),
 }
+
+
+class _Options:
+    """A command line taken apart: its options as attributes, None where not given, and its words.
+
+    Commands take .words from the front, with take() and end().  .data is what stands after MAP from
+    the first "key", "value" or flag on: there only the map's types tell what a word is (_Given).
+    """
+
+    # fmt: off
+    # option -> the attribute that it sets, to True or to the value behind it
+    FLAGS = {
+        "-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty",
+        "-f": "bpffs", "--bpffs": "bpffs", "--hex": "hex", "--ndjson": "ndjson",
+        "--metrics": "metrics", "--per-cpu": "per_cpu", "--entries": "entries",
+        "--big-ints-as-strings": "big_ints_as_strings", "--trace": "trace", "--once": "once",
+        "-h": "help", "--help": "help", "-V": "version", "--version": "version",
+        # bpftool's, which change nothing here
+        "-n": "same", "--nomount": "same", "-d": "same", "--debug": "same",
+        "-l": "same", "--legacy": "same",
+    }
+    VALUES = {
+        "--key-type": "key_type", "--value-type": "value_type", "--from": "capture_path",
+        "--btf": "btf", "--base-btf": "base_btf", "-B": "base_btf", "--token": "token_path",
+        "--metrics-type": "metrics_type", "--slots": "slots", "--show": "show",
+    }
+    # fmt: on
+    # What may still be said behind DATA: the others would come too late there.
+    LATE = frozenset(
+        "json pretty bpffs hex ndjson metrics same key_type value_type per_cpu metrics_type slots "
+        "big_ints_as_strings show".split()
+    )
+    # Given twice, the values of these are joined by a comma; of the others the last counts.
+    LISTS = frozenset(("metrics_type", "slots", "show"))
+    # These do nothing without --metrics, so that they are refused.
+    NEED_METRICS = {
+        "metrics_type": "--metrics-type",
+        "per_cpu": "--per-cpu",
+        "entries": "--entries",
+    }
+
+    def __init__(self, words):
+        for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
+            setattr(self, name, None)
+        self.words, self.data = [], []
+        # What a command leaves for main: a line for stderr, told in the end or with what went
+        # wrong, and what closes the JSON that was begun, should it break off.
+        self.notice = self.unfinished = ""
+        self.token = None  # the BPF token of --token, once it is made
+        self.options_ended = False  # whether "--" was there
+        self._take_apart(list(words))
+
+    def _take_apart(self, rest):
+        """Take options out of all the words; the others are the command's."""
+        while rest:
+            if self.options_ended or not self.is_option(rest[0]):
+                self.words.append(rest.pop(0))
+                if self._data_begins(rest):
+                    self.data = [self.words.pop()] + rest
+                    return
+            elif rest[0] == "--":
+                self.options_ended = bool(rest.pop(0))
+            else:
+                self.take_option(rest)
+
+    def is_option(self, word):
+        """Whether a word is an option; behind id, name and pinned only one that is known."""
+        if word[:1] != "-" or not (word[1:2].isalpha() or word[1:2] == "-"):
+            return False
+        is_name = self.words and self.words[-1] in _MAP_WORDS  # which may begin with "-"
+        return not is_name or word == "--" or self.attributes_of(word) is not None
+
+    def attributes_of(self, word):
+        """Return the attributes that an option sets, None if it is unknown; -jp is -j -p."""
+        option = word.partition("=")[0]
+        if option in self.VALUES:
+            return [self.VALUES[option]]
+        is_short = word[:1] == "-" and word[1:].isalpha()
+        flags = ["-" + letter for letter in word[1:]] if is_short else [word]
+        names = [self.FLAGS.get(flag) for flag in flags]
+        return None if None in names else names
+
+    def take_option(self, words):
+        """Take an option, and its value, from the front of words."""
+        word = words.pop(0)
+        names, (option, sign, value) = self.attributes_of(word), word.partition("=")
+        if names is None:
+            known = [one for one in list(self.FLAGS) + list(self.VALUES) if one[:2] == "--"]
+            raise _UsageError(_unknown("option " + word, word, known))
+        if option not in self.VALUES:
+            for name in names:
+                setattr(self, name, True)
+            self.json = self.json or self.pretty
+            return
+        if not sign and not words:
+            raise _UsageError("%s wants a value" % word)
+        value = value if sign else words.pop(0)
+        before = getattr(self, names[0])
+        if names[0] in self.LISTS and before:
+            value = before + "," + value
+        setattr(self, names[0], value)
+
+    def _data_begins(self, following):
+        """Whether the last of the words opens DATA: before it stand a command that has DATA, and
+        MAP.
+        """
+        words = self.words[1:] if _is_map(self.words[0]) else self.words
+        clauses = _CLAUSES.get(_command_meant(words[0])) if words else None
+        if not clauses:
+            return False
+        # how long MAP is can depend on what follows it
+        ahead = [word for word in following[:3] if not self.is_option(word)]
+        length = 0
+        if not self.is_capture:
+            length = _map_length(words[1:] + ahead, _opens(clauses))
+        return len(words) == length + 2 and _stands_for(words[-1], *clauses) is not None
+
+    @property
+    def is_capture(self):
+        """Whether a capture takes the place of MAP (--from)."""
+        return self.capture_path is not None
+
+    def take(self, what):
+        """Take the next word; what says in an error what it should have been."""
+        if not self.words or not self.words[0]:
+            raise _UsageError("%s is needed" % what)
+        return self.words.pop(0)
+
+    def end(self, rest=0):
+        """Refuse words that are left, but for rest ones; None: any number."""
+        if rest is not None and len(self.words) > rest:
+            opening = [one for one in _CLAUSES.get(self.command, ()) if one not in _FLAG_WORDS]
+            wanted = ", %s is needed" % " or ".join(map(repr, opening)) if opening else ""
+            raise _UsageError("unexpected '%s'%s" % (self.words[rest], wanted))
+
+    def meanings(self):
+        """Return [(field, word)] of --show; empty ones are passed over."""
+        pairs = self.show.split(",") if self.show else ()
+        return [_field_and_word("--show", pair) for pair in pairs if pair.strip()]
+
+    def metric_kinds(self):
+        """Return {field: "counter" or "gauge"} of --metrics-type."""
+        return _made_by_field("--metrics-type", self.metrics_type, _metric_kind)
+
+    def numberings(self):
+        """Return {field, or "" for the likely one: _Numbering} of --slots."""
+        return _made_by_field("--slots", self.slots, _numbering, needs_field=False)
+
+
+def _made_by_field(option, text, make, needs_field=True):
+    """Return {field: make(word)} of an option's FIELD=WORD,... ."""
+    found = {}
+    for pair in text.split(",") if text is not None else ():
+        field, word = _field_and_word(option, pair, needs_field)
+        try:
+            found[field] = make(word)
+        except ValueError as error:
+            raise _UsageError("%s: %s" % (option, error)) from None
+    return found
+
+
+def _field_and_word(option, pair, needs_field=True):
+    """Return (field, word) of FIELD=WORD; where no field is needed, ("", word) of WORD alone."""
+    field, sign, word = [part.strip() for part in pair.rpartition("=")]
+    if not field and (sign or needs_field):
+        raise _UsageError("%s takes FIELD=WORD,..., not '%s'" % (option, pair))
+    return field, word
+
+
+def _metric_kind(word):
+    if word not in ("counter", "gauge"):
+        raise ValueError("a metric is a counter or a gauge, not '%s'" % word)
+    return word
 
 
 def _take_command(options):
@@ -12972,7 +12872,7 @@ def _take_command(options):
     word = words.pop(0) if words else ""
     if not word:
         raise _UsageError("a command is needed")
-    name = _command_name(word)
+    name = _command_meant(word)
     if name is None:
         raise _UsageError(_unknown("command '%s'" % word, word, _COMMANDS))
     return name
@@ -12990,7 +12890,7 @@ def _is_map(word):
     return word not in _COMMANDS and _stands_for(word, "map") is not None
 
 
-def _command_name(word):
+def _command_meant(word):
     return _stands_for(word, *_COMMANDS)
 
 
@@ -13035,29 +12935,118 @@ def _folded(name):
     return name.lower().replace("-", "_")
 
 
-def _metric_kind(word):
-    if word not in ("counter", "gauge"):
-        raise ValueError("a metric is a counter or a gauge, not '%s'" % word)
-    return word
+# -- the maps and captures that words name
 
 
-def _field_and_word(text):
-    """Return (field, word) of FIELD=WORD, what --show takes."""
-    field, sign, word = text.rpartition("=")
-    if not sign:
-        raise _UsageError("--show takes FIELD=WORD,..., not '%s'" % text)
-    return field.strip(), word.strip()
+def _open_view(options, mode=None, rest=0):
+    """Take the words of MAP and open it, or load the capture of --from; return a View of it.
+
+    mode    "r", "w" or "rw" where it has to be a map, None where a capture will do as well
+    rest    how many words may follow MAP; None: any number
+
+    Nobody closes a map here: its descriptor is closed when its last View is dropped.
+    """
+    if options.is_capture:
+        if mode:
+            raise _UsageError("this takes a map, not a capture")
+        return _load_view(options, rest)
+    view = _make_view(options, _open_map(options, mode or "r", rest))
+    is_typed = None not in (options.key_type, options.value_type)
+    if options.command in _SHOWING and not options.hex and not is_typed:
+        _tell_why_untyped(options, view)
+    return view
 
 
-def _as_wished(showing, wish):
-    """Return showing(field, word) for a wish of --show."""
+def _load_view(options, rest):
+    """Return a View of the capture of --from, in whose stead no MAP may be given."""
+    if options.command in _CLAUSES:  # where --from stands behind "key", that was taken for MAP
+        options.data = options.words + options.data
+        options.words = []
+    options.end(rest)
+    return _make_view(options, Capture.load(options.capture_path))
+
+
+def _open_map(options, mode, rest):
+    """Take the words of MAP; return the Map, its keys and values as bytes."""
+    if not options.words or not options.words[0]:
+        raise _UsageError("a map: id N, name S, pinned PATH is needed")
+    length = _map_length(options.words, lambda after: rest is None or len(after) == rest)
+    options.map_words, options.words = options.words[:length], options.words[length:]
+    options.end(rest)
+    return _open_words(options.map_words, mode, options.token)
+
+
+def _make_view(options, source, *types):
+    """Return the View of a map or capture as the options ask for it: types, meanings, form of
+    numbers.  types are of keys and values where they are not the options'.
+    """
+    key, value = types or (options.key_type, options.value_type)
+    view = View(source, key, value, _btf_of_options(options))
+    view.json_suffix = " strings" if options.big_ints_as_strings else ""
+    for field, word in options.meanings():
+        _with_meaning(view.show, field, word)
+    return view
+
+
+def _with_meaning(show, field, word):
+    """Return show(field, word) for a pair of --show, whose mistakes are the command line's."""
     try:
-        return showing(*wish)
+        return show(field, word)
     except LayoutError as failure:
         raise _UsageError("--show: %s" % failure) from None
 
 
-# -- the maps and captures that words name
+def _btf_of_options(options):
+    """Return the BTF of --btf, None without it."""
+    return None if options.btf is None else _asked_btf(options)
+
+
+def _tell_why_untyped(options, view):
+    """Leave a notice why keys and values come as bytes, although the map has BTF."""
+    info = view.info
+    if not (info.btf_id or info.btf_vmlinux_value_type_id) or view.source.btf:
+        return
+    why = "the map's types are missing: " + _one_line(view.source._no_btf)
+    if options.metrics and isinstance(view.value_layout, Bytes):
+        raise ValueError("metrics need the type of the values (--value-type); " + why)
+    options.notice = why
+
+
+def _open_views(options):
+    """Take the words of all MAPs; return a View of each, and of each map that has the name."""
+    if options.is_capture:
+        return [_open_view(options)]
+    found = _open_views_named(options)
+    while options.words:
+        found += _open_views_named(options)
+    if options.ndjson and found[1:]:
+        raise _UsageError("--ndjson takes one map: its lines do not tell of which they are")
+    return found
+
+
+def _open_views_named(options):
+    """Take the words of one MAP; return a View of each map that has the name."""
+    try:
+        return [_open_view(options, rest=None)]
+    except AmbiguousName as several:
+        if options.ndjson:
+            raise
+        return _open_views_by_id(options, several.ids)
+
+
+def _open_views_by_id(options, ids):
+    """Return a View of each map that is still there."""
+    found, gone, others = [], None, options.words
+    for map_id in ids:
+        options.words = ["id", str(map_id)]
+        try:
+            found.append(_open_view(options))
+        except MapNotFound as error:
+            gone = error
+    options.words = others
+    if gone and not found:
+        raise gone
+    return found
 
 
 def _open_words(words, mode="r", token=None):
@@ -13085,6 +13074,16 @@ def _open_words(words, mode="r", token=None):
 # -- DATA: what people write for a key or a value
 
 
+def _take_data(options, view):
+    """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
+    before = options.key_type, options.value_type, options.show
+    given = _Given(options, view)
+    if (options.key_type, options.value_type, options.show) != before:
+        view = _make_view(options, view.source)
+        given = _Given(options, view)
+    return view, given
+
+
 class _Given:
     """What stands after MAP: .key, .value: words of DATA; .flag: a number; .cpu: text.  Or None.
 
@@ -13097,7 +13096,7 @@ class _Given:
     """
 
     def __init__(self, options, view):
-        self.view, self.options, self.ended = view, options, options.ended
+        self.view, self.options, self.ended = view, options, options.options_ended
         self.key = self.value = self.flag = self.cpu = None
         keyless = () if view.info.key_size else ("key",)
         self.wanted = [one for one in _CLAUSES[options.command] if one not in keyless]
@@ -13138,7 +13137,7 @@ class _Given:
     def _is_option(self, word):
         if self.ended or word[:1] != "-" or len(word) < 2:
             return False
-        return self.options.sets(word) is not None or word == "--"
+        return self.options.attributes_of(word) is not None or word == "--"
 
     def _takes(self, words):
         """Take a flag, cpu=N or an option from the front of words; return whether there was one."""
@@ -13149,10 +13148,10 @@ class _Given:
         elif words[0] == "--" and not self.ended:
             self.ended = bool(words.pop(0))
         elif self._is_option(words[0]):
-            late = self.options.sets(words[0])
+            late = self.options.attributes_of(words[0])
             if not self.options.LATE.issuperset(late):
                 raise _UsageError("%s has to stand before the key and value" % words[0])
-            self.options.option(words)
+            self.options.take_option(words)
         else:
             return False
         return True
@@ -13510,6 +13509,55 @@ def _printed_word(text, at):
 # -- output: JSON, and text that fits a terminal
 
 
+def _put_json(options, thing):
+    """Print a thing as JSON, with -p indented."""
+    print(_as_json(options, thing))
+
+
+def _as_json(options, thing):
+    import json
+
+    how = {"indent": 4} if options.pretty else {"separators": (",", ":")}
+    return json.dumps(thing, **how)
+
+
+def _put_json_text(options, text, end="\n"):
+    """Print what is JSON already, with -p indented."""
+    sys.stdout.write((_indented(text) if options.pretty else text) + end)
+
+
+def _put_entry(options, view, key, value):
+    """Print an entry in the form asked for."""
+    if options.json:
+        _put_json_text(options, view.bpftool_entry(key, value))
+        return
+    for text in _form_of(options, view)([view.chunk_of([(key, value)])]):
+        print(text)
+
+
+def _form_of(options, view):
+    """Return f(chunks) that yields the text of entries in the form asked for, which is not -j."""
+    if options.ndjson:
+        return view.json_lines
+    if options.metrics:
+        return lambda chunks: _metrics_of(options, [(view, chunks)])
+    if options.hex:
+        return view.hexadecimal
+    return view.words
+
+
+def _metrics_of(options, sources):
+    """Return the lines of the metrics of maps; sources are (view, chunks)."""
+    slots = options.numberings()
+    families = _Families(_MetricWishes(options.metric_kinds(), slots, options.per_cpu))
+    for view, chunks in sources:
+        families.take(_with_types_of_bpftrace(options, view, slots.get("")), chunks)
+    if families.unmet:
+        words = sorted(families.unmet)[0], ", ".join(families.fields) or "none"
+        raise _UsageError("no field '%s' for metrics; there are %s" % words)
+    return families.text()
+
+
 def _hex_list(raw):
     """Return bytes as bpftool's JSON has them."""
     return ["0x%02x" % byte for byte in raw]
@@ -13647,20 +13695,20 @@ def _is_ascii(text):
 
 
 def _show(options):
-    views = options.views() if options.words or options.file else []
+    views = _open_views(options) if options.words or options.is_capture else []
     infos = [view.info for view in views] or list(maps())
     if options.metrics and not options.json:
         return _show_metrics(options, infos, views)
-    pinned = pins() if not options.file and (options.bpffs or not options.json) else {}
+    pinned = pins() if not options.is_capture and (options.bpffs or not options.json) else {}
     if options.json:
         # bpftool tells of each map where it is pinned as soon as any is
         shown = [_info_json(info, pinned.get(info.id, []) if pinned else None) for info in infos]
-        return options.put(shown[0] if len(views) == 1 else shown)
+        return _put_json(options, shown[0] if len(views) == 1 else shown)
     if not views and infos and _is_terminal():
         return _show_table(infos, pinned)
     for info in infos:
         used = {}
-        if views and not options.file:
+        if views and not options.is_capture:
             used = users(info.id, [view.source for view in views])
         _show_one(info, pinned.get(info.id), used)
     return None
@@ -13797,9 +13845,9 @@ def _info_json(info, pinned=None):
 
 
 def _dump(options):
-    options.words, query = _split_query(options.words, options.file is None)
+    options.words, query = _split_query(options.words, not options.is_capture)
     query = query and _Query(query)
-    views = options.views()
+    views = _open_views(options)
     for view in views if query else ():
         query.bind(view, options.json)
     _hint_at_json(options, views[0])
@@ -13812,7 +13860,7 @@ def _dump(options):
         known = _info_json(view.info)
         head = {name: known[name] for name in ("id", "type", "name", "flags")}
         if options.json:
-            start = options.text(head).rstrip("}\n ") + ',"elements":'
+            start = _as_json(options, head).rstrip("}\n ") + ',"elements":'
             print(("[" if first else ",") + start)
         else:
             print("\n" * (not first) + _headline(view.info))
@@ -13826,7 +13874,7 @@ def _dump_metrics(options, views):
     """Print the metrics of maps, of each once."""
     known = {view.info.id: view for view in reversed(views)}
     chosen = [view for view in views if known[view.info.id] is view]
-    for text in options.metrics_of([(view, _readable(options, view)) for view in chosen]):
+    for text in _metrics_of(options, [(view, _readable(options, view)) for view in chosen]):
         print(text)
 
 
@@ -13834,7 +13882,7 @@ def _hint_at_json(options, view):
     """Tell who pipes a map with BTF into jq, as bpftool's plain dump can be, what to ask for."""
     asked = options.json or options.ndjson or options.metrics or options.hex
     asked = asked or options.key_type or options.value_type
-    if asked or options.file or not view.source.btf:
+    if asked or options.is_capture or not view.source.btf:
         return
     if _is_terminal() is False:
         sys.stderr.write("bpflookup: this is the form for people; -j prints bpftool's JSON\n")
@@ -13853,7 +13901,7 @@ def _dump_one(options, view, closing=""):
 
 def _text_of_entries(options, view):
     """Return f(chunks) that yields the text of a dump; to people on a terminal it is a table."""
-    form = options.form_of(view)
+    form = _form_of(options, view)
     return _Table(view).texts if form == view.words and _is_terminal() else form
 
 
@@ -13924,7 +13972,7 @@ def _readable(options, view):
             continue
         elif options.ndjson:
             key = view.key_layout.reader("json" + view.json_suffix).one(run.key)
-            print('{"key":%s,"error":%s}' % (key, options.text(run.text)))
+            print('{"key":%s,"error":%s}' % (key, _as_json(options, run.text)))
         else:
             why = errno_name(run.code) if run.code == ENOTSUPP else run.text
             line = "key: %s  value: <%s>" if options.hex else "%s: <%s>"
@@ -13936,7 +13984,7 @@ def _dump_json(options, view, closing):
     before, options.unfinished = "[", "[]" + closing
     for texts in _many(_json_texts(options, view)):
         sys.stdout.write(before)
-        options.put_text(",".join(texts), "")
+        _put_json_text(options, ",".join(texts), "")
         before, options.unfinished = ",\n" if options.pretty else ",", "]" + closing
     print("[]" if before == "[" else "]")
     options.unfinished = ""
@@ -13951,7 +13999,7 @@ def _json_texts(options, view):
             yield from view.bpftool([run])
             continue
         if run.code not in errors:
-            errors[run.code] = options.text(run.text)
+            errors[run.code] = _as_json(options, run.text)
         yield entry % ('","0x'.join(map("%02x".__mod__, run.key)), errors[run.code])
 
 
@@ -14436,18 +14484,18 @@ def _selected_elements(part, paths):
 
 
 def _lookup(options):
-    view, given = options.given(options.view())
+    view, given = _take_data(options, _open_view(options))
     if not view.info.key_size:
         return _show_peeked(options, view, view.source.peek)
     key = _key(given)
-    value = dict(view.entries()).get(key) if options.file else view.source.get(key)
+    value = dict(view.entries()).get(key) if options.is_capture else view.source.get(key)
     if value is None:
         raise _Miss(given.missed(key), None)
-    options.put_entry(view, key, value)
+    _put_entry(options, view, key, value)
 
 
 def _getnext(options):
-    view, given = options.given(options.view("r"))
+    view, given = _take_data(options, _open_view(options, "r"))
     key = None if given.key is None else _key(given)
     following = view.source.next_key(key)
     if following is None:
@@ -14457,7 +14505,7 @@ def _getnext(options):
         )
     if options.json:
         shown = key and _hex_list(key)
-        return options.put({"key": shown, "next_key": _hex_list(following)})
+        return _put_json(options, {"key": shown, "next_key": _hex_list(following)})
     if key is not None:
         print("key: %s" % _key_text(options, view, key))
     return print("next key: %s" % _key_text(options, view, following))
@@ -14470,7 +14518,7 @@ def _key_text(options, view, key):
 
 def _update(options):
     one_cpu = any(word.startswith("cpu=") for word in options.data)
-    view, given = options.given(options.view("rw" if one_cpu else "w"))
+    view, given = _take_data(options, _open_view(options, "rw" if one_cpu else "w"))
     key = _key(given) if view.info.key_size else None
     if given.value is None:
         raise _UsageError("'value' is needed")
@@ -14507,7 +14555,7 @@ def _whole_value(options, view, given, key, at):
 
 def _stored(options, view, key):
     """Return the value that is there, None if there is none; read by a descriptor of its own."""
-    with _open_words(options.map, "r", options.token) as reader:
+    with _open_words(options.map_words, "r", options.token) as reader:
         if reader.id != view.source.id:
             raise ValueError("another map has taken the place of %s" % view.info._about)
         return reader.get(key)
@@ -14554,14 +14602,14 @@ def _value(given):
 
 
 def _push(options):
-    view, given = options.given(options.view("w"))
+    view, given = _take_data(options, _open_view(options, "w"))
     if given.value is None:
         raise _UsageError("'value' is needed")
     view.source.push(_data(given.value, view, "value"))
 
 
 def _delete(options):
-    view, given = options.given(options.view("w"))
+    view, given = _take_data(options, _open_view(options, "w"))
     key = _key(given)
     try:
         view.source.delete(key)
@@ -14571,19 +14619,19 @@ def _delete(options):
 
 
 def _peek(options):
-    view = options.view("r")
+    view = _open_view(options, "r")
     _show_peeked(options, view, view.source.peek)
 
 
 def _pop(options):
-    view = options.view("rw")
+    view = _open_view(options, "rw")
     _show_peeked(options, view, view.source.pop)
 
 
 def _show_peeked(options, view, take):
     options.end()
     try:
-        options.put_entry(view, b"", take())
+        _put_entry(options, view, b"", take())
     except KeyNotFound:
         raise _Miss("the map is empty", None) from None
 
@@ -14592,12 +14640,12 @@ def _show_peeked(options, view, take):
 
 
 def _pin(options):
-    view = options.view("r", 1)
+    view = _open_view(options, "r", 1)
     view.source.pin(options.take("a path in a bpffs"))
 
 
 def _freeze(options):
-    options.view("w").source.freeze()
+    _open_view(options, "w").source.freeze()
 
 
 def _create(options):
@@ -14608,7 +14656,7 @@ def _create(options):
         if name is None:
             raise _UsageError(_unknown("word '%s'" % word, word, _SETTINGS))
         if name == "inner_map":
-            settings["inner"] = options.view(rest=None).source
+            settings["inner"] = _open_view(options, rest=None).source
         else:
             settings[_SETTINGS[name]] = _setting(name, options.take("what follows " + name))
     if "map_type" not in settings:
@@ -14654,11 +14702,11 @@ def _setting(name, word):
 
 
 def _layout(options):
-    view = options.view()
+    view = _open_view(options)
     layouts = (("key", view.key_layout), ("value", view.value_layout))
     typed = [(what, found) for what, found in layouts if not isinstance(found, Bytes)]
     if options.json:
-        return options.put({what: found.describe().split("\n") for what, found in typed})
+        return _put_json(options, {what: found.describe().split("\n") for what, found in typed})
     if not typed:
         words = (view.info.key_size, view.info.value_size, view.source._no_btf)
         print(_printable("keys of %d bytes, values of %d; no BTF: %s" % words))
@@ -14668,11 +14716,11 @@ def _layout(options):
 
 
 def _save(options):
-    view = options.view("r", 1)
+    view = _open_view(options, "r", 1)
     path = options.take("a file")
     layouts = [view.key_layout, view.value_layout]
-    count = _capture(view.source, path, layouts, options.wishes())
-    return options.put({"entries": count}) if options.json else print("%d entries" % count)
+    count = _capture(view.source, path, layouts, options.meanings())
+    return _put_json(options, {"entries": count}) if options.json else print("%d entries" % count)
 
 
 def _btf(options):
@@ -14696,7 +14744,7 @@ def _asked_btf(options):
 def _show_btf_layout(options, btf, name):
     table, source = btf.describe(name), btf.python_source(name)
     if options.json:
-        return options.put({"layout": table.split("\n"), "python": source.split("\n")})
+        return _put_json(options, {"layout": table.split("\n"), "python": source.split("\n")})
     return print("%s\n\n%s" % (table, source))
 
 
@@ -14707,7 +14755,7 @@ def _show_btf_offset(options, btf, name):
         told = [
             {"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps
         ]
-        return options.put(told)
+        return _put_json(options, told)
     return print(" -> ".join("%d%s" % (step, _bits_text(step)) for step in steps))
 
 
@@ -14749,7 +14797,7 @@ def _known_members(btf, name):
 
 
 def _watch(options):
-    view, watch = options.view(rest=None), _Watch(options)
+    view, watch = _open_view(options, rest=None), _Watch(options)
     words = options.words
     while words:
         word = words.pop(0)
@@ -15063,12 +15111,12 @@ def _totals(view, values, count, cpus):
 
 
 def _events(options):
-    if options.file is not None:
+    if options.is_capture:
         raise _UsageError("this takes a map, not a capture")
     if options.metrics:
         raise _UsageError("events has no --metrics")
     options.ndjson = options.ndjson or options.json
-    m = options.opened("rw", None)
+    m = _open_map(options, "rw", None)
     is_peek, limits = False, {"count": None, "timeout": None}
     while options.words:
         word = options.words.pop(0)
@@ -15095,10 +15143,10 @@ def _layout_of_records(options, m):
         if options.show:
             raise _UsageError("--show wants --value-type here")
         return None
-    names = _TypeNames(m, options.given_btf())
+    names = _TypeNames(m, _btf_of_options(options))
     found = _c_text_layout(options.value_type, names.layout)
-    for wish in options.wishes():
-        found = _as_wished(found.showing, wish)
+    for field, word in options.meanings():
+        found = _with_meaning(found.showing, field, word)
     return found
 
 
@@ -15156,9 +15204,9 @@ class _RecordView(View):
 
     def texts_of(self, options, records):
         """Yield the text of records, in the form asked for."""
-        self.json_suffix = " strings" if options.strings else ""
+        self.json_suffix = " strings" if options.big_ints_as_strings else ""
         if self.slot:
-            yield from options.form_of(self)([(b"", b"".join(records), len(records))])
+            yield from _form_of(options, self)([(b"", b"".join(records), len(records))])
             return
         empty = '{"value":[]}' if options.ndjson else "value:"
         yield "\n".join([empty] * len(records))
@@ -15170,7 +15218,7 @@ class _RecordView(View):
 def _hist(options):
     if options.metrics:
         raise _UsageError("hist has no --metrics; dump has, and takes --slots")
-    view = options.view(rest=None)
+    view = _open_view(options, rest=None)
     is_linear = options.words[:1] == ["linear"]
     options.end(int(is_linear))
     if is_linear and options.slots:
@@ -15210,7 +15258,7 @@ def _with_types_of_bpftrace(options, view, numbering):
     slot = Member("slot", Number(8, order=order), 8 * rest, label="slot")
     members = [Member("key", Bytes(rest), 0, label="key"), slot] if rest else [slot]
     key = Record("struct", "bpftrace_key", info.key_size, members)
-    return options.view_of(view.source, key, Number(8, order=order))
+    return _make_view(options, view.source, key, Number(8, order=order))
 
 
 def _key_histograms(view, slots):
@@ -15265,13 +15313,13 @@ def _put_histograms(options, numbering, found):
         if not drawn:
             print("no samples")
         return
-    wide = str if options.strings else int
+    wide = str if options.big_ints_as_strings else int
     things = (_histogram_json(head, counts, numbering, wide) for head, counts in found)
     if options.json:
-        options.put(list(things))
+        _put_json(options, list(things))
         return
     for thing in things:
-        options.put(thing)
+        _put_json(options, thing)
 
 
 def _histogram_json(head, counts, numbering, wide):
@@ -15352,7 +15400,7 @@ def _probe(options):
         rows.append((what, there, detail or ("" if there else "not held by this process")))
     if options.json:
         names = ("what", "available", "detail")
-        return options.put([dict(zip(names, row)) for row in rows])
+        return _put_json(options, [dict(zip(names, row)) for row in rows])
     for what, there, text in rows:
         line = "%-3s  %-32s %s" % ("yes" if there else "no", what, _printable(text))
         print(line.rstrip())

@@ -18947,6 +18947,12 @@ def test_help_calls_the_program_as_it_was_called(tmp_path):
     assert out.startswith("usage: bpflookup.py [OPTION]... dump MAP ")
 
 
+def test_an_option_with_an_empty_path_is_not_as_one_left_out():
+    for words in (["show", "--from", ""], ["dump", "--from="], ["--token", "", "demo"]):
+        status, out, err = main(*words)
+        assert (status, out) == (1, "") and "No such file" in err, (words, out, err)
+
+
 def test_what_help_says_of_data_is_so():
     text = done("-h")
     for word in list(bpf._Options.FLAGS) + list(bpf._Options.VALUES):
