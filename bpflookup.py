@@ -12508,40 +12508,49 @@ def main(argv: "Optional[Sequence[str]]" = None) -> int:
         status = _run(options) or 0
         sys.stdout.flush()
         return status
-    except _Miss as miss:
-        return _complain(options, miss.args[0], 1, miss)
     except BrokenPipeError:  # the reader has gone: nothing is left to say, not even at exit
         _give_up_stdout()
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # Ctrl-C: as shells have it, 128 and the number of SIGINT
         return 130
     except _UsageError as error:
         return _complain(options, "%s (see --help)" % error, 2)
-    except (BPFError, OSError, ValueError, OverflowError, ImportError) as error:
-        return _complain(options, error, 1)  # ImportError: a bare system may lack json
+    # ImportError: a bare system may lack json
+    except (_Miss, BPFError, OSError, ValueError, OverflowError, ImportError) as error:
+        return _complain(options, error, 1)
     except MemoryError:
         return _complain(options, "out of memory", 1)
 
 
 class _UsageError(Exception):
-    """A command line that makes no sense; the message says why."""
+    """A command line that makes no sense: the message says why, the exit status is 2."""
 
 
 class _Miss(Exception):
-    """What was asked for is not there: what to tell people, what bpftool's JSON says."""
+    """What was asked for is not there: the exit status is 1.
+
+    The message is for people; with -j .in_json is printed in its place, as bpftool does.
+    """
+
+    def __init__(self, message, in_json):
+        Exception.__init__(self, message)
+        self.in_json = in_json
 
 
 def _prepare_streams():
+    """Have a standard output and error that can be written to, whatever we were started with."""
     if sys.stdout is None:
-        sys.stdout = _Closed()
+        sys.stdout = _ClosedOutput()
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")
     if hasattr(sys.stdout, "reconfigure"):  # 3.7; a map's name may hold what LANG=C cannot print
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-class _Closed:
-    """Standard output that was closed when we started: no harm until something is written."""
+class _ClosedOutput:
+    """Stands for a standard output that was closed when we started: an error once it is written
+    to, not before.
+    """
 
     failure = None
 
@@ -12558,9 +12567,9 @@ class _Closed:
 
 
 def _give_up_stdout():
-    """Let what could not be written be forgotten, or Python would complain once more at exit."""
+    """Forget what could not be written, or Python would try again, and complain, at exit."""
     try:
-        if isinstance(sys.stdout, _Closed):
+        if isinstance(sys.stdout, _ClosedOutput):
             sys.stdout = open(os.devnull, "w")
         else:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -12569,21 +12578,19 @@ def _give_up_stdout():
 
 
 def _run(options):
+    """Run the command that the words begin with; return its exit status, None for 0."""
     if options.version:
-        return print("bpflookup %s" % __version__)
+        print("bpflookup %s" % __version__)
+        return None
     name = _take_command(options)
-    if options.help and name != "help":
+    if options.help and name != "help":  # COMMAND -h is help COMMAND
         options.words[:], name = [name], "help"
     options.command = _SAME.get(name, name)
-    for setting, option in options.NEED_METRICS.items():
-        if getattr(options, setting) and not options.metrics:
-            raise _UsageError("%s goes with --metrics" % option)
-    if options.slots and not options.metrics and options.command != "hist":
-        raise _UsageError("--slots goes with hist or --metrics")
-    with trace() if options.trace else _Nothing():
+    _refuse_idle_options(options)
+    with trace() if options.trace else _NoContext():
         if options.token_path is not None:
             options.token = create_token(options.token_path)
-        status = globals()["_" + options.command](options)
+        status = globals()["_command_" + options.command](options)
     if options.notice:
         sys.stderr.write("bpflookup: %s\n" % options.notice)
     if options.command in _SILENT and options.json:
@@ -12591,7 +12598,18 @@ def _run(options):
     return status
 
 
-class _Nothing:
+def _refuse_idle_options(options):
+    """Refuse options that would do nothing for want of another one."""
+    for name, option in options.NEED_METRICS.items():
+        if getattr(options, name) and not options.metrics:
+            raise _UsageError("%s goes with --metrics" % option)
+    if options.slots and not options.metrics and options.command != "hist":
+        raise _UsageError("--slots goes with hist or --metrics")
+
+
+class _NoContext:
+    """Stands in a with statement where there is nothing to enter; contextlib costs an import."""
+
     def __enter__(self):
         return self
 
@@ -12599,18 +12617,20 @@ class _Nothing:
         pass
 
 
-def _complain(options, problem, status, miss=None):
-    """Tell a problem, in one line and as JSON where that is asked for; return the exit status."""
-    told = False
+def _complain(options, problem, status):
+    """Tell a problem, an exception or a text, in one line on stderr, and with -j as JSON; return
+    the exit status.
+    """
+    is_told = False  # so that stderr stays empty
     try:
         if options and options.json:
-            told = _complain_in_json(options, problem, miss)
+            is_told = _complain_in_json(options, problem)
         sys.stdout.flush()
     except OSError as failure:  # a full disk, a closed descriptor
         _give_up_stdout()
-        problem, status, told = failure, 1, False
+        problem, status, is_told = failure, 1, False
     try:
-        if not miss or not told:
+        if not is_told:
             line = _one_line(_problem_text(problem))
             if options and options.notice and options.notice not in line:
                 line += "; " + options.notice
@@ -12620,23 +12640,26 @@ def _complain(options, problem, status, miss=None):
     return status
 
 
-def _complain_in_json(options, problem, miss):
-    """Print a problem as JSON, or only end what was begun; return whether that tells a miss."""
+def _complain_in_json(options, problem):
+    """Print a problem as JSON, or only end the JSON that was begun; return whether that is all
+    there is to tell, as of a miss.
+    """
     if options.unfinished:
         sys.stdout.write(options.unfinished + "\n")
         return False
+    is_miss = isinstance(problem, _Miss)
     try:
-        _put_json(options, miss.args[1] if miss else {"error": _problem_text(problem)})
+        _put_json(options, problem.in_json if is_miss else {"error": _problem_text(problem)})
     except ImportError:
         return False
-    return True
+    return is_miss
 
 
 def _problem_text(problem):
-    """Return what an error says; of the system's own ones without the number."""
+    """Return what an error says; where that is the system's own, without its number."""
     if not isinstance(problem, OSError) or isinstance(problem, BPFError):
         return str(problem)
-    # what has no name is what we write to
+    # an error without a file's name is one of writing the output
     name = "standard output" if problem.filename is None else os.fsdecode(problem.filename)
     return "%s: %s" % (_printable(name), problem.strerror or problem)
 
@@ -12646,25 +12669,31 @@ def _one_line(text):
     return _printable(text.split("\n")[0])
 
 
-def _help(options):
-    name = options.words[0] if options.words else None
-    if name is None:
-        print("usage: %s [OPTION]... [map] COMMAND ...\n" % _program())
-        for name, (_, text, _, _) in _COMMANDS.items():
-            print("  %-9s %s" % (name, text))
-        return print("\nCOMMAND -h tells more of one.\n\n%s" % _WORDS_HELP)
+def _command_help(options):
+    if options.words:
+        _print_help_of(options.words[0])
+        return
+    print("usage: %s [OPTION]... [map] COMMAND ...\n" % _program_name())
+    for name, (_, summary, _, _) in _COMMANDS.items():
+        print("  %-9s %s" % (name, summary))
+    print("\nCOMMAND -h tells more of one.\n\n%s" % _WORDS_HELP)
+
+
+def _print_help_of(name):
+    """Print the help of one command; of another name of one, what that one's says."""
     if name not in _COMMANDS:
         raise _UsageError(_unknown("command '%s'" % name, name, _COMMANDS))
-    usage, text, example, _ = _COMMANDS[name]
-    _, same, _, more = _COMMANDS[_SAME.get(name, name)]
-    text = text if text == same else "%s: %s" % (text, same)
-    print(("usage: %s [OPTION]... %s %s" % (_program(), name, usage)).rstrip())
-    print("%s%s.\n%s" % (text[0].upper(), text[1:], more and "\n%s\n" % more))
-    print("for example: %s %s" % (_program(), example))
-    return print("%s --help tells what MAP and DATA are, and all options." % _program())
+    usage, summary, example, _ = _COMMANDS[name]
+    _, same_summary, _, details = _COMMANDS[_SAME.get(name, name)]
+    if summary != same_summary:
+        summary = "%s: %s" % (summary, same_summary)
+    print(("usage: %s [OPTION]... %s %s" % (_program_name(), name, usage)).rstrip())
+    print("%s%s.\n%s" % (summary[0].upper(), summary[1:], details and "\n%s\n" % details))
+    print("for example: %s %s" % (_program_name(), example))
+    print("%s --help tells what MAP and DATA are, and all options." % _program_name())
 
 
-def _program():
+def _program_name():
     """Return the name that we were called by; where that tells nothing, the file's."""
     name = os.path.basename(sys.argv[0] if sys.argv else "")
     known = name not in ("", "-", "-c") and __name__ == "__main__" or name.startswith("bpflookup")
@@ -12676,7 +12705,8 @@ def _program():
 
 _MAP_WORDS = ("id", "name", "pinned")
 _FLAG_WORDS = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
-# What can stand after MAP in the commands that take DATA; from there on the words are _Given's.
+# command that takes DATA -> the words that can follow MAP; from the first of them on, what stands
+# there is for _Given.
 _CLAUSES = {
     "lookup": ("key",),
     "getnext": ("key",),
@@ -12861,7 +12891,7 @@ def _metric_kind(word):
 
 
 def _take_command(options):
-    """Take the name of the command from the front, whole."""
+    """Take the command from the front of the words; return its name in full."""
     words = options.words
     if words and _is_map(words[0]):
         words.pop(0)
@@ -12886,40 +12916,44 @@ def _stands_for(word, *names):
 
 
 def _is_map(word):
-    """Whether a word is "map", which may be left out, or begins it; "m" is no command."""
+    """Whether a word is "map" or its beginning ("m" is no command); it may be left out."""
     return word not in _COMMANDS and _stands_for(word, "map") is not None
 
 
 def _command_meant(word):
+    """Return the command that a word is, or begins; None if it is none."""
     return _stands_for(word, *_COMMANDS)
 
 
 def _map_length(words, can_follow):
     """Return how many of the first words are MAP: 2 for "id N", "name S", "pinned PATH", else 1.
 
-    A shortened "n" may be a map's own name: it is that where what stands behind "n S" can't follow.
+    A shortened one may be a map's own name: in "n 5 key" it can stand for "name", in "n key 5" not.
+    can_follow(words) tells whether words can stand behind MAP.
     """
-    kind = _stands_for(words[0], *_MAP_WORDS) if words else None
-    if kind == words[0] if words else False:
+    if not words:
+        return 0
+    kind = _stands_for(words[0], *_MAP_WORDS)
+    if kind == words[0]:
         return min(2, len(words))
-    return 2 if kind and words[1:] and can_follow(words[2:]) else min(1, len(words))
+    return 2 if kind and words[1:] and can_follow(words[2:]) else 1
 
 
 def _opens(clauses):
-    """Return what tells whether words can follow MAP: none, or those of a clause."""
+    """Return f(words): whether they can stand behind MAP, as none can, or those of a clause."""
     return lambda words: not words or _stands_for(words[0], *clauses) is not None
 
 
 def _unknown(what, word, names):
-    """Return the message that what is unknown, and which of the names its word was meant for."""
+    """Return the message that what is unknown, with those of the names that the word is near to."""
     near = _nearest(word, names)
     return "unknown %s%s" % (what, "; is it %s?" % " or ".join(near) if near else "")
 
 
 def _nearest(word, names):
     """Return those of the names that are nearly a word, at most three."""
-    meant = _folded(word.replace("@", "AT_"))  # bpftrace's maps
-    found = [name for name in names if _folded(name) == meant[:15]]
+    meant = _folded(word.replace("@", "AT_"))  # so the maps of bpftrace are called
+    found = [name for name in names if _folded(name) == meant[:15]]  # a map's name is cut there
     if not found and meant:
         found = [name for name in names if meant in _folded(name)]
     if not found:
@@ -13050,13 +13084,11 @@ def _open_views_by_id(options, ids):
 
 
 def _open_words(words, mode="r", token=None):
-    """Return the Map that MAP names, of bytes.  A path is taken as it is, blanks and all."""
-    kind, which = _stands_for(words[0], *_MAP_WORDS) if words[1:] else None, words[-1]
-    if words == [kind] or words[0] in _MAP_WORDS and not words[1:]:
+    """Return the Map that the words of MAP name, its keys and values as bytes."""
+    if words[0] in _MAP_WORDS and not words[1:]:
         raise _UsageError("what follows '%s' is needed" % words[0])
-    if kind is None:
-        bare = {"/" in which: "pinned", which.isdecimal(): "id"}
-        kind = bare.get(True, "name")
+    which = words[-1]  # a path as it is, blanks and all
+    kind = _stands_for(words[0], *_MAP_WORDS) if words[1:] else _kind_of_bare(which)
     if not which or kind == "id" and not which.isdecimal():
         raise _UsageError("'%s %s': a map is id N, name S or pinned PATH" % (kind, which))
     if kind == "id":
@@ -13067,15 +13099,39 @@ def _open_words(words, mode="r", token=None):
         return Map.from_name(which, bytes, bytes, mode=mode)
     except MapNotFound as missing:
         near = _nearest(which, {info.name for info in maps() if info.name})
-        missing.hint = "is it %s?" % " or ".join(map(repr, near)) if near else missing.hint
+        if near:
+            missing.hint = "is it %s?" % " or ".join(map(repr, near))
         raise
 
 
+def _kind_of_bare(word):
+    """Return what kind of MAP a word by itself is."""
+    if word.isdecimal():
+        return "id"
+    return "pinned" if "/" in word else "name"
+
+
 # -- DATA: what people write for a key or a value
+#
+# Two questions are answered one after the other:
+#
+# Where does DATA end?  Behind MAP a word can be a keyword ("key", "value", a flag, cpu=N), an
+# option, or DATA.  _Given goes through them from left to right.  The first word behind "key" or
+# "value" is DATA, whatever it looks like; DATA then ends where it is complete:
+# - with as many bytes as the type has, in decimal or after "hex", whatever else they could mean;
+# - with one word where the type is a number, with a record's last NAME=VALUE, with JSON's last
+#   bracket;
+# - text of several words goes on to the end, to "value", or to a flag that is spelled out.
+# What follows is a keyword or an option again.
+#
+# Which bytes is it?  _bytes_of_data() takes words that are bytes each as they are; what else they
+# are (text, NAME=VALUE, JSON, a number, an address), Layout.pack() makes bytes of.
 
 
 def _take_data(options, view):
-    """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
+    """Return (View, _Given) of the words behind MAP; another View where there are options of types
+    among them, by which the words are read again.
+    """
     before = options.key_type, options.value_type, options.show
     given = _Given(options, view)
     if (options.key_type, options.value_type, options.show) != before:
@@ -13085,135 +13141,146 @@ def _take_data(options, view):
 
 
 class _Given:
-    """What stands after MAP: .key, .value: words of DATA; .flag: a number; .cpu: text.  Or None.
+    """What stands behind MAP, taken apart: .key and .value are the words of DATA, .flag a number
+    (BPF_ANY, ...), .cpu the text behind cpu=; each None where it is not given.
 
-    As in bpftool key and value come in any order, flags anywhere between.  What stands behind DATA
-    (a flag, cpu=N, an option, the other clause) is told from it by where DATA is complete:
-    - with as many bytes as the type has, in decimal or after "hex", whatever else they could mean;
-    - with one word where the type is a number, with a record's last NAME=VALUE, with JSON's end;
-    - text of several words goes on to the end, to "value", or to a flag that is spelled out.
-    The first word is DATA whatever it is.
+    As in bpftool key and value come in any order, flags anywhere between.
     """
 
     def __init__(self, options, view):
-        self.view, self.options, self.ended = view, options, options.options_ended
+        self.view, self.options = view, options
+        self.options_ended = options.options_ended
         self.key = self.value = self.flag = self.cpu = None
-        keyless = () if view.info.key_size else ("key",)
-        self.wanted = [one for one in _CLAUSES[options.command] if one not in keyless]
+        clauses = _CLAUSES[options.command]
+        self.takes_flag = "any" in clauses
+        self.clauses_left = [one for one in ("key", "value") if one in clauses]
+        if not view.info.key_size and "key" in self.clauses_left:
+            self.clauses_left.remove("key")
         words = list(options.data)
         while words:
-            clause = self._clause(words[0])
+            clause = self._clause_named(words[0])
             if clause:
                 del words[0]
-                self.wanted.remove(clause)
-                count = self._count(clause, words)
-                setattr(self, clause, words[:count])
-                del words[:count]
+                self.clauses_left.remove(clause)
+                length = self._data_length(clause, words)
+                setattr(self, clause, words[:length])
+                del words[:length]
             elif not self._takes(words):
                 raise _UsageError("unexpected '%s'" % words[0])
 
     def missed(self, key):
         """Return the message that there is no such key: as it was typed, and its bytes."""
         typed = " ".join(self.key)
-        if _bytes_end(self.key, Bytes(len(key))):
+        if _length_as_bytes(self.key, Bytes(len(key))):
             return "no such key: " + _hex(key)
         text = "no such key: %s (%s)" % (typed, _hex(key))
         if self.key[1:] and self._is_option(self.key[-1]):
             text += "; %s was taken for text: options stand before it" % self.key[-1]
         return text
 
-    def _clause(self, word):
-        """Return the clause that a word opens, None if it opens none that may still come."""
-        return _stands_for(word, *[one for one in ("key", "value") if one in self.wanted])
+    def _clause_named(self, word):
+        """Return "key" or "value" if a word is that, or begins it, and it may still come."""
+        return _stands_for(word, *self.clauses_left)
 
-    def _flag(self, word):
-        return (
-            _stands_for(word, *_FLAG_WORDS) if self.flag is None and "any" in self.wanted else None
-        )
+    def _flag_named(self, word):
+        """Return the flag that a word is, or begins; None if none may come (any more)."""
+        if not self.takes_flag or self.flag is not None:
+            return None
+        return _stands_for(word, *_FLAG_WORDS)
 
     def _is_cpu(self, word):
         return word[:4] == "cpu=" and self.cpu is None and self.view.info.type in _PERCPU_TYPES
 
     def _is_option(self, word):
-        if self.ended or word[:1] != "-" or len(word) < 2:
+        if self.options_ended or word[:1] != "-" or len(word) < 2:
             return False
         return self.options.attributes_of(word) is not None or word == "--"
 
     def _takes(self, words):
         """Take a flag, cpu=N or an option from the front of words; return whether there was one."""
-        if self._flag(words[0]):
-            self.flag = _FLAG_WORDS[self._flag(words.pop(0))]
+        if self._flag_named(words[0]):
+            self.flag = _FLAG_WORDS[self._flag_named(words.pop(0))]
         elif self._is_cpu(words[0]):
             self.cpu = words.pop(0)[4:]
-        elif words[0] == "--" and not self.ended:
-            self.ended = bool(words.pop(0))
+        elif words[0] == "--" and not self.options_ended:
+            self.options_ended = bool(words.pop(0))
         elif self._is_option(words[0]):
-            late = self.options.attributes_of(words[0])
-            if not self.options.LATE.issuperset(late):
+            if not self.options.LATE.issuperset(self.options.attributes_of(words[0])):
                 raise _UsageError("%s has to stand before the key and value" % words[0])
             self.options.take_option(words)
         else:
             return False
         return True
 
-    def _count(self, clause, words):
-        """Return how many of the words are the clause's DATA."""
-        if words[1:] and words[0] == "--" and not self.ended:
-            self.ended = bool(words.pop(0))
+    def _data_length(self, clause, words):
+        """Return how many of the words behind "key" or "value" are its DATA."""
+        if words[1:] and words[0] == "--" and not self.options_ended:
+            self.options_ended = bool(words.pop(0))
         if not words:
             return 0
-        count = self._complete(clause, words)
-        if count and (count == len(words) or self._is_behind(words[count])):
-            return count
-        return self._text_end(words[: self._next_clause(words)])
+        length = self._complete_length(clause, words)
+        if length and (length == len(words) or self._can_follow_data(words[length])):
+            return length
+        return self._text_length(words[: self._next_clause(words)])
 
-    def _is_behind(self, word):
-        """Whether a word can stand behind DATA that is complete."""
-        named = self._clause(word) or self._flag(word)
+    def _can_follow_data(self, word):
+        named = self._clause_named(word) or self._flag_named(word)
         return bool(named) or self._is_cpu(word) or self._is_option(word)
 
-    def _complete(self, clause, words):
+    def _complete_length(self, clause, words):
         """Return with how many words DATA is complete, 0 for text, which goes on."""
         found = _layout_of(self.view, clause)
-        count = _bytes_end(words, found)
-        if count or _is_text(found) and not _names_fields(words, found):
-            return count
-        if clause == "value" and _held(self.view.info.type, words):
+        length = _length_as_bytes(words, found)
+        if length or _is_text(found) and not _names_fields(words, found):
+            return length
+        if clause == "value" and _kind_of_held(self.view.info.type, words):
             return 2
         if words[0][:1] in ("{", "["):
-            return _json_end(words)
+            return _length_as_json(words)
         if "=" not in words[0]:
             return 1
-        count = next((at for at, word in enumerate(words) if "=" not in word), len(words))
-        if count > 1 and self._is_cpu(words[count - 1]):
-            named = ",cpu=" in "," + ",".join(words[: count - 1])
-            count -= named or "cpu" not in _field_names(found)
-        return count
+        return self._length_of_assignments(words, found)
+
+    def _length_of_assignments(self, words, found):
+        """Return how many words are NAME=VALUE; a last cpu=N is the field cpu only where the layout
+        has one that is not named before.
+        """
+        length = next((at for at, word in enumerate(words) if "=" not in word), len(words))
+        if length > 1 and self._is_cpu(words[length - 1]):
+            is_named = ",cpu=" in "," + ",".join(words[: length - 1])
+            if is_named or "cpu" not in _field_names(found):
+                length -= 1
+        return length
 
     def _next_clause(self, words):
-        """Return where the other clause begins; a word that is spelled out goes first."""
-        others = [one for one in ("key", "value") if one in self.wanted]
-        inner = range(1, len(words) - 1)
-        full = [at for at in inner if words[at] in others]
-        return (full or [at for at in inner if _stands_for(words[at], *others)] or [len(words)])[0]
+        """Return where in text the other clause begins: where its word is spelled out, or else
+        where it is shortened; at the end if nowhere.
+        """
+        inner = range(1, len(words) - 1)  # text has a word at least, and so has what follows
+        whole = [at for at in inner if words[at] in self.clauses_left]
+        shortened = [at for at in inner if self._clause_named(words[at])]
+        return (whole or shortened or [len(words)])[0]
 
-    def _text_end(self, words):
+    def _text_length(self, words):
         """Return how many words are text: those before a flag that is spelled out and cpu=N."""
-        end, flag, cpu = len(words), False, False
-        while end > 1:
-            word = words[end - 1]
-            if not flag and word in _FLAG_WORDS and self._flag(word):
-                flag = True
-            elif not cpu and self._is_cpu(word):
-                cpu = True
+        length, has_flag, has_cpu = len(words), False, False
+        while length > 1:
+            word = words[length - 1]
+            if not has_flag and word in _FLAG_WORDS and self._flag_named(word):
+                has_flag = True
+            elif not has_cpu and self._is_cpu(word):
+                has_cpu = True
             else:
                 break
-            end -= 1
-        return end
+            length -= 1
+        return length
 
 
-def _data(words, view, what, base=None):
-    """Return the bytes that DATA stands for; base: those whose fields stay where none is named."""
+def _bytes_of_data(words, view, what, base=None):
+    """Return the bytes that DATA stands for, of a "key" or "value" (what).
+
+    base    bytes of the same type: fields that are not named are as they are there
+    """
     found = _layout_of(view, what)
     if not words:
         raise _UsageError("a %s of %d bytes is needed" % (what, found.size))
@@ -13223,9 +13290,10 @@ def _data(words, view, what, base=None):
     if isinstance(found, Bytes) and _names_fields(words, found):
         raise _UsageError("the %s has no fields: --%s-type can tell them" % (what, what))
     try:
-        raw = _bytes_given(words, found)
+        raw = _bytes_spelled_out(words, found)
         if raw is None:
-            given = _typed(words, found, what == "key" and view.info.type)
+            is_lpm_key = what == "key" and view.info.type == BPF_MAP_TYPE_LPM_TRIE
+            given = _what_words_say(words, found, is_lpm_key)
             raw = given if isinstance(given, bytes) else found.pack(given, base, what)
     except (ValueError, OverflowError, LayoutError, RecursionError) as error:
         told = str(error)
@@ -13249,7 +13317,10 @@ def _is_text(found):
 
 
 def _as_text(found, text):
-    """Return what pack takes for text: never an address, which a record of that size could be."""
+    """Return what Layout.pack() takes for text that a layout holds.
+
+    Of a record that is the field by name: text alone it could take for an address.
+    """
     if not isinstance(found, Record):
         return text
     (part,) = [part for part in found.parts if part.label is not None]
@@ -13257,26 +13328,33 @@ def _as_text(found, text):
 
 
 def _field_names(found):
-    """Return the names that the fields of a layout have, none where it is no record."""
+    """Return the names of the fields of a record, none of another layout."""
     labels = [part.label for part in found.parts] if isinstance(found, Record) else []
     return [label for label in labels if label is not None]
 
 
 def _names_fields(words, found):
-    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out; text may look so."""
+    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out.
+
+    Text may look so: there NAME has to be a field's.
+    """
     name, sign, _ = words[0].partition("=")
     if _is_text(found):
         return bool(sign) and _field(found, name) is not None
     return bool(sign) or words[0][:1] == "{"
 
 
-def _held(map_type, words):
-    """Return the kind of name that a value is for a map or program, None if it is none."""
+def _kind_of_held(map_type, words):
+    """Return "id", "name", "pinned" or "tag" where a value names the map or program that the entry
+    is to hold; else None.
+    """
+    if map_type not in _FD_VALUE_TYPES or not words[1:]:
+        return None
     kinds = _MAP_WORDS + (("tag",) if map_type == BPF_MAP_TYPE_PROG_ARRAY else ())
-    return _stands_for(words[0], *kinds) if map_type in _FD_VALUE_TYPES and words[1:] else None
+    return _stands_for(words[0], *kinds)
 
 
-def _json_end(words):
+def _length_as_json(words):
     """Return with how many words JSON is complete, 0 if never."""
     import json
 
@@ -13290,7 +13368,7 @@ def _json_end(words):
     return count
 
 
-def _bytes_end(words, found):
+def _length_as_bytes(words, found):
     """Return how many words are the bytes of a layout, 0 if they do not begin with so many."""
     size = found.size
     if words[1:] and _stands_for(words[0], "hex"):
@@ -13307,7 +13385,7 @@ def _bytes_end(words, found):
 
 
 def _hex_bytes(word):
-    """Return the bytes of hexadecimal digits: 7f, 0x7f, f, or 7f000001; None for what is none."""
+    """Return the bytes of a word in hex: 7f, 0x7f, f, or 7f000001; None if it is not in hex."""
     digits = word[2:] if word[:2].lower() == "0x" else word
     if not digits or set(digits) - set("0123456789abcdefABCDEF"):
         return None
@@ -13317,7 +13395,9 @@ def _hex_bytes(word):
 
 
 def _byte(word):
-    """Return the number of a word like bpftool's bytes: 10, 0x0a, 012; None for another."""
+    """Return the number of a word that bpftool takes for a byte: 10, 0x0a, 012; else None.  It may
+    be too large for one.
+    """
     if not "0" <= word[:1] <= "9" or set(word) - set("0123456789abcdefxABCDEFX"):
         return None
     try:
@@ -13326,7 +13406,7 @@ def _byte(word):
         return None
 
 
-def _bytes_given(words, found):
+def _bytes_spelled_out(words, found):
     """Return the bytes of words that are bytes each, None where they are something else."""
     if words[1:] and _stands_for(words[0], "hex"):
         parts = [_hex_bytes(word) for word in words[1:]]
@@ -13345,14 +13425,17 @@ def _bytes_given(words, found):
 
 
 def _is_one_byte(number, found):
-    """Whether a lone number is a byte as in bpftool: of no type, or 255 for a signed one."""
-    if found.size != 1 or isinstance(found, Bytes):
-        return found.size == 1
+    """Whether a number that stands alone is a byte, as in bpftool, and not a number of the type."""
+    if found.size != 1:
+        return False
+    if isinstance(found, Bytes):
+        return True
+    # for a signed byte 255 is -1
     return type(found) is Number and found.signed and number > found.high
 
 
-def _typed(words, found, key_of=None):
-    """Return what pack takes for text, NAME=VALUE or JSON; bytes of a key of an LPM trie."""
+def _what_words_say(words, found, is_lpm_key):
+    """Return what words say as Layout.pack() takes it; of an LPM trie's key its bytes."""
     text = " ".join(words)
     if _is_text(found) and not _names_fields(words, found):
         return _as_text(found, text)
@@ -13365,7 +13448,7 @@ def _typed(words, found, key_of=None):
         raise ValueError("'%s' is no decimal number; before bytes in hex write 'hex'" % text)
     if "=" in words[0]:
         return _assignments(words, found)
-    if key_of == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:"):
+    if is_lpm_key and set(text) & set(".:"):
         return lpm_key(text)
     return text
 
@@ -13397,8 +13480,10 @@ def _assignments(words, found):
 
 
 def _assign(tree, names, path, value):
-    """Put a value where its path says: into the dict of a dict."""
-    branch, steps = tree, [path] if path in names else path.split(".")
+    """Put a value into a dict, or a dict in it, where the path says."""
+    branch, steps = tree, path.split(".")
+    if path in names:  # a field's name may have dots
+        steps = [path]
     for step in steps[:-1]:
         branch = branch.setdefault(step, {}) if isinstance(branch, dict) else None
     if not isinstance(branch, dict) or steps[-1] in branch:
@@ -13418,7 +13503,10 @@ def _field(found, path):
 
 
 def _value_in(word, start, names, field):
-    """Return (VALUE, where the next NAME begins) of what stands behind a "="."""
+    """Return (VALUE, where the next NAME begins) of what stands behind a "=".
+
+    names are those of all fields; field is the layout of this one.
+    """
     first = word[start : start + 1]
     if first in ("{", "[") and not _is_text(field):
         value, end = _in_brackets(word, start)
@@ -13436,7 +13524,7 @@ def _value_in(word, start, names, field):
 
 
 def _name_follows(word, at, names):
-    """Whether NAME= stands behind a separator; behind a blank only that of a field."""
+    """Whether NAME= stands behind the separator at; behind a blank it has to be a field's name."""
     path, sign, _ = word[at + 1 :].partition("=")
     path = path.strip()
     if not sign or not path or not path.replace("_", "a").replace(".", "a").isalnum():
@@ -13445,20 +13533,21 @@ def _name_follows(word, at, names):
 
 
 def _separated(word, end):
+    """Return where the next NAME begins behind JSON, which has to end with a separator."""
     if word[end : end + 1] not in ("", ",", " "):
         raise ValueError("'%s' is more than the JSON before it" % word[end:])
     return end + 1
 
 
 def _unquoted(text):
-    """Return a text in quotes without what backslashes stand for in it."""
+    """Return what stood in quotes with its backslashes, \\n and the like, resolved."""
     if "\\" not in text:
         return text
     return text.encode("ascii", "backslashreplace").decode("unicode_escape")
 
 
 def _in_brackets(text, start):
-    """Return (value, end) of JSON, or of what a dump prints: [1 2 3], {a=1 b={c=2}}."""
+    """Return (value, end) of JSON, or of what a dump prints to people: [1 2 3], {a=1 b={c=2}}."""
     import json
 
     try:
@@ -13496,6 +13585,7 @@ def _printed(text, at, depth):
 
 
 def _printed_word(text, at):
+    """Return (text, end) of a word, which may be in quotes."""
     quote, end = text[at], at + 1
     if quote not in "'\"":
         while text[end] not in ", ]}":
@@ -13548,8 +13638,8 @@ def _form_of(options, view):
 
 def _metrics_of(options, sources):
     """Return the lines of the metrics of maps; sources are (view, chunks)."""
-    slots = options.numberings()
-    families = _Families(_MetricWishes(options.metric_kinds(), slots, options.per_cpu))
+    kinds, slots = options.metric_kinds(), options.numberings()
+    families = _Families(_MetricWishes(kinds, slots, options.per_cpu))
     for view, chunks in sources:
         families.take(_with_types_of_bpftrace(options, view, slots.get("")), chunks)
     if families.unmet:
@@ -13694,7 +13784,7 @@ def _is_ascii(text):
 # -- map show
 
 
-def _show(options):
+def _command_show(options):
     views = _open_views(options) if options.words or options.is_capture else []
     infos = [view.info for view in views] or list(maps())
     if options.metrics and not options.json:
@@ -13844,7 +13934,7 @@ def _info_json(info, pinned=None):
 # -- map dump
 
 
-def _dump(options):
+def _command_dump(options):
     options.words, query = _split_query(options.words, not options.is_capture)
     query = query and _Query(query)
     views = _open_views(options)
@@ -14483,7 +14573,7 @@ def _selected_elements(part, paths):
 # -- a single entry: map lookup, getnext, update, delete, push, peek, pop
 
 
-def _lookup(options):
+def _command_lookup(options):
     view, given = _take_data(options, _open_view(options))
     if not view.info.key_size:
         return _show_peeked(options, view, view.source.peek)
@@ -14494,7 +14584,7 @@ def _lookup(options):
     _put_entry(options, view, key, value)
 
 
-def _getnext(options):
+def _command_getnext(options):
     view, given = _take_data(options, _open_view(options, "r"))
     key = None if given.key is None else _key(given)
     following = view.source.next_key(key)
@@ -14516,7 +14606,7 @@ def _key_text(options, view, key):
     return _hex(key) if options.hex else view.key_layout.reader("words").one(key)
 
 
-def _update(options):
+def _command_update(options):
     one_cpu = any(word.startswith("cpu=") for word in options.data)
     view, given = _take_data(options, _open_view(options, "rw" if one_cpu else "w"))
     key = _key(given) if view.info.key_size else None
@@ -14547,10 +14637,10 @@ def _whole_value(options, view, given, key, at):
             hint = "%s; there is no entry whose other fields could stay" % incomplete
             raise _UsageError(hint if "not given" in str(incomplete) else incomplete) from None
     if at is not None:
-        return _data(given.value, view, "value", stored[at])
+        return _bytes_of_data(given.value, view, "value", stored[at])
     if isinstance(stored, list):
-        return [_data(given.value, view, "value", one) for one in stored]
-    return _data(given.value, view, "value", stored)
+        return [_bytes_of_data(given.value, view, "value", one) for one in stored]
+    return _bytes_of_data(given.value, view, "value", stored)
 
 
 def _stored(options, view, key):
@@ -14585,15 +14675,15 @@ def _key(given):
     """Return the bytes of the key that was given."""
     if given.key is None:
         raise _UsageError("'key' is needed")
-    return _data(given.key, given.view, "key")
+    return _bytes_of_data(given.key, given.view, "key")
 
 
 def _value(given):
     """Return the bytes of the value that was given, of a map of maps or programs its descriptor."""
     info, words = given.view.info, given.value
-    kind = words and _held(info.type, words)
+    kind = words and _kind_of_held(info.type, words)
     if not kind or len(words) != 2:
-        return _data(words, given.view, "value")
+        return _bytes_of_data(words, given.view, "value")
     is_program = info.type == BPF_MAP_TYPE_PROG_ARRAY
     given.held = (  # open until the map has been told
         _open_program("%s %s" % (kind, words[1])) if is_program else _open_words([kind, words[1]])
@@ -14601,14 +14691,14 @@ def _value(given):
     return given.held.fileno().to_bytes(info.value_size, sys.byteorder)
 
 
-def _push(options):
+def _command_push(options):
     view, given = _take_data(options, _open_view(options, "w"))
     if given.value is None:
         raise _UsageError("'value' is needed")
-    view.source.push(_data(given.value, view, "value"))
+    view.source.push(_bytes_of_data(given.value, view, "value"))
 
 
-def _delete(options):
+def _command_delete(options):
     view, given = _take_data(options, _open_view(options, "w"))
     key = _key(given)
     try:
@@ -14618,12 +14708,12 @@ def _delete(options):
         raise _Miss(given.missed(key), told) from None
 
 
-def _peek(options):
+def _command_peek(options):
     view = _open_view(options, "r")
     _show_peeked(options, view, view.source.peek)
 
 
-def _pop(options):
+def _command_pop(options):
     view = _open_view(options, "rw")
     _show_peeked(options, view, view.source.pop)
 
@@ -14639,16 +14729,16 @@ def _show_peeked(options, view, take):
 # -- maps and types: map pin, freeze, create, layout, save; btf
 
 
-def _pin(options):
+def _command_pin(options):
     view = _open_view(options, "r", 1)
     view.source.pin(options.take("a path in a bpffs"))
 
 
-def _freeze(options):
+def _command_freeze(options):
     _open_view(options, "w").source.freeze()
 
 
-def _create(options):
+def _command_create(options):
     path, settings = options.take("a path in a bpffs"), {}
     while options.words:
         word = options.words.pop(0)
@@ -14701,7 +14791,7 @@ def _setting(name, word):
         raise _UsageError("%s takes a number, not '%s'" % (name, word)) from None
 
 
-def _layout(options):
+def _command_layout(options):
     view = _open_view(options)
     layouts = (("key", view.key_layout), ("value", view.value_layout))
     typed = [(what, found) for what, found in layouts if not isinstance(found, Bytes)]
@@ -14715,7 +14805,7 @@ def _layout(options):
     return None
 
 
-def _save(options):
+def _command_save(options):
     view = _open_view(options, "r", 1)
     path = options.take("a file")
     layouts = [view.key_layout, view.value_layout]
@@ -14723,7 +14813,7 @@ def _save(options):
     return _put_json(options, {"entries": count}) if options.json else print("%d entries" % count)
 
 
-def _btf(options):
+def _command_btf(options):
     what = options.take("offset or layout")
     if what not in ("offset", "layout"):
         raise _UsageError("offset or layout is needed, not '%s'" % what)
@@ -14796,7 +14886,7 @@ def _known_members(btf, name):
 # -- map watch: the entries live, with their rates
 
 
-def _watch(options):
+def _command_watch(options):
     view, watch = _open_view(options, rest=None), _Watch(options)
     words = options.words
     while words:
@@ -14837,7 +14927,7 @@ class _Watch:
         is_capture = not isinstance(view.source, Map)
         self.is_once = self.is_once or is_capture
         self.is_live = sys.stdout.isatty() and not self.is_once and not self.is_json
-        with _Screen() if self.is_live else _Nothing():
+        with _Screen() if self.is_live else _NoContext():
             before, then = None, 0.0
             while True:
                 # no clock that is set changes the one for rates
@@ -15110,7 +15200,7 @@ def _totals(view, values, count, cpus):
 # -- map events: the records of ring buffers
 
 
-def _events(options):
+def _command_events(options):
     if options.is_capture:
         raise _UsageError("this takes a map, not a capture")
     if options.metrics:
@@ -15215,7 +15305,7 @@ class _RecordView(View):
 # -- map hist
 
 
-def _hist(options):
+def _command_hist(options):
     if options.metrics:
         raise _UsageError("hist has no --metrics; dump has, and takes --slots")
     view = _open_view(options, rest=None)
@@ -15392,7 +15482,7 @@ def _range_label(numbering, slot, column):
 # -- probe: what the kernel and these privileges allow
 
 
-def _probe(options):
+def _command_probe(options):
     options.end()
     rows = []
     for what, check in _checks(options.token):
@@ -15543,7 +15633,7 @@ def _outcome(check):
 # -- demo: a socket filter that counts the datagrams a socket gets, by their UDP ports
 
 
-def _demo(options):
+def _command_demo(options):
     """Have the kernel fill a map of ours and look it up; leave nothing behind."""
     options.end()
     try:
