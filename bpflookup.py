@@ -13600,12 +13600,12 @@ def _printed_word(text, at):
 
 
 def _put_json(options, thing):
-    """Print a thing as JSON, with -p indented."""
+    """Print plain Python as JSON, with -p indented."""
     print(_as_json(options, thing))
 
 
 def _as_json(options, thing):
-    import json
+    import json  # costs more than most commands do, and a bare system may lack it
 
     how = {"indent": 4} if options.pretty else {"separators": (",", ":")}
     return json.dumps(thing, **how)
@@ -13675,7 +13675,9 @@ def _indented(text):
 
 
 def _is_terminal():
-    """Whether people look at what is printed; None: it is no file, but a caller's of main."""
+    """Whether people look at what is printed; None where it is no file, as a caller of main() may
+    have it.
+    """
     try:
         return os.isatty(sys.stdout.fileno())
     except (OSError, ValueError, AttributeError):
@@ -13683,7 +13685,7 @@ def _is_terminal():
 
 
 def _terminal_size():
-    """Return (columns, lines) of the terminal, as shutil has them, which a bare system may lack."""
+    """Return (columns, lines) of the terminal, as shutil's does, which a bare system may lack."""
     asked = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
     asked = [int(text) if text.isdecimal() else 0 for text in asked]
     try:
@@ -13694,23 +13696,25 @@ def _terminal_size():
     return columns or 80, lines or 24  # a size of 0 is none
 
 
-class _Aligned:
-    """Rows of text under .head, as wide as some of them want; .width is that of a whole row."""
+class _TextColumns:
+    """Rows of text as lines whose cells stand below each other, .head the line of the names.
+
+    columns is [(name, whether it is of numbers, which stand on the right)].  Cells are as wide as
+    the given rows need it, not all that follow: the first line need not wait for the last.  .width
+    is that of a whole line.
+    """
 
     def __init__(self, columns, rows):
         names = tuple(name for name, _ in columns)
         self.widths = [max(_widths(cells)) for cells in zip(names, *rows)]
         self.rights = [right for _, right in columns]
         self.width = sum(self.widths) + 2 * (len(names) - 1)
-        parts = [
-            "%%%s%ds" % ("" if right else "-", wide)
-            for right, wide in zip(self.rights, self.widths)
-        ]
-        self.line = "  ".join(parts)
+        sides = ["" if right else "-" for right in self.rights]
+        self.line = "  ".join("%%%s%ds" % pair for pair in zip(sides, self.widths))
         self.head = self._row(names)
 
     def text(self, rows):
-        """Return rows as text."""
+        """Return rows, tuples of text, as lines."""
         return "\n".join(map(self._row, rows))
 
     def _row(self, cells):
@@ -13738,9 +13742,7 @@ def _fold(line, width):
 
 
 def _cut(text, columns):
-    """Return as much of a text as fits into so many columns, with an end that says if it is not
-    all.
-    """
+    """Return as much of a text as fits into so many columns; ".." at its end if that is not all."""
     if 2 * len(text) <= columns or _width(text) <= columns:
         return text
     room, kept = max(columns - 2, 0), 0
@@ -13753,7 +13755,7 @@ def _cut(text, columns):
 
 
 def _padded(text, columns):
-    """Return a text that fills so many columns."""
+    """Return a text that fills so many columns, with blanks or cut."""
     free = columns - _width(text)
     return text + " " * free if free >= 0 else _padded(_cut(text, columns), columns)
 
@@ -13764,8 +13766,8 @@ def _widths(texts):
 
 
 def _width(text):
-    """Return how many columns of a terminal a text takes: wide characters take two, marks upon
-    others none.
+    """Return how many columns of a terminal a text takes: wide characters take two, those that
+    combine with the one before none.
     """
     if _is_ascii(text):
         return len(text)
@@ -13778,6 +13780,7 @@ def _width(text):
 
 
 def _is_ascii(text):
+    # isascii() is of 3.7
     return text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80"
 
 
@@ -13788,23 +13791,25 @@ def _command_show(options):
     views = _open_views(options) if options.words or options.is_capture else []
     infos = [view.info for view in views] or list(maps())
     if options.metrics and not options.json:
-        return _show_metrics(options, infos, views)
+        _show_metrics(options, infos, views)
+        return
     pinned = pins() if not options.is_capture and (options.bpffs or not options.json) else {}
     if options.json:
         # bpftool tells of each map where it is pinned as soon as any is
         shown = [_info_json(info, pinned.get(info.id, []) if pinned else None) for info in infos]
-        return _put_json(options, shown[0] if len(views) == 1 else shown)
+        _put_json(options, shown[0] if len(views) == 1 else shown)
+        return
     if not views and infos and _is_terminal():
-        return _show_table(infos, pinned)
+        _show_table(infos, pinned)
+        return
     for info in infos:
-        used = {}
+        held_by = {}
         if views and not options.is_capture:
-            used = users(info.id, [view.source for view in views])
-        _show_one(info, pinned.get(info.id), used)
-    return None
+            held_by = users(info.id, [view.source for view in views])
+        _show_one(info, pinned.get(info.id), held_by)
 
 
-# What the table of map show tells: (name, whether a number), and what it is.
+# The columns of map show on a terminal: (name, whether it is of numbers), what it has of a MapInfo.
 _SHOWN_COLUMNS = (
     (("id", True), lambda info: info.id),
     (("type", False), lambda info: map_type_name(info.type)),
@@ -13823,13 +13828,13 @@ def _show_table(infos, pinned):
     for info in infos:
         cells = [str(tell(info)) for _, tell in _SHOWN_COLUMNS]
         rows.append(tuple(cells + [_printable(" ".join(pinned.get(info.id, [])))]))
-    table = _Aligned([column for column, _ in _SHOWN_COLUMNS] + [("pinned", False)], rows)
+    table = _TextColumns([column for column, _ in _SHOWN_COLUMNS] + [("pinned", False)], rows)
     print(table.head)
     print(table.text(rows))
 
 
-# The metrics of map show: name behind bpf_maps_, what of a map's info it is, what HELP says.
-# They begin as no family of a dump does.
+# The metrics of map show: the name behind bpf_maps_, with which no family of a dump begins; the
+# attribute of a MapInfo; what HELP says.
 _INFO_METRICS = (
     ("max_entries", "max_entries", "Entries that the map may have"),
     ("key_size_bytes", "key_size", "Size of a key"),
@@ -13839,11 +13844,11 @@ _INFO_METRICS = (
 
 
 def _show_metrics(options, infos, views):
-    """Print what the kernel tells of maps as metrics."""
+    """Print what the kernel tells of maps as metrics, of each map once."""
     families, infos = _Families(_MetricWishes()), {info.id: info for info in infos}
-    labels = 'id="%d",map="%s",type="%s"'
-    heads = {
-        info.id: labels % (info.id, _label_text(info.name or ""), map_type_name(info.type))
+    form = 'id="%d",map="%s",type="%s"'
+    labels = {
+        info.id: form % (info.id, _label_text(info.name or ""), map_type_name(info.type))
         for info in infos.values()
     }
 
@@ -13851,7 +13856,7 @@ def _show_metrics(options, infos, views):
         family = families.of("bpf_maps", (name,), "gauge", about + ".")
         for map_id, number in numbers:
             if number is not None:
-                family.lines.append("%s{%s} %d" % (family.name, heads[map_id], number))
+                family.lines.append("%s{%s} %d" % (family.name, labels[map_id], number))
 
     for name, attribute, about in _INFO_METRICS:
         add(name, about, [(info.id, getattr(info, attribute)) for info in infos.values()])
@@ -13878,7 +13883,7 @@ def _count_of(options, info, source):
         return None
 
 
-# What a map's second line tells, in bpftool's names for it.
+# What the second line of a map tells, as bpftool's JSON names it.
 _SHOWN_NUMBERS = (
     "bytes_key",
     "bytes_value",
@@ -13890,29 +13895,34 @@ _SHOWN_NUMBERS = (
 )
 
 
-def _show_one(info, pinned, used):
-    """Print what people want to know of a map."""
+def _show_one(info, pinned, held_by):
+    """Print what is known of a map to people.
+
+    pinned    its paths
+    held_by   what users() found: programs and processes
+    """
     known = _info_json(info)
     numbers = ["%s %s" % (word, known[word]) for word in _SHOWN_NUMBERS if word in known]
     print("%s\n\t%s" % (_headline(info), "  ".join(numbers).replace("bytes_", "")))
     for what, things in (
         ("pinned", pinned),
-        ("programs", used.get("progs")),
-        ("processes", used.get("pids")),
+        ("programs", held_by.get("progs")),
+        ("processes", held_by.get("pids")),
     ):
         if things:
             print("\t%s %s" % (what, ", ".join(map(_printable, things))))
 
 
 def _headline(info):
+    """Return the line that a map begins with, as bpftool has it."""
     name = "  name " + _printable(info.name) if info.name else ""
     return "%d: %s%s  flags 0x%x" % (info.id, map_type_name(info.type), name, info.map_flags)
 
 
 def _info_json(info, pinned=None):
     """Return a map's info as bpftool names it, without what the kernel does not tell."""
-    owned = info.type == BPF_MAP_TYPE_PROG_ARRAY  # newer kernels tell it of others too
-    owner = info.owner_prog_type if owned else None
+    has_owner = info.type == BPF_MAP_TYPE_PROG_ARRAY  # newer kernels tell one of others too
+    owner = info.owner_prog_type if has_owner else None
     known = {
         "id": info.id,
         "type": map_type_name(info.type),
@@ -13923,7 +13933,7 @@ def _info_json(info, pinned=None):
         "max_entries": info.max_entries,
         "bytes_memlock": info.memlock,
         "owner_prog_type": owner and dict(enumerate(_PROG_TYPES)).get(owner, owner),
-        "owner_jited": info.owner_jited if owned else None,
+        "owner_jited": info.owner_jited if has_owner else None,
         "frozen": None if info.frozen is None else int(info.frozen),
         "btf_id": info.btf_id or None,
         "pinned": pinned,
@@ -13942,10 +13952,16 @@ def _command_dump(options):
         query.bind(view, options.json)
     _hint_at_json(options, views[0])
     if options.metrics and not options.json:
-        return _dump_metrics(options, views)
-    if not views[1:]:
-        return _dump_one(options, views[0])
-    for view in views:  # each with a head, then
+        _dump_metrics(options, views)
+    elif views[1:]:
+        _dump_several(options, views)
+    else:
+        _dump_one(options, views[0])
+
+
+def _dump_several(options, views):
+    """Print the entries of maps, before those of each what map it is."""
+    for view in views:
         first, last = view is views[0], view is views[-1]
         known = _info_json(view.info)
         head = {name: known[name] for name in ("id", "type", "name", "flags")}
@@ -13957,7 +13973,6 @@ def _command_dump(options):
         _dump_one(options, view, "}]")
         if options.json:
             print("}]" if last else "}")
-    return None
 
 
 def _dump_metrics(options, views):
@@ -13969,7 +13984,7 @@ def _dump_metrics(options, views):
 
 
 def _hint_at_json(options, view):
-    """Tell who pipes a map with BTF into jq, as bpftool's plain dump can be, what to ask for."""
+    """Tell who pipes a map with BTF elsewhere that -j is JSON: bpftool's plain dump of it is."""
     asked = options.json or options.ndjson or options.metrics or options.hex
     asked = asked or options.key_type or options.value_type
     if asked or options.is_capture or not view.source.btf:
@@ -13979,7 +13994,10 @@ def _hint_at_json(options, view):
 
 
 def _dump_one(options, view, closing=""):
-    """Print the entries of a map; closing: what ends the JSON around it."""
+    """Print the entries of a map.
+
+    closing   what ends the JSON that stands around them, should the dump break off
+    """
     if options.json:
         _dump_json(options, view, closing)
         return
@@ -13992,24 +14010,24 @@ def _dump_one(options, view, closing=""):
 def _text_of_entries(options, view):
     """Return f(chunks) that yields the text of a dump; to people on a terminal it is a table."""
     form = _form_of(options, view)
-    return _Table(view).texts if form == view.words and _is_terminal() else form
+    return _EntryTable(view).texts if form == view.words and _is_terminal() else form
 
 
-class _Table:
-    """Entries for a terminal: where keys and values are records of words and the first entries fit,
-    a row each under a header.  Else a line each, folded between its words.
+class _EntryTable:
+    """Entries for a terminal: a row each under a header, where keys and values have a word a field
+    and the first entries fit into the width.  Else a line each, folded between its words.
     """
 
     def __init__(self, view):
-        self.view, form = view, _FORMS["cells"]
-        keys = _table_columns(form, view.key_layout, "key") if view.info.key_size else []
-        values = _table_columns(form, view.value_layout, None)
-        self.columns = None
+        self.view = view
+        keys = _table_columns(view.key_layout, "key") if view.info.key_size else []
+        values = _table_columns(view.value_layout, None)
+        self.columns = None  # where it can't be a table
         if keys is not None and values:
-            known = {name for name, _ in values}
-            cpu_name = "[cpu]" if "cpu" in known else "cpu"
+            taken = {name for name, _ in values}
+            cpu_name = "[cpu]" if "cpu" in taken else "cpu"
             cpu = [(cpu_name, True)] if view.cpus_shown else []
-            keys = [("key." + name if name in known else name, right) for name, right in keys]
+            keys = [("key." + name if name in taken else name, right) for name, right in keys]
             self.columns = keys + cpu + values
 
     def texts(self, chunks):
@@ -14019,7 +14037,7 @@ class _Table:
         first = list(islice(chunks, 1))
         table = None
         if self.columns and first and first[0][2]:
-            table = _Aligned(self.columns, self._rows(*first[0]))
+            table = _TextColumns(self.columns, self._rows(*first[0]))
         if table is None or table.width > width:
             for text in self.view.words(chain(first, chunks)):
                 yield "\n".join(_fold(line, width) for line in text.split("\n"))
@@ -14030,20 +14048,27 @@ class _Table:
 
     def _rows(self, keys, values, count):
         """Return the rows of a chunk, a list of tuples of text."""
-        view, cells = self.view, [()] * count
+        view, of_keys = self.view, [()] * count
         if view.info.key_size:
-            cells = view.key_layout.reader("cells").rows(keys)
-        rows = view.value_layout.reader("cells", view.slot, view.cpus_added).rows(values)
+            of_keys = view.key_layout.reader("cells").rows(keys)
+        of_values = view.value_layout.reader("cells", view.slot, view.cpus_added).rows(values)
         if view.cpus_shown:
-            cells = [cell + (cpu,) for cell in cells for cpu in view.cpus]
-        return [tuple(map(str, cell + row)) for cell, row in zip(cells, rows)]
+            cpus = [(cpu,) for cpu in view.cpus]
+            of_keys = map(add, _each_repeated(of_keys, len(cpus)), cycle(cpus))
+        return [tuple(map(str, left + right)) for left, right in zip(of_keys, of_values)]
 
 
-def _table_columns(form, found, name):
-    """Return [(name, whether numbers)] of a layout whose parts are a word each, else None.
+def _each_repeated(things, count):
+    """Return an iterator over things, each so many times in a row."""
+    return chain.from_iterable(repeat(thing, count) for thing in things)
 
-    name is that of a layout that is one itself, None where there is to be a record.
+
+def _table_columns(found, name):
+    """Return [(name, whether it is of numbers)] of a record with a word for each field, else None.
+
+    name   that of a layout which is one word itself, None where there has to be a record
     """
+    form = _FORMS["cells"]
     if not isinstance(found, Record) or form.meaning_of(found) is not None:
         return [(name, form.is_right(found))] if name and form.has_cell(found) else None
     parts = form.members_of(found)
@@ -14054,25 +14079,34 @@ def _table_columns(form, found, name):
 
 
 def _readable(options, view):
-    """Yield the chunks of a view, and print what can't be read."""
-    for run in _runs(view):
-        if not isinstance(run, _Unread):
-            yield run
-        elif run.code == errno.ENOENT or options.metrics:
-            continue
-        elif options.ndjson:
-            key = view.key_layout.reader("json" + view.json_suffix).one(run.key)
-            print('{"key":%s,"error":%s}' % (key, _as_json(options, run.text)))
+    """Yield the chunks of a view; print, where it stands, what can't be read."""
+    for chunk in _dumped_chunks(view):
+        if isinstance(chunk, _Unread):
+            _print_unread(options, view, chunk)
         else:
-            why = errno_name(run.code) if run.code == ENOTSUPP else run.text
-            line = "key: %s  value: <%s>" if options.hex else "%s: <%s>"
-            print(line % (_key_text(options, view, run.key), why))
+            yield chunk
+
+
+def _print_unread(options, view, unread):
+    if unread.code == errno.ENOENT or options.metrics:
+        return
+    if options.ndjson:
+        key = view.key_layout.reader("json" + view.json_suffix).one(unread.key)
+        print('{"key":%s,"error":%s}' % (key, _as_json(options, unread.text)))
+        return
+    # the C library has no words for ENOTSUPP
+    why = errno_name(unread.code) if unread.code == ENOTSUPP else unread.text
+    line = "key: %s  value: <%s>" if options.hex else "%s: <%s>"
+    print(line % (_key_text(options, view, unread.key), why))
 
 
 def _dump_json(options, view, closing):
-    """Print the entries as bpftool's JSON has them: an array that ends whatever happens."""
+    """Print the entries as bpftool's JSON has them: an array that ends whatever happens.
+
+    Should it break off, _complain() prints what is .unfinished then.
+    """
     before, options.unfinished = "[", "[]" + closing
-    for texts in _many(_json_texts(options, view)):
+    for texts in _batched(_json_texts(options, view)):
         sys.stdout.write(before)
         _put_json_text(options, ",".join(texts), "")
         before, options.unfinished = ",\n" if options.pretty else ",", "]" + closing
@@ -14081,22 +14115,23 @@ def _dump_json(options, view, closing):
 
 
 def _json_texts(options, view):
-    """Yield entries as bpftool's JSON: chunks of them, by themselves those that can't be read."""
+    """Yield entries as bpftool's JSON: chunks of them, and one by one those that can't be read."""
     entry = '{"key":["0x%s"],"value":{"error":%s}}'
     errors = {}  # type: dict  # errno -> what it means, as JSON
-    for run in _runs(view):
-        if not isinstance(run, _Unread):
-            yield from view.bpftool([run])
+    for chunk in _dumped_chunks(view):
+        if not isinstance(chunk, _Unread):
+            yield from view.bpftool([chunk])
             continue
-        if run.code not in errors:
-            errors[run.code] = _as_json(options, run.text)
-        yield entry % ('","0x'.join(map("%02x".__mod__, run.key)), errors[run.code])
+        key, code = chunk.key, chunk.code
+        if code not in errors:
+            errors[code] = _as_json(options, chunk.text)
+        yield entry % ('","0x'.join(map("%02x".__mod__, key)), errors[code])
 
 
-def _many(texts):
-    """Yield lists of texts, so many that writing them costs little.
+def _batched(texts):
+    """Yield lists of texts, so many at a time that writing them costs little.
 
-    What is there when it breaks off too.
+    Where it breaks off, what there is by then is handed out before the error.
     """
     waiting, length = [], 0
     try:
@@ -14115,6 +14150,9 @@ def _many(texts):
 
 
 # -- the entries of a dump, those that can't be read among them
+#
+# A chunk is (keys, values, count) as View.chunks() yields it.  Where a lookup fails, a dump has an
+# _Unread between the chunks, and goes on.
 
 # Arrays of descriptors: bpftool tells of each index what its lookup said, which may be an error.
 _DESCRIPTOR_ARRAYS = frozenset(
@@ -14131,77 +14169,86 @@ _DESCRIPTOR_ARRAYS = frozenset(
 
 
 class _Unread:
-    """What a dump has in place of an entry whose value can't be read: .key, .text of the errno."""
+    """Stands in a dump for an entry whose value can't be read: .key, and .code, the errno."""
 
     def __init__(self, key, code):
         self.key, self.code = key, code
 
     @property
     def text(self):
+        """What the errno means, as bpftool's JSON has it."""
         return os.strerror(self.code)
 
 
-def _runs(view):
-    """Yield chunks of entries, between them an _Unread for each that can't be read.
+def _dumped_chunks(view):
+    """Yield the chunks of what a dump shows of a view, of all or of what its query asks for, and
+    _Unread between them; show progress.
 
-    view.count is the number of those that can.
+    view.count is the number of the entries that could be read.
     """
     view.count, progress = 0, _Progress(view.info)
-    runs = _unbroken_runs(view)
-    for run in view.query.runs(runs) if view.query else runs:
-        if not isinstance(run, _Unread):
-            if not run[2]:
+    chunks = _all_chunks(view)
+    for chunk in view.query.chunks(chunks) if view.query else chunks:
+        if not isinstance(chunk, _Unread):
+            _, _, count = chunk
+            if not count:
                 continue
-            view.count += run[2]
+            view.count += count
             progress.show(view.count)
-        yield run
+        yield chunk
     progress.end()
 
 
-def _unbroken_runs(view):
+def _all_chunks(view):
+    """Return an iterator over all chunks of a view, _Unread between them, as the type has it."""
     info, is_live = view.info, isinstance(view.source, Map)
     if is_live and info.type in _INDEX_TYPES and info.type not in _BATCH_TYPES:
-        yield from _index_runs(view)
-        return
-    by_key = is_live and info.key_size and view.source._walks_by_key()
-    if not by_key and info.type not in _DESCRIPTOR_ARRAYS:
-        yield from view.chunks()
-        return
-    run = []
+        return _chunks_by_index(view)
+    walks = is_live and info.key_size and view.source._walks_by_key()
+    if walks or info.type in _DESCRIPTOR_ARRAYS:
+        return _chunks_by_key(view)
+    return view.chunks()
+
+
+def _chunks_by_key(view):
+    """Yield chunks of the entries that are read one by one, _Unread between them."""
+    entries = []
     try:
-        for entry in _entries(view):
-            if isinstance(entry, tuple):
-                run.append(entry)
-            if run and (len(run) == view.chunk_entries or isinstance(entry, _Unread)):
-                yield view.chunk_of(run)
-                run = []
-            if isinstance(entry, _Unread):
+        for entry in _entries_by_key(view):
+            is_read = not isinstance(entry, _Unread)
+            if is_read:
+                entries.append(entry)
+            if entries and (len(entries) == view.chunk_entries or not is_read):
+                yield view.chunk_of(entries)
+                entries = []
+            if not is_read:
                 yield entry
     except BPFError:  # what was read is handed out first
-        if run:
-            yield view.chunk_of(run)
+        if entries:
+            yield view.chunk_of(entries)
         raise
-    if run:
-        yield view.chunk_of(run)
+    if entries:
+        yield view.chunk_of(entries)
 
 
-def _index_runs(view):
-    """Yield the chunks of an array that is looked up index by index, _Unread where that fails."""
-    tells_all = view.info.type in _DESCRIPTOR_ARRAYS
+def _chunks_by_index(view):
+    """Yield the chunks of an array that is looked up index by index, _Unread between them."""
+    tells_empty = view.info.type in _DESCRIPTOR_ARRAYS
     for first, values, codes in view.source._read_indices(view.chunk_entries):
         keys = struct.pack("=%dI" % len(codes), *range(first, first + len(codes)))
         raw, step, begin = bytes(values), sizeof(values._type_), 0
+        # entries between two that failed are a chunk
         for end in [at for at, code in enumerate(codes) if code] + [len(codes)]:
             if end > begin:
                 yield keys[4 * begin : 4 * end], raw[step * begin : step * end], end - begin
             begin = end + 1
-            if end < len(codes) and (tells_all or codes[end] != errno.ENOENT):
+            if end < len(codes) and (tells_empty or codes[end] != errno.ENOENT):
                 yield _Unread(keys[4 * end : 4 * begin], codes[end])
 
 
-def _entries(view):
-    """Yield (key, value) of what is looked up key by key, or of a capture of it; _Unread where
-    that fails.
+def _entries_by_key(view):
+    """Yield (key, value) of a map that is looked up key by key, or of a capture of an array of
+    descriptors; _Unread in place of what can't be read.
     """
     source, info = view.source, view.info
     if info.type in _DESCRIPTOR_ARRAYS:
@@ -14215,15 +14262,17 @@ def _entries(view):
         for key, value in view.entries():
             seen.add(key)
             yield key, value
-    except SyscallError:  # one lookup's, or that of a type without next key: then it comes again
+    except SyscallError:
+        # where a lookup failed, the walk goes on behind it; a type without next key fails again
         yield from _walked(source, seen)
 
 
-_MAX_EMPTY_SLOTS = 1 << 18  # of a capture, which says more than it holds
+# A capture of a few bytes can claim any number of slots, and each would be a line.
+_MAX_EMPTY_SLOTS = 1 << 18
 
 
 def _kept_slots(view):
-    """Return {key: entry} of a capture whose slots are going to be told, each."""
+    """Return {key: entry} of a capture of which every slot is told, empty or not."""
     found = {entry[0]: entry for entry in view.entries()}
     if view.info.max_entries - len(found) > _MAX_EMPTY_SLOTS:
         words = len(found), view.info.max_entries
@@ -14232,7 +14281,10 @@ def _kept_slots(view):
 
 
 def _walked(source, seen):
-    """Yield (key, value) or _Unread of the keys that were not seen, a lookup each."""
+    """Yield (key, value) or _Unread of the keys that were not seen, a lookup each.
+
+    The steps are bounded: a key that is deleted meanwhile starts the walk over.
+    """
     key, steps = source.next_key(), 0
     while key is not None and steps <= 20 * source.max_entries + 1000:
         if key not in seen:
@@ -14329,9 +14381,9 @@ class _BoundQuery:
         self.key_size = view.info.key_size
         self.value_size = view.slot * max(len(view.cpus), 1)
 
-    def runs(self, runs):
-        """Yield of the runs what is asked for; with a sort field at the end, else as it comes."""
-        entries = self._matching(runs)
+    def chunks(self, chunks):
+        """Yield of the chunks what is asked for; with a sort field at the end, else as it comes."""
+        entries = self._matching(chunks)
         if self.field:
             entries = self._sorted(entries)
         left = self.top
@@ -14351,12 +14403,12 @@ class _BoundQuery:
         keys = b"".join([key for _, key, _ in entries])
         return keys, b"".join([value for _, _, value in entries]), len(entries)
 
-    def _matching(self, runs):
+    def _matching(self, chunks):
         """Yield (what it is sorted by, key, value) of the entries that meet all conditions."""
-        for run in runs:
-            if isinstance(run, _Unread):
+        for chunk in chunks:
+            if isinstance(chunk, _Unread):
                 continue  # nothing is known of it
-            keys, values, count = run
+            keys, values, count = chunk
             keep = [True] * count
             for condition in self.conditions:
                 keep = [one and other for one, other in zip(keep, condition.holds(keys, values))]
