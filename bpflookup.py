@@ -14305,15 +14305,27 @@ def _looked_up(source, key):
 
 
 # -- a part of a dump: where FIELD=VALUE ... sort FIELD top N columns A,B sum
+#
+# _Query is what the words ask for, whatever the map.  Bound to a View it is a _BoundQuery, which
+# filters and sorts chunks; columns are the View's layouts with all other fields taken out.
 
 _QUERY_WORDS = ("where", "sort", "top", "columns", "sum")
-_COMPARISONS = ("!=", "<=", ">=", "=", "<", ">", "~")  # the longer ones first
+# comparison -> what it is in the module operator; "~" takes a pattern instead of a value
+_COMPARISONS = {
+    "=": "eq",
+    "!=": "ne",
+    "<": "lt",
+    ">": "gt",
+    "<=": "le",
+    ">=": "ge",
+    "~": None,
+}
 
 
 def _split_query(words, has_map):
-    """Return (the words of the map, those of the query); a map may have the name of one of them."""
+    """Return (the words of MAPs, those of the query); a map may be called as one of the latter."""
     start = 1 if has_map else 0
-    if has_map and words and any(_stands_for(words[0], one) for one in ("id", "name", "pinned")):
+    if has_map and words and _stands_for(words[0], *_MAP_WORDS):
         start = 2
     for at in range(start, len(words)):
         if words[at] in _QUERY_WORDS:
@@ -14322,8 +14334,8 @@ def _split_query(words, has_map):
 
 
 class _Query:
-    """What of a map is shown: entries that meet conditions, the largest first, so many, these
-    fields of them.
+    """The words of a query taken apart: .conditions and .columns as text, .sort_field and .top None
+    where they are not given, .adds_up for sum.
     """
 
     def __init__(self, words):
@@ -14351,21 +14363,22 @@ class _Query:
                 known = "where FIELD=VALUE, sort FIELD, top N, columns A,B or sum"
                 raise _UsageError("%s is needed, not '%s %s'" % (known, word, words[0]))
 
-    def bind(self, view, is_bpftools):
-        """Find the fields in a view's layouts; have it show the columns asked for."""
+    def bind(self, view, is_json):
+        """Find the fields in a view's layouts; give it a .query, and the columns asked for."""
         for is_asked, word in ((self.columns, "columns"), (self.adds_up, "sum")):
-            if is_asked and is_bpftools:
+            if is_asked and is_json:
                 raise _UsageError("-j is bpftool's JSON; %s can go with --ndjson" % word)
         if self.adds_up and not view.cpus:
             raise _UsageError("sum adds up the values of CPUs, of which this map has one")
         view.adds_up = self.adds_up
         conditions = [_Condition(view, text) for text in self.conditions]
-        field = self.sort_field and _FieldColumn(view, self.sort_field.lstrip("+"))
+        sort_field = self.sort_field and _FieldColumn(view, self.sort_field.lstrip("+"))
+        is_upward = bool(self.sort_field) and self.sort_field.startswith("+")
+        view.query = _BoundQuery(view, conditions, sort_field, is_upward, self.top)
         chosen = {"key": [], "value": []}  # type: dict
         for name in self.columns:
             column = _FieldColumn(view, name)
             chosen[column.what].append(column.steps)
-        view.query = _BoundQuery(view, conditions, field, self.sort_field or "", self.top)
         if chosen["value"]:
             view.value_layout = _selected(view.value_layout, chosen["value"], "value")
         if chosen["key"]:
@@ -14373,31 +14386,33 @@ class _Query:
 
 
 class _BoundQuery:
-    """A query with the fields of a view: a filter of its chunks."""
+    """A query with the fields of a view found: chunks() filters the view's.
 
-    def __init__(self, view, conditions, field, sort_field, top):
-        self.view, self.conditions, self.field, self.top = view, conditions, field, top
-        self.is_upward = sort_field.startswith("+")
+    conditions   _Conditions, all of which have to hold
+    sort_field   a _FieldColumn, or None
+    is_upward    whether the smallest come first
+    top          how many entries at most, or None
+    """
+
+    def __init__(self, view, conditions, sort_field, is_upward, top):
+        self.conditions, self.top = conditions, top
+        self.sort_field, self.is_upward = sort_field, is_upward
         self.key_size = view.info.key_size
         self.value_size = view.slot * max(len(view.cpus), 1)
 
     def chunks(self, chunks):
-        """Yield of the chunks what is asked for; with a sort field at the end, else as it comes."""
+        """Yield chunks of the entries that are asked for: as they come, or, sorted, at the end."""
         entries = self._matching(chunks)
-        if self.field:
+        if self.sort_field:
             entries = self._sorted(entries)
-        left = self.top
-        part = []  # type: list
-        for entry in entries:
-            if left is not None:
-                if not left:
-                    break
-                left -= 1
-            part.append(entry)
-            if len(part) == _CHUNK_ENTRIES:
-                yield self._chunk(part)
-                part = []
-        yield self._chunk(part)
+        if self.top is not None:
+            entries = islice(entries, min(self.top, sys.maxsize))  # islice() takes no more
+        entries = iter(entries)
+        while True:
+            part = list(islice(entries, _CHUNK_ENTRIES))
+            yield self._chunk(part)
+            if len(part) < _CHUNK_ENTRIES:
+                return
 
     def _chunk(self, entries):
         keys = b"".join([key for _, key, _ in entries])
@@ -14412,7 +14427,9 @@ class _BoundQuery:
             keep = [True] * count
             for condition in self.conditions:
                 keep = [one and other for one, other in zip(keep, condition.holds(keys, values))]
-            ranks = self.field.of(keys, values) if self.field else [None] * count
+            ranks = [None] * count
+            if self.sort_field:
+                ranks = self.sort_field.of(keys, values)
             for index in range(count):
                 if keep[index]:
                     key = keys[index * self.key_size : (index + 1) * self.key_size]
@@ -14420,7 +14437,7 @@ class _BoundQuery:
                     yield ranks[index], key, value
 
     def _sorted(self, entries):
-        """Return the entries in order; with a top no more are kept than that takes."""
+        """Return the entries in order; with a top, few more than that are kept at a time."""
         kept = []  # type: list
         room = None if self.top is None else 2 * self.top + 4096
         for entry in entries:
@@ -14434,19 +14451,21 @@ class _BoundQuery:
 
 
 def _rank_of(entry):
+    """Return what an entry of _matching() is sorted by, so that NaN is the least of all numbers."""
     rank = entry[0]
-    return (rank == rank, rank) if isinstance(rank, float) else (True, rank)  # NaN is the least
+    return (rank == rank, rank) if isinstance(rank, float) else (True, rank)
 
 
 class _Condition:
-    """FIELD, a comparison, VALUE."""
+    """FIELD, a comparison, VALUE: .sign is the comparison."""
 
     def __init__(self, view, text):
-        ends = [(text.find(sign), -len(sign), sign) for sign in _COMPARISONS if sign in text]
-        if not ends or not min(ends)[0]:
+        # the first comparison in the text, the longer one of two at one place
+        found = [(text.find(sign), -len(sign), sign) for sign in _COMPARISONS if sign in text]
+        at, _, self.sign = min(found, default=(0, 0, ""))
+        if not at:
             told = "'%s' is no condition: FIELD and one of = != < > <= >= ~, then a value"
             raise _UsageError(told % text)
-        at, _, self.sign = min(ends)
         self.field = _FieldColumn(view, text[:at].strip())
         wanted = text[at + len(self.sign) :].strip()
         if self.sign == "~":
@@ -14455,7 +14474,7 @@ class _Condition:
         if not self.field.is_number and not self.field.is_text and self.sign not in ("=", "!="):
             raise _UsageError("%s has no order: only = and != can be asked of it" % self.field.name)
         try:
-            self.wanted = self.field.given(wanted)
+            self.wanted = self.field.value_of(wanted)
         except LayoutError as failure:
             raise _UsageError(str(failure)) from None
 
@@ -14467,12 +14486,12 @@ class _Condition:
             return [bool(search(self.field.words(one))) for one in column]
         import operator
 
-        signs = {"=": "eq", "!=": "ne", "<": "lt", ">": "gt", "<=": "le", ">=": "ge"}
-        compare, wanted = getattr(operator, signs[self.sign]), self.wanted
+        compare, wanted = getattr(operator, _COMPARISONS[self.sign]), self.wanted
         return [compare(one, wanted) for one in column]
 
 
 def _pattern(text):
+    """Return the compiled pattern of Python's re that "~" compares with."""
     import re
 
     try:
@@ -14482,10 +14501,11 @@ def _pattern(text):
 
 
 class _FieldColumn:
-    """A field of keys or values: .what of the two, .steps to it, and its values in a chunk.
+    """A field of keys or values, to compare and sort by: of() are its values in a chunk.
 
-    Numbers are compared as numbers (a per-CPU map's are added up, where that says something),
-    text as text, anything else as bytes.
+    .what is "key" or "value", .steps the names that lead to the field there.  Numbers are compared
+    as numbers (a per-CPU map's are added up, where that says something), text as text, anything
+    else as bytes.
     """
 
     def __init__(self, view, name):
@@ -14508,7 +14528,8 @@ class _FieldColumn:
         """Return the field's value in each entry of a chunk."""
         raw = keys if self.what == "key" else values
         if self.is_number:
-            numbers = [number for pairs in self.reader.read(raw) for _, number in pairs]
+            pairs = chain.from_iterable(self.reader.read(raw))
+            numbers = [number for _, number in pairs]
             if self.leaf.adds_up:
                 return _added_up(numbers, self.cpus)
             return numbers[:: self.cpus]
@@ -14519,7 +14540,7 @@ class _FieldColumn:
         return [raw[at : at + self.size] for at in starts]
 
     def words(self, one):
-        """Return a value as text, for patterns."""
+        """Return one of the field's values as text, for patterns."""
         if isinstance(one, str):
             return one
         if not self.is_number:
@@ -14529,8 +14550,8 @@ class _FieldColumn:
             return meaning.writer(self.leaf)(one)
         return getattr(self.leaf, "names", {}).get(one) or str(one)
 
-    def given(self, text):
-        """Return the value that a text stands for."""
+    def value_of(self, text):
+        """Return the value that a text stands for, to compare with those of the field."""
         if self.is_text:
             return text
         raw = self.leaf.pack(text, what=self.name)
@@ -14541,9 +14562,8 @@ class _FieldColumn:
 
 
 def _find_field(view, name):
-    """Return ("key" or "value", steps, layout, bit offset, bits) of a field by its name.
-
-    Values come first.
+    """Return ("key" or "value", steps, layout, bit offset, bits) of a field by its name, first of
+    a value's.  steps are names and "[N]".
     """
     for what in ("value", "key"):
         found = view.value_layout if what == "value" else view.key_layout
@@ -14557,12 +14577,9 @@ def _find_field(view, name):
         place = _follow(found, path)
         if place is not None:
             return (what,) + place
-    known = [
-        part.label
-        for one in (view.value_layout, view.key_layout)
-        for part in getattr(one, "parts", ())
-    ]
-    told = ", ".join(filter(None, known)) or "key and value"
+    layouts = (view.value_layout, view.key_layout)
+    parts = chain.from_iterable(getattr(one, "parts", ()) for one in layouts)
+    told = ", ".join(part.label for part in parts if part.label) or "key and value"
     raise _UsageError("no field '%s'; there are %s" % (name, told))
 
 
@@ -14589,8 +14606,10 @@ def _follow(found, path):
 
 
 def _selected(found, paths, what=""):
-    """Return a layout with the members that paths, lists of names and "[N]", lead to; [] is the
-    whole.  what is the word for found, if that is an array.
+    """Return a layout that has of another one only what paths lead to, and so shows only that.
+
+    paths   lists of names and "[N]"; [] leads to the whole
+    what    how the layout is called in print, if it is an array
     """
     if [] in paths or not isinstance(found, (Record, Array)):
         return found
@@ -14608,7 +14627,7 @@ def _selected(found, paths, what=""):
 
 
 def _selected_elements(part, paths):
-    """Return a member for each element of an array that paths lead to, called "hits[3]"."""
+    """Return a member for each element that paths lead to in an array, which part is: "hits[3]"."""
     members = []
     for index in sorted({int(path[0][1:-1]) for path in paths}):
         inside = [path[1:] for path in paths if int(path[0][1:-1]) == index]
