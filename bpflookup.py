@@ -13151,6 +13151,7 @@ class _Given:
         self.view, self.options = view, options
         self.options_ended = options.options_ended
         self.key = self.value = self.flag = self.cpu = None
+        self.held = None  # what the value is a descriptor of: it has to stay open till it is stored
         clauses = _CLAUSES[options.command]
         self.takes_flag = "any" in clauses
         self.clauses_left = [one for one in ("key", "value") if one in clauses]
@@ -14646,9 +14647,10 @@ def _selected_elements(part, paths):
 
 def _command_lookup(options):
     view, given = _take_data(options, _open_view(options))
-    if not view.info.key_size:
-        return _show_peeked(options, view, view.source.peek)
-    key = _key(given)
+    if not view.info.key_size:  # of a queue or stack, as bpftool
+        _put_taken(options, view, view.source.peek)
+        return
+    key = _bytes_of_key(given)
     value = dict(view.entries()).get(key) if options.is_capture else view.source.get(key)
     if value is None:
         raise _Miss(given.missed(key), None)
@@ -14657,19 +14659,19 @@ def _command_lookup(options):
 
 def _command_getnext(options):
     view, given = _take_data(options, _open_view(options, "r"))
-    key = None if given.key is None else _key(given)
+    key = None if given.key is None else _bytes_of_key(given)
     following = view.source.next_key(key)
     if following is None:
         what = "the map is empty" if key is None else "no key follows: it was the last"
-        raise _Miss(
-            "no next key; " + what, {"error": "can't get next key: No such file or directory"}
-        )
+        in_json = {"error": "can't get next key: No such file or directory"}
+        raise _Miss("no next key; " + what, in_json)
     if options.json:
         shown = key and _hex_list(key)
-        return _put_json(options, {"key": shown, "next_key": _hex_list(following)})
+        _put_json(options, {"key": shown, "next_key": _hex_list(following)})
+        return
     if key is not None:
         print("key: %s" % _key_text(options, view, key))
-    return print("next key: %s" % _key_text(options, view, following))
+    print("next key: %s" % _key_text(options, view, following))
 
 
 def _key_text(options, view, key):
@@ -14678,44 +14680,51 @@ def _key_text(options, view, key):
 
 
 def _command_update(options):
-    one_cpu = any(word.startswith("cpu=") for word in options.data)
-    view, given = _take_data(options, _open_view(options, "rw" if one_cpu else "w"))
-    key = _key(given) if view.info.key_size else None
+    # before 7.0 the value of one CPU is stored by reading those of all first
+    is_of_one_cpu = any(word.startswith("cpu=") for word in options.data)
+    view, given = _take_data(options, _open_view(options, "rw" if is_of_one_cpu else "w"))
+    key = _bytes_of_key(given) if view.info.key_size else None
     if given.value is None:
         raise _UsageError("'value' is needed")
-    at = None if given.cpu is None else _slot_of(view, given.cpu)
-    value, flag = _whole_value(options, view, given, key, at), given.flag or BPF_ANY
-    if at is not None:
-        _update_cpu(view, at, key, value, flag)
+    slot = None if given.cpu is None else _slot_of(view, given.cpu)
+    value, flag = _value_to_store(options, view, given, key, slot), given.flag or BPF_ANY
+    if slot is not None:
+        _update_cpu(view, slot, key, value, flag)
     elif key is None:
         view.source.push(value, flag)
     else:
         view.source.update(key, value, flag)
 
 
-def _whole_value(options, view, given, key, at):
-    """Return the bytes to store, of the fields that were not named those that are there.
+def _value_to_store(options, view, given, key, slot):
+    """Return the bytes to store: of fields that are not named, those of the entry that is there.
 
-    at is the slot of the one CPU that is meant; a list where every CPU keeps its own.
+    slot      that of the one CPU that is meant, None for all
+    returns   a list where each CPU's value keeps fields of its own
     """
     try:
-        return _value(given)
+        return _bytes_of_value(given)
     except _UsageError as incomplete:
         if key is None or not given.value or not _names_fields(given.value, view.value_layout):
             raise
-        stored = _stored(options, view, key)
+        stored = _stored_value(options, view, key)
         if stored is None:
-            hint = "%s; there is no entry whose other fields could stay" % incomplete
-            raise _UsageError(hint if "not given" in str(incomplete) else incomplete) from None
-    if at is not None:
-        return _bytes_of_data(given.value, view, "value", stored[at])
+            told = str(incomplete)
+            if "not given" in told:  # fields are missing; else the error is another
+                told += "; there is no entry whose other fields could stay"
+            raise _UsageError(told) from None
+    if slot is not None:
+        stored = stored[slot]
     if isinstance(stored, list):
         return [_bytes_of_data(given.value, view, "value", one) for one in stored]
     return _bytes_of_data(given.value, view, "value", stored)
 
 
-def _stored(options, view, key):
-    """Return the value that is there, None if there is none; read by a descriptor of its own."""
+def _stored_value(options, view, key):
+    """Return the value that is there, None if there is none.
+
+    view's map is open for writing alone, so it is opened once more, for reading.
+    """
     with _open_words(options.map_words, "r", options.token) as reader:
         if reader.id != view.source.id:
             raise ValueError("another map has taken the place of %s" % view.info._about)
@@ -14730,35 +14739,37 @@ def _slot_of(view, cpu):
     return view.cpus.index(int(cpu))
 
 
-def _update_cpu(view, at, key, value, flag):
+def _update_cpu(view, slot, key, value, flag):
     """Store one CPU's value."""
-    try:  # 7.0; before, what other CPUs add meanwhile is lost
-        view.source.update(key, value, flag | BPF_F_CPU | view.cpus[at] << 32)
+    try:
+        view.source.update(key, value, flag | BPF_F_CPU | view.cpus[slot] << 32)  # 7.0
         return
     except SyscallError:
         pass
+    # what programs add on other CPUs between these two is lost
     values = view.source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
-    values[at] = value
+    values[slot] = value
     view.source.update(key, values, flag)
 
 
-def _key(given):
+def _bytes_of_key(given):
     """Return the bytes of the key that was given."""
     if given.key is None:
         raise _UsageError("'key' is needed")
     return _bytes_of_data(given.key, given.view, "key")
 
 
-def _value(given):
-    """Return the bytes of the value that was given, of a map of maps or programs its descriptor."""
+def _bytes_of_value(given):
+    """Return the bytes of the value that was given: in a map of maps or programs, a descriptor."""
     info, words = given.view.info, given.value
     kind = words and _kind_of_held(info.type, words)
     if not kind or len(words) != 2:
         return _bytes_of_data(words, given.view, "value")
     is_program = info.type == BPF_MAP_TYPE_PROG_ARRAY
-    given.held = (  # open until the map has been told
-        _open_program("%s %s" % (kind, words[1])) if is_program else _open_words([kind, words[1]])
-    )
+    if is_program:
+        given.held = _open_program("%s %s" % (kind, words[1]))
+    else:
+        given.held = _open_words([kind, words[1]])
     return given.held.fileno().to_bytes(info.value_size, sys.byteorder)
 
 
@@ -14771,25 +14782,26 @@ def _command_push(options):
 
 def _command_delete(options):
     view, given = _take_data(options, _open_view(options, "w"))
-    key = _key(given)
+    key = _bytes_of_key(given)
     try:
         view.source.delete(key)
     except KeyNotFound:
-        told = {"error": "delete failed: No such file or directory"}
-        raise _Miss(given.missed(key), told) from None
+        in_json = {"error": "delete failed: No such file or directory"}
+        raise _Miss(given.missed(key), in_json) from None
 
 
 def _command_peek(options):
     view = _open_view(options, "r")
-    _show_peeked(options, view, view.source.peek)
+    _put_taken(options, view, view.source.peek)
 
 
 def _command_pop(options):
     view = _open_view(options, "rw")
-    _show_peeked(options, view, view.source.pop)
+    _put_taken(options, view, view.source.pop)
 
 
-def _show_peeked(options, view, take):
+def _put_taken(options, view, take):
+    """Print the value that take(), a peek or pop, returns; a miss where there is none."""
     options.end()
     try:
         _put_entry(options, view, b"", take())
@@ -14822,8 +14834,8 @@ def _command_create(options):
             settings[_SETTINGS[name]] = _setting(name, options.take("what follows " + name))
     if "map_type" not in settings:
         raise _UsageError("'type' is needed: " + " ".join(_MAP_TYPE_NAMES.values()))
-    numbers = [name for name in _SETTINGS if name in ("key", "value", "entries")]
-    absent = [name for name in numbers if _SETTINGS[name] not in settings]
+    # some types want 0 for each of these: whether it was right to leave it out, the kernel knows
+    absent = [name for name in ("key", "value", "entries") if _SETTINGS[name] not in settings]
     for name in absent:
         settings[_SETTINGS[name]] = 0
     try:
@@ -14835,7 +14847,7 @@ def _command_create(options):
     made.pin(path)
 
 
-# word of create -> what Map.create calls it
+# word of map create -> what Map.create() calls it
 _SETTINGS = {
     "type": "map_type",
     "key": "key_size",
@@ -14848,7 +14860,7 @@ _SETTINGS = {
 
 
 def _setting(name, word):
-    """Return what a word says for a setting: text, the number of a map type, or a number."""
+    """Return what a word says for a setting of _SETTINGS: text, or a number."""
     if name == "name":
         return word
     types = {text: number for number, text in _MAP_TYPE_NAMES.items()}
@@ -14867,13 +14879,13 @@ def _command_layout(options):
     layouts = (("key", view.key_layout), ("value", view.value_layout))
     typed = [(what, found) for what, found in layouts if not isinstance(found, Bytes)]
     if options.json:
-        return _put_json(options, {what: found.describe().split("\n") for what, found in typed})
+        _put_json(options, {what: found.describe().split("\n") for what, found in typed})
+        return
     if not typed:
         words = (view.info.key_size, view.info.value_size, view.source._no_btf)
         print(_printable("keys of %d bytes, values of %d; no BTF: %s" % words))
     for what, found in typed:
         print("%s:\n%s\n\n%s" % (what, found.describe(), found.python_source(what)))
-    return None
 
 
 def _command_save(options):
@@ -14881,7 +14893,10 @@ def _command_save(options):
     path = options.take("a file")
     layouts = [view.key_layout, view.value_layout]
     count = _capture(view.source, path, layouts, options.meanings())
-    return _put_json(options, {"entries": count}) if options.json else print("%d entries" % count)
+    if options.json:
+        _put_json(options, {"entries": count})
+    else:
+        print("%d entries" % count)
 
 
 def _command_btf(options):
@@ -14890,7 +14905,8 @@ def _command_btf(options):
         raise _UsageError("offset or layout is needed, not '%s'" % what)
     btf, name = _asked_btf(options), options.take("a type")
     name += "".join(" " + word for word in options.words)  # "struct task_struct"
-    return (_show_btf_layout if what == "layout" else _show_btf_offset)(options, btf, name)
+    show = _show_btf_layout if what == "layout" else _show_btf_offset
+    show(options, btf, name)
 
 
 def _asked_btf(options):
@@ -14903,30 +14919,35 @@ def _asked_btf(options):
 
 
 def _show_btf_layout(options, btf, name):
+    """Print the table of a type, and the Python that declares it."""
     table, source = btf.describe(name), btf.python_source(name)
     if options.json:
-        return _put_json(options, {"layout": table.split("\n"), "python": source.split("\n")})
-    return print("%s\n\n%s" % (table, source))
+        _put_json(options, {"layout": table.split("\n"), "python": source.split("\n")})
+    else:
+        print("%s\n\n%s" % (table, source))
 
 
 def _show_btf_offset(options, btf, name):
+    """Print the offset of TYPE.MEMBER; through pointers one for each step."""
     steps = _offset_of(btf, name)
     steps = steps if isinstance(steps, tuple) else (steps,)
     if options.json:
-        told = [
-            {"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps
-        ]
-        return _put_json(options, told)
-    return print(" -> ".join("%d%s" % (step, _bits_text(step)) for step in steps))
+        names = ("offset", "bit_offset", "bits")
+        _put_json(options, [dict(zip(names, (one, one.bit_offset, one.bits))) for one in steps])
+    else:
+        print(" -> ".join("%d%s" % (step, _bits_text(step)) for step in steps))
 
 
 def _bits_text(step):
+    """Return which bits of its byte a bitfield has, nothing for what is none."""
     first = step.bit_offset % 8
     return " bits %d..%d" % (first, first + step.bits - 1) if step.bits else ""
 
 
 def _offset_of(btf, name):
-    """Return what offsetof does for TYPE.MEMBER; the type, too, may hold dots: .data..percpu.x."""
+    """Return what BTF.offsetof() does for TYPE.MEMBER; the type may have dots, too, as
+    .data..percpu has: each dot is tried.
+    """
     unknown = failure = None
     for dot in [at for at, letter in enumerate(name) if letter == "." and at]:
         path = name[dot + 1 :]
@@ -14942,11 +14963,11 @@ def _offset_of(btf, name):
                 failure = error  # of the longest name that is a type's
     if failure or unknown:
         raise failure or unknown
-    raise _UsageError("TYPE.MEMBER is needed%s" % _known_members(btf, name.rstrip(".")))
+    raise _UsageError("TYPE.MEMBER is needed%s" % _members_hint(btf, name.rstrip(".")))
 
 
-def _known_members(btf, name):
-    """Return what a message tells of a type without a member: some that it has."""
+def _members_hint(btf, name):
+    """Return what a message tells where a type stands without a member: some that it has."""
     try:
         known = [member[0] for member in btf.members(name) if member[0]]
     except BTFError:
