@@ -14723,7 +14723,7 @@ def _value_to_store(options, view, given, key, slot):
 def _stored_value(options, view, key):
     """Return the value that is there, None if there is none.
 
-    view's map is open for writing alone, so it is opened once more, for reading.
+    view's map may be open for writing alone, so it is opened once more, for reading.
     """
     with _open_words(options.map_words, "r", options.token) as reader:
         if reader.id != view.source.id:
@@ -14976,6 +14976,10 @@ def _members_hint(btf, name):
 
 
 # -- map watch: the entries live, with their rates
+#
+# A _Look has the bytes of all entries at one time.  Rates are what differs between it and the look
+# before, over the seconds between: compare() decodes only those entries whose bytes changed.
+# Nothing older is kept.  _Watch takes look after look and prints them.
 
 
 def _command_watch(options):
@@ -14995,25 +14999,29 @@ def _command_watch(options):
 
 
 def _seconds(text):
-    """Return an interval; what would spin is refused."""
+    """Return an interval; one so short that it would keep a CPU busy is refused."""
     if not text.replace(".", "", 1).isdecimal() or not 0.05 <= float(text) <= 86400:
         raise _UsageError("an interval is 0.05 to 86400 seconds, not '%s'" % text)
     return float(text)
 
 
 class _Watch:
-    """Shows a map's entries again and again: on a terminal a screen, else a list, or a line of
-    JSON, an interval.
+    """Shows a map's entries again and again, once an interval: as a screen on a terminal, else as a
+    list, or as a line of JSON.
+
+    .is_once, .interval (seconds) and .sort_field are what the command's words say.
     """
 
     def __init__(self, options):
         self.is_once, self.interval, self.sort_field = options.once, 1.0, None
-        self.is_json, self.is_hex = options.json or options.ndjson, options.hex
+        self.is_json = options.json or options.ndjson
         if options.metrics:
             raise _UsageError("watch has no --metrics; map dump has")
-        self.is_live, self.time = False, 0.0
+        self.is_live = False  # whether there is a screen
+        self.time = 0.0  # of the look that is shown, since 1970
 
     def run(self, view):
+        """Show look after look until Ctrl-C; once: the first that has rates."""
         import time
 
         is_capture = not isinstance(view.source, Map)
@@ -15022,28 +15030,33 @@ class _Watch:
         with _Screen() if self.is_live else _NoContext():
             before, then = None, 0.0
             while True:
-                # no clock that is set changes the one for rates
+                # rates are by a clock that nobody sets
                 now, look = time.monotonic(), _Look(view)
                 self.time = time.time()
                 self._check_sort(look)
-                # what is printed once has rates; a screen or a list that goes on need not wait
-                if before is not None or not self.is_once or is_capture:
-                    if before is not None:
-                        look.compare(before, now - then)
-                    self._show(look, None if before is None else now - then)
+                seconds = None
+                if before is not None:
+                    seconds = now - then
+                    look.compare(before, seconds)
+                # What is printed once waits for rates, which a capture never has.
+                if seconds is not None or not self.is_once or is_capture:
+                    self._show(look, seconds)
                     if self.is_once:
                         return
                 before, then = look, now
                 time.sleep(self.interval)
 
     def _check_sort(self, look):
-        known = look.fields() if self.sort_field else []
-        if self.sort_field and look.values and self.sort_field not in known:
-            raise _UsageError(
-                "no field '%s' to sort by; there are %s" % (self.sort_field, ", ".join(known))
-            )
+        """Refuse a field to sort by that there is not; an empty map has none to compare with."""
+        if not self.sort_field or not look.values:
+            return
+        known = look.fields()
+        if self.sort_field not in known:
+            words = (self.sort_field, ", ".join(known))
+            raise _UsageError("no field '%s' to sort by; there are %s" % words)
 
     def _show(self, look, seconds):
+        """Print a look; seconds are those since the one before, None if it is the first."""
         keys = look.ranked(self.sort_field)
         if self.is_json:
             print(self._json(look, keys, seconds))
@@ -15078,7 +15091,9 @@ class _Watch:
         return ["\033[1m%s\033[0m" % line if line[:1] == "*" else line for line in lines]
 
     def _lines(self, look, keys, has_before, columns):
-        """Return a line for each entry: a mark if it changed, its key, its rates, its numbers."""
+        """Return lines: what map it is, then for each entry a mark if it changed, its key, its
+        rates, its value.  Each is cut at so many columns.
+        """
         heads = [look.heads[key] for key in keys]
         widths = _widths(heads)
         width = min(max(widths, default=0), columns * 2 // 5)
@@ -15098,9 +15113,9 @@ class _Watch:
 
 
 class _Screen:
-    """A screen of its own on a terminal, without a cursor.
+    """A screen of its own on a terminal, without a cursor: a context, left however it ends.
 
-    Left as it was found, whatever ends it.
+    Ctrl-C and errors end the with statement; for signals that kill, handlers leave it first.
     """
 
     LEAVE = "\033[?25h\033[?1049l"
@@ -15119,6 +15134,7 @@ class _Screen:
         return self
 
     def _killed(self, number, _):
+        """Leave the screen, then die of the signal as if it had not been caught."""
         self.signal.signal(number, self.signal.SIG_DFL)
         try:
             os.write(sys.stdout.fileno(), self.LEAVE.encode())
@@ -15135,11 +15151,11 @@ class _Screen:
 
 
 class _Look:
-    """A look at a map's entries, .values {key: value} as bytes, beside an earlier one.
+    """All entries of a map at one time, .values {key: value} as bytes.
 
-    .heads are the keys in words.  .rates, {key: {field: a second}}, are those of the entries that
-    changed; one that
-    was not there has none.  Only what changed is decoded twice.
+    .heads   {key: the key in words}, since ranked()
+    .rates   {key: {field: change per second}} of the entries that changed, since compare(); one
+             that was not there before has no fields
     """
 
     def __init__(self, view):
@@ -15150,7 +15166,7 @@ class _Look:
             self.values.update(zip(names, _split(values, count)))
 
     def compare(self, before, seconds):
-        """Take in how it changed since another look."""
+        """Set .rates: what has changed since another look, so many seconds before."""
         known = before.values
         self.rates = {key: {} for key in self.values if key not in known}
         changed = [key for key, value in self.values.items() if known.get(key, value) != value]
@@ -15165,8 +15181,8 @@ class _Look:
                     }
 
     def ranked(self, sort_field):
-        """Return the keys, the fastest first: by a field, or by the first of each that counts
-        something.
+        """Return the keys, those that change fastest first: by a field, or by the first field of
+        each entry that counts something.  Sets .heads.
         """
         for keys in self._parts(list(self.values)):
             heads = [""] * len(keys)
@@ -15183,7 +15199,7 @@ class _Look:
         return sorted(ranks, key=ranks.__getitem__) + sorted(still, key=self.heads.__getitem__)
 
     def _ranks(self, field):
-        """Return {key: what sorts it} by a field: its rate, then itself."""
+        """Return {key: what sorts it} by a field: its rate, then its number, then the key."""
         ranks = {}
         for keys in self._parts(list(self.values)):
             for key, totals in zip(keys, self._totals(keys)):
@@ -15192,14 +15208,14 @@ class _Look:
         return ranks
 
     def all_rates(self, keys):
-        """Yield {field: a second} of each key, zeros where nothing changed."""
+        """Yield {field: change per second} of each key, zeros where nothing changed."""
         for part in self._parts(keys):
             for key, totals in zip(part, self._totals(part)):
                 yield self.rates[key] if key in self.rates else dict.fromkeys(totals, 0.0)
 
     def texts(self, keys):
-        """Return the values of keys in words: of a per-CPU map the sums, or each CPU's where
-        there are no numbers.
+        """Return the values of keys in words; of a per-CPU map the sums, or, where there are no
+        numbers, each CPU's.
         """
         found, view = [], self.view
         for part in self._parts(keys):
@@ -15232,20 +15248,22 @@ class _Look:
         return list(self._totals(first)[0]) if first else []
 
     def _totals(self, keys):
+        """Return {field: number} of each key, CPUs added up."""
         return _totals(self.view, self._raw(keys), len(keys), self.cpus)
 
     def _raw(self, keys):
+        """Return the bytes of the values of keys."""
         return b"".join(map(self.values.__getitem__, keys))
 
     def _parts(self, keys):
-        """Yield parts of a list that are read at a time."""
+        """Yield a list in parts, as many keys as are decoded at a time."""
         step = self.view.chunk_entries
         for at in range(0, len(keys), step):
             yield keys[at : at + step]
 
 
 def _rates_text(rates):
-    """Return the rates for people; of times and ids none is worth telling."""
+    """Return {field: rate} as text, but for the fields that count nothing."""
     told = [(name, rate) for name, rate in rates.items() if rate and not _only_names(name)]
     return "  ".join(("%s %s/s" % (name, _scaled(rate))).strip() for name, rate in told)
 
@@ -15259,11 +15277,11 @@ def _scaled(number):
 
 
 def _only_names(field):
-    """Whether a field's name says that it is a time, an id, an address: no number of things."""
+    """Whether a field's name says that it is a time, an id or an address, and counts nothing."""
     return bool(_NAMING_WORDS.intersection(field.lower().split("_")))
 
 
-# What only names times and ids: that it changes fast means nothing.
+# Words in the names of fields that are times, ids or addresses: how fast those change says nothing.
 _NAMING_WORDS = frozenset(
     "ns us ms ts time timestamp ktime seen stamp start last first expires deadline pid tid tgid id "
     "uid gid ifindex cpu port sport dport addr saddr daddr ip mac key cookie inode ino state flags "
