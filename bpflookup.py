@@ -12308,12 +12308,31 @@ class _Progress:
 
 
 # ---- 9. Command line --------------------------------------------------------
-
+#
+# From words, in bpftool's grammar, to text on standard output and an exit status.
+#
+# main()         runs _run(), and turns whatever is raised into one line on stderr (with -j, JSON on
+#                standard output) and an exit status; a broken pipe and Ctrl-C end quietly
+# _run()         finds the command and calls its function, _command_NAME(options), which prints and
+#                returns None or a status; what goes wrong it raises: _UsageError (2), _Miss (1),
+#                BPFError and other errors (1)
+# _Options       the words taken apart: options as attributes, .words for the command, .data with
+#                what stands behind MAP
+# _open_view()   opens MAP, or loads the capture of --from, as a View (section 8), which knows types
+#                and meanings, and makes text; a map is closed when its last View is dropped
+# _Given         tells keywords, options and DATA apart; _bytes_of_data() makes bytes of DATA
+#
+# The commands follow, in groups (grep '^# -- '); a function stands before those that it calls.
+#
+# A new command: usage and help in _COMMANDS, a function _command_NAME; if it takes DATA, its
+# keywords in _CLAUSES.  A new option: _Options.FLAGS or VALUES, also LATE if it may follow DATA,
+# and _WORDS_HELP.  Help is written by hand.  A test proves that it names every option, not that
+# what it says of a command is so: whoever changes the one, changes the other.
 
 # -- the commands, and what help says of them
 
-# command -> usage, what it does, an example, what else its -h says.  The order is bpftool's: a
-# prefix stands for the first that it fits.  No line of help has more than 80 columns.
+# command -> (usage, what it does, an example, what else its -h says).  The order is bpftool's, as a
+# prefix stands for the first command that it fits.  No line of help has more than 80 columns.
 # fmt: off
 _COMMANDS = {
     "show": ("[MAP ...]", "list the maps, or tell one's pins and users", "map show name flows", """\
@@ -12437,12 +12456,12 @@ It makes two maps and a socket filter, sends three datagrams to itself and looks
 the counts up.  Nothing is left behind."""),
 }
 # fmt: on
+# other names of commands
 _SAME = {"list": "show", "enqueue": "push", "dequeue": "pop"}
-# Those that show keys or values.
+# Commands that show keys or values; they tell if these have no types.
 _SHOWING = frozenset("dump lookup getnext peek pop watch hist".split())
-_SILENT = frozenset(
-    ("update", "delete", "pin", "push", "freeze", "create")
-)  # null in bpftool's JSON
+# Commands that print nothing; bpftool's JSON of that is null.
+_SILENT = frozenset("update delete pin push freeze create".split())
 _WORDS_HELP = """\
   MAP   id N | name S | pinned PATH, or just N, S, /PATH
   DATA  [hex] BYTE...  a word a byte: 10 0x0a 012; after hex: 0a, or 7f000001
@@ -15308,6 +15327,9 @@ def _totals(view, values, count, cpus):
 
 
 # -- map events: the records of ring buffers
+#
+# Records are printed as the values of a map without keys: so all forms of output are there.  Those
+# of one size share a _RecordView.
 
 
 def _command_events(options):
@@ -15326,10 +15348,10 @@ def _command_events(options):
             limits[word] = _limit(word, options.words.pop(0))
         else:
             raise _UsageError("peek, count N or timeout SECONDS, not '%s'" % word)
-    found = _layout_of_records(options, m)
+    views = _RecordViews(m.info, _layout_of_records(options, m))
     records = m.records(peek=is_peek)
     try:
-        return _print_records(options, records, _RecordViews(m.info, found), **limits)
+        return _print_records(options, records, views, **limits)
     finally:
         records.close()
         if records.lost:
@@ -15338,7 +15360,7 @@ def _command_events(options):
 
 
 def _layout_of_records(options, m):
-    """Return the Layout that was asked for, with its meanings; None if there is none."""
+    """Return the Layout of --value-type with the meanings of --show; None if there is none."""
     if options.value_type is None:
         if options.show:
             raise _UsageError("--show wants --value-type here")
@@ -15351,15 +15373,18 @@ def _layout_of_records(options, m):
 
 
 def _limit(word, text):
-    """Return the number of records, or of seconds."""
-    is_number = text.isdecimal() if word == "count" else text.replace(".", "", 1).isdecimal()
-    if not is_number:
+    """Return what stands behind "count", a number of records, or "timeout", one of seconds."""
+    is_count = word == "count"
+    if not (text if is_count else text.replace(".", "", 1)).isdecimal():
         raise _UsageError("'%s' is no number for %s" % (text, word))
-    return min(int(text), sys.maxsize) if word == "count" else float(text)  # islice() takes no more
+    return min(int(text), sys.maxsize) if is_count else float(text)  # islice() takes no more
 
 
 def _print_records(options, records, views, count, timeout):
-    """Print records until there were so many, or so many seconds have gone; return the status."""
+    """Print records until there were count, or timeout seconds have gone; return the exit status.
+
+    views   _RecordViews
+    """
     deadline = _deadline(timeout)
     while count is None or count > 0:
         batch = records._awaited(deadline, _values_of)
@@ -15375,22 +15400,25 @@ def _print_records(options, records, views, count, timeout):
             records._batch = None
             raise
         count = None if count is None else count - len(raws)
-        if deadline and deadline() < 0:  # there may be more all the time
+        if deadline and deadline() < 0:  # where records come faster than they are printed
             break
     return 1 if count else 0
 
 
 class _RecordViews(dict):
-    """Record's size -> _RecordView."""
+    """Size of a record -> _RecordView, made when such a record comes: of the layout that was asked
+    for, where that has the size, else of bytes.
+    """
 
-    def __init__(self, info, layout_of_type):
+    def __init__(self, info, asked_layout):
         dict.__init__(self)
-        self.info, self.layout_of_type = info, layout_of_type
+        self.info, self.asked_layout = info, asked_layout
 
     def __missing__(self, size):
-        known = self.layout_of_type
-        has_type = known is not None and known.size == size
-        self[size] = view = _RecordView(self.info, known if has_type else Bytes(size))
+        found = self.asked_layout
+        if found is None or found.size != size:
+            found = Bytes(size)
+        self[size] = view = _RecordView(self.info, found)
         return view
 
 
@@ -15403,30 +15431,27 @@ class _RecordView(View):
         self.value_layout, self.slot, self.cpus = value_layout, value_layout.size, ()
 
     def texts_of(self, options, records):
-        """Yield the text of records, in the form asked for."""
+        """Yield the text of records of this size, in the form asked for."""
         self.json_suffix = " strings" if options.big_ints_as_strings else ""
         if self.slot:
             yield from _form_of(options, self)([(b"", b"".join(records), len(records))])
             return
+        # a record may have no bytes, which no reader knows how to read
         empty = '{"value":[]}' if options.ndjson else "value:"
         yield "\n".join([empty] * len(records))
 
 
 # -- map hist
+#
+# What counts by slot a map has, and where, _slots_of() finds (section 8, as for metrics); what
+# number a slot stands for, a _Numbering says; here they are told apart by key and drawn.
 
 
 def _command_hist(options):
     if options.metrics:
         raise _UsageError("hist has no --metrics; dump has, and takes --slots")
     view = _open_view(options, rest=None)
-    is_linear = options.words[:1] == ["linear"]
-    options.end(int(is_linear))
-    if is_linear and options.slots:
-        raise _UsageError("either 'linear' or --slots")
-    chosen = {"": _numbering("linear")} if is_linear else options.numberings()
-    if len(chosen) > 1:
-        raise _UsageError("--slots: a histogram has one numbering")
-    field, numbering = next(iter(chosen.items()), ("", None))
+    field, numbering = _asked_numbering(options)
     if numbering is None and _is_of_bpftrace(view.info):
         numbering = _numbering("bpftrace")
     view = _with_types_of_bpftrace(options, view, numbering)
@@ -15435,19 +15460,34 @@ def _command_hist(options):
     except ValueError as error:
         raise _UsageError(str(error)) from None
     numbering = numbering or _numbering(slots.default)
-    if not options.json and not options.ndjson:
+    if not options.json and not options.ndjson:  # for people, who see what a declaration proves
         view.key_layout = _with_proved_asked(view.key_layout)
     found = _key_histograms if isinstance(slots, _KeySlots) else _array_histograms
     _put_histograms(options, numbering, found(view, slots))
 
 
+def _asked_numbering(options):
+    """Return (field, _Numbering) of the word "linear" or of --slots; ("", None) without them."""
+    is_linear = options.words[:1] == ["linear"]
+    options.end(int(is_linear))
+    if is_linear and options.slots:
+        raise _UsageError("either 'linear' or --slots")
+    if is_linear:
+        return "", _numbering("linear")
+    asked = options.numberings()
+    if len(asked) > 1:
+        raise _UsageError("--slots: a histogram has one numbering")
+    return next(iter(asked.items()), ("", None))
+
+
 def _is_of_bpftrace(info):
+    """Whether a map looks like a histogram of bpftrace, which says so nowhere."""
     return (info.name or "")[:3] == "AT_" and info.value_size == 8
 
 
 def _with_types_of_bpftrace(options, view, numbering):
-    """Return a View in which a map without types has a slot behind what else is in the keys, as
-    bpftrace's histograms have it.
+    """Return a View in which the keys of a map without types end with a slot, as those of
+    bpftrace's histograms do; the same View if the numbering is none of its, or there are types.
     """
     info, layouts = view.info, (view.key_layout, view.value_layout)
     is_its = numbering and numbering.word.split(":")[0] in ("bpftrace", "lhist")
@@ -15462,7 +15502,9 @@ def _with_types_of_bpftrace(options, view, numbering):
 
 
 def _key_histograms(view, slots):
-    """Yield (head, counts by slot), the heads in their order."""
+    """Yield (head, {slot: count}) of a map whose keys have the slots, sorted by the heads: what
+    else is in a key.
+    """
     for keys, values, _ in view.chunks():
         slots.add(keys, values, ())
     named = {}  # type: dict
@@ -15477,7 +15519,9 @@ def _key_histograms(view, slots):
 
 
 def _array_histograms(view, slots):
-    """Yield the same of each value and array; a head has the key and the texts of the value."""
+    """Yield the same of a map whose values have arrays of counts, for each array of each value; a
+    head is the key and what text the value has.
+    """
     for keys, values, count in view.chunks():
         heads = [""] * count
         if view.info.key_size:
@@ -15491,10 +15535,12 @@ def _array_histograms(view, slots):
 
 
 def _texts_of(view, values):
-    """Yield what of each value is text, in words."""
+    """Yield in words, of each value (of the first CPU), the fields that are no numbers."""
     labels = view.value_layout.reader("labels", view.slot)
     samples = view.value_layout.reader("samples", view.slot)
-    numbers = {path[:length] for path in samples.paths for length in range(len(path) + 1)}
+    numbers = set()  # the paths of all numbers, and what leads to them
+    for path in samples.paths:
+        numbers.update(path[:length] for length in range(len(path) + 1))
     cpus = max(len(view.cpus), 1)
     for index, (paths, leaves) in enumerate(labels.pathed(values)):
         if index % cpus == 0:
@@ -15503,7 +15549,10 @@ def _texts_of(view, values):
 
 
 def _put_histograms(options, numbering, found):
-    """Print histograms, in JSON with the numbers that the slots stand for."""
+    """Print histograms, drawn, or as JSON with the numbers that the slots stand for.
+
+    found   (head, {slot: count}) of each
+    """
     if not options.json and not options.ndjson:
         words = (numbering.word, numbering.told)
         print("slots are numbered as %s (%s); --slots tells another numbering" % words)
@@ -15513,8 +15562,8 @@ def _put_histograms(options, numbering, found):
         if not drawn:
             print("no samples")
         return
-    wide = str if options.big_ints_as_strings else int
-    things = (_histogram_json(head, counts, numbering, wide) for head, counts in found)
+    as_number = str if options.big_ints_as_strings else int
+    things = (_histogram_json(head, counts, numbering, as_number) for head, counts in found)
     if options.json:
         _put_json(options, list(things))
         return
@@ -15522,14 +15571,15 @@ def _put_histograms(options, numbering, found):
         _put_json(options, thing)
 
 
-def _histogram_json(head, counts, numbering, wide):
+def _histogram_json(head, counts, numbering, as_number):
+    """Return what JSON has of a histogram; as_number is int or, for --big-ints-as-strings, str."""
     used = sorted(slot for slot, count in counts.items() if count)
     numbering.prove(used)
     buckets = []
     for slot in used:
-        low, high = [None if one is None else wide(one) for one in numbering.bounds(slot)]
-        buckets.append({"low": low, "high": high, "count": wide(counts[slot])})
-    told = {slot: wide(count) for slot, count in counts.items()}
+        low, high = [None if end is None else as_number(end) for end in numbering.bounds(slot)]
+        buckets.append({"low": low, "high": high, "count": as_number(counts[slot])})
+    told = {slot: as_number(count) for slot, count in counts.items()}
     return {"key": head, "numbering": numbering.word, "slots": told, "buckets": buckets}
 
 
@@ -15546,6 +15596,9 @@ def histogram(
 
 
 def _drawn(counts, numbering, width=40):
+    """Return the lines of a histogram; the longest bar has width stars, half as many where the
+    labels are wide.
+    """
     used = [slot for slot, count in counts.items() if count]
     if not used:
         return ["no samples"]
@@ -15566,7 +15619,7 @@ def _drawn(counts, numbering, width=40):
 
 
 def _plain_labels(numbering, slots):
-    """Return (heading, labels) of rows for single numbers."""
+    """Return (heading, labels) of rows that each stand for one number, the slot's lowest."""
     lows = [numbering.start(slot) for slot in slots]
     column = max(10, max(len("%d" % low) for low in lows))
     head = "     %-*s" % (column + 3, "value")
@@ -15574,13 +15627,14 @@ def _plain_labels(numbering, slots):
 
 
 def _range_labels(numbering, slots):
-    """Return the same of rows for ranges."""
+    """Return (heading, labels) of rows that each stand for a range."""
     is_wide = numbering.is_wide(slots)
     head = "%s%-*s" % (" " * (15 if is_wide else 5), 29 if is_wide else 19, "value")
     return head, [_range_label(numbering, slot, 20 if is_wide else 10) for slot in slots]
 
 
 def _range_label(numbering, slot, column):
+    """Return "low -> high", kept for the next histogram of the same slots."""
     known = numbering.labels.get((slot, column))
     if known is None:
         ends = ["" if one is None else "%d" % one for one in numbering.bounds(slot)]
@@ -15590,6 +15644,9 @@ def _range_label(numbering, slot, column):
 
 
 # -- probe: what the kernel and these privileges allow
+#
+# _checks() lists all that is asked, a new one goes there.  What can be tried is tried, with maps
+# that are gone at once.
 
 
 def _command_probe(options):
@@ -15600,15 +15657,15 @@ def _command_probe(options):
         rows.append((what, there, detail or ("" if there else "not held by this process")))
     if options.json:
         names = ("what", "available", "detail")
-        return _put_json(options, [dict(zip(names, row)) for row in rows])
+        _put_json(options, [dict(zip(names, row)) for row in rows])
+        return
     for what, there, text in rows:
         line = "%-3s  %-32s %s" % ("yes" if there else "no", what, _printable(text))
         print(line.rstrip())
-    return None
 
 
 def _checks(token):
-    """Yield (what, its check) of all that probe asks; a check is as _outcome takes it."""
+    """Yield (what is asked, its check), a function without arguments: see _outcome()."""
     yield "Linux", _probe_system
     yield "bpf(2)", lambda: "number %d" % syscall_number()
     yield "possible CPUs", lambda: " ".join(map(str, possible_cpus()))
@@ -15662,7 +15719,7 @@ def _memlock():
 
 
 def _probe_token():
-    """Ask for a token of no bpffs, which is EBADF where the command is known (6.9)."""
+    """Ask for a token of a bpffs that is none: EBADF where the command is known (6.9)."""
     attr = bpf_attr()
     attr.token_create.bpffs_fd = 0xFFFFFFFF
     try:
@@ -15672,7 +15729,7 @@ def _probe_token():
 
 
 def _probe_map(token, map_type, check, flags=0):
-    """Make the smallest map of a type and return what check makes of it."""
+    """Make the smallest map of a type; return what check(map) returns."""
     if map_type == BPF_MAP_TYPE_STRUCT_OPS and _knows_struct_ops():
         return True
     smallest = (0,) + _SMALLEST[1:] if map_type in _KEYLESS_TYPES else _SMALLEST
@@ -15686,7 +15743,7 @@ def _probe_map(token, map_type, check, flags=0):
         return check(m)
 
 
-# map type -> key size, value size, entries and flags of the smallest one, where it is not _SMALLEST
+# Key size, value size, entries and flags of the smallest map; of the types that want others.
 _SMALLEST = (4, 4, 1, 0)
 _SMALLEST_OF = {
     BPF_MAP_TYPE_LPM_TRIE: (8, 4, 1, BPF_F_NO_PREALLOC),
@@ -15703,7 +15760,9 @@ _SMALLEST_OF.update({one: (4, 4, 0, BPF_F_NO_PREALLOC) for one in _FD_KEY_TYPES}
 
 
 def _knows_struct_ops():
-    """Ask for a map of the kernel's type 1, which is none for it: ENOTSUPP where they are known."""
+    """Whether the kernel knows struct_ops maps: it then says ENOTSUPP to one of a BTF type that is
+    no struct_ops, as its type 1 is not.
+    """
     attr = bpf_attr()
     create = attr.map_create
     create.map_type, create.btf_vmlinux_value_type_id = BPF_MAP_TYPE_STRUCT_OPS, 1
@@ -15717,7 +15776,7 @@ def _knows_struct_ops():
 
 
 def _int_btf(token):
-    """Load the BTF of one signed int; return its _Fd."""
+    """Load the BTF of one signed int, which local storage wants; return its _Fd."""
     words = (24, 0, 16, 16, 5, 1, BTF_KIND_INT << 24, 4, _INT_SIGNED << 24 | 32)
     blob = struct.pack("=HBB9I", 0xEB9F, 1, 0, *words) + b"\0int\0"
     data, attr = ctypes.create_string_buffer(blob, len(blob)), bpf_attr()
@@ -15730,7 +15789,9 @@ def _int_btf(token):
 
 
 def _outcome(check):
-    """Return (whether, detail) of a check, which returns both or one of them, or fails."""
+    """Return (whether, detail) of a check: it returns both, or a bool, or the detail of what is
+    there, or fails, where the error is the detail.
+    """
     try:
         found = check()
     except (BPFError, OSError, ValueError, KeyError, ImportError) as failure:
