@@ -12721,11 +12721,10 @@ def _program_name():
 
 # -- words: commands, options, and where MAP ends
 
-
 _MAP_WORDS = ("id", "name", "pinned")
 _FLAG_WORDS = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
-# command that takes DATA -> the words that can follow MAP; from the first of them on, what stands
-# there is for _Given.
+# command that takes DATA -> the keywords that can follow MAP.  From the first of them on, words are
+# left to _Given.
 _CLAUSES = {
     "lookup": ("key",),
     "getnext": ("key",),
@@ -12803,8 +12802,8 @@ class _Options:
         """Whether a word is an option; behind id, name and pinned only one that is known."""
         if word[:1] != "-" or not (word[1:2].isalpha() or word[1:2] == "-"):
             return False
-        is_name = self.words and self.words[-1] in _MAP_WORDS  # which may begin with "-"
-        return not is_name or word == "--" or self.attributes_of(word) is not None
+        follows_map_word = self.words and self.words[-1] in _MAP_WORDS  # a name may begin with "-"
+        return not follows_map_word or word == "--" or self.attributes_of(word) is not None
 
     def attributes_of(self, word):
         """Return the attributes that an option sets, None if it is unknown; -jp is -j -p."""
@@ -12837,8 +12836,10 @@ class _Options:
         setattr(self, names[0], value)
 
     def _data_begins(self, following):
-        """Whether the last of the words opens DATA: before it stand a command that has DATA, and
-        MAP.
+        """Whether the last of the words is the first keyword behind a command that takes DATA and
+        its MAP.
+
+        following   the words that are still to come
         """
         words = self.words[1:] if _is_map(self.words[0]) else self.words
         clauses = _CLAUSES.get(_command_meant(words[0])) if words else None
@@ -12857,13 +12858,13 @@ class _Options:
         return self.capture_path is not None
 
     def take(self, what):
-        """Take the next word; what says in an error what it should have been."""
+        """Take the next word; what is how an error calls the word that is missing."""
         if not self.words or not self.words[0]:
             raise _UsageError("%s is needed" % what)
         return self.words.pop(0)
 
     def end(self, rest=0):
-        """Refuse words that are left, but for rest ones; None: any number."""
+        """Refuse more words than the rest that may still follow; None: any number may."""
         if rest is not None and len(self.words) > rest:
             opening = [one for one in _CLAUSES.get(self.command, ()) if one not in _FLAG_WORDS]
             wanted = ", %s is needed" % " or ".join(map(repr, opening)) if opening else ""
@@ -12904,6 +12905,7 @@ def _field_and_word(option, pair, needs_field=True):
 
 
 def _metric_kind(word):
+    """Return a word of --metrics-type that there is; ValueError for another."""
     if word not in ("counter", "gauge"):
         raise ValueError("a metric is a counter or a gauge, not '%s'" % word)
     return word
@@ -12985,6 +12987,7 @@ def _nearest(word, names):
 
 
 def _folded(name):
+    """Return a name as it is compared: without regard to case, and to "-" for "_"."""
     return name.lower().replace("-", "_")
 
 
@@ -13011,8 +13014,9 @@ def _open_view(options, mode=None, rest=0):
 
 
 def _load_view(options, rest):
-    """Return a View of the capture of --from, in whose stead no MAP may be given."""
-    if options.command in _CLAUSES:  # where --from stands behind "key", that was taken for MAP
+    """Return a View of the capture of --from, beside which no MAP may be given."""
+    if options.command in _CLAUSES:
+        # in "lookup key 1 --from FILE", "key" could be MAP as long as --from had not been seen
         options.data = options.words + options.data
         options.words = []
     options.end(rest)
@@ -13030,8 +13034,10 @@ def _open_map(options, mode, rest):
 
 
 def _make_view(options, source, *types):
-    """Return the View of a map or capture as the options ask for it: types, meanings, form of
-    numbers.  types are of keys and values where they are not the options'.
+    """Return the View of a map or capture, its types, meanings and form of numbers as the options
+    say.
+
+    types   of keys and of values, in place of --key-type and --value-type
     """
     key, value = types or (options.key_type, options.value_type)
     view = View(source, key, value, _btf_of_options(options))
@@ -13055,7 +13061,7 @@ def _btf_of_options(options):
 
 
 def _tell_why_untyped(options, view):
-    """Leave a notice why keys and values come as bytes, although the map has BTF."""
+    """Leave a notice why keys and values come as bytes where the map has BTF that can't be had."""
     info = view.info
     if not (info.btf_id or info.btf_vmlinux_value_type_id) or view.source.btf:
         return
@@ -13124,7 +13130,7 @@ def _open_words(words, mode="r", token=None):
 
 
 def _kind_of_bare(word):
-    """Return what kind of MAP a word by itself is."""
+    """Return what MAP is by a word alone: "id", "name" or "pinned"."""
     if word.isdecimal():
         return "id"
     return "pinned" if "/" in word else "name"
