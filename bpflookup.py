@@ -12520,8 +12520,8 @@ Exit status: 0 done, 1 failed or not found, 2 usage."""
 def main(argv: "Optional[Sequence[str]]" = None) -> int:
     """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
     _prepare_streams()
-    _this_machine.forget()
-    options = None
+    _this_machine.forget()  # the names of symbols, users and the like are read once a run
+    options = None  # until the words have been understood
     try:
         options = _Options(sys.argv[1:] if argv is None else argv)
         status = _run(options) or 0
@@ -15150,7 +15150,7 @@ class _Screen:
         import threading
 
         self.signal, self.caught = signal, []
-        if get_ident() == threading.main_thread().ident:
+        if get_ident() == threading.main_thread().ident:  # others may not set handlers
             numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
             self.caught = [one for one in numbers if signal.getsignal(one) == signal.SIG_DFL]
         for number in self.caught:
@@ -15315,7 +15315,7 @@ _NAMING_WORDS = frozenset(
 
 
 def _totals(view, values, count, cpus):
-    """Return [{path: number}] of a chunk's entries, the integers of a value's CPUs added up."""
+    """Return [{field: number}] of a chunk's entries: their integers, those of CPUs added up."""
     columns = {}  # type: dict
     some = [{} for _ in range(count)]  # type: list  # fields that a union has in some entries only
     for path, indices, column in view.value_layout.reader("samples", view.slot).series(values):
@@ -15813,21 +15813,16 @@ def _outcome(check):
 def _command_demo(options):
     """Have the kernel fill a map of ours and look it up; leave nothing behind."""
     options.end()
+    make = partial(Map.create, token=options.token)
     try:
-        flows = Map.create(
-            BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows", token=options.token
-        )
+        flows = make(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows")
     except PermissionDenied as error:
-        return _complain(
-            None,
+        told = (
             "the demo makes a map of its own, and may not: %s; run it as root (sudo python3 "
-            "bpflookup.py demo), or in a container started with --cap-add SYS_ADMIN" % error,
-            1,
+            "bpflookup.py demo), or in a container started with --cap-add SYS_ADMIN"
         )
-    total_type = BPF_MAP_TYPE_PERCPU_ARRAY
-    with flows, Map.create(
-        total_type, u32, u64, 1, name="demo_total", token=options.token
-    ) as total:
+        return _complain(None, told % error, 1)
+    with flows, make(BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total") as total:
         print("created  %r\n         %r" % (flows, total))
         ports = _demo_traffic(flows, total)
         found, per_cpu = flows[ports], total[0]
@@ -15835,7 +15830,8 @@ def _command_demo(options):
         _demo_errors(flows)
         counts = ["cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu)]
         print("per CPU  total[0] -> %s" % ", ".join(counts))
-        right = (found.packets, found.bytes, sum(per_cpu)) == (len(_DATAGRAMS), _DEMO_BYTES, 3)
+        sent = len(_DATAGRAMS)
+        right = (found.packets, found.bytes, sum(per_cpu)) == (sent, _DEMO_BYTES, sent)
         print("the counts are right" if right else "the counts are wrong")
         return 0 if right else 1
 
@@ -15880,10 +15876,8 @@ def _demo_traffic(flows, total):
 
 def _load_program(instructions, name):
     """Load a socket filter; return its _Fd.  What the verifier says is a failure's hint."""
-    code, licence = (
-        ctypes.create_string_buffer(instructions, len(instructions)),
-        ctypes.create_string_buffer(b"MIT"),
-    )
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"MIT")
     log, attr = ctypes.create_string_buffer(1 << 16), bpf_attr()
     load = attr.prog_load
     load.prog_type, load.insn_cnt = BPF_PROG_TYPE_SOCKET_FILTER, len(instructions) // 8
@@ -15891,6 +15885,7 @@ def _load_program(instructions, name):
     try:
         return _Fd(_bpf_charged, BPF_PROG_LOAD, attr, "program '%s'" % name)
     except SyscallError as error:
+        # once more, as the verifier is asked to say why only here
         load.log_buf, load.log_size, load.log_level = addressof(log), sizeof(log), 1
         _syscall_into([], _nr_bpf, BPF_PROG_LOAD, byref(attr), _ATTR_SIZES[BPF_PROG_LOAD])
         error.hint = log.value.decode("latin-1").strip() or error.hint
@@ -15941,8 +15936,6 @@ def _counting_program(flows_fd, total_fd):
 
 def _insn(opcode, dst=0, src=0, offset=0, immediate=0):
     """Return the 8 bytes of a struct bpf_insn."""
-    import struct
-
     registers = dst | src << 4 if sys.byteorder == "little" else dst << 4 | src
     return struct.pack("=BBhi", opcode, registers, offset, immediate)
 
