@@ -15316,8 +15316,10 @@ _NAMING_WORDS = frozenset(
 
 def _totals(view, values, count, cpus):
     """Return [{field: number}] of a chunk's entries: their integers, those of CPUs added up."""
+    # Where a member tells how to read a union, each column says which entries have it, and the sums
+    # are found entry by entry; elsewhere all entries have all columns.
     columns = {}  # type: dict
-    some = [{} for _ in range(count)]  # type: list  # fields that a union has in some entries only
+    by_entry = [{} for _ in range(count)]  # type: list
     for path, indices, column in view.value_layout.reader("samples", view.slot).series(values):
         if isinstance(column[0], float):
             continue
@@ -15327,9 +15329,9 @@ def _totals(view, values, count, cpus):
             columns[name] = map(add, columns[name], sums) if name in columns else sums
             continue
         for index, number in zip(indices, column):
-            into = some[index // cpus]
+            into = by_entry[index // cpus]
             into[name] = into.get(name, 0) + number
-    return [dict(zip(columns, row)) for row in zip(*columns.values())] or some
+    return [dict(zip(columns, row)) for row in zip(*columns.values())] or by_entry
 
 
 # -- map events: the records of ring buffers
