@@ -15086,10 +15086,10 @@ class _Watch:
         if self.is_json:
             print(self._json(look, keys, seconds))
         elif self.is_live:
-            lines = self._screen(look, keys, seconds is not None)
+            lines = self._screen(look, keys)
             sys.stdout.write("\033[H%s\033[J" % "\033[K\n".join(lines))
         else:
-            print("\n".join(self._lines(look, keys, seconds is not None, 1 << 16)))
+            print("\n".join(self._lines(look, keys, 1 << 16)))
         sys.stdout.flush()
 
     def _json(self, look, keys, seconds):
@@ -15104,10 +15104,10 @@ class _Watch:
             ",".join(entries),
         )
 
-    def _screen(self, look, keys, has_before):
+    def _screen(self, look, keys):
         """Return the lines that fill a terminal, what changed in bold."""
         columns, height = _terminal_size()
-        lines = self._lines(look, keys[: height - 1], has_before, columns)
+        lines = self._lines(look, keys[: height - 1], columns)
         lines[0] = _cut("%s: %d entries" % (look.view.info._about, len(keys)), columns)
         if len(keys) > height - 1:
             lines[-1] = "... %d more" % (len(keys) - height + 2)
@@ -15115,7 +15115,7 @@ class _Watch:
             return lines
         return ["\033[1m%s\033[0m" % line if line[:1] == "*" else line for line in lines]
 
-    def _lines(self, look, keys, has_before, columns):
+    def _lines(self, look, keys, columns):
         """Return lines: what map it is, then for each entry a mark if it changed, its key, its
         rates, its value.  Each is cut at so many columns.
         """
@@ -15125,15 +15125,13 @@ class _Watch:
         rates = {key: _rates_text(look.rates[key]) for key in keys if key in look.rates}
         rates_width = min(max(map(len, rates.values()), default=0), max(columns - width - 6, 0))
         lines = ["%s: %d entries" % (look.view.info._about, len(keys))]
-        between = "  " + " " * (rates_width + 2 if rates_width else 0)
         for key, head, wide, text in zip(keys, heads, widths, look.texts(keys)):
-            mark, told = "  ", between
+            mark = "* " if key in rates else "  "
             head = head + " " * (width - wide) if wide <= width else _padded(head, width)
-            if key in rates:
-                mark = "* " if has_before else mark
-                told = "  %s  " % rates[key].ljust(rates_width) if rates_width else between
-            line = mark + head + told + text
-            lines.append(_cut(line.rstrip(), columns))
+            between = "  "
+            if rates_width:
+                between = "  %s  " % rates.get(key, "").ljust(rates_width)
+            lines.append(_cut((mark + head + between + text).rstrip(), columns))
         return lines
 
 
@@ -15199,11 +15197,11 @@ class _Look:
             totals = zip(self._totals(keys), before._totals(keys))
             texts = zip(self.texts(keys), before.texts(keys))
             for key, (now, then), (text, old_text) in zip(keys, totals, texts):
-                if text != old_text:
-                    known_then = [name for name in now if name in then]
-                    self.rates[key] = {
-                        name: (now[name] - then[name]) / seconds for name in known_then
-                    }
+                if text == old_text:  # only bytes changed that nobody sees, such as padding
+                    continue
+                self.rates[key] = {
+                    name: (now[name] - then[name]) / seconds for name in now if name in then
+                }
 
     def ranked(self, sort_field):
         """Return the keys, those that change fastest first: by a field, or by the first field of
