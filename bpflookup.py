@@ -13491,15 +13491,16 @@ def _assignments(words, found):
     """Return {"addr": {"ip4": "10.0.0.1"}} for ["addr.ip4=10.0.0.1"]; found is the layout."""
     tree, names = {}, _field_names(found)
     for at, word in enumerate(words):
-        if at + 1 < len(words) and word[-1:] == ",":
+        if at + 1 < len(words) and word[-1:] == ",":  # "a=1, b=2": a comma and a blank
             word = word[:-1]
         end = 0
         while end < len(word):
             name, sign, _ = word[end:].partition("=")
             if not sign:
-                quoted = " ".join(words[max(at - 1, 0) : at + 1])
                 told = "'%s' is no NAME=VALUE" % word[end:]
-                raise ValueError(told + (", or quote '%s'" % quoted if at else ""))
+                if at:  # then it may be meant for the VALUE before
+                    told += ", or quote '%s'" % " ".join(words[at - 1 : at + 1])
+                raise ValueError(told)
             value, end = _value_in(word, end + len(name) + 1, names, _field(found, name))
             _assign(tree, names, name.strip(), value)
     return tree
@@ -13541,6 +13542,7 @@ def _value_in(word, start, names, field):
         end = start + 1
         while end < len(word) and word[end] != first:
             end += 2 if word[end] == "\\" else 1
+        # quotes that end in the middle of a word are VALUE's own
         if end < len(word) and word[end + 1 : end + 2] in ("", ",", " "):
             return _unquoted(word[start + 1 : end]), end + 2
     end = start
@@ -13631,7 +13633,8 @@ def _put_json(options, thing):
 
 
 def _as_json(options, thing):
-    import json  # costs more than most commands do, and a bare system may lack it
+    """Return plain Python as JSON, without blanks or, with -p, indented."""
+    import json
 
     how = {"indent": 4} if options.pretty else {"separators": (",", ":")}
     return json.dumps(thing, **how)
