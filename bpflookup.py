@@ -13342,17 +13342,6 @@ def _is_text(found):
     return isinstance(found, Array) and found.is_text
 
 
-def _as_text(found, text):
-    """Return what Layout.pack() takes for text that a layout holds.
-
-    Of a record that is the field by name: text alone it could take for an address.
-    """
-    if not isinstance(found, Record):
-        return text
-    (part,) = [part for part in found.parts if part.label is not None]
-    return {part.label: _as_text(part.layout, text)}
-
-
 def _field_names(found):
     """Return the names of the fields of a record, none of another layout."""
     labels = [part.label for part in found.parts] if isinstance(found, Record) else []
@@ -13477,6 +13466,17 @@ def _what_words_say(words, found, is_lpm_key):
     if is_lpm_key and set(text) & set(".:"):
         return lpm_key(text)
     return text
+
+
+def _as_text(found, text):
+    """Return what Layout.pack() takes for text that a layout holds.
+
+    Of a record that is the field by name: text alone it could take for an address.
+    """
+    if not isinstance(found, Record):
+        return text
+    (part,) = [part for part in found.parts if part.label is not None]
+    return {part.label: _as_text(part.layout, text)}
 
 
 # -- NAME=VALUE, and JSON, in DATA
@@ -13640,11 +13640,6 @@ def _as_json(options, thing):
     return json.dumps(thing, **how)
 
 
-def _put_json_text(options, text, end="\n"):
-    """Print what is JSON already, with -p indented."""
-    sys.stdout.write((_indented(text) if options.pretty else text) + end)
-
-
 def _put_entry(options, view, key, value):
     """Print an entry in the form asked for."""
     if options.json:
@@ -13652,6 +13647,11 @@ def _put_entry(options, view, key, value):
         return
     for text in _form_of(options, view)([view.chunk_of([(key, value)])]):
         print(text)
+
+
+def _put_json_text(options, text, end="\n"):
+    """Print what is JSON already, with -p indented."""
+    sys.stdout.write((_indented(text) if options.pretty else text) + end)
 
 
 def _form_of(options, view):
@@ -13675,11 +13675,6 @@ def _metrics_of(options, sources):
         words = sorted(families.unmet)[0], ", ".join(families.fields) or "none"
         raise _UsageError("no field '%s' for metrics; there are %s" % words)
     return families.text()
-
-
-def _hex_list(raw):
-    """Return bytes as bpftool's JSON has them."""
-    return ["0x%02x" % byte for byte in raw]
 
 
 def _indented(text):
@@ -13770,6 +13765,12 @@ def _fold(line, width):
     return "\n".join(one.rstrip() for one in lines)
 
 
+def _padded(text, columns):
+    """Return a text that fills so many columns, with blanks or cut."""
+    free = columns - _width(text)
+    return text + " " * free if free >= 0 else _padded(_cut(text, columns), columns)
+
+
 def _cut(text, columns):
     """Return as much of a text as fits into so many columns; ".." at its end if that is not all."""
     if 2 * len(text) <= columns or _width(text) <= columns:
@@ -13781,12 +13782,6 @@ def _cut(text, columns):
             break
         kept += 1
     return text[:kept] + ".."[:columns]
-
-
-def _padded(text, columns):
-    """Return a text that fills so many columns, with blanks or cut."""
-    free = columns - _width(text)
-    return text + " " * free if free >= 0 else _padded(_cut(text, columns), columns)
 
 
 def _widths(texts):
@@ -13974,8 +13969,8 @@ def _info_json(info, pinned=None):
 
 
 def _command_dump(options):
-    options.words, query = _split_query(options.words, not options.is_capture)
-    query = query and _Query(query)
+    options.words, query_words = _split_query(options.words, not options.is_capture)
+    query = _Query(query_words) if query_words else None
     views = _open_views(options)
     for view in views if query else ():
         query.bind(view, options.json)
@@ -14702,6 +14697,11 @@ def _command_getnext(options):
     print("next key: %s" % _key_text(options, view, following))
 
 
+def _hex_list(raw):
+    """Return bytes as bpftool's JSON has them."""
+    return ["0x%02x" % byte for byte in raw]
+
+
 def _key_text(options, view, key):
     """Return a key in words or, with --hex, in hex."""
     return _hex(key) if options.hex else view.key_layout.reader("words").one(key)
@@ -15018,7 +15018,7 @@ def _command_watch(options):
         if word == "once":
             watch.is_once = True
         elif word == "interval" and words:
-            watch.interval = _seconds(words.pop(0))
+            watch.interval = _interval(words.pop(0))
         elif word == "sort" and words:
             watch.sort_field = words.pop(0)
         else:
@@ -15026,8 +15026,8 @@ def _command_watch(options):
     watch.run(view)
 
 
-def _seconds(text):
-    """Return an interval; one so short that it would keep a CPU busy is refused."""
+def _interval(text):
+    """Return an interval in seconds; one so short that it would keep a CPU busy is refused."""
     if not text.replace(".", "", 1).isdecimal() or not 0.05 <= float(text) <= 86400:
         raise _UsageError("an interval is 0.05 to 86400 seconds, not '%s'" % text)
     return float(text)
