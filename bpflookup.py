@@ -14358,13 +14358,13 @@ def _split_query(words, has_map):
 
 
 class _Query:
-    """The words of a query taken apart: .conditions and .columns as text, .sort_field and .top None
-    where they are not given, .adds_up for sum.
+    """The words of a query taken apart: .conditions, .columns and .sort_name as text, .top a number
+    (the last two None where they are not given), .adds_up for sum.
     """
 
     def __init__(self, words):
         self.conditions, self.columns = [], []
-        self.sort_field = self.top = None
+        self.sort_name = self.top = None
         self.adds_up = False
         words = list(words)
         while words:
@@ -14378,7 +14378,7 @@ class _Query:
                 while words and words[0] not in _QUERY_WORDS:
                     self.conditions.append(words.pop(0))
             elif word == "sort":
-                self.sort_field = words.pop(0)
+                self.sort_name = words.pop(0)
             elif word == "columns":
                 self.columns += [name for name in words.pop(0).split(",") if name]
             elif word == "top" and words[0].isdecimal():
@@ -14396,8 +14396,10 @@ class _Query:
             raise _UsageError("sum adds up the values of CPUs, of which this map has one")
         view.adds_up = self.adds_up
         conditions = [_Condition(view, text) for text in self.conditions]
-        sort_field = self.sort_field and _FieldColumn(view, self.sort_field.lstrip("+"))
-        is_upward = bool(self.sort_field) and self.sort_field.startswith("+")
+        sort_field, is_upward = None, False
+        if self.sort_name:
+            sort_field = _FieldColumn(view, self.sort_name.lstrip("+"))
+            is_upward = self.sort_name.startswith("+")
         view.query = _BoundQuery(view, conditions, sort_field, is_upward, self.top)
         chosen = {"key": [], "value": []}  # type: dict
         for name in self.columns:
@@ -14541,15 +14543,19 @@ class _FieldColumn:
         is_shown = leaf.meaning is not None and leaf.meaning.is_shown
         is_text = isinstance(leaf, Char) or isinstance(leaf, Array) and leaf.is_text
         self.is_text = is_text and not is_shown
-        self.first, self.size = offset // 8, leaf.size
+        self.first, self.size = offset // 8, leaf.size  # in bytes
         self.stride = view.slot if self.what == "value" else view.info.key_size
         self.cpus = len(view.cpus) if self.what == "value" and view.cpus else 1
+        # Numbers are compared by themselves, whatever they mean.  The reader is that of a record
+        # which has this field alone, at its place.
         self.bare = leaf if leaf.meaning is None else leaf.showing("", "plain")
         alone = Record("struct", "", whole.size, [Member("f", self.bare, offset, bits, "f")])
         self.reader = alone.reader("samples" if self.is_number else "plain", self.stride)
 
     def of(self, keys, values):
-        """Return the field's value in each entry of a chunk."""
+        """Return the field's value in each entry of a chunk; of CPUs' that can't be added up, the
+        first's.
+        """
         raw = keys if self.what == "key" else values
         if self.is_number:
             pairs = chain.from_iterable(self.reader.read(raw))
@@ -14610,6 +14616,7 @@ def _find_field(view, name):
 def _follow(found, path):
     """Return (steps, layout, bit offset, bits) of what a path leads to, None if nothing."""
     offset, bits, steps = 0, 0, []
+    # "hits[3].count" is ["hits", "[3]", "count"]
     words = path.replace("[", ".[").split(".") if path else []
     words = words[1:] if path.startswith("[") else words
     while words:
@@ -14651,7 +14658,9 @@ def _selected(found, paths, what=""):
 
 
 def _selected_elements(part, paths):
-    """Return a member for each element that paths lead to in an array, which part is: "hits[3]"."""
+    """Return a member, called "hits[3]", for each element that paths lead to in the array that part
+    is.
+    """
     members = []
     for index in sorted({int(path[0][1:-1]) for path in paths}):
         inside = [path[1:] for path in paths if int(path[0][1:-1]) == index]
