@@ -14112,6 +14112,7 @@ def _readable(options, view):
 
 
 def _print_unread(options, view, unread):
+    """Print a key with the error in place of its value; of an empty slot nothing."""
     if unread.code == errno.ENOENT or options.metrics:
         return
     if options.ndjson:
@@ -14224,35 +14225,38 @@ def _dumped_chunks(view):
 
 
 def _all_chunks(view):
-    """Return an iterator over all chunks of a view, _Unread between them, as the type has it."""
-    info, is_live = view.info, isinstance(view.source, Map)
-    if is_live and info.type in _INDEX_TYPES and info.type not in _BATCH_TYPES:
+    """Return an iterator over all chunks of a view, _Unread between them, as its type is read."""
+    info = view.info
+    if not isinstance(view.source, Map):
+        if info.type in _DESCRIPTOR_ARRAYS:
+            return _chunks_of_entries(view, _slots_of_capture(view))
+        return view.chunks()
+    if info.type in _INDEX_TYPES and info.type not in _BATCH_TYPES:
         return _chunks_by_index(view)
-    walks = is_live and info.key_size and view.source._walks_by_key()
-    if walks or info.type in _DESCRIPTOR_ARRAYS:
-        return _chunks_by_key(view)
+    if info.key_size and view.source._walks_by_key():
+        return _chunks_of_entries(view, _entries_by_key(view))
     return view.chunks()
 
 
-def _chunks_by_key(view):
-    """Yield chunks of the entries that are read one by one, _Unread between them."""
-    entries = []
+def _chunks_of_entries(view, entries):
+    """Yield chunks of entries that come one by one, _Unread between them."""
+    waiting = []  # type: list
     try:
-        for entry in _entries_by_key(view):
+        for entry in entries:
             is_read = not isinstance(entry, _Unread)
             if is_read:
-                entries.append(entry)
-            if entries and (len(entries) == view.chunk_entries or not is_read):
-                yield view.chunk_of(entries)
-                entries = []
+                waiting.append(entry)
+            if waiting and (len(waiting) == view.chunk_entries or not is_read):
+                yield view.chunk_of(waiting)
+                waiting = []
             if not is_read:
                 yield entry
     except BPFError:  # what was read is handed out first
-        if entries:
-            yield view.chunk_of(entries)
+        if waiting:
+            yield view.chunk_of(waiting)
         raise
-    if entries:
-        yield view.chunk_of(entries)
+    if waiting:
+        yield view.chunk_of(waiting)
 
 
 def _chunks_by_index(view):
@@ -14271,16 +14275,7 @@ def _chunks_by_index(view):
 
 
 def _entries_by_key(view):
-    """Yield (key, value) of a map that is looked up key by key, or of a capture of an array of
-    descriptors; _Unread in place of what can't be read.
-    """
-    source, info = view.source, view.info
-    if info.type in _DESCRIPTOR_ARRAYS:
-        there = _kept_slots(view)
-        for index in range(info.max_entries):
-            key = index.to_bytes(info.key_size, source.order)
-            yield there.get(key) or _Unread(key, errno.ENOENT)
-        return
+    """Yield (key, value) of a map that is looked up key by key; _Unread where that fails."""
     seen = set()
     try:
         for key, value in view.entries():
@@ -14288,20 +14283,7 @@ def _entries_by_key(view):
             yield key, value
     except SyscallError:
         # where a lookup failed, the walk goes on behind it; a type without next key fails again
-        yield from _walked(source, seen)
-
-
-# A capture of a few bytes can claim any number of slots, and each would be a line.
-_MAX_EMPTY_SLOTS = 1 << 18
-
-
-def _kept_slots(view):
-    """Return {key: entry} of a capture of which every slot is told, empty or not."""
-    found = {entry[0]: entry for entry in view.entries()}
-    if view.info.max_entries - len(found) > _MAX_EMPTY_SLOTS:
-        words = len(found), view.info.max_entries
-        raise ValueError("a capture of %d entries for %d slots: too many to tell each" % words)
-    return found
+        yield from _walked(view.source, seen)
 
 
 def _walked(source, seen):
@@ -14326,6 +14308,23 @@ def _looked_up(source, key):
     except SyscallError as error:
         return _Unread(key, error.errno)
     return None if value is None else (key, value)
+
+
+# A capture of a few bytes can claim any number of slots, and each would be a line.
+_MAX_EMPTY_SLOTS = 1 << 18
+
+
+def _slots_of_capture(view):
+    """Yield (key, value) of all slots of an array of descriptors; _Unread of those that the capture
+    has no entry of, as bpftool tells them.
+    """
+    info, entries = view.info, {entry[0]: entry for entry in view.entries()}
+    if info.max_entries - len(entries) > _MAX_EMPTY_SLOTS:
+        words = len(entries), info.max_entries
+        raise ValueError("a capture of %d entries for %d slots: too many to tell each" % words)
+    for index in range(info.max_entries):
+        key = index.to_bytes(info.key_size, view.source.order)
+        yield entries.get(key) or _Unread(key, errno.ENOENT)
 
 
 # -- a part of a dump: where FIELD=VALUE ... sort FIELD top N columns A,B sum
