@@ -16,6 +16,7 @@ import itertools
 import fcntl
 import copy
 import ctypes
+import doctest
 import errno
 import functools
 import gc
@@ -19215,11 +19216,10 @@ def test_bench_ndjson_dump_against_bpftool():
 
 @kernel
 def test_the_examples_of_the_readme_run(bpffs, capsys):
-    with open(os.path.join(os.path.dirname(MODULE), "README.md")) as file:
-        examples = [part.split("```")[0] for part in file.read().split("```python\n")[1:]]
+    examples = readme_blocks("python")
     pin = os.path.join(bpffs, "flows")
     with Map.create(HASH, Key, Value, 4) as m:
-        m[struct.pack("=IHH", 0x0100007F, 443, 6)] = Value(77, 0)
+        m[struct.pack(">IHH", 0x0A000007, 443, 6)] = Value(1284, 0)
         m.pin(pin)
         for example in examples:
             exec(example.replace("/sys/fs/bpf/flows", pin), {"__name__": "example"})
@@ -19228,7 +19228,96 @@ def test_the_examples_of_the_readme_run(bpffs, capsys):
         for line in example.splitlines():
             if line.startswith("# {"):
                 assert line[2:] in printed.splitlines()
-    assert printed.startswith("77\n") and "3 384 48\n" in printed and printed.endswith("42 8 64\n")
+    assert re.match(r"1284\nBPF_MAP_LOOKUP_ELEM on map \d+ .*: no such key: ", printed)
+    assert "3 384 48\n" in printed and printed.endswith("42 8 64\n")
+
+
+def conntrack_map():
+    """Return the map of the README's picture, with BTF."""
+    blob = Blob(sys.byteorder)
+    words = {size: blob.int("u%d" % (8 * size), size) for size in (1, 2, 4, 8)}
+    be32, be16 = (
+        blob.of(blob.TYPEDEF, words[4], "__be32"),
+        blob.of(blob.TYPEDEF, words[2], "__be16"),
+    )
+    key = [("saddr", be32, 0), ("daddr", be32, 32), ("sport", be16, 64), ("dport", be16, 80)]
+    key = blob.struct("flow_key", 13, *(key + [("proto", words[1], 96)]))
+    state = blob.enum("state", 4, [("CLOSED", 0), ("SYN_SENT", 1), ("ESTABLISHED", 2)])
+    value = [("packets", words[8], 0), ("bytes", words[8], 64), ("state", state, 128)]
+    value = blob.struct("flow", 32, *(value + [("last_seen", words[8], 192)]))
+    types = dict(btf=loaded(blob), btf_key=key, btf_value=value, key_size=13, value_size=32)
+    m = Map.create(HASH, max_entries=4, flags=bpf.BPF_F_ZERO_SEED, name="conntrack", **types)
+    now = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9)
+    with Map.from_fd(m, bytes, bytes) as raw:
+        for host, remote, sport, dport, proto, packets, size, state, seconds in (
+            (9, 53, 40113, 53, 17, 2, 178, 1, 128),
+            (7, 10, 51724, 443, 6, 1284, 9646899, 2, 91),
+        ):
+            key = bytes([10, 0, 0, host, 192, 0, 2, remote])
+            key += struct.pack(">HHB", sport, dport, proto)
+            raw[key] = struct.pack("=QQI4xQ", packets, size, state, max(0, now - seconds * 10**9))
+    return m
+
+
+def flows_map():
+    """Return the map that the README's commands are about, with BTF."""
+    blob = Blob(sys.byteorder)
+    words = {size: blob.int("u%d" % (8 * size), size) for size in (2, 4, 8)}
+    be32, be16 = (
+        blob.of(blob.TYPEDEF, words[4], "__be32"),
+        blob.of(blob.TYPEDEF, words[2], "__be16"),
+    )
+    key = blob.struct("flow_key", 8, ("saddr", be32, 0), ("dport", be16, 32), ("proto", be16, 48))
+    value = blob.struct("stats", 16, ("packets", words[8], 0), ("bytes", words[8], 64))
+    types = dict(btf=loaded(blob), btf_key=key, btf_value=value, key_size=8, value_size=16)
+    m = Map.create(HASH, max_entries=4, name="flows", **types)
+    with Map.from_fd(m, bytes, bytes) as raw:
+        raw[struct.pack(">IHH", 0x0A000007, 443, 6)] = struct.pack("=QQ", 1284, 9646899)
+        raw[struct.pack(">IHH", 0x0A000009, 53, 17)] = struct.pack("=QQ", 2, 178)
+    return m
+
+
+def hists_map():
+    """Return the map of libbpf-tools' runqlat in the README, with BTF."""
+    blob = Blob(sys.byteorder)
+    word, char = blob.int("unsigned int", 4), blob.int("char", 1)
+    slots, comm = blob.array(word, 27), blob.array(char, 16)
+    value = blob.struct("hist", 124, ("slots", slots, 0), ("comm", comm, 27 * 32))
+    types = dict(btf=loaded(blob), btf_key=word, btf_value=value, key_size=4, value_size=124)
+    m = Map.create(HASH, max_entries=4, name="hists", **types)
+    with Map.from_fd(m, bytes, bytes) as raw:
+        raw[b"\xff" * 4] = struct.pack("=27I16s", 855, 4568, 2163, *[0] * 24 + [b"kworker/1:1"])
+    return m
+
+
+def latencies_map():
+    """Return a map whose keys are slots, with BTF."""
+    blob = Blob(sys.byteorder)
+    types = dict(btf_key=blob.int("u32", 4), btf_value=blob.int("u64", 8))
+    types.update(btf=loaded(blob), key_size=4, value_size=8)
+    m = Map.create(bpf.BPF_MAP_TYPE_ARRAY, max_entries=8, name="latencies", **types)
+    m[3] = 5
+    return m
+
+
+README_MAPS = {
+    "conntrack": conntrack_map,
+    "events": lambda: a_ring(),
+    "flows": flows_map,
+    "hists": hists_map,
+    "latencies": latencies_map,
+}
+
+
+@pytest.fixture
+def readme_maps():
+    """Return the README's maps, and a function that names them by their ids in a line of it."""
+    with contextlib.ExitStack() as stack:
+        made = {name: stack.enter_context(make()) for name, make in README_MAPS.items()}
+        by_id = lambda found: (
+            "id %d" % made[found.group(1)].id if found.group(1) in made else found.group()
+        )
+        yield made, lambda line: re.sub(r"\bname (\w+)", by_id, line)
 
 
 def readme():
@@ -19236,11 +19325,198 @@ def readme():
         return file.read()
 
 
+def readme_blocks(language=""):
+    """Return the README's blocks of a language."""
+    return re.findall(r"^```%s\n(.*?)^```$" % language, readme(), re.M | re.S)
+
+
 def readme_block(word):
-    """Return the block of shell in the README that a word stands in."""
-    blocks = readme().split("```")[1::2]
-    (block,) = [block for block in blocks if word in block]
+    """Return the block without a language in the README that a word stands in."""
+    (block,) = [block for block in readme().split("```")[1::2] if word in block]
     return block.split("\n", 1)[1]
+
+
+def typed(directory, script, columns=100):
+    """Run a script of bash in a terminal; return its status and output."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("=4H", 40, columns, 0, 0))
+        os.chdir(str(directory))
+        environment = {k: v for k, v in os.environ.items() if k not in ("LINES", "COLUMNS")}
+        environment["PATH"] = "%s:%s" % (directory, os.environ["PATH"])
+        os.execve(program("bash"), ["bash", "-c", script], environment)
+    text = bytearray()
+    with contextlib.suppress(OSError):  # EIO: the other end is closed
+        for part in iter(lambda: os.read(terminal, 1 << 16), b""):
+            text += part
+    status = os.waitpid(pid, 0)[1]  # before the close, which would be a SIGHUP
+    os.close(terminal)
+    return status, text.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def readme_directory(tmp_path):
+    """A directory with the file, this Python as python3, and an ssh that stays here."""
+    shutil.copy(MODULE, str(tmp_path / "bpflookup.py"))
+    (tmp_path / "python3").symlink_to(sys.executable)
+    (tmp_path / "ssh").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    (tmp_path / "ssh").chmod(0o755)
+    return tmp_path
+
+
+def assert_shown(wanted, found, about):
+    """... stands for anything, as in doctest; times and rates differ from run to run."""
+    wanted, found = (re.sub(r"'2\d+-.* ago\)'", "TIME", text) for text in (wanted, found))
+    if "watch" in about:
+        wanted, found = (re.sub(r"\d+(\.\d+)?", "#", text) for text in (wanted, found))
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.OutputChecker().check_output(wanted, found, flags), (about, wanted, found)
+
+
+def assert_session(directory, block, before, edit):
+    """Type the commands of a block of console, and compare what they print with what stands below."""
+    for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+        command, _, wanted = part.partition("\n")
+        script = edit("\n".join(before + [command]))
+        status, found = typed(directory, script)
+        assert status == 0, (script, found)
+        found = found.replace("flows%d" % RUN, "flows").replace("\r\x1b[K", "")  # of progress
+        assert_shown(wanted, found, command)
+        if "() {" in command:
+            before.append(command)
+
+
+@kernel
+def test_the_recipes_of_the_readme_run_and_print_what_stands_there(bpffs, readme_directory):
+    name, before, seen = "flows%d" % RUN, [], 0
+    edit = lambda text: (
+        text.replace("/sys/fs/bpf/flows", bpffs + "/flows")
+        .replace("name flows", "name " + name)
+        .replace("map watch", "map watch %s interval 1.5" % name)
+        .replace("interval 1.5 name " + name, "interval 1.5")
+    )
+    for block in readme_blocks("console"):
+        if "name flows" not in block and "/sys/fs/bpf/flows" not in block:
+            continue
+        seen += 1
+        if "watch" in block:
+            update = before[0] + "\n(sleep 0.7; bpflookup map update name flows key saddr=10.0.0.9,"
+            update += "dport=53,proto=17 value packets=3,bytes=278) &"
+            block = block.replace("$ bpflookup", "$ %s bpflookup" % update.split("\n")[1], 1)
+        assert_session(readme_directory, block, before, edit)
+    assert seen >= 6 and not os.path.exists(bpffs + "/flows")
+
+
+@kernel
+def test_the_pictures_of_the_readme_are_what_is_printed(readme_maps, readme_directory):
+    blocks = [
+        block for block in readme_blocks("console") if re.search("name (conntrack|hists)", block)
+    ]
+    assert len(blocks) == 2
+    program("bpftool")
+    for block in blocks:
+        assert_session(readme_directory, block, [], readme_maps[1])
+
+
+@kernel
+def test_the_readme_looks_at_events(ring_programs, readme_directory):
+    (block,) = [block for block in readme_blocks("console") if "map events" in block]
+    command, _, wanted = block[2:].partition("\n")
+    command = command.replace("name events", "pinned " + ring_programs("events"))
+    over, batches = threading.Event(), []
+
+    def produce():
+        while not over.wait(0.2):
+            ring_programs.run("produce", 14)  # of which one is discarded twice, one another type
+            batches.append(14)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    try:
+        status, found = typed(readme_directory, command)
+    finally:
+        over.set()
+        producer.join()
+    assert status == 0, found
+    within = lambda found: "n=%d" % (int(found.group(1)) % 14)
+    found = re.sub(r"\bn=(\d+)", within, re.sub(r"cpu=\d+", "cpu=1", found))
+    assert_shown(wanted, found, command)
+    with Map.from_pin(ring_programs("events"), mode="rw") as ring, ring.records() as records:
+        assert len(records.read(0)) == 12 * len(batches)  # nothing was taken
+
+
+@kernel
+def test_the_commands_of_the_readme_run(readme_maps, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made, by_id = readme_maps
+    lines = [line for block in readme_blocks("sh")[2:] for line in block.splitlines()]
+    assert len(lines) > 20 and all(line.startswith("python3 bpflookup.py ") for line in lines)
+    for line in lines:
+        line = by_id(line).replace("once", "once interval 0.1")
+        status, out, err = main(*shlex.split(line, comments=True)[2:])
+        assert status == 0 and err.count("\n") <= 1, (line, out, err)
+        assert out or re.search("map (update|save|events)", line), line
+
+
+def written_for_other_tools():
+    """Return the code in the right-hand columns of "Where you come from"."""
+    section = readme().split("## Where you come from\n")[1].split("\n## ")[0]
+    rows = [line.replace(r"\|", "/") for line in section.splitlines() if line[:3] == "| `"]
+    return [code for row in rows for code in re.findall("`([^`]+)`", row.split("|")[2])]
+
+
+@kernel
+def test_what_the_readme_writes_for_users_of_other_tools_runs(readme_maps, bpffs):
+    made, by_id = readme_maps
+    path, count = os.path.join(bpffs, "m"), 0
+    for code in written_for_other_tools():
+        if code.startswith("bpflookup "):
+            words = by_id(code) + (" once interval 0.1" if " watch " in code else "")
+            assert main(*shlex.split(words)[1:])[0] == 0, code
+        elif code.startswith("-"):
+            assert code.partition(" ")[0] + (" " if " " in code else "") in done("--help"), code
+        elif code.startswith("except "):
+            assert issubclass(getattr(bpf, code.split()[1]), bpf.BPFError)
+        else:
+            exec_of_the_readme(by_id(code), path)
+        count += 1
+    assert count > 40
+
+
+def exec_of_the_readme(code, path):
+    """Run a line of the README on a fresh map: an array where memory is mapped, or a ring buffer."""
+    code = code.replace('m.records("struct event")', "m.records().read(0)").replace(
+        ".read()", ".read(0)"
+    )
+    code = code + ": pass" if code.startswith("for ") and not code.endswith("...") else code
+    if "mmap" in code:
+        make = lambda: Map.create(ARRAY, u32, Value, 4, flags=bpf.BPF_F_MMAPABLE)
+    else:
+        make = a_ring if "records" in code else lambda: Map.create(HASH, u32, Value, 4)
+    with make() as m, Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 4) as percpu:
+        if "m.pin" not in code:
+            m.pin(path)
+        keys, values = [1, 2], [Value(3, 4), Value(5, 6)]
+        if m.key_size:
+            m.update_batch(keys, values)
+        names = dict(vars(bpf), m=m, percpu=percpu, path=path, key=1, value=Value(7, 8))
+        names.update(keys=keys, values=values, BPF_NOEXIST=0, btf=BTF.from_vmlinux())
+        try:
+            exec(code.replace("from_id(5)", "from_id(%d)" % m.id), names)
+        finally:
+            os.unlink(path)
+
+
+def test_the_readme_names_everything_public():
+    names = [name for name in bpf.__all__ if not name.startswith(("BPF_", "BTF_KIND"))]
+    text = readme()
+    unnamed = [name for name in names if not re.search(r"\b%s\b" % name, text)]
+    assert not unnamed
+    for option in re.findall(r"^  (-.*?)(?:  |$)", done("--help"), re.M):
+        for word in re.findall(r"--?[a-z-]+", option):
+            assert re.search(r"`%s[` ]" % word, text), word
+    for command_name in bpf._COMMANDS:
+        assert re.search(r"`%s`|\b%s " % (command_name, command_name), text), command_name
 
 
 def test_the_file_runs_by_its_first_line(tmp_path):
