@@ -19386,6 +19386,7 @@ def assert_session(directory, block, before, edit):
             before.append(command)
 
 
+@once
 @kernel
 def test_the_recipes_of_the_readme_run_and_print_what_stands_there(bpffs, readme_directory):
     name, before, seen = "flows%d" % RUN, [], 0
