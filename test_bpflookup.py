@@ -54,7 +54,8 @@ u8, u16, u32, u64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_u
 MODULE = os.path.abspath(bpf.__file__)
 BPFFS = "/sys/fs/bpf"
 STRICT = os.environ.get("BPFLOOKUP_KERNEL") == "1"
-KERNEL = bpf._kernel_release()
+KERNEL = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+LONG_MASK = (1 << 8 * ctypes.sizeof(ctypes.c_long)) - 1
 PAGE = os.sysconf("SC_PAGESIZE")  # 64 KiB on some ppc64le and arm64
 # Map names are one space for the whole kernel, where other runs of these tests may be under way,
 # in containers whose process numbers are the same.
@@ -158,10 +159,8 @@ def since(*release):
 
 def bpf_is_for_the_privileged():
     """Return whether nothing of bpf(2), not even a lookup, is left to processes without CAP_BPF."""
-    return (
-        KERNEL < (5, 19)
-        and bpf._read_text("/proc/sys/kernel/unprivileged_bpf_disabled").strip() != "0"
-    )
+    with open("/proc/sys/kernel/unprivileged_bpf_disabled") as file:
+        return KERNEL < (5, 19) and file.read().strip() != "0"
 
 
 def program(name):
@@ -470,53 +469,56 @@ def raw_key(ctype, given):
     return bytes(ctype(given)) if isinstance(given, int) else bytes(given)
 
 
-NUMBER = lambda number, size=8: number.to_bytes(size, sys.byteorder, signed=number < 0)
+def native(number, size=8):
+    """Return the bytes of a number as this machine stores it."""
+    return number.to_bytes(size, sys.byteorder, signed=number < 0)
 
 
-class Held(bpf._Fd):
-    """A descriptor in the form of an object with fileno()."""
+def in_hex(raw):
+    """Return bytes as the command line prints and takes them: 0a 1b."""
+    return " ".join("%02x" % byte for byte in raw)
+
+
+# -- the kernel, and stand-ins for it
+
+
+def syscall(*arguments):
+    """Make a system call by the C library; return its result or raise OSError."""
+    result = ctypes.CDLL(None, use_errno=True).syscall(*arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def bpf_call(cmd, attr, size=None):
+    """Call bpf(2) without the module; return its result or raise OSError."""
+    return syscall(bpf.syscall_number(), cmd, ctypes.byref(attr), size or ctypes.sizeof(attr))
+
+
+class Descriptor:
+    """A file descriptor that is closed when nothing refers to it."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self, close=os.close):
+        close(self.number)
 
     def fileno(self):
         return self.number
 
 
-def load_btf():
-    """Load the types 1 int, 2 struct bpf_spin_lock, 3 struct { struct bpf_spin_lock lock; int n; }."""
-    names = b"\0int\0bpf_spin_lock\0val\0locked\0lock\0n\0"
-    at = lambda name: names.index(b"\0" + name + b"\0") + 1
-    words = [
-        at(b"int"),
-        1 << 24,
-        4,
-        1 << 24 | 32,
-        at(b"bpf_spin_lock"),
-        4 << 24 | 1,
-        4,
-        at(b"val"),
-        1,
-        0,
-        at(b"locked"),
-        4 << 24 | 2,
-        8,
-        at(b"lock"),
-        2,
-        0,
-        at(b"n"),
-        1,
-        32,
-    ]
-    types = struct.pack("=%dI" % len(words), *words)
-    blob = (
-        struct.pack("=HBB5I", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names))
-        + types
-        + names
-    )
-    buffer, attr = ctypes.create_string_buffer(blob, len(blob)), bpf.bpf_attr()
-    attr.btf_load.btf, attr.btf_load.btf_size = ctypes.addressof(buffer), len(blob)
-    return Held(int, bpf._bpf(bpf.BPF_BTF_LOAD, attr))
+def obj_get(path):
+    """Return a descriptor of what is pinned there."""
+    text, attr = ctypes.create_string_buffer(path.encode()), bpf.bpf_attr()
+    attr.obj.pathname = ctypes.addressof(text)
+    return Descriptor(bpf_call(bpf.BPF_OBJ_GET, attr))
 
 
-# -- the kernel, and stand-ins for it
+def fdinfo(number):
+    """Return what the kernel says of a descriptor, {name: value}."""
+    with open("/proc/self/fdinfo/%d" % number) as file:
+        return dict(line.split(":", 1) for line in file if ":" in line)
 
 
 def real_kernel(number, cmd, ref, size, *common):
@@ -645,14 +647,6 @@ def as_nobody(source, keeps=(), **names):
     return in_a_child(become, source, names)
 
 
-def syscall(*arguments):
-    """Make a system call, of a number that all architectures share."""
-    result = ctypes.CDLL(None, use_errno=True).syscall(*arguments)
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
-
-
 FSOPEN, FSCONFIG, FSMOUNT, MOVE_MOUNT = 430, 431, 432, 429
 MAKE_AND_ASK = 1 << bpf.BPF_MAP_CREATE | 1 << bpf.BPF_BTF_LOAD | 1 << bpf.BPF_BTF_GET_FD_BY_ID
 
@@ -720,8 +714,7 @@ def in_namespaces_of_its_own():
 
 @pytest.fixture
 def tokens():
-    if bpf._kernel_release() < (6, 9):
-        lacking("a kernel with BPF tokens (6.9)")
+    since(6, 9)  # BPF tokens
     child = os.fork()  # a chroot has none, nor have many containers
     if child == 0:
         os._exit(not in_namespaces_of_its_own())
@@ -732,8 +725,22 @@ def tokens():
 # -- programs of BPF that the tests assemble
 
 
+def insn(opcode, dst=0, src=0, offset=0, immediate=0):
+    """Return the 8 bytes of a struct bpf_insn."""
+    registers = dst | src << 4 if sys.byteorder == "little" else dst << 4 | src
+    return struct.pack("=BBhi", opcode, registers, offset, immediate)
+
+
+def insn_map(dst, fd):
+    """Return the two instructions that load a map's address (BPF_PSEUDO_MAP_FD)."""
+    return insn(0x18, dst, 1, 0, fd) + insn(0)
+
+
+RETURN_0 = insn(0xB7) + insn(0x95)
+
+
 def load(prog_type, code, **fields):
-    """Load a program of any type, under the GPL."""
+    """Load a program of any type, under the GPL; return its descriptor."""
     buffer, licence, attr = (
         ctypes.create_string_buffer(code, len(code)),
         ctypes.c_char_p(b"GPL"),
@@ -744,19 +751,18 @@ def load(prog_type, code, **fields):
     prog.license = ctypes.cast(licence, ctypes.c_void_p).value
     for name, value in fields.items():
         setattr(prog, name, value)
-    return Held(int, bpf._bpf(bpf.BPF_PROG_LOAD, attr, size=ctypes.sizeof(prog)))
+    return Descriptor(bpf_call(bpf.BPF_PROG_LOAD, attr, ctypes.sizeof(prog)))
 
 
-def test_run(prog_fd, repeat=1, data=bytes(64)):
-    """Run a program on a packet, so many times; return what it returned last."""
-    packet, attr = ctypes.create_string_buffer(data, len(data)), (u32 * 20)()
+def prog_test_run(prog_fd, repeat=1, data=bytes(64)):
+    """Run a program on a packet, if it takes one, so many times; return what it returned last."""
+    packet, attr = ctypes.create_string_buffer(data, len(data) or 1), (u32 * 20)()
     attr[0], attr[2], attr[8] = prog_fd, len(data), repeat
-    ctypes.c_uint64.from_buffer(attr, 16).value = ctypes.addressof(packet)
-    bpf._bpf(bpf.BPF_PROG_TEST_RUN, attr, size=ctypes.sizeof(attr))
+    if data:
+        ctypes.c_uint64.from_buffer(attr, 16).value = ctypes.addressof(packet)
+    bpf_call(bpf.BPF_PROG_TEST_RUN, attr, ctypes.sizeof(attr))
     return attr[1]
 
-
-test_run.__test__ = False
 
 RINGBUF, USER_RINGBUF = bpf.BPF_MAP_TYPE_RINGBUF, bpf.BPF_MAP_TYPE_USER_RINGBUF
 
@@ -767,18 +773,18 @@ def record_program(ring_fd, counts_fd, number, kind):
     counts[0] is n, which it adds one to, and how often there was no room.  kind "mixed": n + 16 bytes, without bit
     4 of n, and every fifth is reserved, filled in part and discarded; "fixed": 64 bytes.
     """
-    insn, fp = bpf._insn, 10
-    start = [insn(0x62, fp, 0, -4), bpf._load_map_fd(1, counts_fd), insn(0xBF, 2, fp)]
+    fp = 10
+    start = [insn(0x62, fp, 0, -4), insn_map(1, counts_fd), insn(0xBF, 2, fp)]
     start += [insn(0x07, 2, 0, 0, -4), insn(0x85, 0, 0, 0, 1)]  # r0 = lookup(counts, 0)
     start += [insn(0x55, 0, 0, 1), insn(0x95), insn(0xBF, 7, 0), insn(0x79, 8, 7)]  # r8 = n
     start += [insn(0x7A, fp, 0, -72, number)] + [insn(0x7B, fp, 8, -64 + 8 * i) for i in range(7)]
-    reserve = [bpf._load_map_fd(1, ring_fd), insn(0xB7, 2, 0, 0, 40), insn(0xB7, 3)]
+    reserve = [insn_map(1, ring_fd), insn(0xB7, 2, 0, 0, 40), insn(0xB7, 3)]
     reserve += [insn(0x85, 0, 0, 0, 131)]  # r0 = bpf_ringbuf_reserve(ring, 40, 0)
     discard = [insn(0x7B, 0, 8), insn(0xBF, 1, 0), insn(0xB7, 2), insn(0x85, 0, 0, 0, 133)]
     length = [insn(0xB7, 3, 0, 0, 64)]
     if kind == "mixed":
         length = [insn(0xBF, 3, 8), insn(0x57, 3, 0, 0, 47), insn(0x07, 3, 0, 0, 16)]
-    output = [bpf._load_map_fd(1, ring_fd), insn(0xBF, 2, fp), insn(0x07, 2, 0, 0, -72)] + length
+    output = [insn_map(1, ring_fd), insn(0xBF, 2, fp), insn(0x07, 2, 0, 0, -72)] + length
     output += [
         insn(0xB7, 4),
         insn(0x85, 0, 0, 0, 130),
@@ -818,7 +824,7 @@ class Recorder:
         return self.counts[0].bytes
 
     def run(self, repeat):
-        test_run(self.program.number, repeat)
+        prog_test_run(self.program.number, repeat)
 
     def records(self, first=0, end=None):
         """Return what those from first to end are, discarded ones left out."""
@@ -1167,9 +1173,22 @@ def assert_same_from_source(btf, t, name=None):
     return made
 
 
-def batch_only(m):
-    assert m.exact_scan is True
-    return m
+def load_btf(data, **fields):
+    """Have the kernel hold BTF; return its descriptor."""
+    buffer, attr = ctypes.create_string_buffer(data, len(data)), bpf.bpf_attr()
+    attr.btf_load.btf, attr.btf_load.btf_size = ctypes.addressof(buffer), len(data)
+    for name, value in fields.items():
+        setattr(attr.btf_load, name, value)
+    return Descriptor(bpf_call(bpf.BPF_BTF_LOAD, attr, ctypes.sizeof(attr.btf_load)))
+
+
+def lock_types():
+    """Return the bytes of BTF of 1 int, 2 struct bpf_spin_lock, 3 struct { struct bpf_spin_lock lock; int n; }."""
+    b = Blob(sys.byteorder)
+    number = b.int("int", 4, 1)
+    lock = b.struct("bpf_spin_lock", 4, ("val", number, 0))
+    b.struct("locked", 8, ("lock", lock, 0), ("n", number, 32))
+    return b.data()
 
 
 # -- that the time limit holds
@@ -1513,7 +1532,7 @@ def test_an_index_past_the_end_is_an_index_error_too():
 
 @kernel
 def test_a_program_is_no_map():
-    fd = bpf._load_program(bpf._insn(0xB7) + bpf._insn(0x95), "test")
+    fd = load(bpf.BPF_PROG_TYPE_SOCKET_FILTER, RETURN_0)
     before = open_fds()
     for dup in (True, False):
         with pytest.raises(bpf.InvalidArgument, match="no BPF map but a BPF program"):
@@ -1531,7 +1550,7 @@ def test_without_proc_a_program_is_still_no_map(monkeypatch, flows):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(os, "readlink", no_proc)
-    fd = bpf._load_program(bpf._insn(0xB7) + bpf._insn(0x95), "test")
+    fd = load(bpf.BPF_PROG_TYPE_SOCKET_FILTER, RETURN_0)
     with pytest.raises(bpf.InvalidArgument, match="no BPF map but something else"):
         Map.from_fd(fd.number)
     queue = Map.create(bpf.BPF_MAP_TYPE_QUEUE, None, u64, 2)
@@ -1573,15 +1592,16 @@ def test_each_capability_opens_what_it_should(flows, bpffs):
         for what in (lambda: bpf.Map.create(1, u32, u32)[5], lambda: bpf.Map.from_id(map_id),
                      lambda: bpf.BTF.from_id(btf_id), lambda: bpf.Map.create(bpf.BPF_MAP_TYPE_SOCKMAP),
                      lambda: bpf.Map.from_fd(fd).info.id,
-                     lambda: bpf._load_program(bpf._insn(0xb7) + bpf._insn(0x95), "nothing")):
+                     lambda: bpf._load_program(code, "nothing")):
             try:
                 what()
                 print("fine")
             except bpf.BPFError as error:
                 print(type(error).__name__, error.hint)
     """
-    types = load_btf()
-    names = dict(map_id=flows.id, fd=flows.fd, btf_id=int(bpf._fdinfo(types.number)["btf_id"]))
+    types = load_btf(lock_types())
+    names = dict(map_id=flows.id, fd=flows.fd, btf_id=int(fdinfo(types.number)["btf_id"]))
+    names.update(code=RETURN_0)
     for keeps in ((39,), (39, 38)):  # CAP_BPF; and CAP_PERFMON
         told = as_nobody(script, keeps, **names).splitlines()
         assert told[0].startswith("KeyNotFound") and told[4:] == ["fine", "fine"], told
@@ -4198,27 +4218,19 @@ def test_bpftool_says_the_same_of_random_types():
         made = RandomBTF(rng, sys.byteorder, gentle=True)
         made.b.int("unsigned int", 4)
         type_id, said = made.record(2)
-        blob = made.b.data()
-        buffer, attr = ctypes.create_string_buffer(blob, len(blob)), bpf.bpf_attr()
-        attr.btf_load.btf, attr.btf_load.btf_size = ctypes.addressof(buffer), len(blob)
         try:
-            fd = bpf._bpf(bpf.BPF_BTF_LOAD, attr)
-        except bpf.SyscallError:
-            continue  # what the kernel knows better
-        try:
+            types = load_btf(made.b.data())
             m = Map.create(
                 ARRAY,
                 max_entries=3,
                 key_size=4,
                 value_size=said.size,
-                btf=fd,
+                btf=types,
                 btf_key=1,
                 btf_value=type_id,
             )
-        except bpf.SyscallError:
-            continue
-        finally:
-            os.close(fd)
+        except OSError:
+            continue  # what the kernel knows better
         with m:
             unquoted = bytes.maketrans(
                 b'"\\', b"qb"
@@ -5557,21 +5569,14 @@ def test_bpftool_reads_the_same_in_the_kernels_types():
 
 @kernel
 def test_the_kernel_takes_the_zoo_and_gives_it_back():
-    blob, attr = zoo(sys.byteorder).data(), bpf.bpf_attr()
-    buffer = ctypes.create_string_buffer(blob, len(blob))
-    attr.btf_load.btf, attr.btf_load.btf_size = ctypes.addressof(buffer), len(blob)
-    fd = ctypes.CDLL(None, use_errno=True).syscall(
-        bpf.syscall_number(), bpf.BPF_BTF_LOAD, ctypes.byref(attr), 28
-    )
-    if fd < 0 and KERNEL < (6, 15):
-        lacking("a kernel that knows every kind of type (6.15 for tags that are attributes)")
-    assert fd >= 0, os.strerror(ctypes.get_errno())
+    blob = zoo(sys.byteorder).data()
     try:
-        with open("/proc/self/fdinfo/%d" % fd) as file:
-            btf_id = int(file.read().split("btf_id:")[1])
-        assert bpf.BTF.from_id(btf_id).data == blob
-    finally:
-        os.close(fd)
+        types = load_btf(blob)
+    except OSError:
+        if KERNEL >= (6, 15):
+            raise
+        lacking("a kernel that knows every kind of type (6.15 for tags that are attributes)")
+    assert bpf.BTF.from_id(int(fdinfo(types.number)["btf_id"])).data == blob
 
 
 @kernel
@@ -8585,7 +8590,10 @@ def test_btf_suggestions_work_for_every_type(every):
 
 @kernel
 def test_a_token_makes_maps_and_reads_their_types_in_a_user_namespace(tokens):
-    told = in_user_namespace("""
+    def int_type(token):
+        return load_btf(lock_types(), btf_flags=bpf.BPF_F_TOKEN_FD, btf_token_fd=token.fileno())
+
+    source = """
         def refused(what):
             try:
                 print("NOT REFUSED", what())
@@ -8601,7 +8609,7 @@ def test_a_token_makes_maps_and_reads_their_types_in_a_user_namespace(tokens):
         refused(lambda: list(bpf.maps()))
         refused(lambda: bpf.create_token("/tmp"))
         refused(lambda: bpf.create_token("/sys/fs/bpf"))
-        typed = bpf.Map.create(1, key_size=4, value_size=4, max_entries=2, btf=bpf._int_btf(token), btf_key=1,
+        typed = bpf.Map.create(1, key_size=4, value_size=4, max_entries=2, btf=int_type(token), btf_key=1,
                                btf_value=1, token=token)
         typed.pin(pin)
         typed.update(bytes(u32(5)), bytes(u32(-5)))                    # before 6.15 the types may not be had
@@ -8616,7 +8624,8 @@ def test_a_token_makes_maps_and_reads_their_types_in_a_user_namespace(tokens):
                 bpf.BTF.from_id(typed.info.btf_id, value)
             except TypeError:
                 print("refused")
-    """).splitlines()
+    """
+    told = in_user_namespace(source, int_type=int_type).splitlines()
     assert told[0] == "2 0", told
     assert told[1].startswith("PermissionDenied BPF_MAP_CREATE") and "CAP_BPF" in told[1]
     assert "a BPF token that allows this" in told[1]
@@ -8644,7 +8653,7 @@ def test_a_token_makes_maps_and_reads_their_types_in_a_user_namespace(tokens):
         bytes(ctypes.c_int32(5)),
         bytes(ctypes.c_int32(-5)),
     )
-    if bpf._kernel_release() >= (6, 15):
+    if KERNEL >= (6, 15):
         assert told[8:12] == ["True %s [(5, -5)]" % ctypes.c_int32.__name__] * 4
         assert (
             told[12].startswith("PermissionDenied BPF_BTF_GET_FD_BY_ID") and "BPF token" in told[12]
@@ -8653,7 +8662,7 @@ def test_a_token_makes_maps_and_reads_their_types_in_a_user_namespace(tokens):
             told[13].startswith("InvalidArgument BPF_BTF_GET_FD_BY_ID")
             and "no BPF token" in told[13]
         )
-        assert told[14] == "NOT REFUSED 1"
+        assert told[14] == "NOT REFUSED 3"
     assert told[15:] == ["refused", "refused"], told
 
 
@@ -8717,9 +8726,13 @@ def test_info_agrees_with_bpftool(flows):
 
 
 @kernel
-def test_info_of_shorter_kernels_is_none_not_zero(flows, monkeypatch):
-    real = bpf._info_by_fd
-    monkeypatch.setattr(bpf, "_info_by_fd", lambda fd, info, about: min(real(fd, info, about), 64))
+def test_info_of_shorter_kernels_is_none_not_zero(flows, kernel_is, monkeypatch):
+    def knowing_64_bytes(number, cmd, ref, size):
+        result = real_kernel(number, cmd, ref, size)
+        ref._obj.info.info_len = min(ref._obj.info.info_len, 64)
+        return result
+
+    kernel_is(knowing_64_bytes)
     monkeypatch.setattr(bpf, "_read_text", lambda path: "")
     info = flows.info
     assert info.name == FLOWS and info.btf_id is None and info.map_extra is None
@@ -9857,8 +9870,8 @@ def test_flags_of_scans_and_batches(kernel_is):
         seen, flags = [], bpf.BPF_F_LOCK
 
         def kernel(number, cmd, ref, size):
-            name = bpf._ARMS[cmd][0]
-            if name == "batch":
+            name = bpf.cmd_name(cmd)
+            if name.endswith("_BATCH"):
                 seen.append((cmd, ref._obj.batch.elem_flags))
                 ref._obj.batch.elem_flags = 0  # there is no lock in these values
             elif cmd == LOOKUP:
@@ -9983,7 +9996,7 @@ def test_a_trie_whose_cursor_was_deleted_hands_out_each_entry_once(monkeypatch):
         bpf.BPF_MAP_TYPE_LPM_TRIE, None, u32, 8, key_size=8, flags=bpf.BPF_F_NO_PREALLOC
     ) as m:
         for number in range(6):
-            m[NUMBER(32, 4) + bytes([10, 0, 0, number])] = number
+            m[native(32, 4) + bytes([10, 0, 0, number])] = number
         ((keys, values),) = m.lookup_batch()
         batches = [
             (bpf._picked(keys, places), bpf._picked(values, places))
@@ -10251,7 +10264,7 @@ def test_partial_success_is_told(kernel_is, has_batch):
     if not has_batch:
 
         def without(number, cmd, ref, size):
-            if bpf._ARMS[cmd][0] == "batch":
+            if bpf.cmd_name(cmd).endswith("_BATCH"):
                 return -errno.EINVAL
             return real_kernel(number, cmd, ref, size)
 
@@ -10323,7 +10336,7 @@ def data_maps():
         ) as made:
             for at, raw in enumerate(entries):
                 key = struct.pack("=I", 32) + struct.pack(">I", at) if is_lpm else bytes(u32(at))
-                is_percpu = map_type in bpf._PERCPU_TYPES
+                is_percpu = "percpu" in bpf.map_type_name(map_type)
                 made[key] = [raw] * len(bpf.possible_cpus()) if is_percpu else raw
             yield made, value, text
 
@@ -10441,7 +10454,7 @@ def test_numpy_pandas_and_pyarrow_take_batches_of_any_map():
         with Map.from_fd(made, None, value.ctype()) as m:
             layout, cpus = m.value_layout, 1
             stride = None
-            if m.type in bpf._PERCPU_TYPES:
+            if "percpu" in bpf.map_type_name(m.type):
                 stride, cpus = bpf.percpu_stride(m.value_size), len(bpf.possible_cpus())
             arrays = [
                 numpy.frombuffer(values, layout.dtype(stride)).copy()
@@ -10499,7 +10512,7 @@ def test_json_lines_keep_a_type_a_column_in_pandas_pyarrow_and_jq(tmp_path):
         words = types + ["--ndjson", "dump", "id", made.id]
         out = done(*words)
         (tmp_path / "lines").write_text(out)
-        one = "values[].value" if made.type in bpf._PERCPU_TYPES else "value"
+        one = "values[].value" if "percpu" in bpf.map_type_name(made.type) else "value"
         query = '[.[]|.%s|[.[]|type]|join(" ")]|unique[]' % one
         status, told, err = run(program("jq"), "-s", "-r", query, tmp_path / "lines")
         assert status == 0 and set(told.split("\n")) == {
@@ -10953,10 +10966,10 @@ def ring_programs(ring_object, bpffs):
 
     def test_run_of(name, *rest):
         program = pin.fd(name)
-        return test_run(program.number, *rest)
+        return prog_test_run(program.number, *rest)
 
     pin.run = test_run_of
-    pin.fd = lambda name: bpf._Fd(bpf._obj_cmd, bpf.BPF_OBJ_GET, pin(name))
+    pin.fd = lambda name: obj_get(pin(name))
     return pin
 
 
@@ -11023,10 +11036,10 @@ def test_a_record_of_another_size_is_an_error_that_has_it():
 @pytest.mark.parametrize("pages", [1, 64])
 def test_the_largest_record(pages):
     """All of the buffer but 8 bytes, which is more than is copied at a time."""
-    insn, size = bpf._insn, pages * PAGE
+    size = pages * PAGE
     with a_ring(size) as ring, ring.records() as records:
         for payload in (size - 16, size - 8):
-            code = [bpf._load_map_fd(1, ring.fd), insn(0xB7, 2, 0, 0, payload), insn(0xB7, 3)]
+            code = [insn_map(1, ring.fd), insn(0xB7, 2, 0, 0, payload), insn(0xB7, 3)]
             code += [insn(0x85, 0, 0, 0, 131), insn(0x55, 0, 0, 2), insn(0xB7), insn(0x95)]
             if payload - 8 < 1 << 15:
                 code += [insn(0x7A, 0, 0, payload - 8, 7)]
@@ -11036,7 +11049,7 @@ def test_the_largest_record(pages):
             code += [insn(0x85, 0, 0, 0, 132), insn(0xB7, 0, 0, 0, 1), insn(0x95)]
             program, recorder = load(1, b"".join(code)), Recorder(ring)
             for _ in range(3):
-                assert test_run(program.number) == (payload == size - 16)
+                assert prog_test_run(program.number) == (payload == size - 16)
                 if payload == size - 16:
                     (record,) = records.read(0)
                     assert len(record) == payload
@@ -11156,7 +11169,7 @@ def test_a_compiled_program_on_every_cpu(ring_programs):
         os.sched_setaffinity(0, [cpus[thread % len(cpus)]])
         program = ring_programs.fd("produce")
         while written[thread] < wanted:
-            test_run(program.number, 100, struct.pack("=I", thread).ljust(64, b"\0"))
+            prog_test_run(program.number, 100, struct.pack("=I", thread).ljust(64, b"\0"))
 
     with Map.from_pin(ring_programs("events"), mode="rw") as ring, ring.records() as records:
         threads = [threading.Thread(target=write, args=[thread]) for thread in range(4)]
@@ -11784,8 +11797,8 @@ class FakeRing:
 
     def begin(self, position):
         """Have both positions be this one."""
-        self.consumer.store(position & bpf._LONG_MASK)
-        self.producer.store(position & bpf._LONG_MASK)
+        self.consumer.store(position & LONG_MASK)
+        self.producer.store(position & LONG_MASK)
 
     def put(self, raw, flags=0, length=None):
         """Add a record as the kernel does; return where its header is."""
@@ -11794,7 +11807,7 @@ class FakeRing:
         whole = (header + raw).ljust(len(raw) + 15 & ~7, b"\0")
         for at, byte in enumerate(whole):
             self.real[(position + at) % self.size] = byte
-        self.producer.store(position + len(whole) & bpf._LONG_MASK)
+        self.producer.store(position + len(whole) & LONG_MASK)
         return position % self.size
 
 
@@ -11865,9 +11878,9 @@ def test_what_another_process_consumed_stays_consumed(fake_ring, ahead):
             ring.put(b"12345678")
         loop = iter(records)
         next(loop)
-        ring.consumer.store(begin + 16 * ahead & bpf._LONG_MASK)
+        ring.consumer.store(begin + 16 * ahead & LONG_MASK)
         loop.close()
-        assert ring.consumer.load() == begin + 16 * max(ahead, 1) & bpf._LONG_MASK
+        assert ring.consumer.load() == begin + 16 * max(ahead, 1) & LONG_MASK
 
 
 @kernel
@@ -11877,7 +11890,7 @@ def test_positions_wrap(fake_ring):
         for peek in (False, True):
             records, ring = fake_ring(peek=peek)
             ring.begin(start)
-            records._position = start & bpf._LONG_MASK
+            records._position = start & LONG_MASK
             found, wanted, rng = [], [], random.Random(1)
             for turn in range(600):
                 raw = bytes([turn & 255]) * rng.randrange(0, 100)
@@ -11904,8 +11917,8 @@ def test_the_lower_half_of_a_position_and_its_carry(monkeypatch):
         total = 0
         for step in (8, 1 << 8 * long - 1, (1 << 8 * long - 1) - 16, 16, 8, (1 << 8 * long) - 8):
             total += step
-            position.store(total & bpf._LONG_MASK)
-            assert whole() == total and position.load() == total & bpf._LONG_MASK
+            position.store(total & LONG_MASK)
+            assert whole() == total and position.load() == total & LONG_MASK
 
 
 def test_a_position_whose_carry_is_missing_is_mended(monkeypatch):
@@ -12002,7 +12015,7 @@ def test_noise_is_read_within_bounds_or_refused(fake_ring):
                 )
         ring.consumer.store(rng.choice([0, 8, 64, rng.randrange(1 << 31), past_any(rng)]))
         ring.producer.store(
-            ring.consumer.load() + rng.choice([8, 64, 400, rng.randrange(PAGE)]) & bpf._LONG_MASK
+            ring.consumer.load() + rng.choice([8, 64, 400, rng.randrange(PAGE)]) & LONG_MASK
         )
         try:
             found = records.read(0)
@@ -12320,12 +12333,6 @@ SHAPES = {
 KEYLESS = ("queue", "stack", "bloom_filter", "ringbuf", "user_ringbuf", "arena")
 
 
-def held_syscall(number, *arguments):
-    result = ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
-    assert result >= 0, os.strerror(ctypes.get_errno())
-    return Held(int, result)
-
-
 @functools.lru_cache(None)
 def kernel_struct(name):
     """Return (type id, size, {member: offset}) of a structure in the kernel's own BTF."""
@@ -12356,7 +12363,8 @@ def kernel_struct(name):
 @pytest.fixture
 def cgroup(tmp_path):
     """A function that makes cgroup2 number i and opens its directory."""
-    mounts = [line.split() for line in bpf._read_text("/proc/mounts").splitlines()]
+    with open("/proc/mounts") as file:
+        mounts = [line.split() for line in file]
     mounted = [words[1] for words in mounts if words[2] == "cgroup2"]
     made = []
 
@@ -12370,7 +12378,7 @@ def cgroup(tmp_path):
         if path not in made:
             os.mkdir(path)
             made.append(path)
-        return Held(int, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        return Descriptor(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     yield make
     for path in made:
@@ -12400,7 +12408,7 @@ class Scene:
     def create(self, options):
         map_type = getattr(bpf, "BPF_MAP_TYPE_" + self.label.split()[-1].upper())
         if self.label == "struct_ops":
-            types, attr = load_btf(), bpf.bpf_attr()
+            types, attr = load_btf(lock_types()), bpf.bpf_attr()
             create = attr.map_create
             create.map_type, create.key_size, create.max_entries, create.btf_fd = (
                 map_type,
@@ -12412,11 +12420,11 @@ class Scene:
                 "bpf_struct_ops_tcp_congestion_ops"
             )
             size = type(create).map_extra.offset
-            return Map.from_fd(bpf._bpf(bpf.BPF_MAP_CREATE, attr, size=size), dup=False)
+            return Map.from_fd(bpf_call(bpf.BPF_MAP_CREATE, attr, size), dup=False)
         if self.label.endswith("_of_maps"):
             options["inner"] = self.value(0)
         elif options.get("value") is u32:
-            options.update(btf=load_btf(), btf_key=1, btf_value=1)
+            options.update(btf=load_btf(lock_types()), btf_key=1, btf_value=1)
         return created(map_type, **options)
 
     def fill(self, i):
@@ -12462,7 +12470,7 @@ class Scene:
                 value.getsockopt(socket.SOL_SOCKET, 57, 8), sys.byteorder
             )  # SO_COOKIE
         if self.value_kind == "program":
-            return int(bpf._fdinfo(value.number)["prog_id"])
+            return int(fdinfo(value.number)["prog_id"])
         if self.value_kind == "frames":
             return mock.ANY  # the kernel's own
         value = value.id if self.value_kind == "inner" else value
@@ -12473,9 +12481,7 @@ class Scene:
     ]
     nothing, frames = staticmethod(lambda i: b""), staticmethod(lambda i: bytes(80))
     prefix = staticmethod(lambda i: bpf.lpm_key("10.0.%d.0/24" % i))
-    program = staticmethod(
-        lambda i: load(bpf.BPF_PROG_TYPE_SOCKET_FILTER, bpf._insn(0xB7) + bpf._insn(0x95))
-    )
+    program = staticmethod(lambda i: load(bpf.BPF_PROG_TYPE_SOCKET_FILTER, RETURN_0))
     inner = staticmethod(lambda i: Map.create(ARRAY, u32, u32, 1))
 
     def attachment(
@@ -12514,9 +12520,8 @@ class Scene:
             [shutil.which("cat") or sys.executable], stdin=subprocess.PIPE
         )  # ends with its input
         self.open.callback(child.communicate)
-        return held_syscall(
-            {4355: 4434, 5315: 5434}.get(bpf.syscall_number(), 434), child.pid, 0
-        )  # MIPS counts on
+        number = {4355: 4434, 5315: 5434}.get(bpf.syscall_number(), 434)  # MIPS counts on
+        return Descriptor(syscall(number, child.pid, 0))
 
     def perf_event(self, i):
         numbers = {
@@ -12532,14 +12537,8 @@ class Scene:
         if bpf.syscall_number() not in numbers:  # that tells the ABI
             pytest.skip("the number of perf_event_open(2) is not known here")
         bpf_output = struct.pack("=IIQQQ80x", 1, 112, 10, 1, 1 << 10)
-        return held_syscall(
-            numbers[bpf.syscall_number()],
-            bpf_output,
-            ctypes.c_long(-1),
-            ctypes.c_long(0),
-            ctypes.c_long(-1),
-            ctypes.c_long(8),
-        )
+        words = [ctypes.c_long(word) for word in (-1, 0, -1, 8)]
+        return Descriptor(syscall(numbers[bpf.syscall_number()], bpf_output, *words))
 
     def run_for_a_stack(self):
         """Have the kernel store a stack, by a test run of a raw_tracepoint program; return its id.
@@ -12547,33 +12546,31 @@ class Scene:
         The program stays: where it went, its address would be nobody's, or another program's.
         """
         code = (
-            bpf._load_map_fd(2, self.m.fd)
-            + bpf._insn(0xB7, 3, 0, 0, 1 << 10)
-            + bpf._insn(0x85, 0, 0, 0, 27)
-            + bpf._insn(0x95)
+            insn_map(2, self.m.fd)
+            + insn(0xB7, 3, 0, 0, 1 << 10)
+            + insn(0x85, 0, 0, 0, 27)
+            + insn(0x95)
         )
-        stacker, attr = load(17, code), (u32 * 20)()
+        stacker = load(17, code)
         self.open.callback(lambda: stacker)
-        attr[0] = stacker.number
-        bpf._bpf(bpf.BPF_PROG_TEST_RUN, attr, size=ctypes.sizeof(attr))
-        return attr[1]
+        return prog_test_run(stacker.number, 0, b"")
 
     def attach(self, i):
         """Attach a cgroup_skb program that uses the map: that makes the storage."""
         code = [
-            bpf._load_map_fd(1, self.m.fd),
-            bpf._insn(0xB7, 2),
-            bpf._insn(0x85, 0, 0, 0, 81),
-            bpf._insn(0xB7, 0, 0, 0, 1),
-            bpf._insn(0x95),
+            insn_map(1, self.m.fd),
+            insn(0xB7, 2),
+            insn(0x85, 0, 0, 0, 81),
+            insn(0xB7, 0, 0, 0, 1),
+            insn(0x95),
         ]
         user, attr = load(8, b"".join(code)), bpf.bpf_attr()
         attr.prog_attach.target_fd, attr.prog_attach.attach_bpf_fd = (
             self.thing("cgroup", i).number,
             user.number,
         )
-        bpf._bpf(bpf.BPF_PROG_ATTACH, attr)
-        self.open.callback(lambda: (bpf._bpf(bpf.BPF_PROG_DETACH, attr), user))
+        bpf_call(bpf.BPF_PROG_ATTACH, attr)
+        self.open.callback(lambda: (bpf_call(bpf.BPF_PROG_DETACH, attr), user))
 
     def congestion_control(self, i):
         """A value that registers a TCP congestion control; its programs live as long as the scene."""
@@ -12583,7 +12580,7 @@ class Scene:
         for name in ("ssthresh", "cong_avoid", "undo_cwnd"):
             self.made[name, i] = load(
                 27,
-                bpf._insn(0xB7) + bpf._insn(0x95),
+                RETURN_0,
                 attach_btf_id=type_id,
                 expected_attach_type=list(members).index(name),
             )
@@ -12692,7 +12689,7 @@ def answer(label, cgroup, state, op):
 
 @kernel
 @pytest.mark.skipif(
-    not sys.platform.startswith("linux") or bpf._kernel_release() < (6, 18),
+    not sys.platform.startswith("linux") or KERNEL < (6, 18),
     reason="measured on 6.18",
 )
 @pytest.mark.parametrize("label", sorted(ANSWERS))
@@ -12888,7 +12885,9 @@ class Locked(ctypes.Structure):
 @kernel
 @pytest.mark.parametrize("map_type", [HASH, ARRAY])
 def test_oracle_locked_values(map_type):
-    with Map.create(map_type, u32, Locked, 4, btf=load_btf(), btf_key=1, btf_value=3) as m:
+    with Map.create(
+        map_type, u32, Locked, 4, btf=load_btf(lock_types()), btf_key=1, btf_value=3
+    ) as m:
         m.update(0, Locked(0xFF, 5), bpf.BPF_F_LOCK)
         out, lock = Locked(), bpf.BPF_F_LOCK
         assert m.lookup_into(0, out, lock) and (out.lock, out.n) == (
@@ -13369,12 +13368,13 @@ def test_lists_of_what_there_is_leave_out_what_goes_away_alone(kernel_is, code):
 @kernel
 def test_users_are_those_of_this_map_and_no_other():
     """Processes and programs; one that holds another map is none."""
-    with Map.create(HASH, bpf._Ports, bpf._Traffic, 4) as flows:
-        with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, bpf._Traffic) as total, Map.create(
+    with Map.create(HASH, u32, u64, 4) as flows:
+        with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64) as total, Map.create(
             ARRAY, u32, u32
         ) as other:
             # of its program and the process that makes it, of a child, of nobody but us
-            loaded = bpf._load_program(bpf._counting_program(flows.fd, total.fd), "counts")
+            code = insn_map(1, flows.fd) + insn_map(1, total.fd) + RETURN_0
+            loaded = load(bpf.BPF_PROG_TYPE_SOCKET_FILTER, code)
             fd = os.dup(flows.fd)
             os.set_inheritable(fd, True)
             child = subprocess.Popen(
@@ -13691,7 +13691,7 @@ def test_json_of_every_type_is_bpftools(label, state, cgroup):
 @pytest.mark.parametrize("size", [4, 8])
 def test_a_value_that_cant_be_read_is_that_entrys_error(kind, size):
     """Sockets in values of 4 bytes, which only programs can use, and of 8, which lookups give cookies for."""
-    map_type = {name: one for one, name in bpf._MAP_TYPE_NAMES.items()}[kind]
+    map_type = getattr(bpf, "BPF_MAP_TYPE_" + kind.upper())
     with socket.socket() as server, socket.socket() as client:
         server.bind(("127.0.0.1", 0))
         server.listen(1)
@@ -14308,7 +14308,7 @@ def test_histograms_of_bpftrace_are_those_that_it_prints():
             str(rows) for name, rows in ours.items() if name[0] == "k"
         )
         assert set(untyped) == {
-            "key='%s'" % bpf._hex(struct.pack("=q3s", 7, text)) for text in (b"ab", b"c")
+            "key='%s'" % in_hex(struct.pack("=q3s", 7, text)) for text in (b"ab", b"c")
         }
         ours["l", ""] = shown("--slots", "lhist:0:100:10", "name", names[2])[""]
         ours["e", "x"] = shown("--slots", "lhist:5:20:5", "name", names[3])["key='78 00'"]
@@ -16112,27 +16112,27 @@ def test_show_does_not_tell_its_own_process(bpffs):
 
 @kernel
 @pytest.mark.parametrize("option", ["-j", "--hex", "--ndjson"])
-def test_one_of_several_maps_of_a_name_may_vanish(option, monkeypatch):
-    real = bpf._fd_by_id
+def test_one_of_several_maps_of_a_name_may_vanish(option, kernel_is):
     for gone in (0, 1, 2):
         name = "v%d%s%d" % (gone, option[-1:], RUN)
         maps = [Map.create(HASH, u32, u32, 1, name=name) for _ in range(3)]
         ids = [m.id for m in maps]
 
-        def fd_by_id(map_id, flags):
-            if map_id == ids[gone] and asked.append(map_id) is None and len(asked) > 1:
-                raise bpf._error(errno.ENOENT, bpf.BPF_MAP_GET_FD_BY_ID, "map %d" % map_id)
-            return real(map_id, flags)
+        def found_once(number, cmd, ref, size):
+            if cmd == bpf.BPF_MAP_GET_FD_BY_ID and ref._obj.get_id.start_id == ids[gone]:
+                asked.append(cmd)
+                if len(asked) > 1:
+                    return -errno.ENOENT
+            return real_kernel(number, cmd, ref, size)
 
         asked = []
-        monkeypatch.setattr(bpf, "_fd_by_id", fd_by_id)
+        kernel_is(found_once)
         if option == "--ndjson":
             assert "2 maps are named" in main(option, "dump", "name", name)[2]
         else:
             out = done(option, "dump", "name", name)
             told = [entry["id"] for entry in json.loads(out)] if option == "-j" else out
             assert told == ids[:gone] + ids[gone + 1 :] or out.count("Found 0") == 2
-        monkeypatch.setattr(bpf, "_fd_by_id", real)
         for m in maps:
             m.close()
 
@@ -16312,14 +16312,14 @@ TYPED = [
         "src=10.0.0.1,port=443,proto=6",
         "count=1,delta=-1,rest=0",
         FLOW_FIELDS(IP("10.0.0.1"), 443, 6),
-        {0: NUMBER(1), 8: NUMBER(-1)},
+        {0: native(1), 8: native(-1)},
     ),
     (
         "w_hash",
         "src=0x0a,port=010,proto=255",
         "proto=TCP mood=BAD rest=0",
         FLOW_FIELDS(10, 8, 255),
-        {16: NUMBER(6, 4), 20: NUMBER(-2, 4)},
+        {16: native(6, 4), 20: native(-2, 4)},
     ),
     (
         "w_hash",
@@ -16344,19 +16344,19 @@ TYPED = [
     ),
     ("w_lru", "UDP", "65535", u32(17), u16(65535)),
     ("w_lru", "6", "0xffff", u32(6), u16(65535)),
-    ("w_lpm", "10.2.0.0/16", "-7", NUMBER(16, 4) + b"\x0a\2\0\0", NUMBER(-7)),
+    ("w_lpm", "10.2.0.0/16", "-7", native(16, 4) + b"\x0a\2\0\0", native(-7)),
     (
         "w_lpm",
         "10.2.3.4",
         "0x7fffffffffffffff",
-        NUMBER(32, 4) + b"\x0a\2\3\4",
-        NUMBER((1 << 63) - 1),
+        native(32, 4) + b"\x0a\2\3\4",
+        native((1 << 63) - 1),
     ),
-    ("w_lpm", "prefixlen=8,data=11.0.0.0", "0", NUMBER(8, 4) + b"\x0b\0\0\0", NUMBER(0)),
+    ("w_lpm", "prefixlen=8,data=11.0.0.0", "0", native(8, 4) + b"\x0b\0\0\0", native(0)),
     ("w_real", "1", "-2.5e3", u32(1), ctypes.c_double(-2500)),
     ("w_real", "2", "3", u32(2), ctypes.c_double(3)),
-    ("w_pc_array", "1", "18446744073709551615", u32(1), [NUMBER((1 << 64) - 1)] * CPUS),
-    ("w_lru_pc", "107", "7", b"k", [NUMBER(7, 2)] * CPUS),
+    ("w_pc_array", "1", "18446744073709551615", u32(1), [native((1 << 64) - 1)] * CPUS),
+    ("w_lru_pc", "107", "7", b"k", [native(7, 2)] * CPUS),
 ]
 
 
@@ -16403,8 +16403,8 @@ def test_bits_and_single_cpus_are_set_without_touching_the_rest(pins):
     done("update", pin, "key", "2", "value", "5")
     for cpu in cpus:
         done("update", pin, "key", "2", "value", "%d" % (cpu + 100), "cpu=%d" % cpu)
-        assert raw_entries(pin)[NUMBER(2, 4)] == [
-            NUMBER(one + 100 if one <= cpu else 5) for one in cpus
+        assert raw_entries(pin)[native(2, 4)] == [
+            native(one + 100 if one <= cpu else 5) for one in cpus
         ]
     done(
         "update",
@@ -16417,7 +16417,7 @@ def test_bits_and_single_cpus_are_set_without_touching_the_rest(pins):
         "cpu=0",
         "noexist",
     )
-    assert raw_entries(pins + "/w_pc_hash")[NUMBER(3, 4)] == [b"\x0a\0\0\1" + bytes(12)] + [
+    assert raw_entries(pins + "/w_pc_hash")[native(3, 4)] == [b"\x0a\0\0\1" + bytes(12)] + [
         bytes(16)
     ] * (len(cpus) - 1)
 
@@ -17849,13 +17849,13 @@ def test_events_are_a_record_a_line_in_every_form():
         recorder, words = Recorder(ring), ["map", "events", "id", ring.id]
         recorder.run(8)
         first, second, third, *others = recorder.records()
-        assert done(*words, "count", 1) == bpf._hex(first) + "\n"
-        assert done(*words, "--hex", "count", 1) == "value: %s\n" % bpf._hex(second)
+        assert done(*words, "count", 1) == in_hex(first) + "\n"
+        assert done(*words, "--hex", "count", 1) == "value: %s\n" % in_hex(second)
         told = [json.loads(line) for line in done(*words, "--ndjson", "timeout", 0).splitlines()]
         assert told == [{"value": list(record)} for record in [third] + others]
         recorder.run(1)
         status, out, err = main(*words, "count", 10**30, "timeout", 0)
-        assert (status, out, err) == (1, bpf._hex(recorder.records(8)[0]) + "\n", "")
+        assert (status, out, err) == (1, in_hex(recorder.records(8)[0]) + "\n", "")
         fixed = Recorder(ring, kind="fixed")
         fixed.run(2)
         recorder.run(2)  # two of other sizes between: none of it is lost
@@ -17872,13 +17872,13 @@ def test_events_are_a_record_a_line_in_every_form():
         assert main(*words, "count", 1, "timeout", 0.01) == (1, "", "")
         output = record_program(ring.fd, recorder.counts.fd, 1, "fixed")
         # a length of none at all
-        empty = load(1, output.replace(bpf._insn(0xB7, 3, 0, 0, 64), bpf._insn(0xB7, 3, 0, 0, 0)))
+        empty = load(1, output.replace(insn(0xB7, 3, 0, 0, 64), insn(0xB7, 3, 0, 0, 0)))
         for words_of, line in (
             ((), "value:"),
             (("--hex",), "value:"),
             (("--ndjson",), '{"value":[]}'),
         ):
-            test_run(empty.number, 2)
+            prog_test_run(empty.number, 2)
             assert done(*words, *words_of, "timeout", 0) == 2 * (line + "\n")
 
 
@@ -17889,7 +17889,7 @@ def test_events_by_the_name_of_a_type(ring_programs):
     ring_programs.run("produce", 8)
     lines = done(*words).splitlines()
     assert re.match(r"cpu=\d+ thread=0 n=1 state=OPEN comm=comm pad=", lines[1])
-    assert lines[3] == bpf._hex(struct.pack("=II", 0, 3))
+    assert lines[3] == in_hex(struct.pack("=II", 0, 3))
     told = [
         json.loads(line)["value"]
         for line in done("--ndjson", *words, "timeout", 0.1, "count", 3).splitlines()
@@ -18208,11 +18208,13 @@ def test_demo_shows_the_main_job_and_leaves_nothing():
 
 
 @kernel
-def test_demo_without_the_right_to_load_programs(monkeypatch, capsys):
-    def refuse(*_):
-        raise bpf._error(errno.EPERM, bpf.BPF_PROG_LOAD)
+def test_demo_without_the_right_to_load_programs(kernel_is, capsys):
+    def refuse(number, cmd, ref, size):
+        if cmd == bpf.BPF_PROG_LOAD:
+            return -errno.EPERM
+        return real_kernel(number, cmd, ref, size)
 
-    monkeypatch.setattr(bpf, "_load_program", refuse)
+    kernel_is(refuse)
     assert bpf.main(["demo"]) == 0
     out = capsys.readouterr().out
     assert (
@@ -18343,9 +18345,9 @@ def test_messages_say_what_to_do(words, said):
 @kernel
 def test_a_missing_key_is_told_as_it_was_typed(pins):
     for words, typed, raw in (
-        (["w_lpm", "key", "10.0.0.0/8"], "10.0.0.0/8", NUMBER(8, 4) + bytes([10, 0, 0, 0])),
-        (["w_lru", "key", "ICMP"], "ICMP", NUMBER(1, 4)),
-        (["w_pairs", "key", "pid=9", "slot=1"], "pid=9 slot=1", NUMBER(9, 4) + NUMBER(1, 4)),
+        (["w_lpm", "key", "10.0.0.0/8"], "10.0.0.0/8", native(8, 4) + bytes([10, 0, 0, 0])),
+        (["w_lru", "key", "ICMP"], "ICMP", native(1, 4)),
+        (["w_pairs", "key", "pid=9", "slot=1"], "pid=9 slot=1", native(9, 4) + native(1, 4)),
     ):
         for command in ("lookup", "delete"):
             status, out, err = main(command, pins + "/" + words[0], *words[1:])
@@ -19566,7 +19568,7 @@ def million():
     attr = bpf.bpf_attr()
     attr.batch.keys, attr.batch.values = ctypes.addressof(keys), ctypes.addressof(values)
     attr.batch.count, attr.batch.map_fd = count, m.fd
-    bpf._bpf(bpf.BPF_MAP_UPDATE_BATCH, attr)
+    bpf_call(bpf.BPF_MAP_UPDATE_BATCH, attr)
     return m
 
 
@@ -19607,13 +19609,16 @@ def floor_loop(m, cmd, key_type, back=None):
     for one in (attr, second):
         one.map_fd, one.key, one.value = m.fd, ctypes.addressof(key), ctypes.addressof(value)
     ref, number = ctypes.byref(attr), bpf.syscall_number()
-    size, field = bpf._ATTR_SIZES[cmd], "value" if key_type is u32 else "number"
+    size, field = ctypes.sizeof(bpf.bpf_attr_elem), "value" if key_type is u32 else "number"
     source = "def loop(piece):\n    for x in range(piece * 10000, piece * 10000 + 10000):\n"
     source += "        key.%s = x\n        syscall(number, %d, ref, %d)\n" % (field, cmd, size)
     if cmd in (LOOKUP, bpf.BPF_MAP_LOOKUP_AND_DELETE_ELEM):
         source += "        value.packets\n"
     if back is not None:
-        source += "        syscall(number, %d, other, %d)\n" % (back, bpf._ATTR_SIZES[back])
+        source += "        syscall(number, %d, other, %d)\n" % (
+            back,
+            ctypes.sizeof(bpf.bpf_attr_elem),
+        )
     names = dict(key=key, value=value, ref=ref, syscall=syscall, number=number)
     names["other"] = ctypes.byref(second)
     exec(source, names)
@@ -19651,7 +19656,10 @@ def call_loop(m, body, key_type, back):
         source += "        key.%s = x\n" % ("value" if key_type is u32 else "number")
     source += "        %s\n" % body.replace("KEY", "x" if key_type is u32 else "key")
     if back is not None:
-        source += "        syscall(number, %d, other, %d)\n" % (back, bpf._ATTR_SIZES[back])
+        source += "        syscall(number, %d, other, %d)\n" % (
+            back,
+            ctypes.sizeof(bpf.bpf_attr_elem),
+        )
     names = dict(m=m, key=key, out=out, syscall=syscall, number=bpf.syscall_number())
     names.update(other=ctypes.byref(attr), attr=attr)
     exec(source, names)
@@ -19844,7 +19852,9 @@ def test_bench_memory_of_a_scan():
         import ctypes
         import bpflookup as bpf
         count = 10000000
-        peak = lambda: int(bpf._colon_file("/proc/self/status")["VmHWM"].split()[0]) / 1024
+        def peak():
+            with open("/proc/self/status") as file:
+                return int(file.read().split("VmHWM:")[1].split()[0]) / 1024
         bare = peak()
         with bpf.Map.create(bpf.BPF_MAP_TYPE_HASH, ctypes.c_uint32, ctypes.c_uint64, count) as m:
             for start in range(0, count, 100000):
@@ -19995,14 +20005,6 @@ def bench_types():
     return b, names
 
 
-def loaded(blob):
-    """Have the kernel hold BTF."""
-    data, attr = blob.data(), bpf.bpf_attr()
-    buffer = ctypes.create_string_buffer(data, len(data))
-    attr.btf_load.btf, attr.btf_load.btf_size = ctypes.addressof(buffer), len(data)
-    return Held(int, bpf._bpf(bpf.BPF_BTF_LOAD, attr))
-
-
 def conn_entries(count, rng):
     """Return the keys and values of count connections."""
     keys = b"".join(struct.pack("=Q", index) + b"\7" * 32 for index in range(count))
@@ -20068,7 +20070,7 @@ def bss_map(count, rng):
     size = 16 * count + 8
     words = [table, 0, 16 * count, total, 16 * count, 8]
     section = blob.add(blob.DATASEC, ".bss", 2, size, words)
-    types = dict(btf=loaded(blob), btf_key=0, btf_value=section)
+    types = dict(btf=load_btf(blob.data()), btf_key=0, btf_value=section)
     m = Map.create(bpf.BPF_MAP_TYPE_ARRAY, key_size=4, value_size=size, name="x.bss", **types)
     return put_entries(m, bytes(4), pair_entries(count, rng)[1] + bytes(8))
 
@@ -20086,7 +20088,7 @@ def matrix_map(map_type, key, value, entries, key_size, value_size, flags=0):
         types = dict(key_size=key_size, value_size=value_size, flags=flags, name="matrix")
         if key is not None:
             blob, names = bench_types()
-            types.update(btf=loaded(blob), btf_key=names[key], btf_value=names[value])
+            types.update(btf=load_btf(blob.data()), btf_key=names[key], btf_value=names[value])
         room = 2 * count if map_type == bpf.BPF_MAP_TYPE_LRU_HASH else count
         return put_entries(Map.create(map_type, max_entries=room, **types), *entries(count, rng))
 
