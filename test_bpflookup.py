@@ -52,6 +52,7 @@ from bpflookup import BTF, Map
 
 u8, u16, u32, u64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 MODULE = os.path.abspath(bpf.__file__)
+HERE = os.path.dirname(MODULE)
 BPFFS = "/sys/fs/bpf"
 STRICT = os.environ.get("BPFLOOKUP_KERNEL") == "1"
 KERNEL = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
@@ -215,7 +216,7 @@ def run(*words, **options):
 
 def importing(environment=os.environ):
     """Return an environment in which the module is found, and compiled once for all."""
-    found = dict(environment, PYTHONPATH=os.path.dirname(MODULE))
+    found = dict(environment, PYTHONPATH=HERE)
     found.pop("PYTHONDONTWRITEBYTECODE", None)
     return found
 
@@ -390,6 +391,8 @@ HASH, ARRAY, QUEUE, LPM = (
     bpf.BPF_MAP_TYPE_QUEUE,
     bpf.BPF_MAP_TYPE_LPM_TRIE,
 )
+PERCPU_HASH, PERCPU_ARRAY = bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY
+RINGBUF, USER_RINGBUF = bpf.BPF_MAP_TYPE_RINGBUF, bpf.BPF_MAP_TYPE_USER_RINGBUF
 
 LOOKUP, UPDATE, DELETE, NEXT = (
     bpf.BPF_MAP_LOOKUP_ELEM,
@@ -451,13 +454,13 @@ class Natural(ctypes.Structure):
 
 @pytest.fixture
 def flows():
-    with Map.create(bpf.BPF_MAP_TYPE_HASH, Key, Value, 4, name=FLOWS) as m:
+    with Map.create(HASH, Key, Value, 4, name=FLOWS) as m:
         yield m
 
 
 @pytest.fixture
 def numbers():
-    with Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u64, 4, name=NUMS) as m:
+    with Map.create(HASH, u32, u64, 4, name=NUMS) as m:
         yield m
 
 
@@ -764,9 +767,6 @@ def prog_test_run(prog_fd, repeat=1, data=bytes(64)):
     return attr[1]
 
 
-RINGBUF, USER_RINGBUF = bpf.BPF_MAP_TYPE_RINGBUF, bpf.BPF_MAP_TYPE_USER_RINGBUF
-
-
 def record_program(ring_fd, counts_fd, number, kind):
     """Return a socket filter that writes one record, (number, n, n, n, n, n, n, n) as u64, cut to a length.
 
@@ -830,9 +830,9 @@ class Recorder:
         """Return what those from first to end are, discarded ones left out."""
         end = self.written if end is None else end
         if self.kind == "fixed":
-            return [struct.pack("=8Q", self.number, *[n] * 7) for n in range(first, end)]
+            return [struct.pack("=8Q", self.number, *([n] * 7)) for n in range(first, end)]
         kept = [n for n in range(first, end) if n % 5]
-        return [struct.pack("=8Q", self.number, *[n] * 7)[: (n & 47) + 16] for n in kept]
+        return [struct.pack("=8Q", self.number, *([n] * 7))[: (n & 47) + 16] for n in kept]
 
 
 def a_ring(size=PAGE, **options):
@@ -1016,7 +1016,7 @@ class Blob:
         types, strings, entries = b"".join(self.types), bytes(self.strings), b""
         header = max(header, 32 if layout else 0)
         for kind in range(max(layout) + 1 if layout else 0):
-            entries += struct.pack(self.mark + "BBH", *layout.get(kind, (0, 0)) + (0,))
+            entries += struct.pack(self.mark + "BBH", *layout.get(kind, (0, 0)), 0)
         fields = dict(
             magic=0xEB9F,
             version=1,
@@ -1431,7 +1431,7 @@ PAGES = []
 
 
 def array_of_pages():
-    PAGES.append(Map.create(bpf.BPF_MAP_TYPE_ARRAY, u32, u64, 8, flags=bpf.BPF_F_MMAPABLE))
+    PAGES.append(Map.create(ARRAY, u32, u64, 8, flags=bpf.BPF_F_MMAPABLE))
     return PAGES[-1]
 
 
@@ -1463,7 +1463,7 @@ def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
         flows[Key(src)] = value
     raised(bpf.MapFull, flows.update, Key(9), value)
     raised(bpf.InvalidArgument, flows.lookup, key, bpf.BPF_F_LOCK)
-    array = Map.create(bpf.BPF_MAP_TYPE_ARRAY, u32, u32, 2)
+    array = Map.create(ARRAY, u32, u32, 2)
     raised(bpf.KeyOutOfRange, array.update, 2, 0)
     raised(bpf.NotSupported, array.delete, 0)
     perf = Map.create(bpf.BPF_MAP_TYPE_PERF_EVENT_ARRAY, max_entries=2)
@@ -1471,7 +1471,7 @@ def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
     raised(bpf.BadFileDescriptor, perf.update, 0, 987654)
     raised(bpf.InvalidArgument, Map.create, 77, u32, u32)
     if KERNEL >= (5, 11):  # before, RLIMIT_MEMLOCK can't be charged with 4 GiB: E2BIG
-        raised(bpf.OutOfMemory, Map.create, bpf.BPF_MAP_TYPE_ARRAY, u32, u64, 0xFFFFFFFF)
+        raised(bpf.OutOfMemory, Map.create, ARRAY, u32, u64, 0xFFFFFFFF)
     raised(bpf.BadFileDescriptor, Map.from_fd, 987654)
     raised(bpf.BadFileDescriptor, Map.from_fd, 987654, dup=False)
     flows.pin(pin)
@@ -1492,7 +1492,7 @@ def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
     assert "read-only" in raised(bpf.PermissionDenied, reader.delete, bytes(8)).hint
     assert "write-only" in raised(bpf.PermissionDenied, writer.lookup, bytes(8)).hint
     assert "write-only" in raised(bpf.PermissionDenied, writer.next_key).hint
-    other = Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u32, 1, name=FLOWS)
+    other = Map.create(HASH, u32, u32, 1, name=FLOWS)
     assert str(flows.id) in str(raised(bpf.AmbiguousName, Map.from_name, FLOWS))
     assert str(other.id) in str(raised(bpf.AmbiguousName, bpf.open_map, "name " + FLOWS))
     flows.freeze()
@@ -1513,7 +1513,7 @@ def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
 
 @kernel
 def test_an_index_past_the_end_is_an_index_error_too():
-    per_cpu = bpf.BPF_MAP_TYPE_PERCPU_ARRAY
+    per_cpu = PERCPU_ARRAY
     for map_type, value in ((ARRAY, u32), (per_cpu, u64), (bpf.BPF_MAP_TYPE_PROG_ARRAY, None)):
         with Map.create(map_type, u32, value, 8) as m:
             for action in (lambda: m[8], lambda: m.lookup_bytes(9), lambda: m.lookup(1 << 31)):
@@ -1553,8 +1553,8 @@ def test_without_proc_a_program_is_still_no_map(monkeypatch, flows):
     fd = load(bpf.BPF_PROG_TYPE_SOCKET_FILTER, RETURN_0)
     with pytest.raises(bpf.InvalidArgument, match="no BPF map but something else"):
         Map.from_fd(fd.number)
-    queue = Map.create(bpf.BPF_MAP_TYPE_QUEUE, None, u64, 2)
-    ring = Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=PAGE)
+    queue = Map.create(QUEUE, None, u64, 2)
+    ring = Map.create(RINGBUF, max_entries=PAGE)
     for m in (flows, queue, ring):
         assert Map.from_fd(m).id == m.id
     arena = created(bpf.BPF_MAP_TYPE_ARENA, max_entries=1, flags=bpf.BPF_F_MMAPABLE)
@@ -1952,8 +1952,7 @@ def test_faults_that_strace_injects(name, when):
     script = (
         "import sys; sys.path.insert(0, %r)\nimport bpflookup as bpf\ntry:\n"
         "    with bpf.Map.create(1, bpf.u32, bpf.u64, 8) as m:\n        m[1] = 1\n        print(m[1], list(m))\n"
-        "except bpf.SyscallError as error:\n    print(type(error).__name__, error.errno)"
-        % os.path.dirname(MODULE)
+        "except bpf.SyscallError as error:\n    print(type(error).__name__, error.errno)" % HERE
     )
     status, out, err = run(
         program("strace"),
@@ -2065,7 +2064,7 @@ def test_uname_of_another_personality_does_not_mislead():
         sys.executable,
         "-c",
         "import os, bpflookup; print(os.uname().machine, bpflookup.syscall_number())",
-        env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+        env=importing(),
     )
     assert status == 0, err
     if ctypes.sizeof(ctypes.c_void_p) == 8 and os.uname().machine == "x86_64":
@@ -2085,7 +2084,7 @@ def test_importing_makes_no_system_call_of_note():
         "-S",
         "-c",
         "import ctypes, os, sys, errno; os.write(2, b'MARK'); sys.path.insert(0, %r);"
-        "import bpflookup; os.write(2, b'MARK')" % os.path.dirname(MODULE),
+        "import bpflookup; os.write(2, b'MARK')" % HERE,
     )
     assert status == 0
     opened = [
@@ -2122,7 +2121,7 @@ def test_a_lookup_is_one_system_call(flows, bpffs):
             getattr(m, name)(key)
         os.write(2, b"MARK\\n")
     """),
-        os.path.dirname(MODULE),
+        HERE,
         pin,
     )
     assert status == 0, err
@@ -2219,7 +2218,7 @@ def test_trace_tells_calls_and_costs_nothing_when_off(flows):
 @kernel
 def test_trace_reads_no_more_than_a_flagged_value_has():
     lines = []
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u32, 1) as m, bpf.trace(lines.append):
+    with Map.create(PERCPU_ARRAY, u32, u32, 1) as m, bpf.trace(lines.append):
         try:
             m.update(0, 7, bpf.BPF_F_ALL_CPUS)  # EINVAL before 7.0
         except bpf.InvalidArgument:
@@ -2298,7 +2297,7 @@ def hostile_btf(n):
     b = Blob()
     one = b.int("u8", 1)
     names = [("a_%d" % (at + n), one, 8 * at) for at in range(n)]
-    yield b, b.struct("collide", 2 * n, *names + [("a", one, 8 * (n + at)) for at in range(n)])
+    yield b, b.struct("collide", 2 * n, *names, *[("a", one, 8 * (n + at)) for at in range(n)])
     b = Blob()
     one = b.int("u8", 1)
     alike = lambda at: (
@@ -5303,7 +5302,7 @@ def test_what_a_class_defines_stays_out_of_the_way():
         m[7] = 1
         with pytest.raises(bpf.LayoutError):
             m[Seven(5)]
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, Trap, 1) as m:
+    with Map.create(PERCPU_ARRAY, u32, Trap, 1) as m:
         m[0] = raw
         assert [bytes(value) for value in m[0]] == [raw] * len(bpf.possible_cpus())
 
@@ -5320,9 +5319,7 @@ def test_what_a_class_defines_stays_out_of_the_way():
         assert m.lookup_bytes(Liar(1)) == bytes(u32(3)) and sorted(
             (k.a, v.a) for k, v in m.items()
         ) == [(1, 3), (2, 4)]
-    with Map.create(bpf.BPF_MAP_TYPE_ARRAY, u32, Liar, 2, flags=bpf.BPF_F_MMAPABLE) as m, m.mmap(
-        True
-    ) as mapped:
+    with Map.create(ARRAY, u32, Liar, 2, flags=bpf.BPF_F_MMAPABLE) as m, m.mmap(True) as mapped:
         mapped[1] = Liar(5)
         assert m[1].a == 5
 
@@ -5341,7 +5338,7 @@ def test_what_a_class_defines_stays_out_of_the_way():
         for action in (lambda: m.update(1, Larger(1 << 32)), lambda: m.update(Larger(1 << 32), 1)):
             with pytest.raises(bpf.LayoutError):
                 action()
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64 * 8, 1) as m:
+    with Map.create(PERCPU_ARRAY, u32, u64 * 8, 1) as m:
         cpus = len(bpf.possible_cpus())
         m[0] = Bytes(b"y" * 64 * cpus)
         assert m.lookup_bytes(0) == b"y" * 64 * cpus
@@ -6216,7 +6213,7 @@ def test_names_that_share_their_ends_take_no_more_memory_than_the_blob():
         assert resident() - before < 16 << 20
     b = Blob()  # one that all share is no matter
     long_name = b.name("y" * 4000)
-    b.struct("s", 4, *[(long_name, b.int("int", 4), 0)] * 3000)
+    b.struct("s", 4, *([(long_name, b.int("int", 4), 0)] * 3000))
     names = [member[0] for member in b.btf().members("s")]
     assert len(names) == 3000 and len(set(map(id, names))) == 1
 
@@ -6572,14 +6569,21 @@ def elf_file(sections, symbols=(), wide=True, order="little", kind=1, counted=Tr
     if not counted:
         rows[0] = (0, 0, 0, 0, 0, count, count - 1)
     headers = b"".join(
-        struct.pack(mark + ("2I4Q2I2Q" if wide else "10I"), *(tuple(row[:7]) + (0, 1, 0)))
+        struct.pack(mark + ("2I4Q2I2Q" if wide else "10I"), *tuple(row[:7]), 0, 1, 0)
         for row in rows
     )
     places = (64, 56, 0, 64) if wide else (52, 32, 0, 40)
     head = struct.pack(
         mark + ("2HI3QI6H" if wide else "2HI3II6H"),
-        *((kind, 247, 1, 0, 0, start + len(data), 0) + places)
-        + ((count, count - 1) if counted else (0, 0xFFFF)),
+        kind,
+        247,
+        1,
+        0,
+        0,
+        start + len(data),
+        0,
+        *places,
+        *((count, count - 1) if counted else (0, 0xFFFF)),
     )
     identity = b"\x7fELF" + bytes([1 + wide, 1 + (order == "big"), 1]) + bytes(9)
     return identity + head + data + headers
@@ -7596,7 +7600,7 @@ def test_btf_of_the_kernel_without_sys(vmlinux):
             "-c",
             source,
             stdin=file,
-            env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+            env=importing(),
         )
     if KERNEL < (5, 11):
         assert "BTFError: the kernel's BTF can't be had" in err
@@ -8147,7 +8151,7 @@ def test_types_are_checked_when_the_map_is_opened(flows, numbers):
     assert Map.from_fd(array).key_type is u32 and Map.from_fd(array).value_type is bytes
     programs = Map.create(bpf.BPF_MAP_TYPE_PROG_ARRAY, max_entries=2)
     assert programs.key_type is u32 and programs.value_type is u32
-    ring = Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=PAGE)
+    ring = Map.create(RINGBUF, max_entries=PAGE)
     assert ring.key_type is None and ring.value_type is None
     queue = Map.create(QUEUE, None, u64, 2)
     assert queue.key_type is None and queue.value_type is u64
@@ -9015,7 +9019,7 @@ def test_lookup_and_delete(numbers):
             numbers.lookup_and_delete(key)
     assert numbers[2] == 6
     cpus = len(bpf.possible_cpus())
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 2) as m:
+    with Map.create(PERCPU_HASH, u32, u64, 2) as m:
         m[1] = list(range(cpus))
         assert m.lookup_and_delete(1) == list(range(cpus)) and list(m) == []
 
@@ -9222,7 +9226,7 @@ def test_interpreter_shutdown_with_open_maps_is_quiet():
 
 
 @kernel
-@pytest.mark.parametrize("map_type", [HASH, ARRAY, bpf.BPF_MAP_TYPE_PERCPU_HASH])
+@pytest.mark.parametrize("map_type", [HASH, ARRAY, PERCPU_HASH])
 def test_a_dropped_map_closes_its_descriptor_without_the_garbage_collector(map_type):
     bpf.possible_cpus()
     before = open_fds()
@@ -9251,7 +9255,7 @@ def test_a_failure_closes_what_was_opened_without_the_garbage_collector(numbers,
         lambda: Map.from_fd(numbers, u64),
         lambda: Map.from_pin(pin, value=bpf.BTF),
         lambda: Map.create(HASH, u32, bpf.BTF, 4),
-        lambda: Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 4, key_size=8),
+        lambda: Map.create(PERCPU_HASH, u32, u64, 4, key_size=8),
         lambda: bpf.capture(numbers, str(tmp_path / "none" / "c")),
         lambda: bpf.open_map("name " + NUMS),
         lambda: bpf.BTF.from_file(MODULE),
@@ -9481,8 +9485,8 @@ def test_fork_and_threads_leave_the_parent_alone(numbers):
 # -- a value for each CPU
 
 PERCPU = [
-    bpf.BPF_MAP_TYPE_PERCPU_ARRAY,
-    bpf.BPF_MAP_TYPE_PERCPU_HASH,
+    PERCPU_ARRAY,
+    PERCPU_HASH,
     bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH,
 ]
 
@@ -9526,7 +9530,7 @@ def test_percpu_lookup_stays_inside_its_buffer(map_type, size):
 @kernel
 def test_percpu_structures_and_scalars():
     cpus = len(bpf.possible_cpus())
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, Odd, 1) as m:
+    with Map.create(PERCPU_ARRAY, u32, Odd, 1) as m:
         m[0] = [Odd(cpu, 1000 + cpu, 7) for cpu in range(cpus)]
         assert [(odd.a, odd.b, odd.c) for odd in m[0]] == [
             (cpu, 1000 + cpu, 7) for cpu in range(cpus)
@@ -9534,7 +9538,7 @@ def test_percpu_structures_and_scalars():
         assert all(type(odd) is Odd for odd in m[0])
         slots = m.percpu_type()()
         assert m.lookup_into(0, slots) and slots[cpus - 1].value.b == 999 + cpus
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 1) as m:
+    with Map.create(PERCPU_HASH, u32, u64, 1) as m:
         m[5] = list(range(cpus))
         assert (
             m[5] == list(range(cpus))
@@ -9556,7 +9560,7 @@ def test_percpu_structures_and_scalars():
 
     values = []
     values += [Grows(values) for _ in range(cpus)]
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1) as m:
+    with Map.create(PERCPU_ARRAY, u32, u64, 1) as m:
         m[0] = values  # as many as there were, and no slot beyond
         assert m[0] == [1] * cpus
     with pytest.raises(bpf.NotSupported, match="no value per CPU"):
@@ -9571,7 +9575,7 @@ def test_percpu_without_the_right_to_count(hint, bpffs):
         lacking("a kernel that lets everybody use a pin")
     cpus = len(bpf.possible_cpus())
     os.chmod(bpffs, 0o755)
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 4) as m:
+    with Map.create(PERCPU_HASH, u32, u64, 4) as m:
         m[1] = list(range(100, 100 + cpus))
         m.pin(os.path.join(bpffs, "m"))
         os.chmod(os.path.join(bpffs, "m"), 0o666)
@@ -9600,7 +9604,7 @@ def test_percpu_scans_without_the_right_to_count(bpffs):
         lacking("a kernel that lets everybody use a pin")
     cpus = len(bpf.possible_cpus())
     os.chmod(bpffs, 0o755)
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 4) as m:
+    with Map.create(PERCPU_HASH, u32, u64, 4) as m:
         m.pin(os.path.join(bpffs, "m"))
         os.chmod(os.path.join(bpffs, "m"), 0o666)
         source = """
@@ -9622,7 +9626,7 @@ def test_holes_in_the_cpu_mask_do_not_move_slots(monkeypatch):
     count = bpf._count_cpus_by_lru()
     fake_sys(monkeypatch, "0,%d-%d\n" % (5, 5 + count - 2) if count > 1 else "3\n")
     monkeypatch.setattr(bpf, "_proven_cpus", None)
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1) as m:
+    with Map.create(PERCPU_ARRAY, u32, u64, 1) as m:
         m[0] = list(range(count))
         assert m[0] == list(range(count))
         assert bpf.possible_cpus() == ((0,) + tuple(range(5, 4 + count)) if count > 1 else (3,))
@@ -9631,7 +9635,7 @@ def test_holes_in_the_cpu_mask_do_not_move_slots(monkeypatch):
 @kernel
 def test_one_cpus_values_in_batches(kernel_is):
     """As Linux 7.0 has it: packed, without padding."""
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u8 * 5, 8) as m:
+    with Map.create(PERCPU_HASH, u32, u8 * 5, 8) as m:
 
         def kernel(number, cmd, ref, size):
             batch = ref._obj.batch
@@ -9673,7 +9677,7 @@ def test_percpu_maps_in_bulk(map_type, size):
         for keys, values in parts:
             m.update_batch(keys, values)
         assert dict(m.items()) == rows
-        if map_type != bpf.BPF_MAP_TYPE_PERCPU_ARRAY:
+        if map_type != PERCPU_ARRAY:
             drained = {
                 key: [bytes(slot)[:size] for slot in slots]
                 for keys, values in m.lookup_and_delete_batch(7)
@@ -9761,9 +9765,7 @@ def test_a_walk_that_fails_hands_out_the_entry_it_has(kernel_is):
 
 @kernel
 @pytest.mark.parametrize("key_size", [1, 2, 3, 4, 5, 8, 260])
-@pytest.mark.parametrize(
-    "map_type", [HASH, bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_PERCPU_HASH]
-)
+@pytest.mark.parametrize("map_type", [HASH, bpf.BPF_MAP_TYPE_LRU_HASH, PERCPU_HASH])
 def test_scans_are_complete_for_every_key_size(map_type, key_size):
     count = 256 if key_size == 1 else 500
     with Map.create(map_type, bytes, u32, 1000, key_size=key_size) as m:
@@ -9772,9 +9774,7 @@ def test_scans_are_complete_for_every_key_size(map_type, key_size):
             key = number.to_bytes(min(key_size, 2), "little").ljust(key_size, b"x")
             m[key] = number
             expected[key] = (
-                [number] * len(bpf.possible_cpus())
-                if map_type == bpf.BPF_MAP_TYPE_PERCPU_HASH
-                else number
+                [number] * len(bpf.possible_cpus()) if map_type == PERCPU_HASH else number
             )
         assert m.exact_scan is True
         assert sorted(m) == sorted(m.keys()) == sorted(expected) and dict(m.items()) == expected
@@ -9810,7 +9810,7 @@ def test_scans_are_complete_for_every_value_size(map_type, value_size):
 @once
 @kernel
 def test_scans_of_the_smallest_and_of_large_maps():
-    for map_type in (HASH, ARRAY, bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY):
+    for map_type in (HASH, ARRAY, bpf.BPF_MAP_TYPE_LRU_HASH, PERCPU_ARRAY):
         with Map.create(map_type, u32, u32, 1) as m:
             m[0] = 7
             for size in (None, 1, 2):
@@ -9865,7 +9865,7 @@ def test_index_maps_scan_what_is_there():
 
 @kernel
 def test_flags_of_scans_and_batches(kernel_is):
-    with Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u64, 8) as m:
+    with Map.create(HASH, u32, u64, 8) as m:
         m.update_batch([1, 2], [3, 4])
         seen, flags = [], bpf.BPF_F_LOCK
 
@@ -9992,9 +9992,7 @@ def write_stable_and_other_keys(m, rng):
 @kernel
 def test_a_trie_whose_cursor_was_deleted_hands_out_each_entry_once(monkeypatch):
     """The kernel begins anew then: a batch repeats what earlier ones brought."""
-    with Map.create(
-        bpf.BPF_MAP_TYPE_LPM_TRIE, None, u32, 8, key_size=8, flags=bpf.BPF_F_NO_PREALLOC
-    ) as m:
+    with Map.create(LPM, None, u32, 8, key_size=8, flags=bpf.BPF_F_NO_PREALLOC) as m:
         for number in range(6):
             m[native(32, 4) + bytes([10, 0, 0, number])] = number
         ((keys, values),) = m.lookup_batch()
@@ -10020,9 +10018,7 @@ def test_a_trie_whose_cursor_was_deleted_hands_out_each_entry_once(monkeypatch):
 
 @once
 @kernel
-@pytest.mark.parametrize(
-    "map_type", [HASH, bpf.BPF_MAP_TYPE_LRU_HASH, bpf.BPF_MAP_TYPE_PERCPU_HASH]
-)
+@pytest.mark.parametrize("map_type", [HASH, bpf.BPF_MAP_TYPE_LRU_HASH, PERCPU_HASH])
 def test_two_thousand_scans_against_a_writer_miss_and_repeat_nothing(map_type, bpffs):
     path = os.path.join(bpffs, "m")
     with Map.create(map_type, u32, u64, 8192) as m:
@@ -10320,11 +10316,11 @@ def data_maps():
         )
         for at in range(50)
     ]
-    types = bpf.BPF_MAP_TYPE_HASH, bpf.BPF_MAP_TYPE_ARRAY, bpf.BPF_MAP_TYPE_LRU_HASH
-    types += bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY
-    types += bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH, bpf.BPF_MAP_TYPE_LPM_TRIE
+    types = HASH, ARRAY, bpf.BPF_MAP_TYPE_LRU_HASH
+    types += PERCPU_HASH, PERCPU_ARRAY
+    types += bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH, LPM
     for map_type in types:
-        is_lpm = map_type == bpf.BPF_MAP_TYPE_LPM_TRIE
+        is_lpm = map_type == LPM
         room = 5000 if "lru" in bpf.map_type_name(map_type) else 50
         flags = bpf.BPF_F_NO_PREALLOC if is_lpm else 0
         with Map.create(
@@ -10491,7 +10487,7 @@ def test_numpy_pandas_and_pyarrow_take_batches_of_any_map():
 def test_what_the_readme_says_of_pandas():
     pandas = pytest.importorskip("pandas")
     made = {"pandas": pandas, "numpy": pytest.importorskip("numpy")}
-    with open(os.path.join(os.path.dirname(MODULE), "README.md")) as file:
+    with open(os.path.join(HERE, "README.md")) as file:
         blocks = re.findall(r"^```\n((?:batches|columns) = .*?)^```", file.read(), re.M | re.S)
     assert len(blocks) == 2
     with Map.create(HASH, u32, Value, 20000) as m:
@@ -10520,7 +10516,7 @@ def test_json_lines_keep_a_type_a_column_in_pandas_pyarrow_and_jq(tmp_path):
             "",
         }, err
         exact = ".%s.bytes" % one
-        out = done(*(["--big-ints-as-strings"] + words))
+        out = done("--big-ints-as-strings", *words)
         (tmp_path / "lines").write_text(out)
         status, told, err = run(program("jq"), "-r", exact, tmp_path / "lines")
         assert sorted(set(map(int, told.split()))) == [2**60 + at for at in range(50)], err
@@ -10544,9 +10540,7 @@ def test_big_ints_are_strings_by_their_type_and_only_where_asked(pins):
         m[bytes(u64(5))] = b"\xff" * found.size
         types = ["--key-type", "u64", "--value-type", text, "--ndjson", "dump", m.id]
         plain = {line["key"]: line["value"] for line in map(json.loads, done(*types).splitlines())}
-        strings = [
-            json.loads(line) for line in done(*(["--big-ints-as-strings"] + types)).splitlines()
-        ]
+        strings = [json.loads(line) for line in done("--big-ints-as-strings", *types).splitlines()]
         for line in strings:
             assert isinstance(line["key"], str)
             told, wanted = line["value"], dict(plain[int(line["key"])])
@@ -10704,8 +10698,8 @@ def test_mapping_what_cannot_be_mapped_says_why(bpffs):
 @pytest.mark.parametrize(
     "map_type, size, pages, options",
     [
-        (bpf.BPF_MAP_TYPE_RINGBUF, PAGE, 4, {}),
-        (bpf.BPF_MAP_TYPE_USER_RINGBUF, PAGE, 4, {}),
+        (RINGBUF, PAGE, 4, {}),
+        (USER_RINGBUF, PAGE, 4, {}),
         (bpf.BPF_MAP_TYPE_ARENA, 2, 2, dict(flags=bpf.BPF_F_MMAPABLE)),
     ],
 )
@@ -11083,7 +11077,7 @@ def test_programs_on_every_cpu_while_it_is_read():
                 for record in batch:
                     number, n = pattern.unpack_from(record)
                     assert n == following[number]
-                    assert record == struct.pack("=8Q", number, *[n] * 7)[: (n & 47) + 16]
+                    assert record == struct.pack("=8Q", number, *([n] * 7))[: (n & 47) + 16]
                     following[number] = n + 2 if n % 5 == 4 else n + 1
                 found += len(batch)
         finally:
@@ -11238,7 +11232,7 @@ def test_a_reader_that_is_killed_leaves_a_buffer_that_the_next_one_reads_on(tmp_
             for record in bpflookup.Map.from_fd(int(sys.argv[1])).records():
                 os.write(out, record[8:16])
         """
-        environment = dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
+        environment = importing()
         for _ in range(12):
             words = [sys.executable, "-c", textwrap.dedent(source), str(ring.fd), str(path)]
             path.write_bytes(b"")
@@ -11675,7 +11669,7 @@ def test_strace_decodes_the_barrier_one_a_drain(tmp_path):
         recorder.run(50)
         words = ["-f", "-e", "trace=membarrier", "-o", tmp_path / "log", sys.executable, "-c"]
         words += [textwrap.dedent(source), ring.fd]
-        environment = dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
+        environment = importing()
         status, out, err = run(program("strace"), *words, pass_fds=[ring.fd], env=environment)
     assert (status, out) == (0, "40\n"), err
     calls = [line for line in (tmp_path / "log").read_text().splitlines() if "membarrier(" in line]
@@ -11748,7 +11742,7 @@ def test_who_peeks_takes_nothing_away_and_knows_what_it_missed():
             print(count)
         """
         words = [sys.executable, "-c", textwrap.dedent(source), str(ring.fd)]
-        environment = dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
+        environment = importing()
         owner = subprocess.Popen(words, pass_fds=[ring.fd], env=environment, stdout=subprocess.PIPE)
         with ring.records(peek=True) as peeking:
             recorder.run(1)
@@ -12092,7 +12086,7 @@ def test_a_buffer_that_overwrites_its_oldest(is_fake, fake_ring, monkeypatch):
             for _ in range(count):
                 while ring.producer.load() + 72 - ring.overwritten.load() >= ring.size:
                     ring.overwritten.store(ring.overwritten.load() + 72)
-                ring.put(struct.pack("=8Q", 1, *[len(first)] * 7))
+                ring.put(struct.pack("=8Q", 1, *([len(first)] * 7)))
                 first.append(0)
     else:
         monkeypatch.undo()
@@ -12730,7 +12724,7 @@ def test_the_oracle_tells_of_every_type_and_operation():
 def test_oracle_refusals_for_want_of_keys_name_the_command(cmd, refused):
     for m in (
         Map.create(QUEUE, None, u64, 4),
-        Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=PAGE),
+        Map.create(RINGBUF, max_entries=PAGE),
     ):
         with pytest.raises(bpf.NotSupported) as info:
             refused(m)
@@ -12748,7 +12742,7 @@ def test_oracle_eopnotsupp_has_its_kernel_name():
 @kernel
 def test_oracle_ring_buffers_are_mapped_for_reading():
     with pytest.raises(bpf.PermissionDenied) as info:
-        Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=PAGE).mmap(writable=True)
+        Map.create(RINGBUF, max_entries=PAGE).mmap(writable=True)
     assert "BPF_F_RDONLY_PROG" not in str(info.value)  # which has nothing to do with it
 
 
@@ -12963,7 +12957,9 @@ def test_a_map_that_bpftool_made_and_filled(bpffs):
             "pinned",
             pin,
             "key",
-            *(list(bytes(key)) + ["value"] + list(bytes(value))),
+            *list(bytes(key)),
+            "value",
+            *list(bytes(value)),
         )
         m = Map.from_pin(pin, Key, Value)
         assert bytes(m[key]) == bytes(value) and m[key].packets == value.packets
@@ -13010,7 +13006,7 @@ def test_maps_that_bpftrace_fills():
             time.sleep(0.2)
         else:
             pytest.fail("bpftrace made no maps: %s" % running.stderr.read())
-        assert plain[7] == 1234 and hits.type == bpf.BPF_MAP_TYPE_PERCPU_HASH
+        assert plain[7] == 1234 and hits.type == PERCPU_HASH
         os.kill(running.pid, signal.SIGSTOP)  # its programs go on: compare between two readings
         key = next(iter(hits))
         assert key.text == b"abc" and key.cpu in bpf.possible_cpus()
@@ -13041,7 +13037,7 @@ def test_maps_that_bpftrace_fills():
 def test_values_that_a_program_of_ours_wrote():
     loopback()
     with Map.create(HASH, bpf._Ports, bpf._Traffic, 16) as flows, Map.create(
-        bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1
+        PERCPU_ARRAY, u32, u64, 1
     ) as total:
         receiver, sender = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
         with receiver, sender:
@@ -13369,9 +13365,7 @@ def test_lists_of_what_there_is_leave_out_what_goes_away_alone(kernel_is, code):
 def test_users_are_those_of_this_map_and_no_other():
     """Processes and programs; one that holds another map is none."""
     with Map.create(HASH, u32, u64, 4) as flows:
-        with Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64) as total, Map.create(
-            ARRAY, u32, u32
-        ) as other:
+        with Map.create(PERCPU_ARRAY, u32, u64) as total, Map.create(ARRAY, u32, u32) as other:
             # of its program and the process that makes it, of a child, of nobody but us
             code = insn_map(1, flows.fd) + insn_map(1, total.fd) + RETURN_0
             loaded = load(bpf.BPF_PROG_TYPE_SOCKET_FILTER, code)
@@ -13450,25 +13444,23 @@ def test_types_are_named_in_btf_of_the_map_its_programs_the_kernel_and_files(
         )
         types = ["--key-type", "struct iphdr", "--value-type", "plain_t"]
         btf = ["--btf", str(named_o)]
-        out = done(*(types[:2] + ["--value-type", "u32[2]", "dump", "id", m.id]))
+        out = done(*types[:2], "--value-type", "u32[2]", "dump", "id", m.id)
         assert (
             "ihl=5 version=4" in out
             and "saddr=10.0.0.1 daddr=10.0.0.2" in out
             and out.count("5 5") == 1
         )
-        assert "'plain_t'" in main(*(types + ["dump", "id", m.id]))[2]
+        assert "'plain_t'" in main(*types, "dump", "id", m.id)[2]
         assert (
-            "declared neither" in main(*(types + btf + ["dump", "id", m.id]))[2]
+            "declared neither" in main(*types, *btf, "dump", "id", m.id)[2]
         )  # no iphdr in that file
-        assert "a=5 b=5" in done(
-            *(["--key-type", "u8[20]"] + types[2:] + btf + ["dump", "id", m.id])
-        )
+        assert "a=5 b=5" in done("--key-type", "u8[20]", *types[2:], *btf, "dump", "id", m.id)
         assert "has 3" in main("--value-type", "struct task_struct", "dump", "id", m.id)[2]
         file = str(tmp_path / "c")
         done("save", "id", m.id, file)
         captured = ["--from", file, "--key-type", "u8[20]"] + types[2:]
-        assert "'plain_t'" in main(*(captured + ["dump"]))[2]  # not of whatever kernel runs here
-        assert "a=5 b=5" in done(*(captured + btf + ["dump"]))
+        assert "'plain_t'" in main(*captured, "dump")[2]  # not of whatever kernel runs here
+        assert "a=5 b=5" in done(*captured, *btf, "dump")
 
 
 @kernel
@@ -13516,7 +13508,7 @@ def parsed(text):
 
 def series_of(m, *types):
     """Return [(family, labels, value)] of a map's metrics, having proved each series unique and each name legal."""
-    samples = parsed(done(*(list(types) + ["--metrics", "dump", "id", m.id])))
+    samples = parsed(done(*list(types), "--metrics", "dump", "id", m.id))
     identities = [(name, tuple(sorted(labels.items()))) for name, labels, _ in samples]
     assert len(set(identities)) == len(identities)
     for name, labels, _ in samples:
@@ -13633,15 +13625,15 @@ def test_json_of_what_a_program_filled_is_bpftools(pins):
         for words in (["dump"], ["getnext"]) + (
             (["peek"], ["lookup"]) if name in ("w_queue", "w_stack") else ()
         ):
-            equal_json(*(words + pin))
+            equal_json(*words, *pin)
         for key in keys + [b"\xff" * len(key) for key in keys[:1]]:
             for option, data in ("-j", list(key)), ("-pj", ["hex"] + ["%x" % byte for byte in key]):
-                equal_json("getnext", *(pin + ["key"] + data), option=option)
-                found = equal_json("lookup", *(pin + ["key"] + data), option=option)
+                equal_json("getnext", *pin, "key", *data, option=option)
+                found = equal_json("lookup", *pin, "key", *data, option=option)
                 assert key not in keys or found["key"] == ["0x%02x" % byte for byte in key]
         if name in ("w_queue", "w_stack"):
             whole = bpftool("map", "pop", *pin)
-            bpftool("map", "push", *(pin + ["value"] + whole["value"]))
+            bpftool("map", "push", *pin, "value", *whole["value"])
             assert json.loads(done("-j", "map", "dequeue", *pin)) == whole
             assert equal_json("pop", *pin) is None and equal_json("peek", *pin) is None
 
@@ -13675,13 +13667,13 @@ def test_json_of_every_type_is_bpftools(label, state, cgroup):
         )
         key = bytes(key)
         for data in key, b"\x55" * len(key):
-            equal_json("lookup", *(m + ["key"] + list(data)))
-            equal_json("getnext", *(m + ["key"] + list(data)))
+            equal_json("lookup", *m, "key", *list(data))
+            equal_json("getnext", *m, "key", *list(data))
         if label != "struct_ops":
-            equal_json("delete", *(m + ["key"] + list(data)))
+            equal_json("delete", *m, "key", *list(data))
         if label in ("hash", "lru_hash", "lpm_trie", "percpu_hash") and state == "one":
             assert (
-                done("-j", "delete", *(m + ["key"] + list(key))) == "null\n"
+                done("-j", "delete", *m, "key", *list(key)) == "null\n"
                 and equal_json("dump", *m) == []
             )
 
@@ -13736,7 +13728,7 @@ def test_a_dump_that_breaks_off_is_whole_json(code, kernel_is):
         kernel_is(inject)
         for words in (["-j"], ["-p"], ["--ndjson"], []):
             count[0] = 0
-            out = done(*(words + ["dump", "id", m.id]))
+            out = done(*words, "dump", "id", m.id)
             if words in (["-j"], ["-p"]):  # the others come all the same, each once
                 entries = json.loads(out)
                 assert len(entries) == 3 and len({str(entry["key"]) for entry in entries}) == 3
@@ -13767,7 +13759,7 @@ def test_pretty_json_is_indented_by_how_deep_it_lies(tmp_path):
     empty, pair = blob.struct("empty", 0), blob.struct("pair", 4, ("n", number, 0))
     inner = blob.struct("inner", 8, ("a", blob.array(pair, 2), 0))
     members = [("in", inner, 0), ("none", empty, 64), ("nil", blob.array(number, 0), 64)]
-    value = blob.struct("value", 12, *(members + [("c", blob.array(char, 4), 64)]))
+    value = blob.struct("value", 12, *members, ("c", blob.array(char, 4), 64))
     header = hand_made(blob.data(), {"value": value, "key": number}, value_size=12)
     texts = ["5b5d7b00", "7b225c00", "2c3a2200", "00000000"]  # brackets, quotes, a backslash
     lines = ["%08x 0100000002000000%s" % (at, texts[at % 4]) for at in range(5000)]
@@ -13837,7 +13829,7 @@ def test_ndjson_of_one_entry_is_that_entry_alone():
         m.update_batch([1, 2, 3], [10, 20, 30])
         queue.push(7)
         types = ["--ndjson", "--key-type=u32", "--value-type=u64"]
-        assert json.loads(done(*(types + ["lookup", "id", str(m.id), "key", "2"]))) == {
+        assert json.loads(done(*types, "lookup", "id", str(m.id), "key", "2")) == {
             "key": 2,
             "value": 20,
         }
@@ -13868,17 +13860,13 @@ def test_given_types_decode_maps_without_btf(bpffs):
     with Map.create(HASH, key_size=8, value=Same, max_entries=4) as m:
         m.pin(pin)
         done(
-            *(
-                types
-                + [
-                    "update",
-                    pin,
-                    "key",
-                    "ip=10.0.0.1,port=80,rest=0",
-                    "value",
-                    '{"hits": [1, 18446744073709551615], "who": "me", "port": 53, "grid": [[1, 2], [3, 4]], "rest": 0}',
-                ]
-            )
+            *types,
+            "update",
+            pin,
+            "key",
+            "ip=10.0.0.1,port=80,rest=0",
+            "value",
+            '{"hits": [1, 18446744073709551615], "who": "me", "port": 53, "grid": [[1, 2], [3, 4]], "rest": 0}',
         )
         key, wanted = (
             b"\x0a\0\0\1\0\x50\0\0",
@@ -13886,13 +13874,13 @@ def test_given_types_decode_maps_without_btf(bpffs):
         )
         assert m.lookup_bytes(key) == bytes(wanted)
         line = json.loads(
-            done(*(types + ["--ndjson", "lookup", pin, "key", "ip=0x0a000001,port=80,zone=0"]))
+            done(*types, "--ndjson", "lookup", pin, "key", "ip=0x0a000001,port=80,zone=0")
         )
         assert line == {
             "key": {"ip": 0x0A000001, "port": 80, "zone": 0},
             "value": bpf.to_python(wanted),
         }
-        assert "who=me" in done(*(types + ["dump", pin])) and "0a 00 00 01 00 50 00 00" in done(
+        assert "who=me" in done(*types, "dump", pin) and "0a 00 00 01 00 50 00 00" in done(
             "dump", pin
         )
         for text in ("u32", "u32 a,", "os.system"):
@@ -13926,7 +13914,10 @@ def test_dumps_stream_in_bounded_memory(tmp_path):
                     assert bpf.main(sys.argv[1:]) == 0
                     print([line.split()[1] for line in open("/proc/self/status") if "VmHWM" in line][0], file=kept)
                 """,
-                    *(words + ["id", m.id] + [tmp_path / "x"] * (words == ["save"])),
+                    *words,
+                    "id",
+                    m.id,
+                    *([tmp_path / "x"] * (words == ["save"])),
                 )
                 assert status == 0, err
                 peaks[words[0], count] = int(out)
@@ -14007,20 +13998,20 @@ def test_addresses_and_times_are_not_added_up():
     value, types = bpf.layout(OF_CPUS), ["--key-type", "u32", "--value-type", OF_CPUS]
     times = ["--show", "seen=ktime"]
     raw = value.pack(said)
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, value.ctype(), 4) as m:
+    with Map.create(PERCPU_HASH, u32, value.ctype(), 4) as m:
         m[1] = [value.ctype().from_buffer_copy(raw)] * cpus
         of_map, one = types + times + ["dump", "id", m.id], value.showing("seen", "ktime")
         for form, single in ((["--ndjson"], one.reader("json")), ([], one.reader("words"))):
             wanted = single.one(raw).replace("count=5", "count=%d" % (5 * cpus))
             wanted = wanted.replace('"count":5,', '"count":%d,' % (5 * cpus))
             no_age = lambda text: re.sub(r" \(.* ago\)|\.\d{6}", "", text)
-            assert no_age(wanted) in no_age(done(*(form + of_map + ["sum"])))
+            assert no_age(wanted) in no_age(done(*form, *of_map, "sum"))
         for text in said:
             if text != "count":
                 condition = "%s=%s" % (text, said[text])
-                assert "Found 1 " in done(*(of_map + ["where", condition])), condition
-        assert "Found 1 " in done(*(of_map + ["where", "count=%d" % (5 * cpus)]))
-        samples = done(*(["--metrics"] + types + times + ["dump", "id", m.id])).splitlines()
+                assert "Found 1 " in done(*of_map, "where", condition), condition
+        assert "Found 1 " in done(*of_map, "where", "count=%d" % (5 * cpus))
+        samples = done("--metrics", *types, *times, "dump", "id", m.id).splitlines()
         added = [line for line in samples if line[0] != "#" and ",cpu=" not in line]
         assert [line.split("{")[0].rpartition("_")[2] for line in added] == ["count"], added
 
@@ -14030,7 +14021,7 @@ def test_sum_shows_an_entry_of_all_cpus():
     cpus = len(bpf.possible_cpus())
     declared = "struct { u32 count; u64 took; enum { IDLE, BUSY } state; }"
     types = ["--key-type", "u32", "--value-type", declared]
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, bpf.layout(declared).ctype(), 4) as m:
+    with Map.create(PERCPU_HASH, u32, bpf.layout(declared).ctype(), 4) as m:
         value = m.value_layout
         m[1] = [
             value.ctype().from_buffer_copy(
@@ -14039,17 +14030,14 @@ def test_sum_shows_an_entry_of_all_cpus():
             for cpu in range(cpus)
         ]
         want = [cpus * 0xFFFFFFFF, cpus * (cpus - 1) // 2]
-        out = done(*(types + ["dump", "id", m.id, "sum"]))
+        out = done(*types, "dump", "id", m.id, "sum")
         assert out == "1: count=%d took=%d state=BUSY\nFound 1 element\n" % tuple(want)
         out = done(
-            *(
-                types
-                + ["--ndjson", "dump", "id", m.id, "sum", "columns", "count", "where", "took>=0"]
-            )
+            *types, "--ndjson", "dump", "id", m.id, "sum", "columns", "count", "where", "took>=0"
         )
         assert json.loads(out) == {"key": 1, "value": {"count": want[0]}}
-        assert "bpftool's JSON" in main(*(types + ["-j", "dump", "id", m.id, "sum"]))[1]
-        out = done(*(types + ["--show", "count=bytes", "dump", "id", m.id, "sum"]))
+        assert "bpftool's JSON" in main(*types, "-j", "dump", "id", m.id, "sum")[1]
+        out = done(*types, "--show", "count=bytes", "dump", "id", m.id, "sum")
         assert "count=%sGiB" % ("%.2f" % (want[0] / (1 << 30))).rstrip("0").rstrip(".") in out
     with Map.create(HASH, u32, u32, 4) as m:
         assert "this map has one" in refused("dump", "id", m.id, "sum")
@@ -14301,7 +14289,7 @@ def test_histograms_of_bpftrace_are_those_that_it_prints():
         ours = {("h", ""): shown("name", names[0])[""]}
         keyed = "struct { s64 a; char b[3]; u64 slot; } __attribute__((packed))"
         types = ["--key-type", keyed, "--value-type", "u64", "--slots", "bpftrace"]
-        for key, rows in shown(*(types + ["name", names[1]])).items():
+        for key, rows in shown(*types, "name", names[1]).items():
             ours["k", key.replace("a=", "").replace(" b=", ", ")] = rows
         untyped = shown("name", names[1])
         assert sorted(map(str, untyped.values())) == sorted(
@@ -14349,7 +14337,7 @@ def test_histograms_of_libbpf_tools_are_those_that_they_print():
         assert map_id is not None and tool.poll() is None, tool.communicate()
         ours = done("hist", "id", map_id)
         types = ["--key-type", "u32", "--value-type", "struct { u32 slots[26]; char comm[16]; }"]
-        again = json.loads(done(*(types + ["-j", "--slots", "slots=log2", "hist", map_id])))
+        again = json.loads(done(*types, "-j", "--slots", "slots=log2", "hist", map_id))
         captured = parsed(done("--metrics", "--slots", "log2", "dump", "id", map_id))
     finally:
         out = interrupted(tool)
@@ -14375,7 +14363,7 @@ def test_histograms_of_libbpf_tools_are_those_that_they_print():
 def test_histograms_in_values_are_found_and_named(percpu, tmp_path):
     text = "struct { u64 n; struct { u32 slots[4]; u32 more[3]; } of[2]; char comm[8]; }"
     found, cpus = bpf.layout(text), len(bpf.possible_cpus()) if percpu else 1
-    map_type = bpf.BPF_MAP_TYPE_PERCPU_HASH if percpu else HASH
+    map_type = PERCPU_HASH if percpu else HASH
     one = {"slots": [1, 2, 0, 4], "more": [5, 0, 0]}
     raw = found.pack(
         {"n": 3, "of": [one, {"slots": [0, 0, 9, 0], "more": [0, 0, 0]}], "comm": "a b"}
@@ -14387,7 +14375,7 @@ def test_histograms_in_values_are_found_and_named(percpu, tmp_path):
         def shown(*words):
             return {
                 group["key"]: {int(slot): count for slot, count in group["slots"].items() if count}
-                for group in json.loads(done(*(types + ["-j", "hist", "id", m.id] + list(words))))
+                for group in json.loads(done(*types, "-j", "hist", "id", m.id, *list(words)))
             }
 
         first, second = {0: cpus, 1: 2 * cpus, 3: 4 * cpus}, {2: 9 * cpus}
@@ -14397,9 +14385,7 @@ def test_histograms_in_values_are_found_and_named(percpu, tmp_path):
         assert shown("--slots", "of.slots=log2") == shown()
         assert shown("--slots", "of[1].slots=linear") == {"7: comm='a b'": second}
         assert shown("--slots", "of.more=linear")[head + "of[0].more"] == {0: 5 * cpus}
-        lines = [
-            json.loads(line) for line in done(*(types + ["--ndjson", "hist", m.id])).splitlines()
-        ]
+        lines = [json.loads(line) for line in done(*types, "--ndjson", "hist", m.id).splitlines()]
         assert [line["key"] for line in lines] == [head + "of[0].slots", head + "of[1].slots"]
         assert lines[0]["numbering"] == "log2" and lines[0]["buckets"][-1] == {
             "low": 8,
@@ -14407,18 +14393,18 @@ def test_histograms_in_values_are_found_and_named(percpu, tmp_path):
             "count": 4 * cpus,
         }
         as_text = json.loads(
-            done(*(types + ["--big-ints-as-strings", "--ndjson", "hist", m.id])).split("\n")[0]
+            done(*types, "--big-ints-as-strings", "--ndjson", "hist", m.id).split("\n")[0]
         )
         assert as_text["buckets"][-1] == {"low": "8", "high": "15", "count": str(4 * cpus)}
-        out = done(*(types + ["hist", m.id]))
+        out = done(*types, "hist", m.id)
         assert rows_of(out.split("of[1]")[1]) == [(0, 1, 0, 0), (2, 3, 0, 0), (4, 7, 9 * cpus, 40)]
         bpf.capture(m, str(tmp_path / "kept"))
-        assert done(*(types + ["--from", tmp_path / "kept", "hist"])) == out
-        assert "goes with hist" in refused(*(types + ["--slots", "log2", "dump", m.id]))
-        assert "either" in refused(*(types + ["--slots", "log2", "hist", m.id, "linear"]))
+        assert done(*types, "--from", tmp_path / "kept", "hist") == out
+        assert "goes with hist" in refused(*types, "--slots", "log2", "dump", m.id)
+        assert "either" in refused(*types, "--slots", "log2", "hist", m.id, "linear")
         for wrong in ("of[2].slots=log2", "comm=log2", "slots=log2", "n=bcc,of.more=log2"):
-            assert refused(*(types + ["--slots", wrong, "hist", m.id]))
-        assert "n, of.slots, of.more" in refused(*(types + ["--slots", "x=log2", "hist", m.id]))
+            assert refused(*types, "--slots", wrong, "hist", m.id)
+        assert "n, of.slots, of.more" in refused(*types, "--slots", "x=log2", "hist", m.id)
         # a count that keys have the slots of, beside other numbers: it has to be named
         words = [
             "--key-type",
@@ -14433,13 +14419,13 @@ def test_histograms_in_values_are_found_and_named(percpu, tmp_path):
         ]
         assert rows_of(done(*words)) == [(7, 7, 3 * cpus, 40)]
         floats = ["--key-type", "u32", "--value-type", "float a[%d]" % (found.size // 4)]
-        status, _, err = main(*(floats + ["hist", m.id]))
+        status, _, err = main(*floats, "hist", m.id)
         assert status == 1 and "number" in err
         floats = ["--key-type", "float", "--value-type", text, "--slots", "n=linear"]
         for words in (["hist"], ["--ndjson", "hist"], ["--metrics", "dump"]):
-            status, _, err = main(*(floats + words + ["id", m.id]))
+            status, _, err = main(*floats, *words, "id", m.id)
             assert status == 1 and "number as the key's last field" in err
-        assert "dump has" in refused(*(types + ["--metrics", "hist", m.id]))
+        assert "dump has" in refused(*types, "--metrics", "hist", m.id)
 
 
 # -- metrics: families, labels, series
@@ -14481,7 +14467,7 @@ def test_keys_of_many_chunks_are_each_told_once():
         m.update_batch(list(range(5000)), list(range(5000)))
         types = ["--key-type", "u32", "--value-type", "u32"]
         samples = series_of(m, *types)
-        lines = done(*(types + ["--ndjson", "dump", "id", m.id])).splitlines()
+        lines = done(*types, "--ndjson", "dump", "id", m.id).splitlines()
     assert sorted(labels["key"] for _, labels, _ in samples) == sorted(map(str, range(5000)))
     assert {frozenset(labels) for _, labels, _ in samples} == {frozenset(("id", "map", "key"))}
     assert sorted(json.loads(line)["key"] for line in lines) == list(range(5000))
@@ -14632,7 +14618,7 @@ def test_no_family_is_there_twice_whatever_the_fields_and_maps(seed):
     drawn, counter = rng.sample(fields, 2)
     options = ["--slots", drawn + "=log2", "--metrics-type", counter + "=counter"]
     options += ["--key-type", "u32", "--value-type", "struct { %s; }" % "; ".join(types)]
-    out = done(*(options + ["--metrics", "dump"] + words + ["id", maps[0].id]))
+    out = done(*options, "--metrics", "dump", *words, "id", maps[0].id)
     kinds = linted(out, own=["_" + one for one in NASTY_FIELDS] + ["_%d" % at for at in range(9)])
     samples, _ = text_samples(out)
     assert sorted(set(kinds.values())) == ["counter", "gauge", "histogram"]
@@ -14651,26 +14637,26 @@ def test_metrics_of_several_maps_are_each_maps():
     ) as other, Map.create(HASH, u32, u32, 2, name="w%d" % RUN) as third:
         one[1], other[1], third[2] = 5, 6, 7
         types = ["--metrics", "--key-type", "u32", "--value-type", "u32", "dump"]
-        out = done(*(types + ["name", name]))
+        out = done(*types, "name", name)
         assert len(linted(out)) == 1
         assert {(int(labels["id"]), value) for _, labels, value in parsed(out)} == {
             (one.id, 5),
             (other.id, 6),
         }
-        out = done(*(types + [name, "id", third.id, "where", "value>5"]))
+        out = done(*types, name, "id", third.id, "where", "value>5")
         assert len(linted(out)) == 2
         assert {(int(labels["id"]), value) for _, labels, value in parsed(out)} == {
             (other.id, 6),
             (third.id, 7),
         }
-        again = done(*(types + [name, name, "id", one.id, "id", third.id]))
+        again = done(*types, name, name, "id", one.id, "id", third.id)
         assert len(parsed(again)) == 3 and linted(again)
         status, out, err = main("--metrics", "dump", "id", one.id, "id", third.id)
         assert (status, out) == (1, "") and "map %d" % one.id in err and "--value-type" in err
 
 
 @kernel
-@pytest.mark.parametrize("map_type", [bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY])
+@pytest.mark.parametrize("map_type", [PERCPU_HASH, PERCPU_ARRAY])
 def test_metrics_of_cpus_are_added_up_unless_asked(map_type):
     text = "struct { u64 count; s32 low; double d; u8 bits:3; enum { IDLE, BUSY } state; bool on; }"
     found, cpus = bpf.layout(text), bpf.possible_cpus()
@@ -14696,7 +14682,7 @@ def test_metrics_of_cpus_are_added_up_unless_asked(map_type):
         assert {one[0].rsplit("_", 1)[1] for one in states} == {"state", "on"}
         # as integers, not as the floats that parsers make of them
         assert " %d\n" % sum(one["count"] for one in plain) in done(*words)
-        apart = [one for one in parsed(done(*(["--per-cpu"] + words))) if one[1]["key"] == "1"]
+        apart = [one for one in parsed(done("--per-cpu", *words)) if one[1]["key"] == "1"]
         assert len(apart) == 6 * len(cpus) == len({one[:1] + (one[1]["cpu"],) for one in apart})
         for name, labels, value in apart:
             own = plain[cpus.index(int(labels["cpu"]))][name.rsplit("_", 1)[1]]
@@ -14713,7 +14699,7 @@ def test_metrics_of_cpus_whose_unions_differ_are_added_up_by_field():
         _union_ = {"u": ("kind", {0: "a", 1: "b", 2: "c"})}
 
     cpus = bpf.possible_cpus()
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, Tagged, 4) as m:
+    with Map.create(PERCPU_HASH, u32, Tagged, 4) as m:
         for key in range(3):
             m[key] = [Tagged(at % 2 if key else 2, Either(a=key)) for at in range(len(cpus))]
         with Map.from_fd(m, bytes, bytes) as raw:
@@ -14780,12 +14766,12 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
         value for _, value in cpus
     ) == 9
     pin = os.path.join(bpffs, "hostile")
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, key_size=20, value=u64, max_entries=20) as m:
+    with Map.create(PERCPU_HASH, key_size=20, value=u64, max_entries=20) as m:
         m.pin(pin)
         for number, text in enumerate(HOSTILE_TEXT):
             m[struct.pack("=16sI", text, 3)] = number
         types = ["--metrics", "--key-type", "char comm[16], u32 cpu", "--value-type", "u64"]
-        samples = parsed(done(*(types + ["--per-cpu", "dump", pin])))
+        samples = parsed(done(*types, "--per-cpu", "dump", pin))
         assert (
             len(samples)
             == len(HOSTILE_TEXT) * len(bpf.possible_cpus())
@@ -14805,7 +14791,7 @@ def test_metrics_are_what_prometheus_reads(pins, bpffs):
             "u32 a_0[1], u32 a[4]",
         ):
             types[2] = text
-            assert len(parsed(done(*(types + ["dump", pin])))) == len(HOSTILE_TEXT)
+            assert len(parsed(done(*types, "dump", pin))) == len(HOSTILE_TEXT)
 
 
 @kernel
@@ -14817,7 +14803,7 @@ def test_promtool_finds_nothing_in_metrics(pins):
         m[1] = Value(1, 2)
         types = ["--value-type", "u64 packets, u64 bytes", "--key-type", "u32", "--metrics"]
         told = ["--metrics-type", "packets=counter,bytes=gauge", "--metrics-type", "bytes=counter"]
-        kinds = linted(done(*(types + told + ["dump", "id", m.id])))
+        kinds = linted(done(*types, *told, "dump", "id", m.id))
         base = "bpf_map_id%d" % m.id
         assert kinds == {base + "_packets_total": "counter", base + "_bytes_total": "counter"}
 
@@ -14833,7 +14819,7 @@ def test_counters_are_those_that_are_told():
             "--metrics-type",
             "in.hits=counter,packets=counter,errors_total=counter,level=gauge",
         ]
-        samples, kinds = text_samples(done(*(told + words)))
+        samples, kinds = text_samples(done(*told, *words))
         base = "bpf_map_id%d_" % m.id
         assert {name[len(base) :]: value for name, _, value in samples if "hits" not in name} == {
             "packets_total": 5,
@@ -14852,7 +14838,7 @@ def test_counters_are_those_that_are_told():
             assert "--metrics-type" in refused("--metrics-type", wrong, *words)
         assert "packets, in.hits, errors_total" in refused("--metrics-type", "nope=gauge", *words)
         for option in (["--metrics-type", "level=gauge"], ["--per-cpu"], ["--entries"]):
-            assert "goes with --metrics" in refused(*(option + ["dump", "id", m.id]))
+            assert "goes with --metrics" in refused(*option, "dump", "id", m.id)
 
 
 @kernel
@@ -14949,9 +14935,9 @@ def test_prometheus_has_what_the_textfile_collector_read(tmp_path):
         m.update_batch(keys[:count], values[:count])
         ids.append(m)
     told = ["--metrics-type", "packets=counter", "dump", "name", name, "columns", "packets"]
-    (folder / "both.prom").write_bytes(done(*(types + told)).encode())
+    (folder / "both.prom").write_bytes(done(*types, *told).encode())
     told = ["--slots", "log2", "dump", ids[1].id, "columns", "slots,key.id"]
-    (folder / "slots.prom").write_bytes(done(*(types + told)).encode())
+    (folder / "slots.prom").write_bytes(done(*types, *told).encode())
     packets, slots = "bpf_map_%s_packets_total" % name, "bpf_map_%s_slots" % name
     ports = a_free_port(), a_free_port()
     (tmp_path / "prometheus.yml").write_text(
@@ -14970,7 +14956,7 @@ def test_prometheus_has_what_the_textfile_collector_read(tmp_path):
         assert len(series) == 50009 and {labels["map"] for _, labels, _ in series} == {name}
         comms = {labels["comm"] for _, labels, _ in series}
         assert {'a"b', "back\\slash", "new\nline", "caf\u00e9 \u2603", "nginx"} <= comms
-        with serving(prometheus, *(store + [listen % ports[1]])) as second:
+        with serving(prometheus, *store, listen % ports[1]) as second:
 
             def asked(query):
                 from urllib.parse import quote
@@ -15020,9 +15006,7 @@ def test_histograms_are_histograms_to_prometheus():
     text = "struct { u64 total; u32 slots[5]; char comm[8]; }"
     found, cpus = bpf.layout(text), len(bpf.possible_cpus())
     rows = {1: [1, 0, 2, 0, 4], 2: [0, 0, 0, 0, 0]}
-    with Map.create(
-        bpf.BPF_MAP_TYPE_PERCPU_HASH, key_size=4, value_size=found.size, max_entries=4
-    ) as m:
+    with Map.create(PERCPU_HASH, key_size=4, value_size=found.size, max_entries=4) as m:
         for key, row in rows.items():
             raw = found.pack({"total": 9, "slots": row, "comm": "bash"})
             m[bytes(u32(key))] = [raw] * cpus
@@ -15145,17 +15129,17 @@ def test_slots_in_keys_of_per_cpu_maps_are_added_up_unless_asked():
         "struct { u32 slot; u16 port; }",
         bpf.possible_cpus(),
     )  # slot by its name, not its place
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, key_size=8, value=u32, max_entries=9) as m:
+    with Map.create(PERCPU_HASH, key_size=8, value=u32, max_entries=9) as m:
         for slot in (1, 3):
             raw = bpf.layout(key).pack({"slot": slot, "port": 443})
             m[raw] = [slot * 10 + at for at in range(len(cpus))]
         words = ["--slots", "log2", "--key-type", key, "--value-type", "u32"]
         sums = {slot: sum(slot * 10 + at for at in range(len(cpus))) for slot in (1, 3)}
-        (told,) = json.loads(done(*(words + ["-j", "hist", m.id])))
+        (told,) = json.loads(done(*words, "-j", "hist", m.id))
         assert told["key"] == "port=443"
         assert told["slots"] == {"1": sums[1], "3": sums[3]}
         for apart in ([], ["--per-cpu"]):
-            out = done(*(words + ["--metrics"] + apart + ["dump", "id", m.id]))
+            out = done(*words, "--metrics", *apart, "dump", "id", m.id)
             linted(out)
             found = histograms_of(out)["bpf_map_id%d" % m.id]
             counts = {dict(labels).get("cpu"): count for labels, (_, _, count) in found.items()}
@@ -15194,13 +15178,13 @@ FORMS = [
 def test_a_capture_says_what_the_live_map_says(pins, captures):
     for name, words in itertools.product(CAPTURED, FORMS):
         pin, file = os.path.join(pins, name), os.path.join(captures, name)
-        live, kept = done(*(words + [pin])), done(*(["--from", file] + words))
+        live, kept = done(*words, pin), done("--from", file, *words)
         if words != ["layout"] or "offset" in live:  # what has no BTF says why in other words
             assert kept == live, (name, words)
     for name in ("w_pc_array", "w_real", "w_pairs", "w_lpm"):
         words = ["--metrics", "dump"]
-        assert done(*(["--from", os.path.join(captures, name)] + words)) == done(
-            *(words + [os.path.join(pins, name)])
+        assert done("--from", os.path.join(captures, name), *words) == done(
+            *words, os.path.join(pins, name)
         )
     file = os.path.join(captures, "w_hash")
     kept = bpf.Capture.load(file)
@@ -15259,7 +15243,7 @@ def test_a_capture_needs_no_right_and_no_particular_python(captures):
     for path in others.values():
         if run(path, "-c", "import ctypes, json, hashlib")[0] == 0:
             code = "import sys, bpflookup as b; [b.main(['--ndjson', '--from', f, 'dump']) for f in sys.argv[1:]]"
-            environment = dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
+            environment = importing()
             assert run(path, "-W", "error", "-c", code, *files, env=environment) == (0, here, ""), (
                 path
             )
@@ -15294,20 +15278,18 @@ def test_a_capture_keeps_names_and_what_was_shown(meant_flows, tmp_path):
             value = m[key]
             value.pid = child.pid
             m[key] = value
-        done(*(types + MEANT_SHOW + ["save", "id", m.id, file]))
+        done(*types, *MEANT_SHOW, "save", "id", m.id, file)
     finally:
         child.kill()
         child.wait()
-    live = done(*(types + MEANT_SHOW + ["dump", "id", m.id]))
+    live = done(*types, *MEANT_SHOW, "dump", "id", m.id)
     assert "pid=%d " % child.pid in live
     for words in ([], MEANT_SHOW, ["--show", "pid=pid"]):
-        out = done(*(["--from", file] + types + words + ["dump", "where", "dport=443"]))
+        out = done("--from", file, *types, *words, "dump", "where", "dport=443")
         assert "pid=sleep(%d) uid=root at=tcp_sendmsg+0x10" % child.pid in out
         ago = re.search(r"\(([\d.]+m?)s ago\)", out).group(1)
         assert 1 <= float(ago) < 60  # when it was captured
-    out = done(
-        *(["--from", file, "--show", "pid=plain"] + types + ["dump", "where", "pid=%d" % child.pid])
-    )
+    out = done("--from", file, "--show", "pid=plain", *types, "dump", "where", "pid=%d" % child.pid)
     assert "pid=%d " % child.pid in out and "Found 2" in out
     assert "pid" not in done("--from", file, "dump")  # without types there are no fields
     with open(file, "rb") as opened:
@@ -15332,7 +15314,7 @@ def test_a_capture_keeps_names_and_what_was_shown(meant_flows, tmp_path):
         tail = {"entries": 2, "sha256": hashlib.sha256(body).hexdigest()}
         with open(file, "wb") as opened:
             opened.write(body + json.dumps(tail).encode() + b"\n")
-        status, out, err = main(*(["--from", file] + types + ["dump"]))
+        status, out, err = main("--from", file, *types, "dump")
         assert (status == 0) == is_fine and err.count("\n") == (status != 0)
         assert "\x1b" not in out
 
@@ -15390,7 +15372,7 @@ def test_a_captures_byte_order_is_that_of_prefixes_and_addresses(tmp_path):
 @kernel
 def test_a_trie_is_captured_as_it_was(tmp_path):
     file, key = str(tmp_path / "c"), bpf.layout("struct { u32 length; u8 data[4]; }")
-    with Map.create(bpf.BPF_MAP_TYPE_LPM_TRIE, key.ctype(), u32, 4, flags=1) as m:
+    with Map.create(LPM, key.ctype(), u32, 4, flags=1) as m:
         bpf.capture(m, file)
     with open(file) as opened:
         assert json.loads(opened.readline())["bpflookup_capture"] == 1  # it has no names
@@ -15748,7 +15730,7 @@ def test_a_forged_capture_with_a_true_checksum_is_an_error(captures, tmp_path):
     "info",
     [{name: value} for name in ("key_size", "value_size", "max_entries", "id", "type", "map_flags")
      for value in (1 << 32, 1 << 63)]
-    + [{"map_extra": 1 << 64}, {"btf_id": 1 << 32}, {"type": bpf.BPF_MAP_TYPE_PERCPU_HASH}],
+    + [{"map_extra": 1 << 64}, {"btf_id": 1 << 32}, {"type": PERCPU_HASH}],
 )  # fmt: skip
 def test_a_capture_with_numbers_that_no_map_has_is_refused(info):
     bpf.Capture(forged(hand_made()))
@@ -15766,7 +15748,7 @@ def test_a_capture_with_numbers_that_no_map_has_is_refused(info):
 )  # fmt: skip
 def test_a_capture_with_sizes_that_no_map_of_its_type_has_is_refused(info, tmp_path):
     """Indices have four bytes, and so do the ids of the maps in a map; nothing has none."""
-    cpus = [0] if info.get("type") == bpf.BPF_MAP_TYPE_PERCPU_ARRAY else ()
+    cpus = [0] if info.get("type") == PERCPU_ARRAY else ()
     right = dict(info, key_size=4, value_size=4)
     assert bpf.Capture(forged(hand_made(cpus=cpus, **right))).info.key_size == 4
     known = hand_made(cpus=cpus, **info)["info"]
@@ -16178,7 +16160,7 @@ def test_types_that_may_not_be_had_are_told_of_in_one_line(pins):
 def test_who_pipes_the_form_for_people_is_told_of_j(pins):
     for name, hinted in (("w_hash", True), ("w_rodata", True), ("w_plain", False)):
         for words in ([], ["-j"], ["--ndjson"], ["--hex"]):
-            status, out, err = command(*(words + ["map", "dump", "pinned", pins + "/" + name]))
+            status, out, err = command(*words, "map", "dump", "pinned", pins + "/" + name)
             assert status == 0 and err.count("\n") == (hinted and not words), (words, err)
             assert not err or "-j" in err and out == done("dump", "pinned", pins + "/" + name)
     status, text = in_a_terminal(["dump", pins + "/w_lru"])
@@ -16248,7 +16230,7 @@ def test_commands_open_maps_for_no_more_than_they_do(pins, tmp_path):
             "-c",
             code,
             *commands,
-            env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+            env=importing(),
         )
         assert status == 0, (err, out)
         calls = (tmp_path / "calls").read_text()
@@ -16272,7 +16254,7 @@ def test_a_token_on_the_command_line(tokens):
             print(bpf.main(words.replace("DIR", path).split()))
         bpf.main(["--token", path, "probe"])
     """,
-        map_types=1 << HASH | 1 << bpf.BPF_MAP_TYPE_PERCPU_ARRAY,
+        map_types=1 << HASH | 1 << PERCPU_ARRAY,
     ).splitlines()
     assert "BPF token" in told[0] and told[1:4] == ["1", "0", "0"], told
     assert '"value":["0x02","0x00","0x00","0x00"]' in told[4] and told[5] == "0"
@@ -16509,7 +16491,7 @@ def test_a_line_of_a_dump_can_be_typed_again(text):
                 raw = raw[:4] + bytes(found.size - 4)
             raw = found.pack(found.reader("plain").one(raw))  # nothing in holes, or behind a NUL
             m[1] = raw
-            line = done(*(words + ["lookup", "id", m.id, "key", "1"])).rstrip("\n")
+            line = done(*words, "lookup", "id", m.id, "key", "1").rstrip("\n")
             assert line.startswith("1: ")
             m[1] = bytes(found.size)
             pieces = re.findall(
@@ -16517,7 +16499,7 @@ def test_a_line_of_a_dump_can_be_typed_again(text):
                 line[3:],
             )
             given = pieces if "=" in line else [line[3:]]
-            done(*(words + ["update", "id", m.id, "key", "1", "value"] + given))
+            done(*words, "update", "id", m.id, "key", "1", "value", *given)
             assert m.lookup_bytes(1) == raw, line
 
 
@@ -16552,15 +16534,13 @@ def test_a_line_of_a_dump_can_be_typed_again(text):
 def test_values_hold_blanks_and_commas(words, text, number):
     options, m = words_for(U32, ("char name[16], u32 port", 20))
     with m:
-        done(*(options + ["update", "id", m.id, "key", "1", "value"] + words))
+        done(*options, "update", "id", m.id, "key", "1", "value", *words)
         assert m[bytes(u32(1))] == text16(text) + bytes(u32(number))
         for unnamed in ("x", "port", "a b"):
             line = options + ["update", "id", m.id, "key", "1", "value", "port=1", unnamed]
             assert "is no NAME=VALUE, or quote" in refused(*line)
         for twice in (["port=1,port=2"], ["port=1", "port=2"], ["port=1 port=2"]):
-            assert "twice" in refused(
-                *(options + ["update", "id", m.id, "key", "1", "value"] + twice)
-            )
+            assert "twice" in refused(*options, "update", "id", m.id, "key", "1", "value", *twice)
 
 
 @kernel
@@ -16574,11 +16554,11 @@ def test_arrays_and_records_in_a_list_are_json():
             ['{"a": [1, 2, 3], "p": {"x": 4, "y": 5}}'],
             ['{"a":', "[1,", "2,", '3],"p":{"x":4,"y":5}}', "any"],
         ):
-            done(*(options + ["update", "id", m.id, "key", "1", "value"] + words))
+            done(*options, "update", "id", m.id, "key", "1", "value", *words)
             assert m[bytes(u32(1))] == struct.pack("=HHHBB", 1, 2, 3, 4, 5)
             m.delete(bytes(u32(1)))
         for words in (["a=[1,2,3]x,p.x=1,p.y=2"], ["a=[1,2],p.x=1,p.y=2"], ["a=[1,2,3],p=1"]):
-            refused(*(options + ["update", "id", m.id, "key", "1", "value"] + words))
+            refused(*options, "update", "id", m.id, "key", "1", "value", *words)
 
 
 # -- what is not named
@@ -16613,9 +16593,7 @@ def test_an_update_leaves_alone_what_it_does_not_name(pins, line, places):
         raw = bytes(m.key_type(**fields))
     key = ",".join("%s=%s" % pair for pair in fields.items())
     for words in (["key", key], ["key"] + list(raw)):
-        done(
-            "update", pin, *(words + ["value"] + (shlex.split(line) if "{" not in line else [line]))
-        )
+        done("update", pin, *words, "value", *(shlex.split(line) if "{" not in line else [line]))
         after = raw_entries(pin)
         differ = changed_bytes(before[raw], after[raw])
         assert differ and set(after) == set(before)
@@ -16649,20 +16627,18 @@ def test_every_cpu_keeps_what_is_not_named():
     cpus = bpf.possible_cpus()
     options = ["--value-type", "u32 count, u16 kind, u16 flags"]
     pack = struct.Struct("=IHH").pack
-    for map_type in (bpf.BPF_MAP_TYPE_PERCPU_HASH, bpf.BPF_MAP_TYPE_PERCPU_ARRAY):
+    for map_type in (PERCPU_HASH, PERCPU_ARRAY):
         with Map.create(map_type, u32, None, 4, value_size=8) as m:
             m[2] = [pack(10 + cpu, cpu, 7) for cpu in cpus]
-            done(*(options + ["update", "id", m.id, "key", "2", "value", "flags=9"]))
+            done(*options, "update", "id", m.id, "key", "2", "value", "flags=9")
             assert m[2] == [pack(10 + cpu, cpu, 9) for cpu in cpus]
             last = "cpu=%d" % cpus[-1]
-            done(*(options + ["update", "id", m.id, "key", "2", "value", "kind=99", last]))
+            done(*options, "update", "id", m.id, "key", "2", "value", "kind=99", last)
             wanted = [pack(10 + cpu, 99 if cpu == cpus[-1] else cpu, 9) for cpu in cpus]
             assert m[2] == wanted
-            done(
-                *(options + ["update", "id", m.id, "key", "2", "value", "count=1", "rest=0", last])
-            )
+            done(*options, "update", "id", m.id, "key", "2", "value", "count=1", "rest=0", last)
             assert m[2] == wanted[:-1] + [pack(1, 0, 0)]
-            done(*(options + ["update", "id", m.id, "key", "2", "value", "rest=0"]))
+            done(*options, "update", "id", m.id, "key", "2", "value", "rest=0")
             assert m[2] == [bytes(8)] * len(cpus)
 
 
@@ -16680,18 +16656,18 @@ def test_where_nothing_can_stay_all_fields_are_needed(pins, tmp_path):
             ("a=1,b=2,c=3 value {}", "x, y, rest not given"),
             ("a=1,b=2,rest=1 value x=1,y=2,rest=3", "rest can only be 0"),
         ):
-            assert said in refused(*(words + line.split())), line
+            assert said in refused(*words, *line.split()), line
             assert not dict(m.items())
         for command in ("lookup", "delete", "getnext"):
             line = options + [command, "id", m.id, "key", "a=1"]
             assert "b, c not given" in refused(*line)
-        done(*(words + "a=1,rest=0 value x=1 y=2 rest=3".split()))
-        done(*(words + ['{"a": 2, "rest": 0}', "value", '{"x": 1, "y": 2, "rest": 3}']))
+        done(*words, *"a=1,rest=0 value x=1 y=2 rest=3".split())
+        done(*words, '{"a": 2, "rest": 0}', "value", '{"x": 1, "y": 2, "rest": 3}')
         stored = struct.pack("=III", 1, 2, 3)
         assert dict(m.items()) == {struct.pack("=IHH", a, 0, 0): stored for a in (1, 2)}
-        done(*(words + "a=1,rest=0 value y=9".split()))  # rest is a field of this one
+        done(*words, *"a=1,rest=0 value y=9".split())  # rest is a field of this one
         assert m[struct.pack("=IHH", 1, 0, 0)] == struct.pack("=III", 1, 9, 3)
-        assert "EEXIST" in main(*(words + "a=1,rest=0 value y=8 noexist".split()))[2]
+        assert "EEXIST" in main(*words, *"a=1,rest=0 value y=8 noexist".split())[2]
     capture = str(tmp_path / "c")
     done("save", pins + "/w_lru", capture)
     words = ["lookup", "key", "TCP"]
@@ -16708,8 +16684,8 @@ def test_where_nothing_can_stay_all_fields_are_needed(pins, tmp_path):
             line = [command, "id", queue.id, "key", "1", "value"] + ["1"] * 8
             assert "'key'" in refused(*line[: 5 if command == "lookup" else None])
         push = ["--value-type", "u32 a, u32 b", "push", "id", queue.id, "value"]
-        assert "b not given" in refused(*(push + ["a=1"]))
-        done(*(push + ["a=1", "rest=0"]))
+        assert "b not given" in refused(*push, "a=1")
+        done(*push, "a=1", "rest=0")
         assert queue.pop() == struct.pack("=II", 1, 0)
 
 
@@ -16719,8 +16695,10 @@ def test_a_partial_update_reads_by_a_descriptor_of_its_own(pins, tmp_path):
     words = ["update", pins + "/w_bss", "key", "0", "value", "last.count=7"]
     status, out, err = run(
         *([program("strace"), "-f", "-e", "trace=bpf", "-o", tmp_path / "calls", sys.executable]),
-        *["-c", code] + words,
-        env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+        "-c",
+        code,
+        *words,
+        env=importing(),
     )
     assert status == 0, err
     flags = re.findall(r"BPF_OBJ_GET, {.*file_flags=(\w+)", (tmp_path / "calls").read_text())
@@ -16883,7 +16861,7 @@ def test_words_are_data_where_they_can_be(given):
 def test_words_that_are_nothing_are_refused(key, value, line, said):
     options, m = words_for(key, value)
     with m:
-        assert said in refused(*(options + ["update", "id", m.id] + line.split()))
+        assert said in refused(*options, "update", "id", m.id, *line.split())
         assert not dict(m.items())
 
 
@@ -16920,9 +16898,9 @@ def test_a_map_may_have_the_name_of_a_word(name, bpffs, called):
             assert done("show", *words).startswith("%d: hash  name %s" % (m.id, name))
             assert "Found 1" in done("dump", *words) and "7" in done("getnext", *words)
             for key in ("key", "k"):
-                assert ": " in done("lookup", *(words + [key, "7", "0", "0", "0"]))
-                done("update", *(words + [key, "7", "0", "0", "0", "v", "9", "0", "0", "0", "any"]))
-            done("pin", *(words + ["%s/%s%s%d" % (bpffs, prefix, name, m.id)]))
+                assert ": " in done("lookup", *words, key, "7", "0", "0", "0")
+                done("update", *words, key, "7", "0", "0", "0", "v", "9", "0", "0", "0", "any")
+            done("pin", *words, "%s/%s%s%d" % (bpffs, prefix, name, m.id))
         if name not in ("id", "key"):  # without a kind: not a word that is one in full
             assert "Found 1" in done("dump", name)
             done("pin", name, "%s/bare%s%d" % (bpffs, name, m.id))
@@ -16951,7 +16929,7 @@ def test_a_pins_path_is_taken_as_it_is(bpffs, monkeypatch):
         outer = Map.create(bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, None, None, 2, inner=m)
         with Map.create(HASH, u32, u32, 8) as other:
             for words in (["id", other.id], ["i", other.id]):
-                done("update", "id", outer.id, "key", 1, 0, 0, 0, "value", *(words + ["any"]))
+                done("update", "id", outer.id, "key", 1, 0, 0, 0, "value", *words, "any")
                 assert outer[1] == other.id
         done("update", "id", outer.id, "k", 0, 0, 0, 0, "v", "pin", os.path.join(bpffs, "blank "))
         assert outer[0] == m.id
@@ -16970,7 +16948,7 @@ def test_one_cpus_value_and_a_field_named_cpu():
         ("u32 name, u32 size", "name=1 size=2 " + last, (1, 2)),
         ("u32 name, u32 size", "hex 1 0 0 0 2 0 0 0 %s a" % last, (1, 2)),
     ):
-        with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 8) as m:
+        with Map.create(PERCPU_HASH, u32, u64, 8) as m:
             words = ["update", "id", m.id, "key", 5, 0, 0, 0, "value"] + line.split()
             done("--value-type", value, *words)
             number = int.from_bytes(struct.pack("=II", *wanted), sys.byteorder)
@@ -17015,7 +16993,7 @@ def many_flows():
 def asked(many_flows, *query):
     """Return [(key, value)] of what a query shows."""
     m, types, _ = many_flows
-    out = done(*(types + ["--ndjson", "dump", "id", m.id] + list(query)))
+    out = done(*types, "--ndjson", "dump", "id", m.id, *list(query))
     return [(one["key"], one["value"]) for one in map(json.loads, out.splitlines())]
 
 
@@ -17081,9 +17059,9 @@ def test_a_field_is_the_values_before_it_is_the_keys(tmp_path):
         (["where", "n=7"], [3]),
         (["where", "key.n=1"], [1]),
     ):
-        shown = [json.loads(line) for line in done(*(types + query)).splitlines()]
+        shown = [json.loads(line) for line in done(*types, *query).splitlines()]
         assert [one["key"]["n"] for one in shown] == wanted
-    (shown,) = done(*(types + ["where", "n=7", "columns", "n"])).splitlines()
+    (shown,) = done(*types, "where", "n=7", "columns", "n").splitlines()
     assert json.loads(shown) == {"key": {"n": 3}, "value": {"n": 7}}
 
 
@@ -17102,9 +17080,9 @@ def test_what_is_no_number_comes_after_all_numbers_when_sorted(tmp_path):
         "dump",
     ]
     for sort, wanted in (("value", [2, 0, 6, 3, 4, 1, 5]), ("+value", [1, 5, 4, 3, 6, 0, 2])):
-        keys = [json.loads(line)["key"] for line in done(*(types + ["sort", sort])).splitlines()]
+        keys = [json.loads(line)["key"] for line in done(*types, "sort", sort).splitlines()]
         assert keys == wanted
-        few = done(*(types + ["sort", sort, "top", "3"])).splitlines()
+        few = done(*types, "sort", sort, "top", "3").splitlines()
         assert [json.loads(line)["key"] for line in few] == wanted[:3]
 
 
@@ -17125,7 +17103,7 @@ def test_text_and_bytes_of_per_cpu_values_are_those_of_the_first_cpu(tmp_path):
         (["where", "raw=99.100.99.100"], [1]),
         (["sort", "name"], [2, 1, 0]),
     ):
-        shown = done(*(words + query)).splitlines()
+        shown = done(*words, *query).splitlines()
         assert [json.loads(line)["key"] for line in shown] == wanted, query
 
 
@@ -17144,7 +17122,7 @@ def test_a_column_is_one_member_where_several_have_its_name(tmp_path):
 
 def test_columns_show_the_elements_that_they_name_and_no_others(tmp_path):
     value = "struct { u16 hits[3]; struct { u8 a; u8 grid[2][2]; } in[2]; u32 n; }"
-    raw = struct.pack("=3H10BI", 1, 2, 3, *(list(range(10, 20)) + [7]))
+    raw = struct.pack("=3H10BI", 1, 2, 3, *list(range(10, 20)), 7)
     (tmp_path / "c").write_bytes(forged(hand_made(value_size=20), ["01000000 " + raw.hex()]))
     types = ["--from", tmp_path / "c", "--ndjson", "--value-type", value]
     for columns, wanted in (
@@ -17178,24 +17156,24 @@ def test_queries_work_in_every_form(many_flows, tmp_path):
         ["sort", "bytes", "top", "1"],
     )
     words = types + ["dump", "id", m.id] + query
-    (entry,) = json.loads(done(*(["-j"] + words)))
+    (entry,) = json.loads(done("-j", *words))
     assert bytes(int(one, 16) for one in entry["key"]) == bpf.layout(FLOW_TYPE).pack(key)
     assert done(*words).count("bytes=%d " % value["bytes"]) == 1
     assert done(*words).endswith("Found 1 element\n")
-    assert done(*(["--hex"] + words)).count("key: ") == 1
-    assert done(*(["--metrics"] + words)).count("bytes{") == 1
+    assert done("--hex", *words).count("key: ") == 1
+    assert done("--metrics", *words).count("bytes{") == 1
     done("save", "id", m.id, tmp_path / "kept")
-    assert done(*(types + ["--from", tmp_path / "kept", "dump"] + query)) == done(*words)
+    assert done(*types, "--from", tmp_path / "kept", "dump", *query) == done(*words)
 
 
 @kernel
 def test_fields_of_per_cpu_values_are_added_up_to_be_compared():
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 8) as m:
+    with Map.create(PERCPU_HASH, u32, u64, 8) as m:
         cpus = len(bpf.possible_cpus())
         for key in range(4):
             m[key] = [key] * cpus
         types = ["--ndjson", "--key-type", "u32", "--value-type", "u64", "dump", "id", m.id]
-        out = done(*(types + ["where", "value>=%d" % (2 * cpus), "sort", "value"]))
+        out = done(*types, "where", "value>=%d" % (2 * cpus), "sort", "value")
     assert [json.loads(line)["key"] for line in out.splitlines()] == [3, 2]
 
 
@@ -17224,7 +17202,7 @@ def test_fields_of_per_cpu_values_are_added_up_to_be_compared():
 )
 def test_queries_that_make_no_sense_are_refused(many_flows, query):
     m, types, _ = many_flows
-    refused(*(types + ["dump", "id", m.id] + query.split()))
+    refused(*types, "dump", "id", m.id, *query.split())
 
 
 @kernel
@@ -17233,7 +17211,7 @@ def test_a_map_may_be_called_as_a_word_of_a_query(name, called):
     def test(m):
         m[1] = 7
         types = ["--key-type", "u32", "--value-type", "u32"]
-        out = done(*(types + ["dump", "name", name, "where", "value=7"]))
+        out = done(*types, "dump", "name", name, "where", "value=7")
         assert out == "1: 7\nFound 1 element\n"
 
     called(name, test)
@@ -17247,22 +17225,22 @@ def test_show_tells_what_fields_mean_in_every_form_but_bpftools(meant_flows):
     m, types = meant_flows
     with open("/proc/self/comm") as file:
         me = "%s(%d)" % (file.read().rstrip("\n"), os.getpid())
-    out = done(*(types + MEANT_SHOW + ["dump", "id", m.id, "sort", "bytes"]))
+    out = done(*types, *MEANT_SHOW, "dump", "id", m.id, "sort", "bytes")
     first, second = out.splitlines()[:2]
     assert first.startswith("saddr=10.0.0.1 dport=443 zone=0: bytes=1.5KiB seen='2")
     assert " ago)' " in first and first.endswith("pid=%s uid=root at=tcp_sendmsg+0x10" % me)
     assert "bytes=7B" in second and "uid=4000000000" in second
-    lines = done(*(types + MEANT_SHOW + ["--ndjson", "dump", "id", m.id])).splitlines()
+    lines = done(*types, *MEANT_SHOW, "--ndjson", "dump", "id", m.id).splitlines()
     told = {one["key"]["dport"]: one["value"] for one in map(json.loads, lines)}
     assert told[443]["pid"] == me and told[443]["uid"] == "root" and told[443]["bytes"] == "1.5KiB"
     assert " ago" not in lines[0] and told[53]["at"] == "tcp_sendmsg+0x10"
-    assert done(*(types + ["-j", "dump", "id", m.id])) == done(
-        *(types + MEANT_SHOW + ["-j", "dump", "id", m.id])
+    assert done(*types, "-j", "dump", "id", m.id) == done(
+        *types, *MEANT_SHOW, "-j", "dump", "id", m.id
     )
-    samples = done(*(types + MEANT_SHOW + ["--metrics", "dump", "id", m.id]))
+    samples = done(*types, *MEANT_SHOW, "--metrics", "dump", "id", m.id)
     assert "_bytes{" in samples and "_uid{" not in samples
-    assert me in done(*(types + MEANT_SHOW + ["watch", "id", m.id, "once", "interval", "0.1"]))
-    assert "[show:ktime]" in done(*(types + MEANT_SHOW + ["layout", "id", m.id]))
+    assert me in done(*types, *MEANT_SHOW, "watch", "id", m.id, "once", "interval", "0.1")
+    assert "[show:ktime]" in done(*types, *MEANT_SHOW, "layout", "id", m.id)
 
 
 @kernel
@@ -17270,17 +17248,16 @@ def test_what_show_shows_is_taken_as_data_and_by_where(meant_flows):
     m, types = meant_flows
     types = types + MEANT_SHOW
     key = "saddr=10.0.0.1,dport=443,zone=0"
-    line = done(*(types + ["lookup", "id", m.id, "key", key])).rstrip("\n")
+    line = done(*types, "lookup", "id", m.id, "key", key).rstrip("\n")
     before = m.lookup_bytes(m.key_layout.pack({"saddr": "10.0.0.1", "dport": 443, "zone": 0}))
-    done(*(types + ["update", "id", m.id, "key", "saddr=10.0.0.1,dport=9,zone=0", "value"] + shlex.split(
+    done(*types, "update", "id", m.id, "key", "saddr=10.0.0.1,dport=9,zone=0", "value", *shlex.split(
         line.partition(": ")[2]
-    )))  # fmt: skip
+    ))  # fmt: skip
     after = m.lookup_bytes(m.key_layout.pack({"saddr": "10.0.0.1", "dport": 9, "zone": 0}))
     told, again = [m.value_layout.reader("plain").one(raw) for raw in (before, after)]
     assert abs(told.pop("seen") - again.pop("seen")) < 10**7 and told == again  # clocks are set
     ports = lambda query: sorted(
-        int(port)
-        for port in re.findall(r"dport=(\d+)", done(*(types + ["dump", "id", m.id] + query)))
+        int(port) for port in re.findall(r"dport=(\d+)", done(*types, "dump", "id", m.id, *query))
     )
     assert ports(["where", "uid=root"]) == [9, 443] and ports(["where", "uid!=root"]) == [53]
     assert ports(["where", "bytes>1KiB"]) == [9, 443] and ports(["where", "bytes<1KiB"]) == [53]
@@ -17288,9 +17265,7 @@ def test_what_show_shows_is_taken_as_data_and_by_where(meant_flows):
     assert ports(["where", "pid=x(%d)" % os.getpid(), "at=tcp_sendmsg+0x10"]) == [9, 53, 443]
     assert ports(["where", "at~^tcp_", "saddr=10.0.0.1", "dport<100"]) == [9, 53]
     assert ports(["sort", "pid", "top", "1"]) != []
-    assert "uid=root\n" in done(
-        *(types + ["dump", "id", m.id, "columns", "uid", "where", "dport=443"])
-    )
+    assert "uid=root\n" in done(*types, "dump", "id", m.id, "columns", "uid", "where", "dport=443")
 
 
 # --show, a condition, the ports of which it holds; addresses that are asked for are bytes to what
@@ -17320,7 +17295,7 @@ def test_conditions_are_of_what_is_shown(pins, show, condition, ports):
     text = "struct { u32 src; __be32 saddr; u8 h_dest[6]; u16 port; u32 took; u8 low:3, high:5; char comm[4]; float share; }"
     key, value = bpf.layout("__be32"), bpf.layout(text)
     types = ["--key-type", "__be32", "--value-type", text]
-    with Map.create(bpf.BPF_MAP_TYPE_HASH, bytes, bytes, 9, key_size=4, value_size=value.size) as m:
+    with Map.create(HASH, bytes, bytes, 9, key_size=4, value_size=value.size) as m:
         for at in (1, 2, 3):
             m[key.pack("1.0.0.%d" % at)] = value.pack(
                 dict(
@@ -17351,11 +17326,11 @@ def test_a_wish_that_can_not_be_shown_is_told(meant_flows):
         ("value=ip4", "ip4 takes 4 bytes"),
         ("key.saddr.x=hex", "no field 'key.saddr.x'"),
     ):
-        assert part in refused(*(types + ["--show", show, "dump", "id", m.id]))
+        assert part in refused(*types, "--show", show, "dump", "id", m.id)
     assert "no field 'x'; there are key and value" in refused("--show", "x=hex", "dump", "id", m.id)
     assert "no field 'key.x'" in refused("--show", "key.x=hex", "dump", "id", m.id)
-    assert "key.saddr" not in done(*(types + ["--show", "key.saddr=hex", "dump", "id", m.id]))
-    out = done(*(types + ["dump", "id", m.id, "--show", "key.saddr=hex,"]))
+    assert "key.saddr" not in done(*types, "--show", "key.saddr=hex", "dump", "id", m.id)
+    out = done(*types, "dump", "id", m.id, "--show", "key.saddr=hex,")
     assert out.count("saddr=0xa000001 ") == 2
 
 
@@ -17399,7 +17374,7 @@ def test_a_bare_system_has_tables(pins, monkeypatch):
     value = bpf.layout(types[-1])
     with Map.create(HASH, u32, value.ctype(), 4) as m:
         m[1] = value.ctype()(name="\u7f51", n=7)
-        assert done(*(types + ["dump", "id", m.id])).splitlines()[1].split() == ["1", "\u7f51", "7"]
+        assert done(*types, "dump", "id", m.id).splitlines()[1].split() == ["1", "\u7f51", "7"]
 
 
 def test_a_bare_system_has_numbers_for_names(monkeypatch):
@@ -17430,12 +17405,12 @@ def test_histograms_have_heads_for_people():
     types = ["--key-type", key, "--value-type", "u64"]
     with created(HASH, None, u64, 4, key_size=12) as m:
         m[bytes([10, 0, 0, 1, 2, 0, 0, 0, 0, 1]) + bytes(u16(3))] = 5
-        out = done(*(types + ["hist", "id", m.id]))
+        out = done(*types, "hist", "id", m.id)
         assert "\nfrom=10.0.0.1 src_mac=02:00:00:00:00:01\n" in out
         assert "4 -> 7" in out and ": 5 " in out
-        (told,) = json.loads(done(*(types + ["-j", "hist", "id", m.id])))
+        (told,) = json.loads(done(*types, "-j", "hist", "id", m.id))
         assert told["key"] == "from.s_addr=167772161 src_mac='[2 0 0 0 0 1]'"
-        out = done(*(types + ["--show", "src_mac=hex", "hist", "id", m.id]))
+        out = done(*types, "--show", "src_mac=hex", "hist", "id", m.id)
         assert "src_mac=020000000001\n" in out
 
 
@@ -17465,7 +17440,7 @@ def test_a_stack_is_shown_as_symbols(cgroup, tmp_path):
         lookup = ["--ndjson", "lookup"] + of_map + ["key", stack_id]
         assert json.loads(done(*lookup))["value"] == list(raw)
         assert json.loads(done("--show", "value=stack", *lookup))["value"].split(";") == told
-        done("save", *(of_map + [file]))
+        done("save", *of_map, file)
         with mock.patch.object(bpf, "_NAMERS", {}):  # nobody is asked
             assert line in done("--from", file, "dump").splitlines()
 
@@ -17476,19 +17451,19 @@ def test_a_prefix_is_shown_to_people_and_taken(family, text):
     declared = "struct { u32 prefixlen; u8 data[%d]; }" % family
     types = ["--key-type", declared, "--value-type", "u32"]
     flags = bpf.BPF_F_NO_PREALLOC
-    with Map.create(bpf.BPF_MAP_TYPE_LPM_TRIE, None, u32, 4, key_size=4 + family, flags=flags) as m:
+    with Map.create(LPM, None, u32, 4, key_size=4 + family, flags=flags) as m:
         m[bpf.lpm_key(text)] = 7
-        assert done(*(types + ["dump", "id", m.id])) == "%s: 7\nFound 1 element\n" % text
-        assert done(*(types + ["lookup", "id", m.id, "key", text])) == text + ": 7\n"
+        assert done(*types, "dump", "id", m.id) == "%s: 7\nFound 1 element\n" % text
+        assert done(*types, "lookup", "id", m.id, "key", text) == text + ": 7\n"
         assert '"prefixlen":%s' % text.partition("/")[2] in done(
-            *(types + ["--ndjson", "dump", "id", m.id])
+            *types, "--ndjson", "dump", "id", m.id
         )
-        out = done(*(types + ["--show", "key=plain", "dump", "id", m.id]))
+        out = done(*types, "--show", "key=plain", "dump", "id", m.id)
         assert "prefixlen=%s data=[" % text.partition("/")[2] in out
         out = done("--show", "key=prefix", "--value-type", "u32", "--ndjson", "dump", "id", m.id)
         assert json.loads(out) == {"key": text, "value": 7}
         assert done(
-            *(types + ["dump", "id", m.id, "where", "prefixlen=%s" % text.partition("/")[2]])
+            *types, "dump", "id", m.id, "where", "prefixlen=%s" % text.partition("/")[2]
         ).startswith(text)
 
 
@@ -17511,7 +17486,7 @@ def tabled():
                 said
             )
         types = ["--key-type", TABLE_KEY, "--value-type", TABLE_VALUE]
-        lines = done(*(types + ["--ndjson", "dump", "id", m.id])).splitlines()
+        lines = done(*types, "--ndjson", "dump", "id", m.id).splitlines()
         yield m, types, list(map(json.loads, lines))
 
 
@@ -17551,7 +17526,7 @@ def test_a_dump_on_a_terminal_is_a_table(tabled):
 @kernel
 def test_what_does_not_fit_a_terminal_is_a_line_an_entry_folded(tabled):
     m, types, entries = tabled
-    piped = done(*(types + ["dump", "id", m.id])).splitlines()
+    piped = done(*types, "dump", "id", m.id).splitlines()
     for columns in (20, 39, 60):
         status, out = in_a_terminal(types + ["dump", "id", m.id], COLUMNS=str(columns))
         lines = out.splitlines()
@@ -17607,7 +17582,7 @@ def test_queries_and_other_forms_on_a_terminal(tabled):
         words = types + [form, "dump", "id", m.id]
         assert in_a_terminal(words, COLUMNS="100") == (0, done(*words)), form
     cpus = bpf.possible_cpus()
-    with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 4) as each:
+    with Map.create(PERCPU_HASH, u32, u64, 4) as each:
         each[1] = list(range(len(cpus)))
         types = ["--key-type", "u32", "--value-type", "struct { u64 n; }"]
         status, out = in_a_terminal(types + ["dump", "id", each.id], COLUMNS="100")
@@ -17696,14 +17671,14 @@ def changing(m, **steps):
 def test_watch_ranks_by_what_is_counted_not_by_times(stats, monkeypatch):
     m, types = stats
     monkeypatch.setattr(time, "sleep", changing(m, busy=5, idle=0))
-    lines = done(*(types + ["watch", "id", m.id, "once"])).splitlines()
+    lines = done(*types, "watch", "id", m.id, "once").splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["*", "busy"], ["*", "idle"]]
     assert (
         "packets +" in lines[1] and "last_ns +" not in lines[1]
     )  # a time has no rate worth a line
-    lines = done(*(types + ["watch", "id", m.id, "once", "sort", "last_ns"])).splitlines()
+    lines = done(*types, "watch", "id", m.id, "once", "sort", "last_ns").splitlines()
     assert lines[1].split()[1] == "busy" and lines[2].split()[1] == "idle"
-    refused(*(types + ["watch", "id", m.id, "once", "sort", "no_such"]))
+    refused(*types, "watch", "id", m.id, "once", "sort", "no_such")
 
 
 @kernel
@@ -17711,7 +17686,7 @@ def test_watch_ranks_by_what_is_counted_not_by_times(stats, monkeypatch):
 def test_watch_writes_json_for_programs(stats, monkeypatch, option):
     m, types = stats
     monkeypatch.setattr(time, "sleep", changing(m, busy=5))
-    (line,) = done(*([option] + types + ["watch", "id", m.id, "once"])).splitlines()
+    (line,) = done(option, *types, "watch", "id", m.id, "once").splitlines()
     told = json.loads(line)
     assert told["seconds"] >= 0 and abs(told["time"] - time.time()) < 600
     first = told["entries"][0]
@@ -17747,7 +17722,7 @@ def test_rates_are_those_of_the_time_that_went_by(stats, monkeypatch):
     monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(time, "time", lambda: 1e9 - 1000 * clock[0])  # it is being set back
-    (line,) = done(*(["-j"] + types + ["watch", "id", m.id, "once", "interval", "2"])).splitlines()
+    (line,) = done("-j", *types, "watch", "id", m.id, "once", "interval", "2").splitlines()
     told = json.loads(line)
     assert told["seconds"] == 4 and told["entries"][0]["rates"]["packets"] == 30 / 4
 
@@ -17756,7 +17731,7 @@ def test_rates_are_those_of_the_time_that_went_by(stats, monkeypatch):
 def test_a_watched_capture_is_shown_once(stats, tmp_path):
     m, types = stats
     done("save", "id", m.id, tmp_path / "kept")
-    out = done(*(types + ["--from", tmp_path / "kept", "watch"]))
+    out = done(*types, "--from", tmp_path / "kept", "watch")
     assert out.count("packets=") == 3 and "*" not in out
 
 
@@ -17764,7 +17739,7 @@ def test_a_watched_capture_is_shown_once(stats, tmp_path):
 @pytest.mark.parametrize("text", ["0", "0.0", "0.01", "-1", "nan", "1e3", "x", "1000000"])
 def test_watch_refuses_intervals_that_spin(stats, text):
     m, types = stats
-    refused(*(types + ["watch", "id", m.id, "interval", text]))
+    refused(*types, "watch", "id", m.id, "interval", text)
 
 
 @kernel
@@ -17829,9 +17804,7 @@ def test_watch_into_a_pipe_is_plain(pins):
     )
     for words in (["interval"], ["interval", "x"], ["interval", "-1"], ["twice"]):
         refused("watch", pin, *words)
-    with Map.create(
-        bpf.BPF_MAP_TYPE_PERCPU_ARRAY, None, bytes, 1, value_size=12
-    ) as m:  # no numbers known
+    with Map.create(PERCPU_ARRAY, None, bytes, 1, value_size=12) as m:  # no numbers known
         text = " ".join("[cpu %d]" % cpu + 12 * " 00" for cpu in bpf.possible_cpus())
         assert done("watch", "id", m.id, "once").splitlines()[1].split(None, 1) == ["0", text]
     status, out, err = main("watch", pin, "interval", "9" * 30)
@@ -18095,7 +18068,7 @@ def test_btf_of_a_module_upon_a_base_that_is_given(tmp_path):
     base.write_bytes(zoo().data()), split.write_bytes(extension(zoo()).data())
     for words in (["-B", base], ["--base-btf", base], ["--base-btf=%s" % base]):
         words += ["--btf", split, "btf", "offset"]
-        assert done(*words + ["more.low.high"]) == "4 bits 0..4\n"
+        assert done(*words, "more.low.high") == "4 bits 0..4\n"
     assert "low: struct pair" in done("-B", base, "--btf", split, "btf", "layout", "more")
     status, _, err = main("--btf", split, "btf", "layout", "more")
     assert status == 1 and "base" in err
@@ -18377,7 +18350,7 @@ def test_a_name_that_is_nearly_one_is_offered(
             ("my_conns%d_and_more" % number, ""),
         ):
             for words in (["name", name], [name]):
-                status, out, err = main("lookup", *(words + ["key", "1"]))
+                status, out, err = main("lookup", *words, "key", "1")
                 assert (status, out, err.count("\n")) == (1, "", 1)
                 assert not wanted or repr(wanted % number) in err.partition("is it ")[2], err
         err = main("dump", "nothing_like_it")[2]
@@ -18427,8 +18400,9 @@ def test_help_calls_the_program_as_it_was_called(tmp_path):
     ):
         status, out, err = run(
             sys.executable,
-            *(words + ["-h"]),
-            env=dict(os.environ, PYTHONPATH=os.path.dirname(MODULE)),
+            *words,
+            "-h",
+            env=importing(),
         )
         assert (status, err) == (0, "") and out.startswith("usage: %s [OPTION]" % name), out
     with open(MODULE) as script:
@@ -18580,7 +18554,7 @@ def test_no_foreign_text_in_a_capture_steers_a_terminal(raw, tmp_path):
     field = os.fsdecode(b"n" + raw + b"FORGED")
     for words in (["columns", field], ["sort", field, "top", "2"], ["where", field + "=0"]):
         for form in ([], ["--ndjson"], ["-j"], ["--metrics"]):
-            status, out, err = main("--from", tmp_path / "c", *(form + ["dump"] + words))
+            status, out, err = main("--from", tmp_path / "c", *form, "dump", *words)
             check_harmless(form + words, out, err)
             assert out or err
     kept = bpf.Capture(data)
@@ -18664,7 +18638,7 @@ def test_no_name_of_a_pin_file_or_process_steers_a_terminal(raw, bpffs, tmp_path
     pin, directory = os.path.join(bpffs, "p" + word), os.path.join(bpffs, "d" + word)
     os.mkdir(directory)
     comm = open("/proc/self/comm", "rb").read()
-    with Map.create(bpf.BPF_MAP_TYPE_HASH, u32, u64, 4, name=FLOWS) as m:
+    with Map.create(HASH, u32, u64, 4, name=FLOWS) as m:
         m.pin(pin)
         m.pin(os.path.join(directory, "p" + word))
         with open("/proc/self/comm", "wb") as file:
@@ -18754,7 +18728,7 @@ def test_everything_works_from_standard_input(pins):
     ):
         for flags in ([], ["-I", "-S", "-OO"]):
             with open(MODULE) as script:
-                assert run(sys.executable, *(flags + ["-"] + words), stdin=script) == (
+                assert run(sys.executable, *flags, "-", *words, stdin=script) == (
                     0,
                     done(*words),
                     "",
@@ -18932,14 +18906,10 @@ def test_import_is_clean_under_every_flag():
     for flags in (["-W", "error"], ["-OO"], ["-S", "-E"], ["-I"], ["-bb"]):
         status, out, err = run(
             sys.executable,
-            *(
-                flags
-                + [
-                    "-c",
-                    "import sys; sys.path.insert(0, sys.argv[1]); import bpflookup",
-                    os.path.dirname(MODULE),
-                ]
-            ),
+            *flags,
+            "-c",
+            "import sys; sys.path.insert(0, sys.argv[1]); import bpflookup",
+            HERE,
         )
         assert (status, out, err) == (0, "", "")
 
@@ -18979,7 +18949,8 @@ def test_a_zipapp_and_a_bare_environment(tmp_path):
 def test_development_mode_and_the_debugging_allocator_find_nothing(flags, env):
     if sys.version_info < (3, 7) and flags == ["-X", "dev"]:
         flags = ["-X", "faulthandler"]
-    script = """import sys; sys.path.insert(0, %r)
+    script = (
+        """import sys; sys.path.insert(0, %r)
 import bpflookup as bpf
 with bpf.Map.create(5, bpf.u32, bpf.parse_type("u8 a, u32 b"), 100) as m:
     for key in range(100):
@@ -18993,8 +18964,10 @@ try:
             bpf.to_python(btf.ctype(type_id)())
 except bpf.BTFError as error:
     assert "can't be had" in str(error), error
-print("fine")""" % os.path.dirname(MODULE)
-    status, out, err = run(sys.executable, *(flags + ["-c", script]), env=dict(os.environ, **env))
+print("fine")"""
+        % HERE
+    )
+    status, out, err = run(sys.executable, *flags, "-c", script, env=dict(os.environ, **env))
     assert status == 0 and out == "fine\n" and err == ""
 
 
@@ -19317,9 +19290,7 @@ def test_annotations_cost_nothing_when_the_file_runs():
     code = (
         "import bpflookup, sys; print(sorted({'typing', 'typing_extensions'} & set(sys.modules)))"
     )
-    status, out, err = run(
-        sys.executable, "-S", "-c", code, cwd=os.path.dirname(MODULE), env={"PYTHONPATH": "."}
-    )
+    status, out, err = run(sys.executable, "-S", "-c", code, cwd=HERE, env={"PYTHONPATH": "."})
     assert (status, out, err) == (0, "[]\n", "")
     assert Map["FlowKey", "FlowStats"] is Map and bpf.Records["Event"] is bpf.Records
     assert "__wrapped__" not in vars(Map.lookup)
@@ -19337,7 +19308,7 @@ def test_help_reads_like_a_manual_page():
 
 
 def readme():
-    with open(os.path.join(os.path.dirname(MODULE), "README.md")) as file:
+    with open(os.path.join(HERE, "README.md")) as file:
         return file.read()
 
 
@@ -19350,7 +19321,7 @@ def readme_block(word):
 
 @kernel
 def test_the_examples_of_the_readme_run(bpffs, capsys):
-    with open(os.path.join(os.path.dirname(MODULE), "README.md")) as file:
+    with open(os.path.join(HERE, "README.md")) as file:
         examples = [part.split("```")[0] for part in file.read().split("```python\n")[1:]]
     pin = os.path.join(bpffs, "flows")
     with Map.create(HASH, Key, Value, 4) as m:
@@ -19711,7 +19682,7 @@ def test_bench_lookup_against_bcc():
     status, out, err = run("/usr/bin/python3", "-c", "import bcc.table, pytest")
     if status:
         pytest.skip("python3-bpfcc and python3-pytest are needed")
-    status, out, err = run("/usr/bin/python3", "-c", BCC, os.path.dirname(MODULE), timeout=600)
+    status, out, err = run("/usr/bin/python3", "-c", BCC, HERE, timeout=600)
     assert status == 0, err
     bcc, lookup, into = map(float, out.split())
     print("\nthe same map through BCC")
@@ -19992,7 +19963,7 @@ def bench_types():
     names["pair"] = b.struct("pair", 16, ("packets", u64s, 0), ("bytes", u64s, 64))
     ports = ("sport", u16s, 256), ("dport", u16s, 272), ("proto", u8s, 288), ("family", u8s, 296)
     ends = ("src", address, 0), ("dst", address, 128)
-    names["conn_key"] = b.struct("conn_key", 40, *ends + ports + (("pad", u16s, 304),))
+    names["conn_key"] = b.struct("conn_key", 40, *ends, *ports, ("pad", u16s, 304))
     counts = ("packets", u64s, 0, 0), ("bytes", u64s, 64, 0), ("last_seen", u64s, 128, 0)
     bits = ("syn", u32s, 224, 1), ("fin", u32s, 225, 1), ("rst", u32s, 226, 1)
     rest = ("rest", u32s, 227, 29), ("comm", comm, 256, 0), ("in", inner, 384, 0)
@@ -20071,7 +20042,7 @@ def bss_map(count, rng):
     words = [table, 0, 16 * count, total, 16 * count, 8]
     section = blob.add(blob.DATASEC, ".bss", 2, size, words)
     types = dict(btf=load_btf(blob.data()), btf_key=0, btf_value=section)
-    m = Map.create(bpf.BPF_MAP_TYPE_ARRAY, key_size=4, value_size=size, name="x.bss", **types)
+    m = Map.create(ARRAY, key_size=4, value_size=size, name="x.bss", **types)
     return put_entries(m, bytes(4), pair_entries(count, rng)[1] + bytes(8))
 
 
@@ -20099,11 +20070,11 @@ MATRIX = {  # name: (f(count, rng) that makes the map, entries of the smallest)
     "hash, u64 pair": (matrix_map(HASH, "u64", "pair", pair_entries, 8, 16), 40000),
     "hash, 53 leaves": (matrix_map(HASH, "conn_key", "conn", conn_entries, 40, 72), 12000),
     "array, u32": (
-        matrix_map(bpf.BPF_MAP_TYPE_ARRAY, "u32", "u32", array_entries(4), 4, 4),
+        matrix_map(ARRAY, "u32", "u32", array_entries(4), 4, 4),
         80000,
     ),
     "per-CPU hash, pair": (
-        matrix_map(bpf.BPF_MAP_TYPE_PERCPU_HASH, "u64", "pair", percpu_entries, 8, 16),
+        matrix_map(PERCPU_HASH, "u64", "pair", percpu_entries, 8, 16),
         20000,
     ),
     "LRU hash, pair": (
@@ -20112,11 +20083,11 @@ MATRIX = {  # name: (f(count, rng) that makes the map, entries of the smallest)
     ),
     "hash, no BTF, 16 B": (matrix_map(HASH, None, None, pair_entries, 8, 16), 80000),
     "array, char[16]+enum": (
-        matrix_map(bpf.BPF_MAP_TYPE_ARRAY, "u32", "task", task_entries, 4, 20),
+        matrix_map(ARRAY, "u32", "task", task_entries, 4, 20),
         40000,
     ),
     "LPM trie, pair": (
-        matrix_map(bpf.BPF_MAP_TYPE_LPM_TRIE, "lpm", "pair", lpm_entries, 8, 16, 1),
+        matrix_map(LPM, "lpm", "pair", lpm_entries, 8, 16, 1),
         20000,
     ),
     "devmap": (
@@ -20125,12 +20096,12 @@ MATRIX = {  # name: (f(count, rng) that makes the map, entries of the smallest)
     ),
     ".bss, pairs": (bss_map, 20000),
     "array, u64[512]": (
-        matrix_map(bpf.BPF_MAP_TYPE_ARRAY, "u32", "wide", array_entries(4096), 4, 4096),
+        matrix_map(ARRAY, "u32", "wide", array_entries(4096), 4, 4096),
         200,
     ),
 }
 MATRIX["per-CPU hash, hist"] = (
-    matrix_map(bpf.BPF_MAP_TYPE_PERCPU_HASH, "slot", "u64", slot_entries, 8, 8),
+    matrix_map(PERCPU_HASH, "slot", "u64", slot_entries, 8, 8),
     20000,
 )
 
@@ -20148,7 +20119,7 @@ def spent(words, rounds=2):
 
 
 # as installed: the module is compiled once
-BENCH_ENV = dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
+BENCH_ENV = importing()
 BENCH_ENV.pop("PYTHONDONTWRITEBYTECODE", None)
 BENCH_ENV["PYTHONPYCACHEPREFIX"] = os.path.join(tempfile.gettempdir(), "bpflookup-bench")
 
@@ -20312,7 +20283,7 @@ def test_bench_memory_of_dumps():
 @pytest.mark.bench
 def test_bench_one_offset_cold_against_pahole_and_bpftool(vmlinux):
     source = "import bpflookup; print(bpflookup.BTF.from_vmlinux().offsetof('task_struct', 'comm'))"
-    blob, env = "/sys/kernel/btf/vmlinux", dict(os.environ, PYTHONPATH=os.path.dirname(MODULE))
+    blob, env = "/sys/kernel/btf/vmlinux", importing()
     rows = [
         ("offsetof, this module", [sys.executable, "-c", source]),
         ("pahole -C task_struct", [program("pahole"), "-C", "task_struct", blob]),
@@ -20343,7 +20314,7 @@ def test_bench_import():
                 "-S",
                 "-E",
                 "-c",
-                "import sys; sys.path.insert(0, %r); import %s" % (os.path.dirname(MODULE), what),
+                "import sys; sys.path.insert(0, %r); import %s" % (HERE, what),
             )
 
         return once
