@@ -71,9 +71,8 @@ for _number, _usual in (
     (signal.SIGHUP, signal.SIG_DFL),
     (signal.SIGTERM, signal.SIG_DFL),
 ):
-    if (
-        signal.getsignal(_number) == signal.SIG_IGN
-    ):  # a shell's background job, nohup: as would be every child
+    # a shell's background job, nohup: as would be every child
+    if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, _usual)
 
 
@@ -162,7 +161,7 @@ once = pytest.mark.once
 
 def since(*release):
     """Skip the test on a kernel older than what it is about."""
-    if KERNEL < release:
+    if release > KERNEL:
         lacking("Linux %d.%d" % release)
 
 
@@ -374,17 +373,15 @@ def alike(words, ours, theirs):
     for entry, other in zip(
         *[answer if isinstance(answer, list) else [answer] for answer in (found, told)]
     ):
-        if (
-            isinstance(entry, dict) and "inner_map_id" in entry
-        ):  # from bpftool 7.5 on; the value says it too
+        # from bpftool 7.5 on; the value says it too
+        if isinstance(entry, dict) and "inner_map_id" in entry:
             value = bytes(int(byte, 16) for byte in entry["value"])
             assert (
                 other.setdefault("inner_map_id", int.from_bytes(value, sys.byteorder))
                 == entry["inner_map_id"]
             )
-    if ours[0] and "error" in (
-        found or ()
-    ):  # the words of errors are its own; half a dump is one too
+    # the words of errors are its own; half a dump is one too
+    if ours[0] and "error" in (found or ()):
         assert told in (None, []) or "error" in told, (words, ours, theirs)
     else:
         assert found == told, words
@@ -420,13 +417,10 @@ def created(map_type, *arguments, **options):
     """Create a map; skip the test where the kernel has no such maps."""
     try:
         return Map.create(map_type, *arguments, **options)
-    except (
-        bpf.InvalidArgument,
-        bpf.NotSupported,
-        bpf.OutOfMemory,
-    ):  # no memory: as with storages, see fill
+    # no memory: as with storages, see fill
+    except (bpf.InvalidArgument, bpf.NotSupported, bpf.OutOfMemory):
         name = bpf.map_type_name(map_type)
-        if name not in OPTIONAL and KERNEL >= SINCE.get(name, (0,)):
+        if name not in OPTIONAL and SINCE.get(name, (0,)) <= KERNEL:
             raise
         return lacking("a kernel with maps of type %s" % name)
 
@@ -787,10 +781,8 @@ def record_program(ring_fd, counts_fd, number, kind):
     if kind == "mixed":
         length = [insn(0xBF, 3, 8), insn(0x57, 3, 0, 0, 47), insn(0x07, 3, 0, 0, 16)]
     output = [insn_map(1, ring_fd), insn(0xBF, 2, fp), insn(0x07, 2, 0, 0, -72)] + length
-    output += [
-        insn(0xB7, 4),
-        insn(0x85, 0, 0, 0, 130),
-    ]  # r0 = bpf_ringbuf_output(ring, fp - 72, r3, 0)
+    # r0 = bpf_ringbuf_output(ring, fp - 72, r3, 0)
+    output += [insn(0xB7, 4), insn(0x85, 0, 0, 0, 130)]
     count = [insn(0x07, 8, 0, 0, 1), insn(0x7B, 7, 8), insn(0xB7), insn(0x95)]
     full = [
         insn(0x79, 1, 7, 8),
@@ -1633,11 +1625,8 @@ def test_what_file_permission_lacks_is_said(flows, bpffs):
         flows.pin(os.path.join(bpffs, directory, "m"))
         os.chmod(os.path.join(bpffs, directory, "m"), 0o444)
         os.chmod(os.path.join(bpffs, directory), mode)
-    ordinary, private, public = (
-        tempfile.mkstemp()[1],
-        tempfile.mkdtemp(),
-        tempfile.mkstemp()[1],
-    )  # 0600, 0700
+    # 0600, 0700
+    ordinary, private, public = tempfile.mkstemp()[1], tempfile.mkdtemp(), tempfile.mkstemp()[1]
     os.chmod(public, 0o644)
     reads = {
         "m444": "no such key",
@@ -2248,11 +2237,12 @@ def test_cpu_lists(monkeypatch, text, cpus):
     [
         ("0-3", 4, (0, 1, 2, 3)),
         ("0,2-4", 4, (0, 2, 3, 4)),  # a hole: slots follow the mask
+        # the kernel's count wins
         ("", 4, (0, 1, 2, 3)),
         ("0-1", 4, (0, 1, 2, 3)),
         ("0-7", 4, (0, 1, 2, 3)),
     ],
-)  # the kernel's count wins
+)
 def test_the_kernel_counts_and_sysfs_names(monkeypatch, text, count, cpus):
     fake_sys(monkeypatch, text)
     monkeypatch.setattr(bpf, "_proven_cpus", None)
@@ -2327,11 +2317,8 @@ class Choosing(ctypes.Structure):
 
 
 class Nested(ctypes.Structure):
-    _fields_ = [
-        ("inner", Natural),
-        ("list", u16 * 5),
-        ("tail", u64),
-    ]  # also where u64 is aligned to 4 (i386)
+    # also where u64 is aligned to 4 (i386)
+    _fields_ = [("inner", Natural), ("list", u16 * 5), ("tail", u64)]
 
 
 OTHER, OTHER16 = ("be", u16.__ctype_be__) if sys.byteorder == "little" else ("le", u16.__ctype_le__)
@@ -3789,11 +3776,8 @@ class RandomBTF:
     """Makes random types in a Blob, and says what they are."""
 
     def __init__(self, rng, order, gentle=False):
-        self.rng, self.order, self.gentle = (
-            rng,
-            order,
-            gentle,
-        )  # gentle: what kernel and bpftool know
+        # gentle: what kernel and bpftool know
+        self.rng, self.order, self.gentle = rng, order, gentle
         self.b, self.count = Blob(order), 0
 
     def said(self, kind, size, **facts):
@@ -4225,9 +4209,8 @@ def test_bpftool_says_the_same_of_random_types():
         except OSError:
             continue  # what the kernel knows better
         with m:
-            unquoted = bytes.maketrans(
-                b'"\\', b"qb"
-            )  # bpftool's JSON is none where chars are these
+            # bpftool's JSON is none where chars are these
+            unquoted = bytes.maketrans(b'"\\', b"qb")
             rows = [random_bytes(rng, said.size).translate(unquoted) for _ in range(3)]
             for index, row in enumerate(rows):
                 m.update(bytes(u32(index)), row)
@@ -5763,15 +5746,13 @@ SCALARS = [  # what adds the type, an example in big-endian bytes, what that mea
 @ORDERS
 def test_scalars_of_every_kind_and_size(order):
     blob, raw, members, expected = Blob(order), b"", [], {}
-    for index, (add, example, value) in enumerate(
-        SCALARS
-    ):  # back to back, so most of them unaligned
+    # back to back, so most of them unaligned
+    for index, (add, example, value) in enumerate(SCALARS):
         one = bytes.fromhex(example) if order == "big" else bytes.fromhex(example)[::-1]
         members.append(("f%d" % index, add(blob), 8 * len(raw)))
         raw, expected["f%d" % index] = raw + one, value
-    members.append(
-        ("quad", blob.add(blob.FLOAT, "long double", 0, 16), 8 * len(raw))
-    )  # no Python number holds it
+    # no Python number holds it
+    members.append(("quad", blob.add(blob.FLOAT, "long double", 0, 16), 8 * len(raw)))
     raw, expected["quad"] = raw + bytes(range(16)), list(range(16))
     blob.struct("all", len(raw), *members)
     btf = blob.btf()
@@ -5846,9 +5827,8 @@ def test_bitfields_as_measured_on_both_orders(order, raw):
         "b": 2,
         "c": 3,
     }
-    names = (
-        ["ihl", "version"] if order == "little" else ["version", "ihl"]
-    )  # of iphdr, as the kernels' BTF has it
+    # of iphdr, as the kernels' BTF has it
+    names = ["ihl", "version"] if order == "little" else ["version", "ihl"]
     blob.struct("iphdr", 1, *[(name, number, 4 * index, 4) for index, name in enumerate(names)])
     assert bpf.to_python(blob.btf().ctype("iphdr").from_buffer_copy(b"\x45")) == {
         "ihl": 5,
@@ -7503,8 +7483,7 @@ def flat(btf, t, start=0):
         if name:
             yield name, type_id, start + offset, bits
         elif not bits:
-            for member in flat(btf, type_id, start + offset):
-                yield member
+            yield from flat(btf, type_id, start + offset)
 
 
 def test_offsets_in_the_kernel_are_those_of_compiled_c(tmp_path, vmlinux_h):
@@ -7666,9 +7645,8 @@ def test_btf_offsets_of_kernel_types_are_those_of_compiled_c(tmp_path, vmlinux, 
     for t in enums:
         start = header.find("\nenum %s {" % t.name)
         end = header.find("}", start) + 1
-        if (
-            start >= 0 and t.size != 4 and header[end] == ";"
-        ):  # older bpftools leave out how large it is
+        # older bpftools leave out how large it is
+        if start >= 0 and t.size != 4 and header[end] == ";":
             header = (
                 header[:end]
                 + " __attribute__((mode(%s)))" % {1: "QI", 2: "HI", 8: "DI"}[t.size]
@@ -7951,9 +7929,8 @@ def agree(ours, told, name=""):
     if isinstance(told, str) and told.startswith("0x"):
         number, bits = ENUMS.get(ours, ours), int(told, 16)
         return bits == (number if number >= 0 else number & (1 << bits.bit_length()) - 1)
-    if isinstance(told, str) and isinstance(
-        ours, int
-    ):  # a whole key or value is a number, its name is lost
+    # a whole key or value is a number, its name is lost
+    if isinstance(told, str) and isinstance(ours, int):
         return (ours - ENUMS[told]) % (1 << 32) == 0
     if isinstance(told, int) and name in ENUM_BITS:
         return (ours - told) % (1 << ENUM_BITS[name]) == 0
@@ -8763,9 +8740,8 @@ def test_lookup_in_all_its_forms(flows):
     raw = Map.from_fd(flows, bytes, bytes)
     assert raw[bytes(key)] == bytes(value) and list(raw.items()) == [(bytes(key), bytes(value))]
     out = Value()
-    assert (
-        raw.lookup_into(bytes(key), out) and out.packets == 10
-    )  # raw values fit any object of their size
+    # raw values fit any object of their size
+    assert raw.lookup_into(bytes(key), out) and out.packets == 10
     assert list(flows.keys())[0].port == 2
     assert list(flows.values())[0].bytes == 20
     assert len(list(flows)) == 1
@@ -9174,9 +9150,8 @@ def test_a_want_of_memory_anywhere_leaks_nothing():
     """)
     assert "__del__" not in err
     if status == -signal.SIGSEGV and sys.version_info >= (3, 12):
-        pytest.skip(
-            "this Python itself crashes for want of memory"
-        )  # 3.12 and 3.13, reading /proc as text
+        # 3.12 and 3.13, reading /proc as text
+        pytest.skip("this Python itself crashes for want of memory")
     assert (status, out) == (0, ""), err
 
 
@@ -9891,11 +9866,8 @@ class FakeBatches:
 @pytest.mark.parametrize(
     "answers, keys, error",
     [
-        (
-            [(0, [1, 2], 5), (0, [3], 6), (errno.ENOENT, [4], 7)],
-            [1, 2, 3, 4],
-            None,
-        ),  # a short count is no end
+        # a short count is no end
+        ([(0, [1, 2], 5), (0, [3], 6), (errno.ENOENT, [4], 7)], [1, 2, 3, 4], None),
         ([(0, [], 5), (errno.ENOENT, [1], 7)], [1], None),
         ([(errno.ENOENT, [], None)], [], None),
         ([(errno.EINTR, [1], 5), (errno.EINTR, [], None), (errno.ENOENT, [2], 7)], [1, 2], None),
@@ -10140,9 +10112,8 @@ def test_an_iterator_over_batches_belongs_to_one_thread():
         first = next(items)
 
         def elsewhere():
-            assert sorted([first] + list(items)) == [
-                (key, key) for key in range(40)
-            ]  # a generator may move on
+            # a generator may move on
+            assert sorted([first] + list(items)) == [(key, key) for key in range(40)]
             with pytest.raises(ValueError, match="belongs to the thread"):
                 next(parts)
             seen.append(1)
@@ -10578,9 +10549,8 @@ def test_mapped_structures_are_copies_or_live():
         assert (copied.a, copied.b, copied.c) == (live.a, live.b, live.c) == (1, 2, 3)
         live.b = 77
         assert m[2].b == 77 == mapped[2].b and copied.b == 2
-        narrow = type(
-            "narrow", (), dict.fromkeys(("__ge__", "__lt__"), lambda *_: True)
-        )  # as numpy's are
+        # as numpy's are
+        narrow = type("narrow", (), dict.fromkeys(("__ge__", "__lt__"), lambda *_: True))
         narrow.__index__, narrow.__mul__ = lambda _: 2, lambda *_: 0
         assert mapped[narrow()].b == 77
         copied.b = 99
@@ -12414,9 +12384,8 @@ class Scene:
         """Return what a lookup has to find where value i was stored."""
         value = self.value(i)
         if self.value_kind in ("tcp", "udp"):
-            return int.from_bytes(
-                value.getsockopt(socket.SOL_SOCKET, 57, 8), sys.byteorder
-            )  # SO_COOKIE
+            # SO_COOKIE
+            return int.from_bytes(value.getsockopt(socket.SOL_SOCKET, 57, 8), sys.byteorder)
         if self.value_kind == "program":
             return int(fdinfo(value.number)["prog_id"])
         if self.value_kind == "frames":
@@ -12432,9 +12401,8 @@ class Scene:
     program = staticmethod(lambda i: load(bpf.BPF_PROG_TYPE_SOCKET_FILTER, RETURN_0))
     inner = staticmethod(lambda i: Map.create(ARRAY, u32, u32, 1))
 
-    def attachment(
-        self, i
-    ):  # struct bpf_cgroup_storage_key: cgroup, attach type (0 is ingress), padding
+    # struct bpf_cgroup_storage_key: cgroup, attach type (0 is ingress), padding
+    def attachment(self, i):
         return struct.pack("=QII", os.fstat(self.thing("cgroup", i).number).st_ino, 0, 0)
 
     def file(self, i):
@@ -12464,9 +12432,8 @@ class Scene:
         return ringed
 
     def pidfd(self, i):
-        child = subprocess.Popen(
-            [shutil.which("cat") or sys.executable], stdin=subprocess.PIPE
-        )  # ends with its input
+        # ends with its input
+        child = subprocess.Popen([shutil.which("cat") or sys.executable], stdin=subprocess.PIPE)
         self.open.callback(child.communicate)
         number = {4355: 4434, 5315: 5434}.get(bpf.syscall_number(), 434)  # MIPS counts on
         return Descriptor(syscall(number, child.pid, 0))
@@ -12554,12 +12521,8 @@ WORDS = {
     bpf.Busy: "busy",
 }
 
-UNREADABLE = (
-    "perf_event_array",
-    "cgroup_array",
-    "xskmap",
-    "struct_ops",
-)  # the last: not what was written
+# the last: not what was written
+UNREADABLE = ("perf_event_array", "cgroup_array", "xskmap", "struct_ops")
 FILLED = ("array", "mmapable array", "percpu_array")  # with every index, from the start
 
 
@@ -12685,9 +12648,8 @@ def test_oracle_refusals_for_want_of_keys_name_the_command(cmd, refused):
 
 @kernel
 def test_oracle_eopnotsupp_has_its_kernel_name():
-    with pytest.raises(
-        bpf.NotSupported, match="EOPNOTSUPP"
-    ):  # Python says ENOTSUP, a letter from ENOTSUPP
+    # Python says ENOTSUP, a letter from ENOTSUPP
+    with pytest.raises(bpf.NotSupported, match="EOPNOTSUPP"):
         Map.create(bpf.BPF_MAP_TYPE_XSKMAP)[0]
 
 
@@ -12701,9 +12663,8 @@ def test_oracle_ring_buffers_are_mapped_for_reading():
 @kernel
 def test_oracle_an_arena_stays_where_it_was_mapped_first():
     arena = created(bpf.BPF_MAP_TYPE_ARENA, max_entries=4, flags=bpf.BPF_F_MMAPABLE)
-    with arena.mmap(), pytest.raises(
-        bpf.InvalidArgument
-    ):  # it can be mapped: this is no NotSupported
+    # it can be mapped: this is no NotSupported
+    with arena.mmap(), pytest.raises(bpf.InvalidArgument):
         arena.mmap()
 
 
@@ -12834,10 +12795,8 @@ def test_oracle_locked_values(map_type):
     ) as m:
         m.update(0, Locked(0xFF, 5), bpf.BPF_F_LOCK)
         out, lock = Locked(), bpf.BPF_F_LOCK
-        assert m.lookup_into(0, out, lock) and (out.lock, out.n) == (
-            0,
-            5,
-        )  # the lock itself is hidden
+        # the lock itself is hidden
+        assert m.lookup_into(0, out, lock) and (out.lock, out.n) == (0, 5)
         assert m.lookup(0, lock).n == m.get(0, flags=lock).n == m[0].n == 5
         assert m.lookup_bytes(0, lock) == bytes(out)
         assert m.update_batch([1, 2], [Locked(0, 6), Locked(0, 7)], lock) == 2
@@ -13071,10 +13030,8 @@ def test_btf_values_are_what_the_source_of_the_program_says(every, every_object)
         for key in (first, second):
             plain = bpf.to_python(m[key])
             assert json.loads(bpf.to_json(m[key])) == plain
-            assert plain.pop("big") in ("LARGE", str(ENUMS["LARGE"])) or KERNEL < (
-                6,
-                0,
-            )  # enum64 came in 6.0
+            # enum64 came in 6.0
+            assert plain.pop("big") in ("LARGE", str(ENUMS["LARGE"])) or KERNEL < (6, 0)
             assert plain == EVERY
         value = m[first]
         assert value == m[second] != m[third] and hash(value) == hash(m[second])
@@ -13089,9 +13046,8 @@ def test_btf_values_are_what_the_source_of_the_program_says(every, every_object)
         assert (value.x, value.deeper[1][3], value.raw[0]) == (41, EIGHT[7], EVERY["raw"][0])
         assert value.inner.u.pair[0] == EVERY["inner"]["u"]["pair"][0]
         assert value.call == 0xFFFF888000001234 and value.opaque == 0 and len(value.tail) == 0
-        key = m.key_type(
-            word=0x01020301, color=7, low=6, mid=1000, high=0x70001
-        )  # bits by keyword, too
+        # bits by keyword, too
+        key = m.key_type(word=0x01020301, color=7, low=6, mid=1000, high=0x70001)
         key.ends[0].port, key.ends[1].port = 81, 65535
         assert key == second and hash(key) == hash(second) and m[key] == value
         assert "crossing=-1985229328" in repr(value) and "mid=1000" in repr(key)
@@ -13401,9 +13357,8 @@ def test_types_are_named_in_btf_of_the_map_its_programs_the_kernel_and_files(
         assert "saddr=10.0.0.1 daddr=10.0.0.2" in out
         assert out.count("5 5") == 1
         assert "'plain_t'" in main(*types, "dump", "id", m.id)[2]
-        assert (
-            "declared neither" in main(*types, *btf, "dump", "id", m.id)[2]
-        )  # no iphdr in that file
+        # no iphdr in that file
+        assert "declared neither" in main(*types, *btf, "dump", "id", m.id)[2]
         assert "a=5 b=5" in done("--key-type", "u8[20]", *types[2:], *btf, "dump", "id", m.id)
         assert "has 3" in main("--value-type", "struct task_struct", "dump", "id", m.id)[2]
         file = str(tmp_path / "c")
@@ -13602,9 +13557,8 @@ def test_json_of_every_type_is_bpftools(label, state, cgroup):
         m = ["id", scene.m.id]
         if label not in ("arena", "cgrp_storage"):  # newer than bpftool 7.1, which says 33
             equal_json("show", *m)
-        surplus = (
-            label.endswith("cgroup_storage") and state == "one" and KERNEL < (6, 1)
-        )  # a key of no entry
+        # a key of no entry
+        surplus = label.endswith("cgroup_storage") and state == "one" and KERNEL < (6, 1)
         if not surplus:
             equal_json("dump", *m)
         equal_json("getnext", *m)
@@ -13738,9 +13692,8 @@ def test_people_read_aligned_entries(pins):
     lines = done("dump", pins + "/w_lru").splitlines()
     assert sorted(line.split()[0].rstrip(":") for line in lines[:2]) == ["ICMP", "TCP"]
     lines = done("dump", pins + "/w_pc_array").splitlines()
-    assert (
-        len({line.index("[cpu") for line in lines[10 * len(bpf.possible_cpus()) : -1]}) == 1
-    )  # 10 and on
+    # 10 and on
+    assert len({line.index("[cpu") for line in lines[10 * len(bpf.possible_cpus()) : -1]}) == 1
     for name in ("w_hash", "w_pc_hash", "w_plain"):
         shown = done("--hex", "dump", os.path.join(pins, name)).lower()
         for key, value in raw_entries(os.path.join(pins, name)).items():
@@ -14177,9 +14130,8 @@ def test_histograms_are_drawn_as_bcc_draws_them(word):
         ours = bpf.histogram(counts, slots=word)
         if word == "linear":  # libbpf-tools begin with the first that is used
             del lines[1 : 1 + min(slot for slot in counts if counts[slot])]
-        if (
-            word == "log2" and max(counts) == 32
-        ):  # libbpf-tools' columns are narrow up to 32, not 31
+        # libbpf-tools' columns are narrow up to 32, not 31
+        if word == "log2" and max(counts) == 32:
             ours, lines = [rows_of("\n".join(one)) for one in (ours, lines)]
             ours, lines = [[row[:3] for row in one] for one in (ours, lines)]
         assert ours == lines, counts
@@ -15031,11 +14983,8 @@ def test_histograms_whose_slots_are_keys_are_histograms_to_prometheus():
         for slot in (1, 2, 5):
             m.update(bpf.layout(key).pack({"pid": 1, "comm": "a", "slot": slot}), 0)
         m.update(bpf.layout(key).pack({"pid": 2, "comm": 'q"', "slot": 1}), 0)
-        for word in (
-            "linear",
-            "linear:7:3",
-            "lhist:0:%d:10" % 10**12,
-        ):  # one, and far from the first
+        # one, and far from the first
+        for word in ("linear", "linear:7:3", "lhist:0:%d:10" % 10**12):
             out = done("--slots", word, *words)
             found = histograms_of(out)["bpf_map_id%d" % m.id]
             assert {len(buckets) for buckets, _, _ in found.values()} == {2}, out
@@ -15079,10 +15028,8 @@ def test_slots_that_are_negative_numbers_themselves():
 
 @kernel
 def test_slots_in_keys_of_per_cpu_maps_are_added_up_unless_asked():
-    key, cpus = (
-        "struct { u32 slot; u16 port; }",
-        bpf.possible_cpus(),
-    )  # slot by its name, not its place
+    # slot by its name, not its place
+    key, cpus = "struct { u32 slot; u16 port; }", bpf.possible_cpus()
     with Map.create(PERCPU_HASH, key_size=8, value=u32, max_entries=9) as m:
         for slot in (1, 3):
             raw = bpf.layout(key).pack({"slot": slot, "port": 443})
@@ -15383,9 +15330,8 @@ def test_a_capture_appears_whole_or_not_at_all(pins, tmp_path):
     done("save", pins + "/w_hash", file)
     assert [path.name for path in tmp_path.iterdir()] == ["flows"]
     assert len(list(bpf.Capture.load(file).items())) == 2
-    os.mkfifo(
-        str(tmp_path / "fifo")
-    )  # root must not replace what is no plain file: /dev/stdout, /dev/null
+    # root must not replace what is no plain file: /dev/stdout, /dev/null
+    os.mkfifo(str(tmp_path / "fifo"))
     (tmp_path / "link").symlink_to("fifo")
     for name in ("fifo", "link", "."):
         writer = subprocess.Popen(
@@ -15767,10 +15713,8 @@ def test_what_a_hostile_capture_reads_is_bounded_by_what_it_holds(tmp_path):
         ["01000000 00000000000000"],
         ["0100000000 00000000000000"],
         ["010000 000000000000000000"],
-        [
-            "010000 0000000000000000",
-            "0100000000 0000000000000000",
-        ],  # as many bytes as two entries have
+        # as many bytes as two entries have
+        ["010000 0000000000000000", "0100000000 0000000000000000"],
         ["01000000 00000000000000", "02000000 000000000000000000"],
         ["0100000 00000000000000000"],
         ["01000000"],
@@ -15961,9 +15905,8 @@ def test_show_tells_pins_programs_and_processes(pins):
     before = {info["id"] for info in bpftool("map", "show")}
     listed = json.loads(done("-j", "-f", "map", "list"))
     assert [info["pinned"] for info in listed if info["id"] == m.id] == [[pin]]
-    lasting = before & {
-        info["id"] for info in bpftool("map", "show")
-    }  # other tests make and drop maps meanwhile
+    # other tests make and drop maps meanwhile
+    lasting = before & {info["id"] for info in bpftool("map", "show")}
     assert lasting <= {info["id"] for info in listed}
 
 
@@ -16411,9 +16354,8 @@ def test_what_is_printed_can_be_typed_again(pins):
         pin = os.path.join(pins, name)
         before, lines = raw_entries(pin), done("--ndjson", "dump", pin).splitlines()
         for entry in map(json.loads, lines):
-            if "comm" not in str(entry) or isinstance(
-                entry["value"]["comm"], str
-            ):  # not all bytes are text
+            # not all bytes are text
+            if "comm" not in str(entry) or isinstance(entry["value"]["comm"], str):
                 for one in entry.get("values", [entry]):
                     done(
                         "update",
@@ -16424,9 +16366,8 @@ def test_what_is_printed_can_be_typed_again(pins):
                         text(one["value"]),
                         *(["cpu=%d" % one["cpu"]] if "cpu" in one else []),
                     )
-        assert sorted(done("--ndjson", "dump", pin).splitlines()) == sorted(
-            lines
-        )  # an update moves an entry
+        # an update moves an entry
+        assert sorted(done("--ndjson", "dump", pin).splitlines()) == sorted(lines)
         assert raw_entries(pin) == before
 
 
@@ -17624,9 +17565,8 @@ def test_watch_ranks_by_what_is_counted_not_by_times(stats, monkeypatch):
     monkeypatch.setattr(time, "sleep", changing(m, busy=5, idle=0))
     lines = done(*types, "watch", "id", m.id, "once").splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["*", "busy"], ["*", "idle"]]
-    assert (
-        "packets +" in lines[1] and "last_ns +" not in lines[1]
-    )  # a time has no rate worth a line
+    # a time has no rate worth a line
+    assert "packets +" in lines[1] and "last_ns +" not in lines[1]
     lines = done(*types, "watch", "id", m.id, "once", "sort", "last_ns").splitlines()
     assert lines[1].split()[1] == "busy" and lines[2].split()[1] == "idle"
     refused(*types, "watch", "id", m.id, "once", "sort", "no_such")
@@ -17956,9 +17896,8 @@ def test_layouts_and_their_python(pins):
         exec(source, made)
         assert ctypes.sizeof(made[name]) == size
     assert len(sources) == 2
-    for table in re.findall(
-        r"offset +size .*?\d+ bytes", out, re.S
-    ):  # the columns stand under their heads
+    # the columns stand under their heads
+    for table in re.findall(r"offset +size .*?\d+ bytes", out, re.S):
         head, first = table.split("\n")[:2]
         assert head.index("offset") + len("offset") == re.match(r" *\d+", first).end()
     told = json.loads(done("-j", "layout", pins + "/w_hash"))
@@ -18274,9 +18213,8 @@ def test_a_missing_key_is_told_as_it_was_typed(pins):
 
 
 @kernel
-def test_a_name_that_is_nearly_one_is_offered(
-    called,
-):  # whose lock keeps other runs from making names as near
+def test_a_name_that_is_nearly_one_is_offered(called):
+    """called: its lock keeps other runs from making names as near."""
     number = RUN % 10**5
     with Map.create(HASH, u32, u32, 1, name="AT_cnt%d" % number), Map.create(
         HASH, u32, u32, 1, name="my_conns%d" % number
@@ -18316,9 +18254,8 @@ def test_help_has_an_example_for_each_command_that_parses():
         (example,) = re.findall(r"example: bpflookup.py (.*)$", text, re.M)
         words = [word for word in shlex.split(example.split(" | ")[0])]
         assert name in words
-        told = as_nobody(
-            "print(bpf.main(words))", words=words
-        )  # who can't get further than to the map
+        # who can't get further than to the map
+        told = as_nobody("print(bpf.main(words))", words=words)
         assert "Traceback" not in told and told.splitlines()[-1] in ("0", "1"), example
     assert command("--version")[1] == done("-V") == "bpflookup %s\n" % bpf.__version__
 
@@ -18353,10 +18290,8 @@ def test_help_calls_the_program_as_it_was_called(tmp_path):
 def test_what_help_says_of_data_is_so():
     text = done("-h")
     for word in list(bpf._Options.FLAGS) + list(bpf._Options.VALUES):
-        if bpf._Options.FLAGS.get(word) not in (
-            "same",
-            "once",
-        ):  # taken for bpftool's sake, or of watch
+        # taken for bpftool's sake, or of watch
+        if bpf._Options.FLAGS.get(word) not in ("same", "once"):
             assert re.search(r"(^|[ ,])%s\b" % word, text, re.M), word
     for name in ("update", "watch", "hist", "save", "dump", "btf"):
         assert len(done(name, "-h").splitlines()) > 6
@@ -19277,9 +19212,8 @@ def test_the_file_runs_by_its_first_line(tmp_path):
     with open(MODULE) as file:
         assert file.readline() == "#!/usr/bin/env python3\n"
     assert os.stat(MODULE).st_mode & 0o111 == 0o111
-    (tmp_path / "python3").symlink_to(
-        sys.executable
-    )  # as ansible's script module runs a copy of it
+    # as ansible's script module runs a copy of it
+    (tmp_path / "python3").symlink_to(sys.executable)
     path = "%s:%s" % (tmp_path, os.environ["PATH"])
     out = run(MODULE, "--version", env=dict(os.environ, PATH=path))
     assert out == (0, "bpflookup %s\n" % bpf.__version__, "")
@@ -20086,10 +20020,8 @@ BENCH_ENV = importing()
 BENCH_ENV.pop("PYTHONDONTWRITEBYTECODE", None)
 BENCH_ENV["PYTHONPYCACHEPREFIX"] = os.path.join(tempfile.gettempdir(), "bpflookup-bench")
 
-MAP, FILE = (
-    object(),
-    object(),
-)  # what stands for the map and a capture of it in a row of MATRIX_FORMS
+# what stands for the map and a capture of it in a row of MATRIX_FORMS
+MAP, FILE = object(), object()
 MATRIX_FORMS = {  # name: (arguments, what bpftool is asked, times as fast that it has to be)
     "-j": (["-j", "map", "dump", MAP], ["-j"], 1.5),
     "--ndjson": (["--ndjson", "map", "dump", MAP], ["-j"], 1.5),
