@@ -567,6 +567,12 @@ def at_boot():
     return int((time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)) * 10**9)
 
 
+def mounted(kind):
+    """Return the fields of /proc/self/mounts, of what is mounted of a kind of file system."""
+    with open("/proc/self/mounts") as file:
+        return [line.split() for line in file if line.split()[2] == kind]
+
+
 def open_fds():
     gc.collect()
     return sorted(os.listdir("/proc/self/fd"))
@@ -2203,10 +2209,8 @@ def test_trace_tells_calls_and_costs_nothing_when_off(flows):
 def test_trace_reads_no_more_than_a_flagged_value_has():
     lines = []
     with Map.create(PERCPU_ARRAY, u32, u32, 1) as m, bpf.trace(lines.append):
-        try:
-            m.update(0, 7, bpf.BPF_F_ALL_CPUS)  # EINVAL before 7.0
-        except bpf.InvalidArgument:
-            pass
+        with contextlib.suppress(bpf.InvalidArgument):  # before 7.0
+            m.update(0, 7, bpf.BPF_F_ALL_CPUS)
     assert "value=%s, flags=0x10}" % bytes(u32(7)).hex() in lines[0]
 
 
@@ -2513,11 +2517,11 @@ def test_the_tags_of_a_base_class_hold_for_its_fields_in_a_derived_one(tag):
         _fields_ = [("number", u32), ("raw", u8 * 4)]
 
     tags = {"_union_": {"u": ("kind", {1: "number", 2: "raw"})}, "_json_": {"u": "said"}}
-    Base = type(
+    base = type(
         "Base", (ctypes.Structure,), {"_fields_": [("kind", u32), ("u", Branches)], tag: tags[tag]}
     )
-    Middle = type("Middle", (Base,), {"_fields_": [("more", u32)], "_json_": {"more": "less"}})
-    Last = type("Last", (Middle,), {"_fields_": [("end", u32)]})
+    middle = type("Middle", (base,), {"_fields_": [("more", u32)], "_json_": {"more": "less"}})
+    last = type("Last", (middle,), {"_fields_": [("end", u32)]})
     wanted = {
         "_union_": {"kind": 2, "u": {"raw": [7, 0, 0, 0]}},
         "_json_": {"kind": 2, "said": {"number": 7, "raw": [7, 0, 0, 0]}},
@@ -2525,9 +2529,9 @@ def test_the_tags_of_a_base_class_hold_for_its_fields_in_a_derived_one(tag):
     raw = struct.pack("=I4B2I", 2, 7, 0, 0, 0, 8, 9)
     if sys.byteorder == "big" and tag == "_json_":
         wanted["said"]["number"] = 7 << 24
-    assert bpf.to_python(Base.from_buffer_copy(raw[:8])) == wanted
-    assert bpf.to_python(Middle.from_buffer_copy(raw[:12])) == dict(wanted, less=8)
-    assert bpf.to_python(Last.from_buffer_copy(raw)) == dict(wanted, less=8, end=9)
+    assert bpf.to_python(base.from_buffer_copy(raw[:8])) == wanted
+    assert bpf.to_python(middle.from_buffer_copy(raw[:12])) == dict(wanted, less=8)
+    assert bpf.to_python(last.from_buffer_copy(raw)) == dict(wanted, less=8, end=9)
 
 
 @pytest.mark.parametrize(
@@ -3407,7 +3411,7 @@ def test_names_are_those_of_this_machine():
     many = next(name for name, count in counts.items() if count > 1 and len({one for one, other in symbols if other == name}) > 1)  # fmt: skip
     with pytest.raises(bpf.LayoutError):  # any of these would be a guess
         bpf.layout("u64").showing("", "ksym").pack(many)
-    mounts = [line.split() for line in open("/proc/self/mounts") if line.split()[2] == "cgroup2"]
+    mounts = mounted("cgroup2")
     for _, top, *_ in mounts[:1]:
         for directory, _, _ in itertools.islice(os.walk(top), 5):
             raw = bytes(u64(os.stat(directory).st_ino))
@@ -3502,9 +3506,9 @@ def test_meanings_that_can_not_be_are_refused():
         ({"a": ["hex"]}, "no meaning"),
     ):
         members = {"_fields_": [("a", u32)], "_show_": tags}
-        Tagged = type("Tagged", (ctypes.Structure,), members)
+        tagged = type("Tagged", (ctypes.Structure,), members)
         with pytest.raises(bpf.LayoutError) as info:
-            bpf.layout(Tagged)
+            bpf.layout(tagged)
         assert part in str(info.value), str(info.value)
 
 
@@ -8786,10 +8790,8 @@ def test_lookup_into_a_replaced_class_never_overruns():
 
     m = Map.create(ARRAY, u32, Big)
     small = Small()
-    try:
+    with contextlib.suppress(TypeError):
         small.__class__ = Big
-    except TypeError:
-        pass
     for out in (small, Liar()):
         with pytest.raises(bpf.LayoutError):
             m.lookup_into(0, out)
@@ -9662,12 +9664,12 @@ def test_a_walk_whose_last_key_vanishes_looks_once_more(kernel_is):
 
         def kernel(number, cmd, ref, size):
             elem = ref._obj.elem
-            if cmd == bpf.BPF_MAP_LOOKUP_ELEM and not gone:
-                if u32.from_address(elem.key).value == 2:
-                    gone.append(listed.pop(1))  # before it is read
-                    attr = bpf.bpf_attr()
-                    attr.elem.map_fd, attr.elem.key = elem.map_fd, elem.key
-                    assert not real_kernel(number, bpf.BPF_MAP_DELETE_ELEM, ctypes.byref(attr), 16)
+            reads = cmd == bpf.BPF_MAP_LOOKUP_ELEM
+            if reads and not gone and u32.from_address(elem.key).value == 2:
+                gone.append(listed.pop(1))  # before it is read
+                attr = bpf.bpf_attr()
+                attr.elem.map_fd, attr.elem.key = elem.map_fd, elem.key
+                assert not real_kernel(number, bpf.BPF_MAP_DELETE_ELEM, ctypes.byref(attr), 16)
             if cmd != bpf.BPF_MAP_GET_NEXT_KEY:
                 return real_kernel(number, cmd, ref, size)
             key = u32.from_address(elem.key).value if elem.key else None
@@ -9921,10 +9923,8 @@ def write_stable_and_other_keys(m, rng):
     if rng.random() < 0.5:
         m[other] = other
     else:
-        try:
+        with contextlib.suppress(bpf.KeyNotFound):
             del m[other]
-        except bpf.KeyNotFound:
-            pass
 
 
 @kernel
@@ -12051,7 +12051,7 @@ def test_records_in_a_copy():
         assert list(zip(starts, lengths)) == kept
         assert used <= cut and (stopped is None or used <= stopped)
         assert following == 0 or following > cut
-        assert (used == cut or following or used == stopped) and not (used == stopped and following)
+        assert (following or used in (cut, stopped)) and not (used == stopped and following)
 
 
 # -- ring buffers that user space fills
@@ -12283,18 +12283,16 @@ def kernel_struct(name):
 @pytest.fixture
 def cgroup(tmp_path):
     """A function that makes cgroup2 number i and opens its directory."""
-    with open("/proc/mounts") as file:
-        mounts = [line.split() for line in file]
-    mounted = [words[1] for words in mounts if words[2] == "cgroup2"]
+    tops = [words[1] for words in mounted("cgroup2")]
     made = []
 
     def make(i):
-        if not mounted:
+        if not tops:
             status, _, err = run(program("mount"), "-t", "cgroup2", "none", tmp_path)
             if status:
                 lacking("a cgroup2 (%s)" % err.strip())
-            mounted.append(str(tmp_path))
-        path = os.path.join(mounted[0], "bpflookup-test-%d-%d" % (RUN, i))
+            tops.append(str(tmp_path))
+        path = os.path.join(tops[0], "bpflookup-test-%d-%d" % (RUN, i))
         if path not in made:
             os.mkdir(path)
             made.append(path)
@@ -12303,7 +12301,7 @@ def cgroup(tmp_path):
     yield make
     for path in made:
         os.rmdir(path)
-    if str(tmp_path) in mounted:
+    if str(tmp_path) in tops:
         gc.collect()  # descriptors in it
         status, _, err = run("umount", tmp_path)
         assert status == 0, err
@@ -12503,10 +12501,8 @@ class Scene:
         return bytes(value)
 
     def unregister(self):
-        try:
+        with contextlib.suppress(bpf.SyscallError):  # never registered, or no longer
             self.m.delete(0)
-        except bpf.SyscallError:  # never registered, or no longer
-            pass
 
 
 WORDS = {
@@ -13294,7 +13290,8 @@ def test_who_asks_is_no_user_of_the_map(flows):
         return any(text.endswith(me) for text in bpf.users(flows.id, asking)["pids"])
 
     assert listed() and not listed(flows) and not listed(flows.fd)
-    comm = open("/proc/self/comm").read().rstrip("\n")
+    with open("/proc/self/comm") as file:
+        comm = file.read().rstrip("\n")
     assert comm + me in bpf.users(flows.id)["pids"]
     with Map.from_id(flows.id) as other:
         assert listed(other) and listed(flows) and not listed(flows, other)
@@ -16175,7 +16172,7 @@ PRINTED = [
 FLOW_FIELDS = struct.Struct("=IHBx").pack
 
 
-def IP(text):
+def address(text):
     return int.from_bytes(socket.inet_aton(text), sys.byteorder)
 
 
@@ -16187,7 +16184,7 @@ TYPED = [
         "w_hash",
         "src=10.0.0.1,port=443,proto=6",
         "count=1,delta=-1,rest=0",
-        FLOW_FIELDS(IP("10.0.0.1"), 443, 6),
+        FLOW_FIELDS(address("10.0.0.1"), 443, 6),
         {0: native(1), 8: native(-1)},
     ),
     (
@@ -17240,7 +17237,7 @@ def test_what_is_shared_is_told_once_what_it_means():
 
 @kernel
 def test_names_that_are_no_text_are_escaped_and_taken(monkeypatch):
-    mounts = [line.split() for line in open("/proc/self/mounts") if line.split()[2] == "cgroup2"]
+    mounts = mounted("cgroup2")
     if not mounts:
         lacking("a cgroup2 file system")
     path = os.path.join(os.fsencode(mounts[0][1]), b"\xff\x1b%d" % RUN)
@@ -18445,8 +18442,7 @@ def all_errors(cls=bpf.BPFError):
     """Yield every class of errors that the module has."""
     yield cls
     for one in cls.__subclasses__():
-        for other in all_errors(one):
-            yield other
+        yield from all_errors(one)
 
 
 @pytest.mark.parametrize("cls", sorted(set(all_errors()), key=lambda cls: cls.__name__))
@@ -18512,7 +18508,8 @@ def test_no_name_of_a_pin_file_or_process_steers_a_terminal(raw, bpffs, tmp_path
     word = os.fsdecode(raw.replace(b".", b"") + b"FORGED")
     pin, directory = os.path.join(bpffs, "p" + word), os.path.join(bpffs, "d" + word)
     os.mkdir(directory)
-    comm = open("/proc/self/comm", "rb").read()
+    with open("/proc/self/comm", "rb") as file:
+        comm = file.read()
     with Map.create(HASH, u32, u64, 4, name=FLOWS) as m:
         m.pin(pin)
         m.pin(os.path.join(directory, "p" + word))
