@@ -1,7 +1,20 @@
-"""Tests of bpflookup, section by section as in the module.
+"""Tests of bpflookup: the sections of the module in their order, then the file as such, README, Bench.
 
-Those marked @kernel use the real bpf(2): without the right to create maps they skip, and with
-BPFLOOKUP_KERNEL=1 such a skip is a failure, as is one for a program that is missing.
+How to find a test: grep '^# ---- ' for the sections, '^# -- ' for the questions inside them.  A test's name says
+what must hold.  What several sections use stands at the head, in groups: time limits, what a test needs, programs
+that are run, the command line, maps, the kernel and stand-ins for it, processes with fewer rights, programs of BPF,
+BTF put together by hand.  What one section or one question uses stands at its head, what one test uses before it.
+
+How to write one:
+- @kernel, where it uses the real bpf(2): without the right to create maps it is skipped.  What else may be missing
+  is asked for by program(), created(), since(), lacking() and the like.  With BPFLOOKUP_KERNEL=1 all these skips are
+  failures.
+- @once, where it is long and the same on every Python.  @pytest.mark.bench, where it measures: not run by default.
+- A map is made by Map.create(); by created(), where kernels lack the type; the usual ones are the fixtures flows and
+  numbers.  The tests run in parallel, beside other runs on the same kernel: a name of a map has RUN in it.
+- The command line runs by main() in this process; done() and refused() check its status.  command() starts a process.
+- A witness is something else than the module: bpftool, a compiler, the kernel by bpf_call(), plain Python.  Private
+  names of the module stand only in tests of just them.
 """
 
 import base64
@@ -125,6 +138,7 @@ def _quick_collections():
 
 @pytest.fixture(autouse=True)
 def _no_test_hangs(request):
+    """Put a time limit on every test."""
     is_long = request.node.get_closest_marker("bench") or "BPFLOOKUP_FUZZ" in os.environ
     with over_within(LONG_PATIENCE if is_long else PATIENCE, request.node.nodeid):
         yield
@@ -140,6 +154,7 @@ def lacking(what):
 
 @pytest.fixture(scope="session")
 def right_to_create():
+    """Why this process may not create maps, or None if it may."""
     try:
         Map.create(bpf.BPF_MAP_TYPE_ARRAY, u32, u32).close()
     except bpf.BPFError as error:
@@ -149,6 +164,7 @@ def right_to_create():
 
 @pytest.fixture
 def _kernel(right_to_create):
+    """Skip the test where maps may not be created: see kernel."""
     if right_to_create is not None:
         lacking("the right to create BPF maps (%s)" % right_to_create)
 
@@ -172,6 +188,7 @@ def bpf_is_for_the_privileged():
 
 
 def program(name):
+    """Return the path of a program; skip the test where it is missing."""
     if shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None:
         lacking(name)
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -284,6 +301,7 @@ def vmlinux_h(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def vmlinux():
+    """The running kernel's own BTF."""
     if not os.path.exists("/sys/kernel/btf/vmlinux"):
         lacking("BTF of the kernel")
     return BTF.from_vmlinux()
@@ -439,34 +457,44 @@ def bpffs():
 
 
 class Key(ctypes.Structure):
+    """The key of flows: 8 bytes without a hole."""
+
     _fields_ = [("src", u32), ("port", u16), ("proto", u8), ("flags", u8)]
 
 
 class Value(ctypes.Structure):
+    """The value of flows, and of many maps here."""
+
     _fields_ = [("packets", u64), ("bytes", u64)]
 
 
 class Natural(ctypes.Structure):
+    """A structure with holes, laid out as a compiler does it."""
+
     _fields_ = [("kind", u8), ("address", u32), ("name", ctypes.c_char * 3)]
 
 
 @pytest.fixture
 def flows():
+    """A hash of four Key -> Value."""
     with Map.create(HASH, Key, Value, 4, name=FLOWS) as m:
         yield m
 
 
 @pytest.fixture
 def numbers():
+    """A hash of four u32 -> u64."""
     with Map.create(HASH, u32, u64, 4, name=NUMS) as m:
         yield m
 
 
 def pages(value=u64, entries=4, **options):
+    """Create an array that can be mapped into memory."""
     return Map.create(ARRAY, u32, value, entries, flags=bpf.BPF_F_MMAPABLE, **options)
 
 
 def raw_key(ctype, given):
+    """Return the bytes of a key, given as a number or as an object."""
     return bytes(ctype(given)) if isinstance(given, int) else bytes(given)
 
 
@@ -545,6 +573,7 @@ def kernel_is(monkeypatch):
 
 
 def fake_sys(monkeypatch, text):
+    """Have the file of possible CPUs in /sys say so, or be missing ("")."""
     real = bpf._read_text
     monkeypatch.setattr(
         bpf, "_read_text", lambda path: text if path.endswith("cpu/possible") else real(path)
@@ -574,6 +603,7 @@ def mounted(kind):
 
 
 def open_fds():
+    """Return the descriptors that this process has, what only garbage holds left out."""
     gc.collect()
     return sorted(os.listdir("/proc/self/fd"))
 
@@ -721,6 +751,7 @@ def in_namespaces_of_its_own():
 
 @pytest.fixture
 def tokens():
+    """Skip the test where no user namespace can have BPF tokens."""
     since(6, 9)  # BPF tokens
     child = os.fork()  # a chroot has none, nor have many containers
     if child == 0:
@@ -839,6 +870,7 @@ class Recorder:
 
 
 def a_ring(size=PAGE, **options):
+    """Create a ring buffer."""
     return Map.create(RINGBUF, max_entries=size, **options)
 
 
@@ -1144,6 +1176,7 @@ def extension(base):
 
 
 def chain(b, length, add, inner=1):
+    """Add types one upon another, each by add(b, the one before, number); return the last."""
     for number in range(length):
         inner = add(b, inner, number)
     return inner
@@ -1426,18 +1459,6 @@ def test_class_of_an_errno(code, cmd, map_type, name):
     assert "map 5 (x)" in str(error)
 
 
-PAGES = []
-
-
-def array_of_pages():
-    PAGES.append(Map.create(ARRAY, u32, u64, 8, flags=bpf.BPF_F_MMAPABLE))
-    return PAGES[-1]
-
-
-def array_fd(m):
-    return m.fd
-
-
 @kernel
 def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
     def raised(cls, function, *arguments, **options):
@@ -1503,8 +1524,8 @@ def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
     raised(bpf.LayoutError, Map.from_fd, flows, Key, u64)
     import mmap
 
-    with mmap.mmap(array_fd(array_of_pages()), 4096):
-        assert "mapped" in raised(bpf.Busy, PAGES[-1].freeze).hint
+    with pages() as m, mmap.mmap(m.fd, PAGE):
+        assert "mapped" in raised(bpf.Busy, m.freeze).hint
     raised(
         bpf.BadAddress, lambda: bpf._bpf(bpf.BPF_MAP_CREATE, ctypes.c_char.from_address(8), size=16)
     )
@@ -2269,6 +2290,8 @@ def test_cpus_are_counted_right(monkeypatch):
 
 
 class Packed(ctypes.Structure):
+    """The same fields as Natural without holes."""
+
     _pack_ = 1
     _layout_ = "ms"
     _fields_ = [("kind", u8), ("address", u32), ("name", ctypes.c_char * 3)]
@@ -2310,6 +2333,8 @@ def hostile_btf(n):
 
 
 class Choosing(ctypes.Structure):
+    """A structure whose first field tells the branch of its union."""
+
     _fields_ = [
         ("kind", u8),
         ("u", type("U", (ctypes.Union,), {"_fields_": [("a", u8), ("b", u16)]})),
@@ -2321,7 +2346,8 @@ class Choosing(ctypes.Structure):
 
 
 class Nested(ctypes.Structure):
-    # also where u64 is aligned to 4 (i386)
+    """A structure in a structure; 40 bytes, also where u64 is aligned to 4 (i386)."""
+
     _fields_ = [("inner", Natural), ("list", u16 * 5), ("tail", u64)]
 
 
@@ -2769,6 +2795,8 @@ def test_what_goes_in(ctype, given, raw):
 
 
 class Huge:
+    """A number that no key holds."""
+
     def __index__(self):
         return 1 << 64
 
@@ -3635,6 +3663,7 @@ Seen = collections.namedtuple("Seen", "kind value said")
 
 
 def number_at(said, raw, at, bits):
+    """Return the unsigned bits of a leaf that stand at a bit offset."""
     order = said.order if bits is None else said.raw_order
     width = 8 * said.size if bits is None else bits
     if bits is None:
@@ -3691,10 +3720,12 @@ def escaped(raw):
 
 
 def c_string(raw):
+    """Return the text before the first NUL."""
     return escaped(raw.split(b"\0")[0])
 
 
 def plain_of(found):
+    """Return what the form "plain" has to give for a tree of Seen."""
     kind, value, said = found
     if kind == "record":
         return {name: plain_of(one) for name, one in value}
@@ -3709,6 +3740,7 @@ def plain_of(found):
 
 
 def json_of(found):
+    """Return what the form "json" has to give."""
     kind, value, _ = found
     if kind == "record":
         return "{%s}" % ",".join(json.dumps(name) + ":" + json_of(one) for name, one in value)
@@ -3720,11 +3752,13 @@ def json_of(found):
 
 
 def word(text):
+    """Return a text as the command line prints it: quoted where it would read as something else."""
     needs = not text or not text.isprintable() or any(mark in text for mark in " ='\"{}[],")
     return (repr(text) if text.isprintable() else ascii(text)) if needs else text
 
 
 def words_of(found, text_of=c_string, shown=bool):
+    """Return what the forms for people have to give."""
     kind, value, said = found
     if kind in ("record", "array"):
         texts = []
@@ -3743,6 +3777,7 @@ def words_of(found, text_of=c_string, shown=bool):
 
 
 def samples_of(found, path=()):
+    """Return what metrics count of a value: [(path, number)]."""
     kind, value, _ = found
     if kind in ("record", "array"):
         steps = value if kind == "record" else enumerate(value)
@@ -3753,6 +3788,7 @@ def samples_of(found, path=()):
 
 
 def labels_of(found, path=()):
+    """Return what metrics tell of a key: [(path, text)]."""
     kind, value, _ = found
 
     def in_full(raw):
@@ -3915,6 +3951,7 @@ def assert_reads_as_walked(layout, walked, batch, stride):
 
 
 def assert_batches_agree(rng, layout, said, order, many=1000):
+    """Check every form on random bytes, in batches of several lengths and strides."""
     assert layout.size == said.size
     for count, more in ((1, 0), (2, 0), (2, rng.randint(1, 9)), (many, 0)):
         if count * said.leaves > 4000:
@@ -3972,6 +4009,7 @@ def test_every_form_of_random_btf_is_what_a_plain_walk_sees(order):
 
 
 def byte_at(obj, offset):
+    """Return a byte of an object as a number."""
     return ctypes.string_at(ctypes.addressof(obj) + offset, 1)[0]
 
 
@@ -4090,6 +4128,7 @@ def test_every_form_of_random_classes_is_what_ctypes_says(bases):
 
 
 def random_c_leaf(rng, count):
+    """Return (declaration with %s for what is declared, brackets, Said) of a random scalar or array of chars."""
     kind = rng.choice(["int"] * 6 + ["order", "char", "bool", "float", "enum", "pointer"])
     if kind == "int":
         size, signed = rng.choice([1, 2, 4, 8, 16]), rng.random() < 0.5
@@ -4131,6 +4170,7 @@ def random_c_text(rng, depth, count):
 
 
 def random_c_record(rng, depth, count):
+    """Return the same of a random struct or union."""
     kind, packed = rng.choice(["struct", "struct", "union"]), " __attribute__((packed))"
     members, texts = [], []
     for _ in range(rng.randint(1, 5)):
@@ -4322,6 +4362,7 @@ def set_bits(bits_of, at, width, number, order):
 
 
 def joined_bits(bits_of, size):
+    """Return the bytes of so many bits, as set_bits() noted them."""
     raw = bytearray(size)
     for place, bit in bits_of.items():
         raw[place // 8] |= bit << place % 8
@@ -5164,6 +5205,7 @@ def steps_of(ask):
 
 
 def everything_of(layout):
+    """Ask a layout for all that it gives."""
     raw = bytes(layout.size)
     for form in bpf._FORMS:
         with contextlib.suppress(bpf.LayoutError):
@@ -5401,6 +5443,7 @@ INTERESTING = list(range(34)) + [
 
 
 def assert_bpftool_agrees(btf, types):
+    """Check that bpftool's types, as its JSON lists them, are those that we read."""
     for theirs in types:
         t = btf.type(theirs["id"])
         ours = {
@@ -6072,6 +6115,7 @@ def test_a_variable_is_of_the_size_and_type_of_its_type(order):
 
 
 def every_name(btf):
+    """Return the names of all types."""
     return sorted({t.name for t in btf if t.name})
 
 
@@ -6872,6 +6916,7 @@ DISTILLED = [  # as pahole leaves them: (method, name, size or flag)
 
 
 def distilled_base(order="little", rows=DISTILLED):
+    """Return a Blob of the rows: the types that a module points to, of records no more than name and size."""
     b = Blob(order)
     for kind, name, number in rows:
         if kind == "int":
@@ -6914,10 +6959,12 @@ def module(base, names):
 
 
 def ids_of(blob):
+    """Return {name: type id} of what DISTILLED names."""
     return {name: blob.btf().find(name) for _, name, _ in DISTILLED if name != "twin"}
 
 
 def with_base(tmp_path, blob, base, **names):
+    """Write an ELF file with a blob and the distilled base under it; return its path."""
     path = tmp_path / "module.ko"
     sections = [(".BTF", blob.data()), (names.get("section", ".BTF.base"), base.data())]
     path.write_bytes(elf_file(sections, order=blob.order))
@@ -7028,6 +7075,7 @@ def test_what_a_module_only_points_to_may_have_changed(tmp_path, gone, change, r
 
 
 def base_names():
+    """Return the names of what DISTILLED lists."""
     return [name for _, name, _ in DISTILLED]
 
 
@@ -7407,6 +7455,7 @@ def exercise(data, base, seed):
 
 
 def exercise_object(ctype, source, rng):
+    """Do with an object of a class what there is to do."""
     if ctypes.sizeof(ctype) > 4096:
         return
     obj = ctype.from_buffer_copy(bytes(rng.randrange(256) for _ in range(ctypes.sizeof(ctype))))
@@ -7459,6 +7508,7 @@ RECORDS = (bpf.BTF_KIND_STRUCT, bpf.BTF_KIND_UNION)
 
 
 def of_kind(btf, *kinds):
+    """Return the ids of the types of these kinds."""
     return [type_id for type_id in range(1, btf.count + 1) if btf.type(type_id).kind in kinds]
 
 
@@ -7755,12 +7805,15 @@ def with_handler(action, handler, functions=None):
 
 
 class Odd(ctypes.Structure):
+    """A structure whose size is no multiple of 8."""
+
     _pack_ = 1
     _layout_ = "ms"
     _fields_ = [("a", u8), ("b", u64), ("c", u16)]
 
 
 def in_child(function, *arguments):
+    """Run a function in a child of fork(2); return its process id."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -7885,6 +7938,7 @@ ENUM_BITS = dict(tiny=8, big=64, color=32, colors=32, mood=32)
 
 @pytest.fixture(scope="session")
 def every_object(tmp_path_factory):
+    """The program that fills a map of every type of value, compiled."""
     return bpf_object(tmp_path_factory.mktemp("every"), "every", EVERY_C)
 
 
@@ -9917,6 +9971,7 @@ def churn(path, stop_after, writer):
 
 
 def write_stable_and_other_keys(m, rng):
+    """Write one of 1,000 keys that stay, and one of others that come and go."""
     key = rng.randrange(1000)
     m[key] = key
     other = rng.randrange(5000, 8000)
@@ -10736,6 +10791,8 @@ def everything(records):
 
 
 class Eight(ctypes.Structure):
+    """A record of 64 bytes, as Recorder writes it."""
+
     _fields_ = [("number", u64), ("n", u64), ("rest", u64 * 6)]
 
 
@@ -10867,6 +10924,7 @@ SEC("tc") int take(void *skb) { drained = drain(&inbox, forward, 0, 0); return 0
 
 @pytest.fixture(scope="session")
 def ring_object(tmp_path_factory):
+    """The programs that write to ring buffers and read from them, compiled."""
     directory = tmp_path_factory.mktemp("ring")
     source = RING_C + (LATER_C if KERNEL >= (6, 1) else "")
     return bpf_object(directory, "ring", source)
@@ -11916,6 +11974,7 @@ def test_memory_that_lies_is_an_error(fake_ring):
 
 
 def past_any(rng):
+    """Return a position that no buffer has reached."""
     return ctypes.c_ulong(-rng.randrange(1, 1 << 20)).value & ~7
 
 
@@ -12532,6 +12591,7 @@ def mapped(m, *new):
 
 
 def values_of(batches):
+    """Return the bytes of all values of batches."""
     return b"".join(bytes(values) for keys, values in batches if len(keys) == len(values))
 
 
@@ -12780,6 +12840,8 @@ def test_oracle_lpm_tries_find_the_longest_match(size, prefixes, matches):
 
 
 class Locked(ctypes.Structure):
+    """A value with a lock in it."""
+
     _fields_ = [("lock", u32), ("n", u32)]
 
 
@@ -13391,6 +13453,7 @@ def test_many_names_take_one_look_at_what_knows_them(vmlinux, monkeypatch):
 
 
 def raw_entries(pin):
+    """Return {key: value} of a pinned map as bytes; values of CPUs are lists."""
     with Map.from_pin(pin, bytes, bytes) as m:
         return dict(m.items())
 
@@ -14786,6 +14849,7 @@ def test_metrics_of_map_show_are_the_infos(pins, tmp_path):
 
 
 def a_free_port():
+    """Return the number of a TCP port that nobody listens on."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]
@@ -14811,6 +14875,7 @@ def fetched(url, check, process):
 
 @contextlib.contextmanager
 def serving(*words):
+    """Run a server in the background while the block runs."""
     process = subprocess.Popen(
         list(map(str, words)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -15797,6 +15862,7 @@ TEXT, U32, U64 = ("char[16]", 16), ("u32", 4), ("u64", 8)
 
 
 def text16(text):
+    """Return the bytes of a char[16]."""
     return text.encode().ljust(16, b"\0")
 
 
@@ -16173,6 +16239,7 @@ FLOW_FIELDS = struct.Struct("=IHBx").pack
 
 
 def address(text):
+    """Return the number that stands for an IPv4 address in memory."""
     return int.from_bytes(socket.inet_aton(text), sys.byteorder)
 
 
@@ -16889,6 +16956,7 @@ def asked(many_flows, *query):
 
 
 def in_any_order(entries):
+    """Return entries so that two lists of the same are equal."""
     return sorted(entries, key=repr)
 
 
@@ -19176,6 +19244,7 @@ def test_help_reads_like_a_manual_page():
 
 
 def readme():
+    """Return the text of the README."""
     with open(os.path.join(HERE, "README.md")) as file:
         return file.read()
 
@@ -19438,6 +19507,7 @@ def million():
 
 
 def report(rows, floor, per):
+    """Print how long each of the rows took, and its ratio to the floor."""
     for name, seconds, target in rows:
         print(
             "  %-28s %7.0f ns  %5.2f x the first%s"
@@ -19454,6 +19524,7 @@ def report(rows, floor, per):
 
 
 def lookup_loops(m):
+    """Return the loops over lookups that are compared with BCC."""
     return [call_loop(m, SINGLE_CALLS[name][1], u32, None) for name in ("lookup", "lookup_into")]
 
 
@@ -19777,6 +19848,7 @@ def read_for_time(ring, count, value, use):
 
 
 def loop_for_time(ring, count, value):
+    """Return the seconds that a loop over so many records takes, and what it adds up to."""
     with ring.records(value) as records:
         start, total = time.perf_counter(), 0
         for record in itertools.islice(records, count):
@@ -19888,6 +19960,7 @@ def pair_entries(count, rng):
 
 
 def percpu_entries(count, rng):
+    """Return the keys and values of count pairs, each the same on all CPUs."""
     keys, values = pair_entries(count, rng)
     cpus = len(bpf.possible_cpus())
     return keys, b"".join([values[at : at + 16] * cpus for at in range(0, len(values), 16)])
@@ -19904,6 +19977,7 @@ def array_entries(size):
 
 
 def task_entries(count, rng):
+    """Return keys and values of count tasks: a comm and a state."""
     values = [
         struct.pack("=16sI", b"kworker/%d" % (index % 999), index % 3) for index in range(count)
     ]
@@ -19911,6 +19985,7 @@ def task_entries(count, rng):
 
 
 def lpm_entries(count, rng):
+    """Return keys and values of count hosts in 10.0.0.0/8."""
     keys = [struct.pack("=I", 32) + struct.pack(">I", 0x0A000000 + index) for index in range(count)]
     return b"".join(keys), pair_entries(count, rng)[1]
 
@@ -19924,6 +19999,7 @@ def slot_entries(count, rng):
 
 
 def device_entries(count, rng):
+    """Return keys and values of a devmap: all are lo."""
     return struct.pack("=%dI" % count, *range(count)), struct.pack("=I", 1) * count  # lo
 
 
@@ -19941,6 +20017,7 @@ def bss_map(count, rng):
 
 
 def put_entries(m, keys, values):
+    """Fill a map with joined keys and values; return it."""
     with Map.from_fd(m, bytes, bytes) as raw:
         raw.update_batch(keys, values)
     return m
