@@ -1459,22 +1459,22 @@ def test_an_errno_and_its_command_decide_the_class(code, cmd, map_type, name):
     assert "map 5 (x)" in str(error)
 
 
-@kernel
-def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
-    def raised(cls, function, *arguments, **options):
-        with pytest.raises(bpf.BPFError) as info:
-            function(*arguments, **options)
-        assert type(info.value) is cls, info.value
-        return info.value
+def raised(cls, function, *arguments, **options):
+    """Call a function that has to raise just this class; return the error."""
+    with pytest.raises(bpf.BPFError) as info:
+        function(*arguments, **options)
+    assert type(info.value) is cls, info.value
+    return info.value
 
-    key, value, pin = Key(1), Value(1, 2), os.path.join(bpffs, "flows")
+
+@kernel
+def test_the_kernel_provokes_the_classes_of_element_calls(flows):
+    key, value = Key(1), Value(1, 2)
     missing = raised(bpf.KeyNotFound, flows.lookup, key)
     assert missing.key is key and "'src': 1" in str(missing)
     assert missing.map == "map %d (hash '%s')" % (flows.id, FLOWS)
-    assert (
-        pickle.loads(pickle.dumps(raised(bpf.KeyNotFound, flows.lookup, bytes(8)))).map
-        == missing.map
-    )
+    in_bytes = raised(bpf.KeyNotFound, flows.lookup, bytes(8))
+    assert pickle.loads(pickle.dumps(in_bytes)).map == missing.map
     raised(bpf.KeyNotFound, flows.update, key, value, bpf.BPF_EXIST)
     raised(bpf.KeyNotFound, flows.delete, key)
     flows[key] = value
@@ -1489,46 +1489,57 @@ def test_the_kernel_provokes_every_class(flows, bpffs, tmp_path):
     perf = Map.create(bpf.BPF_MAP_TYPE_PERF_EVENT_ARRAY, max_entries=2)
     assert "ENOTSUPP" in str(raised(bpf.NotSupported, perf.lookup, 0))
     raised(bpf.BadFileDescriptor, perf.update, 0, 987654)
+
+
+@kernel
+def test_the_kernel_provokes_the_classes_of_creating_and_opening(flows):
     raised(bpf.InvalidArgument, Map.create, 77, u32, u32)
     if KERNEL >= (5, 11):  # before, RLIMIT_MEMLOCK can't be charged with 4 GiB: E2BIG
         raised(bpf.OutOfMemory, Map.create, ARRAY, u32, u64, 0xFFFFFFFF)
+    with pytest.raises(bpf.BadAddress):
+        bpf._bpf(bpf.BPF_MAP_CREATE, ctypes.c_char.from_address(8), size=16)
     raised(bpf.BadFileDescriptor, Map.from_fd, 987654)
     raised(bpf.BadFileDescriptor, Map.from_fd, 987654, dup=False)
+    raised(bpf.MapNotFound, Map.from_id, 0x7FFFFFFE)
+    raised(bpf.MapNotFound, Map.from_name, "no such name")
+    cut = raised(bpf.MapNotFound, Map.from_name, "a_name_of_16_chr")
+    assert "try 'a_name_of_16_ch'" in str(cut)
+    other = Map.create(HASH, u32, u32, 1, name=FLOWS)
+    assert str(flows.id) in str(raised(bpf.AmbiguousName, Map.from_name, FLOWS))
+    assert str(other.id) in str(raised(bpf.AmbiguousName, bpf.open_map, "name " + FLOWS))
+    raised(bpf.LayoutError, Map.from_fd, flows, Key, u64)
+
+
+@kernel
+def test_the_kernel_provokes_the_classes_of_pins(flows, bpffs, tmp_path):
+    pin = os.path.join(bpffs, "flows")
     flows.pin(pin)
     raised(bpf.PinExists, flows.pin, pin)
     raised(bpf.MapNotFound, Map.from_pin, pin + "x")
-    raised(bpf.MapNotFound, Map.from_id, 0x7FFFFFFE)
-    raised(bpf.MapNotFound, Map.from_name, "no such name")
-    assert "try 'a_name_of_16_ch'" in str(
-        raised(bpf.MapNotFound, Map.from_name, "a_name_of_16_chr")
-    )
     assert "bpffs" in str(raised(bpf.PermissionDenied, flows.pin, str(tmp_path / "pin")))
     assert "dot" in str(raised(bpf.PermissionDenied, flows.pin, pin + ".d"))
     assert "bpffs" in str(raised(bpf.SyscallError, flows.pin, os.path.join(bpffs, "none", "pin")))
     assert "ordinary file" in str(raised(bpf.PermissionDenied, Map.from_pin, MODULE))
     raised(bpf.PermissionDenied, Map.from_pin, bpffs)
+
+
+@kernel
+def test_the_kernel_provokes_the_classes_of_modes_and_freezing(flows, bpffs):
+    import mmap
+
+    pin = os.path.join(bpffs, "flows")
+    flows.pin(pin)
     reader, writer = Map.from_pin(pin), Map.from_pin(pin, mode="w")
     assert "read-only" in raised(bpf.PermissionDenied, reader.update, bytes(8), bytes(16)).hint
     assert "read-only" in raised(bpf.PermissionDenied, reader.delete, bytes(8)).hint
     assert "write-only" in raised(bpf.PermissionDenied, writer.lookup, bytes(8)).hint
     assert "write-only" in raised(bpf.PermissionDenied, writer.next_key).hint
-    other = Map.create(HASH, u32, u32, 1, name=FLOWS)
-    assert str(flows.id) in str(raised(bpf.AmbiguousName, Map.from_name, FLOWS))
-    assert str(other.id) in str(raised(bpf.AmbiguousName, bpf.open_map, "name " + FLOWS))
     flows.freeze()
-    assert "frozen" in raised(bpf.PermissionDenied, flows.update, key, value).hint
-    assert (
-        "frozen"
-        in raised(bpf.PermissionDenied if KERNEL >= (6, 5) else bpf.Busy, flows.freeze).hint
-    )
-    raised(bpf.LayoutError, Map.from_fd, flows, Key, u64)
-    import mmap
-
+    assert "frozen" in raised(bpf.PermissionDenied, flows.update, Key(1), Value(1, 2)).hint
+    twice = bpf.PermissionDenied if KERNEL >= (6, 5) else bpf.Busy
+    assert "frozen" in raised(twice, flows.freeze).hint
     with pages() as m, mmap.mmap(m.fd, PAGE):
         assert "mapped" in raised(bpf.Busy, m.freeze).hint
-    raised(
-        bpf.BadAddress, lambda: bpf._bpf(bpf.BPF_MAP_CREATE, ctypes.c_char.from_address(8), size=16)
-    )
 
 
 @kernel
@@ -1893,6 +1904,51 @@ ERRNOS = [
 ]
 
 
+# operations that write: what a fault leaves of the map is not what it was
+WRITING = ("update", "delete", "take", "drain", "updates", "deletes", "freeze")
+
+
+def strike(operation, code, at, kernel_is):
+    """Have one call of an operation, the at-th, fail with an errno; check its error and return how many calls it made."""
+    calls, numbers = [], {bpf.cmd_name(number): number for number in range(39)}
+
+    def inject(*words):
+        calls.append(words[1])
+        return -code if len(calls) - 1 == at else real_kernel(*words)
+
+    kernel_is(inject)
+    try:
+        operation()
+    except bpf.SyscallError as failure:
+        wanted = bpf._error_class(code, numbers[failure.cmd], HASH)
+        assert type(failure) is wanted and failure.errno == code, (code, at)
+    except (
+        bpf.IterationAborted,
+        bpf.BTFError,
+    ):  # the kernel's BTF is asked for in another way then
+        pass
+    finally:
+        kernel_is(real_kernel)
+    return len(calls)
+
+
+def check_fault(name, code, at, kernel_is):
+    """Check that a failing call leaves the map and the descriptors as they were; return how many calls there were."""
+    with Map.create(HASH, u32, u64, 64) as m:
+        m.update_batch(list(range(10)), list(range(10)))
+        operation, before = faulty(m, m)[name], set(os.listdir("/proc/self/fd"))
+        calls = strike(operation, code, at, kernel_is)
+        del operation
+        if set(os.listdir("/proc/self/fd")) - before:
+            gc.collect()  # slow with all the kernel's types about
+        assert not set(os.listdir("/proc/self/fd")) - before, (code, at)
+        if name not in WRITING:
+            assert dict(m) == {key: key for key in range(10)}
+        elif name == "drain":  # what is gone was handed out, or is still there
+            assert set(m) <= set(range(10))
+    return calls
+
+
 @kernel
 @pytest.mark.parametrize("name", sorted(faulty(mock.MagicMock(), 0)))
 def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(name, kernel_is, capsys):
@@ -1905,54 +1961,7 @@ def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(name, 
     gc.collect()  # what earlier tests left behind is not to be closed meanwhile
     for code in ERRNOS:
         for at in range(6):
-            with Map.create(HASH, u32, u64, 64) as m:
-                m.update_batch(list(range(10)), list(range(10)))
-                operation, calls, before = faulty(m, m)[name], [], os.listdir("/proc/self/fd")
-
-                def inject(number, cmd, ref, size, code=code, at=at):
-                    calls.append(cmd)
-                    if len(calls) - 1 != at:
-                        return real_kernel(number, cmd, ref, size)
-                    return -code
-
-                kernel_is(inject)
-                error = None
-                try:
-                    operation()
-                except bpf.IterationAborted as failure:
-                    error = failure
-                except bpf.SyscallError as failure:
-                    error = failure
-                    told = bpf._error_class(
-                        code,
-                        [
-                            number
-                            for number, label in bpf._CMD_NAMES.items()
-                            if label == failure.cmd
-                        ][0],
-                        HASH,
-                    )
-                    assert type(failure) is told and failure.errno == code, (code, at)
-                except bpf.BTFError as failure:  # the kernel's BTF is asked for in another way then
-                    error = failure
-                kernel_is(real_kernel)
-                del error, operation
-                if set(os.listdir("/proc/self/fd")) - set(before):
-                    gc.collect()  # slow with all the kernel's types about
-                assert not set(os.listdir("/proc/self/fd")) - set(before), (code, at)
-                if name not in (
-                    "update",
-                    "delete",
-                    "take",
-                    "drain",
-                    "updates",
-                    "deletes",
-                    "freeze",
-                ):
-                    assert dict(m) == {key: key for key in range(10)}
-                elif name == "drain":  # what is gone was handed out, or is still there
-                    assert set(m) <= set(range(10))
-            if len(calls) <= at:
+            if check_fault(name, code, at, kernel_is) <= at:
                 break
     capsys.readouterr()
     with contextlib.suppress(OSError):
@@ -5303,7 +5312,7 @@ class Seven(u32):
 
 
 @kernel
-def test_what_a_class_defines_stays_out_of_the_way():
+def test_fields_and_methods_with_names_of_ctypes_stay_out_of_the_way():
     raw = bytes(range(72))
     with Map.create(HASH, Trap, Trap, 4) as m:
         m[raw] = raw
@@ -5314,6 +5323,13 @@ def test_what_a_class_defines_stays_out_of_the_way():
         m._has_batch = False
         assert [(bytes(key), bytes(value)) for key, value in m.items()] == [(raw, raw)]
         assert bytes(m[found]) == raw and bpf.to_python(found)["value"] == found.value
+    with Map.create(PERCPU_ARRAY, u32, Trap, 1) as m:
+        m[0] = raw
+        assert [bytes(value) for value in m[0]] == [raw] * len(bpf.possible_cpus())
+
+
+@kernel
+def test_a_property_of_a_number_stays_out_of_the_way():
     with Map.create(HASH, Seven, Seven, 4) as m:
         m[5] = 6
         m[Seven(8)] = Seven(9)
@@ -5325,10 +5341,18 @@ def test_what_a_class_defines_stays_out_of_the_way():
         m[7] = 1
         with pytest.raises(bpf.LayoutError):
             m[Seven(5)]
-    with Map.create(PERCPU_ARRAY, u32, Trap, 1) as m:
-        m[0] = raw
-        assert [bytes(value) for value in m[0]] == [raw] * len(bpf.possible_cpus())
 
+    class Stuck(ctypes._SimpleCData):
+        _type_ = "I"
+        value = property(lambda self: 7, lambda self, number: None)
+
+    with Map.create(HASH, Stuck, Stuck, 4) as m:
+        m[1] = 2
+        assert m[1] == 2 and list(m.items()) == [(1, 2)]
+
+
+@kernel
+def test_a_conversion_to_bytes_that_lies_is_not_asked():
     class Bytes(bytes):
         def __bytes__(self):
             return b"x"
@@ -5344,15 +5368,14 @@ def test_what_a_class_defines_stays_out_of_the_way():
     with Map.create(ARRAY, u32, Liar, 2, flags=bpf.BPF_F_MMAPABLE) as m, m.mmap(True) as mapped:
         mapped[1] = Liar(5)
         assert m[1].a == 5
+    with Map.create(PERCPU_ARRAY, u32, u64 * 8, 1) as m:
+        cpus = len(bpf.possible_cpus())
+        m[0] = Bytes(b"y" * 64 * cpus)
+        assert m.lookup_bytes(0) == b"y" * 64 * cpus
 
-    class Stuck(ctypes._SimpleCData):
-        _type_ = "I"
-        value = property(lambda self: 7, lambda self, number: None)
 
-    with Map.create(HASH, Stuck, Stuck, 4) as m:
-        m[1] = 2
-        assert m[1] == 2 and list(m.items()) == [(1, 2)]
-
+@kernel
+def test_a_comparison_that_lies_is_not_asked():
     class Larger(int):
         __le__ = __ge__ = lambda self, other: True
 
@@ -5360,10 +5383,6 @@ def test_what_a_class_defines_stays_out_of_the_way():
         for action in (lambda: m.update(1, Larger(1 << 32)), lambda: m.update(Larger(1 << 32), 1)):
             with pytest.raises(bpf.LayoutError):
                 action()
-    with Map.create(PERCPU_ARRAY, u32, u64 * 8, 1) as m:
-        cpus = len(bpf.possible_cpus())
-        m[0] = Bytes(b"y" * 64 * cpus)
-        assert m.lookup_bytes(0) == b"y" * 64 * cpus
 
 
 @kernel
@@ -5542,13 +5561,7 @@ def test_every_kind_is_read(order, header):
     for number, (expected, c_type) in enumerate(zip(KINDS, C_TYPES), 1):
         t = btf.type(number)
         assert (t.id, t.kind) == (number, number)
-        assert (
-            t.name,
-            t.size,
-            t.type_id,
-            t.count,
-            t.flag,
-        ) == expected
+        assert (t.name, t.size, t.type_id, t.count, t.flag) == expected
         assert btf.c_type(number) == c_type and str(number) in repr(t)
         assert not t.name or btf.find(t.name) == number == btf.type(t.name).id == btf.type(t).id
     assert btf.type(0).kind == 0 and btf.c_type(0) == "void"
@@ -6466,10 +6479,7 @@ def test_split_btf_stands_on_its_base(order):
         "sign": "MINUS",
     }
     assert split.offsetof("more", "own.low.high") == (8, 4)
-    assert split.tags("pair") == (
-        "late",
-        "tag",
-    )
+    assert split.tags("pair") == ("late", "tag")
     assert split.base.tags("pair") == ("tag",) and split.enumerators(6) == {1: "PLUS", -1: "MINUS"}
     with pytest.raises(bpf.BTFError, match="base"):
         bpf.BTF.from_bytes(extension(base).data())
@@ -6995,10 +7005,7 @@ def test_a_module_with_a_distilled_base_is_read_as_if_split_from_the_kernels(tmp
             assert list(btf.members(mine)) == list(expected.members(theirs))
     assert "next" in btf.describe("list") and "BLUE" in btf.describe("mine")
     assert btf.offsetof("mine", "lists[1].size") == 24
-    assert btf.offsetof("mine", "whole.x") == (
-        32,
-        4,
-    )
+    assert btf.offsetof("mine", "whole.x") == (32, 4)
     assert btf.enumerators("own64") == {1: "ONE", 2: "TWO"}
     assert bpf.BTF.from_bytes(btf.data, kernel_types.btf()).describe("mine") == btf.describe("mine")
 
@@ -7672,10 +7679,7 @@ def test_btf_offsets_of_kernel_types_are_those_of_compiled_c(tmp_path, vmlinux, 
                 every_bit = getattr(ctype.from_buffer_copy(b"\xff" * t.size), path)
                 place = vmlinux.offsetof(t, path)
                 assert every_bit in (-1, (1 << bits) - 1)
-                assert (place.bit_offset, place.bits) == (
-                    offset,
-                    bits,
-                )
+                assert (place.bit_offset, place.bits) == (offset, bits)
                 obj = ctype()
                 setattr(obj, path, every_bit)
                 told.append("".join("%d:%02x " % pair for pair in enumerate(bytes(obj)) if pair[1]))
@@ -8065,16 +8069,25 @@ def test_every_way_in_sees_the_same_map(flows, bpffs):
     assert opened[2].fd == fd and opened[0].fd != flows.fd
     assert bpf.pins(bpffs) == {flows.id: [pin]}
     assert [info.name for info in bpf.maps() if info.id == flows.id] == [FLOWS]
+
+
+def test_what_can_name_no_map_is_refused():
     for spec in ("", "id", "id x", "name", "pinned", "a b c"):
         with pytest.raises(ValueError):
             bpf.open_map(spec)
     with pytest.raises(ValueError, match="mode"):
-        Map.from_id(flows.id, mode="a")
+        Map.from_id(5, mode="a")
     with pytest.raises(ValueError, match="NUL"):
         Map.from_pin("a\0b")
     for number in (-1, 1 << 32):
         with pytest.raises(bpf.LayoutError):
             Map.from_id(number)
+
+
+@kernel
+def test_unpin_removes_a_pin_of_this_map_alone(flows, bpffs):
+    pin = os.path.join(bpffs, "flows")
+    flows.pin(pin)
     other = Map.create(HASH, u32, u32, 1)
     with pytest.raises(bpf.BPFError, match="is a pin of"):
         other.unpin(pin)
@@ -8117,10 +8130,7 @@ def test_create_takes_every_setting_and_checks_them():
         HASH, bytes, bytes, 3, key_size=3, value_size=5, numa_node=0, flags=bpf.BPF_F_NO_PREALLOC
     )
     assert near.flags == bpf.BPF_F_NUMA_NODE | bpf.BPF_F_NO_PREALLOC
-    assert (
-        near.key_size,
-        near.value_size,
-    ) == (3, 5)
+    assert (near.key_size, near.value_size) == (3, 5)
     for options in (
         dict(max_entries=-1),
         dict(max_entries=1 << 32),
@@ -9489,11 +9499,7 @@ def test_fork_and_threads_leave_the_parent_alone(numbers):
 
 # -- a value for each CPU
 
-PERCPU = [
-    PERCPU_ARRAY,
-    PERCPU_HASH,
-    bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH,
-]
+PERCPU = [PERCPU_ARRAY, PERCPU_HASH, bpf.BPF_MAP_TYPE_LRU_PERCPU_HASH]
 
 
 @kernel
@@ -10492,10 +10498,7 @@ def test_json_lines_keep_a_type_a_column_in_pandas_pyarrow_and_jq(tmp_path):
         query = '[.[]|.%s|[.[]|type]|join(" ")]|unique[]' % one
         status, told, err = run(program("jq"), "-s", "-r", query, tmp_path / "lines")
         assert status == 0, err
-        assert set(told.split("\n")) == {
-            "number number number string number number",
-            "",
-        }, err
+        assert set(told.split("\n")) == {"number number number string number number", ""}, err
         exact = ".%s.bytes" % one
         out = done("--big-ints-as-strings", *words)
         (tmp_path / "lines").write_text(out)
@@ -12541,10 +12544,7 @@ class Scene:
         value, start = bytearray(size), common["data"]
         for name in ("ssthresh", "cong_avoid", "undo_cwnd"):
             self.made[name, i] = load(
-                27,
-                RETURN_0,
-                attach_btf_id=type_id,
-                expected_attach_type=list(members).index(name),
+                27, RETURN_0, attach_btf_id=type_id, expected_attach_type=list(members).index(name)
             )
             struct.pack_into("=Q", value, start + members[name], self.made[name, i].number)
         struct.pack_into("15s", value, start + members["name"], b"bpft_%d" % RUN)
@@ -12646,8 +12646,7 @@ def answer(label, cgroup, state, op):
 
 @kernel
 @pytest.mark.skipif(
-    not sys.platform.startswith("linux") or KERNEL < (6, 18),
-    reason="measured on 6.18",
+    not sys.platform.startswith("linux") or KERNEL < (6, 18), reason="measured on 6.18"
 )
 @pytest.mark.parametrize("label", sorted(ANSWERS))
 def test_every_map_type_answers_as_the_oracle_says(label, cgroup):
@@ -12685,10 +12684,7 @@ def test_the_oracle_tells_of_every_type_and_operation():
     ],
 )
 def test_oracle_refusals_for_want_of_keys_name_the_command(cmd, refused):
-    for m in (
-        Map.create(QUEUE, None, u64, 4),
-        Map.create(RINGBUF, max_entries=PAGE),
-    ):
+    for m in (Map.create(QUEUE, None, u64, 4), Map.create(RINGBUF, max_entries=PAGE)):
         with pytest.raises(bpf.NotSupported) as info:
             refused(m)
         assert info.value.cmd == "BPF_MAP_" + cmd
@@ -12908,14 +12904,7 @@ def test_a_map_that_bpftool_made_and_filled_is_read(bpffs):
         key = Key(src, rng.randrange(1 << 16), 6, 0)
         value = Value(rng.randrange(1 << 64), rng.randrange(1 << 64))
         bpftool(
-            "map",
-            "update",
-            "pinned",
-            pin,
-            "key",
-            *list(bytes(key)),
-            "value",
-            *list(bytes(value)),
+            "map", "update", "pinned", pin, "key", *list(bytes(key)), "value", *list(bytes(value))
         )
         m = Map.from_pin(pin, Key, Value)
         assert bytes(m[key]) == bytes(value) and m[key].packets == value.packets
@@ -13171,7 +13160,7 @@ def test_btf_decoding_agrees_with_bpftool(every):
 
 
 @kernel
-def test_btf_types_are_written_scanned_and_batched(every):
+def test_btf_numbers_are_written_and_scanned(every):
     with Map.from_pin(every("moods"), mode="rw") as m:  # numbers: s64 -> enum
         assert dict(m) == {0: m[0], -1: 1, -2: 1}
         assert set(m) == {0, -1, -2}
@@ -13185,6 +13174,10 @@ def test_btf_types_are_written_scanned_and_batched(every):
         assert m.get(-7) is None
         with pytest.raises(bpf.LayoutError):
             m[1 << 63] = 0
+
+
+@kernel
+def test_btf_arrays_of_structures_are_written_scanned_and_batched(every):
     with Map.from_pin(every("rows"), mode="rw") as m:  # u64 -> struct inner[3]
         row, inner = m[2], m.btf.ctype("inner")
         assert row._type_ is inner and len(row) == 3 and (row[0].odd, row[2].u.number) == (-2, 2)
@@ -13204,19 +13197,17 @@ def test_btf_types_are_written_scanned_and_batched(every):
             for key, value in zip(keys, values)
         }
         assert got == {key: bpf.to_python(value) for key, value in m.items()}
-        assert set(got) == {
-            0,
-            1,
-            2,
-            9,
-            10,
-        }
+        assert set(got) == {0, 1, 2, 9, 10}
         assert m.update_batch([20, 21], [row, bytes(36)]) == 2
         assert m[20][0].odd == 5
         assert bytes(m[21]) == bytes(36)
         assert m.delete_batch([20, 21, 9]) == 3
         drained = [list(keys) for keys, _ in m.lookup_and_delete_batch()]
         assert sorted(sum(drained, [])) == [0, 1, 2, 10] and list(m) == []
+
+
+@kernel
+def test_btf_structures_are_written_scanned_and_batched(every):
     with Map.from_pin(every("hash"), mode="rw") as m:  # struct key -> struct every
         entries = dict(m)
         assert (
@@ -13243,18 +13234,17 @@ def test_btf_types_are_written_scanned_and_batched(every):
             value.five = 16
         with pytest.raises(bpf.KeyNotFound, match="no such key: .*'low': 6"):
             m[m.key_type(low=6)]
+
+
+@kernel
+def test_btf_values_of_all_cpus_and_arrays_as_keys_are_written(every):
     with Map.from_pin(every("percpu_hash"), mode="rw") as m:
         m[3] = [m.value_type(odd=cpu) for cpu in range(len(bpf.possible_cpus()))]
         assert [value.odd for value in m[3]] == list(range(len(bpf.possible_cpus())))
     with Map.from_pin(every("lru"), mode="rw") as m:  # u16[2] -> s64
         m[m.key_type(5, 6)] = -9
         assert m[bytes(m.key_type(5, 6))] == -9
-        assert sorted(bpf.to_python(list(m))) == [
-            [0, 7],
-            [1, 7],
-            [2, 7],
-            [5, 6],
-        ]
+        assert sorted(bpf.to_python(list(m))) == [[0, 7], [1, 7], [2, 7], [5, 6]]
 
 
 # ---- 7. Inspection ----------------------------------------------------------
@@ -14352,11 +14342,7 @@ def test_histograms_in_values_are_found_and_named(percpu, tmp_path):
         lines = [json.loads(line) for line in done(*types, "--ndjson", "hist", m.id).splitlines()]
         assert [line["key"] for line in lines] == [head + "of[0].slots", head + "of[1].slots"]
         assert lines[0]["numbering"] == "log2"
-        assert lines[0]["buckets"][-1] == {
-            "low": 8,
-            "high": 15,
-            "count": 4 * cpus,
-        }
+        assert lines[0]["buckets"][-1] == {"low": 8, "high": 15, "count": 4 * cpus}
         as_text = json.loads(
             done(*types, "--big-ints-as-strings", "--ndjson", "hist", m.id).split("\n")[0]
         )
@@ -18341,12 +18327,7 @@ def test_help_calls_the_program_as_it_was_called(tmp_path):
         ("bpflookup.py", ["-m", "bpflookup"]),
         ("bpflookup", ["-c", entry]),
     ):
-        status, out, err = run(
-            sys.executable,
-            *words,
-            "-h",
-            env=importing(),
-        )
+        status, out, err = run(sys.executable, *words, "-h", env=importing())
         assert (status, err) == (0, "") and out.startswith("usage: %s [OPTION]" % name), out
     with open(MODULE) as script:
         out = run(sys.executable, "-", "help", "dump", stdin=script)[1]
@@ -20041,41 +20022,20 @@ def matrix_map(map_type, key, value, entries, key_size, value_size, flags=0):
 MATRIX = {  # name: (f(count, rng) that makes the map, entries of the smallest)
     "hash, u64 pair": (matrix_map(HASH, "u64", "pair", pair_entries, 8, 16), 40000),
     "hash, 53 leaves": (matrix_map(HASH, "conn_key", "conn", conn_entries, 40, 72), 12000),
-    "array, u32": (
-        matrix_map(ARRAY, "u32", "u32", array_entries(4), 4, 4),
-        80000,
-    ),
-    "per-CPU hash, pair": (
-        matrix_map(PERCPU_HASH, "u64", "pair", percpu_entries, 8, 16),
-        20000,
-    ),
+    "array, u32": (matrix_map(ARRAY, "u32", "u32", array_entries(4), 4, 4), 80000),
+    "per-CPU hash, pair": (matrix_map(PERCPU_HASH, "u64", "pair", percpu_entries, 8, 16), 20000),
     "LRU hash, pair": (
         matrix_map(bpf.BPF_MAP_TYPE_LRU_HASH, "u64", "pair", pair_entries, 8, 16),
         40000,
     ),
     "hash, no BTF, 16 B": (matrix_map(HASH, None, None, pair_entries, 8, 16), 80000),
-    "array, char[16]+enum": (
-        matrix_map(ARRAY, "u32", "task", task_entries, 4, 20),
-        40000,
-    ),
-    "LPM trie, pair": (
-        matrix_map(LPM, "lpm", "pair", lpm_entries, 8, 16, 1),
-        20000,
-    ),
-    "devmap": (
-        matrix_map(bpf.BPF_MAP_TYPE_DEVMAP, None, None, device_entries, 4, 4),
-        40000,
-    ),
+    "array, char[16]+enum": (matrix_map(ARRAY, "u32", "task", task_entries, 4, 20), 40000),
+    "LPM trie, pair": (matrix_map(LPM, "lpm", "pair", lpm_entries, 8, 16, 1), 20000),
+    "devmap": (matrix_map(bpf.BPF_MAP_TYPE_DEVMAP, None, None, device_entries, 4, 4), 40000),
     ".bss, pairs": (bss_map, 20000),
-    "array, u64[512]": (
-        matrix_map(ARRAY, "u32", "wide", array_entries(4096), 4, 4096),
-        200,
-    ),
+    "array, u64[512]": (matrix_map(ARRAY, "u32", "wide", array_entries(4096), 4, 4096), 200),
 }
-MATRIX["per-CPU hash, hist"] = (
-    matrix_map(PERCPU_HASH, "slot", "u64", slot_entries, 8, 8),
-    20000,
-)
+MATRIX["per-CPU hash, hist"] = (matrix_map(PERCPU_HASH, "slot", "u64", slot_entries, 8, 8), 20000)
 
 
 def spent(words, rounds=2):
