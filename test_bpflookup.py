@@ -259,6 +259,18 @@ def bpftool(*words):
     return json.loads(out) if out else None
 
 
+def listed_bytes(listed):
+    """Return the bytes that bpftool's JSON lists as ["0x0a", ...]."""
+    return bytes(int(byte, 16) for byte in listed)
+
+
+def straced(calls, source, *arguments, options=(), **more):
+    """Run a piece of Python under strace, which writes such calls to stderr; return (status, stdout, stderr)."""
+    words = ["-f", "-e", "trace=" + calls, *options, sys.executable, "-S", "-c"]
+    more.setdefault("env", importing())
+    return run(program("strace"), *words, textwrap.dedent(source), *arguments, **more)
+
+
 def compiled(tmp_path, source):
     """Compile and run a C program; return what it prints."""
     (tmp_path / "witness.c").write_text(source)
@@ -267,23 +279,16 @@ def compiled(tmp_path, source):
     return run(tmp_path / "witness")[1]
 
 
-def bpf_object(directory, name, source):
+def bpf_object(directory, name, source, target="bpf"):
     """Compile C for BPF with type information; return the object's path."""
-    (directory / (name + ".c")).write_text(source)
-    status, _, err = run(
-        program("clang"),
-        "-O2",
-        "-g",
-        "-w",
-        "-target",
-        "bpf",
-        "-c",
-        directory / (name + ".c"),
-        "-o",
-        directory / (name + ".o"),
-    )
+    text, made = directory / (name + ".c"), directory / (name + ".o")
+    text.write_text(source)
+    options = ["-O2", "-g", "-w", "-target", target]
+    status, _, err = run(program("clang"), *options, "-c", text, "-o", made)
+    if status and "unknown" in err and target != "bpf":
+        lacking("a clang with the target %s and its attributes" % target)
     assert status == 0, err
-    return directory / (name + ".o")
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -393,7 +398,7 @@ def alike(words, ours, theirs):
     ):
         # from bpftool 7.5 on; the value says it too
         if isinstance(entry, dict) and "inner_map_id" in entry:
-            value = bytes(int(byte, 16) for byte in entry["value"])
+            value = listed_bytes(entry["value"])
             assert (
                 other.setdefault("inner_map_id", int.from_bytes(value, sys.byteorder))
                 == entry["inner_map_id"]
@@ -937,20 +942,14 @@ char _license[] SEC("license") = "GPL";
 
 @pytest.fixture(scope="module")
 def witness(tmp_path_factory):
-    """A directory with the program, compiled: w.o."""
-    work = tmp_path_factory.mktemp("witness")
-    (work / "w.c").write_text(WITNESS)
-    status, _, err = run(
-        program("clang"), "-O2", "-g", "-target", "bpf", "-c", work / "w.c", "-o", work / "w.o"
-    )
-    assert status == 0, err
-    return work
+    """The program, compiled."""
+    return bpf_object(tmp_path_factory.mktemp("witness"), "w", WITNESS)
 
 
 @pytest.fixture
 def pins(_kernel, bpffs, witness):
     """A directory of pinned maps, most with BTF, that a program has filled in the kernel."""
-    bpftool("prog", "load", witness / "w.o", bpffs + "/fill", "pinmaps", bpffs)
+    bpftool("prog", "load", witness, bpffs + "/fill", "pinmaps", bpffs)
     prog_test_run(obj_get(bpffs + "/fill"))
     return bpffs
 
@@ -1973,25 +1972,17 @@ def test_any_errno_at_any_call_is_an_error_of_its_class_and_leaks_nothing(name, 
     "name, when", [("EPERM", 1), ("ENOENT", 3), ("EINTR", 4), ("ENOMEM", 2), ("EBADF", 4)]
 )
 def test_a_fault_that_strace_injects_is_an_error_of_its_class(name, when):
-    script = (
-        "import sys; sys.path.insert(0, %r)\nimport bpflookup as bpf\ntry:\n"
-        "    with bpf.Map.create(1, bpf.u32, bpf.u64, 8) as m:\n        m[1] = 1\n        print(m[1], list(m))\n"
-        "except bpf.SyscallError as error:\n    print(type(error).__name__, error.errno)" % HERE
-    )
-    status, out, err = run(
-        program("strace"),
-        "-f",
-        "-o",
-        os.devnull,
-        "-e",
-        "trace=bpf",
-        "-e",
-        "inject=bpf:error=%s:when=%d" % (name, when),
-        sys.executable,
-        "-S",
-        "-c",
-        script,
-    )
+    source = """
+        import bpflookup as bpf
+        try:
+            with bpf.Map.create(1, bpf.u32, bpf.u64, 8) as m:
+                m[1] = 1
+                print(m[1], list(m))
+        except bpf.SyscallError as error:
+            print(type(error).__name__, error.errno)
+    """
+    options = ["-e", "inject=bpf:error=%s:when=%d" % (name, when), "-o", os.devnull]
+    status, out, err = straced("bpf", source, options=options)
     code = getattr(errno, name)
     assert status == 0 and (out.split()[-1] == str(code) or out == "1 [1]\n"), (out, err)
 
@@ -2099,17 +2090,13 @@ def test_uname_of_another_personality_does_not_mislead():
 
 
 def test_importing_makes_no_system_call_of_note():
-    status, _, err = run(
-        program("strace"),
-        "-f",
-        "-e",
-        "trace=bpf,openat,open",
-        sys.executable,
-        "-S",
-        "-c",
-        "import ctypes, os, sys, errno; os.write(2, b'MARK'); sys.path.insert(0, %r);"
-        "import bpflookup; os.write(2, b'MARK')" % HERE,
-    )
+    source = """
+        import ctypes, os, sys, errno
+        os.write(2, b"MARK")
+        import bpflookup
+        os.write(2, b"MARK")
+    """
+    status, _, err = straced("bpf,openat,open", source)
     assert status == 0
     opened = [
         line
@@ -2124,30 +2111,20 @@ def test_a_lookup_is_one_system_call(flows, bpffs):
     flows[Key(7)] = Value(1, 2)
     pin = os.path.join(bpffs, "flows")
     flows.pin(pin)
-    status, out, err = run(
-        program("strace"),
-        "-f",
-        "-e",
-        "trace=bpf",
-        sys.executable,
-        "-c",
-        textwrap.dedent("""
+    source = """
         import ctypes, os, sys
-        sys.path.insert(0, sys.argv[1])
         import bpflookup as bpf
         class Key(ctypes.Structure):
             _fields_ = [("src", ctypes.c_uint32), ("rest", ctypes.c_uint32)]
-        m = bpf.Map.from_pin(sys.argv[2], Key)
+        m = bpf.Map.from_pin(sys.argv[1], Key)
         key = Key(7)
         print(m.fd, ctypes.addressof(key))
         for name in ("lookup", "lookup_bytes", "__contains__", "get"):
             os.write(2, b"MARK\\n")
             getattr(m, name)(key)
         os.write(2, b"MARK\\n")
-    """),
-        HERE,
-        pin,
-    )
+    """
+    status, out, err = straced("bpf", source, pin)
     assert status == 0, err
     fd, address = map(int, out.split())
     opening, *lookups, end = err.split("MARK\n")
@@ -5647,21 +5624,7 @@ struct all value = {"BPFLOOK", 254, {{"hey", 1, 2, -3, 1}, {"", 7, 31, 8388607, 
 
 @pytest.mark.parametrize("target, order", [("bpfel", "little"), ("bpfeb", "big")])
 def test_objects_from_clang_decode_their_own_data(tmp_path, target, order):
-    (tmp_path / "all.c").write_text(C_SOURCE)
-    status, _, err = run(
-        program("clang"),
-        "-g",
-        "-target",
-        target,
-        "-O2",
-        "-c",
-        "-o",
-        tmp_path / "all.o",
-        tmp_path / "all.c",
-    )
-    if status and "unknown" in err:
-        lacking("a clang with the target %s and its attributes" % target)
-    assert status == 0, err
+    bpf_object(tmp_path, "all", C_SOURCE, target)
     btf, raw = bpf.BTF.from_file(str(tmp_path / "all.o")), (tmp_path / "all.o").read_bytes()
     plain = bpf.to_python(btf.ctype("all").from_buffer_copy(raw, raw.index(b"BPFLOOK\0")))
     other, half = (-16448, 0) if order == "little" else (0, -16448)
@@ -6027,12 +5990,7 @@ def test_enums_of_a_compiler_without_kind_flag_read_as_in_its_source(tmp_path):
         attribute = "" if kind in ("int", "wide") else "__attribute__((packed)) "
         listed = ", ".join("%s = %dLL" % pair for pair in names.items())
         source += "enum %se_%s { %s } v_%s;\n" % (attribute, kind, listed, kind)
-    (tmp_path / "e.c").write_text(source)
-    status, _, err = run(
-        program("clang"), "-g", "-target", "bpf", "-c", tmp_path / "e.c", "-o", tmp_path / "e.o"
-    )
-    assert status == 0, err
-    btf = bpf.BTF.from_file(tmp_path / "e.o")
+    btf = bpf.BTF.from_file(bpf_object(tmp_path, "e", source))
     for kind, names in numbers.items():
         t = btf.type("enum e_" + kind)
         b = ctypes.create_string_buffer(t.size)
@@ -6658,13 +6616,9 @@ char _license[] SEC("license") = "GPL";
 def unloaded(tmp_path_factory):
     """A directory with w.o, as clang makes it, and linked.o, whose sections bpftool's linker has completed."""
     where = tmp_path_factory.mktemp("unloaded")
-    (where / "w.c").write_text(OBJECT.replace("license[]", "terms[]"))
-    for words in (
-        [program("clang"), "-g", "-O2", "-target", "bpf", "-c", where / "w.c", "-o", where / "w.o"],
-        [program("bpftool"), "gen", "object", where / "linked.o", where / "w.o"],
-    ):
-        status, _, err = run(*words)
-        assert status == 0, err
+    made = bpf_object(where, "w", OBJECT.replace("license[]", "terms[]"))
+    status, _, err = run(program("bpftool"), "gen", "object", where / "linked.o", made)
+    assert status == 0, err
     return where
 
 
@@ -8019,8 +7973,7 @@ def unescaped(text):
 def dumped(*words):
     """Return {raw key: what bpftool makes of the entry} of a map."""
     return {
-        bytes(int(byte, 16) for byte in entry["key"]): entry["formatted"]
-        for entry in bpftool("map", "dump", *words)
+        listed_bytes(entry["key"]): entry["formatted"] for entry in bpftool("map", "dump", *words)
     }
 
 
@@ -10695,39 +10648,17 @@ def test_mapped_bytes_of_what_has_no_entries(map_type, size, pages, options):
 
 @kernel
 def test_global_variables_of_a_program_are_read_in_place(tmp_path, bpffs):
-    (tmp_path / "counter.c").write_text("""
+    source = """
         #define SEC(name) __attribute__((section(name), used))
         volatile unsigned long long hits = 5;
         volatile const int limit = 7;
         SEC("socket") int count(void *ctx) { hits += limit; return 0; }
         char _license[] SEC("license") = "GPL";
-    """)
-    status, _, err = run(
-        program("clang"),
-        "-O2",
-        "-g",
-        "-target",
-        "bpf",
-        "-c",
-        tmp_path / "counter.c",
-        "-o",
-        tmp_path / "counter.o",
-    )
-    assert status == 0, err
-    pin = os.path.join(bpffs, "count")
-    bpftool(
-        "prog",
-        "load",
-        tmp_path / "counter.o",
-        pin,
-        "type",
-        "socket",
-        "pinmaps",
-        os.path.join(bpffs, "maps"),
-    )
-    names = {
-        name: os.path.join(bpffs, "maps", name) for name in os.listdir(os.path.join(bpffs, "maps"))
-    }
+    """
+    pin, maps = os.path.join(bpffs, "count"), os.path.join(bpffs, "maps")
+    made = bpf_object(tmp_path, "counter", source)
+    bpftool("prog", "load", made, pin, "type", "socket", "pinmaps", maps)
+    names = {name: os.path.join(maps, name) for name in os.listdir(maps)}
     data = next(
         path for name, path in names.items() if name.endswith("_data") or name.endswith(".data")
     )
@@ -11630,7 +11561,7 @@ def test_without_a_memory_barrier_nothing_is_begun(monkeypatch):
 
 
 @kernel
-def test_a_drain_makes_one_memory_barrier(tmp_path):
+def test_a_drain_makes_one_memory_barrier():
     source = """
         import sys, bpflookup
         records = bpflookup.Map.from_fd(int(sys.argv[1])).records()
@@ -11639,12 +11570,9 @@ def test_a_drain_makes_one_memory_barrier(tmp_path):
     with a_ring() as ring:
         recorder = Recorder(ring)
         recorder.run(50)
-        words = ["-f", "-e", "trace=membarrier", "-o", tmp_path / "log", sys.executable, "-c"]
-        words += [textwrap.dedent(source), ring.fd]
-        environment = importing()
-        status, out, err = run(program("strace"), *words, pass_fds=[ring.fd], env=environment)
+        status, out, err = straced("membarrier", source, ring.fd, pass_fds=[ring.fd])
     assert (status, out) == (0, "40\n"), err
-    calls = [line for line in (tmp_path / "log").read_text().splitlines() if "membarrier(" in line]
+    calls = [line for line in err.splitlines() if "membarrier(" in line]
     assert all(
         re.search(r"MEMBARRIER_CMD_(GLOBAL|SHARED)_EXPEDITED, 0.*= 0", line) for line in calls
     )
@@ -12909,9 +12837,7 @@ def test_a_map_that_bpftool_made_and_filled_is_read(bpffs):
         m = Map.from_pin(pin, Key, Value)
         assert bytes(m[key]) == bytes(value) and m[key].packets == value.packets
         told = bpftool("map", "lookup", "pinned", pin, "key", *bytes(key))
-        assert (
-            bytes(int(byte, 16) for byte in told["value"]) == bytes(m[key]) == m.lookup_bytes(key)
-        )
+        assert listed_bytes(told["value"]) == bytes(m[key]) == m.lookup_bytes(key)
     dumped = bpftool("map", "dump", "pinned", pin)
 
     def as_bytes(words):
@@ -12961,18 +12887,11 @@ def test_maps_that_bpftrace_fills_are_read():
         before = hits[key]
         told = bpftool("map", "lookup", "id", hits.id, "key", *bytes(key))["values"]
         after = hits[key]
-        middle = [
-            int.from_bytes(bytes(int(byte, 16) for byte in cpu["value"]), sys.byteorder)
-            for cpu in told
-        ]
+        middle = [int.from_bytes(listed_bytes(cpu["value"]), sys.byteorder) for cpu in told]
         assert all(low <= value <= high for low, value, high in zip(before, middle, after))
         assert sum(after) > 0
         told = bpftool("map", "lookup", "id", plain.id, "key", *bytes(u64(7)))
-        assert (
-            bytes(int(byte, 16) for byte in told["value"])
-            == plain.lookup_bytes(7)
-            == bytes(u64(1234))
-        )
+        assert listed_bytes(told["value"]) == plain.lookup_bytes(7) == bytes(u64(1234))
     finally:
         os.kill(running.pid, signal.SIGCONT)
         running.kill()
@@ -12998,9 +12917,9 @@ def test_the_demos_program_counts_what_a_socket_receives():
         assert (flows[key].packets, flows[key].bytes) == (20, sum(range(20)) + 8 * 20)
         assert bytes(key) == key.source.to_bytes(2, "big") + key.destination.to_bytes(2, "big")
         told = bpftool("map", "lookup", "id", flows.id, "key", *bytes(key))["value"]
-        assert bytes(int(byte, 16) for byte in told) == bytes(flows[key])
+        assert listed_bytes(told) == bytes(flows[key])
         told = bpftool("map", "lookup", "id", total.id, "key", 0, 0, 0, 0)["values"]
-        raw = [bytes(int(byte, 16) for byte in cpu["value"]) for cpu in told]
+        raw = [listed_bytes(cpu["value"]) for cpu in told]
         assert [int.from_bytes(value, sys.byteorder) for value in raw] == total[0]
         assert sum(total[0]) == 20 and [cpu["cpu"] for cpu in told] == list(bpf.possible_cpus())
 
@@ -13273,12 +13192,7 @@ struct odd odd;
 @pytest.fixture(scope="module")
 def named_o(tmp_path_factory):
     """A compiled object with the types of NAMED_C."""
-    work = tmp_path_factory.mktemp("named")
-    (work / "n.c").write_text(NAMED_C)
-    build = ["-g", "-target", "bpf", "-c", work / "n.c", "-o", work / "n.o"]
-    status, _, err = run(program("clang"), *build)
-    assert status == 0, err
-    return work / "n.o"
+    return bpf_object(tmp_path_factory.mktemp("named"), "n", NAMED_C)
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EMFILE, errno.EIO, errno.ENOENT])
@@ -14620,7 +14534,7 @@ def test_metrics_of_cpus_are_added_up_unless_asked(map_type):
         m[bytes(u32(1))] = slots
         words = ["--key-type", "u32", "--value-type", text, "--metrics", "dump", "id", m.id]
         told = bpftool("map", "lookup", "id", m.id, "key", *bytes(u32(1)))["values"]
-        raws = [bytes(int(byte, 16) for byte in one["value"]) for one in told]
+        raws = [listed_bytes(one["value"]) for one in told]
         plain = [found.reader("plain").one(raw) for raw in raws]
         assert len(raws[0]) <= stride and len(plain) == len(cpus)
         samples = [one for one in parsed(done(*words)) if one[1]["key"] == "1"]
@@ -15987,7 +15901,7 @@ def test_maps_of_one_name_are_shown_and_dumped_all(pins):
 
 @kernel
 def test_what_goes_away_while_it_is_listed_is_left_out(pins, witness, kernel_is):
-    bpftool("prog", "load", witness / "w.o", pins + "/later", "pinmaps", pins + "/of_later")
+    bpftool("prog", "load", witness, pins + "/later", "pinmaps", pins + "/of_later")
     first = [bpf.BPF_PROG_GET_FD_BY_ID, bpf.BPF_MAP_GET_FD_BY_ID]
 
     def inject(number, cmd, ref, size):
@@ -16162,22 +16076,13 @@ def test_commands_open_maps_for_no_more_than_they_do(pins, tmp_path):
         (writes, 4, "BPF_F_WRONLY"),
         (both, 2, "0"),
     ):
-        code = "import sys, bpflookup\nfor words in sys.argv[1:]:\n    assert bpflookup.main(words.split()) == 0, words"
-        status, out, err = run(
-            program("strace"),
-            "-f",
-            "-e",
-            "trace=bpf",
-            "-o",
-            tmp_path / "calls",
-            sys.executable,
-            "-c",
-            code,
-            *commands,
-            env=importing(),
-        )
-        assert status == 0, (err, out)
-        calls = (tmp_path / "calls").read_text()
+        source = """
+            import sys, bpflookup
+            for words in sys.argv[1:]:
+                assert bpflookup.main(words.split()) == 0, words
+        """
+        status, out, calls = straced("bpf", source, *commands)
+        assert status == 0, (calls, out)
         opened = re.findall(
             r"bpf\(BPF_(?:OBJ_GET|MAP_GET_FD_BY_ID), {.*(?:file|open)_flags=(\w+)", calls
         )
@@ -16635,18 +16540,12 @@ def test_where_nothing_can_stay_all_fields_are_needed(pins, tmp_path):
 
 
 @kernel
-def test_a_partial_update_reads_by_a_descriptor_of_its_own(pins, tmp_path):
-    code = "import sys, bpflookup\nassert bpflookup.main(sys.argv[1:]) == 0"
+def test_a_partial_update_reads_by_a_descriptor_of_its_own(pins):
     words = ["update", pins + "/w_bss", "key", "0", "value", "last.count=7"]
-    status, out, err = run(
-        *([program("strace"), "-f", "-e", "trace=bpf", "-o", tmp_path / "calls", sys.executable]),
-        "-c",
-        code,
-        *words,
-        env=importing(),
-    )
+    source = "import sys, bpflookup; assert bpflookup.main(sys.argv[1:]) == 0"
+    status, _, err = straced("bpf", source, *words)
     assert status == 0, err
-    flags = re.findall(r"BPF_OBJ_GET, {.*file_flags=(\w+)", (tmp_path / "calls").read_text())
+    flags = re.findall(r"BPF_OBJ_GET, {.*file_flags=(\w+)", err)
     assert flags == ["BPF_F_WRONLY", "BPF_F_RDONLY"]
 
 
@@ -17989,12 +17888,8 @@ def test_btf_offset_and_btf_layout_tell_what_btf_knows(pins, tmp_path):
     told = json.loads(done("-j", "btf", "layout", "struct list_head"))
     assert "\n".join(told["layout"]) + "\n\n" + "\n".join(told["python"]) + "\n" == out
     assert "16 bytes" in out and "class list_head(ctypes.Structure):" in out
-    (tmp_path / "w.c").write_text("struct s { char a; int b:3; } s;")
-    status, _, err = run(
-        program("clang"), "-g", "-target", "bpf", "-c", tmp_path / "w.c", "-o", tmp_path / "w.o"
-    )
-    assert status == 0, err
-    assert done("--btf", tmp_path / "w.o", "btf", "offset", "s.b") == "1 bits 0..2\n"
+    made = bpf_object(tmp_path, "w", "struct s { char a; int b:3; } s;")
+    assert done("--btf", made, "btf", "offset", "s.b") == "1 bits 0..2\n"
     for words in (["task_struct.no_such"], ["no_such.x"], ["task_struct.comm", "x"]):
         status, out, err = main("btf", "offset", *words)
         assert status in (1, 2) and out == "" and err.count("\n") == 1
