@@ -1769,44 +1769,74 @@ def test_a_read_only_bpffs_is_read_and_not_pinned_to(flows):
     assert status == 1 and out == "null\n", err
 
 
-def test_hints_fit_the_kernel_and_the_container(monkeypatch):
-    files = {
-        "/proc/self/status": "CapEff:\t000001ffffffffff\nSeccomp:\t0\n",
-        "/proc/self/uid_map": "0 0 4294967295",
-    }
-    monkeypatch.setattr(bpf, "_read_text", lambda path: files.get(path, ""))
-    monkeypatch.setattr(bpf, "_kernel_release", lambda: (5, 4))
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (65536, 65536))
-    assert (
-        "RLIMIT_MEMLOCK, here 65536"
-        in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
-    )
-    monkeypatch.setattr(
-        resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    )
-    assert "LSM" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
-    files["/proc/self/status"] = "CapEff:\t0\nSeccomp:\t0\n"
-    for release, wanted in (((5, 18), "CAP_BPF"), ((6, 4), "CAP_BPF"), ((6, 5), "no capability")):
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that has the module see a kernel, a memlock limit and files of /proc of our making."""
+
+    def pretend(release, limit=resource.RLIM_INFINITY, **files):
+        files = {"/proc/self/" + name: text for name, text in files.items()}
+        monkeypatch.setattr(bpf, "_read_text", lambda path: files.get(path, ""))
         monkeypatch.setattr(bpf, "_kernel_release", lambda: release)
-        assert wanted in bpf._error(errno.EPERM, bpf.BPF_MAP_FREEZE, map_type=HASH).hint
-        assert ("CAP_BPF" in bpf._error(errno.EPERM, LOOKUP, map_type=HASH).hint) == (
-            release < (5, 19)
-        )
-    files["/proc/self/status"] = "CapEff:\t000001ffffffffff\nSeccomp:\t0\n"
-    monkeypatch.setattr(bpf, "_kernel_release", lambda: (6, 1))
-    assert "LSM" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
-    files["/proc/self/status"] = "CapEff:\t000001ffffffffff\nSeccomp:\t2\n"
-    assert "seccomp" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
-    files["/proc/self/uid_map"] = "0 1000 1"
-    assert "user namespace" in bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint
-    files["/proc/self/status"] = "CapEff:\t0\nSeccomp:\t2\n"  # where more of them would not help
-    told = bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=bpf.BPF_MAP_TYPE_XSKMAP).hint
-    assert "CAP_BPF" in told and "CAP_NET_ADMIN outside of it, or in it and a BPF token" in told
-    files.clear()  # no /proc: no hint, and the error all the same
+        monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+
+    return pretend
+
+
+ALL, NONE = "000001ffffffffff", "0"  # capabilities
+OUTSIDE, INSIDE = "0 0 4294967295", "0 1000 1"  # of a user namespace
+XSKMAP = bpf.BPF_MAP_TYPE_XSKMAP
+
+
+@pytest.mark.parametrize(
+    "release, limit, capabilities, seccomp, uid_map, map_type, wanted",
+    [
+        ((5, 4), 65536, ALL, 0, OUTSIDE, HASH, ["RLIMIT_MEMLOCK, here 65536"]),
+        ((5, 4), resource.RLIM_INFINITY, ALL, 0, OUTSIDE, HASH, ["LSM"]),
+        ((6, 1), resource.RLIM_INFINITY, ALL, 0, OUTSIDE, HASH, ["LSM"]),
+        ((6, 1), resource.RLIM_INFINITY, ALL, 2, OUTSIDE, HASH, ["seccomp"]),
+        ((6, 1), resource.RLIM_INFINITY, ALL, 2, INSIDE, HASH, ["user namespace"]),
+        # where more of them would not help
+        (
+            (6, 1),
+            resource.RLIM_INFINITY,
+            NONE,
+            2,
+            INSIDE,
+            XSKMAP,
+            ["CAP_BPF", "CAP_NET_ADMIN outside of it, or in it and a BPF token"],
+        ),
+    ],
+)
+def test_what_refuses_to_create_a_map_is_told(
+    machine, release, limit, capabilities, seccomp, uid_map, map_type, wanted
+):
+    status = "CapEff:\t%s\nSeccomp:\t%d\n" % (capabilities, seccomp)
+    machine(release, limit, status=status, uid_map=uid_map)
+    hint = bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=map_type).hint
+    assert all(part in hint for part in wanted), hint
+
+
+@pytest.mark.parametrize(
+    "release, freezing", [((5, 18), "CAP_BPF"), ((6, 4), "CAP_BPF"), ((6, 5), "no capability")]
+)
+def test_a_hint_names_a_capability_where_the_kernel_asks_for_it(machine, release, freezing):
+    machine(release, status="CapEff:\t0\nSeccomp:\t0\n", uid_map=OUTSIDE)
+    assert freezing in bpf._error(errno.EPERM, bpf.BPF_MAP_FREEZE, map_type=HASH).hint
+    looking = bpf._error(errno.EPERM, LOOKUP, map_type=HASH).hint
+    assert ("CAP_BPF" in looking) == (release < (5, 19))
+
+
+def test_without_proc_an_error_has_no_hint(machine):
+    machine((6, 1))
     assert bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE, map_type=HASH).hint is None
-    for cmd in (bpf.BPF_MAP_UPDATE_ELEM, LOOKUP):
-        assert "CPU number" in bpf._error(errno.ERANGE, cmd).hint
-    assert bpf._error(errno.ERANGE, bpf.BPF_MAP_CREATE).hint is None
+
+
+@pytest.mark.parametrize(
+    "cmd, is_told", [(bpf.BPF_MAP_UPDATE_ELEM, True), (LOOKUP, True), (bpf.BPF_MAP_CREATE, False)]
+)
+def test_a_cpu_that_there_is_not_is_hinted_at(cmd, is_told):
+    hint = bpf._error(errno.ERANGE, cmd).hint
+    assert "CPU number" in hint if is_told else hint is None
 
 
 @kernel
@@ -3492,20 +3522,30 @@ def test_a_meaning_that_is_asked_for_is_shown_inside_of_one_that_is_proved():
     assert trie.showing("data", "hex").reader("words").one(raw) == "len=8 data=0a000000"
 
 
-def test_meanings_that_can_not_be_are_refused():
-    found = bpf.layout(
-        "struct { u32 a; struct { u64 b; char c[4]; double d; } in; enum { X } e; struct { u8 f; }; }"
-    )
-    for path, word in (
+SOME_FIELDS = (
+    "struct { u32 a; struct { u64 b; char c[4]; double d; } in; enum { X } e; struct { u8 f; }; }"
+)
+
+
+@pytest.mark.parametrize(
+    "path, word",
+    [
         ("a", "ip4"),
         ("in.b", "ktime"),
         ("e", "flags"),
         ("f", "hex"),
         ("", "hex"),
         ("in", "hex"),
-    ):
-        assert found.showing(path, word).size == found.size
-    for path, word, part in (
+    ],
+)
+def test_a_meaning_leaves_the_size_as_it_is(path, word):
+    found = bpf.layout(SOME_FIELDS)
+    assert found.showing(path, word).size == found.size
+
+
+@pytest.mark.parametrize(
+    "path, word, part",
+    [
         ("a", "ip6", "a: ip6 takes 16 bytes, not u32 of 4 bytes"),
         ("a", "ktime", "8 bytes"),
         ("a", "flags", "an enum"),
@@ -3519,22 +3559,29 @@ def test_meanings_that_can_not_be_are_refused():
         ("nope", "hex", "no field 'nope'; there are a, in, e, f"),
         ("in.x", "hex", "no field 'in.x'; there are b, c, d"),
         ("a.x", "hex", "no field 'a.x'"),
-    ):
-        with pytest.raises(bpf.LayoutError) as info:
-            found.showing(path, word)
-        assert part in str(info.value), str(info.value)
+    ],
+)
+def test_meanings_that_can_not_be_are_refused(path, word, part):
+    with pytest.raises(bpf.LayoutError) as info:
+        bpf.layout(SOME_FIELDS).showing(path, word)
+    assert part in str(info.value), str(info.value)
 
-    for tags, part in (
+
+@pytest.mark.parametrize(
+    "tags, part",
+    [
         ({"a": "ip6"}, "Tagged._show_: a: u32: ip6 takes"),
         ({"b": "hex"}, "no field"),
         ({"a": 5}, "no meaning"),
         ({"a": ["hex"]}, "no meaning"),
-    ):
-        members = {"_fields_": [("a", u32)], "_show_": tags}
-        tagged = type("Tagged", (ctypes.Structure,), members)
-        with pytest.raises(bpf.LayoutError) as info:
-            bpf.layout(tagged)
-        assert part in str(info.value), str(info.value)
+    ],
+)
+def test_tags_of_meanings_that_can_not_be_are_refused(tags, part):
+    members = {"_fields_": [("a", u32)], "_show_": tags}
+    tagged = type("Tagged", (ctypes.Structure,), members)
+    with pytest.raises(bpf.LayoutError) as info:
+        bpf.layout(tagged)
+    assert part in str(info.value), str(info.value)
 
 
 def test_network_byte_order_is_a_fact_of_the_number():
@@ -7631,81 +7678,84 @@ def random_path(btf, rng, t):
             path += "." + name
 
 
-@once
-def test_btf_offsets_of_kernel_types_are_those_of_compiled_c(tmp_path, vmlinux, vmlinux_h):
-    rng, lines, told = random.Random(1), [], []
-    for type_id in some_records(vmlinux, rng):
-        t, ctype, name = vmlinux.type(type_id), vmlinux.ctype(type_id), vmlinux.c_type(type_id)
-        lines.append('printf("%%d\\n", (int)sizeof(%s));' % name)
-        told.append("%d" % vmlinux.sizeof(type_id))
-        paths = [member[0] for member in flat(vmlinux, type_id) if not member[3]]
-        for path in paths + [random_path(vmlinux, rng, type_id) for _ in range(3 if paths else 0)]:
-            lines.append('printf("%%d\\n", (int)__builtin_offsetof(%s, %s));' % (name, path))
-            told.append("%d" % vmlinux.offsetof(type_id, path))
-        for path, _, offset, bits in flat(vmlinux, type_id):
-            if bits:
-                lines.append(
-                    "{ %s *v = memset(room, 0, sizeof(*v)); v->%s = -1; show(sizeof(*v)); }"
-                    % (name, path)
-                )
-                every_bit = getattr(ctype.from_buffer_copy(b"\xff" * t.size), path)
-                place = vmlinux.offsetof(t, path)
-                assert every_bit in (-1, (1 << bits) - 1)
-                assert (place.bit_offset, place.bits) == (offset, bits)
-                obj = ctype()
-                setattr(obj, path, every_bit)
-                told.append("".join("%d:%02x " % pair for pair in enumerate(bytes(obj)) if pair[1]))
-    with open(vmlinux_h) as file:
-        header = file.read()
-    enums = [
-        vmlinux.type(type_id)
-        for type_id in of_kind(vmlinux, bpf.BTF_KIND_ENUM, bpf.BTF_KIND_ENUM64)
-    ]
-    names = collections.Counter(
-        name for t in enums for name in [t.name] + list(vmlinux.enumerators(t).values())
-    )
-    alone = [
-        t
-        for t in enums
-        if t.name and all(names[name] == 1 for name in vmlinux.enumerators(t).values())
-    ]
-    for t in (
-        rng.sample([t for t in alone if names[t.name] == 1], 100)
-        + [t for t in alone if t.flag][:20]
-    ):
-        for number, name in vmlinux.enumerators(t).items():
-            lines.append('printf("%%lld %%d\\n", (long long)%s, (enum %s)-1 < 0);' % (name, t.name))
-            told.append("%d %d" % (number, vmlinux.ctype(t)(-1).value < 0))
+def questions_of_record(btf, type_id, rng):
+    """Yield (C statement that prints it, what we say of it) for the size, offsets and bitfields of a record."""
+    t, ctype, name = btf.type(type_id), btf.ctype(type_id), btf.c_type(type_id)
+    yield 'printf("%%d\\n", (int)sizeof(%s));' % name, "%d" % btf.sizeof(type_id)
+    paths = [member[0] for member in flat(btf, type_id) if not member[3]]
+    for path in paths + [random_path(btf, rng, type_id) for _ in range(3 if paths else 0)]:
+        line = 'printf("%%d\\n", (int)__builtin_offsetof(%s, %s));' % (name, path)
+        yield line, "%d" % btf.offsetof(type_id, path)
+    for path, _, offset, bits in flat(btf, type_id):
+        if not bits:
+            continue
+        every_bit = getattr(ctype.from_buffer_copy(b"\xff" * t.size), path)
+        place = btf.offsetof(t, path)
+        assert every_bit in (-1, (1 << bits) - 1)
+        assert (place.bit_offset, place.bits) == (offset, bits)
+        obj = ctype()
+        setattr(obj, path, every_bit)
+        line = "{ %s *v = memset(room, 0, sizeof(*v)); v->%s = -1; show(sizeof(*v)); }"
+        set_bytes = [pair for pair in enumerate(bytes(obj)) if pair[1]]
+        yield line % (name, path), "".join("%d:%02x " % pair for pair in set_bytes)
+
+
+def questions_of_enums(btf, enums, rng):
+    """Yield the same for enumerators, of enums whose names are nobody else's."""
+    names = collections.Counter()
+    for t in enums:
+        names.update([t.name] + list(btf.enumerators(t).values()))
+    alone = []
+    for t in enums:
+        if t.name and all(names[name] == 1 for name in btf.enumerators(t).values()):
+            alone.append(t)
+    some = rng.sample([t for t in alone if names[t.name] == 1], 100)
+    for t in some + [t for t in alone if t.flag][:20]:
+        is_signed = btf.ctype(t)(-1).value < 0
+        for number, name in btf.enumerators(t).items():
+            line = 'printf("%%lld %%d\\n", (long long)%s, (enum %s)-1 < 0);' % (name, t.name)
+            yield line, "%d %d" % (number, is_signed)
+
+
+def with_sizes(header, enums):
+    """Return vmlinux.h with the sizes of enums: older bpftools leave out how large one is."""
     for t in enums:
         start = header.find("\nenum %s {" % t.name)
         end = header.find("}", start) + 1
-        # older bpftools leave out how large it is
         if start >= 0 and t.size != 4 and header[end] == ";":
-            header = (
-                header[:end]
-                + " __attribute__((mode(%s)))" % {1: "QI", 2: "HI", 8: "DI"}[t.size]
-                + header[end:]
-            )
-    printed = compiled(
-        tmp_path,
-        header
-        + """
-        int printf(const char *, ...);
-        void *memset(void *, int, unsigned long);
-        static unsigned char room[1 << 20];
-        static void show(int size)
-        {
-            for (int i = 0; i < size; i++) if (room[i]) printf("%%d:%%02x ", i, room[i]);
-            printf("\\n");
-        }
-        int main(void) { %s return 0; }
-    """
-        % "\n".join(lines),
-    ).splitlines()
-    assert len(printed) == len(told) > 2000
-    assert [
-        (line, ours, theirs) for line, ours, theirs in zip(lines, told, printed) if ours != theirs
-    ] == []
+            mode = " __attribute__((mode(%s)))" % {1: "QI", 2: "HI", 8: "DI"}[t.size]
+            header = header[:end] + mode + header[end:]
+    return header
+
+
+KERNEL_TYPES_C = """
+    int printf(const char *, ...);
+    void *memset(void *, int, unsigned long);
+    static unsigned char room[1 << 20];
+    static void show(int size)
+    {
+        for (int i = 0; i < size; i++) if (room[i]) printf("%%d:%%02x ", i, room[i]);
+        printf("\\n");
+    }
+    int main(void) { %s return 0; }
+"""
+
+
+@once
+def test_btf_offsets_of_kernel_types_are_those_of_compiled_c(tmp_path, vmlinux, vmlinux_h):
+    rng, asked = random.Random(1), []
+    for type_id in some_records(vmlinux, rng):
+        asked += questions_of_record(vmlinux, type_id, rng)
+    kinds = bpf.BTF_KIND_ENUM, bpf.BTF_KIND_ENUM64
+    enums = [vmlinux.type(type_id) for type_id in of_kind(vmlinux, *kinds)]
+    asked += questions_of_enums(vmlinux, enums, rng)
+    with open(vmlinux_h) as file:
+        header = with_sizes(file.read(), enums)
+    source = header + KERNEL_TYPES_C % "\n".join(line for line, _ in asked)
+    printed = compiled(tmp_path, source).splitlines()
+    assert len(printed) == len(asked) > 2000
+    wrong = [(line, ours, one) for (line, ours), one in zip(asked, printed) if ours != one]
+    assert wrong == []
 
 
 def test_btf_python_source_needs_neither_btf_nor_the_module(vmlinux):
@@ -13587,36 +13637,46 @@ def test_a_value_that_cant_be_read_is_that_entrys_error(kind, size):
 
 @kernel
 @pytest.mark.parametrize("code", [errno.EIO, errno.EPERM, errno.ENOMEM, bpf.ENOTSUPP])
-def test_a_dump_that_breaks_off_is_whole_json(code, kernel_is):
-    count = [0]
-
+def test_a_lookup_that_fails_is_that_entrys_error_alone(code, kernel_is):
     def inject(number, cmd, ref, size):
-        if cmd == failing:
-            count[0] += 1
-            element = cmd == bpf.BPF_MAP_LOOKUP_ELEM
-            if (
-                element
-                and ctypes.string_at(ref._obj.elem.key, 4) == bytes(u32(4))
-                or (not element and count[0] == 2)
-            ):
-                return -code
+        if cmd == LOOKUP and ctypes.string_at(ref._obj.elem.key, 4) == bytes(u32(4)):
+            return -code
         return real_kernel(number, cmd, ref, size)
 
-    failing = bpf.BPF_MAP_LOOKUP_ELEM
     with created(bpf.BPF_MAP_TYPE_DEVMAP_HASH, u32, u32, 8) as m:
         for key in (3, 4, 5):
             m[key] = 1  # the loopback device
         kernel_is(inject)
         for words in (["-j"], ["-p"], ["--ndjson"], []):
-            count[0] = 0
             out = done(*words, "dump", "id", m.id)
             if words in (["-j"], ["-p"]):  # the others come all the same, each once
                 entries = json.loads(out)
                 assert len(entries) == 3 and len({str(entry["key"]) for entry in entries}) == 3
             assert out.count(os.strerror(code)) == (words != [] or code != bpf.ENOTSUPP)
-        failing = bpf.BPF_MAP_GET_NEXT_KEY
+
+
+def fail_once(failing, after, code):
+    """Return a kernel in which the call of a command fails that comes after so many."""
+    left = [after]
+
+    def inject(number, cmd, ref, size):
+        if cmd == failing:
+            left[0] -= 1
+            if left[0] == -1:
+                return -code
+        return real_kernel(number, cmd, ref, size)
+
+    return inject
+
+
+@kernel
+@pytest.mark.parametrize("code", [errno.EIO, errno.EPERM, errno.ENOMEM, bpf.ENOTSUPP])
+def test_a_dump_that_breaks_off_is_whole_json(code, kernel_is):
+    with created(bpf.BPF_MAP_TYPE_DEVMAP_HASH, u32, u32, 8) as m:
+        for key in (3, 4, 5):
+            m[key] = 1
         for option in ("-j", "-p"):
-            count[0] = -1  # the third question fails, at which one entry is out
+            kernel_is(fail_once(bpf.BPF_MAP_GET_NEXT_KEY, 2, code))  # when one entry is out
             status, out, err = main(option, "dump", "id", m.id)
             assert isinstance(json.loads(out), list) and (status == 0 or err.count("\n") == 1)
     name = "b%d_%d" % (code, RUN)
@@ -13624,13 +13684,11 @@ def test_a_dump_that_breaks_off_is_whole_json(code, kernel_is):
         HASH, u32, u32, 8, name=name
     ) as n:
         m[1] = n[1] = 2
-        failing = bpf.BPF_MAP_LOOKUP_BATCH
-        for option in ("-j", "-p"):
-            for nth in range(6):
-                count[0] = 2 - nth
-                status, out, err = main(option, "dump", "name", name)
-                assert [one["id"] for one in json.loads(out)][:1] in ([m.id], [])
-                assert status == 0 or err.count("\n") == 1
+        for option, nth in itertools.product(("-j", "-p"), range(6)):
+            kernel_is(fail_once(bpf.BPF_MAP_LOOKUP_BATCH, nth - 1, code))
+            status, out, err = main(option, "dump", "name", name)
+            assert [one["id"] for one in json.loads(out)][:1] in ([m.id], [])
+            assert status == 0 or err.count("\n") == 1
 
 
 def test_pretty_json_is_indented_by_how_deep_it_lies(tmp_path):
@@ -16047,69 +16105,59 @@ def test_who_pipes_the_form_for_people_is_told_of_j(pins):
     assert "-j" not in text and "Found" in text
 
 
+READING = """show MAP|list MAP|-j show MAP|dump MAP|-j dump MAP|--hex dump MAP|--ndjson dump MAP|watch MAP once|
+    lookup MAP key KEY|getnext MAP|layout MAP|save MAP FILE"""
+READING_ONCE = """show|-jf show|probe|hist PINS/w_pairs|peek PINS/w_queue|--metrics dump PINS/w_pc_array|
+    pin ID PINS/again"""
+WRITING_ALONE = """update PINNED key KEY value VALUE|delete PINNED key KEY|push PINS/w_queue value 1 1 1 1 1 1 1 1|
+    freeze PINNED"""
+READING_AND_WRITING = (
+    """update PINS/w_pc_array key 0 0 0 0 value 1 0 0 0 0 0 0 0 cpu=CPU|pop PINS/w_queue"""
+)
+
+
 @kernel
-def test_commands_open_maps_for_no_more_than_they_do(pins, tmp_path):
+@pytest.mark.parametrize(
+    "lines, least, flags",
+    [
+        (READING.replace("MAP", "ID").split("|"), 11, "BPF_F_RDONLY"),
+        (READING.replace("MAP", "PINNED").split("|"), 12, "BPF_F_RDONLY"),
+        (READING_ONCE.split("|"), 7, "BPF_F_RDONLY"),
+        (WRITING_ALONE.split("|"), 4, "BPF_F_WRONLY"),
+        (READING_AND_WRITING.split("|"), 2, "0"),
+    ],
+    ids=["reading by id", "reading by pin", "reading", "writing", "both"],
+)
+def test_commands_open_maps_for_no_more_than_they_do(lines, least, flags, pins, tmp_path):
     """Watched from outside: what reads opens read-only, what writes write-only; both only where both are done."""
     with Map.from_pin(pins + "/w_plain") as m:
-        named = ["id %d" % m.id, "pinned %s/w_plain" % pins]
-        key = " ".join(map(str, next(m.keys())))
-    reads = [
-        words % spec
-        for spec in named
-        for words in (
-            "show %s",
-            "list %s",
-            "-j show %s",
-            "dump %s",
-            "-j dump %s",
-            "--hex dump %s",
-            "--ndjson dump %s",
-            "watch %s once",
-            "lookup %s key " + key,
-            "getnext %s",
-            "layout %s",
-            "save %s " + str(tmp_path / "c"),
-        )
+        values = {
+            "ID": "id %d" % m.id,
+            "PINNED": "pinned %s/w_plain" % pins,
+            "PINS": pins,
+            "KEY": " ".join(map(str, next(m.keys()))),
+            "VALUE": "1 " * m.value_size,
+            "FILE": str(tmp_path / "c"),
+            "CPU": str(bpf.possible_cpus()[0]),
+        }
+    commands = [
+        re.sub(r"\b(%s)\b" % "|".join(values), lambda word: values[word.group()], line)
+        for line in lines
     ]
-    reads += [
-        "show",
-        "-jf show",
-        "probe",
-        "hist %s/w_pairs" % pins,
-        "peek %s/w_queue" % pins,
-        "--metrics dump %s/w_pc_array" % pins,
-        "pin %s %s/again" % (named[0], pins),
-    ]
-    writes = [
-        "update %s key %s value %s" % (named[1], key, "1 " * m.value_size),
-        "delete %s key %s" % (named[1], key),
-        "push %s/w_queue value " % pins + "1 " * 8,
-        "freeze " + named[1],
-    ]
-    both = [
-        "update %s/w_pc_array key 0 0 0 0 value 1 0 0 0 0 0 0 0 cpu=%d"
-        % (pins, bpf.possible_cpus()[0]),
-        "pop %s/w_queue" % pins,
-    ]
-    for commands, least, flags in (
-        (reads, 30, "BPF_F_RDONLY"),
-        (writes, 4, "BPF_F_WRONLY"),
-        (both, 2, "0"),
-    ):
-        source = """
-            import sys, bpflookup
-            for words in sys.argv[1:]:
-                assert bpflookup.main(words.split()) == 0, words
-        """
-        status, out, calls = straced("bpf", source, *commands)
-        assert status == 0, (calls, out)
-        opened = re.findall(
-            r"bpf\(BPF_(?:OBJ_GET|MAP_GET_FD_BY_ID), {.*(?:file|open)_flags=(\w+)", calls
-        )
-        assert len(opened) >= least and set(opened) == {flags}, calls
-        assert len(opened) == len(re.findall(r"BPF_(?:OBJ_GET|MAP_GET_FD_BY_ID),", calls)), (
-            "flags that were not shown"
-        )
+    source = """
+        import sys, bpflookup
+        for words in sys.argv[1:]:
+            assert bpflookup.main(words.split()) == 0, words
+    """
+    status, out, calls = straced("bpf", source, *commands)
+    assert status == 0, (calls, out)
+    opened = re.findall(
+        r"bpf\(BPF_(?:OBJ_GET|MAP_GET_FD_BY_ID), {.*(?:file|open)_flags=(\w+)", calls
+    )
+    assert len(opened) >= least and set(opened) == {flags}, calls
+    assert len(opened) == len(re.findall(r"BPF_(?:OBJ_GET|MAP_GET_FD_BY_ID),", calls)), (
+        "flags that were not shown"
+    )
 
 
 @kernel
@@ -16513,7 +16561,7 @@ def test_every_cpu_keeps_what_is_not_named():
 
 
 @kernel
-def test_where_nothing_can_stay_all_fields_are_needed(pins, tmp_path):
+def test_where_no_entry_is_all_fields_are_needed():
     options, m = words_for(("u32 a, u16 b, u16 c", 8), ("u32 x, u32 y, u32 rest", 12))
     with m:
         words = options + ["update", "id", m.id, "key"]
@@ -16538,17 +16586,10 @@ def test_where_nothing_can_stay_all_fields_are_needed(pins, tmp_path):
         done(*words, *"a=1,rest=0 value y=9".split())  # rest is a field of this one
         assert m[struct.pack("=IHH", 1, 0, 0)] == struct.pack("=III", 1, 9, 3)
         assert "EEXIST" in main(*words, *"a=1,rest=0 value y=8 noexist".split())[2]
-    capture = str(tmp_path / "c")
-    done("save", pins + "/w_lru", capture)
-    words = ["lookup", "key", "TCP"]
-    wanted = done("-j", "--from", capture, *words)
-    for line in (
-        ["--from", capture] + words + ["-j"],
-        ["-j"] + words + ["--from", capture],
-        ["lookup", "--from", capture, "-j", "key", "TCP"],
-        ["-j", "lookup", "key", "--from", capture, "6", "0", "0", "0"],
-    ):
-        assert done(*line) == wanted
+
+
+@kernel
+def test_a_queues_value_needs_all_fields_and_has_no_key():
     with Map.create(QUEUE, None, None, 4, key_size=0, value_size=8) as queue:
         for command in ("update", "push", "lookup"):
             line = [command, "id", queue.id, "key", "1", "value"] + ["1"] * 8
@@ -16746,6 +16787,21 @@ def test_options_stand_where_they_always_stood(pins):
     told = ["lookup", pins + "/w_plain", "key", 6, "--ndjson", "--value-type", "u8[5]"]
     assert json.loads(done(*told)) == {"key": [6, 0, 0, 0], "value": [1, 2, 3, 4, 5]}
     assert "unknown option -x" in refused("lookup", "-x", pin, "key", "6")
+
+
+@kernel
+def test_options_stand_anywhere_in_a_line_about_a_capture(pins, tmp_path):
+    capture = str(tmp_path / "c")
+    done("save", pins + "/w_lru", capture)
+    words = ["lookup", "key", "TCP"]
+    wanted = done("-j", "--from", capture, *words)
+    for line in (
+        ["--from", capture] + words + ["-j"],
+        ["-j"] + words + ["--from", capture],
+        ["lookup", "--from", capture, "-j", "key", "TCP"],
+        ["-j", "lookup", "key", "--from", capture, "6", "0", "0", "0"],
+    ):
+        assert done(*line) == wanted
 
 
 @kernel
