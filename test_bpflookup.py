@@ -1693,11 +1693,10 @@ def test_what_file_permission_lacks_is_said(flows, bpffs):
                 "print(bpf.main(words))",
                 words=[word or os.path.join(bpffs, name) for word in words],
             )
-            assert (
-                told == "0\n"
-                if wanted == "0"
-                else wanted in told and told.splitlines()[1:] == ["1"]
-            ), (name, told)
+            if wanted == "0":
+                assert told == "0\n", name
+            else:
+                assert wanted in told and told.splitlines()[1:] == ["1"], (name, told)
     os.unlink(ordinary)
     os.unlink(public)
     os.rmdir(private)
@@ -1851,11 +1850,9 @@ def test_a_failed_creation_is_explained_by_the_kernel(kernel_is):
             attr, length = common[0]._obj, common[1]
             assert length == 24 and attr.log_level and attr.log_size >= 64
             ctypes.memmove(attr.log_buf, b"Invalid map_name.\n\0", 19)
-        return (
-            -errno.EINVAL
-            if cmd & 0xFFFF == bpf.BPF_MAP_CREATE
-            else real_kernel(number, cmd, ref, size)
-        )
+        if cmd & 0xFFFF == bpf.BPF_MAP_CREATE:
+            return -errno.EINVAL
+        return real_kernel(number, cmd, ref, size)
 
     kernel_is(kernel)
     with pytest.raises(bpf.InvalidArgument) as info:
@@ -3351,11 +3348,9 @@ def test_what_is_shown_is_taken_for_the_same(text, word):
     found, rng = bpf.layout(declared), random.Random(text + word)
     shown = found.showing("f", word)
     for _ in range(500):
-        raw = (
-            random_bytes(rng, found.size)
-            if rng.random() < 0.7
-            else bytes(rng.choices(b"\0\1\xff", k=found.size))
-        )
+        raw = random_bytes(rng, found.size)
+        if rng.random() < 0.3:
+            raw = bytes(rng.choices(b"\0\1\xff", k=found.size))
         raw = found.pack(found.reader("plain").one(raw))  # no bits in holes
         for told in (shown.reader("plain").one(raw), json.loads(shown.reader("json").one(raw))):
             assert shown.pack(told) == raw, told
@@ -3388,12 +3383,9 @@ def test_byte_counts_are_rounded_and_no_more():
         amount, unit = re.match(r"([\d.]+)(\w+)$", text).groups()
         size = 1024 ** ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].index(unit)
         assert abs(float(amount) * size - number) <= 0.006 * size and float(amount) <= 1024
-        told = (
-            int.from_bytes(shown.pack(text), sys.byteorder)
-            if float(amount) * size < 1 << 64
-            else number
-        )
-        assert abs(told - number) <= 0.006 * size
+        if float(amount) * size < 1 << 64:
+            told = int.from_bytes(shown.pack(text), sys.byteorder)
+            assert abs(told - number) <= 0.006 * size
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/St_Johns"])
@@ -3790,15 +3782,18 @@ def json_of(found):
         return "{%s}" % ",".join(json.dumps(name) + ":" + json_of(one) for name, one in value)
     if kind == "array":
         return "[%s]" % ",".join(map(json_of, value))
-    if kind == "float" and not math.isfinite(value):
-        return "null" if math.isnan(value) else "1e999" if value > 0 else "-1e999"
+    if kind == "float" and math.isnan(value):
+        return "null"
+    if kind == "float" and math.isinf(value):
+        return "1e999" if value > 0 else "-1e999"
     return json.dumps(plain_of(found), separators=(",", ":"))
 
 
 def word(text):
     """Return a text as the command line prints it: quoted where it would read as something else."""
-    needs = not text or not text.isprintable() or any(mark in text for mark in " ='\"{}[],")
-    return (repr(text) if text.isprintable() else ascii(text)) if needs else text
+    if not text.isprintable():
+        return ascii(text)
+    return repr(text) if not text or any(mark in text for mark in " ='\"{}[],") else text
 
 
 def words_of(found, text_of=c_string, shown=bool):
@@ -4248,11 +4243,8 @@ static void first(void *object)
     printf("%%d ", bit);
 }
 """ % "\n".join(
-    "typedef %s %s%d, __le%d, __be%d;" % ((word, letter) + (8 * size,) * 3)
-    if letter == "u"
-    else "typedef %s s%d;" % (word, 8 * size)
-    for size, stem in ((1, "char"), (2, "short"), (4, "int"), (8, "long"))
-    for letter, word in (("u", "unsigned " + stem), ("s", "signed " + stem))
+    "typedef unsigned {0} u{1}, __le{1}, __be{1}; typedef signed {0} s{1};".format(stem, bits)
+    for stem, bits in (("char", 8), ("short", 16), ("int", 32), ("long", 64))
 )
 
 
@@ -8028,14 +8020,15 @@ def agree(ours, told, name=""):
 def unescaped(text):
     """Return the bytes that text with \\xNN in it stands for."""
     pieces = re.split(r"(\\\\|\\x[0-9a-f]{2})", text)
-    return b"".join(
-        b"\\"
-        if piece == "\\\\"
-        else bytes([int(piece[2:], 16)])
-        if piece[:2] == "\\x"
-        else piece.encode()
-        for piece in pieces
-    )
+    found = b""
+    for piece in pieces:
+        if piece == "\\\\":
+            found += b"\\"
+        elif piece[:2] == "\\x":
+            found += bytes([int(piece[2:], 16)])
+        else:
+            found += piece.encode()
+    return found
 
 
 def dumped(*words):
@@ -8616,14 +8609,10 @@ def test_btf_suggestions_work_for_every_type(every):
                     return {raw_key(m.key_type, key): m.lookup_bytes(key) for key in m}
 
                 assert read(own) == read(m)
-                for label in (
-                    ("five", "crossing", "hue", "forty", "wide", "uwide")
-                    if name == "scratch"
-                    else ()
-                ):
-                    assert [getattr(own[index], label) for index in own] == [
-                        getattr(m[index], label) for index in m
-                    ]
+                labels = "five crossing hue forty wide uwide" if name == "scratch" else ""
+                for label in labels.split():
+                    found = [getattr(own[index], label) for index in own]
+                    assert found == [getattr(m[index], label) for index in m]
     wrong = type("wrong", (ctypes.Structure,), {"_fields_": [("state", u8 * 40)]})
     with pytest.raises(bpf.LayoutError, match="state is at byte 0, 40 bytes here, at byte"):
         Map.from_pin(every("every_bss"), value=wrong)
@@ -9340,12 +9329,9 @@ def test_threads_share_a_map_without_a_lock():
             rng, out = random.Random(seed), Value()
             while time.time() < stop:
                 key = rng.randrange(300)
-                found = m.get(key) if rng.random() < 0.5 else (m[key] if key < 256 else None)
-                if (
-                    (found is None) != (key >= 256)
-                    or found
-                    and (found.packets, found.bytes) != (key, ~key & 0xFFFF)
-                ):
+                found = m[key] if key < 256 and rng.random() < 0.5 else m.get(key)
+                told = found and (found.packets, found.bytes)
+                if told != ((key, ~key & 0xFFFF) if key < 256 else None):
                     wrong.append(key)
                 if m.lookup_into(key, out) != (key < 256) or key < 256 and out.packets != key:
                     wrong.append(key)
@@ -11784,11 +11770,7 @@ def fake_ring(_kernel, monkeypatch):
 
     def make(value=None, **options):
         made.append(a_ring())
-        made.append(
-            made[0].records(value, **options)
-            if len(made) == 1
-            else made[-1].records(value, **options)
-        )
+        made.append(made[-1].records(value, **options))
         return made[-1], FakeRing.last
 
     yield make
@@ -12613,8 +12595,8 @@ BLOOM_OPS = dict(KEYLESS_OPS, get=(lambda m, k, v: (v in m) or None, True, None)
 
 def answer(label, cgroup, state, op):
     """Return the word for what an operation does to a fresh map in a state; check what it returns and leaves."""
-    ops = BLOOM_OPS if label == "bloom_filter" else KEYLESS_OPS if label in KEYLESS else OPS
-    call, returns, leaves = ops[op]
+    ops = KEYLESS_OPS if label in KEYLESS else OPS
+    call, returns, leaves = (BLOOM_OPS if label == "bloom_filter" else ops)[op]
     s = Scene(label, cgroup, state)
     with s.open:
         m, i = s.m, s.m.max_entries if state == "full" else 0
@@ -13591,14 +13573,7 @@ def test_json_of_every_type_is_bpftools(label, state, cgroup):
         if not scene.m.key_size or label.endswith("_storage") and "cgroup" not in label:
             return  # keys are descriptors of a process
         key = scene.m.next_key()
-        key = (
-            scene.m.key_type(key)
-            if isinstance(key, int)
-            else bytes(scene.m.key_size)
-            if key is None
-            else key
-        )
-        key = bytes(key)
+        key = bytes(scene.m.key_size) if key is None else raw_key(scene.m.key_type, key)
         for data in key, b"\x55" * len(key):
             equal_json("lookup", *m, "key", *list(data))
             equal_json("getnext", *m, "key", *list(data))
@@ -14203,7 +14178,8 @@ def bpftrace_hists(out):
         rows = found.setdefault((name, key), {})
         for low, high, count in re.findall(r"^[\[(](\S+?)(?:, (\S+?))?[\])] +(\d+) ", body, re.M):
             first = None if low == "..." else bpftrace_ends(low)
-            last = None if high == "..." else bpftrace_ends(high) - 1 if high else first
+            last = bpftrace_ends(high) - 1 if high not in ("", "...") else None
+            last = last if high else first
             if int(count):
                 rows[first, last] = int(count)
     return found
@@ -15691,7 +15667,8 @@ def test_a_capture_with_sizes_that_no_map_of_its_type_has_is_refused(info, tmp_p
     assert bpf.Capture(forged(hand_made(cpus=cpus, **right))).info.key_size == 4
     known = hand_made(cpus=cpus, **info)["info"]
     sizes = [known["key_size"], known["value_size"]]
-    lines = [" ".join("01" * size if size else "-" for size in sizes)] if max(sizes) < 99 else []
+    entry = " ".join("01" * min(size, 99) if size else "-" for size in sizes)
+    lines = [entry] if max(sizes) < 99 else []
     (tmp_path / "c").write_bytes(forged(hand_made(cpus=cpus, **info), lines))
     for words in (["dump"], ["-j", "dump"], ["--ndjson", "dump"], ["--metrics", "dump"]):
         status, out, err = main("--from", tmp_path / "c", *words)
