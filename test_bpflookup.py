@@ -18,31 +18,30 @@ How to write one:
 """
 
 import base64
-import contextlib
 import collections
-import termios
-import shlex
-import select
-import re
-import pty
-import itertools
-import fcntl
+import contextlib
 import copy
 import ctypes
 import errno
+import fcntl
 import functools
 import gc
 import glob
 import hashlib
 import inspect
 import io
+import itertools
 import json
 import keyword
 import math
 import os
 import pickle
+import pty
 import random
+import re
 import resource
+import select
+import shlex
 import shutil
 import signal
 import socket
@@ -51,6 +50,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import termios
 import textwrap
 import threading
 import time
@@ -1252,6 +1252,7 @@ def test_no_test_goes_without_a_time_limit(request):
 
 
 # ---- 1. ABI -----------------------------------------------------------------
+# Numbers and structures of linux/bpf.h: against offsets that are written down here, and against compiled C.
 
 ARMS = dict(
     bpf.bpf_attr._fields_,
@@ -1361,6 +1362,7 @@ def test_numbers_of_types_and_commands_have_their_kernel_names():
 
 
 # ---- 2. Errors --------------------------------------------------------------
+# Which class an errno becomes, what hint it gets, and that any errno at any call is told and leaks nothing.
 
 
 # -- classes of errors, and which errno becomes which
@@ -2013,6 +2015,7 @@ def test_a_fault_that_strace_injects_is_an_error_of_its_class(name, when):
 
 
 # ---- 3. System call ---------------------------------------------------------
+# The number of bpf(2), what one call costs, trace(), how CPUs are counted.
 
 
 # -- the number of bpf(2)
@@ -2298,6 +2301,8 @@ def test_cpus_are_counted_right(monkeypatch):
 
 
 # ---- 4. Layout --------------------------------------------------------------
+# Types as ctypes classes and C text: what is taken and refused; bytes into values and back in every form; meanings;
+# classes and source made from layouts; types that lie.
 
 
 class Packed(ctypes.Structure):
@@ -5450,6 +5455,7 @@ def test_types_of_more_values_than_bytes_are_refused_at_once():
 
 
 # ---- 5. BTF -----------------------------------------------------------------
+# Blobs put together by hand, by clang and by the kernel: read whole, refused where they lie, never more than bytes.
 
 
 def ask_everything(btf, t, path="x"):
@@ -7800,6 +7806,8 @@ def test_btf_python_source_needs_neither_btf_nor_the_module(vmlinux):
 
 
 # ---- 6. Map -----------------------------------------------------------------
+# Maps of every type on the running kernel: opening, elements, scans, batches, memory, ring buffers; an oracle of what
+# each type answers; maps that other programs have filled.
 
 
 def with_handler(action, handler, functions=None):
@@ -13217,6 +13225,7 @@ def test_btf_values_of_all_cpus_and_arrays_as_keys_are_written(every):
 
 
 # ---- 7. Inspection ----------------------------------------------------------
+# Lists of maps, their users, their types by name.
 
 NAMED_C = r"""
 typedef unsigned char u8; typedef unsigned short u16; typedef unsigned int u32; typedef unsigned long long u64;
@@ -13396,6 +13405,8 @@ def test_many_names_take_one_look_at_what_knows_them(vmlinux, monkeypatch):
 
 
 # ---- 8. Output formats ------------------------------------------------------
+# JSON against bpftool's, lines, histograms against the tools that draw them, metrics against Prometheus' parsers,
+# captures.
 
 
 def raw_entries(pin):
@@ -15784,6 +15795,8 @@ def test_loading_a_capture_takes_its_size_in_memory_and_not_several_times_that(t
 
 
 # ---- 9. Command line --------------------------------------------------------
+# Words in, text and a status out: the grammar, typed input, queries, tables, watch, events, messages.  Nothing that
+# stands in a map or a file steers a terminal; nothing ends in a traceback.
 
 
 @pytest.fixture
@@ -18749,6 +18762,7 @@ def test_no_line_of_words_ends_in_a_traceback(pins, tmp_path, monkeypatch):
 
 
 # ---- The file: imported, vendored, checked ----------------------------------
+# What holds of bpflookup.py as a file.
 
 
 # -- importing it
@@ -19171,6 +19185,7 @@ def test_help_reads_like_a_manual_page():
 
 
 # ---- README -----------------------------------------------------------------
+# What the README promises, run as it stands there.
 
 
 def readme():
@@ -19404,6 +19419,7 @@ def test_an_initramfs_with_the_readmes_list_works(count, pins, tmp_path):
 
 
 # ---- Bench: ratios in one run (pytest -m bench -s) --------------------------
+# Not run by default.  Each prints what it measures beside a floor, and fails where a ratio is not reached.
 
 
 def best(functions, rounds=7, pieces=20):
