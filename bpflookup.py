@@ -145,6 +145,7 @@ else:
     _Meant = Union[Type[_Object], Type[bytes], "Layout", str, None]
     _GivenType = Union[int, str, "BTFType"]
 
+
 # ---- 1. ABI -----------------------------------------------------------------
 # Numbers, names and structures of linux/bpf.h and linux/btf.h, in the kernel's spelling.  The
 # margin says which kernel version brought each.  In order: constants; their names; sets of map
@@ -1790,212 +1791,65 @@ def _sysfs_cpus():
 
 
 # ---- 4. Layout --------------------------------------------------------------
-# What the bytes of a key or value mean is one tree of Layout nodes.  A front end makes and proves
-# it: of a ctypes class or of C text here, of BTF in section 5.  Everything else is a reader of the
-# tree; nothing else walks _fields_ or the members of BTF.  Nothing here needs a kernel.
+# What the bytes of a key or value mean is one immutable tree of Layout nodes: a Record has Members,
+# each at a bit offset, an Array has an element, and Numbers and Bytes are the leaves.  All that is
+# read, written, compared or described goes by this tree; nothing else looks at _fields_ or at the
+# members of BTF.  Nothing in this section needs a kernel.
+#
+# Three front ends make a tree: layout(cls) of a ctypes class, layout("struct { ... }") of C text,
+# both here, and BTF.layout() in section 5.  Each proves what it makes, so that no reader has to
+# check again: every part lies inside of what holds it, nothing is a pointer or an object of this
+# process, a bitfield lies where C puts it, types are at most MAX_DEPTH deep, and there are not many
+# more values than bytes.
+#
+# The parts of the section, "# -- " each, in this order:
+#
+#   the tree                        Layout and its subclasses, Member
+#   bitfields                       _Bits: where a number of some bits lies, in either byte order
+#   input                           Layout.pack: text, numbers, dicts -> bytes
+#   ctypes objects, front ends      a ctypes class, or C text -> Layout
+#   two layouts compared            does the class of a caller agree with BTF?
+#   meanings, names of a machine    what --show WORD shows: MEANINGS, asked for or implied
+#   readers, converters, forms      Layout.reader(form): bytes -> plain Python, JSON, words ...
+#   table, ctypes class, source     Layout.describe, ctype and python_source
+#   plain Python and JSON           to_python and to_json of whatever a caller hands in
+#
+# Where to add: a word for --show is a _MeaningKind in MEANINGS, an output form a _Form in _FORMS, a
+# kind of leaf a subclass of Number whose converter() asks the form by a method of its own.
+# Functions stand before those that they call, bases of classes and tables where Python needs them.
 
-MAX_DEPTH = 32  # of types inside types
+# Types may be hostile: records that share parts multiply, and members of no bits, or of a union,
+# take no bytes.
+MAX_DEPTH = 32  # levels of types inside types
+_MAX_VALUES = 1 << 20  # leaves of a type of BTF, besides those that its bytes can hold
+_MAX_SAMPLES = 1 << 19  # leaves of one value, where each is read with its path
+_MAX_ROWS = 1 << 14  # lines of a table
 
-_INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fd"
+_INT_CODES, _SIGNED_CODES, _FLOAT_CODES = "bBhHiIlLqQ", "bhilq", "fd"  # _type_ of ctypes scalars
 _SIGNED_INTS = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
 _UNSIGNED_INTS = {1: u8, 2: u16, 4: u32, 8: u64}
 _FLOATS = {4: ctypes.c_float, 8: ctypes.c_double}
-# what BTF says of an integer besides its size
-_INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4
-_STRUCT_CODES = {1: "b", 2: "h", 4: "i", 8: "q"}  # of signed integers; upper case: unsigned
-_ORDER_MARKS = {"little": "<", "big": ">"}
-_FOREIGN_ORDER = "big" if sys.byteorder == "little" else "little"
+# what a ctypes class that can stand for bytes in a map is derived from
 _BASES = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._SimpleCData)
 _CDATA = ctypes._SimpleCData.__mro__[1]  # the base of every ctypes object
-
-# -- ctypes objects.  What a caller's class defines (__new__, a field named from_buffer, a property
-# named value) must not come between us and the bytes, so objects are made, copied and read through
-# the classes of ctypes.
-_get_value = ctypes._SimpleCData.__dict__["value"].__get__
-
-
-def _base(ctype):
-    return next(base for base in _BASES if issubclass(ctype, base))
-
-
-def _maker(ctype):
-    """Return what makes a zeroed object of ctype, whatever __new__ and __init__ the class has or
-    gets.
-    """
-    return ctype if _is_plain(ctype) else partial(_base(ctype).__new__, ctype)
-
-
-def _copier(ctype):
-    """Return f(buffer, offset=0), which makes a ctype of the bytes there."""
-    # without type(ctype): a crash in 3.13
-    return type(_base(ctype)).from_buffer_copy.__get__(ctype, type(ctype))
-
-
-def _overlay(ctype):
-    """Return f(buffer, offset=0), which makes a ctype that lives in those bytes."""
-    return type(_base(ctype)).from_buffer.__get__(ctype, type(ctype))
-
-
-_ZERO = u8()
-
-
-def _raw(obj):
-    """Return the bytes of an object, not what its class's __bytes__ says."""
-    return ctypes.string_at(addressof(obj), sizeof(obj))
-
-
-def _is_scalar(ctype):
-    return (
-        isinstance(ctype, type)
-        and issubclass(ctype, ctypes._SimpleCData)
-        and hasattr(ctype, "_type_")
-    )
-
-
-def _is_record(ctype):
-    return isinstance(ctype, type) and issubclass(ctype, (ctypes.Structure, ctypes.Union))
-
-
-def _is_array(ctype):
-    return isinstance(ctype, type) and issubclass(ctype, ctypes.Array)
-
-
-def _is_int(ctype):
-    return _is_scalar(ctype) and ctype._type_ in _INT_CODES
-
-
-def _is_plain(ctype):
-    """Whether it is a scalar class of ctypes itself, whose value and array elements are plain
-    numbers.
-    """
-    return (
-        _is_scalar(ctype)
-        and ctype.__mro__[1] is ctypes._SimpleCData
-        and ctype.__module__ == "ctypes"
-    )
-
-
-def _is_plain_int(ctype):
-    return _is_plain(ctype) and _is_int(ctype)
-
-
-def _int_range(ctype):
-    """Return (lowest, highest) of an integer type."""
-    return _range_of(8 * sizeof(ctype), ctype._type_ in _SIGNED_CODES)
-
-
-def _range_of(bits, signed):
-    """Return (lowest, highest) of the integers of so many bits."""
-    if signed:
-        return -1 << bits - 1, (1 << bits - 1) - 1
-    return 0, (1 << bits) - 1
-
-
-def _is_swapped(ctype):
-    """Whether the type keeps its bytes in the order that this machine does not."""
-    native = "__ctype_le__" if sys.byteorder == "little" else "__ctype_be__"
-    if hasattr(ctype, "_swappedbytes_"):
-        return True
-    return _is_scalar(ctype) and getattr(ctype, native, ctype) is not ctype
-
-
-def type_name(ctype: "Type[Any]") -> str:
-    """Return a ctypes type in C's terms: "u32", "be16", "char[16]", "struct FlowKey"."""
-    brackets = ""
-    while _is_array(ctype):
-        ctype, brackets = ctype._type_, brackets + "[%d]" % ctype._length_
-    if _is_record(ctype):
-        word = "union" if issubclass(ctype, ctypes.Union) else "struct"
-        return "%s %s%s" % (word, ctype.__name__, brackets)
-    if not _is_scalar(ctype) or ctype._type_ not in _INT_CODES + _FLOAT_CODES + "?c":
-        return getattr(ctype, "__name__", repr(ctype)) + brackets
-    if ctype._type_ in "?c":
-        return ("bool" if ctype._type_ == "?" else "char") + brackets
-    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
-    kind = "f" if ctype._type_ in _FLOAT_CODES else "u"
-    if ctype._type_ in _SIGNED_CODES:
-        kind = "s"
-    return _number_name(kind, 8 * sizeof(ctype), order) + brackets
-
-
-def _number_name(kind, bits, order):
-    """Return "u32", "s8", "f64"; of the foreign byte order "be16", "bes16", "bef64"."""
-    if order == sys.byteorder or bits == 8:
-        return "%s%d" % (kind, bits)
-    return "%s%s%d" % (order[0] + "e", kind.replace("u", ""), bits)
-
-
-def _integer(given, low, high, what):
-    """Return given as an int; LayoutError unless it is one (or has __index__) from low to high."""
-    number = given.__index__() if hasattr(type(given), "__index__") else given
-    if not issubclass(type(number), int):
-        raise LayoutError("%s must be an int, not %s" % (what, type(given).__name__))
-    number = int.__index__(number)  # a subclass may compare as it likes
-    if not low <= number <= high:
-        raise LayoutError("%s is %d, outside %d..%d" % (what, number, low, high))
-    return number
-
-
-def _to_ctype(ctype, size, given, what):
-    """Return a ctypes object that holds given as the kernel wants it, given itself where it is one
-    already.
-
-    For ctype bytes, size raw bytes.  raises LayoutError: nothing is converted that is not meant,
-    cut or padded
-    """
-    # The class alone proves nothing: an object's __class__ can be assigned a larger one.
-    if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
-        return given
-    # An array class made from a Layout is not the one that ctypes caches for ever.
-    same = (
-        _is_array(ctype) and isinstance(given, ctypes.Array) and type(given)._type_ is ctype._type_
-    )
-    if same or isinstance(given, (bytes, bytearray, memoryview)):
-        try:
-            raw = memoryview(given).tobytes()  # a copy: nobody can resize what is measured here
-        except ValueError as error:  # a memoryview that was released
-            raise LayoutError("%s: %s" % (what, error)) from None
-        if len(raw) != size:
-            raise LayoutError("%s takes exactly %d bytes, not %d" % (what, size, len(raw)))
-        return _copier(u8 * size if ctype is bytes else ctype)(raw)
-    if _is_int(ctype) and hasattr(type(given), "__index__"):
-        about = "%s (%s)" % (what, type_name(ctype))
-        return _set(ctype, _integer(given, *_int_range(ctype), what=about))
-    if _is_scalar(ctype) and isinstance(given, (int, float)):
-        if ctype._type_ == "?" and given in (0, 1) and isinstance(given, int):
-            return _set(ctype, given)
-        if ctype._type_ in _FLOAT_CODES:
-            return _float_object(ctype, given, what)
-    accepted = "%d bytes" % size
-    if ctype is not bytes:
-        kinds = (type_name(ctype), ", an int" if _is_int(ctype) else "", accepted)
-        accepted = "%s%s or %s" % kinds
-    raise LayoutError("%s must be %s, not %s" % (what, accepted, type(given).__name__))
-
-
-def _float_object(ctype, given, what):
-    """Return a float scalar.  A float may be rounded, that is its nature; an int may not, nor may
-    either overflow.
-    """
-    try:
-        obj = _set(ctype, given)
-        number = _get_value(obj)
-    except OverflowError:
-        number = None
-    infinite = number in (float("inf"), float("-inf"), None)
-    if number == given or isinstance(given, float) and not infinite:
-        return obj
-    raise LayoutError("%s is %s, which does not hold %r" % (what, type_name(ctype), given))
-
-
-def _set(ctype, number):
-    """Return a new scalar of that value."""
-    obj = _maker(ctype)()
-    ctypes._SimpleCData.__dict__["value"].__set__(obj, number)
-    return obj
+_INT_SIGNED, _INT_CHAR, _INT_BOOL = 1, 2, 4  # the encoding of an integer in BTF
+# size -> what the struct module calls a signed integer; in upper case, an unsigned one
+_STRUCT_CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
+_ORDER_MARKS = {"little": "<", "big": ">"}  # of the struct module
+_FOREIGN_ORDER = "big" if sys.byteorder == "little" else "little"
 
 
 # -- the tree
+#
+#   Layout        what all nodes have: size, name, meaning; and what can be done with a tree
+#     Number      an integer; Enum, Boolean, Char, Float and Pointer are Numbers, too
+#     Bytes       bytes of which nothing more is known
+#     Array       count elements of one layout
+#     Record      a struct, a union or a data section, of Members
+#
+# Byte order is a fact of each Number (order): that of the class, the BTF or the machine, unless its
+# type says one, like __be32.  A node never changes: what makes another of it returns a copy, so
+# that parts may be shared, by any number of trees.
 
 
 class Layout:
@@ -2008,6 +1862,9 @@ class Layout:
     name       the type in C's terms
     members    of a record, in the order of their declaration; else ()
     meaning    the Meaning that was asked for, or None
+
+    A subclass has _compile, which makes the piece of a form that reads what lies at a bit offset,
+    _put, which stores there what was given, _dtype for NumPy, and _inside: what else is hashed.
     """
 
     __slots__ = (
@@ -2026,37 +1883,40 @@ class Layout:
     meaning: "Optional[Meaning]"
     members: "Tuple[Member, ...]" = ()
     is_union = False
-    takes_addresses = False  # whether text in the form of an IP or MAC address of its size is one
+    takes_addresses = False  # whether input may be an IP or MAC address of its size
 
     def __init__(self, size, name, values=1, levels=0, has_choice=False):
         self.size, self.name = size, name
-        self.values, self.levels = values, levels  # leaves, and types inside types
-        self.has_choice = has_choice  # whether a field in it says how to read another one
-        self.meaning = None  # what it is to people, where that was asked for
+        self.values = values  # how many leaves it has, and records
+        self.levels = levels  # of types inside types
+        self.has_choice = has_choice  # whether a union in it has a discriminant, see Member.choice
+        self.meaning = None
         self._readers = {}  # (form, stride, CPUs) -> reader
         self._hash = None
 
     def _facts(self):
-        """Return what makes two layouts the same."""
+        """Return what makes two layouts the same.  The number of values follows from the others."""
         return [getattr(self, name) for name in self._state_names() if name != "values"]
 
     def _state_names(self):
-        """Return the slots that make it what it is; the others are worked out."""
-        slots = [name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ())]
+        """Return the names of the slots that say what it is; those _WORKED_OUT from them are kept
+        for speed.
+        """
+        slots = chain.from_iterable(getattr(cls, "__slots__", ()) for cls in type(self).__mro__)
         return [name for name in slots if name not in _WORKED_OUT]
 
     def __eq__(self, other: object) -> bool:
         return _same_tree(self, other, set()) if isinstance(other, Layout) else NotImplemented
 
     def __hash__(self) -> int:
-        # of all that is in it, each part once: types that a hostile BTF makes alike must not
-        # collide
+        # Of all that is in it: hostile BTF could make many types that differ only deep inside, and
+        # a hash of less would be the same for all.  Each part keeps its own, as parts are shared.
         if self._hash is None:
             self._hash = hash((type(self), self.size, self.name, self.levels) + self._inside())
         return self._hash
 
     def _inside(self):
-        """Return what else the hash is of."""
+        """Return what the hash is of besides what every layout has."""
         return ()
 
     def __repr__(self) -> str:
@@ -2079,6 +1939,7 @@ class Layout:
         return self._changed(name=name)
 
     def _changed(self, **changes):
+        """Return a copy in which some slots differ."""
         copy = type(self).__new__(type(self))
         copy.__setstate__(dict(self.__getstate__(), **changes))
         return copy
@@ -2101,44 +1962,57 @@ class Layout:
         """
         known = self._readers.get((form, stride, cpus))
         if known is None:
-            if form not in _FORMS:
-                raise LayoutError("no form '%s'; there are %s" % (form, ", ".join(_FORMS)))
-            if stride is not None and stride < self.size:
-                words = (self.name, self.size, stride)  # type: Tuple[Any, ...]
-                raise LayoutError("%s: elements of %d bytes are no %d bytes apart" % words)
-            if self.values > 16 * self.size + 4096:
-                words = (self.name, self.values, self.size)
-                raise LayoutError("%s: %d values in %d bytes are too many to read" % words)
-            is_unrolled = _FORMS[form].unrolls_arrays or cpus > 1
-            if is_unrolled and self.values > _MAX_SAMPLES:
-                words = (self.name, self.values, form, _MAX_SAMPLES)
-                raise LayoutError("%s: %d values are too many for %s, at most %d" % words)
+            self._check_readable(form, stride, cpus)
             made = _ChoosingReader if self.is_undecided(_FORMS[form]) else Reader
             known = made(self, _FORMS[form], stride, cpus)
+            # another thread may have been faster
             known = self._readers.setdefault((form, stride, cpus), known)
         return known
 
+    def _check_readable(self, form, stride, cpus):
+        """Raise LayoutError where there can be no such reader, or it would be too large."""
+        if form not in _FORMS:
+            raise LayoutError("no form '%s'; there are %s" % (form, ", ".join(_FORMS)))
+        if stride is not None and stride < self.size:
+            words = (self.name, self.size, stride)  # type: Tuple[Any, ...]
+            raise LayoutError("%s: elements of %d bytes are no %d bytes apart" % words)
+        if _has_too_many_values(self):
+            words = (self.name, self.values, self.size)
+            raise LayoutError("%s: %d values in %d bytes are too many to read" % words)
+        is_unrolled = _FORMS[form].unrolls_arrays or cpus > 1
+        if is_unrolled and self.values > _MAX_SAMPLES:
+            words = (self.name, self.values, form, _MAX_SAMPLES)
+            raise LayoutError("%s: %d values are too many for %s, at most %d" % words)
+
     def is_undecided(self, form):
-        """Whether a form needs to know branches of unions before it can read this in one go."""
+        """Whether it has a union of which the form reads only the branch that a discriminant
+        chooses, so that no single reader does for all values.
+        """
         return False
 
     def compiled(self, form, at, columns):
-        """Return the piece of a form for what lies at a bit; its leaves become columns."""
-        spelling = form.spelling_of(self)
-        if spelling and at % 8 == 0 and columns.cpus == 1:
-            return columns.add_spelled(at // 8, self.size, spelling)
-        convert = form.meant(self)
+        """Return the piece of a form for what lies at bit `at`, and add its leaves to the columns.
+
+        What the form shows as its meaning is one leaf, whatever there is inside; of anything else
+        the node's own _compile makes the piece.
+        """
+        template = form.template_of_meaning(self)
+        if template and at % 8 == 0 and columns.cpus == 1:
+            return columns.add_bytes_apart(at // 8, self.size, template)
+        convert = form.converter_of_meaning(self)
         if convert is not None:
-            return self._leaf(form, at, columns, convert)
+            return self._add_leaf(form, at, columns, convert)
         if columns.cpus == 1:
             return self._compile(form, at, columns)
-        is_added, meaning = columns.is_added, self.meaning or _proved(self)
+        # Of what CPUs have, counts are added up, but never parts of an address, a time or the like.
+        is_added, meaning = columns.is_added, self.meaning or _implied_meaning(self)
         columns.is_added = is_added and (meaning is None or meaning.kind.adds_up)
         piece = self._compile(form, at, columns)
         columns.is_added = is_added
         return piece
 
-    def _leaf(self, form, at, columns, convert):
+    def _add_leaf(self, form, at, columns, convert):
+        """Add the whole of it to the columns as one leaf; return the form's piece for it."""
         return columns.add_bytes(form, at, self.size, convert)
 
     def showing(self, path: str, word: str) -> "Layout":
@@ -2152,7 +2026,7 @@ class Layout:
         if not isinstance(word, str) or word not in MEANINGS:
             words = (word, " ".join(sorted(MEANINGS)))
             raise LayoutError("there is no meaning '%s'; there are %s" % words)
-        return _shown_at(self, [step for step in path.split(".") if step], word, path)
+        return _with_meaning_at(self, [step for step in path.split(".") if step], word, path)
 
     def _labels_text(self):
         """Return what fields there are, for messages."""
@@ -2246,20 +2120,22 @@ class Layout:
         return bytes(packing.buffer)
 
     def put(self, packing, at, given, what):
-        """Have packing hold what was given, for what lies at a bit."""
-        told = self.told(given)
-        if isinstance(told, bytes) and told is not given:
-            packing.put_bytes(at // 8, told, what)
+        """Have packing hold what was given, for what lies at bit `at`."""
+        stored = self._read_as_meaning(given)
+        if isinstance(stored, bytes) and stored is not given:
+            packing.put_bytes(at // 8, stored, what)
         else:
-            self._put(packing, at, told, what)
+            self._put(packing, at, stored, what)
 
-    def told(self, given):
-        """Return the number or the bytes that a text stands for by what this means, else given."""
-        meaning = self.meaning or _proved(self)
+    def _read_as_meaning(self, given):
+        """Return the number or the bytes that a text stands for by what this means; given itself
+        where it is no such text.
+        """
+        meaning = self.meaning or _implied_meaning(self)
         if meaning is None or not isinstance(given, str):
             return given
-        told = meaning.told(given.strip(), self)
-        return given if told is None else told
+        stored = meaning.told(given.strip(), self)
+        return given if stored is None else stored
 
 
 def _field_text(path):
@@ -2268,12 +2144,21 @@ def _field_text(path):
     return text.lstrip(".") if path and isinstance(path[0], str) else "value" + text
 
 
+def _has_too_many_values(layout):
+    """Whether it has so many more leaves than bytes that nobody could read it.  Honest types have a
+    few more: bitfields share a byte, and branches of unions their bytes.
+    """
+    return layout.values > 16 * layout.size + 4096
+
+
+# slots of layouts that are no part of what they are: neither compared nor pickled
 _WORKED_OUT = frozenset(("_readers", "_hash", "__weakref__", "_parts", "_plan"))
 
 
 def _same_tree(one, other, seen):
-    """Whether two trees say the same; seen are the pairs under comparison, so that shared parts
-    cost once.
+    """Whether two trees say the same.
+
+    seen       pairs of ids that are compared already, so that a part that many share costs once
     """
     if one is other or (id(one), id(other)) in seen:
         return True
@@ -2290,38 +2175,41 @@ def _same_tree(one, other, seen):
 
 
 class Number(Layout):
-    """A leaf: .order of its bytes, .bits (fewer than 8 * size in a bitfield), .signed; its class
-    says what it means.
+    """An integer, a leaf of the tree; its subclasses are enums, bools, chars, floats and pointers.
+
+    order      "little" or "big": how its bytes are stored
+    bits       8 * size; of a bitfield those that it has
+    signed     whether it can be negative
+
+    raw_order is the byte order of the record around it, without what a type like __be32 says:
+    bpftool knows no other.  encoding is BTF's (_INT_SIGNED ...), 0 elsewhere.  is_bitfield is true
+    also of a bitfield that has all the bits of its type: bpftool prints it as one.
     """
 
-    # raw_order is what the record around it has: bpftool knows no other.  encoding is BTF's, 0
-    # elsewhere.
     __slots__ = ("order", "raw_order", "bits", "signed", "encoding", "is_bitfield")
     order: str
     bits: int
     signed: bool
-    kind = "u"  # of its name, where it has none of its own
+    kind = "u"  # in the name that it gets where it has none: "u32"
 
     def __init__(self, size, name="", order=sys.byteorder, signed=False, encoding=0):
-        name = name or _number_name(
-            "s" if signed and self.kind == "u" else self.kind, 8 * size, order
-        )
-        Layout.__init__(self, size, name)
+        kind = "s" if signed and self.kind == "u" else self.kind
+        Layout.__init__(self, size, name or _number_name(kind, 8 * size, order))
         self.order = self.raw_order = order
         self.bits, self.signed, self.encoding = 8 * size, signed, encoding
-        self.is_bitfield = (
-            False  # one of all the bits of its type is none to struct, but to bpftool
-        )
+        self.is_bitfield = False
 
     def _inside(self):
         return self.bits, self.signed, self.order
 
     def bitfield(self, bits):
-        """Return the same number as a bitfield: of its type's byte order nothing is left."""
+        """Return the same number as a bitfield.  Its byte order is that of the record: compilers
+        know nothing of __be32.
+        """
         return self._changed(bits=bits, order=self.raw_order, is_bitfield=True)
 
     def ordered(self, order):
-        """Return the same number in a byte order that its type prescribes."""
+        """Return the same number in the byte order that a type like __be32 prescribes."""
         return self._changed(order=order)
 
     @property
@@ -2364,7 +2252,7 @@ class Number(Layout):
         return form.integer(self)
 
     def _compile(self, form, at, columns):
-        return self._leaf(form, at, columns, self.converter(form))
+        return self._add_leaf(form, at, columns, self.converter(form))
 
     @property
     def adds_up(self) -> bool:
@@ -2372,20 +2260,20 @@ class Number(Layout):
         is_count = type(self) in (Number, Float)
         return is_count and (self.meaning is None or self.meaning.kind.adds_up)
 
-    def _leaf(self, form, at, columns, convert):
+    def _add_leaf(self, form, at, columns, convert):
         if convert is SKIPPED:
             return form.nothing()
-        order, signed, written = form.order_of(self), self.signed, None
-        if isinstance(convert, _Written):
-            signed, written, convert = False, convert.template, None
+        order, signed, template = form.order_of(self), self.signed, None
+        if isinstance(convert, _NumberTemplate):
+            signed, template, convert = False, convert.template, None
         convert = columns.of_cpus(convert, self.adds_up)
         if self.is_whole and at % 8 == 0:
             code = self.code if signed == self.signed else self.code.upper()
-            return columns.add(form, at // 8, self.size, code, order, convert, written)
+            return columns.add(form, at // 8, self.size, code, order, convert, template)
+        # A bitfield: a column of the bytes around it, from which _Bits takes its number.
         bits = _Bits(at, self.bits, order, signed, convert)
-        return columns.add(
-            form, bits.first, bits.last - bits.first, bits.code, order, bits, written
-        )
+        size = bits.last - bits.first
+        return columns.add(form, bits.first, size, bits.code, order, bits, template)
 
     def _put(self, packing, at, given, what):
         number = self.number(given, what)
@@ -2411,11 +2299,13 @@ class Number(Layout):
         return "%s%s%d" % (_ORDER_MARKS[self.order], "i" if self.signed else "u", self.size)
 
     def _wanted(self):
+        """Return what it takes, for messages."""
         if self.bits != 8 * self.size:
             return "a field of %d bits" % self.bits
         return self.name
 
     def _from_text(self, text, what):
+        """Return the number that a text stands for."""
         raw = self._address(text)
         if raw is not None:
             number = int.from_bytes(raw, self.order)
@@ -2426,11 +2316,26 @@ class Number(Layout):
             raise LayoutError("%s: %r is no number%s" % (what, text, self._names_text())) from None
 
     def _names_text(self):
+        """Return what names there are, for the message that a text is none."""
         return ""
 
 
+def _number_name(kind, bits, order):
+    """Return "u32", "s8", "f64"; of the foreign byte order "be16", "bes16", "bef64"."""
+    if order == sys.byteorder or bits == 8:
+        return "%s%d" % (kind, bits)
+    return "%s%s%d" % (order[0] + "e", kind.replace("u", ""), bits)
+
+
+def _range_of(bits, signed):
+    """Return (lowest, highest) of the integers of so many bits."""
+    if signed:
+        return -1 << bits - 1, (1 << bits - 1) - 1
+    return 0, (1 << bits) - 1
+
+
 class Enum(Number):
-    """An integer with names: .names is {number: name}."""
+    """An integer whose values have names: .names is {number: name}."""
 
     __slots__ = ("names",)
     names: "Dict[int, str]"
@@ -2492,7 +2397,11 @@ class Boolean(Number):
 
 
 class Char(Number):
-    """A byte that is text.  is_plain_char: not by way of a typedef, for bpftool."""
+    """A byte that is text.
+
+    is_plain_char  whether BTF says char itself and not a typedef of it: bpftool prints an array of
+                   no others as text
+    """
 
     __slots__ = ("is_plain_char",)
     kind = "char"
@@ -2572,7 +2481,7 @@ class Float(Number):
         if isinstance(given, bool) or not isinstance(given, (int, float)):
             raise LayoutError("%s must be %s, not %r" % (what, self.name, given))
         try:
-            code = "<" + self.code  # native ones overflow without a word
+            code = "<" + self.code  # in native order struct does not refuse what is too large
             stored = struct.unpack(code, struct.pack(code, given))[0]
         except (OverflowError, struct.error):
             stored = None
@@ -2582,7 +2491,7 @@ class Float(Number):
 
 
 class Pointer(Number):
-    """An address; of the kernel, for reading only, though its bytes may be given as a number."""
+    """An address in the kernel, which is of use to nobody else; input takes it as a number."""
 
     __slots__ = ()
 
@@ -2609,6 +2518,7 @@ class Bytes(Layout):
         packing.put_bytes(at // 8, self._bytes_for(given, what), what)
 
     def _bytes_for(self, given, what):
+        """Return the bytes that an address, a number of their size or a list of numbers is."""
         if isinstance(given, str):
             raw = self._address(given)
             if raw is not None:
@@ -2619,7 +2529,7 @@ class Bytes(Layout):
                 raise LayoutError(
                     "%s: %r does not say what its %d bytes are" % (what, given, self.size)
                 ) from None
-        if isinstance(given, int) and self.size in _STRUCT_CODES:
+        if isinstance(given, int) and self.size in _STRUCT_CODES:  # signed or not, as it comes
             given = _integer(given, -1 << 8 * self.size - 1, (1 << 8 * self.size) - 1, what)
             return (given & (1 << 8 * self.size) - 1).to_bytes(self.size, sys.byteorder)
         if not isinstance(given, list):
@@ -2632,7 +2542,11 @@ class Bytes(Layout):
 
 
 class Array(Layout):
-    """.count elements of one layout, .element."""
+    """An array.
+
+    element    the layout of each element; chars make the array a text
+    count      how many there are
+    """
 
     __slots__ = ("element", "count")
     element: "Layout"
@@ -2672,14 +2586,16 @@ class Array(Layout):
         return any(one.is_undecided(form) for one in self.elements)
 
     def undecided(self, form, at=0):
-        """Yield (member that tells, its bit offset) for each union in each of the elements."""
+        """Yield (discriminant, its bit offset) for each union that has one, in each element."""
         for index, element in enumerate(self.elements):
-            for tag in element.undecided(form, at + 8 * element.size * index):
-                yield tag
+            for found in element.undecided(form, at + 8 * element.size * index):
+                yield found
 
-    def decided(self, form, tags):
-        """Return an array whose elements have the branches that those members choose."""
-        return _ChosenElements(self, [one.decided(form, tags) for one in self.elements])
+    def decided(self, form, values):
+        """Return an array whose elements have only the branches that are chosen; values is an
+        iterator over what the discriminants hold, in the order of undecided().
+        """
+        return _ChosenElements(self, [one.decided(form, values) for one in self.elements])
 
     def _dtype(self):
         if self.is_text:
@@ -2691,11 +2607,13 @@ class Array(Layout):
         if self.is_text:
             return columns.add_bytes(form, at, self.size, form.text(self))
         if form.joins_arrays:
-            return columns.add_bytes(form, at, self.size, _Together(self.reader(form.joins_arrays)))
+            return columns.add_bytes(form, at, self.size, _ByReader(self.reader(form.joins_arrays)))
         if not self.size and self.count > 64:
-            return form.array(self, [])  # nothing, many times
-        if columns.cpus == 1 and self._fuses(form):
+            return form.array(self, [])  # elements of no bytes: BTF may have billions of them
+        if columns.cpus == 1 and self._is_of_bare_numbers(form):
             return columns.add_many(form, self, at // 8)
+        # An array that is long, or whose elements each choose branches, is one leaf, its bytes,
+        # which a reader of its own converts: to unroll it would take a column for each element.
         if columns.cpus == 1 and form.lists_arrays and (self.values > 64 or element.has_choice):
             inner = element.reader(form.name)
             return columns.add_bytes(form, at, self.size, form.series(inner))
@@ -2707,12 +2625,14 @@ class Array(Layout):
         """Return the same array of another element."""
         return self._changed(element=element)
 
-    def _fuses(self, form):
-        """Whether it is an array of numbers that a form shows as they are."""
+    def _is_of_bare_numbers(self, form):
+        """Whether it is an array of numbers that a form shows as they are, so that one item of a
+        struct ("16I") reads it.
+        """
         element = self.element
-        if not form.fuses or type(element) is not Number or not element.is_whole:
+        if type(element) is not Number or not element.is_whole:
             return False
-        is_bare = form.meant(element) is None and form.integer(element) is None
+        is_bare = form.converter_of_meaning(element) is None and form.integer(element) is None
         return is_bare and self.count <= 1 << 16
 
     def _put(self, packing, at, given, what):
@@ -2720,11 +2640,13 @@ class Array(Layout):
             raw = _text_bytes(given)
             if len(raw) > self.size:
                 raise LayoutError("%s: %r has more than %d bytes" % (what, given, self.size))
-            return packing.put_bytes(at // 8, raw.ljust(self.size, b"\0"), what)
+            packing.put_bytes(at // 8, raw.ljust(self.size, b"\0"), what)
+            return
         if isinstance(given, str):
             raw = self._address(given)
             if raw is not None:
-                return packing.put_bytes(at // 8, raw, what)
+                packing.put_bytes(at // 8, raw, what)
+                return
         if not isinstance(given, (list, tuple)):
             words = (what, self.count, self.element.name, given)
             raise LayoutError("%s takes a list of %d %s, not %r" % words)
@@ -2733,11 +2655,10 @@ class Array(Layout):
         for index, one in enumerate(given):
             step = 8 * self.element.size * index
             self.element.put(packing, at + step, one, "%s[%d]" % (what, index))
-        return None
 
 
 class _ChosenElements(Array):
-    """An array whose elements have chosen different branches of their unions."""
+    """An array made by decided(): its elements may have chosen different branches."""
 
     __slots__ = ("elements",)
 
@@ -2759,13 +2680,20 @@ def _array_name(element, count):
 
 
 class Member:
-    """A member of a record: .name ("" where anonymous), .layout, .offset in bits, .bits of a
-    bitfield or 0.
+    """A member of a record: a layout with a name and a place.
 
-    label     its name in every form, None: it is left out
-    tags      what BTF or its declaration says of it
-    choice    (name of the member that tells, {its value: name of the branch}) of a union, or None
-    bound     name of the BTF member that it has to agree with, None: of none
+    name      "" where it is anonymous
+    layout    of what it holds
+    offset    in bits from the start of the record
+    bits      of a bitfield; 0: it is none
+    label     its name in every form, _json_ may give another; None: it is left out
+    tags      BTF's declaration tags of it
+    choice    of a union with a discriminant, which _union_ declares: (name of that member, {its
+              value: name of the branch}); else None
+    bound     name of the BTF member that it has to agree with, _btf_ may give another; None: none
+
+    is_anonymous says that ctypes' _anonymous_ lists it: its members bind to BTF as if they were
+    those of the record, though it has a name.
     """
 
     __slots__ = (
@@ -2791,13 +2719,10 @@ class Member:
     def __init__(self, name, layout, offset, bits=0, label=None, tags=()):
         self.name, self.layout, self.offset, self.bits = name, layout, offset, bits
         self.label, self.tags, self.choice = label, tags, None
-        self.bound, self.is_anonymous = (
-            name,
-            False,
-        )  # what ctypes' _anonymous_ says: it has a name all the same
+        self.bound, self.is_anonymous = name, False
 
     def changed(self, **changes):
-        """Return the same member but for some facts."""
+        """Return a copy in which some slots differ."""
         copy = Member.__new__(Member)
         for name in self.__slots__:
             setattr(copy, name, changes.get(name, getattr(self, name)))
@@ -2816,9 +2741,7 @@ class Member:
         return self.bits or 8 * self.layout.size
 
     def is_undecided(self, form):
-        """Whether it is a union to choose a branch of, or has one in it that the form reads with
-        it.
-        """
+        """Whether it is a union with a discriminant, or is undecided as a layout is."""
         return bool(self.choice) or self.layout.is_undecided(form)
 
     @property
@@ -2829,11 +2752,13 @@ class Member:
 
     @property
     def is_merged(self) -> bool:
-        """Whether its members are named as if they were those of the record around it."""
+        """Whether it is an anonymous record, whose members are named as those of the record around
+        it.
+        """
         return not self.name and isinstance(self.layout, Record) and not self.choice
 
     def steps_in(self, steps: "List[str]") -> int:
-        """Return how many of the steps of a path are its name, 0: it is another's.
+        """Return how many of the first steps of a path are its name; 0: they name another member.
 
         Names of variables in data sections have dots: those that are static in a function.
         """
@@ -2844,7 +2769,7 @@ class Member:
         return 0
 
     def moved(self, offset):
-        """Return the same member so many bits further on."""
+        """Return the same member, offset bits further on."""
         return self.changed(offset=self.offset + offset)
 
     def choosing(self, branch):
@@ -2853,10 +2778,15 @@ class Member:
 
 
 class Record(Layout):
-    """A struct, a union or a data section, .kind; .members in the order of their declaration.
+    """A struct, a union or a data section of BTF.
 
-    .parts are the same with those of anonymous records in the place of these.  btf_name is what
-    bpftool calls it.
+    kind      "struct", "union" or "section"
+    members   Members in the order of their declaration
+    parts     the same, but the members of anonymous records in the place of these
+    btf_name  what bpftool calls a data section
+
+    own_name is the name without typedefs and qualifiers, row_count how many lines describe() has
+    for the members; plan is what its ctypes class has.
     """
 
     __slots__ = (
@@ -2892,14 +2822,16 @@ class Record(Layout):
 
     @property
     def parts(self) -> "Tuple[Member, ...]":
-        """The members, those of anonymous records in the place of these, no two labels the same."""
+        """The members, those of anonymous records in the place of these; no two labels are the
+        same.
+        """
         if self._parts is None:
             self._parts = tuple(_labelled(_merged_parts(self.members)))
         return self._parts
 
     @property
     def plan(self):
-        """What the class of the record has."""
+        """The _ClassPlan of its ctypes class."""
         if self._plan is None:
             self._plan = _ClassPlan(self)
         return self._plan
@@ -2915,7 +2847,7 @@ class Record(Layout):
     def having(self, members):
         """Return the same record with other members."""
         made = Record(self.kind, self.name, self.size, members, self.btf_name)
-        made.meaning = self.meaning
+        made.own_name, made.meaning = self.own_name, self.meaning
         return made
 
     @property
@@ -2928,34 +2860,35 @@ class Record(Layout):
         return self.has_choice and any(member.is_undecided(form) for member in self.members)
 
     def undecided(self, form, at=0):
-        """Yield (member that tells, its bit offset) for each union that waits for one, in the order
-        of decided().
-        """
+        """Yield (discriminant, its bit offset) for each union that has one."""
         for member in self.members:
             if member.choice:
-                tag = next(one for one in self.members if one.name == member.choice[0])
-                yield tag, at + tag.offset
+                found = next(one for one in self.members if one.name == member.choice[0])
+                yield found, at + found.offset
             elif member.is_undecided(form):
-                for tag in member.layout.undecided(form, at + member.offset):
-                    yield tag
+                for found in member.layout.undecided(form, at + member.offset):
+                    yield found
 
-    def decided(self, form, tags):
-        """Return the record with the branches that the values of those members choose."""
+    def decided(self, form, values):
+        """Return the record with only the branches that are chosen; values is an iterator over what
+        the discriminants hold, in the order of undecided().
+        """
         members = []
         for member in self.members:
             if member.choice:
-                member = member.choosing(self._branch(member, next(tags)))
+                member = member.choosing(self._branch(member, next(values)))
             elif member.is_undecided(form):
-                member = member.changed(layout=member.layout.decided(form, tags))
+                member = member.changed(layout=member.layout.decided(form, values))
             members.append(member)
         return self.having(members)
 
-    def _branch(self, member, tag):
+    def _branch(self, member, value):
+        """Return the name of the branch of a union that a value of its discriminant chooses."""
         name, branches = member.choice
         try:
-            return branches[tag]
-        except (KeyError, TypeError):
-            words = (self.name.split(" ")[-1], member.name, name, tag)
+            return branches[value]
+        except (KeyError, TypeError):  # TypeError: a list or dict
+            words = (self.name.split(" ")[-1], member.name, name, value)
             raise LayoutError("%s.%s: no branch for %s = %r" % words) from None
 
     def _dtype(self):
@@ -2971,29 +2904,43 @@ class Record(Layout):
         members = form.members_of(self)
         pieces = []
         for one in members:
-            inner = form.layout_of(one) if columns.cpus == 1 else _with_proved(one)
+            inner = form.layout_of(one) if columns.cpus == 1 else _with_implied_meaning(one)
             pieces.append(inner.compiled(form, at + one.offset, columns))
         return form.record(self, members, pieces)
 
-    # -- what was typed
-
     def _put(self, packing, at, given, what):
-        if isinstance(given, str):
-            raw = self._address(given)
-            if raw is not None:
-                packing.put_bytes(at // 8, raw, what)
-                return
-            named = [one for one in self.parts if one.label is not None]
-            if len(named) == 1:
-                named[0].layout.put(packing, at + named[0].offset, given, what)
-                return
+        if isinstance(given, str) and self._put_text(packing, at, given, what):
+            return
         if not isinstance(given, dict):
             words = (what, given, self.name, self._labels_text())
             raise LayoutError("%s: %r does not say what %s are: %s" % words)
         given, known, kept = dict(given), self._parts_by_name(), packing.keep
         if "rest" in given and "rest" not in known:
             self._put_rest(packing, at, given.pop("rest"), what)
-            packing.keep = True
+            packing.keep = True  # nothing is missing now, of this record and of what is in it
+        parts = self._put_fields(packing, at, given, known, what)
+        missing = [] if packing.keep else self._missing(iter(self.parts), parts)
+        if missing:
+            words = (what, ", ".join(missing))
+            raise LayoutError("%s: %s not given (rest=0 sets what is left to zero)" % words)
+        packing.keep = kept
+
+    def _put_text(self, packing, at, text, what):
+        """Store an address, or what the only field takes: of struct { u32 id; } a number.  Return
+        whether it is one of these.
+        """
+        raw = self._address(text)
+        if raw is not None:
+            packing.put_bytes(at // 8, raw, what)
+            return True
+        named = [one for one in self.parts if one.label is not None]
+        if len(named) != 1:
+            return False
+        named[0].layout.put(packing, at + named[0].offset, text, what)
+        return True
+
+    def _put_fields(self, packing, at, given, known, what):
+        """Store what is given by the names of fields; return the set of their parts."""
         parts = set()
         for name, one in given.items():
             part = known.get(name)
@@ -3003,13 +2950,10 @@ class Record(Layout):
             inside = "%s.%s" % (what, name) if what else name
             part.layout.put(packing, at + part.offset, one, inside)
             parts.add(part)
-        missing = [] if packing.keep else self._missing(iter(self.parts), parts)
-        if missing:
-            words = (what, ", ".join(missing))
-            raise LayoutError("%s: %s not given (rest=0 sets what is left to zero)" % words)
-        packing.keep = kept
+        return parts
 
     def _put_rest(self, packing, at, rest, what):
+        """Set to zero what was not given of the record."""
         if isinstance(rest, (bool, float)) or rest not in (0, "0"):
             raise LayoutError("%s: rest can only be 0, not %r" % (what, rest))
         packing.clear(at // 8, self.size)
@@ -3034,8 +2978,11 @@ class Record(Layout):
         return known
 
     def _missing(self, parts, given):
-        """Return the labels that are not given, but for those of what no form shows; parts yields
-        all.
+        """Return the labels of what must be given and is not; no form shows the others.
+
+        parts      an iterator over the parts of the outermost record, of which each record in turn
+                   takes its own
+        given      the set of parts that are given
         """
         open_members = []
         for member in self.members:
@@ -3048,29 +2995,34 @@ class Record(Layout):
             elif part.layout.size and part.label is not None:
                 open_members.append([part.label])
         if not self.is_union:
-            return [label for labels in open_members for label in labels]
+            return list(chain.from_iterable(open_members))
         if not open_members or any(not labels for labels in open_members):
-            return []
+            return []  # one branch of the union is there as a whole
         return ["one of " + ", ".join(labels[0] for labels in open_members)]
 
 
-_MAX_SAMPLES = 1 << 19  # of one value, each with a path
-_MAX_ROWS = 1 << 14  # of a table: what is shared by records multiplies
-_MAX_VALUES = (
-    1 << 20
-)  # in a type, besides those that its bytes can hold: bitfields in unions take none
+def _merged_parts(members):
+    """Yield the members, those of anonymous records in the place of these."""
+    for member in members:
+        if not member.is_merged:
+            yield member
+            continue
+        for part in member.layout.parts:
+            yield part.moved(member.offset)
 
 
 def _labelled(parts):
-    """Yield the parts with labels that differ."""
-    names = _Names(())
+    """Yield the parts; one whose label an earlier part has gets another label."""
+    names = _TakenNames(())
     for part in parts:
         label = part.label if part.label is None else names.free(part.label)
         yield part if label == part.label else part.changed(label=label)
 
 
-class _Names:
-    """Names that are taken; each of them is met once while free ones are looked for."""
+class _TakenNames:
+    """Names that are taken.  To find a free one takes as long with many names as with few: the
+    next number to try is kept for each name.
+    """
 
     __slots__ = ("taken", "numbers")
 
@@ -3087,24 +3039,77 @@ class _Names:
         return found
 
 
-def _merged_parts(members):
-    """Yield the members, those of anonymous records in the place of these."""
-    for member in members:
-        if not member.is_merged:
-            yield member
-            continue
-        for part in member.layout.parts:
-            yield part.moved(member.offset)
+# -- bitfields
+# Where a number lies that is no whole number of bytes, or begins inside of one.  Readers convert
+# columns with it, packing and the classes made from a Layout set bits by it.
+
+
+class _Bits:
+    """Where a bitfield lies: which bytes hold it, how far it is shifted in their number, its mask.
+
+    Of struct { u16 a:3, b:10; } b lies at bit 3: bytes 0 and 1, as one number, hold it; on a
+    little-endian machine it is shifted by 3 there, on a big-endian one by 16 - 3 - 10.
+
+    It is a converter, too.  Called with a column of what the bytes hold (integers, or bytes where
+    struct has no integer of that size) it returns the numbers of the bitfield, which then, if it is
+    not None, converts further.
+
+    offset     in bits, as C counts them: from the low end of each byte, in big-endian data from
+               the high one
+    first, last  the first byte, and the one behind the last
+    sign       the mask of the sign bit, 0 of an unsigned number
+    code       what the struct module calls a number of those bytes
+    """
+
+    __slots__ = ("first", "last", "shift", "bits", "mask", "order", "sign", "code", "then")
+
+    def __init__(self, offset, bits, order, signed, then=None):
+        self.first, self.last = offset // 8, (offset + bits + 7) // 8
+        size = self.last - self.first
+        inside = offset - 8 * self.first
+        self.shift = inside if order == "little" else 8 * size - inside - bits
+        self.bits, self.mask, self.order = bits, (1 << bits) - 1, order
+        self.sign = 1 << bits - 1 if signed and bits else 0
+        self.code = _STRUCT_CODES[size].upper() if size in _STRUCT_CODES else "%ds" % size
+        self.then = then
+
+    def __call__(self, column):
+        shift, mask, sign = self.shift, self.mask, self.sign
+        if self.code[-1] == "s":
+            order = self.order
+            column = [int.from_bytes(raw, order) for raw in column]
+        if sign:
+            column = [((whole >> shift & mask) ^ sign) - sign for whole in column]
+        else:
+            column = [whole >> shift & mask for whole in column]
+        return column if self.then is None else self.then(column)
+
+    def of(self, raw):
+        """Return the number, given the bytes of the record."""
+        whole = int.from_bytes(raw[self.first : self.last], self.order)
+        return ((whole >> self.shift & self.mask) ^ self.sign) - self.sign
+
+
+# -- input: what was typed, or read from JSON, becomes bytes
+# Layout.pack begins with a _Packing, the buffer.  Each node puts what it was given into it (put),
+# records and arrays by their parts.  A text is first tried as what the layout means ("5m ago",
+# "eth0"), then as the node reads text itself (_from_text: a number, an enumerator, an address).
+# Nothing is cut, padded or guessed, and no byte is given twice with different values.
 
 
 class _Packing:
-    """The buffer that pack fills: what has been said of a byte once can't be said otherwise."""
+    """The buffer that pack fills.  Bits that were given once can't be given otherwise, by another
+    branch of a union or another name of a field.
 
-    __slots__ = ("start", "keep", "said", "_buffer")
+    start      the bytes to begin with, or how many zeros
+    keep       whether what is not given stays; else all must be given
+    """
+
+    __slots__ = ("start", "keep", "given", "_buffer")
 
     def __init__(self, start, keep, buffer=None):
-        self.start, self.keep = start, keep  # start: what a bytearray is made of
-        self.said = {}  # byte -> its bits that were given
+        self.start, self.keep = start, keep
+        self.given = {}  # byte -> mask of its bits that were given
         self._buffer = buffer
 
     @property
@@ -3121,9 +3126,10 @@ class _Packing:
     def clear(self, first, size):
         """Set to zero what has not been given of some bytes."""
         for at in range(first, first + size):
-            self.buffer[at] &= self.said.get(at, 0)
+            self.buffer[at] &= self.given.get(at, 0)
 
     def put_bits(self, bits, number, what):
+        """Store a number in the _Bits of a bitfield."""
         whole = (number & bits.mask) << bits.shift
         mask = bits.mask << bits.shift
         size = bits.last - bits.first
@@ -3132,18 +3138,31 @@ class _Packing:
             self._put(at, byte, part, what)
 
     def _put(self, at, byte, mask, what):
-        both = self.said.get(at, 0) & mask
+        """Store the bits of a byte that mask has."""
+        both = self.given.get(at, 0) & mask
         if (self.buffer[at] ^ byte) & both:
             raise LayoutError(
                 "%s says something else of byte %d than what was given before" % (what, at)
             )
-        self.said[at] = self.said.get(at, 0) | mask
+        self.given[at] = self.given.get(at, 0) | mask
         self.buffer[at] = self.buffer[at] & ~mask | byte & mask
 
 
+def _integer(given, low, high, what):
+    """Return given as an int; LayoutError unless it is one (or has __index__) from low to high."""
+    number = given.__index__() if hasattr(type(given), "__index__") else given
+    if not issubclass(type(number), int):
+        raise LayoutError("%s must be an int, not %s" % (what, type(given).__name__))
+    number = int.__index__(number)  # a subclass of int may define < as it likes
+    if not low <= number <= high:
+        raise LayoutError("%s is %d, outside %d..%d" % (what, number, low, high))
+    return number
+
+
 def _parsed_int(text):
-    """Return the integer that a word is: 010 is octal, as bpftool's strtoul has it.  raises
-    ValueError
+    """Return the integer that a word stands for: 010 is octal, as for bpftool's strtoul.
+
+    raises     ValueError
     """
     digits = text.lstrip("+-")
     if not digits.isalnum() or max(digits) > "~" or len(text) > len(digits) + 1:
@@ -3183,6 +3202,7 @@ def _text_of(raw):
 
 
 def _escaped(raw):
+    """Return bytes as text, in the form that _text_bytes reads again."""
     try:
         text = raw.decode("utf-8")
         if "\\x" not in text:
@@ -3205,14 +3225,994 @@ def _text_bytes(text):
     return re.sub(rb"\\(\\|x[0-9a-fA-F]{2})", byte, raw)
 
 
-# -- meanings: what a number or some bytes are to people.  One is asked for (_show_ of a class, a
-# tag "show:WORD" in BTF, --show) or proved by what a declaration says, which is for people alone.
+# -- ctypes objects
+# What a caller's class defines (__new__, a field named from_buffer, a property named value) must
+# not come between us and the bytes, so objects are made, copied and read through the classes of
+# ctypes.
+
+# f(scalar), which returns its value, whatever its class has under that name
+_get_value = ctypes._SimpleCData.__dict__["value"].__get__
+
+
+def _base(ctype):
+    """Return the class of ctypes that a type is derived from."""
+    return next(base for base in _BASES if issubclass(ctype, base))
+
+
+def _maker(ctype):
+    """Return f(), which makes a zeroed object of ctype, whatever __new__ and __init__ the class has
+    or gets.
+    """
+    return ctype if _is_plain(ctype) else partial(_base(ctype).__new__, ctype)
+
+
+def _copier(ctype):
+    """Return f(buffer, offset=0), which makes a ctype of a copy of the bytes there."""
+    # __get__ without type(ctype) crashes 3.13
+    return type(_base(ctype)).from_buffer_copy.__get__(ctype, type(ctype))
+
+
+def _overlay(ctype):
+    """Return f(buffer, offset=0), which makes a ctype that shares its memory with the buffer."""
+    return type(_base(ctype)).from_buffer.__get__(ctype, type(ctype))
+
+
+def _raw(obj):
+    """Return the bytes of an object, not what its class's __bytes__ says."""
+    return ctypes.string_at(addressof(obj), sizeof(obj))
+
+
+def _is_scalar(ctype):
+    """Whether it is a scalar class of ctypes or derived from one, of whatever _type_."""
+    return (
+        isinstance(ctype, type)
+        and issubclass(ctype, ctypes._SimpleCData)
+        and hasattr(ctype, "_type_")
+    )
+
+
+def _is_record(ctype):
+    return isinstance(ctype, type) and issubclass(ctype, (ctypes.Structure, ctypes.Union))
+
+
+def _is_array(ctype):
+    return isinstance(ctype, type) and issubclass(ctype, ctypes.Array)
+
+
+def _is_int(ctype):
+    return _is_scalar(ctype) and ctype._type_ in _INT_CODES
+
+
+def _is_plain(ctype):
+    """Whether it is a scalar class of ctypes itself and no subclass: only of these ctypes hands out
+    plain numbers, as fields and as elements of arrays.
+    """
+    return (
+        _is_scalar(ctype)
+        and ctype.__mro__[1] is ctypes._SimpleCData
+        and ctype.__module__ == "ctypes"
+    )
+
+
+def _is_plain_int(ctype):
+    return _is_plain(ctype) and _is_int(ctype)
+
+
+def _int_range(ctype):
+    """Return (lowest, highest) of an integer type."""
+    return _range_of(8 * sizeof(ctype), ctype._type_ in _SIGNED_CODES)
+
+
+def _is_swapped(ctype):
+    """Whether the type keeps its bytes in the order that this machine does not."""
+    native = "__ctype_le__" if sys.byteorder == "little" else "__ctype_be__"
+    if hasattr(ctype, "_swappedbytes_"):
+        return True
+    return _is_scalar(ctype) and getattr(ctype, native, ctype) is not ctype
+
+
+def type_name(ctype: "Type[Any]") -> str:
+    """Return a ctypes type in C's terms: "u32", "be16", "char[16]", "struct FlowKey"."""
+    brackets = ""
+    while _is_array(ctype):
+        ctype, brackets = ctype._type_, brackets + "[%d]" % ctype._length_
+    if _is_record(ctype):
+        word = "union" if issubclass(ctype, ctypes.Union) else "struct"
+        return "%s %s%s" % (word, ctype.__name__, brackets)
+    if not _is_scalar(ctype) or ctype._type_ not in _INT_CODES + _FLOAT_CODES + "?c":
+        return getattr(ctype, "__name__", repr(ctype)) + brackets
+    if ctype._type_ in "?c":
+        return ("bool" if ctype._type_ == "?" else "char") + brackets
+    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
+    kind = "f" if ctype._type_ in _FLOAT_CODES else "u"
+    if ctype._type_ in _SIGNED_CODES:
+        kind = "s"
+    return _number_name(kind, 8 * sizeof(ctype), order) + brackets
+
+
+def _to_ctype(ctype, size, given, what):
+    """Return a ctypes object that holds what a caller gave as key or value; given itself where it
+    is one already.
+
+    ctype      the type of keys or values, or bytes for size raw bytes
+    given      an object of that type, its bytes, or a number where the type is a scalar
+    what       the word for it in messages
+    raises     LayoutError: anything else; nothing is cut, padded or converted otherwise
+    """
+    # Its class alone does not tell how large an object is: __class__ may have been assigned.
+    if type(given) is ctype and ctype is not bytes and sizeof(given) >= size:
+        return given
+    if isinstance(given, (bytes, bytearray, memoryview)) or _is_same_array(ctype, given):
+        return _object_of_bytes(ctype, size, given, what)
+    if _is_int(ctype) and hasattr(type(given), "__index__"):
+        about = "%s (%s)" % (what, type_name(ctype))
+        return _scalar_object(ctype, _integer(given, *_int_range(ctype), what=about))
+    if _is_scalar(ctype) and isinstance(given, (int, float)):
+        if ctype._type_ == "?" and given in (0, 1) and isinstance(given, int):
+            return _scalar_object(ctype, given)
+        if ctype._type_ in _FLOAT_CODES:
+            return _float_object(ctype, given, what)
+    accepted = "%d bytes" % size
+    if ctype is not bytes:
+        kinds = (type_name(ctype), ", an int" if _is_int(ctype) else "", accepted)
+        accepted = "%s%s or %s" % kinds
+    raise LayoutError("%s must be %s, not %s" % (what, accepted, type(given).__name__))
+
+
+def _is_same_array(ctype, given):
+    """Whether it is an array of the elements that an array class has.  There may be two classes for
+    one type: ctypes keeps one, Layout.ctype makes another.
+    """
+    is_array = _is_array(ctype) and isinstance(given, ctypes.Array)
+    return is_array and type(given)._type_ is ctype._type_
+
+
+def _object_of_bytes(ctype, size, given, what):
+    """Return a new object of a type, or of bytes, that holds a copy of what a buffer has."""
+    try:
+        raw = memoryview(given).tobytes()  # a copy: no other thread can resize it
+    except ValueError as error:  # a memoryview that was released
+        raise LayoutError("%s: %s" % (what, error)) from None
+    if len(raw) != size:
+        raise LayoutError("%s takes exactly %d bytes, not %d" % (what, size, len(raw)))
+    return _copier(u8 * size if ctype is bytes else ctype)(raw)
+
+
+def _float_object(ctype, given, what):
+    """Return a new float scalar.  A float may be rounded to fit, an int may not; neither may
+    overflow.
+    """
+    try:
+        obj = _scalar_object(ctype, given)
+        number = _get_value(obj)
+    except OverflowError:
+        number = None
+    infinite = number in (float("inf"), float("-inf"), None)
+    if number == given or isinstance(given, float) and not infinite:
+        return obj
+    raise LayoutError("%s is %s, which does not hold %r" % (what, type_name(ctype), given))
+
+
+def _scalar_object(ctype, number):
+    """Return a new scalar that holds a number."""
+    obj = _maker(ctype)()
+    ctypes._SimpleCData.__dict__["value"].__set__(obj, number)
+    return obj
+
+
+# -- front end: ctypes classes
+# A class may have been changed after ctypes made it: a _type_ assigned, a field deleted, a
+# descriptor replaced.  So what its _fields_ say is compared with what ctypes really does.  The
+# proof is made once for a class, with its first use, from which on ctypes lets nobody add fields.
+
+
+def layout(t: "Union[Layout, str, Type[_Object]]") -> "Layout":
+    """Return the Layout of a ctypes class or of a type in C's words.
+
+    t          FlowKey, "u32", "struct { __be16 port; char name[14]; }", or a Layout, which is
+               itself
+    raises     LayoutError: no plain data, or no type
+    """
+    if isinstance(t, Layout):
+        return t
+    return _c_text_layout(t) if isinstance(t, str) else _class_layout(t, "the type")
+
+
+_class_layouts = None  # class -> Layout, as long as the class lives
+
+
+def _class_layout(ctype, what):
+    """Return the Layout of a ctypes class, proved once; what is the word for it in messages."""
+    global _class_layouts
+    if _class_layouts is None:
+        import weakref
+
+        _class_layouts = weakref.WeakKeyDictionary()
+    try:
+        known = _class_layouts.get(ctype)
+    except TypeError:  # no class at all
+        known = None
+    if known is None:
+        try:
+            known = _layout_of_class(ctype, what, 0)
+        except LayoutError:
+            raise
+        # LayoutError is a TypeError.  The others come of a class whose attributes were replaced.
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+            words = (what, getattr(ctype, "__name__", ctype), error)
+            raise LayoutError("%s: %s is not what ctypes made: %s" % words) from None
+        _class_layouts[ctype] = known
+    return known
+
+
+def _layout_of_class(ctype, what, depth):
+    """Return the Layout of a ctypes class that is inside of depth others."""
+    if depth > MAX_DEPTH:
+        raise LayoutError("%s: more than %d levels of types inside types" % (what, MAX_DEPTH))
+    if _is_array(ctype):
+        made = _array_layout(ctype, what, depth)
+    elif _is_scalar(ctype):
+        return _scalar_layout(ctype, what)
+    elif not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
+        wanted = "a ctypes scalar, Structure, Union or array, or bytes"
+        raise LayoutError("%s must be %s, not %r" % (what, wanted, ctype))
+    else:
+        made = _record_layout(ctype, what, depth)
+    if _has_too_many_values(made):
+        words = (what, made.values, made.size)
+        raise LayoutError("%s: %d values in %d bytes are too many" % words)
+    return made
+
+
+def _array_layout(ctype, what, depth):
+    """Return the Layout of an array class."""
+    element = _layout_of_class(ctype._type_, what + "[]", depth + 1)
+    made = Array(element, ctype._length_)
+    if made.size != sizeof(ctype):
+        raise LayoutError("%s: %s is no longer the array that ctypes made" % (what, ctype.__name__))
+    return made
+
+
+def _scalar_layout(ctype, what):
+    """Return the Layout of a scalar class; LayoutError if its value means something only here."""
+    codes = _INT_CODES + _FLOAT_CODES + "?c"
+    # _type_ may have been assigned; the format of an object is what it was when ctypes made the
+    # class
+    if ctype._type_ not in codes or memoryview(_base(ctype).__new__(ctype)).format[-1] not in codes:
+        raise LayoutError(
+            "%s is %s: a pointer, object or wide character of this process means nothing in a map"
+            % (what, ctype.__name__)
+        )
+    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
+    if ctype._type_ == "c":
+        return Char()
+    if ctype._type_ == "?":
+        return Boolean(sizeof(ctype), order=order)
+    if ctype._type_ in _FLOAT_CODES:
+        return Float(sizeof(ctype), order=order, signed=True)
+    return Number(sizeof(ctype), order=order, signed=ctype._type_ in _SIGNED_CODES)
+
+
+_ZERO = u8()
+
+
+def _record_layout(ctype, what, depth):
+    """Return the Layout of a Structure or Union, with the fields that it inherits."""
+    # ctypes lets nobody add _fields_ once there is an object.  This one takes no memory of its own,
+    # however large the class is, and nothing reads it.
+    type(_base(ctype)).from_address.__get__(ctype, type(ctype))(addressof(_ZERO))
+    made_of = _origin(ctype)
+    if made_of is not None:
+        return made_of
+    members = []  # type: list
+    for cls in reversed(ctype.__mro__):
+        made_of = _origin(cls)
+        if made_of is not None:
+            # copies: what the class declares is set on them
+            members += [member.changed() for member in made_of.members]
+        else:
+            members += _own_members(cls, what, depth)
+    names = [member.name for member in members if member.name]
+    if len(set(names)) < len(names):
+        raise LayoutError("%s: %s has two fields of one name" % (what, type_name(ctype)))
+    _apply_declarations(ctype, members)
+    kind = "union" if issubclass(ctype, ctypes.Union) else "struct"
+    return Record(kind, type_name(ctype), sizeof(ctype), members)
+
+
+def _origin(cls):
+    """Return the Layout that Layout.ctype made a class of, None if it did not."""
+    made_of = cls.__dict__.get("_made_of_")
+    is_true = isinstance(made_of, Record) and _known_class(made_of) is cls
+    return made_of if is_true else None
+
+
+def _own_members(cls, what, depth):
+    """Return a Member of each field that a class declares itself, bitfields where C has them."""
+    fields = _own_fields(cls)
+    places = [8 * field.offset for field in fields]
+    if any(field.bits for field in fields):
+        for field in fields:  # proved before _check_bitfields sets them
+            _layout_of_class(field.type, "%s.%s" % (what, field.name), depth + 1)
+        _check_bitfields(cls, what)
+        positions = _c_offsets(cls, getattr(cls, "_pack_", 0))[0]
+        for at, field in enumerate(fields):
+            places[at] = places[at] if field.bits is None else positions[at]
+    members, order = [], _FOREIGN_ORDER if _is_swapped(cls) else sys.byteorder
+    for field, place in zip(fields, places):
+        inner = _layout_of_class(field.type, "%s.%s" % (what, field.name), depth + 1)
+        if field.bits is not None:
+            inner = inner._changed(raw_order=order).bitfield(field.bits)
+        if place < 0 or place + (field.bits or 8 * inner.size) > 8 * sizeof(cls):
+            words = (cls.__name__, field.name)
+            raise LayoutError("%s.%s is no longer the field that ctypes made" % words)
+        members.append(Member(field.name, inner, place, field.bits or 0, field.name))
+    return members
+
+
+class _Field:
+    """A field that a Structure or Union declares itself.
+
+    name, type, bits  as _fields_ has them; bits is None where it is no bitfield
+    descriptor        what ctypes made of it, with its .offset in bytes
+    """
+
+    __slots__ = ("name", "type", "bits", "descriptor", "offset")
+
+    def __init__(self, owner, spec):
+        self.name, self.type = spec[0], spec[1]
+        self.bits = spec[2] if len(spec) > 2 else None
+        self.descriptor = owner.__dict__.get(self.name)
+        self.offset = getattr(self.descriptor, "offset", None)
+        if not isinstance(self.offset, int):
+            words = (owner.__name__, self.name)
+            raise LayoutError("%s.%s is no longer the field that ctypes made" % words)
+
+
+def _own_fields(ctype):
+    """Return the _Fields of a class, without those of its base classes."""
+    return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
+
+
+def _check_bitfields(ctype, what):
+    """Raise LayoutError where this Python has a field in other bits than C, as those before 3.14 do
+    for some classes.  It is found out by setting each bitfield to ones.
+    """
+    expected, size = _c_offsets(ctype, getattr(ctype, "_pack_", 0))
+    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
+    over = _overlay(ctype)
+    wrong = []
+    if size != sizeof(ctype):
+        wrong.append("it has %d bytes here and %d in C" % (sizeof(ctype), size))
+    for field, position in zip(_own_fields(ctype), expected):
+        if field.bits is None:
+            if 8 * field.offset != position:
+                wrong.append(
+                    "%s: byte %d here, %d in C" % (field.name, field.offset, position // 8)
+                )
+            continue
+        raw = bytearray(sizeof(ctype))
+        is_inside = 0 <= field.offset <= sizeof(ctype) - sizeof(field.type)
+        if is_inside:  # ctypes would write to where the descriptor says, whatever is there
+            field.descriptor.__set__(over(raw), -1)
+        shift = position if order == "little" else 8 * sizeof(ctype) - position - field.bits
+        if shift < 0 or int.from_bytes(raw, order) != (1 << field.bits) - 1 << shift:
+            words = (field.name, field.bits, position, sys.version.split()[0])
+            wrong.append("%s: C has it in %d bits from bit %d on, Python %s elsewhere" % words)
+    if wrong:
+        raise LayoutError(
+            "%s: the bitfields of %s do not lie where C puts them (%s); declare whole integers and"
+            " shift, or order the fields by the size of their types"
+            % (what, type_name(ctype), "; ".join(wrong))
+        )
+
+
+def _c_offsets(ctype, pack):
+    """Return ([bit offset of each field of its own], bytes) of a class as C lays it out.
+
+    pack       n of #pragma pack(n), 0: none
+    """
+    base = ctype.__mro__[1]
+    inherits = any("_fields_" in cls.__dict__ for cls in base.__mro__)
+    position = 8 * sizeof(base) if inherits else 0
+    align = ctypes.alignment(base) if inherits else 1
+    fields = [
+        (sizeof(one.type), ctypes.alignment(one.type), one.bits) for one in _own_fields(ctype)
+    ]
+    return _c_placement(fields, issubclass(ctype, ctypes.Union), pack, position, align)
+
+
+def _c_placement(fields, is_union, pack=0, position=0, align=1):
+    """Return ([bit offset of each field], bytes) as C lays a record out.
+
+    fields     (size, alignment, bits or None) of each, in the order of declaration
+    pack       n of #pragma pack(n), 0: none
+    position, align  those that what is inherited ends with
+
+    A bitfield takes the next free bits, unless it would cross more units of its type's alignment
+    than the type has (never asked under a pragma): the System V rule, PCC_BITFIELD_TYPE_MATTERS in
+    GCC.  One of no bits ends a unit.
+    """
+    end, offsets = position, []
+    for size, unit, bits in fields:
+        unit_bits = 8 * (min(unit, pack) if pack else unit)
+        if is_union:
+            position = 0
+        width = 8 * size if bits is None else bits
+        units = (position % unit_bits + width + unit_bits - 1) // unit_bits
+        crosses = not pack and units > 8 * size // unit_bits
+        if bits is None or crosses or bits == 0:
+            position = -(-position // unit_bits) * unit_bits
+        offsets.append(position)
+        position += width
+        end, align = max(end, position), max(align, unit_bits // 8)
+    size = -(-end // 8)
+    return offsets, -(-size // align) * align
+
+
+def _apply_declarations(ctype, members):
+    """Set on members, which nobody else has yet, what the class declares of them: _json_, _show_,
+    _btf_, _anonymous_ and _union_.
+    """
+    named = {member.name: member for member in members}
+    for name, label in _declared(ctype, "_json_", named).items():
+        if label is not None and not isinstance(label, str):
+            words = (ctype.__name__, label, name)
+            raise LayoutError("%s._json_: %r is no name for '%s'" % words)
+        named[name].label = label
+    labels = set()  # type: set
+    for label in (member.label for member in members if member.label is not None):
+        if label in labels:
+            raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
+        labels.add(label)
+    for name, word in _declared(ctype, "_show_", named).items():
+        try:
+            named[name].layout = named[name].layout.showing("", word)
+        except LayoutError as failure:
+            raise LayoutError("%s._show_: %s: %s" % (ctype.__name__, name, failure)) from None
+    bound = _declared(ctype, "_btf_", named)
+    for name, other in bound.items():
+        named[name].bound = other
+    for name in getattr(ctype, "_anonymous_", ()):
+        if name in named and name not in bound:
+            named[name].is_anonymous = isinstance(named[name].layout, Record)
+    for name, spec in _declared(ctype, "_union_", named).items():
+        named[name].choice = _checked_choice(ctype, named, named[name], spec)
+
+
+def _declared(ctype, attribute, named):
+    """Return a dict that a class has as an attribute like _json_, with what its base classes have
+    in theirs.
+
+    raises     LayoutError: a key that is not in named, no field
+    """
+    entries = {}  # type: dict
+    for cls in reversed(ctype.__mro__):
+        if "_made_of_" not in cls.__dict__:
+            entries.update(cls.__dict__.get(attribute) or {})
+    for name in entries:
+        if name not in named:
+            words = (ctype.__name__, attribute, name)
+            raise LayoutError("%s.%s names %r, which is no field" % words)
+    return entries
+
+
+def _checked_choice(ctype, named, member, spec):
+    """Return (name of the discriminant, {value: branch}) of an entry of _union_, checked.
+
+    named      {name: member} of the class
+    member     the union
+    """
+    try:
+        discriminant, branches = spec
+        branches = dict(branches)
+        named[discriminant]
+    except (TypeError, ValueError, KeyError):
+        words = (ctype.__name__, spec)
+        raise LayoutError("%s._union_: %r is not (field, {value: branch})" % words) from None
+    known = [inner.name for inner in member.layout.members]
+    for branch in branches.values():
+        if branch not in known:
+            raise LayoutError("%s.%s has no branch %r" % (ctype.__name__, member.name, branch))
+    return discriminant, branches
+
+
+def check_layout(ctype: "Type[Union[_Object, bytes]]", size: int, what: str = "value") -> None:
+    """Raise LayoutError unless ctype is plain data of exactly size bytes, laid out as in C.
+
+    Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
+
+    ctype      a scalar, Structure, Union or array, or bytes, which fits any size
+    what       the word for it in messages
+    """
+    if ctype is bytes:
+        return
+    found = _class_layout(ctype, what)
+    if found.size == size:
+        return
+    message = "%s has %d bytes in the map, %s has %d" % (what, size, type_name(ctype), found.size)
+    if _is_record(ctype):
+        for pack, words in ((1, "with _pack_ = 1"), (0, "without _pack_")):
+            other = _c_offsets(ctype, pack)[1]
+            if other != found.size:
+                fits = ", which fits" if other == size else ""
+                message += "; %s it would have %d%s" % (words, other, fits)
+    table = found.describe().split("\n") if _is_record(ctype) else ()
+    raise LayoutError(message, *table)
+
+
+def describe_layout(ctype: "Type[_Object]") -> str:
+    """Return Layout.describe() of a ctypes class: a table of its members and holes.
+
+    raises     LayoutError
+    """
+    return layout(ctype).describe()
+
+
+# -- front end: C text
+# A parser by recursive descent, of declarations alone.  Sizes and alignments are those of the BPF
+# target, where a long and a pointer have 8 bytes, whatever this machine has.
+
+
+def _c_numbers():
+    """Return {name: Layout} of the integers and floats that have a name of one word."""
+    real = {"f32": 4, "float": 4, "f64": 8, "double": 8}
+    found = {name: Float(size, signed=True) for name, size in real.items()}
+    found.update(char=Char(), bool=Boolean(), _Bool=Boolean(), size_t=Number(8), uchar=Number(1))
+    unsigned = ("u%d", "__u%d", "uint%d_t", "u_int%d_t")
+    signed = ("s%d", "__s%d", "int%d_t", "i%d")
+    for size in (1, 2, 4, 8, 16):
+        numbers = [(unsigned, Number(size)), (signed, Number(size, signed=True))]
+        if size > 1:
+            numbers.append((("be%d", "__be%d"), Number(size, order="big")))
+            numbers.append((("le%d", "__le%d"), Number(size, order="little")))
+        for spellings, number in numbers:
+            found.update((spelling % (8 * size), number) for spelling in spellings)
+    found.update(be8=Number(1), le8=Number(1))
+    return found
+
+
+_C_NUMBERS = _c_numbers()
+# The words that C spells an integer with, in any order.
+_C_WORDS = frozenset(
+    ("char", "short", "int", "long", "signed", "unsigned", "__signed__", "__int128")
+)
+_C_QUALIFIERS = frozenset(("const", "volatile", "restrict", "static", "struct_group"))
+
+_MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is larger
+
+
+def parse_type(text: str) -> "Type[Any]":
+    """Return the ctypes type for C text.
+
+    text       "u32", "be16", "char[16]", "u64 count, u64 last_seen", "struct { ... }"
+    raises     LayoutError: it is no type
+    """
+    return _c_text_layout(text).ctype()
+
+
+def _c_text_layout(text, named=None):
+    """Return the Layout of a type in C's words.
+
+    named      f(kind, name), which returns the Layout of what is declared elsewhere, or None; kind
+               is "struct", "union", "enum" or None
+    """
+    parser = _CParser(text, named or (lambda kind, name: None))
+    try:
+        found = parser.whole()
+    except (IndexError, ValueError, RecursionError):
+        raise parser.error() from None
+    if found.size > _MAX_BYTES:
+        raise LayoutError("'%s' is too large" % text)
+    if found.levels > MAX_DEPTH:
+        raise LayoutError("'%s': more than %d levels of types inside types" % (text, MAX_DEPTH))
+    return found
+
+
+class _CParser:
+    """Reads C declarations: types in words, bodies of struct, union and enum, arrays, bitfields,
+    attributes.
+
+    Each method that reads takes the words that it is about and leaves the next one to its caller.
+    IndexError, where the text ends too early, and ValueError of a number are errors of the text.
+    A base type is (Layout, alignment); the Layout is None of what only a pointer can be made to.
+    """
+
+    def __init__(self, text, named):
+        import re
+
+        self.text, self.named = text, named
+        text = re.sub(r"//[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL)
+        self.words = re.findall(r"[A-Za-z_]\w*|0[xX][0-9a-fA-F]+|\d+|\S", text, re.ASCII) + [""]
+        self.at = self.depth = 0
+
+    def error(self, why=""):
+        """Return the error that the text is no type."""
+        known = "u8 .. u128, s8 .., be16 .., char, bool, float, double, C's own, struct { ... }"
+        usage = 'each with [N], or several with names: "u32 src, u16 port"'
+        return LayoutError(
+            "'%s' is no type%s: %s, %s" % (self.text, why and " (%s)" % why, known, usage)
+        )
+
+    def peek(self):
+        return self.words[self.at]
+
+    def take(self, *wanted):
+        """Take and return the next word; "" if others are wanted."""
+        word = self.words[self.at]
+        if wanted and word not in wanted:
+            return ""
+        self.at += 1
+        return word
+
+    def need(self, wanted):
+        """Take a word that must be there."""
+        if not self.take(wanted):
+            raise self.error("'%s' is missing before '%s'" % (wanted, self.peek()))
+
+    def whole(self):
+        """Return the Layout of all of the text."""
+        members = self.members("")
+        if len(members) == 1 and not members[0][0]:
+            return members[0][1]
+        if not members or any(not name for name, *_ in members):
+            raise self.error()
+        return self.record("struct", "given", members, 0)[0]
+
+    def members(self, end):
+        """Read declarations up to end; return [(name, Layout, alignment, bits or None)]."""
+        found = []  # type: list
+        while not self.take(end) if end else self.peek():
+            base = self.type()
+            while True:
+                found.append(self.declarator(base))
+                if not self.take(","):
+                    break
+                if not self.goes_on():
+                    base = self.type()
+            while self.take(";"):
+                pass
+        return found
+
+    def goes_on(self):
+        """Whether another name of the same type follows a comma, as in "u32 a, b", and not another
+        type, as in "u32 a, u16 b".
+        """
+        following = self.words[self.at + 1] if self.peek() else ""
+        return (
+            self.peek() == "*" or following in (",", ";", "[", ":", "}", "") and not self.is_type()
+        )
+
+    def is_type(self):
+        word = self.peek()
+        return word in _C_NUMBERS or word in _C_WORDS or word in ("struct", "union", "enum", "void")
+
+    def type(self):
+        """Read a type without its declarators; return (Layout, alignment)."""
+        self.attributes()
+        while self.take(*_C_QUALIFIERS):
+            pass
+        word = self.peek()
+        if word in ("struct", "union"):
+            return self.record_body(self.take())
+        if word == "enum":
+            return self.enum_body()
+        if word == "void":
+            self.take()
+            return None, 1
+        if word in _C_WORDS:
+            return self.integer_in_words()
+        number = _C_NUMBERS.get(self.take())
+        if number is not None:
+            return number, min(number.size, 16)
+        return self.declared_elsewhere(None, word)
+
+    def declared_elsewhere(self, kind, name):
+        """Return (Layout, alignment) of a type that only has its name here."""
+        made = self.named(kind, name) if name.isidentifier() else None
+        if made is not None:
+            return made, _c_alignment(made, {})
+        if kind:
+            words = (kind, name)
+            raise LayoutError("'%s %s' is declared neither here nor in BTF at hand" % words)
+        raise self.error("'%s'" % name if name else "")
+
+    def integer_in_words(self):
+        """Read an integer like "unsigned long int"; return (Layout, alignment)."""
+        words = []
+        while self.peek() in _C_WORDS or self.peek() in _C_QUALIFIERS:
+            words.append(self.take())
+        is_signed = "unsigned" not in words
+        if "char" in words:
+            explicit = len(words) > 1 and {"signed", "unsigned", "__signed__"} & set(words)
+            return (Number(1, signed=is_signed) if explicit else Char()), 1
+        size = 4
+        for word, bytes_ in (("short", 2), ("long", 8), ("__int128", 16)):
+            size = bytes_ if word in words else size
+        return Number(size, signed=is_signed), size
+
+    def attributes(self):
+        """Read what there is of __attribute__((...)) and __packed; return the words in it."""
+        found = []
+        while self.take("__attribute__", "__packed"):
+            if self.words[self.at - 1] == "__packed":
+                found.append("packed")
+                continue
+            depth = 0
+            while True:
+                word = self.take()
+                depth += {"(": 1, ")": -1}.get(word, 0)
+                found.append(word)
+                if depth == 0:
+                    break
+        return found
+
+    def record_body(self, kind):
+        """Read a struct or union behind that word; return (Layout, alignment)."""
+        attributes = self.attributes()
+        name = ""
+        if self.peek() != "{":
+            name = self.take()
+            attributes += self.attributes()
+        if self.peek() == "*":  # a pointer: it does not matter to what
+            return None, 1
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.error("more than %d levels" % MAX_DEPTH)
+        if not self.take("{"):
+            self.depth -= 1
+            return self.declared_elsewhere(kind, name)
+        members = self.members("}")
+        attributes += self.attributes()
+        self.depth -= 1
+        is_packed = "packed" in attributes or "__packed__" in attributes
+        made, align = self.record(kind, name, members, 1 if is_packed else 0)
+        align = _alignment_asked(attributes, align)
+        return made._changed(size=-(-made.size // align) * align), align
+
+    def record(self, kind, name, members, pack):
+        """Return (Layout, alignment) of a record of members that were read."""
+        fields = [(one.size, align, bits) for _, one, align, bits in members]
+        offsets, size = _c_placement(fields, kind == "union", pack)
+        if size > _MAX_BYTES:
+            raise LayoutError("'%s' is too large" % self.text)
+        made = []
+        for (label, one, _, bits), offset in zip(members, offsets):
+            if bits is not None:
+                if not label:
+                    continue  # padding
+                # to a C compiler __be32 has the order of the machine
+                one = one._changed(raw_order=sys.byteorder).bitfield(bits)
+            made.append(Member(label, one, offset, bits or 0, label or None))
+        record = Record(kind, "%s %s" % (kind, name or "(anonymous)"), size, made)
+        labels = [part.name for part in record.parts]
+        if len(set(labels)) < len(labels):
+            raise LayoutError("'%s' is no type: two members of one name" % self.text)
+        align = 1 if pack else max([align for _, _, align, _ in members] or [1])
+        return record, align
+
+    def enum_body(self):
+        """Read an enum; return (Layout, alignment): it is of 4 bytes where these hold its numbers,
+        as GCC and Clang have it.
+        """
+        self.take()
+        name = "" if self.peek() == "{" else self.take()
+        if name and self.peek() != "{":
+            return self.declared_elsewhere("enum", name)
+        names = self.enumerators()
+        low, high = min(names or [0]), max(names or [0])
+        for size in (4, 8):
+            least, most = _range_of(8 * size, low < 0)
+            if least <= low and high <= most:
+                name = "enum " + (name or "(anonymous)")
+                return Enum(size, name, names, signed=low < 0), size
+        raise self.error("an enum of numbers that no integer holds")
+
+    def enumerators(self):
+        """Read the body of an enum; return {number: name}, of several names the first."""
+        self.need("{")
+        names, number = {}, 0
+        while not self.take("}"):
+            label = self.take()
+            if self.take("="):
+                sign = -1 if self.take("-") else 1
+                number = sign * _parsed_int(self.take())
+            names.setdefault(number, label)
+            number += 1
+            if not self.take(",") and self.peek() != "}":
+                raise self.error("'%s' in an enum" % self.peek())
+        return names
+
+    def declarator(self, base):
+        """Read a name with its stars, brackets and bits; return (name, Layout, alignment, bits or
+        None).
+        """
+        import re
+
+        made, align = base
+        while self.take("*"):
+            made, align = Pointer(8, "void *"), 8
+            while self.take(*_C_QUALIFIERS):
+                pass
+        if made is None:
+            raise self.error("void has no size")
+        near = self.lengths()
+        name = self.take() if self.peek().isidentifier() and self.peek() != "__attribute__" else ""
+        if name.endswith("__") and name.startswith("__"):
+            raise self.error("a member can't be called '%s'" % name)
+        for length in reversed(near + self.lengths()):
+            if max(made.size, 1) * length > _MAX_BYTES:
+                raise LayoutError("'%s' is too large" % self.text)
+            made = Array(made, length)
+        bits = self.width(made, name)
+        attributes = self.attributes()
+        tags = re.findall(r'decl_tag\("([^"]*)"\)', "".join(attributes))
+        made = _with_meaning_of_tags(made, tags)
+        return name, made, _alignment_asked(attributes, align), bits
+
+    def width(self, made, name):
+        """Read the ":N" of a bitfield of a type and name; return its bits, None if it is none."""
+        if not self.take(":"):
+            return None
+        bits = _parsed_int(self.take())
+        is_integer = isinstance(made, Number) and not isinstance(made, Float)
+        if not is_integer or bits > made.bits or not bits and name:
+            raise self.error("%d bits of %s" % (bits, made.name))
+        return bits
+
+    def lengths(self):
+        """Read what there is of [N]; return the lengths."""
+        found = []
+        while self.take("["):
+            found.append(_parsed_int(self.take()) if self.peek() != "]" else 0)
+            self.need("]")
+        return found
+
+
+def _alignment_asked(attributes, align):
+    """Return an alignment, or that which attributes ask for if it is larger.
+
+    raises     ValueError: they ask for none that there can be
+    """
+    for at, word in enumerate(attributes):
+        if word in ("aligned", "__aligned__"):
+            asked = _parsed_int(attributes[at + 2])
+            if asked < 1 or asked & asked - 1 or asked > _MAX_BYTES:
+                raise ValueError
+            align = max(align, asked)
+    return align
+
+
+def _c_alignment(found, known):
+    """Return what a C compiler aligns a layout to, as far as its size and offsets tell: BTF does
+    not say it.
+
+    known      {id of a record: its alignment}, so that shared ones are looked at once
+    """
+    if isinstance(found, Array):
+        return _c_alignment(found.element, known)
+    if not isinstance(found, Record):
+        return found.size if isinstance(found, Number) and found.size else 1
+    if id(found) not in known:
+        own = [_c_alignment(member.layout, known) for member in found.members]
+        places = [0 if member.bits else member.offset for member in found.members]
+        align = max(own or [1])
+        while found.size % align or any(at % (8 * min(align, n)) for at, n in zip(places, own)):
+            align //= 2
+        known[id(found)] = align
+    return known[id(found)]
+
+
+# -- two layouts compared
+# Does the class of a caller say what BTF says?  Without strict only that members of the same name
+# are at the same place.
+
+
+def _differences(mine, theirs, strict, path):
+    """Yield (path, what is wrong with it) for each difference of two layouts.
+
+    mine, theirs  the layout of a caller's class, and that of BTF
+    strict     whether more counts than where members are and how large: members that only BTF
+               has, and kinds of numbers
+    """
+    if isinstance(mine, Record) and isinstance(theirs, Record):
+        for difference in _record_differences(mine, theirs, strict, path and path + "."):
+            yield difference
+        return
+    if _is_bytewise(mine) or _is_bytewise(theirs):
+        return
+    if isinstance(mine, Array) and isinstance(theirs, Array) and mine.count == theirs.count:
+        for difference in _differences(mine.element, theirs.element, strict, path + "[]"):
+            yield difference
+    elif strict and not _same_family(mine, theirs):
+        yield path, "is %s here, %s in BTF" % (mine.name, theirs.name)
+
+
+def _is_bytewise(layout):
+    """Whether it is chars or bytes, which agree with anything of their size."""
+    if isinstance(layout, Array):
+        return layout.element.size == 1
+    return isinstance(layout, (Char, Bytes))
+
+
+def _same_family(mine, theirs):
+    """Whether both are numbers of one kind: floats, signed integers or unsigned ones.  An enum of
+    BTF may be either.
+    """
+    if not isinstance(mine, Number) or not isinstance(theirs, Number):
+        return False
+    if isinstance(mine, Float) or isinstance(theirs, Float):
+        return isinstance(mine, Float) and isinstance(theirs, Float)
+    return isinstance(theirs, Enum) or mine.signed == theirs.signed
+
+
+def _record_differences(mine, theirs, strict, path):
+    """Yield differences of two records, whose members are paired by name."""
+    parts = {part.name: part for part in theirs.parts}
+    rest = dict(parts)
+    for member, offset in _binding_members(mine, 0):
+        where, bound = path + member.name, member.bound
+        if bound in parts:
+            rest.pop(bound, None)
+            for difference in _member_differences(member, offset, parts[bound], strict, where):
+                yield difference
+            continue
+        end = offset + member.width
+        over = [
+            name
+            for name, part in parts.items()
+            if part.offset < end and offset < part.offset + part.width
+        ]
+        if bound is None:  # _btf_ says that it stands for whatever BTF has there
+            rest = {name: part for name, part in rest.items() if name not in over}
+        elif bound != member.name or strict and over:
+            yield where, "has no member '%s' in BTF" % bound
+    for name, part in rest.items() if strict else ():
+        if part.width:
+            yield path + name, "is in BTF alone"
+
+
+def _member_differences(member, offset, other, strict, where):
+    """Yield differences of a member, which lies at that bit offset, and the one it is bound to."""
+    if (offset, member.width) != (other.offset, other.width):
+        here, there = (
+            "byte %s, %s bytes" % (_bytes_text(at), _bytes_text(width))
+            for at, width in ((offset, member.width), (other.offset, other.width))
+        )
+        yield where, "is at %s here, at %s in BTF" % (here, there)
+        return
+    for difference in _differences(member.layout, other.layout, strict, where):
+        yield difference
+
+
+def _binding_members(record, start):
+    """Yield (member, bit offset) of what is bound to a member of BTF; in the place of anonymous
+    records what is in them.
+    """
+    for member in record.members:
+        if member.is_anonymous or member.is_merged:
+            for inner in _binding_members(member.layout, start + member.offset):
+                yield inner
+        else:
+            yield member, start + member.offset
+
+
+# -- meanings: what a number or some bytes are to people
+# A Layout node may have a .meaning: a word of MEANINGS, and whose names it takes.  The _MeaningKind
+# behind a word says which layouts can mean it (fits), writes the text of a leaf (text, and more for
+# people) and reads it again (parse).
+#
+# To add a word: a subclass of _MeaningKind, an entry in MEANINGS, a row in the README's table; then
+# --show, _show_, tags in BTF, input and conditions have it.
 
 
 class Meaning:
-    """What a number or some bytes are to people: a .word of MEANINGS, in the .names of a machine.
+    """What a number or some bytes are to people.
 
-    is_asked   whether somebody asked for it, so that it is shown wherever text may stand
+    word       one of MEANINGS
+    names      the names of the machine that it is about: a _Machine, or those in a capture
+    is_asked   whether somebody asked for it, so that every form shows it; one that a declaration
+               implies is for people alone
     """
 
     __slots__ = ("word", "names", "is_asked")
@@ -3236,12 +4236,12 @@ class Meaning:
         return "<Meaning %s>" % self.word
 
     @property
-    def kind(self) -> "_Kind":
+    def kind(self) -> "_MeaningKind":
         return MEANINGS[self.word]
 
     @property
     def is_shown(self) -> bool:
-        """Whether there is something to show: "plain" is the wish for nothing."""
+        """Whether there is something to show: who asks for "plain" wants nothing shown."""
         return self.word != "plain"
 
     def writer(self, layout: "Layout", is_for_people: bool = False) -> "Callable[[Any], str]":
@@ -3259,23 +4259,28 @@ class Meaning:
         return write
 
     def told(self, text: str, layout: "Layout") -> "Union[int, bytes, None]":
-        """Return the int or bytes that a text stands for, None for any other text."""
-        return self.kind.told(text, layout, self.names)
+        """Return the int or bytes that a text stands for, None where it is no such text."""
+        return self.kind.parse(text, layout, self.names)
 
 
-class _Kind:
-    """A kind of meaning: which layouts can have it, and its text, both ways."""
+class _MeaningKind:
+    """What a word of MEANINGS does: which layouts can mean it, and its text, both ways.
 
-    is_of_bytes = False  # of bytes in their order, else of a number
-    is_quantity = False  # so that metrics can have its number
-    adds_up = False  # whether the sum of what CPUs have says something
-    is_named = False  # by the machine
-    is_ordered = False  # as the machine is, where the layout does not tell
-    spelling = ""  # a template of its bytes, where there is one for all
-    takes = "an integer"
-    sizes = ()  # type: tuple  # in bytes; (): any
+    text(), text_for_people() and parse() get the layout that has the meaning, and the names of a
+    machine.  A leaf is bytes if is_of_bytes or if the layout is no Number, else an int.
+    """
+
+    is_of_bytes = False  # its text is made of the bytes in their order, also of a number's
+    is_quantity = False  # it is still a number, so that metrics can have it
+    adds_up = False  # the sum of what CPUs have says something
+    is_named = False  # the text depends on a machine: on its names, or on its clock
+    is_ordered = False  # a layout that tells no byte order has the machine's
+    template = ""  # which makes the text, with a % for each byte, where one does for all values
+    takes = "an integer"  # which layouts fit, for messages
+    sizes = ()  # type: tuple  # of layouts that fit, in bytes; (): any
 
     def fits(self, layout):
+        """Whether a layout can mean this."""
         is_number = isinstance(layout, Number) and not isinstance(layout, (Float, Char))
         return is_number and (not self.sizes or layout.size in self.sizes)
 
@@ -3284,20 +4289,20 @@ class _Kind:
         return layout._changed(meaning=Meaning(word)) if self.fits(layout) else None
 
     def text(self, leaf, layout, names):
-        """Return what a leaf means."""
+        """Return what a leaf means, as text."""
         return str(leaf)
 
     def text_for_people(self, leaf, layout, names):
-        """Return the same with what is true only now."""
+        """Return the same with more that is true only now, like how long ago a time is."""
         return self.text(leaf, layout, names)
 
-    def told(self, text, layout, names):
-        """Return the number, or the bytes, that a text stands for; None: it is no such text."""
+    def parse(self, text, layout, names):
+        """Return the int or bytes that a text stands for, None where it is no such text."""
         return None
 
 
-class _Plain(_Kind):
-    """Nothing but what the type says, whatever the declaration proves."""
+class _Plain(_MeaningKind):
+    """Nothing but what the type says, whatever the declaration implies."""
 
     adds_up = True
     takes = "anything"
@@ -3306,17 +4311,21 @@ class _Plain(_Kind):
         return not isinstance(layout, Array) or isinstance(layout.element, Number)
 
 
-class _NetworkOrder(_Kind):
-    """A number in network byte order, which is a fact of the type and not only to people."""
+class _NetworkOrder(_MeaningKind):
+    """A number in network byte order.  It changes the layout itself, so that the number is right in
+    every form; no Meaning is left.
+    """
 
     takes, sizes = "an integer of 2, 4 or 8 bytes", (2, 4, 8)
 
     def applied(self, layout, word):
-        is_whole = _Kind.fits(self, layout) and layout.is_whole
+        is_whole = _MeaningKind.fits(self, layout) and layout.is_whole
         return layout.ordered("big") if is_whole else None
 
 
-class _OfBytes(_Kind):
+class _OfBytes(_MeaningKind):
+    """A meaning of bytes in their order, whether the layout has them as an array or as a number."""
+
     is_of_bytes = True
 
     def __init__(self, *sizes):
@@ -3333,14 +4342,14 @@ class _IPAddress(_OfBytes):
 
     def __init__(self, *sizes):
         _OfBytes.__init__(self, *sizes)
-        self.spelling = "%d.%d.%d.%d" if sizes == (4,) else ""
+        self.template = "%d.%d.%d.%d" if sizes == (4,) else ""
 
     def text(self, raw, layout, names):
         if len(raw) == 16 and 4 in self.sizes and not any(raw[4:]):
             raw = raw[:4]
         return _ip_text(raw)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         raw = _address_bytes(text, layout.size)
         if raw is None and 4 in self.sizes and layout.size == 16:
             raw = _address_bytes(text, 4)
@@ -3366,12 +4375,14 @@ def _ip_text(raw):
 
 
 class _MACAddress(_OfBytes):
-    spelling = ":".join(["%02x"] * 6)
+    """An Ethernet address."""
+
+    template = ":".join(["%02x"] * 6)
 
     def text(self, raw, layout, names):
-        return self.spelling % tuple(raw)
+        return self.template % tuple(raw)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         return _address_bytes(text, 6)
 
 
@@ -3384,7 +4395,7 @@ class _Prefix(_OfBytes):
         length = int.from_bytes(raw[:4], _order_of_first(layout, names))
         return "%s/%d" % (_ip_text(raw[4:]), length)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         address, slash, length = text.partition("/")
         raw = _address_bytes(address, layout.size - 4)
         if raw is None or not slash or not length.isdecimal() or int(length) > 8 * len(raw):
@@ -3415,12 +4426,12 @@ class _SocketAddress(_OfBytes):
         port = int.from_bytes(raw[2:4], "big")
         if family == self.INET:
             return "%s:%d" % (_ip_text(raw[4:8]), port)
-        if family == self.INET6 and len(raw) >= 28 and not any(raw[4:8]):  # no flow
+        if family == self.INET6 and len(raw) >= 28 and not any(raw[4:8]):  # no flow label
             scope = int.from_bytes(raw[24:28], _order_of_first(layout, names))
             return "[%s%s]:%d" % (_ip_text(raw[8:24]), "%%%d" % scope if scope else "", port)
         return raw.hex()
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         if _is_hex_of(text, layout.size):
             return bytes.fromhex(text)
         import re
@@ -3443,34 +4454,56 @@ def _is_hex_of(text, size):
     return len(text) == 2 * size and _HEX_DIGITS.issuperset(text)
 
 
-class _Hexadecimal(_Kind):
+class _Hexadecimal(_MeaningKind):
+    """The bits of a number, or bytes, in hex."""
+
     takes = "anything but floats and text"
     is_quantity = adds_up = True
 
     def fits(self, layout):
-        return _Kind.fits(self, layout) or isinstance(layout, (Bytes, Array, Record))
+        return _MeaningKind.fits(self, layout) or isinstance(layout, (Bytes, Array, Record))
 
     def text(self, leaf, layout, names):
         if isinstance(leaf, bytes):
             return leaf.hex()
         return "0x%x" % (leaf & (1 << layout.bits) - 1)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         if isinstance(layout, Number):
             return _number_of_hex(text, layout)
         return bytes.fromhex(text) if _is_hex_of(text, layout.size) else None
 
 
 def _number_of_hex(text, number):
-    """Return what a number of a layout is, given its bits as 0x...; None for any other text."""
+    """Return the value of a Number, given its bits as 0x...; None for any other text."""
     is_hex = text[:2] in ("0x", "0X") and _HEX_DIGITS.issuperset(text[2:])
     return _signed_as(number, int(text, 16)) if is_hex and text[2:] else None
 
 
 def _signed_as(number, raw):
-    """Return what a number of a layout is, given its bits; more of them stay what they are."""
+    """Return the value of a Number, given its bits as an unsigned integer: a signed one may be
+    negative.  What has more bits is returned as it is, to be refused as too large.
+    """
     is_negative = number.signed and number.high < raw < 1 << number.bits
     return raw - (1 << number.bits) if is_negative else raw
+
+
+class _Duration(_MeaningKind):
+    """A time that something took."""
+
+    is_quantity = adds_up = True
+
+    def __init__(self, unit):
+        self.unit = unit  # in nanoseconds
+
+    def text(self, number, layout, names):
+        return _duration_text(number * self.unit)
+
+    def parse(self, text, layout, names):
+        nanoseconds = _parse_duration(text)
+        if nanoseconds is None or nanoseconds % self.unit:
+            return None
+        return nanoseconds // self.unit
 
 
 # The units of Go's Duration, in nanoseconds, as texts write them: the longer names first.
@@ -3505,8 +4538,8 @@ def _fraction_text(number, unit):
     return text.rstrip("0").rstrip(".") if unit > 1 else str(number)
 
 
-def _duration_told(text):
-    """Return the nanoseconds of a duration with units, None if it is none."""
+def _parse_duration(text):
+    """Return the nanoseconds that a text like "1h2.5s" stands for, None for any other text."""
     import re
 
     names = "|".join(unit for unit, _ in _TIME_UNITS)
@@ -3522,23 +4555,7 @@ def _duration_told(text):
     return -total if text[0] == "-" else total
 
 
-class _Duration(_Kind):
-    """A time that something took."""
-
-    is_quantity = adds_up = True
-
-    def __init__(self, unit):
-        self.unit = unit  # in nanoseconds
-
-    def text(self, number, layout, names):
-        return _duration_text(number * self.unit)
-
-    def told(self, text, layout, names):
-        told = _duration_told(text)
-        return None if told is None or told % self.unit else told // self.unit
-
-
-class _BootTime(_Kind):
+class _BootTime(_MeaningKind):
     """Nanoseconds since boot, as bpf_ktime_get_ns has them: the local time, and how long ago."""
 
     is_quantity = True
@@ -3553,7 +4570,7 @@ class _BootTime(_Kind):
         seconds, rest = divmod(names.boot + number, 10**9)
         try:
             local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-        except (ValueError, OverflowError, OSError):  # a year that has no name
+        except (ValueError, OverflowError, OSError):  # a year that strftime can't write
             return str(number)
         return "%s.%06d" % (local, rest // 1000)
 
@@ -3565,15 +4582,15 @@ class _BootTime(_Kind):
         how = "%s (%s ago)" if age >= 0 else "%s (in %s)"
         return how % (text, _duration_text(abs(age) // 10**6 * 10**6))
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         import re
         import time
 
         if names.boot is None:
             return None
         age = re.match(r"(\S+) ago\Z", text)
-        if age and _duration_told(age.group(1)) is not None:
-            return max(names.now() - _duration_told(age.group(1)), layout.low)
+        if age and _parse_duration(age.group(1)) is not None:
+            return max(names.now() - _parse_duration(age.group(1)), layout.low)
         form = r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?( \(.*\))?\Z"
         found = re.match(form, text)
         if not found:
@@ -3587,7 +4604,7 @@ class _BootTime(_Kind):
         return max(since, layout.low)
 
 
-class _ByteCount(_Kind):
+class _ByteCount(_MeaningKind):
     """A number of bytes, in KiB and so on to two places."""
 
     is_quantity = adds_up = True
@@ -3601,7 +4618,7 @@ class _ByteCount(_Kind):
         text = "%.2f" % (number / (1 << 10 * step))
         return text.rstrip("0").rstrip(".") + self.UNITS[step]
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         import re
 
         found = re.match(r"(-?\d{1,30})(?:\.(\d{1,9}))?([KMGTPEZ]?i?B)\Z", text)
@@ -3613,7 +4630,7 @@ class _ByteCount(_Kind):
         return int(whole + part) * (1 << 10 * self.UNITS.index(unit)) // 10 ** len(part)
 
 
-class _ErrorNumber(_Kind):
+class _ErrorNumber(_MeaningKind):
     """An errno, negative as the kernel returns it or not."""
 
     def text(self, number, layout, names):
@@ -3622,13 +4639,13 @@ class _ErrorNumber(_Kind):
             return str(number)
         return "-" + name if number < 0 else name
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         sign = -1 if text[:1] == "-" else 1
         codes = [code for code in range(1, 600) if errno_name(code) == text.lstrip("-")]
         return sign * codes[0] if codes else None
 
 
-class _Character(_Kind):
+class _Character(_MeaningKind):
     """A number that is a character."""
 
     def text(self, number, layout, names):
@@ -3636,19 +4653,20 @@ class _Character(_Kind):
             return chr(number)
         return "\\x%02x" % (number & (1 << layout.bits) - 1)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         if len(text) == 1:
             return ord(text)
         return _number_of_hex("0x" + text[2:], layout) if text[:2] == "\\x" else None
 
 
-class _Flags(_Kind):
+class _Flags(_MeaningKind):
     """Enumerators that are or'ed: their names, and what is left of the bits."""
 
     takes = "an enum of at most 256 names"
 
     def fits(self, layout):
-        return isinstance(layout, Enum) and len(layout.names) <= 256  # looked through for each
+        # few enough to be tried one by one for each value
+        return isinstance(layout, Enum) and len(layout.names) <= 256
 
     def text(self, number, layout, names):
         if number in layout.names:
@@ -3660,7 +4678,7 @@ class _Flags(_Kind):
                 left &= ~bits
         return "|".join(found + ["0x%x" % left] * (left > 0)) or "0"
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         if "|" not in text:
             return _number_of_hex(text, layout)
         numbers = {name: number for number, name in layout.names.items()}
@@ -3670,43 +4688,43 @@ class _Flags(_Kind):
             if number is None:
                 try:
                     number = _parsed_int(word)
-                except (ValueError, IndexError):
+                except ValueError:
                     return None
             total |= number
         return _signed_as(layout, total)
 
 
-class _Named(_Kind):
-    """A number that the machine has a name for: the name, else the number."""
+class _MachineName(_MeaningKind):
+    """The name that the machine has for a number; the number where nobody knows a name."""
 
     is_named = True
 
     def __init__(self, word, *sizes):
-        self.word, self.sizes = word, sizes
+        self.word, self.sizes = word, sizes  # word: of _NAMERS
         if sizes:
             self.takes = "an integer of %s bytes" % " or ".join(map(str, sizes))
 
     def text(self, number, layout, names):
         return names.text(self.word, number & (1 << layout.bits) - 1) or str(number)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         number = names.number(self.word, text)
         return None if number is None else _signed_as(layout, number)
 
 
-class _Symbol(_Named):
+class _Symbol(_MachineName):
     """An address in the kernel: its symbol and the offset in it, else the address."""
 
     def text(self, number, layout, names):
         address = number & (1 << layout.bits) - 1
         return names.text(self.word, address) or "0x%x" % address
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         number = _number_of_hex(text, layout)
-        return _Named.told(self, text, layout, names) if number is None else number
+        return _MachineName.parse(self, text, layout, names) if number is None else number
 
 
-class _Stack(_Kind):
+class _Stack(_MeaningKind):
     """Addresses of 8 bytes, the innermost first, up to a zero: symbols as flame graphs fold them,
     the outermost first.
     """
@@ -3730,16 +4748,16 @@ class _Stack(_Kind):
         addresses = reversed(self.addresses(raw, layout, names))
         return ";".join(names.text("ksym", one) or "0x%x" % one for one in addresses)
 
-    def told(self, text, layout, names):
+    def parse(self, text, layout, names):
         one, words = Number(8), text.split(";") if text else []
-        found = [MEANINGS["ksym"].told(word, one, names) for word in reversed(words)]
+        found = [MEANINGS["ksym"].parse(word, one, names) for word in reversed(words)]
         room = layout.size // 8 - len(found)
         if None in found or room < 0 or max(found, default=0) > one.high:
             return None
         return self._struct(layout, names).pack(*found + [0] * room)
 
 
-MEANINGS: "Dict[str, _Kind]" = {
+MEANINGS: "Dict[str, _MeaningKind]" = {
     "ip4": _IPAddress(4),
     "ip6": _IPAddress(16),
     "ip": _IPAddress(4, 16),
@@ -3755,10 +4773,10 @@ MEANINGS: "Dict[str, _Kind]" = {
     "bytes": _ByteCount(),
     "ksym": _Symbol("ksym", 4, 8),
     "stack": _Stack(),
-    "ifindex": _Named("ifindex", 4),
-    "cgroup": _Named("cgroup", 8),
-    "uid": _Named("uid", 4),
-    "pid": _Named("pid", 4),
+    "ifindex": _MachineName("ifindex", 4),
+    "cgroup": _MachineName("cgroup", 8),
+    "uid": _MachineName("uid", 4),
+    "pid": _MachineName("pid", 4),
     "errno": _ErrorNumber(),
     "char": _Character(),
     "flags": _Flags(),
@@ -3766,12 +4784,23 @@ MEANINGS: "Dict[str, _Kind]" = {
 }
 
 
-def _shown_at(found, steps, word, path):
-    """Return a layout in which what the steps lead to means a word; see Layout.showing."""
+# -- meanings that are asked for
+# By _show_ of a class, by a tag "show:WORD" in BTF or C text, by --show and Layout.showing.  They
+# are shown in every form but bpftool's.
+
+
+def _with_meaning_at(found, steps, word, path):
+    """Return a layout in which the field at the end of a path has a meaning; see Layout.showing.
+
+    steps      what is left of the path from here on
+    path       the whole, for messages
+    """
     if not steps:
-        return _meaning_a_word(found, word, path)
+        return _with_meaning(found, word, path)
     if isinstance(found, Array):
-        return found.of(_shown_at(found.element, steps, word, path))
+        return found.of(_with_meaning_at(found.element, steps, word, path))
+    # A field is a member of the record, or one of an anonymous record in it.  Where names with and
+    # without dots fit, the longest counts, and all members of that name.
     own = [member.steps_in(steps) for member in found.members]
     inner = [one.layout._first_named(steps)[1] if one.is_merged else 0 for one in found.members]
     most, members = max(own + inner, default=0), []
@@ -3779,32 +4808,35 @@ def _shown_at(found, steps, word, path):
         raise NoSuchField("no field '%s'; there are %s" % (path, found._labels_text()))
     for member, count, merged in zip(found.members, own, inner):
         if most in (count, merged):
-            inside = _shown_at(member.layout, steps[count:], word, path)
+            inside = _with_meaning_at(member.layout, steps[count:], word, path)
             member = member.changed(layout=inside)
         members.append(member)
     return found.having(members)
 
 
-def _meaning_a_word(found, word, path):
+def _with_meaning(found, word, path):
+    """Return a layout with a meaning of the whole, else of each element; LayoutError: none fits."""
     kind = MEANINGS[word]
-    made = _applied(kind, found, word)
+    made = _applied_to_whole_or_each(kind, found, word)
     if made is None:
         words = (path or found.name, word, kind.takes, found.name, found.size)
         raise LayoutError("%s: %s takes %s, not %s of %d bytes" % words)
     return made
 
 
-def _applied(kind, found, word):
-    """Return a layout that means a word as a whole, else of which each element does, else None."""
+def _applied_to_whole_or_each(kind, found, word):
+    """Return a layout with a meaning of the whole, else of each element; None if neither fits."""
     made = kind.applied(found, word)
     if made is None and isinstance(found, Array):
-        inner = _applied(kind, found.element, word)
+        inner = _applied_to_whole_or_each(kind, found.element, word)
         made = inner and found.of(inner)
     return made
 
 
-def _shown_by_tags(found, tags):
-    """Return a layout with the meaning of a tag "show:WORD"; one that can't be is a mere tag."""
+def _with_meaning_of_tags(found, tags):
+    """Return a layout with the meaning that a tag "show:WORD" asks for.  One that can't be is no
+    error: tags are there for others, too.
+    """
     for tag in tags:
         if tag.startswith("show:"):
             try:
@@ -3814,11 +4846,23 @@ def _shown_by_tags(found, tags):
     return found
 
 
-def _rebuilt(found, change, layout_of=None, made=None):
-    """Return a layout in which change(part) stands for each part, what is inside first.
+def _with_names_of(found, names):
+    """Return a layout whose meanings take names and byte order from another machine."""
 
-    layout_of   of a member; None: that which it has
-    made        those that are done, each once: what is shared multiplies
+    def named(one):
+        meaning = one.meaning
+        if meaning is None or not (meaning.kind.is_named or meaning.kind.is_ordered):
+            return one
+        return one._changed(meaning=Meaning(meaning.word, names, meaning.is_asked))
+
+    return _rebuilt(found, named)
+
+
+def _rebuilt(found, change, layout_of=None, made=None):
+    """Return a layout in which change(part) stands for each part, the innermost first.
+
+    layout_of  f(member), which returns the layout to begin with; None: that of the member
+    made       {id: (part, what stands for it)}, so that a part that many share is changed once
     """
     made = {} if made is None else made
     if id(found) in made:
@@ -3833,42 +4877,29 @@ def _rebuilt(found, change, layout_of=None, made=None):
         pairs = list(zip(found.members, inside))
         if any(member.layout is not inner for member, inner in pairs):
             whole = found.having([member.changed(layout=inner) for member, inner in pairs])
-    made[id(found)] = found, change(whole)  # keeps the one whose id it is
+    made[id(found)] = found, change(whole)  # found is kept, so that no other gets its id
     return made[id(found)][1]
 
 
-def _named_by(found, names):
-    """Return a layout whose meanings take their names, and the byte order, from there."""
+# -- meanings that a declaration implies
+# A record implies one by its name (struct in_addr: _implied_meaning), a member by its type and its
+# name (__be32 saddr: _with_implied_meaning).  What is only implied is shown to people alone, and
+# where nobody asked for another meaning.
 
-    def named(one):
-        meaning = one.meaning
-        if meaning is None or not (meaning.kind.is_named or meaning.kind.is_ordered):
-            return one
-        return one._changed(meaning=Meaning(meaning.word, names, meaning.is_asked))
-
-    return _rebuilt(found, named)
-
-
-# What a declaration proves.
-
+# (name of a record, its size) -> the meaning of it
 _ADDRESS_RECORDS = {
     ("in_addr", 4): "ip4",
     ("in6_addr", 16): "ip6",
     ("ethaddr", 6): "mac",
     ("ether_addr", 6): "mac",
+    ("sockaddr", 16): "sockaddr",
+    ("sockaddr_storage", 128): "sockaddr",
+    ("__kernel_sockaddr_storage", 128): "sockaddr",
 }
-_ADDRESS_RECORDS.update(
-    ((name, size), "sockaddr")
-    for name, size in (
-        ("sockaddr", 16),
-        ("sockaddr_storage", 128),
-        ("__kernel_sockaddr_storage", 128),
-    )
-)
 
 
-def _proved(layout):
-    """Return the Meaning that a type proves by itself, None if it proves none."""
+def _implied_meaning(layout):
+    """Return the Meaning that a record implies by its name, or a union of addresses; else None."""
     if not isinstance(layout, Record):
         return None
     word = _ADDRESS_RECORDS.get((layout.name.split(" ")[-1], layout.size))
@@ -3877,28 +4908,20 @@ def _proved(layout):
     return Meaning(word, is_asked=False) if word else None
 
 
-def _asks_inside(found):
-    """Whether somebody asked for what a part of a layout means, which is then what is shown."""
-    inside = [member.layout for member in found.members]
-    if isinstance(found, Array):
-        inside = [found.element]
-    return any(one.meaning and one.meaning.is_asked or _asks_inside(one) for one in inside)
-
-
 def _is_any_address(union):
-    """Whether a union has an address of 4 bytes and one of 16."""
+    """Whether a union has an IPv4 address and an IPv6 address."""
     words = set()
     for member in union.members:
-        meaning = _with_proved(member).meaning or _proved(member.layout)
+        meaning = _with_implied_meaning(member).meaning or _implied_meaning(member.layout)
         if meaning is not None:
             words.add(meaning.word)
-        elif _names_ip(member.name) or member.name in ("v4", "v6"):
+        elif _is_ip_name(member.name) or member.name in ("v4", "v6"):
             words.add({4: "ip4", 16: "ip6"}.get(member.layout.size))
     return {"ip4", "ip6"} <= words
 
 
-def _with_proved(member):
-    """Return the layout of a member with the meaning that its name proves, if it has none."""
+def _with_implied_meaning(member):
+    """Return the layout of a member, with the meaning that type and name imply if it has none."""
     found = member.layout
     if found.meaning is not None or not member.name:
         return found
@@ -3907,27 +4930,37 @@ def _with_proved(member):
         return found
     word = None
     if number.size == 4 and number.name.lstrip("_") == "be32" and number.is_whole:
-        word = {4: "ip4", 16: "ip6"}.get(found.size) if _names_ip(member.name) else None
+        word = {4: "ip4", 16: "ip6"}.get(found.size) if _is_ip_name(member.name) else None
     elif found.size == 6 and number.size == 1 and type(number) is Number and not number.signed:
-        word = "mac" if _names_mac(member.name) else None
+        word = "mac" if _is_mac_name(member.name) else None
     return found._changed(meaning=Meaning(word, is_asked=False)) if word else found
 
 
-def _with_proved_asked(found):
-    """Return a layout in which what declarations prove counts as asked for, for forms of which
-    people see the text.
+def _with_implied_as_asked(found):
+    """Return a layout in which the meanings that declarations imply count as asked for, so that
+    every form shows them.
     """
 
     def asked(one):
-        meaning = one.meaning or _proved(one)
+        meaning = one.meaning or _implied_meaning(one)
         if meaning is None or meaning.is_asked:
             return one
         return one._changed(meaning=Meaning(meaning.word, meaning.names))
 
-    return _rebuilt(found, asked, _with_proved)
+    return _rebuilt(found, asked, _with_implied_meaning)
 
 
-def _names_ip(name):
+def _asks_inside(found):
+    """Whether somebody asked for the meaning of a part: it would be hidden by one that is only
+    implied of the whole.
+    """
+    inside = [member.layout for member in found.members]
+    if isinstance(found, Array):
+        inside = [found.element]
+    return any(one.meaning and one.meaning.is_asked or _asks_inside(one) for one in inside)
+
+
+def _is_ip_name(name):
     """Whether a name says that it is an IP address: saddr, dst_ip, ip6, remote_addr_v4, srcIp."""
     ends = [word.rstrip("46").rstrip("v") for word in name.lower().split("_")]
     return any(word in _IP_WORDS or word.endswith("addr") for word in ends)
@@ -3936,19 +4969,22 @@ def _names_ip(name):
 _IP_WORDS = frozenset(("ip", "sip", "dip", "srcip", "dstip"))
 
 
-def _names_mac(name):
+def _is_mac_name(name):
     """Whether a name says that it is a MAC address: src_mac, dmac, h_dest, eth_src."""
     is_mac = any(word.endswith("mac") for word in name.lower().split("_"))
     return is_mac or name in ("h_dest", "h_source") or name.startswith("eth")
 
 
 # -- the names that a machine gives to numbers
+# Interfaces, users, processes, cgroups and symbols.  A Meaning holds whose names it takes: those of
+# this machine, or of the one where a capture was made.
 
 
 class _Machine:
-    """The names of this machine: each kind is read, or each number asked for, once a run.
+    """The names of this machine.  What was found is kept for the rest of a run.
 
-    order is its byte order
+    order      its byte order
+    boot       nanoseconds from 1970 to its boot
     """
 
     order = sys.byteorder
@@ -3957,7 +4993,7 @@ class _Machine:
         self.forget()
 
     def forget(self):
-        """Begin another run."""
+        """Begin another run: what names there are may have changed."""
         self._namers, self._known = {}, {}
         self._boot = self._known_offset = None
 
@@ -4014,18 +5050,18 @@ class _Machine:
 _this_machine = _Machine()
 
 
-def _name_text(name):
-    """Return a name of the system's as text: what is no UTF-8 is escaped, as in char arrays."""
-    return _escaped(os.fsencode(name))
+# A namer has text(number) and number(text): the name of a number and the number of a name, or None.
 
 
 class _Interfaces:
+    """Network interfaces, of the network namespace that we are in."""
+
     def text(self, number):
         try:
             import socket
 
             return _name_text(socket.if_indextoname(number)) if number else None
-        except (ImportError, AttributeError, OSError, OverflowError):  # of a bare system, another's
+        except (ImportError, AttributeError, OSError, OverflowError):  # no socket, or no such one
             return None
 
     def number(self, text):
@@ -4038,6 +5074,8 @@ class _Interfaces:
 
 
 class _Users:
+    """Users, by uid."""
+
     def text(self, number):
         try:
             import pwd
@@ -4125,6 +5163,12 @@ class _Symbols:
         return found.pop() + int(offset or "0", 16)
 
 
+def _name_text(name):
+    """Return a name of the system's as text: what is no UTF-8 is escaped, as in char arrays."""
+    return _escaped(os.fsencode(name))
+
+
+# word of a meaning -> the class of its namer
 _NAMERS = {
     "ifindex": _Interfaces,
     "uid": _Users,
@@ -4134,276 +5178,35 @@ _NAMERS = {
 }
 
 
-# -- readers: bytes -> what a form says.  The leaves in their order become columns of as few structs
-# as the overlaps of unions ask for; only columns that need it are converted, a column at a time; an
-# entry is one % of a template, or one call of a builder.
-
-SKIPPED = object()  # what a form's method returns for leaves that it leaves out
-
-
-class _Bits:
-    """Converts a column of the integers, or bytes, that hold a number of some bits into these
-    numbers.
-
-    Bits are counted as C does, from the low end of each byte, in big-endian data from the high one.
-    """
-
-    __slots__ = ("first", "last", "shift", "bits", "mask", "order", "sign", "code", "then")
-
-    def __init__(self, offset, bits, order, signed, then=None):
-        self.first, self.last = offset // 8, (offset + bits + 7) // 8
-        size = self.last - self.first
-        inside = offset - 8 * self.first
-        self.shift = inside if order == "little" else 8 * size - inside - bits
-        self.bits, self.mask, self.order = bits, (1 << bits) - 1, order
-        self.sign = 1 << bits - 1 if signed and bits else 0
-        self.code = _STRUCT_CODES[size].upper() if size in _STRUCT_CODES else "%ds" % size
-        self.then = then
-
-    def __call__(self, column):
-        shift, mask, sign = self.shift, self.mask, self.sign
-        if self.code[-1] == "s":
-            order = self.order
-            column = [int.from_bytes(raw, order) for raw in column]
-        if sign:
-            column = [((whole >> shift & mask) ^ sign) - sign for whole in column]
-        else:
-            column = [whole >> shift & mask for whole in column]
-        return column if self.then is None else self.then(column)
-
-    def of(self, raw):
-        """Return the number in the bytes of the whole."""
-        whole = int.from_bytes(raw[self.first : self.last], self.order)
-        return ((whole >> self.shift & self.mask) ^ self.sign) - self.sign
-
-
-class _Cache(dict):
-    """Converts a column by a function of one value, worked out once for each that occurs, as long
-    as there are few.
-    """
-
-    __slots__ = ("make",)
-
-    def __init__(self, make):
-        dict.__init__(self)
-        self.make = make
-
-    def __missing__(self, value):
-        made = self.make(value)
-        if type(value) is not bytes or len(value) <= 64:
-            if len(self) >= 4096:
-                self.clear()
-            self[value] = made
-        return made
-
-    def __call__(self, column):
-        return map(self.__getitem__, column)
-
-
-class _Each:
-    """Converts a column by a function of one value."""
-
-    __slots__ = ("make",)
-
-    def __init__(self, make):
-        self.make = make
-
-    def __call__(self, column):
-        return map(self.make, column)
-
-
-class _Together:
-    """Converts a column of bytes by a reader of them all."""
-
-    __slots__ = ("reader",)
-
-    def __init__(self, reader):
-        self.reader = reader
-
-    def __call__(self, column):
-        if not self.reader.layout.size:
-            return map(self.reader.one, column)
-        return self.reader.read(b"".join(column))
-
-
-def _added_up(column, count):
-    """Return the sums of each count values in a row."""
-    return column if count == 1 else list(map(sum, zip(*[iter(column)] * count)))
-
-
-class _OfCPUs:
-    """Converts a column with so many leaves for each element, one of each CPU: adds them up, or
-    takes the first.
-    """
-
-    __slots__ = ("count", "adds_up", "then")
-
-    def __init__(self, count, adds_up, then):
-        self.count, self.adds_up, self.then = count, adds_up, then
-
-    def __call__(self, column):
-        column = list(column)
-        column = _added_up(column, self.count) if self.adds_up else column[:: self.count]
-        return column if self.then is None else self.then(column)
-
-
-class _Written:
-    """In place of a converter: text has the numbers, unsigned, in a template of its own."""
-
-    __slots__ = ("template",)
-
-    def __init__(self, template):
-        self.template = template
-
-
-class _Column:
-    """Leaves that lie one behind the other: .count columns of one code."""
-
-    __slots__ = ("first", "size", "code", "order", "convert", "count")
-
-    def __init__(self, first, size, code, order, convert, count=1):
-        self.first, self.size, self.code, self.order = first, size, code, order
-        self.convert, self.count = convert, count
-
-    @property
-    def end(self):
-        return self.first + self.size
-
-
-class _Columns:
-    """The columns of a layout while it is compiled, and what they become."""
-
-    def __init__(self, cpus):
-        self.wanted, self.width, self.cpus = [], 0, cpus
-        self.is_added = True  # whether what is compiled is not part of an address or the like
-
-    def of_cpus(self, convert, adds_up):
-        """Return a converter that makes one leaf of those of the CPUs."""
-        is_added = adds_up and self.is_added
-        return convert if self.cpus == 1 else _OfCPUs(self.cpus, is_added, convert)
-
-    def add(self, form, first, size, code, order, convert, written=None):
-        self.wanted.append(_Column(first, size, code, order, convert))
-        self.width += 1
-        return written or form.leaf(self.width - 1, convert)
-
-    def add_bytes(self, form, at, size, convert):
-        """Add bytes that a form makes something of as a whole."""
-        if convert is SKIPPED:
-            return form.nothing()
-        convert = self.of_cpus(convert, False)
-        return self.add(form, at // 8, size, "%ds" % size, "little", convert)
-
-    def add_spelled(self, first, size, template):
-        """Add bytes that a template of text has each: one item of a struct, many columns."""
-        self.wanted.append(_Column(first, size, "%dB" % size, "little", None, size))
-        self.width += size
-        return template
-
-    def add_many(self, form, array, first):
-        """Add an array of numbers that the form shows as they are: one item of a struct, many
-        columns.
-        """
-        many, order = "%d%s" % (array.count, array.element.code), form.order_of(array.element)
-        self.wanted.append(_Column(first, array.size, many, order, None, array.count))
-        self.width += array.count
-        return form.leaves(self.width - array.count, array.count)
-
-    def rows(self, stride):
-        """Return f(raw), which iterates over a tuple of leaves for each stride bytes."""
-        if not self.wanted:
-            step = stride * self.cpus
-            return lambda raw: iter([()] * (len(raw) // step if step else 1))
-        passes, order = [], []
-        for shared in self._passes():
-            passes.append(_one_pass(shared, stride))
-            order += chain.from_iterable(shared)
-        starts, place = {}, 0
-        for column in order:
-            starts[id(column)] = place
-            place += column.count
-        picks = []
-        for column in self.wanted:
-            start = starts[id(column)]
-            picks += range(start, start + column.count)
-        joined = _joined(passes)
-        if picks == list(range(len(picks))):
-            return joined
-        pick = itemgetter(*picks)
-        return lambda raw: map(pick, joined(raw))
-
-    def _passes(self):
-        """Yield lists of what does not overlap: lists of columns of the same bytes."""
-        groups = {}  # type: dict
-        for column in self.wanted:
-            is_converted = column.convert is not None
-            group = groups.setdefault((is_converted, column.order), {})
-            place = (column.first, column.size, column.code) if is_converted else id(column)
-            group.setdefault(place, []).append(column)
-        for key in sorted(groups):
-            same = {id(columns[0]): columns for columns in groups[key].values()}
-            for firsts in _apart([columns[0] for columns in same.values()]):
-                yield [same[id(first)] for first in firsts]
-
-
-def _apart(columns):
-    """Return lists of columns that lie one behind the other, as few as can be."""
-    by_start = sorted(columns, key=lambda column: (column.first, column.size))
-    by_end = sorted(columns, key=lambda column: (column.end, column.first, column.size))
-    passes, free, number_of, ended = [], [], {}, 0
-    for column in by_start:
-        while by_end[ended].end <= column.first and id(by_end[ended]) in number_of:
-            free.append(number_of[id(by_end[ended])])
-            ended += 1
-        if not free:
-            free.append(len(passes))
-            passes.append([])
-        number_of[id(column)] = number = free.pop()
-        passes[number].append(column)
-    return passes
-
-
-def _one_pass(shared, stride):
-    """Return f(raw) that iterates over the tuples of columns which do not overlap."""
-    columns = [same[0] for same in shared]
-    codes, end = [_ORDER_MARKS[columns[0].order]], 0
-    for column in columns:
-        if column.first > end:
-            codes.append("%dx" % (column.first - end))
-        codes.append(column.code)
-        end = column.first + column.size
-    codes.append("%dx" % (stride - end))
-    compiled = struct.Struct("".join(codes))
-    unpack = compiled.iter_unpack if stride else lambda raw: iter([compiled.unpack(raw)])
-    if columns[0].convert is None:
-        return unpack
-    converters = []
-    for at, same in enumerate(shared):
-        converters += [(at, column.convert) for column in same]
-
-    def converted(raw):
-        found = list(zip(*unpack(raw)))
-        return zip(*[convert(found[at]) for at, convert in converters if found])
-
-    return converted
-
-
-def _joined(passes):
-    """Return f(raw) that iterates over the tuples of all passes, each entry's as one."""
-    if len(passes) == 1:
-        return passes[0]
-    if len(passes) == 2:
-        first, second = passes
-        return lambda raw: map(add, first(raw), second(raw))
-    flat = chain.from_iterable
-    return lambda raw: map(tuple, map(flat, zip(*[one(raw) for one in passes])))
+# -- readers: bytes -> what a form says
+# A layout is compiled once for a form.  Its leaves, in their order, ask for columns; columns that
+# do not overlap are one struct, which unpacks all elements of a buffer, so that most types need one
+# and unions a few.  Only columns that need it are converted, a whole column at a time.  What is
+# left for each element is one % of a template, or one call of a builder.
+#
+#   Layout.reader(form)   finds or makes a Reader, which has compiled the layout:
+#   Layout.compiled       asks the form what a node means, else
+#   node._compile         compiles its parts, or has a leaf add its column to _Columns
+#   form.record, .array   make one piece of those of the parts; what a piece is is up to the form
+#   _Columns.rows         makes of the columns f(raw), which iterates over rows of leaves
+#   form.finish           makes of the last piece f(row), which returns what the form says
+#
+# A union of which another member, the discriminant, says the branch (_union_) can't be read in one
+# go.  A layout that is_undecided has a _ChoosingReader: it reads the discriminants (undecided) and
+# keeps a Reader for each choice that occurs, of the layout with those branches alone (decided).
+#
+# A per-CPU value that is read as one (cpus) has its CPUs' leaves in a row in each column; _OfCPUs
+# makes one of them.
 
 
 class Reader:
     """Reads bytes as one form of a layout; see Layout.reader.
 
-    rows(raw) are tuples of leaves, shape(row) what the form makes of one; template is what a form
-    of text fills.
+    rows       f(raw), which iterates over a tuple of leaves for each element
+    shape      f(row), which returns what the form makes of such a tuple
+    template   the piece of the whole layout: of a form of text the template that a row fills
+    paths      the same: of forms with paths the path of each leaf
+    stride     bytes of an element, of all CPUs where these are read as one
     """
 
     rows: "Callable[[Buffer], Iterator[Tuple[Any, ...]]]"
@@ -4436,21 +5239,16 @@ class Reader:
         return zip(repeat(self.paths), self.rows(raw))
 
     def series(self, raw: "Buffer") -> "Iterator[Tuple[Any, None, Any]]":
-        """Yield (path, None, column) of the form "samples"; see _ChoosingReader for the other
-        shape.
+        """Yield (path, None, column) for each path of a form with paths.  None: the column has all
+        elements, unlike those of a _ChoosingReader.
         """
         for path, column in zip(self.paths, zip(*self.rows(raw))):
             yield path, None, column
 
 
-def _misfit(reader, raw):
-    words = (reader.layout.name, reader.stride, memoryview(raw).nbytes)
-    return LayoutError("%s takes %d bytes, not %d" % words)
-
-
 class _ChoosingReader:
-    """Reads elements in which a member tells how to read a union, each with the reader of its
-    branches.
+    """Reads elements in which discriminants say how to read unions, each element with a Reader of
+    the branches that it has.
     """
 
     template = None
@@ -4458,28 +5256,31 @@ class _ChoosingReader:
     def __init__(self, layout, form, stride, cpus):
         stride = layout.size if stride is None else stride
         self.layout, self.form, self.stride = layout, form, stride * cpus
-        self._as = form.name, stride, cpus
-        tags = [_Tag(tag.layout, at) for tag, at in layout.undecided(form)]
-        found = Record(
-            "struct", layout.name, layout.size, [tag.member(at) for at, tag in enumerate(tags)]
-        )
-        self._tags = found.reader("plain", self.stride)  # the first CPU's decide
-        self._readers = {}  # the values of the tags -> reader
+        self._wanted = form.name, stride, cpus  # of each Reader
+        members = [
+            Member(str(number), discriminant.layout, at, label=str(number))
+            for number, (discriminant, at) in enumerate(layout.undecided(form))
+        ]
+        discriminants = Record("struct", layout.name, layout.size, members)
+        # of several CPUs those of the first decide
+        self._discriminants = discriminants.reader("plain", self.stride)
+        self._readers = {}  # values of the discriminants -> Reader
 
-    def _reader_for(self, tags):
-        key = tuple(tags.values())
+    def _reader_for(self, values):
+        """Return the Reader of the branches that values of the discriminants choose."""
         try:
-            return self._readers[key]
-        except (KeyError, TypeError):
-            made = self.layout.decided(self.form, iter(key)).reader(*self._as)
+            return self._readers[values]
+        except (KeyError, TypeError):  # TypeError: a list, which chooses no branch
+            made = self.layout.decided(self.form, iter(values)).reader(*self._wanted)
             if len(self._readers) >= 256:
                 self._readers.clear()
-            return self._readers.setdefault(key, made)
+            return self._readers.setdefault(values, made)
 
     def _each(self, raw):
-        for index, tags in enumerate(self._tags.read(raw)):
+        """Yield (Reader, its bytes) for each element in raw."""
+        for index, found in enumerate(self._discriminants.read(raw)):
             one = raw[index * self.stride : (index + 1) * self.stride]
-            yield self._reader_for(tags), one
+            yield self._reader_for(tuple(found.values())), one
 
     def read(self, raw: "Buffer") -> "Iterator[Any]":
         """Iterate over what each element in raw says."""
@@ -4496,7 +5297,7 @@ class _ChoosingReader:
         return (next(reader.pathed(one)) for reader, one in self._each(raw))
 
     def series(self, raw: "Buffer") -> "Iterator[Tuple[Any, List[int], List[Any]]]":
-        """Yield (path, indices of the elements, column) of the form "samples"."""
+        """Yield (path, indices of the elements that have it, column) of a form with paths."""
         found = {}  # type: dict
         for index, (reader, one) in enumerate(self._each(raw)):
             for path, _, column in reader.series(one):
@@ -4507,32 +5308,306 @@ class _ChoosingReader:
             yield path, indices, numbers
 
 
-class _Tag:
-    """A member that chooses a branch, as a member of a record of such members."""
+def _misfit(reader, raw):
+    """Return the error of bytes that are no whole number of elements."""
+    words = (reader.layout.name, reader.stride, memoryview(raw).nbytes)
+    return LayoutError("%s takes %d bytes, not %d" % words)
 
-    __slots__ = ("layout", "at")
 
-    def __init__(self, layout, at):
-        self.layout, self.at = layout, at
+class _Columns:
+    """The columns that the leaves of a layout ask for while it is compiled; rows() makes what reads
+    them.
+    """
 
-    def member(self, number):
-        return Member(str(number), self.layout, self.at, label=str(number))
+    def __init__(self, cpus):
+        self.wanted = []  # each _Column, in the order of the leaves
+        self.width = 0  # how many leaves there are in a row so far
+        self.cpus = cpus
+        self.is_added = True  # whether the CPUs' numbers may be added up: no part of an address
+
+    def of_cpus(self, convert, adds_up):
+        """Return a converter that also makes one leaf of those of the CPUs, where there are any."""
+        is_added = adds_up and self.is_added
+        return convert if self.cpus == 1 else _OfCPUs(self.cpus, is_added, convert)
+
+    def add(self, form, first, size, code, order, convert, template=None):
+        """Add a leaf; return its piece: the template that is given, else what the form makes."""
+        self.wanted.append(_Column(first, size, code, order, convert))
+        self.width += 1
+        return template or form.leaf(self.width - 1, convert)
+
+    def add_bytes(self, form, at, size, convert):
+        """Add bytes that are one leaf."""
+        if convert is SKIPPED:
+            return form.nothing()
+        convert = self.of_cpus(convert, False)
+        return self.add(form, at // 8, size, "%ds" % size, "little", convert)
+
+    def add_bytes_apart(self, first, size, template):
+        """Add bytes that are a leaf each, for a template with a % for each of them."""
+        self.wanted.append(_Column(first, size, "%dB" % size, "little", None, size))
+        self.width += size
+        return template
+
+    def add_many(self, form, array, first):
+        """Add an array of numbers that the form shows as they are: each is a leaf, but one item of
+        a struct reads them all.
+        """
+        many, order = "%d%s" % (array.count, array.element.code), form.order_of(array.element)
+        self.wanted.append(_Column(first, array.size, many, order, None, array.count))
+        self.width += array.count
+        return form.leaves(self.width - array.count, array.count)
+
+    def rows(self, stride):
+        """Return f(raw), which iterates over a tuple of leaves for each stride bytes.
+
+        Each pass yields tuples of its own columns.  They are joined, and picked from where their
+        order is not that of the leaves.
+        """
+        if not self.wanted:
+            step = stride * self.cpus
+            return lambda raw: iter([()] * (len(raw) // step if step else 1))
+        passes, order = [], []
+        for shared in self._passes():
+            passes.append(_one_pass(shared, stride))
+            order += chain.from_iterable(shared)
+        starts, width = {}, 0  # where in the joined tuple the leaves of a column begin
+        for column in order:
+            starts[id(column)] = width
+            width += column.count
+        picks = []
+        for column in self.wanted:
+            start = starts[id(column)]
+            picks += range(start, start + column.count)
+        joined = _joined(passes)
+        if picks == list(range(len(picks))):
+            return joined
+        pick = itemgetter(*picks)
+        return lambda raw: map(pick, joined(raw))
+
+    def _passes(self):
+        """Yield what one struct reads: a list of places that do not overlap, each of them the list
+        of the columns that are made of its bytes.
+
+        A struct has one byte order.  Columns that are converted have passes of their own, so that
+        the rows of the others need not be taken apart.
+        """
+        groups = {}  # type: dict
+        for column in self.wanted:
+            is_converted = column.convert is not None
+            group = groups.setdefault((is_converted, column.order), {})
+            place = (column.first, column.size, column.code) if is_converted else id(column)
+            group.setdefault(place, []).append(column)
+        for key in sorted(groups):
+            same = {id(columns[0]): columns for columns in groups[key].values()}
+            for firsts in _without_overlaps([columns[0] for columns in same.values()]):
+                yield [same[id(first)] for first in firsts]
+
+
+class _Column:
+    """What an item of a struct reads for each element: a leaf, or count of them.
+
+    first, size  the bytes
+    code, order  the item, as the struct module writes it, and "little" or "big"
+    convert    the converter of the column, or None
+    """
+
+    __slots__ = ("first", "size", "code", "order", "convert", "count")
+
+    def __init__(self, first, size, code, order, convert, count=1):
+        self.first, self.size, self.code, self.order = first, size, code, order
+        self.convert, self.count = convert, count
+
+    @property
+    def end(self):
+        return self.first + self.size
+
+
+def _without_overlaps(columns):
+    """Return lists of columns, as few as can be, of which none overlap in a list.
+
+    Columns come by where they begin.  Each goes to a list whose last column has ended, else to a
+    new one.
+    """
+    by_start = sorted(columns, key=lambda column: (column.first, column.size))
+    by_end = sorted(columns, key=lambda column: (column.end, column.first, column.size))
+    passes, free, number_of, ended = [], [], {}, 0
+    for column in by_start:
+        while by_end[ended].end <= column.first and id(by_end[ended]) in number_of:
+            free.append(number_of[id(by_end[ended])])
+            ended += 1
+        if not free:
+            free.append(len(passes))
+            passes.append([])
+        number_of[id(column)] = number = free.pop()
+        passes[number].append(column)
+    return passes
+
+
+def _one_pass(shared, stride):
+    """Return f(raw), which iterates over the tuples of columns that one struct reads."""
+    columns = [same[0] for same in shared]
+    codes, end = [_ORDER_MARKS[columns[0].order]], 0
+    for column in columns:
+        if column.first > end:
+            codes.append("%dx" % (column.first - end))
+        codes.append(column.code)
+        end = column.first + column.size
+    codes.append("%dx" % (stride - end))
+    compiled = struct.Struct("".join(codes))
+    unpack = compiled.iter_unpack if stride else lambda raw: iter([compiled.unpack(raw)])
+    if columns[0].convert is None:
+        return unpack
+    converters = []
+    for at, same in enumerate(shared):
+        converters += [(at, column.convert) for column in same]
+
+    def converted(raw):
+        found = list(zip(*unpack(raw)))
+        return zip(*[convert(found[at]) for at, convert in converters if found])
+
+    return converted
+
+
+def _joined(passes):
+    """Return f(raw), which iterates over tuples with the leaves of all passes."""
+    if len(passes) == 1:
+        return passes[0]
+    if len(passes) == 2:
+        first, second = passes
+        return lambda raw: map(add, first(raw), second(raw))
+    flat = chain.from_iterable
+    return lambda raw: map(tuple, map(flat, zip(*[one(raw) for one in passes])))
+
+
+# -- converters: a column of leaves -> as many things that a form says
+# Python calls a converter once for each column, not for each value.
+
+
+SKIPPED = object()  # in place of a converter: the form leaves the leaf out
+
+
+class _NumberTemplate:
+    """In place of a converter: a form of text has the bits of the numbers, unsigned, in a template
+    like "0x%x".
+    """
+
+    __slots__ = ("template",)
+
+    def __init__(self, template):
+        self.template = template
+
+
+class _Each:
+    """Converts a column by a function of one value."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make):
+        self.make = make
+
+    def __call__(self, column):
+        return map(self.make, column)
+
+
+class _Cache(dict):
+    """Converts a column by a function of one value, like _Each, and keeps what it returns: most
+    columns have few different values.
+    """
+
+    __slots__ = ("make",)
+
+    def __init__(self, make):
+        dict.__init__(self)
+        self.make = make
+
+    def __missing__(self, value):
+        made = self.make(value)
+        if type(value) is not bytes or len(value) <= 64:
+            if len(self) >= 4096:
+                self.clear()
+            self[value] = made
+        return made
+
+    def __call__(self, column):
+        return map(self.__getitem__, column)
+
+
+class _ByReader:
+    """Converts a column of bytes by a reader, to which all of them are one buffer."""
+
+    __slots__ = ("reader",)
+
+    def __init__(self, reader):
+        self.reader = reader
+
+    def __call__(self, column):
+        if not self.reader.layout.size:
+            return map(self.reader.one, column)
+        return self.reader.read(b"".join(column))
+
+
+class _OfCPUs:
+    """Converts a column in which each element has count leaves in a row, one of each CPU, into one
+    that has one: their sum if it adds_up, else the first.
+    """
+
+    __slots__ = ("count", "adds_up", "then")
+
+    def __init__(self, count, adds_up, then):
+        self.count, self.adds_up, self.then = count, adds_up, then
+
+    def __call__(self, column):
+        column = list(column)
+        column = _added_up(column, self.count) if self.adds_up else column[:: self.count]
+        return column if self.then is None else self.then(column)
+
+
+def _added_up(column, count):
+    """Return a list of sums, each of count values that follow each other in the column."""
+    return column if count == 1 else list(map(sum, zip(*[iter(column)] * count)))
+
+
+# -- forms: how one output says what there is
+#
+#   plain                dicts, lists, numbers and text: to_python
+#   json                 the same as JSON text: --ndjson
+#   bpftool              the JSON that bpftool makes of BTF types: -j
+#   ... strings          json and bpftool with strings for numbers of more than 53 bits
+#   words                a line for people
+#   cells                words as cells of a table
+#   samples              (path, number) of each quantity: metrics, histograms, sums
+#   counts               those samples that can be added up
+#   leaves               (path, leaf) of all that plain Python says: Layout.columns
+#   labels, joined       (path, text) of all there is, and of the arrays in it: labels of metrics
+#   names                (path, [(word, number)]) of what a machine has names for: captures
+#
+# To add a form, subclass _Form or one of those below and list it in _FORMS.
 
 
 class _Form:
-    """How one output says what there is: a converter for each kind of leaf, and how parts become a
-    whole.
+    """How one output says what there is: a converter for each kind of leaf, and how the pieces of
+    parts become that of a whole.
 
-    A converter takes a column and returns as many things; None: the numbers are right as they are;
-    _Written: they are, in a form of text; SKIPPED: there is nothing to say of them.  To add a form,
-    subclass this or one of its subclasses and name it in _FORMS.
+    What a piece is, each form decides.  It has methods that make them:
+
+    leaf(column, convert)            of a leaf, which is the one numbered column in the row
+    leaves(column, count)            of count leaves that follow each other, unconverted numbers
+    nothing()                        of a leaf that is left out
+    array(array, pieces)             of an array, given those of its elements
+    record(record, members, pieces)  of a record, given those of the members that are shown
+    series(inner)                    (no piece) the converter of a long array, whose bytes are one
+                                     leaf; inner is the Reader of an element
+    finish(piece)                    f(row), which makes what the form says of a row of leaves
+
+    and one for each kind of leaf, from integer() on, which returns its converter; None, where the
+    numbers are right as they are; a _NumberTemplate; or SKIPPED.
     """
 
-    name = ""
-    fuses = True  # arrays of plain numbers are one item of a struct
-    lists_arrays = True  # long arrays have a reader of their own
-    joins_arrays = ""  # the form of arrays, where each is one leaf
-    unrolls_arrays = False  # the elements of arrays are read with what is around them
+    name = ""  # that Layout.reader knows it by
+    lists_arrays = True  # a long array is one leaf, which a reader of its own converts (series)
+    joins_arrays = ""  # every array is one leaf, in the form of this name
+    unrolls_arrays = False  # no array is one leaf, so that unions in it are those of the whole
     is_for_people = False  # what is true only now may stand in it
 
     def order_of(self, number):
@@ -4544,33 +5619,39 @@ class _Form:
         return [member for member in record.parts if member.label is not None]
 
     def layout_of(self, member):
-        """Return the layout of a member, with what it means."""
+        """Return the layout of a member, in which meanings may be implied."""
         return member.layout
 
-    def meant(self, layout):
-        """Return the converter of what a layout means to people; None where its parts are shown."""
+    def converter_of_meaning(self, layout):
+        """Return the converter of a layout that is shown as its meaning; None if it has none."""
         meaning = self.meaning_of(layout)
         if meaning is None:
             return None
-        write = self.meant_text(meaning.writer(layout, self.is_for_people))
+        write = self.quoting(meaning.writer(layout, self.is_for_people))
+        # names may change from one run of a reader to the next; a machine keeps them for one run
         return _Each(write) if meaning.kind.is_named else _Cache(write)
 
     def meaning_of(self, layout):
-        """Return the meaning that is shown of a layout, one that was asked for, or None."""
+        """Return the meaning that is shown of a layout, or None: here, one that was asked for."""
         meaning = layout.meaning
         return meaning if meaning is not None and meaning.is_asked and meaning.is_shown else None
 
-    def meant_text(self, write):
-        """Return f(leaf) for a function that gives text, as the form spells text."""
+    def quoting(self, write):
+        """Return a function like write, f(leaf) -> text, whose text is quoted as the form wants."""
         return write
 
-    def spelling_of(self, layout):
-        """Return the template of what a layout means, if all it takes are its bytes, in order."""
+    def template_of_meaning(self, layout):
+        """Return the template that makes a layout's meaning of its bytes, if there is one for all
+        values: that is faster than a converter.
+        """
         return None
 
     def nothing(self):
-        """Return the piece for a leaf that is left out."""
+        """Return the piece of a leaf that is left out."""
         return None
+
+    # A converter for each kind of leaf: of Number and its subclasses, of an Array of Chars (text)
+    # and of Bytes (raw_bytes).
 
     def integer(self, number):
         return None
@@ -4598,9 +5679,7 @@ class _Form:
 
 
 class _PlainForm(_Form):
-    """dicts, lists, numbers and text.  A piece is the number of a leaf's column, or a function of
-    the row.
-    """
+    """dicts, lists, numbers and text.  A piece is the number of a leaf in the row, or f(row)."""
 
     name = "plain"
 
@@ -4643,7 +5722,7 @@ class _PlainForm(_Form):
 
 
 class _TextForm(_Form):
-    """Forms of text.  A piece is a template with a % for each leaf."""
+    """What forms of text have in common: a piece is a template with a % for each leaf."""
 
     between = ","
     list_brackets = "[]"
@@ -4661,10 +5740,10 @@ class _TextForm(_Form):
     def series(self, inner):
         return _Each(lambda raw: self._listed(inner.read(raw)))
 
-    def spelling_of(self, layout):
+    def template_of_meaning(self, layout):
         meaning = self.meaning_of(layout)
-        spelling = meaning and meaning.kind.spelling
-        return self.meant_text(lambda leaf: leaf)(spelling) if spelling else None
+        template = meaning and meaning.kind.template
+        return self.quoting(lambda leaf: leaf)(template) if template else None
 
     def array(self, array, pieces):
         return self._listed(pieces)
@@ -4673,33 +5752,12 @@ class _TextForm(_Form):
         return piece.__mod__
 
 
-def _json_text(text):
-    import json
-
-    return json.dumps(text)
-
-
-def _json_float(number):
-    """Return a float as a number of JSON: what JSON lacks is null (NaN) and what every parser
-    overflows to infinity.
-    """
-    if number != number:
-        return "null"
-    if number in (float("inf"), float("-inf")):
-        return "1e999" if number > 0 else "-1e999"
-    return repr(number)
-
-
-def _json_label(text):
-    return _json_text(text).replace("%", "%%")
-
-
 class _JSONForm(_TextForm):
     """JSON without blanks: what plain Python says, as text."""
 
     name = "json"
 
-    def meant_text(self, write):
+    def quoting(self, write):
         return lambda leaf: _json_text(write(leaf))
 
     def boolean(self, number):
@@ -4709,7 +5767,7 @@ class _JSONForm(_TextForm):
         return _Cache(lambda value: _json_text(number.text_of(value)))
 
     def pointer(self, number):
-        return _Written('"0x%x"')
+        return _NumberTemplate('"0x%x"')
 
     def char(self, number):
         return _Cache(lambda raw: _json_text(_text_of(raw)))
@@ -4727,11 +5785,26 @@ class _JSONForm(_TextForm):
         return "{%s}" % ",".join(pairs)
 
 
-def _string_of_wide(number, convert):
-    """Return what makes strings of numbers that may not fit the 53 bits which JavaScript, jq and
-    others read exactly; convert where all do.
+def _json_text(text):
+    import json
+
+    return json.dumps(text)
+
+
+def _json_label(text):
+    """Return JSON for a name in a template."""
+    return _json_text(text).replace("%", "%%")
+
+
+def _json_float(number):
+    """Return a float as a number of JSON.  JSON has no NaN, which becomes null, and no infinity,
+    for which stands a number that every parser overflows to it.
     """
-    return _Each('"%d"'.__mod__) if convert is None and number.bits > 53 else convert
+    if number != number:
+        return "null"
+    if number in (float("inf"), float("-inf")):
+        return "1e999" if number > 0 else "-1e999"
+    return repr(number)
 
 
 class _JSONStringsForm(_JSONForm):
@@ -4744,8 +5817,8 @@ class _JSONStringsForm(_JSONForm):
 
 
 class _BpftoolForm(_JSONForm):
-    """What bpftool's JSON says of BTF types: enums are signed, bitfields hex, anonymous members
-    have no name.
+    """The JSON that bpftool makes of BTF types, value for value: no meanings, enums are signed,
+    bitfields are hex, and anonymous members have an empty name.
     """
 
     name = "bpftool"
@@ -4760,17 +5833,17 @@ class _BpftoolForm(_JSONForm):
         return record.members
 
     def integer(self, number):
-        if number.is_bitfield or not number.is_whole:
-            return _Written('"0x%x"')
+        if _is_bits_to_bpftool(number):
+            return _NumberTemplate('"0x%x"')
         if number.encoding == _INT_CHAR:
             return _Cache(lambda value: _json_text(chr(value & 0xFF)))
         return None
 
     def enum(self, number):
-        if number.is_bitfield or not number.is_whole:
-            return _Written('"0x%x"')
-        # A value is signed to bpftool, and so is what stands in the enum: 32 bits there, 64 of an
-        # enum64.
+        if _is_bits_to_bpftool(number):
+            return _NumberTemplate('"0x%x"')
+        # bpftool compares signed numbers: the value as wide as the type, the enumerators 32 bits
+        # wide, of an enum64 64.
         bits = 64 if number.size == 8 else 32
         names = {_signed(one, bits): name for one, name in number.names.items()}
         size_bits = 8 * number.size
@@ -4782,8 +5855,8 @@ class _BpftoolForm(_JSONForm):
         return _Cache(named)
 
     def boolean(self, number):
-        if number.is_bitfield or not number.is_whole:
-            return _Written('"0x%x"')
+        if _is_bits_to_bpftool(number):
+            return _NumberTemplate('"0x%x"')
         return _JSONForm.boolean(self, number)
 
     def pointer(self, number):
@@ -4801,13 +5874,13 @@ class _BpftoolForm(_JSONForm):
         def listed(raw):
             return "[%s]" % ",".join(one(raw[at : at + 1] for at in range(len(raw))))
 
-        def told(raw):
+        def read(raw):
             text, end, _ = raw.partition(b"\0")
             if end and number.is_plain_char and all(0x1F < byte < 0x7F for byte in text):
                 return _json_text(text.decode())
             return listed(raw)
 
-        return _Cache(told)
+        return _Cache(read)
 
     def record(self, record, members, pieces):
         pairs = [_json_label(one.name) + ":" + piece for one, piece in zip(members, pieces)]
@@ -4817,6 +5890,11 @@ class _BpftoolForm(_JSONForm):
             _json_label(record.btf_name),
             ",".join("{%s}" % pair for pair in pairs),
         )
+
+
+def _is_bits_to_bpftool(number):
+    """Whether bpftool prints a number as a bitfield, that is in hex."""
+    return number.is_bitfield or not number.is_whole
 
 
 class _BpftoolStringsForm(_BpftoolForm):
@@ -4837,6 +5915,13 @@ class _BpftoolStringsForm(_BpftoolForm):
         return _Cache(lambda value: '"%s"' % convert.make(value).strip('"'))
 
 
+def _string_of_wide(number, convert):
+    """Return a converter into strings if the numbers have more than the 53 bits that JavaScript, jq
+    and others read exactly and nothing else converts them; else convert.
+    """
+    return _Each('"%d"'.__mod__) if convert is None and number.bits > 53 else convert
+
+
 def _signed(number, bits):
     """Return the low bits of a number as a signed one."""
     half = 1 << bits - 1
@@ -4844,22 +5929,22 @@ def _signed(number, bits):
 
 
 class _WordsForm(_TextForm):
-    """A line for people: "src=10 port=443", what is inside in braces."""
+    """A line for people: "src=10 port=443", with records inside of others in braces."""
 
     name = "words"
     between = " "
     is_for_people = True
 
     def layout_of(self, member):
-        return _with_proved(member)
+        return _with_implied_meaning(member)
 
     def meaning_of(self, layout):
-        meaning = layout.meaning or _proved(layout)
+        meaning = layout.meaning or _implied_meaning(layout)
         if meaning is None or not meaning.is_shown:
             return None
         return meaning if meaning.is_asked or not _asks_inside(layout) else None
 
-    def meant_text(self, write):
+    def quoting(self, write):
         return lambda leaf: _bare(write(leaf))
 
     def pointer(self, number):
@@ -4867,19 +5952,6 @@ class _WordsForm(_TextForm):
 
     def leaf(self, column, convert):
         return "%s"
-
-    def has_cell(self, layout):
-        """Whether a layout is one word, a cell of a table; arrays of a few numbers are."""
-        if self.meaning_of(layout) is not None or isinstance(layout, Array) and layout.is_text:
-            return True
-        element = layout
-        while isinstance(element, Array):
-            element = element.element
-        return layout.values <= 8 and not isinstance(element, Record)
-
-    def is_right(self, layout):
-        """Whether it is a number, which stands on the right of a cell."""
-        return type(layout) in (Number, Float) and self.meaning_of(layout) is None
 
     def enum(self, number):
         return _Cache(lambda value: _bare(number.text_of(value)))
@@ -4914,192 +5986,33 @@ class _WordsForm(_TextForm):
         return _TextForm.series(self, inner)
 
 
-def _hex(raw):
-    return _hex_text(raw, " ")
-
-
-def _hex_text(raw, between):
-    """Return bytes in hex with a character between them."""
-    if sys.version_info < (3, 8):
-        return between.join(map(_HEX_BYTES.__getitem__, raw))
-    return raw.hex(between) if between else raw.hex()
-
-
-def _hex_column(size, between, stride=None):
-    """Return f(raw) that gives a list: the bytes of each element in hex."""
-    stride = stride or size
-    width = 2 + len(between)
-    step, length = width * stride, width * size - len(between)
-
-    def column(raw):
-        text = _hex_text(raw, between)
-        return [text[at : at + length] for at in range(0, width * len(raw), step)]
-
-    return column
-
-
-class _HexWords:
-    """Converts a column of bytes into hex for people."""
-
-    __slots__ = ("column", "size")
-
-    def __init__(self, size):
-        self.size, self.column = size, _hex_column(size, " ")
-
-    def __call__(self, column):
-        return self.column(b"".join(column)) if self.size else [""] * len(column)
-
-
-_HEX_BYTES = ["%02x" % byte for byte in range(256)]
-_DECIMAL_BYTES = ["%d" % byte for byte in range(256)]
-
-
-_NEED_QUOTES = frozenset(" ='\"{}[],")
-
-
-def _bare(text):
-    """Return text as a word, quoted where it would not be one."""
-    if text and text.isprintable() and _NEED_QUOTES.isdisjoint(text):
-        return text
-    return repr(text) if text.isprintable() else ascii(text)
-
-
-class _SamplesForm(_Form):
-    """Numbers with their paths: a piece is a list of paths, and reading gives pairs of path and
-    number.
-
-    A path is a tuple of labels and indices.  Enumerators are their numbers; text and addresses are
-    no samples.
-    """
-
-    name = "samples"
-    lists_arrays = False
-    unrolls_arrays = True
-
-    def meant(self, layout):
-        meaning = self.meaning_of(layout)
-        return SKIPPED if meaning and not meaning.kind.is_quantity else None
-
-    def nothing(self):
-        return []
-
-    def leaf(self, column, convert):
-        return [()]
-
-    def leaves(self, column, count):
-        return [(index,) for index in range(count)]
-
-    def enum(self, number):
-        return None
-
-    def boolean(self, number):
-        return _Cache(lambda value: int(value != 0))
-
-    def pointer(self, number):
-        return SKIPPED
-
-    def char(self, number):
-        return SKIPPED
-
-    text = char
-
-    def raw_bytes(self, layout):
-        return SKIPPED
-
-    def array(self, array, pieces):
-        return [(index,) + path for index, paths in enumerate(pieces) for path in paths]
-
-    def record(self, record, members, pieces):
-        found = []
-        for member, paths in zip(members, pieces):
-            found += [(member.label,) + path for path in paths]
-        return found
-
-    def finish(self, paths):
-        return partial(zip, paths)
-
-
-class _NamesForm(_SamplesForm):
-    """The numbers that a machine has names for: pairs of path and [(word, number)]."""
-
-    name = "names"
-
-    def meaning_of(self, layout):
-        return layout.meaning
-
-    def meant(self, layout):
-        meaning = self.meaning_of(layout)
-        kind = meaning and meaning.kind
-        if isinstance(kind, _Stack):
-            names = meaning.names
-            return _Each(lambda raw: [("ksym", one) for one in kind.addresses(raw, layout, names)])
-        if not isinstance(kind, _Named):
-            return None
-        mask = (1 << layout.bits) - 1
-        return _Each(lambda number: [(kind.word, number & mask)])
-
-    def integer(self, number):
-        return SKIPPED
-
-    enum = boolean = pointer = real = integer
-
-
-class _CountsForm(_SamplesForm):
-    """The samples that can be added up: enumerators, bools, times and addresses are not."""
-
-    name = "counts"
-
-    def layout_of(self, member):
-        return _with_proved(member)
-
-    def meant(self, layout):
-        meaning = layout.meaning or _proved(layout)
-        return SKIPPED if meaning and not meaning.kind.adds_up else None
-
-    def enum(self, number):
-        return SKIPPED
-
-    boolean = enum
-
-
-class _LeavesForm(_SamplesForm):
-    """What plain Python says, each leaf by itself, with its path."""
-
-    name = "leaves"
-
-    def meant(self, layout):
-        return _Form.meant(self, layout)
-
-    def enum(self, number):
-        return _Form.enum(self, number)
-
-    def boolean(self, number):
-        return _Form.boolean(self, number)
-
-    def pointer(self, number):
-        return _Form.pointer(self, number)
-
-    def char(self, number):
-        return _Form.char(self, number)
-
-    text = char
-
-    def raw_bytes(self, layout):
-        return _Each(bytes)
-
-
 class _CellsForm(_WordsForm):
-    """The same with a leaf for each word, of tables."""
+    """The cells of a table: words, each a leaf of its own."""
 
     name = "cells"
     joins_arrays = "words"
 
-    def spelling_of(self, layout):
-        return None
+    def template_of_meaning(self, layout):
+        return None  # of several leaves
+
+    def has_cell(self, layout):
+        """Whether a layout is one cell of a table: no record, but an array of a few numbers is."""
+        if self.meaning_of(layout) is not None or isinstance(layout, Array) and layout.is_text:
+            return True
+        element = layout
+        while isinstance(element, Array):
+            element = element.element
+        return layout.values <= 8 and not isinstance(element, Record)
+
+    def is_right(self, layout):
+        """Whether it is a number, which is aligned to the right of its cell."""
+        return type(layout) in (Number, Float) and self.meaning_of(layout) is None
 
 
 class _JoinedForm(_WordsForm):
-    """Arrays in labels: words, but text goes on after its first NUL and bools are numbers."""
+    """Arrays in labels: words, but what differs must not look the same, so text goes on after its
+    first NUL; and nothing is only for people.
+    """
 
     name = "joined"
     is_for_people = False
@@ -5119,24 +6032,188 @@ class _JoinedForm(_WordsForm):
         return _Cache(str)
 
 
-class _LabelsForm(_SamplesForm):
-    """Every leaf, text or number, with its path: nothing that differs looks the same."""
+_NEED_QUOTES = frozenset(" ='\"{}[],")
+
+
+def _bare(text):
+    """Return text as a word, quoted where it would not be one."""
+    if text and text.isprintable() and _NEED_QUOTES.isdisjoint(text):
+        return text
+    return repr(text) if text.isprintable() else ascii(text)
+
+
+class _HexWords:
+    """Converts a column of bytes into hex for people."""
+
+    __slots__ = ("column", "size")
+
+    def __init__(self, size):
+        self.size, self.column = size, _hex_column(size, " ")
+
+    def __call__(self, column):
+        return self.column(b"".join(column)) if self.size else [""] * len(column)
+
+
+def _hex(raw):
+    """Return bytes in hex for people: "0a 00 00 01"."""
+    return _hex_text(raw, " ")
+
+
+def _hex_column(size, between, stride=None):
+    """Return f(raw), which returns a list: the bytes of each element in hex.
+
+    size       bytes of an element
+    between    a character between them, or ""
+    stride     bytes from one element to the next; None: the size
+    """
+    stride = stride or size
+    width = 2 + len(between)
+    step, length = width * stride, width * size - len(between)
+
+    def column(raw):
+        text = _hex_text(raw, between)
+        return [text[at : at + length] for at in range(0, width * len(raw), step)]
+
+    return column
+
+
+def _hex_text(raw, between):
+    """Return bytes in hex, with a character or nothing between them."""
+    if sys.version_info < (3, 8):
+        return between.join(map(_HEX_BYTES.__getitem__, raw))
+    return raw.hex(between) if between else raw.hex()
+
+
+_HEX_BYTES = ["%02x" % byte for byte in range(256)]
+_DECIMAL_BYTES = ["%d" % byte for byte in range(256)]
+
+
+class _PathsForm(_Form):
+    """What forms with paths have in common: a reader yields pairs of path and leaf.
+
+    A piece is a list of paths, one for each leaf in it; a path is a tuple of labels and indices.
+    """
+
+    lists_arrays = False
+    unrolls_arrays = True
+
+    def nothing(self):
+        return []
+
+    def leaf(self, column, convert):
+        return [()]
+
+    def leaves(self, column, count):
+        return [(index,) for index in range(count)]
+
+    def array(self, array, pieces):
+        found = []
+        for index, paths in enumerate(pieces):
+            found += [(index,) + path for path in paths]
+        return found
+
+    def record(self, record, members, pieces):
+        found = []
+        for member, paths in zip(members, pieces):
+            found += [(member.label,) + path for path in paths]
+        return found
+
+    def finish(self, paths):
+        return partial(zip, paths)
+
+
+class _SamplesForm(_PathsForm):
+    """Quantities.  An enumerator is its number; text and addresses are left out, and so is what
+    means something else than a quantity.
+    """
+
+    name = "samples"
+
+    def converter_of_meaning(self, layout):
+        meaning = self.meaning_of(layout)
+        return SKIPPED if meaning and not meaning.kind.is_quantity else None
+
+    def enum(self, number):
+        return None
+
+    def boolean(self, number):
+        return _Cache(lambda value: int(value != 0))
+
+    def pointer(self, number):
+        return SKIPPED
+
+    def char(self, number):
+        return SKIPPED
+
+    text = char
+
+    def raw_bytes(self, layout):
+        return SKIPPED
+
+
+class _CountsForm(_SamplesForm):
+    """The samples of which a sum says something: no enumerators, bools, times or addresses."""
+
+    name = "counts"
+
+    def layout_of(self, member):
+        return _with_implied_meaning(member)
+
+    def converter_of_meaning(self, layout):
+        meaning = layout.meaning or _implied_meaning(layout)
+        return SKIPPED if meaning and not meaning.kind.adds_up else None
+
+    def enum(self, number):
+        return SKIPPED
+
+    boolean = enum
+
+
+class _NamesForm(_SamplesForm):
+    """The numbers that a machine has names for, which a capture keeps: pairs of path and [(word,
+    number)].
+    """
+
+    name = "names"
+
+    def meaning_of(self, layout):
+        return layout.meaning
+
+    def converter_of_meaning(self, layout):
+        meaning = self.meaning_of(layout)
+        kind = meaning and meaning.kind
+        if isinstance(kind, _Stack):
+            names = meaning.names
+            return _Each(lambda raw: [("ksym", one) for one in kind.addresses(raw, layout, names)])
+        if not isinstance(kind, _MachineName):
+            return None
+        mask = (1 << layout.bits) - 1
+        return _Each(lambda number: [(kind.word, number & mask)])
+
+    def integer(self, number):
+        return SKIPPED
+
+    enum = boolean = pointer = real = integer
+
+
+class _LeavesForm(_PathsForm):
+    """What plain Python says, each leaf by itself."""
+
+    name = "leaves"
+
+    def raw_bytes(self, layout):
+        return _Each(bytes)
+
+
+class _LabelsForm(_PathsForm):
+    """Every leaf as text; what differs must not look the same."""
 
     name = "labels"
     joins_arrays = "joined"
     unrolls_arrays = False
 
-    def meant(self, layout):
-        return _Form.meant(self, layout)
-
-    def enum(self, number):
-        return _Cache(number.text_of)
-
     def boolean(self, number):
         return _Cache(str)
-
-    def pointer(self, number):
-        return _Each(hex)
 
     def char(self, number):
         return _Cache(lambda raw: _escaped(raw.rstrip(b"\0")))
@@ -5148,6 +6225,7 @@ class _LabelsForm(_SamplesForm):
 
 
 _FORMS = {}
+
 for _form in (
     _PlainForm,
     _JSONForm,
@@ -5195,6 +6273,7 @@ def _table_rows(lines, record, start, indent):
 
 
 def _hole_row(lines, offset, bits, indent):
+    """Append a line for a hole, if there is one; return how many bits it has."""
     if bits <= 0:
         return 0
     lines.append(_row(offset, bits, indent + "(hole)"))
@@ -5206,6 +6285,7 @@ def _row(offset, bits, text):
 
 
 def _member_text(member):
+    """Return the name, type, enumerators and tags of a member."""
     text = "%s: %s" % (member.name, member.layout.name) if member.name else member.layout.name
     if member.bits:
         text += ":%d" % member.bits
@@ -5226,11 +6306,179 @@ def _bytes_text(bits):
     return "%d" % (bits // 8) if bits % 8 == 0 else "%s:%d" % (bits // 8 or "", bits % 8)
 
 
-# -- a layout as a ctypes class, and as the source of one
+# -- a layout as a ctypes class
+# A class made from a Layout is packed and has every hole as a field, so that its offsets do not
+# depend on this machine's ABI.  Its fields are set by __setattr__ of _MadeOfLayout, which lets the
+# Layout check what is given.  What ctypes has no field for is a property: _BitField.
+
+
+# Layout -> the class made of it, as long as anybody holds that.  Where two threads make one at once
+# the class of the first stands in _being_made until it is in _classes.
+_classes = None
+_being_made = {}  # type: dict
+
+
+def _class_of(layout):
+    """Return the ctypes type of a layout."""
+    if isinstance(layout, Number):
+        return layout.scalar() if layout.has_scalar else u8 * layout.size
+    if not isinstance(layout, (Array, Record)):
+        return layout.ctype()
+    if isinstance(layout, Array):
+        # ctypes keeps what * makes for ever, and the element with it: not for classes made here
+        element = layout.element.ctype()
+        if _is_scalar(element) or not isinstance(layout.element, (Array, Record)):
+            return element * layout.count
+    if isinstance(layout, Record):  # typedefs and qualifiers make no class of their own
+        layout = layout.renamed(layout.own_name)
+    return _known_class(layout) or _keep_class(layout, _new_class(layout))
+
+
+def _known_class(layout):
+    """Return the class that was made of a layout, None if there is none."""
+    global _classes
+    if _classes is None:
+        import weakref
+
+        _classes = weakref.WeakValueDictionary()
+    return _classes.get(layout)
+
+
+def _keep_class(layout, made):
+    """Return the class of a layout: made, or that of another thread that was faster.  setdefault of
+    a WeakValueDictionary is many steps, that of a dict is one.
+    """
+    made = _being_made.setdefault(layout, made)
+    _classes[layout] = made = _classes.get(layout) or made
+    _being_made.pop(layout, None)
+    return made
+
+
+def _new_class(layout):
+    """Make the ctypes class of an array or a record."""
+    if isinstance(layout, Array):
+        element = layout.element.ctype()
+        own = {"_type_": element, "_length_": layout.count}
+        name = "%s_Array_%d" % (element.__name__, layout.count)
+        return type(ctypes.Array)(name, (ctypes.Array,), own)
+    plan = layout.plan
+    own = {"_pack_": 1, "_layout_": "ms", "_made_of_": layout, "_attributes_": plan.attributes}
+    own.update(plan.properties)
+    own["_anonymous_"] = plan.anonymous
+    own["_btf_"] = own["_json_"] = dict.fromkeys(plan.holes)
+    own["_fields_"] = [(name, inner.ctype()) for name, inner in plan.fields]
+    name = _printable(layout.name.split(" ")[-1])
+    return type(plan.base)(name if name != "(anonymous)" else "anonymous", (plan.base,), own)
+
+
+class _ClassPlan:
+    """What the ctypes class of a record has.
+
+    fields      [(name, Layout)] of _fields_, in the order of the bytes, holes among them
+    properties  {name: descriptor} of attributes that are no fields: numbers that ctypes has no
+                field for, and what is in anonymous records under another name
+    renames     whether there are such other names
+    anonymous   names of fields that _anonymous_ lists: their members are attributes of the record
+    holes       names of the fields that are holes
+    attributes  {name: Layout} of what a user may set, in the order of declaration
+    """
+
+    def __init__(self, record):
+        self.base = _MadeUnion if record.is_union else _MadeStructure
+        self.fields, self.properties, self.anonymous, self.holes = [], {}, [], []
+        self.renames = False
+        self.attributes = {}  # type: dict
+        self._reserved = set(dir(self.base)) | _RESERVED_NAMES
+        self._names = _TakenNames(self._reserved)
+        self._end = 0
+        # Members get their names as they are declared, and become fields in the order of the bytes.
+        names = [self._names_of(member) for member in record.members]
+        order = sorted(range(len(names)), key=lambda at: _place_of(record.members[at]))
+        for at in order:
+            self._add(record, at, record.members[at], names[at])
+        if self._end < record.size:
+            self._add_hole(record, record.size)
+        for parts in names:
+            self.attributes.update((name, part.layout) for name, part in parts)
+
+    def _names_of(self, member):
+        """Return [(attribute, part)] of a member; of an anonymous record those of its parts."""
+        parts = [member]
+        if member.is_merged:
+            parts = member.layout.parts
+        elif not member.name:
+            return []
+        return [(self._free(part.label or part.name or "_"), part) for part in parts]
+
+    def _free(self, name):
+        """Return a name that is not taken yet and that neither Python nor ctypes looks for."""
+        is_looked_for = name in self._reserved or name[:2] == name[-2:] == "__"
+        return self._names.free(name + "_" * is_looked_for)
+
+    def _add(self, record, at, member, names):
+        """Add a member, the one numbered at: a field, or properties, and the hole before it."""
+        first = member.offset // 8
+        if member.is_merged:
+            name = self._free("_anon%d" % at)
+            self._add_merged(name, member, names)
+        else:
+            name = names[0][0] if names else self._free("_")
+            if self._add_bits(name, member.layout, member.offset):
+                return
+        if first < self._end and not record.is_union:
+            if not member.layout.size:
+                return  # it lies inside of another: there is nothing to see
+            raise LayoutError("%s: members that overlap, '%s' is one" % (record.name, member.name))
+        if first > self._end and not record.is_union:
+            self._add_hole(record, first)
+        self.fields.append((name, member.layout))
+        self._end = max(self._end, first + member.layout.size)
+
+    def _add_merged(self, field, member, names):
+        """Make attributes of what is in an anonymous record, whose field it is.
+
+        ctypes does it by _anonymous_, unless a name in it is another one out here: the class of a
+        shared record is the same everywhere.  Then all of them are properties.
+        """
+        inner = member.layout.plan
+        inner_names = list(inner.attributes)
+        is_renamed = inner.renames or inner_names != [name for name, _ in names]
+        if not is_renamed:
+            self.anonymous.append(field)
+        for (name, part), inner_name in zip(names, inner_names):
+            is_bits = self._add_bits(name, part.layout, part.offset + member.offset)
+            if is_renamed and not is_bits:
+                self.properties[name], self.renames = _RenamedField(field, inner_name), True
+
+    def _add_bits(self, name, layout, offset):
+        """Add a property if ctypes has no field for a member; return whether it has none."""
+        is_odd = isinstance(layout, Number) and (not layout.is_whole or offset % 8)
+        needed = is_odd and layout.size > 0
+        if needed:
+            self.properties[name] = _BitField(layout, offset)
+        return needed
+
+    def _add_hole(self, record, until):
+        name = self._free("_hole%d" % self._end)
+        self.holes.append(name)
+        self.fields.append((name, Bytes(until if record.is_union else until - self._end)))
+        self._end = until
+
+
+def _place_of(member):
+    """Return where a member stands among the fields: what has no bytes before what begins there."""
+    return member.offset, member.layout.size > 0
+
+
+# names that ctypes and this module look for in a class: no field may have one
+_RESERVED_NAMES = frozenset(
+    "_pack_ _layout_ _made_of_ _attributes_ _anonymous_ _fields_ _swappedbytes_ _align_ _json_"
+    " _union_ _btf_ _show_".split()
+)
 
 
 class _BitField:
-    """Descriptor of an integer that lies in bits, or bytes, where ctypes has no field."""
+    """Descriptor of a bitfield, or of an integer of a size, that ctypes has no field for."""
 
     def __init__(self, number, offset):
         self.number = number
@@ -5248,16 +6496,18 @@ class _BitField:
         packing.put_bits(self.bits, number, "a field")
 
     def source(self):
-        """Return Python that reads it from self."""
+        """Return a Python expression that reads it from self."""
         bits = self.bits
         words = (bits.first, bits.last, bits.order, bits.shift, bits.mask)
         number = "int.from_bytes(bytes(self)[%d:%d], %r) >> %d & %#x" % words
         return "((%s) ^ %#x) - %#x" % (number, bits.sign, bits.sign) if bits.sign else number
 
 
-class _Inner:
-    """Descriptor of an attribute of an anonymous record, whose name is another one in the record
-    around it.
+class _RenamedField:
+    """Descriptor of what is in an anonymous record but has another name in the record around it.
+
+    record     name of the field that the anonymous record is
+    name       the attribute of that
     """
 
     def __init__(self, record, name):
@@ -5270,121 +6520,27 @@ class _Inner:
         setattr(getattr(obj, self.record), self.name, given)
 
     def source(self):
-        """Return Python that reads it from self."""
+        """Return a Python expression that reads it from self."""
         return "getattr(self.%s, %a)" % (self.record, self.name)
 
 
-class _ClassPlan:
-    """What the class of a record has: it is packed and every hole a field, so that no ABI has a
-    say.
-
-    fields      (name, Layout) in the order of the bytes
-    properties  {name: descriptor} of attributes that are no fields
-    renames     whether there are other names for attributes of anonymous records
-    anonymous   names of fields whose members are attributes of the record too
-    holes       names of fields that are none
-    attributes  {name: Layout} of what a user may set, in the order of declaration
-    """
-
-    def __init__(self, record):
-        self.base = _MadeUnion if record.is_union else _MadeStructure
-        self.fields, self.properties, self.anonymous, self.holes = [], {}, [], []
-        self.renames = False
-        self.attributes = {}  # type: dict
-        self._reserved = set(dir(self.base)) | _RESERVED_NAMES
-        self._names = _Names(self._reserved)
-        self._end = 0
-        names = [self._names_of(member) for member in record.members]
-        order = sorted(range(len(names)), key=lambda at: _place_of(record.members[at]))
-        for at in order:
-            self._add(record, at, record.members[at], names[at])
-        if self._end < record.size:
-            self._add_hole(record, record.size)
-        for parts in names:
-            self.attributes.update((name, part.layout) for name, part in parts)
-
-    def _names_of(self, member):
-        """Return [(attribute, part)] of a member, of an anonymous record those of its parts."""
-        parts = [member]
-        if member.is_merged:
-            parts = member.layout.parts
-        elif not member.name:
-            return []
-        return [(self._free(part.label or part.name or "_"), part) for part in parts]
-
-    def _free(self, name):
-        """Return a name that neither Python nor ctypes looks for, and that is not taken yet."""
-        is_looked_for = name in self._reserved or name[:2] == name[-2:] == "__"
-        return self._names.free(name + "_" * is_looked_for)
-
-    def _add(self, record, at, member, names):
-        first = member.offset // 8
-        if member.is_merged:
-            name = self._add_merged(self._free("_anon%d" % at), member, names)
-        else:
-            name = names[0][0] if names else self._free("_")
-            if self._add_bits(name, member.layout, member.offset):
-                return
-        if first < self._end and not record.is_union:
-            if not member.layout.size:
-                return  # it lies inside of another: there is nothing to see
-            raise LayoutError("%s: members that overlap, '%s' is one" % (record.name, member.name))
-        if first > self._end and not record.is_union:
-            self._add_hole(record, first)
-        self.fields.append((name, member.layout))
-        self._end = max(self._end, first + member.layout.size)
-
-    def _add_merged(self, field, member, names):
-        """Make what is in an anonymous record attributes; return the name of its field."""
-        inner = member.layout.plan
-        inner_names = list(inner.attributes)
-        is_renamed = inner.renames or inner_names != [name for name, _ in names]
-        if not is_renamed:
-            self.anonymous.append(field)
-        for (name, part), inner_name in zip(names, inner_names):
-            is_bits = self._add_bits(name, part.layout, part.offset + member.offset)
-            if is_renamed and not is_bits:
-                self.properties[name], self.renames = _Inner(field, inner_name), True
-        return field
-
-    def _add_bits(self, name, layout, offset):
-        """Whether it is a member that ctypes has no field for."""
-        is_odd = isinstance(layout, Number) and (not layout.is_whole or offset % 8)
-        needed = is_odd and layout.size > 0
-        if needed:
-            self.properties[name] = _BitField(layout, offset)
-        return needed
-
-    def _add_hole(self, record, until):
-        name = self._free("_hole%d" % self._end)
-        self.holes.append(name)
-        self.fields.append((name, Bytes(until if record.is_union else until - self._end)))
-        self._end = until
-
-
-def _place_of(member):
-    return member.offset, member.layout.size > 0
-
-
-_RESERVED_NAMES = frozenset(
-    "_pack_ _layout_ _made_of_ _attributes_ _anonymous_ _fields_ _swappedbytes_ _align_ _json_"
-    " _union_ _btf_ _show_".split()
-)
-
-
 class _MadeOfLayout:
-    """What the classes made from a Layout have in common."""
+    """What the classes made from a Layout have in common, and those that users derive from them.
+
+    _attributes_ is {name: Layout} of what may be set.  __setattr__ has the Layout check what is
+    given, as ctypes would cut what is too large without a word; then ctypes stores it.
+    """
 
     _attributes_ = {}  # type: dict
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
         if "_made_of_" not in cls.__dict__:
-            cls._attributes_ = None  # its own fields are there, and final, with the first object
+            cls._attributes_ = None  # until there is an object: _fields_ may be added up to then
 
     def __init__(self, *given, **named):
         if self._attributes_ is None:
-            _take_in_attributes(type(self))
+            _collect_attributes(type(self))
         names = list(self._attributes_)
         if len(given) > len(names):
             words = (type(self).__name__, len(names), len(given))
@@ -5398,7 +6554,7 @@ class _MadeOfLayout:
 
     def __setattr__(self, name, given):
         if self._attributes_ is None:
-            _take_in_attributes(type(self))
+            _collect_attributes(type(self))
         if name not in self._attributes_ and not hasattr(type(self), name):
             words = (type(self).__name__, name, ", ".join(self._attributes_))
             raise NoSuchField("%s has no field '%s'; there are %s" % words)
@@ -5408,9 +6564,7 @@ class _MadeOfLayout:
         super().__setattr__(name, given)
 
     def _checked(self, layout, given, name):
-        """Return what ctypes may set for what is given: it would cut what is too large without a
-        word.
-        """
+        """Return what ctypes is to store for what was given; LayoutError where it does not fit."""
         what = "%s.%s" % (type(self).__name__, name)
         if isinstance(layout, Char) and isinstance(given, bytes):
             return given
@@ -5421,7 +6575,7 @@ class _MadeOfLayout:
         if isinstance(given, (bytes, bytearray)):
             raw = bytes(given)
             if is_text and len(raw) < layout.size:
-                raw = raw.ljust(layout.size, b"\0")  # as ctypes has it
+                raw = raw.ljust(layout.size, b"\0")  # as ctypes does
             if len(raw) != layout.size:
                 raise LayoutError("%s has %d bytes, not %d" % (what, layout.size, len(raw)))
         else:
@@ -5433,7 +6587,7 @@ class _MadeOfLayout:
         return _raw(self) == _raw(other) if type(other) is type(self) else NotImplemented
 
     def __hash__(self):
-        return hash(_raw(self))  # of what it holds now: a key that is changed is another key
+        return hash(_raw(self))  # equal objects have equal bytes; one that changes is another key
 
     def __repr__(self):
         pairs = to_python(self)
@@ -5446,10 +6600,8 @@ class _MadeOfLayout:
         return _revived, (self._made_of_, _raw(self))
 
 
-def _take_in_attributes(cls):
-    """Set what may be assigned to objects of a subclass: its own fields, and those of the class
-    made of a Layout.
-    """
+def _collect_attributes(cls):
+    """Set _attributes_ of a class that a user derived from one made of a Layout: what both have."""
     found = {}  # type: dict
     for base in reversed(cls.__mro__):
         found.update(base.__dict__.get("_attributes_") or {})
@@ -5460,8 +6612,8 @@ def _take_in_attributes(cls):
 
 
 def _assigned(layout, given, what):
-    """Return the number for what is assigned: text only where it is a char or the name of an
-    enumerator.
+    """Return the number that is stored for what was assigned.  Unlike input, objects take no text
+    but chars and names of enumerators.
     """
     if isinstance(given, str) and not isinstance(layout, Char):
         if not isinstance(layout, Enum) or given not in layout.names.values():
@@ -5470,7 +6622,7 @@ def _assigned(layout, given, what):
 
 
 class NoSuchField(LayoutError, AttributeError):
-    """A name that is no field of a class made from BTF or C text."""
+    """A name that is no field of a Layout, or of a class made from one."""
 
 
 class _MadeStructure(_MadeOfLayout, ctypes.Structure):
@@ -5486,62 +6638,8 @@ def _revived(layout, raw):
     return _copier(layout.ctype())(raw)
 
 
-# Layout -> the class made of it, as long as anybody holds that.  What two threads make at once is
-# in _being_made until one has won.
-_classes = None
-_being_made = {}  # type: dict
-
-
-def _class_of(layout):
-    """Return the ctypes type of a layout."""
-    if isinstance(layout, Number):
-        return layout.scalar() if layout.has_scalar else u8 * layout.size
-    if not isinstance(layout, (Array, Record)):
-        return layout.ctype()
-    if isinstance(layout, Array):
-        element = layout.element.ctype()
-        if _is_scalar(element) or not isinstance(layout.element, (Array, Record)):
-            return element * layout.count
-    if isinstance(layout, Record):
-        layout = layout.renamed(
-            layout.own_name
-        )  # typedefs and qualifiers make no class of their own
-    return _known_class(layout) or _keep_class(layout, _new_class(layout))
-
-
-def _known_class(layout):
-    global _classes
-    if _classes is None:
-        import weakref
-
-        _classes = weakref.WeakValueDictionary()
-    return _classes.get(layout)
-
-
-def _keep_class(layout, made):
-    """Return the class for a layout: made, or that of a thread that was faster (setdefault is many
-    steps there).
-    """
-    made = _being_made.setdefault(layout, made)
-    _classes[layout] = made = _classes.get(layout) or made
-    _being_made.pop(layout, None)
-    return made
-
-
-def _new_class(layout):
-    if isinstance(layout, Array):
-        element = layout.element.ctype()
-        own = {"_type_": element, "_length_": layout.count}
-        name = "%s_Array_%d" % (element.__name__, layout.count)
-        return type(ctypes.Array)(name, (ctypes.Array,), own)
-    plan = layout.plan
-    own = {"_pack_": 1, "_layout_": "ms", "_made_of_": layout, "_attributes_": plan.attributes}
-    own.update(plan.properties)
-    own["_anonymous_"] = plan.anonymous
-    own["_btf_"] = own["_json_"] = dict.fromkeys(plan.holes)
-    own["_fields_"] = [(name, inner.ctype()) for name, inner in plan.fields]
-    name = _printable(layout.name.split(" ")[-1])
-    return type(plan.base)(name if name != "(anonymous)" else "anonymous", (plan.base,), own)
+# -- a layout as the source of a ctypes class
+# The same class as text, which needs neither BTF nor this module.
 
 
 def python_source(ctype: "Type[_Object]", name: str = "") -> str:
@@ -5552,55 +6650,71 @@ def python_source(ctype: "Type[_Object]", name: str = "") -> str:
 
 
 def _source_of_layout(layout, name):
-    lines = ["import ctypes"]
-    expression = _source_of(layout, {}, lines)
+    """Return Python that makes the ctypes type of a layout and calls it name."""
+    source = _ClassSource()
+    expression = source.expression(layout)
     wanted = _identifier(name or (expression if isinstance(layout, Record) else "value"))
     if wanted != expression:  # of a typedef, a scalar, an array
-        lines += ["", "%s = %s" % (wanted, expression)]
-    return "\n".join(lines) + "\n"
+        source.lines += ["", "%s = %s" % (wanted, expression)]
+    return "\n".join(source.lines) + "\n"
 
 
-def _source_of(layout, names, lines):
-    """Return the expression for a layout; append to lines the classes that it needs, named in
-    names.
+class _ClassSource:
+    """Python text that makes ctypes classes.
+
+    lines      the text: for each record a class, those that it needs before it
     """
-    if isinstance(layout, Array):
-        return "(%s * %d)" % (_source_of(layout.element, names, lines), layout.count)
-    if not isinstance(layout, Record):
-        return _scalar_source(layout.ctype())
-    if id(layout) not in names:
-        name = _class_name(layout, names)
-        names[id(layout)] = name  # before those inside: the outermost keeps its name
-        names.setdefault("taken", set()).add(name)
-        plan = layout.plan
-        fields = [(field, _source_of(inner, names, lines)) for field, inner in plan.fields]
-        base = "Union" if layout.is_union else "Structure"
-        lines += ["", "", "class %s(ctypes.%s):" % (name, base), "    _pack_ = 1"]
-        lines.append("    _layout_ = 'ms'")
+
+    def __init__(self):
+        self.lines = ["import ctypes"]
+        self._class_names = {}  # id of a record -> name of its class
+        self._taken = _TakenNames(())
+
+    def expression(self, layout):
+        """Return the expression for a layout; the classes that it needs are added to the lines."""
+        if isinstance(layout, Array):
+            return "(%s * %d)" % (self.expression(layout.element), layout.count)
+        if not isinstance(layout, Record):
+            return _scalar_source(layout.ctype())
+        name = self._class_names.get(id(layout))
+        if name is None:
+            name = self._taken.free(_class_name(layout))  # before those inside take it
+            self._class_names[id(layout)] = name
+            self._add_class(name, layout)
+        return name
+
+    def _add_class(self, name, record):
+        """Add the class of a record, behind those of its fields."""
+        plan = record.plan
+        fields = [(field, self.expression(inner)) for field, inner in plan.fields]
+        base = "Union" if record.is_union else "Structure"
+        lines = ["", "", "class %s(ctypes.%s):" % (name, base)]
+        lines += ["    _pack_ = 1", "    _layout_ = 'ms'"]
         if plan.anonymous:
             lines.append("    _anonymous_ = %a" % plan.anonymous)
-        lines += (
-            ["    _fields_ = ["] + ["        (%a, %s)," % field for field in fields] + ["    ]"]
-        )
+        lines.append("    _fields_ = [")
+        lines += ["        (%a, %s)," % field for field in fields]
+        lines.append("    ]")
         if plan.holes:
             lines.append("    _btf_ = _json_ = %a" % dict.fromkeys(plan.holes))
-        shown = _shown_words(layout, plan)
+        shown = _shown_words(record)
         if shown:
             lines.append("    _show_ = %a" % shown)
         lines += ["", ""] if plan.properties else []
         for field, one in sorted(plan.properties.items()):
             lines.append("setattr(%s, %a, property(lambda self: %s))" % (name, field, one.source()))
-    return names[id(layout)]
+        self.lines += lines
 
 
-def _shown_words(layout, plan):
-    """Return {name of a ctypes field: what it means}."""
-    fields = {name for name, _ in plan.fields}
+def _shown_words(record):
+    """Return the _show_ of a class: {name of a field: word of its meaning}."""
+    fields = {name for name, _ in record.plan.fields}
     shown = {}
-    for member in layout.members:
+    for member in record.members:
         meaning = _meaning_inside(member.layout)
-        has_names = meaning is not None and isinstance(meaning.kind, _Flags)  # unlike ctypes' ints
-        if meaning is not None and member.name in fields and not has_names:
+        if meaning is None or member.name not in fields:
+            continue
+        if not isinstance(meaning.kind, _Flags):  # these need an enum, and ctypes has integers
             shown[member.name] = meaning.word
     return shown
 
@@ -5612,20 +6726,16 @@ def _meaning_inside(found):
     return found.meaning
 
 
-def _class_name(layout, names):
-    """Return a name for a record's class that none of the others has."""
-    name = _identifier(layout.name.split(" ")[-1] if layout.name[-1:] != ")" else "anonymous")
-    if name[:2] == "__":  # class bodies mangle the others
+def _class_name(record):
+    """Return a name for the class of a record."""
+    name = _identifier(record.name.split(" ")[-1] if record.name[-1:] != ")" else "anonymous")
+    if name[:2] == "__":  # class bodies mangle these
         name = name.lstrip("_") or "anonymous"
-    taken, base = names.get("taken", ()), name
-    counts = names.setdefault("counts", {})
-    while name in taken:
-        counts[base] = counts.get(base, 0) + 1
-        name = "%s_%d" % (base, counts[base])
     return name
 
 
 def _scalar_source(ctype):
+    """Return the expression for a scalar of ctypes, or an array of scalars."""
     if _is_array(ctype):
         return "(%s * %d)" % (_scalar_source(ctype._type_), ctype._length_)
     names = {"?": "bool", "c": "char", "f": "float", "d": "double"}
@@ -5637,8 +6747,8 @@ def _scalar_source(ctype):
 
 
 def _identifier(text):
-    """Return a name that Python takes: what compilers write is one but for keywords and the dot of
-    ".bss".
+    """Return a name that Python takes.  What compilers write is one, but for keywords and the dot
+    of ".bss".
     """
     import keyword
 
@@ -5646,743 +6756,8 @@ def _identifier(text):
     name = "".join(letters) or "anonymous"
     if name[0].isdigit():
         return "_" + name
-    taken = (
-        "ctypes",
-        "setattr",
-        "getattr",
-        "property",
-        "int",
-        "bytes",
-    )  # the source itself needs those
-    return name + "_" if keyword.iskeyword(name) or name in taken else name
-
-
-# -- the proof of a caller's class: two layouts compared
-
-
-def _differences(mine, theirs, strict, path):
-    """Yield (path, what is wrong with it); only strict looks at more than where things are and how
-    large.
-    """
-    if isinstance(mine, Record) and isinstance(theirs, Record):
-        for difference in _record_differences(mine, theirs, strict, path and path + "."):
-            yield difference
-        return
-    if _is_bytewise(mine) or _is_bytewise(theirs):
-        return
-    if isinstance(mine, Array) and isinstance(theirs, Array) and mine.count == theirs.count:
-        for difference in _differences(mine.element, theirs.element, strict, path + "[]"):
-            yield difference
-    elif strict and not _same_family(mine, theirs):
-        yield path, "is %s here, %s in BTF" % (mine.name, theirs.name)
-
-
-def _is_bytewise(layout):
-    """Whether it is chars or bytes, which match anything of their size."""
-    if isinstance(layout, Array):
-        return layout.element.size == 1
-    return isinstance(layout, (Char, Bytes))
-
-
-def _same_family(mine, theirs):
-    """Whether strict takes one number for the other: floats, signed and unsigned integers are
-    apart.
-    """
-    if not isinstance(mine, Number) or not isinstance(theirs, Number):
-        return False
-    if isinstance(mine, Float) or isinstance(theirs, Float):
-        return isinstance(mine, Float) and isinstance(theirs, Float)
-    return isinstance(theirs, Enum) or mine.signed == theirs.signed
-
-
-def _record_differences(mine, theirs, strict, path):
-    parts = {part.name: part for part in theirs.parts}
-    rest = dict(parts)
-    for member, offset in _bound(mine, 0):
-        where, bound = path + member.name, member.bound
-        if bound in parts:
-            rest.pop(bound, None)
-            for difference in _member_differences(member, offset, parts[bound], strict, where):
-                yield difference
-            continue
-        end = offset + member.width
-        over = [
-            name
-            for name, part in parts.items()
-            if part.offset < end and offset < part.offset + part.width
-        ]
-        if bound is None:  # bound to nothing: what lies there needs no field of its own
-            rest = {name: part for name, part in rest.items() if name not in over}
-        elif bound != member.name or strict and over:
-            yield where, "has no member '%s' in BTF" % bound
-    for name, part in rest.items() if strict else ():
-        if part.width:
-            yield path + name, "is in BTF alone"
-
-
-def _member_differences(member, offset, other, strict, where):
-    if (offset, member.width) != (other.offset, other.width):
-        here, there = (
-            "byte %s, %s bytes" % (_bytes_text(at), _bytes_text(width))
-            for at, width in ((offset, member.width), (other.offset, other.width))
-        )
-        yield where, "is at %s here, at %s in BTF" % (here, there)
-        return
-    for difference in _differences(member.layout, other.layout, strict, where):
-        yield difference
-
-
-def _bound(record, start):
-    """Yield (member, bit offset) of what binds to BTF; the members of anonymous records in their
-    place.
-    """
-    for member in record.members:
-        if member.is_anonymous or member.is_merged:
-            for inner in _bound(member.layout, start + member.offset):
-                yield inner
-        else:
-            yield member, start + member.offset
-
-
-# -- front end: ctypes classes
-
-
-def layout(t: "Union[Layout, str, Type[_Object]]") -> "Layout":
-    """Return the Layout of a ctypes class or of a type in C's words.
-
-    t          FlowKey, "u32", "struct { __be16 port; char name[14]; }", or a Layout, which is
-               itself
-    raises     LayoutError: no plain data, or no type
-    """
-    if isinstance(t, Layout):
-        return t
-    return _c_text_layout(t) if isinstance(t, str) else _class_layout(t, "the type")
-
-
-_class_layouts = None  # class -> Layout, as long as the class lives
-
-
-def _class_layout(ctype, what):
-    """Return the Layout of a ctypes class, proved once; what is the word for it in messages."""
-    global _class_layouts
-    if _class_layouts is None:
-        import weakref
-
-        _class_layouts = weakref.WeakKeyDictionary()
-    try:
-        known = _class_layouts.get(ctype)
-    except TypeError:  # no class at all
-        known = None
-    if known is None:
-        try:
-            known = _layout_of_class(ctype, what, 0)
-        except LayoutError:
-            raise
-        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
-            words = (what, getattr(ctype, "__name__", ctype), error)
-            raise LayoutError("%s: %s is not what ctypes made: %s" % words) from None
-        _class_layouts[ctype] = known
-    return known
-
-
-def _layout_of_class(ctype, what, depth):
-    if depth > MAX_DEPTH:
-        raise LayoutError("%s: more than %d levels of types inside types" % (what, MAX_DEPTH))
-    if _is_array(ctype):
-        made = _array_layout(ctype, what, depth)
-    elif _is_scalar(ctype):
-        return _scalar_layout(ctype, what)
-    elif not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
-        wanted = "a ctypes scalar, Structure, Union or array, or bytes"
-        raise LayoutError("%s must be %s, not %r" % (what, wanted, ctype))
-    else:
-        made = _record_layout(ctype, what, depth)
-    if made.values > 16 * sizeof(ctype) + 4096:
-        words = (what, made.values, sizeof(ctype))
-        raise LayoutError("%s: %d values in %d bytes are too many" % words)
-    return made
-
-
-def _array_layout(ctype, what, depth):
-    element = _layout_of_class(ctype._type_, what + "[]", depth + 1)
-    made = Array(element, ctype._length_)
-    if made.size != sizeof(ctype):
-        raise LayoutError("%s: %s is no longer the array that ctypes made" % (what, ctype.__name__))
-    return made
-
-
-def _scalar_layout(ctype, what):
-    codes = _INT_CODES + _FLOAT_CODES + "?c"
-    # by what _type_ says now, and what it said when ctypes made the class
-    if ctype._type_ not in codes or memoryview(_base(ctype).__new__(ctype)).format[-1] not in codes:
-        raise LayoutError(
-            "%s is %s: a pointer, object or wide character of this process means nothing in a map"
-            % (what, ctype.__name__)
-        )
-    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
-    if ctype._type_ == "c":
-        return Char()
-    if ctype._type_ == "?":
-        return Boolean(sizeof(ctype), order=order)
-    if ctype._type_ in _FLOAT_CODES:
-        return Float(sizeof(ctype), order=order, signed=True)
-    return Number(sizeof(ctype), order=order, signed=ctype._type_ in _SIGNED_CODES)
-
-
-class _Field:
-    """A field of a Structure or Union: .name .type .bits (None: no bitfield) .descriptor .offset"""
-
-    __slots__ = ("name", "type", "bits", "descriptor", "offset")
-
-    def __init__(self, owner, spec):
-        self.name, self.type = spec[0], spec[1]
-        self.bits = spec[2] if len(spec) > 2 else None
-        self.descriptor = owner.__dict__.get(self.name)
-        self.offset = getattr(self.descriptor, "offset", None)
-        if not isinstance(self.offset, int):
-            words = (owner.__name__, self.name)
-            raise LayoutError("%s.%s is no longer the field that ctypes made" % words)
-
-
-def _own_fields(ctype):
-    return [_Field(ctype, spec) for spec in ctype.__dict__.get("_fields_", ())]
-
-
-def _origin(cls):
-    """Return the Layout that a class was made of, None if it was not."""
-    made_of = cls.__dict__.get("_made_of_")
-    is_true = isinstance(made_of, Record) and _known_class(made_of) is cls
-    return made_of if is_true else None
-
-
-def _record_layout(ctype, what, depth):
-    # From the first object on its _fields_ are final; this one takes no memory, and none is looked
-    # at.
-    type(_base(ctype)).from_address.__get__(ctype, type(ctype))(addressof(_ZERO))
-    made_of = _origin(ctype)
-    if made_of is not None:
-        return made_of
-    members = []  # type: list
-    for cls in reversed(ctype.__mro__):
-        made_of = _origin(cls)
-        if made_of is not None:
-            members += [member.changed() for member in made_of.members]  # tags are set on them
-        else:
-            members += _own_members(cls, what, depth)
-    names = [member.name for member in members if member.name]
-    if len(set(names)) < len(names):
-        raise LayoutError("%s: %s has two fields of one name" % (what, type_name(ctype)))
-    _take_in_tags(ctype, members)
-    kind = "union" if issubclass(ctype, ctypes.Union) else "struct"
-    return Record(kind, type_name(ctype), sizeof(ctype), members)
-
-
-def _own_members(cls, what, depth):
-    """Return the Members of the fields that a class itself has, its bitfields where C has them."""
-    fields = _own_fields(cls)
-    places = [8 * field.offset for field in fields]
-    if any(field.bits for field in fields):
-        for field in fields:  # refused before they are set
-            _layout_of_class(field.type, "%s.%s" % (what, field.name), depth + 1)
-        _check_bitfields(cls, what)
-        positions = _c_offsets(cls, getattr(cls, "_pack_", 0))[0]
-        for at, field in enumerate(fields):
-            places[at] = places[at] if field.bits is None else positions[at]
-    members, order = [], _FOREIGN_ORDER if _is_swapped(cls) else sys.byteorder
-    for field, place in zip(fields, places):
-        inner = _layout_of_class(field.type, "%s.%s" % (what, field.name), depth + 1)
-        if field.bits is not None:
-            inner = inner._changed(raw_order=order).bitfield(field.bits)
-        if place < 0 or place + (field.bits or 8 * inner.size) > 8 * sizeof(cls):
-            words = (cls.__name__, field.name)
-            raise LayoutError("%s.%s is no longer the field that ctypes made" % words)
-        members.append(Member(field.name, inner, place, field.bits or 0, field.name))
-    return members
-
-
-def _take_in_tags(ctype, members):
-    """Set on members, which are new, what _json_, _show_, _btf_, _union_ and _anonymous_ say."""
-    named = {member.name: member for member in members}
-    for name, label in _tag(ctype, "_json_", named).items():
-        if label is not None and not isinstance(label, str):
-            words = (ctype.__name__, label, name)
-            raise LayoutError("%s._json_: %r is no name for '%s'" % words)
-        named[name].label = label
-    labels = set()  # type: set
-    for label in (member.label for member in members if member.label is not None):
-        if label in labels:
-            raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
-        labels.add(label)
-    for name, word in _tag(ctype, "_show_", named).items():
-        try:
-            named[name].layout = named[name].layout.showing("", word)
-        except LayoutError as failure:
-            raise LayoutError("%s._show_: %s: %s" % (ctype.__name__, name, failure)) from None
-    bound = _tag(ctype, "_btf_", named)
-    for name, other in bound.items():
-        named[name].bound = other
-    for name in getattr(ctype, "_anonymous_", ()):
-        if name in named and name not in bound:
-            named[name].is_anonymous = isinstance(named[name].layout, Record)
-    for name, spec in _tag(ctype, "_union_", named).items():
-        named[name].choice = _checked_choice(ctype, named, named[name], spec)
-
-
-def _checked_choice(ctype, named, member, spec):
-    """Return (name of the member that tells, {value: branch}) of a _union_ entry."""
-    try:
-        tag_name, branches = spec
-        branches = dict(branches)
-        named[tag_name]
-    except (TypeError, ValueError, KeyError):
-        words = (ctype.__name__, spec)
-        raise LayoutError("%s._union_: %r is not (field, {value: branch})" % words) from None
-    known = [inner.name for inner in member.layout.members]
-    for branch in branches.values():
-        if branch not in known:
-            raise LayoutError("%s.%s has no branch %r" % (ctype.__name__, member.name, branch))
-    return tag_name, branches
-
-
-def _tag(ctype, tag, named):
-    """Return a class's tag dict, those of its base classes in it; a name that is no field is an
-    error.
-    """
-    entries = {}  # type: dict
-    for cls in reversed(ctype.__mro__):
-        if "_made_of_" not in cls.__dict__:
-            entries.update(cls.__dict__.get(tag) or {})
-    for name in entries:
-        if name not in named:
-            raise LayoutError("%s.%s names %r, which is no field" % (ctype.__name__, tag, name))
-    return entries
-
-
-def check_layout(ctype: "Type[Union[_Object, bytes]]", size: int, what: str = "value") -> None:
-    """Raise LayoutError unless ctype is plain data of exactly size bytes, laid out as in C.
-
-    Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
-
-    ctype      a scalar, Structure, Union or array, or bytes, which fits any size
-    what       the word for it in messages
-    """
-    if ctype is bytes:
-        return
-    found = _class_layout(ctype, what)
-    if found.size == size:
-        return
-    message = "%s has %d bytes in the map, %s has %d" % (what, size, type_name(ctype), found.size)
-    if _is_record(ctype):
-        for pack, words in ((1, "with _pack_ = 1"), (0, "without _pack_")):
-            other = _c_offsets(ctype, pack)[1]
-            if other != found.size:
-                fits = ", which fits" if other == size else ""
-                message += "; %s it would have %d%s" % (words, other, fits)
-    table = found.describe().split("\n") if _is_record(ctype) else ()
-    raise LayoutError(message, *table)
-
-
-def describe_layout(ctype: "Type[_Object]") -> str:
-    """Return Layout.describe() of a ctypes class: a table of its members and holes.
-
-    raises     LayoutError
-    """
-    return layout(ctype).describe()
-
-
-def _c_offsets(ctype, pack):
-    """Return ([bit offset of each own field], bytes) as C lays a class out; pack is n of #pragma
-    pack(n), or 0.
-    """
-    base = ctype.__mro__[1]
-    inherits = any("_fields_" in cls.__dict__ for cls in base.__mro__)
-    position = 8 * sizeof(base) if inherits else 0
-    align = ctypes.alignment(base) if inherits else 1
-    fields = [
-        (sizeof(one.type), ctypes.alignment(one.type), one.bits) for one in _own_fields(ctype)
-    ]
-    return _placed(fields, issubclass(ctype, ctypes.Union), pack, position, align)
-
-
-def _placed(fields, is_union, pack=0, position=0, align=1):
-    """Return ([bit offset], bytes) of (size, alignment, bits or None) in the order of declaration.
-
-    A bitfield takes the next free bits, unless it would cross more units of its type's alignment
-    than the type has (never asked under a pragma): the System V rule, PCC_BITFIELD_TYPE_MATTERS in
-    GCC.  One of no bits ends a unit.
-    """
-    end, offsets = position, []
-    for size, unit, bits in fields:
-        unit_bits = 8 * (min(unit, pack) if pack else unit)
-        if is_union:
-            position = 0
-        width = 8 * size if bits is None else bits
-        units = (position % unit_bits + width + unit_bits - 1) // unit_bits
-        crosses = not pack and units > 8 * size // unit_bits
-        if bits is None or crosses or bits == 0:
-            position = -(-position // unit_bits) * unit_bits
-        offsets.append(position)
-        position += width
-        end, align = max(end, position), max(align, unit_bits // 8)
-    size = -(-end // 8)
-    return offsets, -(-size // align) * align
-
-
-def _check_bitfields(ctype, what):
-    """Raise LayoutError if this Python (before 3.14) keeps a field in other bits than C: each is
-    set to ones.
-    """
-    expected, size = _c_offsets(ctype, getattr(ctype, "_pack_", 0))
-    order = _FOREIGN_ORDER if _is_swapped(ctype) else sys.byteorder
-    over = _overlay(ctype)
-    wrong = []
-    if size != sizeof(ctype):
-        wrong.append("it has %d bytes here and %d in C" % (sizeof(ctype), size))
-    for field, position in zip(_own_fields(ctype), expected):
-        if field.bits is None:
-            if 8 * field.offset != position:
-                wrong.append(
-                    "%s: byte %d here, %d in C" % (field.name, field.offset, position // 8)
-                )
-            continue
-        raw = bytearray(sizeof(ctype))
-        if (
-            0 <= field.offset <= sizeof(ctype) - sizeof(field.type)
-        ):  # else it would be set elsewhere
-            field.descriptor.__set__(over(raw), -1)
-        shift = position if order == "little" else 8 * sizeof(ctype) - position - field.bits
-        if shift < 0 or int.from_bytes(raw, order) != (1 << field.bits) - 1 << shift:
-            words = (field.name, field.bits, position, sys.version.split()[0])
-            wrong.append("%s: C has it in %d bits from bit %d on, Python %s elsewhere" % words)
-    if wrong:
-        raise LayoutError(
-            "%s: the bitfields of %s do not lie where C puts them (%s); declare whole integers and"
-            " shift, or order the fields by the size of their types"
-            % (what, type_name(ctype), "; ".join(wrong))
-        )
-
-
-# -- front end: C text
-
-
-def _c_numbers():
-    """Return {name: Layout} of the integers and floats that go by one word."""
-    real = {"f32": 4, "float": 4, "f64": 8, "double": 8}
-    found = {name: Float(size, signed=True) for name, size in real.items()}
-    found.update(char=Char(), bool=Boolean(), _Bool=Boolean(), size_t=Number(8), uchar=Number(1))
-    spellings = (
-        ("u", ("u%d", "__u%d", "uint%d_t", "u_int%d_t")),
-        ("s", ("s%d", "__s%d", "int%d_t", "i%d")),
-    )
-    orders = ((order, prefix + order[0] + "e%d") for order in _ORDER_MARKS for prefix in ("", "__"))
-    for order, spelling in orders:
-        for size in (2, 4, 8, 16):
-            found[spelling % (8 * size)] = Number(size, order=order)
-    for letter, names in spellings:
-        for size in (1, 2, 4, 8, 16):
-            number = Number(size, signed=letter == "s")
-            found.update((spelling % (8 * size), number) for spelling in names)
-    found.update(be8=Number(1), le8=Number(1))
-    return found
-
-
-_C_NUMBERS = _c_numbers()
-# The words that C spells an integer with, in any order -> bytes; long is BPF's.
-_C_WORDS = frozenset(
-    ("char", "short", "int", "long", "signed", "unsigned", "__signed__", "__int128")
-)
-_C_QUALIFIERS = frozenset(("const", "volatile", "restrict", "static", "struct_group"))
-_MAX_BYTES = min(0xFFFFFFFF, sys.maxsize)  # of a type: no key or value is larger
-
-
-def parse_type(text: str) -> "Type[Any]":
-    """Return the ctypes type for C text.
-
-    text       "u32", "be16", "char[16]", "u64 count, u64 last_seen", "struct { ... }"
-    raises     LayoutError: it is no type
-    """
-    return _c_text_layout(text).ctype()
-
-
-def _c_text_layout(text, named=None):
-    """Return the Layout of a type in C's words.
-
-    named is f(kind or None, name) -> Layout, or None, of what is declared elsewhere
-    """
-    parser = _CParser(text, named or (lambda kind, name: None))
-    try:
-        found = parser.whole()
-    except (IndexError, ValueError, RecursionError):
-        raise parser.error() from None
-    if found.size > _MAX_BYTES:
-        raise LayoutError("'%s' is too large" % text)
-    if found.levels > MAX_DEPTH:
-        raise LayoutError("'%s': more than %d levels of types inside types" % (text, MAX_DEPTH))
-    return found
-
-
-class _CParser:
-    """Reads C declarations: types in words, struct, union and enum bodies, arrays, bitfields,
-    packed.
-    """
-
-    def __init__(self, text, named):
-        import re
-
-        self.text, self.named = text, named
-        text = re.sub(r"//[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL)
-        self.words = re.findall(r"[A-Za-z_]\w*|0[xX][0-9a-fA-F]+|\d+|\S", text, re.ASCII) + [""]
-        self.at = self.depth = 0
-
-    def error(self, why=""):
-        known = "u8 .. u128, s8 .., be16 .., char, bool, float, double, C's own, struct { ... }"
-        usage = 'each with [N], or several with names: "u32 src, u16 port"'
-        return LayoutError(
-            "'%s' is no type%s: %s, %s" % (self.text, why and " (%s)" % why, known, usage)
-        )
-
-    def peek(self):
-        return self.words[self.at]
-
-    def take(self, *wanted):
-        """Return the next word, if it is one of those wanted; "" if it is not."""
-        word = self.words[self.at]
-        if wanted and word not in wanted:
-            return ""
-        self.at += 1
-        return word
-
-    def need(self, wanted):
-        if not self.take(wanted):
-            raise self.error("'%s' is missing before '%s'" % (wanted, self.peek()))
-
-    def whole(self):
-        """Return the Layout of all of the text."""
-        members = self.members("")
-        if len(members) == 1 and not members[0][0]:
-            return members[0][1]
-        if not members or any(not name for name, *_ in members):
-            raise self.error()
-        return self.record("struct", "given", members, 0)[0]
-
-    def members(self, end):
-        """Read declarations up to end; return [(name, Layout, alignment, bits or None)]."""
-        found = []  # type: list
-        while not self.take(end) if end else self.peek():
-            base = self.type()
-            while True:
-                found.append(self.declarator(base))
-                if not self.take(","):
-                    break
-                if not self.goes_on():
-                    base = self.type()
-            while self.take(";"):
-                pass
-        return found
-
-    def goes_on(self):
-        """Whether what follows a comma is a further name of the same type: "u32 a, b", not "u32 a,
-        u16 b".
-        """
-        following = self.words[self.at + 1] if self.peek() else ""
-        return (
-            self.peek() == "*" or following in (",", ";", "[", ":", "}", "") and not self.is_type()
-        )
-
-    def is_type(self):
-        word = self.peek()
-        return word in _C_NUMBERS or word in _C_WORDS or word in ("struct", "union", "enum", "void")
-
-    def type(self):
-        """Read a type without its declarators; return (Layout, alignment)."""
-        self.attributes()
-        while self.take(*_C_QUALIFIERS):
-            pass
-        word = self.peek()
-        if word in ("struct", "union"):
-            return self.record_body(self.take())
-        if word == "enum":
-            return self.enum_body()
-        if word == "void":
-            self.take()
-            return None, 1
-        if word in _C_WORDS:
-            return self.spelled()
-        number = _C_NUMBERS.get(self.take())
-        if number is not None:
-            return number, min(number.size, 16)
-        return self.declared_elsewhere(None, word)
-
-    def declared_elsewhere(self, kind, name):
-        """Return (Layout, alignment) of a type that only has its name here."""
-        made = self.named(kind, name) if name.isidentifier() else None
-        if made is not None:
-            return made, _alignment(made, {})
-        if kind:
-            words = (kind, name)
-            raise LayoutError("'%s %s' is declared neither here nor in BTF at hand" % words)
-        raise self.error("'%s'" % name if name else "")
-
-    def spelled(self):
-        """Read an integer that is spelled in C's words."""
-        words = []
-        while self.peek() in _C_WORDS or self.peek() in _C_QUALIFIERS:
-            words.append(self.take())
-        is_signed = "unsigned" not in words
-        if "char" in words:
-            explicit = len(words) > 1 and {"signed", "unsigned", "__signed__"} & set(words)
-            return (Number(1, signed=is_signed) if explicit else Char()), 1
-        size = 4
-        for word, bytes_ in (("short", 2), ("long", 8), ("__int128", 16)):
-            size = bytes_ if word in words else size
-        return Number(size, signed=is_signed), size
-
-    def attributes(self):
-        """Skip __attribute__((...)); return the words in them."""
-        found = []
-        while self.take("__attribute__", "__packed"):
-            if self.words[self.at - 1] == "__packed":
-                found.append("packed")
-                continue
-            depth = 0
-            while True:
-                word = self.take()
-                depth += {"(": 1, ")": -1}.get(word, 0)
-                found.append(word)
-                if depth == 0:
-                    break
-        return found
-
-    def record_body(self, kind):
-        attributes = self.attributes()
-        name = ""
-        if self.peek() != "{":
-            name = self.take()
-            attributes += self.attributes()
-        if self.peek() == "*":  # a pointer to what need not be known
-            return None, 1
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise self.error("more than %d levels" % MAX_DEPTH)
-        if not self.take("{"):
-            self.depth -= 1
-            return self.declared_elsewhere(kind, name)
-        members = self.members("}")
-        attributes += self.attributes()
-        self.depth -= 1
-        is_packed = "packed" in attributes or "__packed__" in attributes
-        made, align = self.record(kind, name, members, 1 if is_packed else 0)
-        align = _aligned(attributes, align)
-        return made._changed(size=-(-made.size // align) * align), align
-
-    def record(self, kind, name, members, pack):
-        """Return (Layout, alignment) of the members that were read."""
-        fields = [(one.size, align, bits) for _, one, align, bits in members]
-        offsets, size = _placed(fields, kind == "union", pack)
-        if size > _MAX_BYTES:
-            raise LayoutError("'%s' is too large" % self.text)
-        made = []
-        for (label, one, _, bits), offset in zip(members, offsets):
-            if bits is not None:
-                if not label:
-                    continue  # padding
-                one = one._changed(raw_order=sys.byteorder).bitfield(bits)  # as a C compiler has it
-            made.append(Member(label, one, offset, bits or 0, label or None))
-        record = Record(kind, "%s %s" % (kind, name or "(anonymous)"), size, made)
-        labels = [part.name for part in record.parts]
-        if len(set(labels)) < len(labels):
-            raise LayoutError("'%s' is no type: two members of one name" % self.text)
-        align = 1 if pack else max([align for _, _, align, _ in members] or [1])
-        return record, align
-
-    def enum_body(self):
-        self.take()
-        name = "" if self.peek() == "{" else self.take()
-        if name and self.peek() != "{":
-            return self.declared_elsewhere("enum", name)
-        self.need("{")
-        names, number = {}, 0
-        while not self.take("}"):
-            label = self.take()
-            if self.take("="):
-                sign = -1 if self.take("-") else 1
-                number = sign * _parsed_int(self.take())
-            names.setdefault(number, label)
-            number += 1
-            if not self.take(",") and self.peek() != "}":
-                raise self.error("'%s' in an enum" % self.peek())
-        low, high = min(names or [0]), max(names or [0])
-        for size in (4, 8):
-            least, most = _range_of(8 * size, low < 0)
-            if least <= low and high <= most:
-                name = "enum " + (name or "(anonymous)")
-                return Enum(size, name, names, signed=low < 0), size
-        raise self.error("an enum of numbers that no integer holds")
-
-    def declarator(self, base):
-        """Read a name with its stars, brackets and bits; return (name, Layout, alignment, bits or
-        None).
-        """
-        import re
-
-        made, align = base
-        while self.take("*"):
-            made, align = Pointer(8, "void *"), 8
-            while self.take(*_C_QUALIFIERS):
-                pass
-        if made is None:
-            raise self.error("void has no size")
-        near = self.lengths()
-        name = self.take() if self.peek().isidentifier() and self.peek() != "__attribute__" else ""
-        if name.endswith("__") and name.startswith("__"):
-            raise self.error("a member can't be called '%s'" % name)
-        for length in reversed(near + self.lengths()):
-            if max(made.size, 1) * length > _MAX_BYTES:
-                raise LayoutError("'%s' is too large" % self.text)
-            made = Array(made, length)
-        bits = None
-        if self.take(":"):
-            bits = _parsed_int(self.take())
-            whole = isinstance(made, Number) and not isinstance(made, Float)
-            if not whole or bits > made.bits or not bits and name:
-                raise self.error("%d bits of %s" % (bits, made.name))
-        attributes = self.attributes()
-        made = _shown_by_tags(made, re.findall(r'decl_tag\("([^"]*)"\)', "".join(attributes)))
-        return name, made, _aligned(attributes, align), bits
-
-    def lengths(self):
-        found = []
-        while self.take("["):
-            found.append(_parsed_int(self.take()) if self.peek() != "]" else 0)
-            self.need("]")
-        return found
-
-
-def _aligned(attributes, align):
-    """Return the alignment of what has one by its type, and attributes."""
-    for at, word in enumerate(attributes):
-        if word in ("aligned", "__aligned__"):
-            asked = _parsed_int(attributes[at + 2])
-            if asked < 1 or asked & asked - 1 or asked > _MAX_BYTES:
-                raise ValueError
-            align = max(align, asked)
-    return align
-
-
-def _alignment(found, known):
-    """Return what a C compiler aligns a layout to, as far as its offsets tell; known: by id."""
-    if isinstance(found, Array):
-        return _alignment(found.element, known)
-    if not isinstance(found, Record):
-        return found.size if isinstance(found, Number) and found.size else 1
-    if id(found) not in known:
-        own = [_alignment(member.layout, known) for member in found.members]
-        places = [0 if member.bits else member.offset for member in found.members]
-        align = max(own or [1])
-        while found.size % align or any(at % (8 * min(align, n)) for at, n in zip(places, own)):
-            align //= 2
-        known[id(found)] = align
-    return known[id(found)]
+    needed = ("ctypes", "setattr", "getattr", "property", "int", "bytes")  # by the source itself
+    return name + "_" if keyword.iskeyword(name) or name in needed else name
 
 
 # -- plain Python and JSON
@@ -6395,9 +6770,9 @@ def to_python(obj: "Any") -> "Any":
     in it \\xNN; enumerators their names, or the number as text; pointers hex.
 
     _json_     of a class renames fields or, with None, leaves them out
-    _union_    of a class tells which branch of a union field holds: {"u": ("kind", {4: "ip4", 6:
-               "ip6"})} reads field kind
-    raises     LayoutError: pointers of ctypes, an unknown tag, past 32 levels
+    _union_    of a class says which branch a union has: {"u": ("kind", {4: "ip4", 6: "ip6"})}
+               reads u.ip4 where the field kind is 4
+    raises     LayoutError: pointers of ctypes, a _union_ without such a branch, past 32 levels
     """
     return _plain(obj, 0)
 
@@ -6439,21 +6814,56 @@ def _plain(obj, depth):
 
 
 # ---- 5. BTF -----------------------------------------------------------------
-# Types as compilers describe them and the kernel keeps them (linux/btf.h).  A blob may be hostile:
-# nothing is built or decoded from a type before _prove has found it finite and each member inside
-# of what holds it.
+# Types as compilers describe them and the kernel keeps them (linux/btf.h).  A blob of BTF is a
+# header, a record for each type, one behind the other, and the strings with all names.  In order:
+#
+#   BTFType             a record that was read
+#   _BTFBlob            the bytes taken apart: where each record begins, and the strings
+#   _BTFRecords         types by id and by name, and what stands in their records
+#   BTF                 what users have of it: files, ids of the kernel, members, offsets, Layouts
+#   _MemberPath         follows "se.avg" to an Offset
+#   _BTFFrontEnd        makes the Layout (section 4) of a type, which does everything else: tables,
+#                       ctypes classes, Python source, decoding
+#   _ELFFile            finds BTF in object files and kernel modules
+#   _with_placed_variables, _relocated   fill in what compilers and builds of modules leave out
+#   _prove_agreement    compares the type that a caller gave with BTF's
+#
+# Type ids: they are not stored, the n-th record is type n; 0 is void.  Split BTF (of a module)
+# builds upon a base (vmlinux's): its ids go on where those of the base end, from _first_id on, and
+# so do the offsets of names, from _first_string on; what is below is in the base.  A base may be
+# split itself.  A distilled base (.BTF.base) is a stand-in for the base, see _relocated.
+#
+# Hostile BTF: files, captures and the maps of others may bring any bytes.  Opening a blob proves
+# that its sections lie inside of it, _index that each record does.  Ids may still form circles, and
+# sizes may be wrong.  Only a type of which _BTFFrontEnd made a Layout is known to be finite, with
+# each member inside of what holds it, and so values are decoded by Layouts alone.  Code that goes
+# from type id to type id without a Layout has to count its steps.  The bounds: MAX_DEPTH types
+# inside types, and _MAX_BYTES, _MAX_ROWS, _MAX_VALUES, _MAX_NAME.
+#
+# Threads share a BTF without locks.  What was found is kept; where two look for the same thing at
+# once, both do the work, and either result will do.
+#
+# A new BTF kind: name it in section 1 (BTF_KIND_*), put the words of its record into _RECORD_WORDS
+# and the kind itself into the sets below that fit; then say in _BTFFrontEnd._unmodified what Layout
+# it has, and in c_type how C spells it.  A kind that is not in _RECORD_WORDS is stepped over if the
+# blob tells its length (_take_sections), else the types behind it can't be reached.
 
+# kinds that stand for another type, and have its size
 _MODIFIERS = frozenset(
     (BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_TYPE_TAG)
 )
-_RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))
+_RECORDS = frozenset((BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_DATASEC))  # they have members
 _ENUMS = frozenset((BTF_KIND_ENUM, BTF_KIND_ENUM64))
+# kinds whose size is the third word of their record
 _SIZED = _RECORDS | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
-# What a bare name means first; of the other kinds, the first.
+# Of several types with a name, find takes one of the first kind here; of the other kinds all rank
+# the same, and the lowest id wins.
 _NAME_ORDER = (BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_ENUM, BTF_KIND_ENUM64, BTF_KIND_TYPEDEF)
 _NAME_RANKS = {kind: rank for rank, kind in enumerate(_NAME_ORDER)}
-# kind -> what the words of its record are: the third, those that follow always, for each of vlen.
-# n is a name, t a type id, - a number, ? not told yet.  The first two are n and the info word.
+# A record is three 32-bit words (struct btf_type: name, info, size or type), then the words that
+# every type of its kind has, then those for each member, enumerator or parameter, vlen times.
+# kind -> (the third word, the words that every type has, the words for each), a letter for a word:
+# n the offset of a name, t a type id, - a number, ? what the kernel has not defined yet.
 _RECORD_WORDS = {
     BTF_KIND_INT: ("-", "-", ""),
     BTF_KIND_PTR: ("t", "", ""),
@@ -6478,16 +6888,22 @@ _RECORD_WORDS = {
     BTF_KIND_LOC_PROTO: ("?", "", "?"),
     BTF_KIND_LOCSEC: ("?", "", "???"),
 }
+# kind -> (how many words every type of it has behind the three, how many for each of vlen)
 _TAIL_WORDS = {kind: (len(words[1]), len(words[2])) for kind, words in _RECORD_WORDS.items()}
-_MAX_NAME = 4096  # eight times what the kernel takes
-_LONG_NAME = 127  # bytes, what it took before 6.1: those above are counted
-_MAX_KEPT_BTF = 16
-_VAR_STATIC = 0  # its linkage
-_SCANNED_QUESTIONS = 2  # for names, before an index of all is made
-# elf.h: ET_REL, SHN_XINDEX, SHT_SYMTAB, SHT_NOBITS, SHF_COMPRESSED, STB_LOCAL
-_ELF_RELOCATABLE, _ELF_EXTENDED = 1, 0xFFFF
-_ELF_SYMBOLS, _ELF_NOBITS, _ELF_COMPRESSED, _ELF_LOCAL = 2, 8, 0x800, 0
-_BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}
+_MAX_NAME = 4096  # bytes of a name: eight times what the kernel takes
+_LONG_NAME = 127  # bytes, the most that kernels took before 6.1; longer ones: see _string
+_SCANNED_QUESTIONS = 2  # how many names are searched for before an index of all names is made
+_BTF_ORDERS = {b"\x9f\xeb": "little", b"\xeb\x9f": "big"}  # by the magic that a blob begins with
+
+
+def _info_kind(info):
+    """Return the kind in the info word of a record: 7 bits; before 2026 the upper two were zero."""
+    return info >> 24 & 0x7F
+
+
+def _info_vlen(info):
+    """Return vlen in the info word of a record: 24 bits; before 2026 the upper 8 were zero."""
+    return info & 0xFFFFFF
 
 
 class BTFType:
@@ -6501,6 +6917,8 @@ class BTFType:
     flag       the record's kind_flag
     """
 
+    # The record itself is _words[_at:], the words of all records of its blob; _byte is where it
+    # begins in the blob, for messages.
     __slots__ = ("id", "kind", "name", "size", "type_id", "count", "flag", "_words", "_at", "_byte")
     id: int
     kind: int
@@ -6518,40 +6936,38 @@ class BTFType:
 
     @property
     def _label(self):
+        """The kind and name, for messages."""
         if not self.kind:
             return "void"
         kind = _KIND_NAMES.get(self.kind, "kind %d" % self.kind)
         return "%s %s" % (kind, _printable(self.name) or "(anonymous)")
 
     def _error(self, text):
-        where = "type %d (%s)%s" % (
-            self.id,
-            self._label,
-            " at byte %d" % self._byte if self.id else "",
-        )
-        return BTFError("%s: %s" % (where, text))
+        """Return a BTFError that says which type is wrong, and where its record is."""
+        where = " at byte %d" % self._byte if self.id else ""
+        return BTFError("type %d (%s)%s: %s" % (self.id, self._label, where, text))
 
 
-class _RecordWords(dict):
+class _RecordLengths(dict):
     """The info word of a record -> how many words the record takes.
 
-    Worked out once for each info word there is.
+    A dict, since very many records share few info words: each is worked out once.
     """
 
     def __init__(self, tails):
         self.tails = tails
 
     def __missing__(self, info):
-        # kind and vlen have 7 and 24 bits; 5 and 16 before 2026, those above them zero
-        always, for_each = self.tails[info >> 24 & 0x7F]
-        self[info] = 3 + always + for_each * (info & 0xFFFFFF)
+        always, for_each = self.tails[_info_kind(info)]
+        self[info] = 3 + always + for_each * _info_vlen(info)
         return self[info]
 
 
 class _BTFBlob:
-    """What BTF asks for its types: the strings and records of a blob, ids and names.
+    """The bytes of BTF taken apart: where each record begins, and the strings.
 
-    Nothing of a type is proved here, but that its record lies inside of the blob.
+    That is all that is proved here.  What stands in a record is looked at when somebody asks for
+    its type: the kernel has more than 100,000.
     """
 
     data: bytes
@@ -6559,10 +6975,21 @@ class _BTFBlob:
     order: str
 
     def __init__(self, data, base=None):
-        import array
-
         self.data, self.base = data, base
         self.order = _BTF_ORDERS.get(data[:2], "")
+        self._take_sections()
+        self._offsets = None  # what _index returns
+        self._cut_reason = ""  # why types are missing behind the last one, if they are
+        self._long_names, self._long_bytes = {}, 0  # see _string
+        self._first_id, self._first_string = 1, 0
+        if base is not None:
+            self._first_id, self._first_string = self._places_behind(base)
+            self._prove_base()
+
+    def _take_sections(self):
+        """Take the records, the strings and the lengths of kinds out of data."""
+        import array
+
         header_len, type_off, type_len, str_off, str_len, layout_off, layout_len = self._header()
         self._type_byte = header_len + type_off
         types = self._section("types", self._type_byte, type_len)
@@ -6573,18 +7000,13 @@ class _BTFBlob:
             self._words.byteswap()
         self._strings = self._section("strings", header_len + str_off, str_len)
         self._prove_strings(header_len + str_off)
-        self._layout = self._section("layout", header_len + layout_off, layout_len)
+        # The layout section (2026) tells the length of the records of each kind, so that readers
+        # can step over kinds that they do not know: struct btf_layout, 4 bytes for a kind.
+        self._kind_lengths = self._section("layout", header_len + layout_off, layout_len)
         self._tails = dict(_TAIL_WORDS)
-        for kind in range(1, len(self._layout) // 4):
-            always_bytes, each_bytes = self._layout[4 * kind : 4 * kind + 2]
+        for kind in range(1, len(self._kind_lengths) // 4):
+            always_bytes, each_bytes = self._kind_lengths[4 * kind : 4 * kind + 2]
             self._tails.setdefault(kind, (always_bytes // 4, each_bytes // 4))
-        self._offsets, self._cut, self._decl_tags = None, "", None
-        self._found, self._enums, self._long_names, self._long_bytes = {}, {}, {}, 0
-        self._questions, self._by_name = 0, None
-        self._first, self._str_base = 1, 0
-        if base is not None:
-            self._first, self._str_base = self._places_behind(base)
-            self._prove_base()
 
     def _header(self):
         """Return hdr_len, type_off, type_len, str_off, str_len, layout_off, layout_len."""
@@ -6603,9 +7025,9 @@ class _BTFBlob:
         if header_len < 24:
             raise BTFError("a header of %d bytes, at byte 4" % header_len)
         header = self._section("header", 0, header_len)[:32].ljust(32, b"\0")
-        if header_len < 32:
+        if header_len < 32:  # without the two fields of the layout section
             header = header[:24] + bytes(8)
-        return struct.unpack_from("<7I" if self.order == "little" else ">7I", header, 4)
+        return struct.unpack_from(_ORDER_MARKS[self.order] + "7I", header, 4)
 
     def _section(self, what, start, size):
         if start + size > len(self.data):
@@ -6620,25 +7042,27 @@ class _BTFBlob:
             raise BTFError(text % (start, ": split BTF? It needs its base"))
 
     def _places_behind(self, base):
-        """Return the first id and the first offset of a string of this if it is split from base."""
+        """Return what the first type id and the first offset of a string are in what is split from
+        base.
+        """
         if base.order != self.order:
             raise BTFError("BTF of %s and its base of %s byte order" % (self.order, base.order))
         count = base.count
-        if base._cut:
-            raise BTFError("the ids of split BTF follow those of its base, where %s" % base._cut)
-        return base._first + count, base._str_base + len(base._strings)
+        if base._cut_reason:
+            words = "the ids of split BTF follow those of its base, where %s"
+            raise BTFError(words % base._cut_reason)
+        return base._first_id + count, base._first_string + len(base._strings)
 
     def _prove_base(self):
-        """Raise BTFError where a name begins inside of one of the base's: it is another kernel's.
+        """Raise BTFError if base is not what this was split from but, say, another kernel's.
 
-        Ids and names would be those of other types; libbpf and pahole share whole names alone.
+        Then ids and names would be those of other types.  It shows in names: libbpf and pahole
+        share whole names alone, so an offset into the middle of a name is wrong.
         """
         for at in self._index():
-            layer, offset = self.base, self._words[at]
-            if offset < self._str_base:
-                while offset < layer._str_base:
-                    layer = layer.base
-                start = offset - layer._str_base
+            offset = self._words[at]
+            if offset < self._first_string:
+                layer, start = self.base._layer_of_name(offset)
                 if start and layer._strings[start - 1]:
                     raise BTFError(
                         "a name of the record at byte %d begins inside of one of the base's: "
@@ -6650,13 +7074,13 @@ class _BTFBlob:
         if self.order != sys.byteorder:
             words = words[:]
             words.byteswap()
-        header_len, types = (32 if self._layout else 24), words.tobytes()
+        header_len, types = (32 if self._kind_lengths else 24), words.tobytes()
         places = [header_len, 0, len(types), len(types), len(strings)]
-        if self._layout:
-            places += [len(types) + len(strings), len(self._layout)]
-        mark = "<" if self.order == "little" else ">"
+        if self._kind_lengths:
+            places += [len(types) + len(strings), len(self._kind_lengths)]
+        mark = _ORDER_MARKS[self.order]
         header = struct.pack("%sHBB%dI" % (mark, len(places)), 0xEB9F, 1, 0, *places)
-        return type(self)(header + types + strings + self._layout, base)
+        return type(self)(header + types + strings + self._kind_lengths, base)
 
     # -- records
 
@@ -6671,28 +7095,20 @@ class _BTFBlob:
     def __bool__(self) -> bool:
         return True  # of no types as well: it is not None
 
-    def __iter__(self) -> "Iterator[BTFType]":
-        """Yield the BTFType of each type, without those of the base."""
-        for type_id in range(self._first, self._first + self.count):
-            yield self.type(type_id)
-
     def __repr__(self) -> str:
         split = "" if self.base is None else ", split"
         return "<BTF: %d types in %d bytes%s>" % (self.count, len(self.data), split)
 
     def _index(self):
-        """Return where in _words each type begins: one pass over all of them, on the first
-        question.
+        """Return an array: where in _words each record begins, first that of type _first_id.
+
+        It takes one pass over all of them, on the first question.
         """
         if self._offsets is None:
             import array
 
-            words, lengths, offsets, at = (
-                self._words,
-                _RecordWords(self._tails),
-                array.array("I"),
-                0,
-            )
+            words, lengths, at = self._words, _RecordLengths(self._tails), 0
+            offsets = array.array("I")
             total, append = len(words), offsets.append
             try:
                 while at < total:
@@ -6701,46 +7117,30 @@ class _BTFBlob:
             except (KeyError, IndexError):
                 at = total + 1
             if at > total:
-                self._cut = self._why_cut(offsets.pop())
+                self._cut_reason = self._why_cut(offsets.pop())
             self._offsets = offsets
         return self._offsets
 
     def _why_cut(self, at):
         """Say why no types follow the last record: it is cut, or of a kind of unknown length."""
-        kind = self._words[at + 1] >> 24 & 0x7F if at + 1 < len(self._words) else 0
+        kind = _info_kind(self._words[at + 1]) if at + 1 < len(self._words) else 0
         why = "cut" if kind in self._tails else "of unknown kind %d" % kind
         return "the record at byte %d is %s" % (self._type_byte + 4 * at, why)
 
-    def type(self, t: "_GivenType") -> "BTFType":
-        """Return the BTFType for a type id or name."""
-        if not isinstance(t, int):
-            t = t.id if isinstance(t, BTFType) else self.find(t)
-        if self.base is not None and t < self._first:
-            return self.base.type(t)
-        if t == 0:
-            return _void()
-        index = self._index()
-        if not 0 <= t - self._first < len(index):
-            raise BTFError("there is no type %d%s" % (t, self._cut and ": " + self._cut))
-        found, words, at = BTFType(), self._words, index[t - self._first]
-        found.id, found._words, found._at = t, words, at
-        found._byte = self._type_byte + 4 * at
-        name_off, info, number = words[at : at + 3]
-        found.kind, found.flag, found.count = info >> 24 & 0x7F, bool(info >> 31), info & 0xFFFFFF
-        found.name = self._string(name_off)
-        found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
-        if found.kind == BTF_KIND_ARRAY:
-            found.type_id, _, found.count = words[at + 3 : at + 6]
-        return found
+    # -- strings
 
-    # -- names
+    def _layer_of_name(self, offset):
+        """Return (self or the base that has the name at an offset, where in its strings it is)."""
+        layer = self
+        while offset < layer._first_string:
+            layer = layer.base
+        return layer, offset - layer._first_string
 
     def _name_bytes(self, offset):
-        """Return the bytes of a name, of which those of split BTF may stand in the base."""
-        layer = self
-        while offset < layer._str_base:
-            layer = layer.base
-        start = offset - layer._str_base
+        """Return the bytes of the name at an offset."""
+        layer, start = self, offset - self._first_string
+        if start < 0:
+            layer, start = self.base._layer_of_name(offset)
         end = layer._strings.find(b"\0", start, start + _MAX_NAME)
         if end < 0 and offset:
             raise BTFError(
@@ -6749,10 +7149,10 @@ class _BTFBlob:
         return layer._strings[start:end]
 
     def _string(self, offset):
-        """Return a name.
+        """Return the name at an offset.
 
-        All long ones together are not much longer than the strings: names that share one text, or
-        its end, would take memory that the blob does not.
+        Hostile names may all be the ends of one long text, and so take far more memory than the
+        blob.  So long ones are added up, and refused when they are twice as long as all strings.
         """
         name = self._long_names.get(offset)
         if name is None:
@@ -6760,12 +7160,55 @@ class _BTFBlob:
             name = encoded.decode("utf-8", "backslashreplace")
             if len(encoded) > _LONG_NAME:
                 self._long_bytes += len(encoded)
-                if self._long_bytes > 2 * (self._str_base + len(self._strings)):
+                if self._long_bytes > 2 * (self._first_string + len(self._strings)):
                     raise BTFError(
                         "long names, one within the other, at %d of the strings" % offset
                     )
                 self._long_names[offset] = name
         return name
+
+
+class _BTFRecords(_BTFBlob):
+    """The types of a blob and of its base: by id, by name, and what stands in their records."""
+
+    def __init__(self, data, base=None):
+        _BTFBlob.__init__(self, data, base)
+        self._found = {}  # type: dict  # (name, kind) -> type id
+        self._questions = 0  # how often _named was called
+        self._by_name = None  # what _name_index returned
+        self._decl_tags = None  # what _all_tags returned
+        self._enums = {}  # type: dict  # type id -> {number: name}
+
+    def __iter__(self) -> "Iterator[BTFType]":
+        """Yield the BTFType of each type, without those of the base."""
+        for type_id in range(self._first_id, self._first_id + self.count):
+            yield self.type(type_id)
+
+    def type(self, t: "_GivenType") -> "BTFType":
+        """Return the BTFType for a type id or name."""
+        if not isinstance(t, int):
+            t = t.id if isinstance(t, BTFType) else self.find(t)
+        if self.base is not None and t < self._first_id:
+            return self.base.type(t)
+        if t == 0:
+            return _void()
+        index = self._index()
+        if not 0 <= t - self._first_id < len(index):
+            why = self._cut_reason and ": " + self._cut_reason
+            raise BTFError("there is no type %d%s" % (t, why))
+        found, words, at = BTFType(), self._words, index[t - self._first_id]
+        found.id, found._words, found._at = t, words, at
+        found._byte = self._type_byte + 4 * at
+        name_off, info, number = words[at : at + 3]
+        # as _info_kind and _info_vlen have it; calls would take a tenth of the time
+        found.kind, found.flag, found.count = info >> 24 & 0x7F, bool(info >> 31), info & 0xFFFFFF
+        found.name = self._string(name_off)
+        found.size, found.type_id = (number, 0) if found.kind in _SIZED else (None, number)
+        if found.kind == BTF_KIND_ARRAY:
+            found.type_id, _, found.count = words[at + 3 : at + 6]
+        return found
+
+    # -- names
 
     def find(self, name: str, kind: "Optional[str]" = None) -> int:
         """Return the id of the type with a name: "task_struct", "struct task_struct", "long int".
@@ -6791,29 +7234,30 @@ class _BTFBlob:
         return found
 
     def _search(self, name, kind):
+        """Look for what find returns, in the base as well."""
         kinds = {number for number, text in _KIND_NAMES.items() if kind in (None, text)}
         if kind == "enum":
             kinds = _ENUMS
         encoded, best, layer = name.encode(errors="backslashreplace"), None, self
         while layer is not None and name:
             for type_id, at in layer._named(encoded):
-                number = layer._words[at + 1] >> 24 & 0x7F
-                rank = _NAME_RANKS.get(number, len(_NAME_RANKS)), type_id
-                if number in kinds and (best is None or rank < best):
+                found_kind = _info_kind(layer._words[at + 1])
+                rank = _NAME_RANKS.get(found_kind, len(_NAME_RANKS)), type_id
+                if found_kind in kinds and (best is None or rank < best):
                     best = rank
             layer = layer.base
         if best is None:
-            cut = self._cut and "; " + self._cut
-            raise BTFError("no %s is named '%s'%s" % (kind or "type", name, cut))
+            why = self._cut_reason and "; " + self._cut_reason
+            raise BTFError("no %s is named '%s'%s" % (kind or "type", name, why))
         return best[1]
 
     def _named(self, encoded):
-        """Return (id, where in _words) of each type that has a name, of those of the base none.
+        """Return (id, where in _words) of each type that has a name, without those of the base.
 
-        The first questions look through the strings and records: one answer takes a tenth of the
-        index for all.
+        The first questions are answered by a look through the strings and records, which takes a
+        tenth of the time of the index that later ones use: most processes ask once.
         """
-        index, first = self._index(), self._first
+        index, first = self._index(), self._first_id
         self._questions += 1
         if self._by_name is None and self._questions <= _SCANNED_QUESTIONS:
             offsets = self._name_offsets(encoded)
@@ -6834,10 +7278,8 @@ class _BTFBlob:
         """Return where a name stands in the strings, of the base too: split BTF shares those."""
         offsets, layer, wanted = set(), self, encoded + b"\0"
         while layer is not None:
-            at = layer._strings.find(wanted)
-            while at >= 0:
-                offsets.add(layer._str_base + at)
-                at = layer._strings.find(wanted, at + 1)
+            for at in _occurrences(layer._strings, wanted):
+                offsets.add(layer._first_string + at)
             layer = layer.base
         return offsets
 
@@ -6847,7 +7289,7 @@ class _BTFBlob:
         Not the names themselves: types may share the ends of one long string.
         """
         words, first_ids, other_ids = self._words, {}, {}
-        for type_id, at in enumerate(self._index(), self._first):
+        for type_id, at in enumerate(self._index(), self._first_id):
             if words[at]:
                 try:
                     key = hash(self._name_bytes(words[at]))
@@ -6874,20 +7316,25 @@ class _BTFBlob:
             self._decl_tags = self._all_tags()
         type_id = self.type(t).id
         own = tuple(self._decl_tags.get((type_id, component & 0xFFFFFFFF), ()))
-        if self.base is not None and type_id < self._first:
+        if self.base is not None and type_id < self._first_id:
             own += self.base.tags(type_id, component)
         return own
 
     def _all_tags(self):
-        """Return {(type id, component): [tag]}; the few there are, are looked for in the bytes."""
+        """Return {(type id, component): [tag]} of the declaration tags.
+
+        They are few among many records, so the bytes are searched for their info words, with and
+        without kind_flag; what is found in other words of records is no tag.
+        """
         raw, places = self._words.tobytes(), set()
         for info in (BTF_KIND_DECL_TAG << 24, 1 << 31 | BTF_KIND_DECL_TAG << 24):
             for at in _occurrences(raw, info.to_bytes(4, sys.byteorder)):
-                places.add(at // 4 - 1 if at % 4 == 0 else -1)
+                if at % 4 == 0:
+                    places.add(at // 4 - 1)
         found = {}  # type: dict
         for index, at in enumerate(self._index()) if places else ():
             if at in places:
-                tag = self.type(self._first + index)
+                tag = self.type(self._first_id + index)
                 found.setdefault((tag.type_id, self._words[at + 3]), []).append(tag.name)
         return found
 
@@ -6904,6 +7351,11 @@ class _BTFBlob:
         return self._enums[enum.id]
 
     def _enum_names(self, t):
+        """Return {number: name} of an enum, the numbers as its size and sign have them.
+
+        They are stored in 32 or 64 bits, whatever the size is: each is first a signed number of
+        those, then cut to the enum's bits, whose highest is the sign if it is signed.
+        """
         if not 1 <= t.size <= 16:
             raise t._error("its size can't be %d" % t.size)
         step, bits, names = _TAIL_WORDS[t.kind][1], 8 * t.size, {}
@@ -6941,13 +7393,22 @@ class _BTFBlob:
 
 
 def _void():
+    """Return the type with id 0, which has no record."""
     found = BTFType()
     found.id, found.kind, found.name, found.size = 0, 0, "void", None
     found.type_id, found.count, found.flag = 0, 0, False
     return found
 
 
-class BTF(_BTFBlob):
+def _occurrences(haystack, needle):
+    """Yield where needle begins in haystack."""
+    at = haystack.find(needle)
+    while at >= 0:
+        yield at
+        at = haystack.find(needle, at + 1)
+
+
+class BTF(_BTFRecords):
     """Type information: how the types of a BPF object or the kernel are called and lie.
 
         btf = BTF.from_vmlinux()
@@ -6964,8 +7425,8 @@ class BTF(_BTFBlob):
     """
 
     def __init__(self, data: bytes, base: "Optional[BTF]" = None) -> None:
-        _BTFBlob.__init__(self, data, base)
-        self._layouts = {}  # type: Dict[int, Layout]
+        _BTFRecords.__init__(self, data, base)
+        self._layouts = {}  # type: Dict[int, Layout]  # by type id, see _BTFFrontEnd
         self._pointer_size = 0
 
     @classmethod
@@ -7000,6 +7461,7 @@ class BTF(_BTFBlob):
 
     @classmethod
     def _from_elf(cls, elf, base):
+        """Return the BTF in an _ELFFile, as from_file does."""
         data, distilled = elf.section_bytes(".BTF"), None
         if elf.section(".BTF.base") is not None:
             distilled = cls(elf.section_bytes(".BTF.base"))
@@ -7041,6 +7503,8 @@ class BTF(_BTFBlob):
             btf = _kept_btf.setdefault(data, btf)  # another thread's, if that came first
         return btf
 
+    # -- members
+
     def _members(self, t):
         """Yield (name, type id, bit offset, bits) of a record's own members.
 
@@ -7057,16 +7521,22 @@ class BTF(_BTFBlob):
             bits = offset >> 24 if t.flag else 0
             offset = offset & 0xFFFFFF if t.flag else offset
             if not bits:
-                inner = self._resolve(type_id)
-                if inner.kind == BTF_KIND_INT:  # before kind_flag the int itself told of bits
-                    encoding = inner._words[inner._at + 3]
-                    if (
-                        encoding & 0xFF != 8 * inner.size & 0xFF
-                        or encoding >> 16 & 0xFF
-                        or offset % 8
-                    ):
-                        offset, bits = offset + (encoding >> 16 & 0xFF), encoding & 0xFF
+                offset, bits = self._place_by_int(type_id, offset)
             yield self._string(name_off), type_id, offset, bits
+
+    def _place_by_int(self, type_id, offset):
+        """Return (bit offset, bits) of a member whose record does not say that it is a bitfield.
+
+        Before there was kind_flag, the INT that is its type said so: it had fewer bits than bytes
+        for them, or a bit offset of its own.
+        """
+        inner = self._resolve(type_id)
+        if inner.kind != BTF_KIND_INT:
+            return offset, 0
+        _, int_offset, bits = _int_parts(inner)
+        if bits == 8 * inner.size & 0xFF and not int_offset and not offset % 8:
+            return offset, 0
+        return offset + int_offset, bits
 
     def _section_members(self, t):
         """Yield (BTFType, bit offset) of the variables and functions of a data section."""
@@ -7141,71 +7611,15 @@ class BTF(_BTFBlob):
                    from one to the next
         raises     BTFError
         """
-        steps, position, bits, type_id = [], 0, 0, self.type(t).id
-        self.layout(type_id)
-        for word in self._words_of_path(type_id, path):
-            inner = self._resolve(type_id)
-            if inner.kind == BTF_KIND_PTR and bits == 0:
-                steps.append(Offset(position, 0))
-                position, inner = 0, self._resolve(inner.type_id)
-                self.layout(inner)
-            if inner.kind == BTF_KIND_ARRAY and word[:1] == "[" and word[-1:] == "]":
-                type_id, bits = inner.type_id, 0
-                position += 8 * self._index_in(inner, word[1:-1], path) * self.sizeof(type_id)
-                continue
-            type_id, offset, bits = self._member_named(inner, word, path)
-            position += offset
-        steps.append(Offset(position, bits))
-        return steps[0] if len(steps) == 1 else tuple(steps)
-
-    def _index_in(self, array, digits, path):
-        if not digits.isdecimal():
-            raise BTFError("%s: '%s' is no index" % (path, digits))
-        index = int(digits[:99])
-        if array.count and index >= array.count:
-            words = (path, self.c_type(array.id), array.count)
-            raise BTFError("%s: %s has %d elements" % words)
-        return index
-
-    def _member_named(self, record, name, path):
-        """Return (type id, bit offset, bits) of a member, also of one in an anonymous record."""
-        found = self._part_named(record, name, 0, 0) if record.kind in _RECORDS else None
-        if found is None:
-            raise BTFError("%s: %s has no member '%s'" % (path, self.c_type(record.id), name))
-        return found
-
-    def _part_named(self, record, name, start, depth):
-        inside = []
-        for label, type_id, offset, bits in self._members(record):
-            if name and label == name:
-                return type_id, start + offset, bits
-            if not label and not bits:
-                inside.append((type_id, offset))
-        for type_id, offset in inside if depth < MAX_DEPTH else ():
-            inner = self._resolve(type_id)
-            found = None
-            if inner.kind in _RECORDS:
-                found = self._part_named(inner, name, start + offset, depth + 1)
-            if found is not None:
-                return found
-        return None
-
-    def _words_of_path(self, t, path):
-        """Return the steps of a path; the first may be a variable whose name holds dots."""
-        t, variable = self._resolve(t), ""
-        if t.kind == BTF_KIND_DATASEC:
-            names = [entry.name for entry, _ in self._section_members(t)]
-            variable = max(
-                [name for name in names if _begins_with(path, name)], key=len, default=""
-            )
-        words = path[len(variable) :].replace("->", ".").replace("[", ".[").split(".")
-        words[0] = variable + words[0]
-        return words[1:] if path.startswith("[") else words
+        found = _MemberPath(self, path).offsets(self.type(t).id)
+        return found[0] if len(found) == 1 else tuple(found)
 
     def c_type(self, t: "_GivenType") -> str:
-        """Return a type in C's terms, the order of words made plain: "struct task_struct __rcu *",
+        """Return a type as C spells it, but read from left to right: "struct task_struct __rcu *",
         "u32 [4]".
         """
+        # From the type itself to what it is made of, which goes in front of what is there so far;
+        # only the brackets of arrays of arrays stand in the order of C.
         tail = brackets = ""
         for _ in range(MAX_DEPTH):
             t = self.type(t)
@@ -7222,14 +7636,8 @@ class BTF(_BTFBlob):
             elif t.kind == BTF_KIND_FUNC_PROTO:
                 return "function" + tail
             else:
-                kind = {
-                    BTF_KIND_FWD: ("struct ", "union ")[t.flag],
-                    BTF_KIND_STRUCT: "struct ",
-                    BTF_KIND_ENUM: "enum ",
-                    BTF_KIND_UNION: "union ",
-                    BTF_KIND_ENUM64: "enum ",
-                }.get(t.kind, "")
-                return kind + (t.name or "(anonymous)") + tail
+                keyword = _C_KEYWORDS.get((t.kind, t.flag and t.kind == BTF_KIND_FWD), "")
+                return keyword + (t.name or "(anonymous)") + tail
             t = t.type_id
         return "..." + tail
 
@@ -7240,200 +7648,61 @@ class BTF(_BTFBlob):
 
         raises     BTFError
         """
-        return _FrontEnd(self).layout(self.type(t).id, 0)
+        return _BTFFrontEnd(self).layout(self.type(t).id, 0)
 
     def ctype(self, t: "_GivenType") -> "Type[Any]":
         """Return the ctypes type of a type, as Layout.ctype makes it; the same class each time."""
-        try:
-            return self.layout(t).ctype()
-        except LayoutError as failure:
-            raise BTFError(*failure.args) from None
+        return _with_btf_errors(lambda: self.layout(t).ctype())
 
     def describe(self, t: "_GivenType") -> str:
         """Return a table of a type: offset, size, name and C type of each member, enum names, tags
         and holes.
         """
-        try:
-            return self.layout(t).describe()
-        except LayoutError as failure:
-            raise BTFError(*failure.args) from None
+        return _with_btf_errors(lambda: self.layout(t).describe())
 
     def python_source(self, t: "_GivenType") -> str:
         """Return Python that makes the ctypes type anew, with neither BTF nor this module.
 
         Bitfields are read-only.
         """
-        try:
-            return self.layout(t).python_source(self.type(t).name)
-        except LayoutError as failure:
-            raise BTFError(*failure.args) from None
+        return _with_btf_errors(lambda: self.layout(t).python_source(self.type(t).name))
 
 
-# typedefs that say in which order the bytes lie
-_ORDERED_TYPEDEFS = {
-    prefix + order[0] + "e%d" % bits: order
-    for prefix, order in (("", "big"), ("__", "big"), ("", "little"), ("__", "little"))
-    for bits in (16, 32, 64)
-}
+def _with_btf_errors(make):
+    """Return make(), which calls a method of a Layout: its LayoutError becomes a BTFError."""
+    try:
+        return make()
+    except LayoutError as failure:
+        raise BTFError(*failure.args) from None
 
 
-def _occurrences(haystack, needle):
-    at = haystack.find(needle)
-    while at >= 0:
-        yield at
-        at = haystack.find(needle, at + 1)
+# The BTF of ids that were asked for last, by its bytes: maps opened twice have the same types.
+_kept_btf = {}  # type: dict
+_MAX_KEPT_BTF = 16
 
 
-def _encoding(t):
-    """Return what an INT says of itself: _INT_SIGNED, _INT_CHAR, _INT_BOOL; 0 for other kinds."""
-    return t._words[t._at + 3] >> 24 & 0xF if t.kind == BTF_KIND_INT else 0
-
-
-class _FrontEnd:
-    """Makes Layouts of the types of a BTF, each once, and proves them on the way."""
-
-    def __init__(self, btf):
-        self.btf = btf
-        self._made = btf._layouts  # type id -> Layout; of two that threads make, either will do
-
-    def layout(self, type_id, depth):
-        """Return the Layout of a type id, depth types inside of others."""
-        known = self._made.get(type_id)
-        if depth + (known.levels if known else 0) > MAX_DEPTH:
-            raise self.btf.type(type_id)._error("types inside types, more than %d deep" % MAX_DEPTH)
-        if known is None:
-            t = self.btf.type(type_id)
-            known = self._modified(t, depth) if t.kind in _MODIFIERS else self._whole(t, depth)
-            known = _shown_by_tags(known, self.btf.tags(type_id))
-            rows = getattr(known, "row_count", 0)
-            if known.values > 16 * known.size + _MAX_VALUES or rows > _MAX_ROWS:
-                words = (known.size, known.values, rows)
-                raise t._error("%d bytes, %d values, %d members: too large" % words)
-            known = self._made.setdefault(type_id, known)
-        return known
-
-    def _modified(self, t, depth):
-        """Return the Layout behind a typedef, qualifier or tag, under the name that it has so."""
-        name, order = self.btf.c_type(t.id), None
-        for _ in range(MAX_DEPTH + 1):
-            if t.kind not in _MODIFIERS:
-                break
-            order = order or t.kind == BTF_KIND_TYPEDEF and _ORDERED_TYPEDEFS.get(t.name)
-            t = self.btf.type(t.type_id)
-        else:
-            raise t._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
-        made = self.layout(t.id, depth).renamed(name)
-        return made.ordered(order) if order and type(made) is Number else made
-
-    def _whole(self, t, depth):
-        if t.kind in _RECORDS:
-            return self._record(t, depth)
-        if t.kind == BTF_KIND_ARRAY:
-            element = self._char(t.type_id) or self.layout(t.type_id, depth + 1)
-            self._check_size(t, element.size * t.count)
-            return Array(element, t.count, self.btf.c_type(t.id))
-        if t.kind == BTF_KIND_VAR:
-            return self.layout(t.type_id, depth + 1)
-        name = self.btf.c_type(t.id)
-        if t.kind == BTF_KIND_PTR:
-            return Pointer(self.btf.pointer_size, name, self.btf.order)
-        if t.kind not in _SIZED:
-            raise t._error("it has no size")
-        if t.size > 16 or t.kind in _ENUMS and t.size not in _STRUCT_CODES:
-            raise t._error("its size can't be %d" % t.size)
-        return self._number(t, name)
-
-    def _char(self, type_id):
-        """Return the Layout of a char that is an element, which makes its array text.
-
-        None for any other type.
-        """
-        t = self.btf._resolve(type_id)
-        encoding = _encoding(t)
-        if t.kind != BTF_KIND_INT or t.size != 1 or t._words[t._at + 3] & 0xFF00FF != 8:
-            return None
-        if t.name != "char" and not encoding & _INT_CHAR:
-            return None
-        step = self.btf.type(type_id)
-        while step.kind in _MODIFIERS and step.kind != BTF_KIND_TYPEDEF:
-            step = self.btf.type(step.type_id)
-        is_plain = step.kind == BTF_KIND_INT and (t.name == "char" or encoding == _INT_CHAR)
-        name = self.btf.c_type(type_id)
-        return Char(name, encoding, is_plain, encoding & _INT_SIGNED > 0)
-
-    def _check_size(self, t, size):
-        if size > _MAX_BYTES:
-            raise t._error("%d bytes: too large" % size)
-
-    def _number(self, t, name):
-        order = self.btf.order
-        if t.kind in _ENUMS:
-            names = self.btf.enumerators(t)
-            return Enum(t.size, name, names, order, self.btf._is_signed_enum(t))
-        if t.kind == BTF_KIND_FLOAT:
-            known = t.size in (2, 4, 8)
-            return Float(t.size, name, order, True) if known else Bytes(t.size, name)
-        encoding, bits = _encoding(t), t._words[t._at + 3] & 0xFF
-        if not t.size or t._words[t._at + 3] >> 16 & 0xFF:
-            return Bytes(t.size, name)  # of no bits, or of some in the middle
-        if encoding & _INT_BOOL:
-            return Boolean(t.size, name, order)
-        made = Number(t.size, name, order, bool(encoding & _INT_SIGNED), encoding)
-        return made if bits == made.bits or not 0 < bits < made.bits else made.bitfield(bits)
-
-    def _record(self, t, depth):
-        if t.count > _MAX_ROWS:
-            raise t._error("%d members: too large" % t.count)
-        members = []
-        for index, (name, type_id, offset, bits) in enumerate(self.btf._members(t)):
-            inner = self._bits(type_id, bits) if bits else self._member(type_id, depth)
-            self._check_member(t, name, inner, offset, bits)
-            label = name or "_"
-            tags = self.btf.tags(t.id, index)
-            members.append(Member(name, _shown_by_tags(inner, tags), offset, bits, label, tags))
-        kinds = {BTF_KIND_UNION: "union", BTF_KIND_DATASEC: "section"}
-        return Record(kinds.get(t.kind, "struct"), self.btf.c_type(t.id), t.size, members, t.name)
-
-    def _member(self, type_id, depth):
-        """Return the Layout of a member, one of no bytes for what has no size: void, a function."""
-        t = self.btf._resolve(type_id)
-        if t.kind in _SIZED or t.kind in (BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_VAR):
-            return self.layout(type_id, depth + 1)
-        if t.kind and t.kind not in (BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO):
-            raise t._error("it has no size")
-        return Bytes(0, self.btf.c_type(type_id))
-
-    def _bits(self, type_id, bits):
-        """Return the Layout of a bitfield, None if its type has none.
-
-        Of an int only the kind counts.
-        """
-        t = self.btf._resolve(type_id)
-        name = self.btf.c_type(type_id)
-        if t.kind == BTF_KIND_INT and t.size <= 16:
-            signed = bool(_encoding(t) & _INT_SIGNED)
-            made = Number(t.size, name, self.btf.order, signed, _encoding(t))
-            if _encoding(t) & _INT_BOOL:
-                made = Boolean(t.size, name, self.btf.order)
-        elif t.kind in _ENUMS:
-            made = self._number(t, name)
-        else:
-            return None
-        return made.bitfield(bits) if bits <= made.bits else None
-
-    def _check_member(self, t, name, inner, offset, bits):
-        if inner is None or offset and not bits and t.kind == BTF_KIND_UNION:
-            raise t._error("member '%s' can't lie at bit %d of it" % (name, offset))
-        if offset + (bits or 8 * inner.size) > 8 * t.size or not bits and offset % 8:
-            raise t._error("member '%s' does not lie inside of it" % name)
-
-
-_kept_btf = {}  # type: dict  # those used last, by bytes: maps opened twice have the same types
-
-
-def _begins_with(path, name):
-    """Return whether a path of members begins with this one."""
-    return path.startswith(name) and path[len(name) :][:1] in ("", ".", "[", "-")
+def _btf_info(btf_id, token=None):
+    """Return (bpf_btf_info, name, bytes) of the BTF that the kernel holds under an id."""
+    attr, about, size = bpf_attr(), "BTF %d" % btf_id, None
+    attr.get_id.start_id = _integer(btf_id, 0, (1 << 32) - 1, "BTF id")
+    if token is not None:
+        attr.get_id.open_flags, size = BPF_F_TOKEN_FD, sizeof(attr.get_id)
+        attr.get_id.fd_by_id_token_fd = _integer(
+            _fd_number(token), -1 << 31, (1 << 31) - 1, "token"
+        )
+    owner = _Fd(_bpf, BPF_BTF_GET_FD_BY_ID, attr, about, size)
+    try:
+        info = bpf_btf_info()
+        known = _info_by_fd(owner.number, info, about)
+        data = ctypes.create_string_buffer(info.btf_size or 1)
+        name = ctypes.create_string_buffer(64)
+        info = bpf_btf_info(addressof(data), info.btf_size)
+        if known == sizeof(info):  # 5.11; kernels before take no name
+            info.name, info.name_len = addressof(name), sizeof(name)
+        _info_by_fd(owner.number, info, about)
+        return info, name.value.decode("latin-1"), data.raw[: info.btf_size]
+    finally:
+        del owner  # closes it now, also where a traceback would keep it
 
 
 class Offset(int):
@@ -7455,12 +7724,286 @@ class Offset(int):
         return self.bit_offset, self.bits
 
 
+class _MemberPath:
+    """The way from a type to one of its members, such as "se.avg" or "cpus_mask.bits[1]"."""
+
+    def __init__(self, btf, path):
+        self.btf, self.path = btf, path
+
+    def offsets(self, type_id):
+        """Return the Offset of the member in a list, behind one for each pointer on the way."""
+        found, position, bits = [], 0, 0
+        self.btf.layout(type_id)  # proves the type before its members are looked at
+        for step in self._steps(type_id):
+            inner = self.btf._resolve(type_id)
+            if inner.kind == BTF_KIND_PTR and bits == 0:
+                found.append(Offset(position, 0))
+                position, inner = 0, self.btf._resolve(inner.type_id)
+                self.btf.layout(inner)
+            if inner.kind == BTF_KIND_ARRAY and step[:1] == "[" and step[-1:] == "]":
+                type_id, bits = inner.type_id, 0
+                position += 8 * self._index_in(inner, step[1:-1]) * self.btf.sizeof(type_id)
+                continue
+            type_id, offset, bits = self._member_of(inner, step)
+            position += offset
+        found.append(Offset(position, bits))
+        return found
+
+    def _steps(self, type_id):
+        """Return the steps of the path, names and indices: ["cpus_mask", "bits", "[1]"].
+
+        In a data section the first may be a variable whose name holds dots.
+        """
+        t, variable, path = self.btf._resolve(type_id), "", self.path
+        if t.kind == BTF_KIND_DATASEC:
+            names = [entry.name for entry, _ in self.btf._section_members(t)]
+            variable = max(filter(self._begins_with, names), key=len, default="")
+        steps = path[len(variable) :].replace("->", ".").replace("[", ".[").split(".")
+        steps[0] = variable + steps[0]
+        return steps[1:] if path.startswith("[") else steps
+
+    def _begins_with(self, name):
+        """Return whether the first step of the path is this name."""
+        return self.path.startswith(name) and self.path[len(name) :][:1] in ("", ".", "[", "-")
+
+    def _index_in(self, array, digits):
+        """Return the number that digits say, an index of an array."""
+        if not digits.isdecimal():
+            raise BTFError("%s: '%s' is no index" % (self.path, digits))
+        # Python refuses thousands of digits; no array has so many elements
+        index = int(digits[:99])
+        if array.count and index >= array.count:
+            words = (self.path, self.btf.c_type(array.id), array.count)
+            raise BTFError("%s: %s has %d elements" % words)
+        return index
+
+    def _member_of(self, record, name):
+        """Return (type id, bit offset, bits) of a member, also of one in an anonymous record."""
+        found = None
+        if record.kind in _RECORDS:
+            found = self._member_inside(record, name, 0, 0)
+        if found is None:
+            words = (self.path, self.btf.c_type(record.id), name)
+            raise BTFError("%s: %s has no member '%s'" % words)
+        return found
+
+    def _member_inside(self, record, name, start, depth):
+        """Return what _member_of does, None if there is no such member.
+
+        The record begins at bit start, and is depth records inside of the one asked about.
+        """
+        anonymous = []
+        for label, type_id, offset, bits in self.btf._members(record):
+            if name and label == name:
+                return type_id, start + offset, bits
+            if not label and not bits:
+                anonymous.append((type_id, offset))
+        for type_id, offset in anonymous if depth < MAX_DEPTH else ():
+            inner = self.btf._resolve(type_id)
+            found = None
+            if inner.kind in _RECORDS:
+                found = self._member_inside(inner, name, start + offset, depth + 1)
+            if found is not None:
+                return found
+        return None
+
+
+# (kind, whether it is a FWD with kind_flag) -> what C has before the name
+_C_KEYWORDS = {
+    (BTF_KIND_STRUCT, False): "struct ",
+    (BTF_KIND_UNION, False): "union ",
+    (BTF_KIND_ENUM, False): "enum ",
+    (BTF_KIND_ENUM64, False): "enum ",
+    (BTF_KIND_FWD, False): "struct ",
+    (BTF_KIND_FWD, True): "union ",
+}
+
+
+def _int_parts(t):
+    """Return (encoding, bit offset, bits) of an INT; encoding is of _INT_SIGNED, _INT_CHAR and
+    _INT_BOOL.
+    """
+    word = t._words[t._at + 3]
+    return word >> 24 & 0xF, word >> 16 & 0xFF, word & 0xFF
+
+
+# -- Layouts of BTF's types
+
+# Typedefs of the kernel that say in which order the bytes lie.
+_ORDERED_TYPEDEFS = dict.fromkeys(("be16", "be32", "be64", "__be16", "__be32", "__be64"), "big")
+_ORDERED_TYPEDEFS.update(
+    dict.fromkeys(("le16", "le32", "le64", "__le16", "__le32", "__le64"), "little")
+)
+
+
+class _BTFFrontEnd:
+    """Makes Layouts of the types of a BTF, each once, and proves them on the way.
+
+    A type is proved finite by depth, how many types it is inside of: the ids of a circle would go
+    beyond MAX_DEPTH.  What a Layout takes is bounded as well, since types that share others stand
+    for many more members than the blob has bytes.
+    """
+
+    def __init__(self, btf):
+        self.btf = btf
+        self._made = btf._layouts  # type id -> Layout; of two that threads make, either will do
+
+    def layout(self, type_id, depth):
+        """Return the Layout of a type id, depth types inside of others."""
+        known = self._made.get(type_id)
+        if depth + (known.levels if known else 0) > MAX_DEPTH:
+            raise self.btf.type(type_id)._error("types inside types, more than %d deep" % MAX_DEPTH)
+        if known is None:
+            t = self.btf.type(type_id)
+            make = self._modified if t.kind in _MODIFIERS else self._unmodified
+            known = make(t, depth)
+            known = _with_meaning_of_tags(known, self.btf.tags(type_id))
+            rows = getattr(known, "row_count", 0)
+            if known.values > 16 * known.size + _MAX_VALUES or rows > _MAX_ROWS:
+                words = (known.size, known.values, rows)
+                raise t._error("%d bytes, %d values, %d members: too large" % words)
+            known = self._made.setdefault(type_id, known)
+        return known
+
+    def _modified(self, t, depth):
+        """Return the Layout behind a typedef, qualifier or tag, under the name that it has so."""
+        name, order = self.btf.c_type(t.id), None
+        for _ in range(MAX_DEPTH + 1):
+            if t.kind not in _MODIFIERS:
+                break
+            order = order or t.kind == BTF_KIND_TYPEDEF and _ORDERED_TYPEDEFS.get(t.name)
+            t = self.btf.type(t.type_id)
+        else:
+            raise t._error("more than %d typedefs and qualifiers of one another" % MAX_DEPTH)
+        made = self.layout(t.id, depth).renamed(name)
+        return made.ordered(order) if order and type(made) is Number else made
+
+    def _unmodified(self, t, depth):
+        """Return the Layout of a type that is no typedef, qualifier or tag."""
+        if t.kind in _RECORDS:
+            return self._record(t, depth)
+        if t.kind == BTF_KIND_ARRAY:
+            element = self._char(t.type_id) or self.layout(t.type_id, depth + 1)
+            if element.size * t.count > _MAX_BYTES:
+                raise t._error("%d bytes: too large" % (element.size * t.count))
+            return Array(element, t.count, self.btf.c_type(t.id))
+        if t.kind == BTF_KIND_VAR:
+            return self.layout(t.type_id, depth + 1)
+        name = self.btf.c_type(t.id)
+        if t.kind == BTF_KIND_PTR:
+            return Pointer(self.btf.pointer_size, name, self.btf.order)
+        if t.kind not in _SIZED:
+            raise t._error("it has no size")
+        if t.size > 16 or t.kind in _ENUMS and t.size not in _STRUCT_CODES:
+            raise t._error("its size can't be %d" % t.size)
+        return self._number_of(t, name)
+
+    def _char(self, type_id):
+        """Return the Layout of a char that is an element, which makes its array text.
+
+        None for any other type.
+        """
+        t = self.btf._resolve(type_id)
+        if t.kind != BTF_KIND_INT or t.size != 1:
+            return None
+        encoding, int_offset, bits = _int_parts(t)
+        if int_offset or bits != 8 or t.name != "char" and not encoding & _INT_CHAR:
+            return None
+        step = self.btf.type(type_id)  # up to a typedef, or the INT, which _resolve has reached
+        while step.kind in _MODIFIERS and step.kind != BTF_KIND_TYPEDEF:
+            step = self.btf.type(step.type_id)
+        is_plain = step.kind == BTF_KIND_INT and (t.name == "char" or encoding == _INT_CHAR)
+        name = self.btf.c_type(type_id)
+        return Char(name, encoding, is_plain, encoding & _INT_SIGNED > 0)
+
+    def _number_of(self, t, name):
+        """Return the Layout of an enum, float or integer; Bytes for sizes that nothing reads."""
+        order = self.btf.order
+        if t.kind in _ENUMS:
+            names = self.btf.enumerators(t)
+            return Enum(t.size, name, names, order, self.btf._is_signed_enum(t))
+        if t.kind == BTF_KIND_FLOAT:
+            known = t.size in (2, 4, 8)
+            return Float(t.size, name, order, True) if known else Bytes(t.size, name)
+        encoding, int_offset, bits = _int_parts(t)
+        if not t.size or int_offset:
+            return Bytes(t.size, name)  # of no bits, or of some in the middle
+        made = self._integer_of(t, name, encoding)
+        is_short = 0 < bits < made.bits and not isinstance(made, Boolean)
+        return made.bitfield(bits) if is_short else made
+
+    def _integer_of(self, t, name, encoding):
+        """Return the Layout of all bits of an INT, a bool among them."""
+        if encoding & _INT_BOOL:
+            return Boolean(t.size, name, self.btf.order)
+        return Number(t.size, name, self.btf.order, bool(encoding & _INT_SIGNED), encoding)
+
+    def _record(self, t, depth):
+        """Return the Layout of a struct, union or data section."""
+        if t.count > _MAX_ROWS:
+            raise t._error("%d members: too large" % t.count)
+        members = []
+        for index, (name, type_id, offset, bits) in enumerate(self.btf._members(t)):
+            inner = self._bitfield(type_id, bits) if bits else self._member(type_id, depth)
+            self._prove_member(t, name, inner, offset, bits)
+            label = name or "_"
+            tags = self.btf.tags(t.id, index)
+            members.append(
+                Member(name, _with_meaning_of_tags(inner, tags), offset, bits, label, tags)
+            )
+        kinds = {BTF_KIND_UNION: "union", BTF_KIND_DATASEC: "section"}
+        return Record(kinds.get(t.kind, "struct"), self.btf.c_type(t.id), t.size, members, t.name)
+
+    def _member(self, type_id, depth):
+        """Return the Layout of a member, one of no bytes for what has no size: void, a function."""
+        t = self.btf._resolve(type_id)
+        if t.kind in _SIZED or t.kind in (BTF_KIND_PTR, BTF_KIND_ARRAY, BTF_KIND_VAR):
+            return self.layout(type_id, depth + 1)
+        if t.kind and t.kind not in (BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO):
+            raise t._error("it has no size")
+        return Bytes(0, self.btf.c_type(type_id))
+
+    def _bitfield(self, type_id, bits):
+        """Return the Layout of a bitfield, None if its type can't be one.
+
+        The member says how many bits there are; of an INT only the encoding counts.
+        """
+        t = self.btf._resolve(type_id)
+        name = self.btf.c_type(type_id)
+        if t.kind == BTF_KIND_INT and t.size <= 16:
+            made = self._integer_of(t, name, _int_parts(t)[0])
+        elif t.kind in _ENUMS:
+            made = self._number_of(t, name)
+        else:
+            return None
+        return made.bitfield(bits) if bits <= made.bits else None
+
+    def _prove_member(self, t, name, inner, offset, bits):
+        """Raise BTFError unless a member, of Layout inner, lies inside of its record t."""
+        if inner is None or offset and not bits and t.kind == BTF_KIND_UNION:
+            raise t._error("member '%s' can't lie at bit %d of it" % (name, offset))
+        if offset + (bits or 8 * inner.size) > 8 * t.size or not bits and offset % 8:
+            raise t._error("member '%s' does not lie inside of it" % name)
+
+
+# -- ELF files
+
+# elf.h: ET_REL, SHN_XINDEX, SHT_SYMTAB, SHT_NOBITS, SHF_COMPRESSED, STB_LOCAL
+_ELF_RELOCATABLE, _ELF_EXTENDED = 1, 0xFFFF
+_ELF_SYMBOLS, _ELF_NOBITS, _ELF_COMPRESSED, _ELF_LOCAL = 2, 8, 0x800, 0
+
+
 class _ELFSection:
+    """A section header: its number, then the fields of Elf64_Shdr in their order, up to sh_link."""
+
     __slots__ = ("number", "name", "kind", "flags", "address", "offset", "size", "link")
 
 
 class _ELFFile:
-    """The sections and symbols of an ELF file of either class and byte order, maybe hostile."""
+    """The sections and symbols of an ELF file of either class and byte order, maybe hostile.
+
+    Nothing but the headers is read before it is asked for: a kernel module may be large.
+    """
 
     def __init__(self, file, start=b""):
         if not file.seekable():
@@ -7470,11 +8013,13 @@ class _ELFFile:
         self._file, self._size = file, file.seek(0, os.SEEK_END)
         identity = self._read(0, 16, "header")
         self._mark, self._is_wide = ">" if identity[5] == 2 else "<", identity[4] == 2
+        # e_type, e_machine, e_version; e_entry, e_phoff, e_shoff; e_flags; e_ehsize, e_phentsize,
+        # e_phnum, e_shentsize, e_shnum, e_shstrndx
         header = struct.Struct(self._mark + ("2HI3QI6H" if self._is_wide else "2HI3II6H"))
         fields = header.unpack(self._read(16, header.size, "header"))
-        self._is_relocatable = fields[0] == _ELF_RELOCATABLE
-        self._sections = list(self._section_headers(fields[5], *fields[10:12]))
-        names_number = fields[12]
+        self._is_relocatable, table_start = fields[0] == _ELF_RELOCATABLE, fields[5]
+        entry_size, count, names_number = fields[10:]
+        self._sections = list(self._section_headers(table_start, entry_size, count))
         if names_number == _ELF_EXTENDED and self._sections:
             names_number = self._sections[0].link
         names = self._bytes_of(names_number, "section names")
@@ -7499,6 +8044,7 @@ class _ELFFile:
             yield section
 
     def _read(self, offset, size, what):
+        """Return bytes of the file; raise BTFError, before memory is taken, if it is too short."""
         if offset + size > self._size:
             raise BTFError(
                 "a broken ELF file: its %s would end at byte %d of %d"
@@ -7508,6 +8054,7 @@ class _ELFFile:
         return self._file.read(size)
 
     def _bytes_of(self, number, what):
+        """Return what a section holds, by its number; what is its name in errors."""
         if number >= len(self._sections):
             raise BTFError(
                 "a broken ELF file: its %s are section %d of %d"
@@ -7535,6 +8082,8 @@ class _ELFFile:
 
     def symbols(self, wanted):
         """Return {(section number, is local, name): offset} of those wanted that are there once."""
+        # Elf64_Sym: st_name, st_info, st_other, st_shndx, st_value; Elf32_Sym has st_value and
+        # st_size before st_info
         entry = struct.Struct(self._mark + ("I2BHQ8x" if self._is_wide else "3I2BH"))
         found, several = {}, set()
         tables = [section for section in self._sections if section.kind == _ELF_SYMBOLS]
@@ -7564,26 +8113,23 @@ def _elf_name(names, start):
     return names[start:end].decode("utf-8", "backslashreplace") if end > 0 else ""
 
 
+_VAR_STATIC = 0  # BTF_VAR_STATIC, the linkage of a VAR
+
+
 def _with_placed_variables(btf, elf):
     """Return BTF whose data sections have sizes and offsets, as libbpf completes them to load it.
 
     clang leaves the size of each 0 and gcc the offsets too.  What the file has no section for
     (.ksyms, .kconfig) stays.
     """
-    words, unplaced = btf._words, []
-    for at in btf._index():
-        if words[at + 1] >> 24 & 0x7F == BTF_KIND_DATASEC and not words[at + 2]:
-            section = elf.section(btf._string(words[at]))
-            if section is not None and 0 < section.size <= 0xFFFFFFFF:
-                unplaced.append((at, section))
+    unplaced = _unplaced_sections(btf, elf)
     if not unplaced:
         return btf
-    keys = [
-        _symbol_key(btf, entry[0], section)
-        for at, section in unplaced
-        for entry in _section_entries(words, at)
-    ]
-    symbols, words = elf.symbols(set(keys)), words[:]
+    keys = set()
+    for at, section in unplaced:
+        for type_id, _, _ in _section_entries(btf._words, at):
+            keys.add(_symbol_key(btf, type_id, section))
+    symbols, words = elf.symbols(keys), btf._words[:]
     for at, section in unplaced:
         words[at + 2] = section.size
         entries = []
@@ -7596,9 +8142,20 @@ def _with_placed_variables(btf, elf):
     return btf._rewritten(words, btf._strings, btf.base)
 
 
+def _unplaced_sections(btf, elf):
+    """Return [(where the record is in words, _ELFSection)] of the data sections without a size."""
+    words, unplaced = btf._words, []
+    for at in btf._index():
+        if _info_kind(words[at + 1]) == BTF_KIND_DATASEC and not words[at + 2]:
+            section = elf.section(btf._string(words[at]))
+            if section is not None and 0 < section.size <= 0xFFFFFFFF:
+                unplaced.append((at, section))
+    return unplaced
+
+
 def _section_entries(words, at):
     """Return the (type id, offset, size) of the variables and functions of a data section."""
-    start, end = at + 3, at + 3 + 3 * (words[at + 1] & 0xFFFFFF)
+    start, end = at + 3, at + 3 + 3 * _info_vlen(words[at + 1])
     return zip(words[start:end:3], words[start + 1 : end : 3], words[start + 2 : end : 3])
 
 
@@ -7614,14 +8171,19 @@ def _symbol_key(btf, type_id, section):
     return section.number, is_static, variable.name
 
 
+# -- distilled bases
+
+
 def _relocated(btf, base):
     """Return the BTF of a module, split from a distilled base, upon that of a kernel.
 
     A distilled base (.BTF.base, 6.11) has the names and sizes of those types of the kernel that the
-    module uses, under ids of its own.  The rules are those of btf_relocate in the kernel and
-    libbpf; what does not fit is a BTFError.
+    module uses, under ids of its own.  Each stands for one type of the kernel, found by
+    _Counterparts.  Then all ids and names in the module's records are put right: what was the
+    distilled base's becomes the counterpart, the module's own move to behind those of the kernel.
+    The rules are those of btf_relocate in the kernel and libbpf; what does not fit is a BTFError.
     """
-    distilled, embedded, counterparts = btf.base, _embedded(btf), _Counterparts(base)
+    distilled, embedded, counterparts = btf.base, _embedded_ids(btf), _Counterparts(base)
     first_id, first_string = btf._places_behind(base)
     ids = {t.id: counterparts.find(t, t.id in embedded) for t in distilled}
     ids[0] = 0
@@ -7631,35 +8193,37 @@ def _relocated(btf, base):
         for place, what in enumerate(_record_pattern(words, at), at):
             number = words[place]
             if what == "?":
-                raise BTFError(
-                    "type kind %d can't be moved to another base" % (words[at + 1] >> 24 & 0x7F)
-                )
-            if what == "t" and number < btf._first:
+                told = "type kind %d can't be moved to another base"
+                raise BTFError(told % _info_kind(words[at + 1]))
+            if what == "t" and number < btf._first_id:
                 words[place] = ids[number]
             elif what == "t":
-                words[place] = _word(number - btf._first + first_id)
+                words[place] = _moved(number - btf._first_id + first_id)
             elif what == "n" and number >= names_start:
-                words[place] = _word(number - names_start + first_string)
+                words[place] = _moved(number - names_start + first_string)
             elif what == "n" and number:  # a name of the distilled base: those go behind the others
-                words[place] = _word(number + own_names + first_string)
+                words[place] = _moved(number + own_names + first_string)
     return btf._rewritten(words, btf._strings + distilled._strings, base)
 
 
-def _word(number):
+def _moved(number):
+    """Return a new id or place of a name; raise BTFError if it has no room in a word."""
     if number > 0xFFFFFFFF:
         raise BTFError("%d, an id or the place of a name, can't be moved to another base" % number)
     return number
 
 
 def _record_pattern(words, at):
-    """Return what each word of a record is, as in _RECORD_WORDS."""
-    kind, count = words[at + 1] >> 24 & 0x7F, words[at + 1] & 0xFFFFFF
-    third, always, for_each = _RECORD_WORDS.get(kind, ("?", "", ""))
-    return "n-" + third + always + for_each * count
+    """Return a letter for each word of a record, as in _RECORD_WORDS."""
+    info = words[at + 1]
+    third, always, for_each = _RECORD_WORDS.get(_info_kind(info), ("?", "", ""))
+    return "n-" + third + always + for_each * _info_vlen(info)
 
 
-def _embedded(btf):
-    """Return the ids of the types that stand in records of split BTF: their size counts there."""
+def _embedded_ids(btf):
+    """Return the ids of the types that records of split BTF hold, not only point to: a counterpart
+    of another size would move the members behind it.
+    """
     found, seen = set(), set()
     for t in btf:
         if t.kind not in (BTF_KIND_STRUCT, BTF_KIND_UNION):
@@ -7675,8 +8239,9 @@ def _embedded(btf):
     return found
 
 
-# What a type of a distilled base can stand for; enums of either kind are ENUM there.
-_FLAVORS = {
+# kind of a type of a distilled base -> what kinds of types it can stand for.  Enums of both kinds
+# are ENUM there.
+_COUNTERPART_KINDS = {
     BTF_KIND_INT: "int",
     BTF_KIND_FLOAT: "float",
     BTF_KIND_ENUM: "enum",
@@ -7686,12 +8251,14 @@ _FLAVORS = {
 }
 
 
-def _flavor(t):
-    """Return (flavor, encoding of an integer); None of what no distilled base has."""
+def _counterpart_kind(t):
+    """Return (what a type and its counterpart both are, the encoding word of an INT); None of what
+    no distilled base has.
+    """
     if t.kind == BTF_KIND_FWD:
         return ("union" if t.flag else "struct"), 0
     encoding = t._words[t._at + 3] if t.kind == BTF_KIND_INT else 0
-    return (_FLAVORS[t.kind], encoding) if t.kind in _FLAVORS else None
+    return (_COUNTERPART_KINDS[t.kind], encoding) if t.kind in _COUNTERPART_KINDS else None
 
 
 class _Counterparts:
@@ -7701,32 +8268,35 @@ class _Counterparts:
     """
 
     def __init__(self, base):
-        self._base, self._names, self._candidates = base, set(), {}
+        self._base = base
+        self._by_name = {}  # type: dict  # name -> {(counterpart kind, which): [BTFType]}
 
-    def _types(self, *key):
-        """Return the types of a name and flavor that are whole (True), declared or of a size."""
-        name = key[0]
-        if name not in self._names:
-            self._names.add(name)
+    def _types(self, name, kind, which):
+        """Return the types of a name and counterpart kind.
+
+        which      "whole", "declared" (forward, with no size), or a size
+        """
+        if name not in self._by_name:
+            found = self._by_name[name] = {}
             for t in self._base._all_named(name):
-                whole = t.kind != BTF_KIND_FWD
-                for more in (whole, ("size", t.size)):
-                    self._candidates.setdefault((name, _flavor(t), more), []).append(t)
-        return self._candidates.get(key, [])
+                for one in ("declared" if t.kind == BTF_KIND_FWD else "whole", t.size):
+                    found.setdefault((_counterpart_kind(t), one), []).append(t)
+        return self._by_name[name].get((kind, which), [])
 
     def find(self, t, is_embedded):
-        """Return the id of the one type that t can stand for.
+        """Return the id of the one type that t can stand for; raise BTFError if there is not one.
 
-        Raise BTFError if there is not one.
+        The size counts where the type is_embedded in a record of the module, where several have
+        the name, and for numbers.
         """
-        flavor = _flavor(t)
-        if flavor is None or not t.name:
+        kind = _counterpart_kind(t)
+        if kind is None or not t.name:
             raise t._error("nothing that a .BTF.base may have")
-        whole = self._types(t.name, flavor, True)
-        fitting = whole or self._types(t.name, flavor, False)
-        by_size = is_embedded or len(whole) > 1 or flavor[0] not in ("struct", "union")
+        whole = self._types(t.name, kind, "whole")
+        fitting = whole or self._types(t.name, kind, "declared")
+        by_size = is_embedded or len(whole) > 1 or kind[0] not in ("struct", "union")
         if by_size and t.size is not None:
-            fitting = self._types(t.name, flavor, ("size", t.size))
+            fitting = self._types(t.name, kind, t.size)
         if len(fitting) != 1:
             wanted = "" if t.size is None else " of %d bytes" % t.size
             raise BTFError(
@@ -7736,30 +8306,7 @@ class _Counterparts:
         return fitting[0].id
 
 
-def _btf_info(btf_id, token=None):
-    """Return (bpf_btf_info, name, bytes) of the BTF that the kernel holds under an id."""
-    attr, about, size = bpf_attr(), "BTF %d" % btf_id, None
-    attr.get_id.start_id = _integer(btf_id, 0, (1 << 32) - 1, "BTF id")
-    if token is not None:
-        attr.get_id.open_flags, size = BPF_F_TOKEN_FD, sizeof(attr.get_id)
-        attr.get_id.fd_by_id_token_fd = _integer(
-            _fd_number(token), -1 << 31, (1 << 31) - 1, "token"
-        )
-    owner = _Fd(_bpf, BPF_BTF_GET_FD_BY_ID, attr, about, size)
-    try:
-        info = bpf_btf_info()
-        known = _info_by_fd(owner.number, info, about)
-        data, name = (
-            ctypes.create_string_buffer(info.btf_size or 1),
-            ctypes.create_string_buffer(64),
-        )
-        info = bpf_btf_info(addressof(data), info.btf_size)
-        if known == sizeof(info):  # 5.11; kernels before take no name
-            info.name, info.name_len = addressof(name), sizeof(name)
-        _info_by_fd(owner.number, info, about)
-        return info, name.value.decode("latin-1"), data.raw[: info.btf_size]
-    finally:
-        del owner
+# -- a caller's type beside BTF's
 
 
 def _prove_agreement(mine, theirs, strict, what):
@@ -7771,19 +8318,20 @@ def _prove_agreement(mine, theirs, strict, what):
         return
     left, right = mine.describe().split("\n"), theirs.describe().split("\n")
     right[0] += " in the map's BTF"
-    where = max(_shown_in(table, found[0][0]) for table in (left, right))[1]
+    wrong_row = max(_row_showing(table, found[0][0]) for table in (left, right))[1]
     width = max(map(len, left))
     rows = zip(left + [""] * (len(right) - len(left)), right + [""] * (len(left) - len(right)))
     table = []
     for number, (here, there) in enumerate(rows):
-        table.append("%s %-*s | %s" % (">" if number == where else " ", width, here, there))
+        mark = ">" if number == wrong_row else " "
+        table.append("%s %-*s | %s" % (mark, width, here, there))
     wrong = "; ".join("%s %s" % pair if pair[0] else pair[1] for pair in found[:8])
     told = "%s: %s is not what the map's BTF says: %s" % (what, mine.name, wrong)
     raise LayoutError(told, *(table + _advice(theirs)))
 
 
 def _advice(theirs):
-    """Return lines: the class to write instead, unless it is long or can't be one."""
+    """Return lines with the class to write instead; none where it is long, or can't be one."""
     try:
         source = theirs.python_source()
     except LayoutError:
@@ -7793,15 +8341,16 @@ def _advice(theirs):
     return ["write instead"] + lines if len(lines) < 60 else []
 
 
-def _shown_in(table, path):
-    """Return (how much of a field's path, the number of the line) where a table shows it, or what
-    holds it.
+def _row_showing(table, path):
+    """Return (how many steps of a field's path, the number of the line) where a table of
+    Layout.describe shows the field, or else what holds it.
     """
     best, names = (0, 0), []
     for number, line in enumerate(table[1:-1], 1):
-        depth = (len(line[14:]) - len(line[14:].lstrip())) // 2 - 1
-        names[depth:] = [line[14:].strip().split(":")[0]]
-        rest = iter(names)
+        text = line[14:]  # behind the columns offset and size
+        depth = (len(text) - len(text.lstrip())) // 2 - 1
+        names[depth:] = [text.strip().split(":")[0]]
+        rest = iter(names)  # `in` takes from it: the steps stand in names in their order
         known = [name for name in path.replace("[]", "").split(".") if name in rest]
         if known and known[-1] == names[-1] and len(known) > best[0]:
             best = len(known), number
@@ -9047,8 +9596,8 @@ class _Keyless(_Elements[_Key, _Value]):
 #     _trie_parts      the same for LPM tries, whose batches are walks in the kernel
 #     _index_parts     maps with indices, without batches: one lookup for each index
 #     _walked_parts    everything else: _walk_keys
-# keys, values and items (_scan) take the entries out of the parts; of a map that must be walked they
-# have them from _walk_keys directly.  lookup_and_delete_batch is always a _BatchScan.
+# keys, values and items (_scan) take the entries out of the parts; where a map must be walked, they
+# get them from _walk_keys directly.  lookup_and_delete_batch is always a _BatchScan.
 
 
 class _Scanning(_Keyless[_Key, _Value]):
@@ -9342,7 +9891,7 @@ def _array_of(ctype, objects):
     array = (ctype * len(objects))()
     step = sizeof(ctype)
     for index, obj in enumerate(objects):
-        obj = _set(ctype, obj) if isinstance(obj, int) else obj
+        obj = _scalar_object(ctype, obj) if isinstance(obj, int) else obj
         ctypes.memmove(addressof(array) + index * step, addressof(obj), step)
     return array
 
@@ -10323,6 +10872,7 @@ def lpm_key(text: str) -> bytes:
 # early where one CPU is online, which needs none).  PRIVATE_EXPEDITED is not: it returns at once in
 # a process of one thread.  The interpreter's loads and stores of a position are single
 # instructions, in the order of the program.
+
 _HEADER_BYTES = 8  # struct bpf_ringbuf_hdr
 _BUSY, _DISCARDED = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 _LENGTH_MASK = _DISCARDED - 1  # the other bits of the header's first word
@@ -10924,7 +11474,7 @@ class _RingMemory:
     """The memory of a ring buffer: its positions and its data.
 
     writes      the position that is ours to move: "consumer", "producer" or None
-    order()     barrier: loads before it come before loads and stores behind it
+    order()     barrier for all but a store before and a load behind it
     settle()    full barrier
     """
 
@@ -11056,6 +11606,13 @@ def _kernel_long_bytes():
 
 
 # ---- 7. Inspection ----------------------------------------------------------
+# What there is in the kernel, and who uses it: maps() walks the ids of maps, pins() the mounted
+# bpffs, users() the ids of programs and the descriptors in /proc.  Each looks anew, nothing is
+# kept.  Maps, programs and processes come and go meanwhile, and some may not be seen: what is gone
+# or hidden is left out.  Only maps() raises where the kernel refuses the very walk; the answers of
+# the others are worth having without programs.
+#
+# _TypeNames finds types by name in the BTF that belongs to a map; _open_program finds programs.
 
 
 def maps() -> "Iterator[MapInfo]":
@@ -11098,7 +11655,7 @@ def pins(root: "Optional[_Path]" = None) -> "Dict[int, List[str]]":
 
 
 def _bpffs_tops(root):
-    """Return the directories to look for pins below."""
+    """Return the directories below which pins looks, for its root."""
     mounts = _bpffs_mounts()
     if root is None:
         return mounts or ["/sys/fs/bpf"]
@@ -11123,17 +11680,13 @@ def users(map_id: int, asking: "Iterable[_Descriptor]" = ()) -> "Dict[str, List[
                no user of the map
     """
     found = {"progs": [], "pids": []}  # type: Dict[str, List[str]]
-    try:
-        for prog_id, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
-            if map_id in map_ids:
-                found["progs"].append(("%d %s" % (prog_id, info.name.decode("latin-1"))).strip())
-    except SyscallError:
-        pass
-    own = os.getpid(), {str(_fd_number(one)) for one in asking}
+    for prog_id, info in _programs_of(map_id):
+        found["progs"].append(("%d %s" % (prog_id, info.name.decode("latin-1"))).strip())
+    asking_numbers = {str(_fd_number(one)) for one in asking}
     processes = filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ())
     for pid in sorted(map(int, processes)):
         try:
-            if _holds(pid, map_id, own[1] if pid == own[0] else ()):
+            if _holds(pid, map_id, asking_numbers if pid == os.getpid() else ()):
                 comm = os.fsdecode(_read_text("/proc/%d/comm" % pid).encode("latin-1")).rstrip("\n")
                 found["pids"].append("%s(%d)" % (comm, pid))
         except OSError:  # gone, or not ours to see
@@ -11141,17 +11694,28 @@ def users(map_id: int, asking: "Iterable[_Descriptor]" = ()) -> "Dict[str, List[
     return found
 
 
-def _holds(pid, map_id, but):
-    """Whether a process has a descriptor of a map, other than those named in but."""
+def _holds(pid, map_id, ignored):
+    """Return whether a process has a descriptor of a map, other than those of ignored numbers."""
     directory = "/proc/%d/fdinfo" % pid
     for number in os.listdir(directory):
-        if number not in but:  # a descriptor closed meanwhile is an empty file
+        if number not in ignored:  # a descriptor closed meanwhile is an empty file
             if _colon_file("%s/%s" % (directory, number)).get("map_id") == str(map_id):
                 return True
     return False
 
 
+def _programs_of(map_id):
+    """Yield (id, bpf_prog_info) of the programs that use a map, as far as one may see them."""
+    try:
+        for prog_id, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
+            if map_id in map_ids:
+                yield prog_id, info
+    except SyscallError:  # programs are not ours to see
+        return
+
+
 def _prog_fd(prog_id):
+    """Return the _Fd of a program."""
     attr = bpf_attr()
     attr.get_id.start_id = prog_id
     return _Fd(_bpf, BPF_PROG_GET_FD_BY_ID, attr, "program %d" % prog_id)
@@ -11167,33 +11731,29 @@ def _prog_info(prog_id):
         _info_by_fd(owner.number, info, about)
         return info, list(ids)
     finally:
-        del owner
+        del owner  # closes it now, also where a traceback would keep it
 
 
 class _TypeNames:
-    """The types that have a name where a map comes from: in its BTF or that of the programs that
-    use it, else in the kernel's.  Of a capture only its own is known, and .btf, which is given
-    besides.
+    """Finds the types that C text names: in the BTF of a map or of the programs that use it, else
+    in the kernel's.
+
+    Where btf is given (--btf), that stands for the programs' and the kernel's.  Of a capture there
+    is only its own, and btf.
     """
 
     def __init__(self, source, btf=None):
         self.source, self.btf = source, btf
         self._read = {}  # type: dict  # _near and _kernel -> what they yield
 
-    def _btfs(self, where):
-        """Return what _near or _kernel yields; a text may have many names, each is asked for."""
-        if where not in self._read:
-            self._read[where] = list(where())
-        return self._read[where]
-
     def layout(self, kind, name):
         """Return the Layout of a type of a kind ("struct" ...) or any, None if there is none.
 
         raises LayoutError for one that can't be read, or that is not the same in all programs
         """
-        for where in (self._near, self._kernel):
+        for look in (self._near, self._kernel):
             found = {}  # type: dict
-            for btf in self._btfs(where):
+            for btf in self._btfs(look):
                 try:
                     type_id = btf.find(name, kind)
                 except BTFError:
@@ -11209,20 +11769,21 @@ class _TypeNames:
                 return next(iter(found))
         return None
 
+    def _btfs(self, look):
+        """Return what _near or _kernel yields, read once: a text may have many names."""
+        if look not in self._read:
+            self._read[look] = list(look())
+        return self._read[look]
+
     def _near(self):
+        """Yield the BTF of the source, the one that was given, and that of programs that use it."""
         for btf in (self.source.btf, self.btf):
             if btf:
                 yield btf
         if self.btf or not isinstance(self.source, Map):
             return
-        btf_ids = set()
-        try:
-            for _, (info, map_ids) in _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info):
-                if self.source.id in map_ids and info.btf_id:
-                    btf_ids.add(info.btf_id)
-        except SyscallError:  # not for us to see
-            pass
-        for btf_id in sorted(btf_ids - {self.source.info.btf_id}):
+        btf_ids = {info.btf_id for _, info in _programs_of(self.source.id)}
+        for btf_id in sorted(btf_ids - {0, self.source.info.btf_id}):
             try:
                 btf = BTF.from_id(btf_id)
             except (SyscallError, BTFError):  # gone meanwhile, or none that can be read
@@ -11230,6 +11791,7 @@ class _TypeNames:
             yield btf
 
     def _kernel(self):
+        """Yield the BTF of the running kernel, if it is the source's and can be had."""
         if self.btf is None and isinstance(self.source, Map):
             try:
                 yield BTF.from_vmlinux()
@@ -11242,33 +11804,243 @@ def _open_program(spec):
     kind, _, which = spec.partition(" ")
     if kind == "pinned":
         return _Fd(_obj_cmd, BPF_OBJ_GET, which)
-    told = {
+    text_of = {
         "id": lambda prog_id, info: str(prog_id),
         "tag": lambda prog_id, info: bytes(info.tag).hex(),
     }.get(kind, lambda prog_id, info: info.name.decode("latin-1"))
     programs = _read_ids(BPF_PROG_GET_NEXT_ID, _prog_info)
-    found = [prog_id for prog_id, (info, _) in programs if told(prog_id, info) == which]
+    found = [prog_id for prog_id, (info, _) in programs if text_of(prog_id, info) == which]
     if len(found) != 1:
         raise ValueError("%d programs are '%s'" % (len(found), spec))
     return _prog_fd(found[0])
 
 
 # ---- 8. Output formats ------------------------------------------------------
-# A source is a Map opened with bytes as key and value, or a Capture; an entry of it is (key,
-# value), the value of a per-CPU map a list.
+# What becomes of entries: text in several forms, histograms, metrics, captures.
+#
+# A source is a Map opened with bytes as key and value, or a Capture.  A View is a source with what
+# its keys and values mean.  It reads entries in chunks, (keys, values, count): the bytes of a few
+# thousand keys, one behind the other, and those of their values, of a per-CPU map one for each CPU.
+# Outputs take chunks and yield text, so that maps of any size are shown in little memory.
+#
+#   _EntryTexts      json_lines (--ndjson), bpftool (-j), words (for people), hexadecimal (--hex)
+#   View             the entries of a source and their types, with these forms
+#   _slots_of        where a map has histograms; a _Numbering is what their slots stand for
+#   _Families        metrics (--metrics): all that a run prints, each map's by a _MapMetrics
+#   capture, Capture a map written to a file, and read back as a source
+#
+# A new output form: how numbers, text, records and arrays are spelled is a _Form (section 4),
+# which gives a Layout a new reader.  Here it becomes a method of _EntryTexts, which puts what the
+# readers of key_layout and value_layout give into lines, as json_lines does.  In section 9 it gets
+# its option, where form_of chooses.  Nothing here looks into a Layout to decode a value, a new form
+# included.
+#
+# Widths: words lines values up behind the widest key so far, of at most 60 characters.  The tables
+# of columns that terminals get are made in section 9, of the form "cells": a column is as wide as
+# its head and the widest text of the first chunk.  The bars of histograms are drawn there, too.
 
 
-class View:
-    """A source with what its keys and values mean: the types given, or BTF's, or numbers, or bytes.
+class _EntryTexts:
+    """The forms of text that entries have, a method for each: it takes chunks and yields text.
 
-    key and value are ctypes types, Layouts or C text, for which btf has names.  .key_layout,
-    .value_layout are what they come to; .cpus the possible CPUs of per-CPU values, else empty.
+    Text of a chunk is made in few steps for all entries: a template of one entry, such as
+    '{"key":%d,"value":{"a":%d,"b":"%s"}}', and for each entry the tuple that fills it.  Key and
+    value give a part of the template each, and a function from bytes to an iterator over tuples.
+    The pair of them is called columns here.
+
+    What it is about, .info, .key_layout, .value_layout, .cpus and .slot, is told by View, and for
+    bpftool's form .source.
     """
 
     width = 0  # of the widest key so far, in words
-    query = None  # what of the entries a dump shows; None: all
     adds_up = False  # whether the CPUs' values are shown as one
     json_suffix = ""  # " strings": JSON has numbers of more than 53 bits as strings
+
+    @property
+    def cpus_shown(self):
+        """The CPUs whose values are shown apart, none where there is one value."""
+        return () if self.adds_up else self.cpus
+
+    @property
+    def cpus_added(self):
+        """How many values are shown as one."""
+        return max(len(self.cpus), 1) if self.adds_up else 1
+
+    def _columns(self, layout, form, stride=None, cpus=1):
+        """Return (template, f(raw) that iterates over what fills it) of a layout in a form.
+
+        A layout that has no one template, as where unions choose a branch, fills "%s" with text.
+        """
+        reader = layout.reader(form, stride, cpus)
+        if reader.template is not None:
+            return reader.template, reader.rows
+        return "%s", lambda raw: zip(reader.read(raw))
+
+    def _of_value(self, columns):
+        """Return columns of JSON's "value", or "values" with one for each CPU, from those of one
+        CPU's value.
+        """
+        template, rows = columns
+        if not self.cpus_shown:
+            return '"value":' + template, rows
+        each = ['{"cpu":%d,"value":' % cpu + template + "}" for cpu in self.cpus]
+        count = len(self.cpus)
+
+        def of_all_cpus(raw):
+            groups = zip(*[iter(rows(raw))] * count)
+            return map(tuple, map(chain.from_iterable, groups))
+
+        return '"values":[%s]' % ",".join(each), of_all_cpus
+
+    def json_lines(self, chunks):
+        """Yield text: a line of JSON for each entry."""
+        form = "json" + self.json_suffix
+        value, value_rows = self._of_value(
+            self._columns(self.value_layout, form, self.slot, self.cpus_added)
+        )
+        if not self.info.key_size:
+            line = "{%s}" % value
+            for _, values, _ in chunks:
+                yield "\n".join(map(line.__mod__, value_rows(values)))
+            return
+        key, key_rows = self._columns(self.key_layout, form)
+        line = '{"key":%s,%s}' % (key, value)
+        for keys, values, _ in chunks:
+            rows = map(add, key_rows(keys), value_rows(values))
+            yield "\n".join(map(line.__mod__, rows))
+
+    def bpftool(self, chunks):
+        """Yield text: entries as bpftool's JSON has them, one behind the other with commas.
+
+        An entry has parts: "key" and "value" as bytes, "inner_map_id", and "formatted" by BTF.
+        """
+        parts = self._bpftool_parts()
+        line = "{%s}" % ",".join([template for template, _, _ in parts])
+        for keys, values, _ in chunks:
+            raws = {"key": keys, "value": values}
+            texts = [texts_of(raws[what]) for _, what, texts_of in parts]
+            text = ",".join(map(line.__mod__, zip(*texts)))
+            yield text.replace(_BETWEEN_BYTES, '","0x')
+
+    def _bpftool_parts(self):
+        """Return [(template with one %s, "key" or "value", f(raw) that gives a text for each)] of
+        an entry as bpftool has it.
+        """
+        parts = []
+        if self.info.key_size:
+            hex_of = _hex_column(self.info.key_size, _BETWEEN_BYTES)
+            parts.append(('"key":["0x%s"]', "key", hex_of))
+        else:
+            parts.append(('"key":[]%s', "value", lambda raw: repeat("")))
+        hex_of = _hex_column(self.info.value_size, _BETWEEN_BYTES, self.slot)
+        if self.cpus:
+            columns = '["0x%s"]', lambda raw: zip(hex_of(raw))
+            parts.append(self._text_part("", "value", self._of_value(columns)))
+        else:
+            parts.append(('"value":["0x%s"]', "value", hex_of))
+        if self.info.type in _OF_MAPS_TYPES:  # from bpftool 7.5 on
+            unpack = struct.Struct(_ORDER_MARKS[self.source.order] + "I").iter_unpack
+            parts.append(self._text_part('"inner_map_id":', "value", ("%d", unpack)))
+        return parts + self._formatted_parts()
+
+    def _text_part(self, before, what, columns, after=""):
+        """Return a part, as of _bpftool_parts, whose text is filled columns between two texts."""
+        template, rows = columns
+        fill = template.__mod__
+        return before + "%s" + after, what, lambda raw: map(fill, rows(raw))
+
+    def _formatted_parts(self):
+        """Return the parts of "formatted", what BTF makes of an entry; none where BTF has no type
+        for the values.  What the user gave as types does not count: bpftool knows none.
+        """
+        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
+        if layouts["value"] is None or not self.info.key_size:
+            return []
+        form = "bpftool" + self.json_suffix
+        value = self._of_value(self._columns(layouts["value"], form, self.slot))
+        if layouts["key"] is None:
+            return [self._text_part('"formatted":{', "value", value, "}")]
+        key = self._columns(layouts["key"], form)
+        return [
+            self._text_part('"formatted":{"key":', "key", key),
+            self._text_part("", "value", value, "}"),
+        ]
+
+    def bpftool_entry(self, key, value):
+        """Return one entry as bpftool's JSON."""
+        return "".join(self.bpftool([self.chunk_of([(key, value)])]))
+
+    def texts(self, layout, raw, stride=None, cpus=1):
+        """Return a list with words for people of each of the keys or values in raw."""
+        return list(layout.reader("words", stride, cpus).read(raw))
+
+    def words(self, chunks):
+        """Yield text: a line to read for each entry, of a per-CPU map one for each CPU."""
+        for keys, values, count in chunks:
+            heads = [""] * count
+            if self.info.key_size:
+                heads = [text + ": " for text in self.texts(self.key_layout, keys)]
+            self.width = max([self.width] + [min(len(head), 60) for head in heads])
+            texts = self.texts(self.value_layout, values, self.slot, self.cpus_added)
+            if self.cpus_shown:
+                heads = self._for_each_cpu(heads)
+                marks = ["[cpu %d] " % cpu for cpu in self.cpus] * count
+                texts = map(add, marks, texts)
+            line = "%%-%ds%%s" % self.width
+            yield "\n".join(map(line.__mod__, zip(heads, texts)))
+
+    def hexadecimal(self, chunks):
+        """Yield text: the bytes of each entry, a line for each CPU's value, as bpftool prints it
+        to people.
+        """
+        key_column = _hex_column(self.info.key_size, " ")
+        value_column = _hex_column(self.info.value_size, " ", self.slot)
+        line = "key: %s  value: %s" if self.info.key_size else "value: %s"
+        if self.cpus:
+            line = "key: %s  cpu %d  value: %s"
+        for keys, values, _ in chunks:
+            columns = [value_column(values)]
+            if self.cpus:
+                columns = [self._for_each_cpu(key_column(keys)), cycle(self.cpus)] + columns
+            elif self.info.key_size:
+                columns.insert(0, key_column(keys))
+            yield "\n".join(map(line.__mod__, zip(*columns)))
+
+    def _for_each_cpu(self, texts):
+        """Return an iterator over texts of keys, each as often as it has values of CPUs."""
+        return chain.from_iterable([repeat(text, len(self.cpus)) for text in texts])
+
+    def chunk_of(self, entries):
+        """Return a chunk of a list of (key, value), values of per-CPU maps being lists."""
+        keys = b"".join([key for key, _ in entries])
+        if not self.cpus:
+            return keys, b"".join([value for _, value in entries]), len(entries)
+        values_of_cpus = chain.from_iterable([value for _, value in entries])
+        slots = [one.ljust(self.slot, b"\0") for one in values_of_cpus]
+        return keys, b"".join(slots), len(entries)
+
+
+# Stands in text for the '","0x' that bpftool has between bytes, since bytes.hex takes one character
+# there.  JSON has no such character anywhere else, so one replace puts it right.
+_BETWEEN_BYTES = "\x01"
+
+# Entries in a chunk, and bytes: the text, several times as long, is to stay in the processor's
+# cache.
+_CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
+_MAX_SURPLUS = 1 << 20  # values of a capture, besides those that its bytes can hold
+
+
+class View(_EntryTexts):
+    """A source with what its keys and values mean: the types given, or BTF's, or numbers, or bytes.
+
+    key, value     ctypes types, Layouts or C text, for which btf has names
+    .key_layout, .value_layout   what they come to
+    .cpus          the possible CPUs of per-CPU values, else empty
+    .slot          bytes from one CPU's value to the next, or of a value
+    .chunk_entries entries in a chunk, at most
+    """
+
+    query = None  # what of the entries a dump shows; None: all
 
     def __init__(self, source, key=None, value=None, btf=None):
         self.source, self.info = source, source.info
@@ -11283,16 +12055,18 @@ class View:
             self.value_layout = _stack_layout(self.value_layout, self.info.map_flags)
         if isinstance(source, Capture):
             self._take_meanings(source)
-        self.slot = self.info.value_size  # bytes from one CPU's value to the next
-        if self.cpus and isinstance(source, Map):
+        self.slot = self.info.value_size
+        if self.cpus and isinstance(source, Map):  # captures hold no padding
             self.slot = percpu_stride(self.slot)
         entry_bytes = self.info.key_size + self.slot * max(len(self.cpus), 1)
         self.chunk_entries = max(1, min(_CHUNK_ENTRIES, _CHUNK_BYTES // max(entry_bytes, 1)))
 
     def _named(self, found):
-        """Return a layout whose names are those of the machine that the source is from."""
+        """Return a layout whose names, of users or interfaces say, are those of the machine that
+        the source is from.
+        """
         is_from_here = isinstance(self.source, Map)
-        return found if is_from_here else _named_by(found, self.source.names)
+        return found if is_from_here else _with_names_of(found, self.source.names)
 
     def _take_meanings(self, captured):
         """Have shown what was asked for when a capture was made, where the types have it."""
@@ -11331,9 +12105,8 @@ class View:
         return self.source.items() if isinstance(self.source, Map) else self.source.entries()
 
     def chunks(self):
-        """Yield (keys, values, count): the bytes of a few thousand entries, each behind the other.
-
-        A value is .slot bytes for each of .cpus, or value_size bytes.
+        """Yield (keys, values, count), the bytes of entries; a value is .slot bytes for each of
+        .cpus, or once.
         """
         if not isinstance(self.source, Map):
             self._prove_affordable()
@@ -11341,22 +12114,26 @@ class View:
             return
         for keys, values in self.source.lookup_batch():
             count, keys, values = len(keys), bytes(keys), bytes(values)
-            for chunk in self._pieces(keys, values, count):
-                yield chunk
+            yield from self._pieces(keys, values, count)
 
     def _prove_affordable(self):
-        """Raise ValueError for a capture that says far more values than it holds bytes."""
+        """Raise ValueError for a capture whose entries would be far more values than it has bytes.
+
+        Types in a hostile BTF may have many values in few bytes, and a capture many entries: text
+        of all that would have no end.
+        """
         cpus, count = max(len(self.cpus), 1), self.source.count
         layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
         key, value = layouts["key"] or self.key_layout, layouts["value"] or self.value_layout
         values = max(key.values, self.key_layout.values)
         values += max(value.values, self.value_layout.values) * cpus
         size = self.info.key_size + self.info.value_size * cpus
-        if count * (values - 16 * size) > _MAX_SURPLUS:
+        if count * (values - 16 * size) > _MAX_SURPLUS:  # 16 a byte: as in _BTFFrontEnd.layout
             words = (count, values, size)
             raise ValueError("a capture of %d entries, %d values in %d bytes: too many" % words)
 
     def _pieces(self, keys, values, count):
+        """Yield a batch, which may be larger, in chunks."""
         key_size, value_size = self.info.key_size, self.slot * max(len(self.cpus), 1)
         if count <= self.chunk_entries:
             yield keys, values, count
@@ -11369,183 +12146,13 @@ class View:
                 end - first,
             )
 
-    def chunk_of(self, entries):
-        """Return a list of (key, value) as chunks() yields them."""
-        keys = b"".join([key for key, _ in entries])
-        if not self.cpus:
-            return keys, b"".join([value for _, value in entries]), len(entries)
-        slots = [one.ljust(self.slot, b"\0") for _, value in entries for one in value]
-        return keys, b"".join(slots), len(entries)
-
-    # -- forms of text: each is a template for an entry and the columns that fill it
-
-    @property
-    def cpus_shown(self):
-        """The CPUs whose values are shown each."""
-        return () if self.adds_up else self.cpus
-
-    @property
-    def cpus_added(self):
-        """How many values are shown as one."""
-        return max(len(self.cpus), 1) if self.adds_up else 1
-
-    def _columns(self, layout, form, stride=None, cpus=1):
-        """Return (template, f(raw) that iterates over what fills it) of a layout's form."""
-        reader = layout.reader(form, stride, cpus)
-        if reader.template is not None:
-            return reader.template, reader.rows
-        return "%s", lambda raw: zip(reader.read(raw))
-
-    def _of_value(self, columns):
-        """Return the same for a whole value: JSON's "value", or "values" with one for each CPU."""
-        template, rows = columns
-        if not self.cpus_shown:
-            return '"value":' + template, rows
-        each = ['{"cpu":%d,"value":%s}' % (cpu, "\0") for cpu in self.cpus]
-        whole = '"values":[%s]' % ",".join(each).replace("\0", template)
-        count = len(self.cpus)
-
-        def grouped(raw):
-            return map(tuple, map(chain.from_iterable, zip(*[iter(rows(raw))] * count)))
-
-        return whole, grouped
-
-    def json_lines(self, chunks):
-        """Yield text: a line of JSON for each entry."""
-        form = "json" + self.json_suffix
-        value, value_rows = self._of_value(
-            self._columns(self.value_layout, form, self.slot, self.cpus_added)
-        )
-        if not self.info.key_size:
-            line = "{%s}" % value
-            for _, values, _ in chunks:
-                yield "\n".join(map(line.__mod__, value_rows(values)))
-            return
-        key, key_rows = self._columns(self.key_layout, form)
-        line = '{"key":%s,%s}' % (key, value)
-        for keys, values, _ in chunks:
-            rows = map(add, key_rows(keys), value_rows(values))
-            yield "\n".join(map(line.__mod__, rows))
-
-    def bpftool(self, chunks):
-        """Yield text: entries as bpftool's JSON has them, one behind the other with commas."""
-        parts = self._bpftool_parts()
-        line = "{%s}" % ",".join([template for template, _, _ in parts])
-        for keys, values, _ in chunks:
-            raws = {"key": keys, "value": values}
-            columns = [column(raws[what]) for _, what, column in parts]
-            text = ",".join(map(line.__mod__, zip(*columns)))
-            yield text.replace(_BETWEEN_BYTES, '","0x')
-
-    def _bpftool_parts(self):
-        """Return [(template, "key" or "value", f(raw) that gives its text)] of an entry as
-        bpftool has it.
-        """
-        size, order = self.info.value_size, self.source.order
-        parts = []
-        if self.info.key_size:
-            hexed = _hex_column(self.info.key_size, _BETWEEN_BYTES)
-            parts.append(('"key":["0x%s"]', "key", hexed))
-        else:
-            parts.append(('"key":[]%s', "value", lambda raw: repeat("")))
-        hexed = _hex_column(size, _BETWEEN_BYTES, self.slot)
-        if self.cpus:
-            rows = '["0x%s"]', lambda raw: zip(hexed(raw))
-            parts.append(self._text_part("", "value", self._of_value(rows)))
-        else:
-            parts.append(('"value":["0x%s"]', "value", hexed))
-        if self.info.type in _OF_MAPS_TYPES:  # from bpftool 7.5 on
-            unpack = struct.Struct(_ORDER_MARKS[order] + "I").iter_unpack
-            parts.append(self._text_part('"inner_map_id":', "value", ("%d", unpack)))
-        return parts + self._formatted_parts()
-
-    def _text_part(self, before, what, columns, after=""):
-        """Return a part, as of _bpftool_parts, of (template, f(raw) that iterates over what fills
-        it).
-        """
-        template, rows = columns
-        fill = template.__mod__
-        return before + "%s" + after, what, lambda raw: map(fill, rows(raw))
-
-    def _formatted_parts(self):
-        """Return the parts of "formatted": what BTF makes of an entry.
-
-        None where its values can't be read.
-        """
-        layouts = {what: _layout_by_btf(self.source, what) for what in ("key", "value")}
-        if layouts["value"] is None or not self.info.key_size:
-            return []
-        form = "bpftool" + self.json_suffix
-        value = self._of_value(self._columns(layouts["value"], form, self.slot))
-        if layouts["key"] is None:
-            return [self._text_part('"formatted":{', "value", value, "}")]
-        key = self._columns(layouts["key"], form)
-        return [
-            self._text_part('"formatted":{"key":', "key", key),
-            self._text_part("", "value", value, "}"),
-        ]
-
-    def bpftool_entry(self, key, value):
-        """Return one entry as bpftool's JSON."""
-        return "".join(self.bpftool([self.chunk_of([(key, value)])]))
-
-    def texts(self, layout, raw, stride=None, cpus=1):
-        """Return [words for people] of keys or values."""
-        return list(layout.reader("words", stride, cpus).read(raw))
-
-    def words(self, chunks):
-        """Yield text: a line to read for each entry, of a per-CPU map one for each CPU."""
-        for keys, values, count in chunks:
-            heads = [""] * count
-            if self.info.key_size:
-                heads = [text + ": " for text in self.texts(self.key_layout, keys)]
-            self.width = max([self.width] + [min(len(head), 60) for head in heads])
-            texts = self.texts(self.value_layout, values, self.slot, self.cpus_added)
-            if self.cpus_shown:
-                heads = [head for head in heads for _ in self.cpus]
-                marks = ["[cpu %d] " % cpu for cpu in self.cpus] * count
-                texts = map(add, marks, texts)
-            line = "%%-%ds%%s" % self.width
-            yield "\n".join(map(line.__mod__, zip(heads, texts)))
-
-    def hexadecimal(self, chunks):
-        """Yield text: the bytes of each entry, a line for each CPU's value, as bpftool prints it
-        to people.
-        """
-        key_column = _hex_column(self.info.key_size, " ")
-        value_column = _hex_column(self.info.value_size, " ", self.slot)
-        line = "key: %s  value: %s" if self.info.key_size else "value: %s"
-        if self.cpus:
-            line = "key: %s  cpu %d  value: %s"
-        for keys, values, _ in chunks:
-            columns = [value_column(values)]
-            if self.info.key_size:
-                columns.insert(0, key_column(keys))
-            if self.cpus:
-                each = [(key, cpu) for key in columns[0] for cpu in self.cpus]
-                columns = list(zip(*each)) + columns[1:]
-            yield "\n".join(map(line.__mod__, zip(*columns)))
-
-
-# What is turned into text at a time: the text, several times as long, is to stay in the
-# processor's cache.
-_CHUNK_ENTRIES, _CHUNK_BYTES = 2048, 1 << 16
-_MAX_SURPLUS = 1 << 20  # values of a capture, besides those that its bytes can hold
-
-
-_BETWEEN_BYTES = "\x01"  # stands in JSON for what bpftool has there: in JSON it is nowhere else
-
-
-def _split(raw, count):
-    """Return bytes in so many pieces of one length."""
-    size = len(raw) // count if count else 0
-    if not size:
-        return [raw] * count
-    return [raw[at : at + size] for at in range(0, len(raw), size)]
-
 
 def _view_layout(source, what, given, btf):
-    """Return the Layout of a source's keys or values, which given is, or that is found."""
+    """Return the Layout of a source's keys or values: of the type given, or that which is found.
+
+    what       "key" or "value"
+    btf        has the types that are named in C text, see _TypeNames
+    """
     info = source.info
     size = info.key_size if what == "key" else info.value_size
     if given is None:
@@ -11563,7 +12170,9 @@ def _view_layout(source, what, given, btf):
 
 
 def _lpm_layout(found):
-    """Return the layout of an LPM trie's keys, as a prefix where it is an address's."""
+    """Return the layout of an LPM trie's keys, shown as 10.0.0.0/8 where it has a length of 4
+    bytes and the bytes of an address.
+    """
     has_parts = isinstance(found, Record) and len(found.parts) == 2 and not found.is_union
     if not has_parts or found.meaning or found.size not in MEANINGS["prefix"].sizes:
         return found
@@ -11583,14 +12192,22 @@ def _stack_layout(found, map_flags):
 
 
 # -- histograms: what the slots stand for, and where a map has them
+#
+# BPF programs count samples in slots: slot n of BCC has the numbers from 2^(n-1) to 2^n - 1, other
+# tools number them otherwise (--slots).  A new numbering is a function that makes a _Numbering and
+# a line in _NUMBERINGS.  Slots are either numbers in keys, the counts being the values (_KeySlots),
+# or indices of an array in the values (_ArraySlots); _slots_of finds out.  Both give {slot: count},
+# which hist draws (section 9) and metrics turn into buckets (_buckets).
 
 
 class _Numbering:
     """What the slots of a histogram stand for, integers all of them.
 
-    .word as --slots has it, .told in words.  start(slot) is the lowest number of a slot, None
-    where there is none.  .first is the slot that a drawing begins with, None: the first in use;
-    .last the last that there can be, which is_open if it has no highest number.
+    .word, .told   as --slots names it, and explained to people
+    .start(slot)   the lowest number of a slot, None where there is none
+    .first         the slot that a drawing begins with, None: the first in use
+    .lowest, .last the first and last slots that there can be; .last None: no end
+    .is_open       whether the last slot has no highest number
     """
 
     def __init__(self, word, told, start, first=None, lowest=0, last=None, is_open=False):
@@ -11600,13 +12217,16 @@ class _Numbering:
         self.labels = {}  # type: dict  # (slot, width) -> how it is drawn
 
     def is_wide(self, slots):
-        """Whether these slots are drawn in wide columns: as BCC does, elsewhere as they need it."""
+        """Return whether these slots are drawn in wide columns: with powers of two where BCC does
+        so, else where a number needs it.
+        """
         if self.word in ("log2", "bcc"):
             return slots[-1] > 32
         ends = self.bounds(slots[0]) + self.bounds(slots[-1])
         return max(len("%d" % end) for end in ends if end is not None) > 10
 
     def has(self, slot):
+        """Return whether there can be a slot of this number."""
         return slot >= self.lowest and (self.last is None or slot <= self.last)
 
     def bounds(self, slot):
@@ -11625,9 +12245,11 @@ class _Numbering:
             raise ValueError(told % words)
 
     def bounded(self, used):
-        """Return the slots that buckets have bounds of, in order; ValueError if they are too many.
+        """Return the slots whose bounds are those of buckets, in order; ValueError if they are too
+        many.
 
-        They are the same from run to run as far as can be, and end with one that is empty, or open.
+        They begin where slots can begin, not with the first in use, so that the buckets are the
+        same from run to run; the last is one that is empty, or open, as the bucket of +Inf.
         """
         self.prove(used)
         _prove_rows(used)
@@ -11643,8 +12265,12 @@ _MAX_ROWS_DRAWN = 1 << 12
 
 
 def _prove_rows(used):
+    """Raise ValueError if there are too many slots from the first to the last in use."""
     if used and max(used) - min(used) > _MAX_ROWS_DRAWN:
         raise ValueError("slots %d to %d are too many" % (min(used), max(used)))
+
+
+# What makes a _Numbering; numbers are those behind its word: (0, 100, 10) of lhist:0:100:10.
 
 
 def _log2_slots(numbers):
@@ -11690,7 +12316,7 @@ def _lhist_slots(numbers):
 
 
 def _linear_slots(numbers):
-    low, step = (tuple(numbers) + (0, 1)[len(numbers) :])[:2]
+    low, step = (tuple(numbers) + (0, 1)[len(numbers) :])[:2]  # from 0 and by 1, if left out
     if step < 1:
         raise ValueError("linear:MIN:STEP: STEP is above 0")
     word = ":".join(["linear"] + ["%d" % number for number in numbers])
@@ -11720,27 +12346,102 @@ def _numbering(text):
     try:
         numbers = [_parsed_int(one) for one in rest.split(":")] if rest else []
     except ValueError:
-        numbers = [0] * (most + 1)
+        numbers = [0] * (most + 1)  # too many, which is refused as well
     if not least <= len(numbers) <= most or text.endswith(":"):
         raise ValueError("'%s' is no numbering of slots: %s" % (text, _NUMBERINGS_TEXT))
     return make(numbers)
 
 
-class _KeySlots:
-    """Histograms of which each key has a slot, and its value the count.
+_NO_HISTOGRAM = (
+    "a histogram needs a number as the key's last field and one number as the value, or an array "
+    "of numbers in the value; --key-type and --value-type can say so"
+)
 
-    .groups is {paths: {leaves of the rest of the key: [{slot: count} of each CPU, or of all]}}.
+
+class _NoSuchSlots(ValueError):
+    """There is no field of the name that --slots says."""
+
+
+def _slots_of(view, field=""):
+    """Return where a map has its histograms: the _KeySlots or the _ArraySlots of a field.
+
+    A field is an array of counts in the values, or the count itself where keys have the slots.
+    Without a field it is the likely one, see _likely_field.
+    """
+    paths = getattr(view.value_layout.reader("samples", view.slot), "paths", None)
+    if paths is None:  # unions, decided value by value
+        raise ValueError(_NO_HISTOGRAM)
+    arrays = _arrays_in(paths)
+    field = field or _likely_field(view, paths, arrays)
+    for name, places in arrays.items():
+        chosen = [one for one in places if field in (name, _field_text(one[0]))]
+        if chosen:
+            return _ArraySlots(view, chosen)
+    if view.info.key_size and field in map(_members_text, paths):
+        return _KeySlots(view, next(path for path in paths if _members_text(path) == field))
+    raise _NoSuchSlots("no field '%s'; there are %s" % (field, _fields_text(paths)))
+
+
+def _arrays_in(paths):
+    """Return {field: [(path of an array of it, its first column, their number)]}.
+
+    Samples come as a column for each element, those of an array one behind the other.
+    """
+    lengths = {}  # type: dict
+    for column, path in enumerate(paths):
+        if path and isinstance(path[-1], int):
+            first, count = lengths.get(path[:-1], (column, 0))
+            lengths[path[:-1]] = first, count + 1
+    arrays = {}  # type: dict
+    for path, (first, count) in lengths.items():
+        arrays.setdefault(_members_text(path), []).append((path, first, count))
+    return arrays
+
+
+def _likely_field(view, paths, arrays):
+    """Return the field that is meant where nobody says: the only number of a value that has a key,
+    the only array, or the only one that is called slots.
+    """
+    if len(paths) == 1 and view.info.key_size:
+        return _members_text(paths[0])
+    called_slots = [name for name in arrays if name.split(".")[-1] == "slots"]
+    for names in (list(arrays), called_slots):
+        if len(names) == 1:
+            return names[0]
+    if arrays:
+        words = (_NO_HISTOGRAM, ", ".join(arrays))
+        raise ValueError("%s; --slots FIELD=NUMBERING tells which of %s it is" % words)
+    raise ValueError(_NO_HISTOGRAM)
+
+
+def _members_text(path):
+    """Return a path without its indices, as users name a field: "stats.bytes"; "value" of a value
+    that is a number or an array itself.
+    """
+    return ".".join(step for step in path if not isinstance(step, int)) or "value"
+
+
+def _fields_text(paths):
+    """Return the names of fields for a message."""
+    return ", ".join(dict.fromkeys(map(_members_text, paths))) or "none"
+
+
+class _KeySlots:
+    """Histograms whose slots are in the keys: a key has the slot, its value the count.
+
+    What else is in a key tells whose histogram it is: .groups is {paths: {leaves: [{slot: count} of
+    each CPU, or of all]}}.  Keys with unions have different paths, others all the same.
     """
 
-    default = "bcc"
+    default = "bcc"  # the numbering, where nobody says
 
     def __init__(self, view, path):
-        self.view, self.path, self.groups = view, path, {}
+        self.view, self.path, self.groups = view, path, {}  # path of the counts in the value
         self.fields = (path,)
         self.column = view.value_layout.reader("samples", view.slot).paths.index(path)
 
     def add(self, keys, values, cpus):
-        """Take in a chunk; cpus are those whose counts stay apart, or ()."""
+        """Take in a chunk; cpus are those whose counts stay apart, (): add them up."""
         reader = self.view.value_layout.reader("samples", self.view.slot)
         counts = [row[self.column] for row in reader.rows(values)]
         _prove_integers(counts)
@@ -11767,7 +12468,7 @@ class _KeySlots:
 class _ArraySlots:
     """Histograms that are arrays of counts in the values, those of one field."""
 
-    default = "log2"
+    default = "log2"  # the numbering, where nobody says
 
     def __init__(self, view, arrays):
         self.view = view
@@ -11775,8 +12476,8 @@ class _ArraySlots:
         self.fields = tuple(path for path, _, _ in arrays)
 
     def rows(self, values, cpus):
-        """Yield (path of an array, its counts in each value of a chunk), the CPUs' added up unless
-        they stay apart.
+        """Yield (path of an array, an iterator over its counts in each value of a chunk); cpus as
+        of _KeySlots.add.
         """
         reader = self.view.value_layout.reader("samples", self.view.slot)
         columns = list(zip(*reader.rows(values)))
@@ -11787,12 +12488,15 @@ class _ArraySlots:
 
 
 def _prove_integers(column):
+    """Raise ValueError unless a column of samples, all of one type, has integers."""
     if column and isinstance(column[0], float):
         raise ValueError(_NO_HISTOGRAM)
 
 
 def _keyed_slots(view, keys):
-    """Yield (paths and leaves of what else a key has, the number that is its slot) of each key."""
+    """Yield (paths, leaves, slot) of each key: of what else it has, and the number that is its
+    slot.  Paths are the same object from key to key, unless a union chooses another branch.
+    """
     labels = view.key_layout.reader("labels").pathed(keys)
     samples = view.key_layout.reader("samples").pathed(keys)
     known = others = None
@@ -11814,77 +12518,27 @@ def _slot_place(paths, sample_paths):
     return at
 
 
-_NO_HISTOGRAM = (
-    "a histogram needs a number as the key's last field and one number as the value, or an array "
-    "of numbers in the value; --key-type and --value-type can say so"
-)
-
-
-class _NoSuchSlots(ValueError):
-    """There is no such field."""
-
-
-def _fields_text(paths):
-    return ", ".join(dict.fromkeys(map(_members_text, paths))) or "none"
-
-
-def _slots_of(view, field=""):
-    """Return where a map has its histograms: the _KeySlots or the _ArraySlots of a field.
-
-    Without a field it is what there is one of: a number for a value, an array, one called slots.
-    """
-    paths = getattr(view.value_layout.reader("samples", view.slot), "paths", None)
-    if paths is None:  # unions, decided value by value
-        raise ValueError(_NO_HISTOGRAM)
-    arrays = _arrays_in(paths)
-    field = field or _likely_slots(view, paths, arrays)
-    for name, places in arrays.items():
-        chosen = [one for one in places if field in (name, _field_text(one[0]))]
-        if chosen:
-            return _ArraySlots(view, chosen)
-    if view.info.key_size and field in map(_members_text, paths):
-        return _KeySlots(view, next(path for path in paths if _members_text(path) == field))
-    raise _NoSuchSlots("no field '%s'; there are %s" % (field, _fields_text(paths)))
-
-
-def _arrays_in(paths):
-    """Return {field: [(path of an array of it, its first column, their number)]}."""
-    lengths = {}  # type: dict
-    for column, path in enumerate(paths):
-        if path and isinstance(path[-1], int):
-            first, count = lengths.get(path[:-1], (column, 0))
-            lengths[path[:-1]] = first, count + 1
-    arrays = {}  # type: dict
-    for path, (first, count) in lengths.items():
-        arrays.setdefault(_members_text(path), []).append((path, first, count))
-    return arrays
-
-
-def _likely_slots(view, paths, arrays):
-    """Return the field that has the slots or, where the keys have them, the counts."""
-    named = [name for name in arrays if name.split(".")[-1] == "slots"]
-    if len(paths) == 1 and view.info.key_size:
-        return _members_text(paths[0])
-    for names in (list(arrays), named):
-        if len(names) == 1:
-            return names[0]
-    if arrays:
-        words = (_NO_HISTOGRAM, ", ".join(arrays))
-        raise ValueError("%s; --slots FIELD=NUMBERING tells which of %s it is" % words)
-    raise ValueError(_NO_HISTOGRAM)
-
-
-def _members_text(path):
-    """Return the name of a family's field: the labels alone, "value" where there is none."""
-    return ".".join(step for step in path if not isinstance(step, int)) or "value"
-
-
 # -- metrics
+#
+# Text for Prometheus.  A family is a metric's name with its HELP, its TYPE and its series, and has
+# to stand in one piece: a run collects the series of all maps in _Families, then writes them.
+#
+# The name of a family is bpf_map_MAP_FIELD: the map's name, then the names of the members on the
+# way to a number in the value (none where the value is that number), without indices; then _total
+# if --metrics-type says counter.  _metric_name replaces what Prometheus does not take, and where a
+# name is taken _Families._free counts on: bpf_map_x_2.  Maps of one name share their families.
+#
+# The labels of a series are id and map, then what the key says, a label for each leaf of it
+# (_KeyLabels), then what tells apart numbers of one name in a value: cpu where the CPUs' values are
+# not added up, and index, index_2 ... of arrays (_index_labels).  A new label goes to one of these.
+#
+# The numbers come from three forms of section 4: "samples" of a value, each with its path, "counts"
+# are those of them that can be added up, and "labels" are the leaves of keys.
 
 
 class _MetricWishes:
-    """How metrics are to be: .types {field: "counter" or "gauge"}, .slots {field: numbering}, ""
-    for the field that is likely, .is_per_cpu.
+    """What was asked for: .types {field: "counter" or "gauge"}, .slots {field: numbering}, where ""
+    is for the field that is likely, and .is_per_cpu: CPUs are not to be added up.
     """
 
     def __init__(self, types=(), slots=(), is_per_cpu=False):
@@ -11898,7 +12552,8 @@ class _Family:
         self.name, self.kind, self.about, self.lines = name, kind, about, []
 
 
-# kind -> what stands behind the name of a family in its series (or is kept for it)
+# kind -> what stands behind the name of a family in the names of its series, or may by OpenMetrics:
+# no other family may be called so
 _SUFFIXES = {
     "gauge": ("",),
     "counter": ("",),
@@ -11907,14 +12562,17 @@ _SUFFIXES = {
 
 
 class _Families:
-    """The metrics of a run, text for Prometheus: each family once, from whatever maps its series
-    come.  Without counters it is OpenMetrics, too.
+    """The metrics of a run: each family once, from whatever maps its series come.
+
+    Without counters its text is OpenMetrics, too.
     """
 
     def __init__(self, wishes):
-        self.wishes, self.known, self.taken = wishes, {}, set()
+        self.wishes = wishes
+        self.known = {}  # type: dict  # (base, members, kind) -> _Family
+        self.taken = set()  # type: set  # names of families, with all suffixes
         self.unmet = (set(wishes.types) | set(wishes.slots)) - {""}  # fields that no map had
-        self.fields = {}  # type: dict  # those that there were, in order
+        self.fields = {}  # type: dict  # the fields that there were are its keys, in order
 
     def take(self, view, chunks):
         """Take in the entries of a map."""
@@ -11923,13 +12581,18 @@ class _Families:
             metrics.add(keys, values, count)
         metrics.end()
 
-    def has(self, field):
-        """Note that there is a field."""
+    def note_field(self, field):
+        """Note that there is a map with a field of this name."""
         self.unmet.discard(field)
         self.fields[field] = True
 
     def of(self, base, members, kind, about):
-        """Return the family of a field of maps of one name; its name is nobody else's."""
+        """Return the family of a field, made on the first question; its name is nobody else's.
+
+        base       what the name begins with, the same for maps of one name
+        members    names of the members that the field's path has
+        about      for HELP
+        """
         key = base, members, kind
         if key not in self.known:
             wanted = _metric_name("_".join((base,) + members))
@@ -11937,6 +12600,7 @@ class _Families:
         return self.known[key]
 
     def _free(self, wanted, kind):
+        """Return a name that no other family has, and take it: the one wanted, or with a number."""
         total = "_total" if kind == "counter" else ""
         if total and wanted.endswith(total):
             wanted = wanted[: -len(total)]
@@ -11960,7 +12624,7 @@ class _Families:
 
 class _MapMetrics:
     """What a map adds to the families: a series for each key and number in its value (and CPU, and
-    index).
+    index), or a histogram where --slots says so.
     """
 
     def __init__(self, view, families):
@@ -11969,38 +12633,38 @@ class _MapMetrics:
             raise ValueError(told % view.info._about)
         self.view, self.info, self.families = view, view.info, families
         self.base = _metric_name("bpf_map_" + (self.info.name or "id%d" % self.info.id))
-        self.seen = set()  # type: set  # labels of the keys
-        self.reader = view.value_layout.reader("samples", view.slot)
+        self.map_text = self.info.name or "%d" % self.info.id  # in HELP
+        self.key_labels = _KeyLabels(view)
+        self.samples = view.value_layout.reader("samples", view.slot)
         self.counts = view.value_layout.reader("counts", view.slot)
-        self.added_up = None  # paths of what can be, where that is the same for all values
+        self.count_paths = None  # those of counts, where they are the same for all values
         if isinstance(self.counts, Reader):
-            self.added_up = frozenset(self.counts.paths)
-        self.keys = view.key_layout.reader("labels") if self.info.key_size else None
-        self.labels = _Labels(["id", "map", "cpu"] + _INDEX_LABELS)
-        self.paths = self.labelled = None  # of the last key, and the template of its labels
-        self.common = 'id="%s",map="%s"' % (self.info.id, _label_text(self.info.name or ""))
-        self.shown = self.info.name or "%d" % self.info.id
+            self.count_paths = frozenset(self.counts.paths)
         self.apart = view.cpus if families.wishes.is_per_cpu else ()
-        self.places = {}  # type: dict  # path -> (its family, the template of a line)
-        self.histograms, self.drawn = [], set()  # drawn: paths of their fields
+        self.lines_of = {}  # type: dict  # path -> (lines of its family, the template of a line)
+        self.histograms = []  # type: list  # (_KeySlots or _ArraySlots, _Numbering)
+        self.in_histograms = set()  # type: set  # paths of their fields
         for field, numbering in families.wishes.slots.items():
             self._take_slots(field, numbering)
-        paths = getattr(self.reader, "paths", None)
-        self.has_series = paths is None or not all(map(self._is_drawn, paths))
+        paths = getattr(self.samples, "paths", None)  # None: unions decide, value by value
+        self.has_series = paths is None or not all(map(self._is_in_histogram, paths))
         for path in paths or ():
-            families.has(_members_text(path))
+            families.note_field(_members_text(path))
 
     def _take_slots(self, field, numbering):
+        """Have a field, if the map has it, become a histogram."""
         try:
             slots = _slots_of(self.view, field)
         except _NoSuchSlots:  # another map may have it
             return
         self.families.unmet.discard(field)
         self.histograms.append((slots, numbering))
-        self.drawn.update(slots.fields)
+        self.in_histograms.update(slots.fields)
 
-    def _is_drawn(self, path):
-        return path in self.drawn or path[:-1] in self.drawn and isinstance(path[-1], int)
+    def _is_in_histogram(self, path):
+        """Return whether a path is that of a histogram's counts, or of one in an array of them."""
+        known = self.in_histograms
+        return path in known or path[:-1] in known and isinstance(path[-1], int)
 
     def add(self, keys, values, count):
         """Take in a chunk of entries."""
@@ -12012,140 +12676,188 @@ class _MapMetrics:
                 in_arrays.append((slots, numbering))
         if not in_arrays and not self.has_series:
             return
-        heads = self._heads(keys, count)
-        for path, where, column in self._series(values, heads):
-            if path not in self.places:
-                self.places[path] = self._place(path)
-            lines, line = self.places[path]
+        labels = self.key_labels.of_keys(keys, count)
+        for path, labels_of_each, column in self._series(values, labels):
+            if path not in self.lines_of:
+                self.lines_of[path] = self._lines_and_template(path)
+            lines, line = self.lines_of[path]
             if isinstance(column[0], float):
                 column = map(_metric_number, column)
-            lines.append("\n".join(map(line.__mod__, zip(where, column))))
+            lines.append("\n".join(map(line.__mod__, zip(labels_of_each, column))))
         for slots, numbering in in_arrays:
-            self._add_arrays(slots, numbering, values, self._by_cpu(heads, self.apart))
+            self._add_arrays(slots, numbering, values, self._with_cpu(labels, self.apart))
 
     def end(self):
-        """Write down what is known when all has been seen."""
+        """Add what is known only when all entries have been seen."""
         for slots, numbering in self.histograms:
             if isinstance(slots, _KeySlots) and slots.groups:
                 self._add_groups(slots, numbering)
 
-    def _by_cpu(self, heads, cpus):
-        return [head + ',cpu="%d"' % cpu for head in heads for cpu in cpus] if cpus else heads
+    def _with_cpu(self, labels, cpus):
+        """Return the labels of each CPU's value of each key; the same without CPUs."""
+        if not cpus:
+            return labels
+        marks, found = [',cpu="%d"' % cpu for cpu in cpus], []
+        for text in labels:
+            found += [text + mark for mark in marks]
+        return found
 
-    def _series(self, values, heads):
-        """Yield (path, labels, numbers) of the samples; the CPUs' counts are added up unless they
-        stay apart.
+    def _series(self, values, labels):
+        """Yield (path, labels of each, numbers) of the samples, from the labels of each key.
+
+        The CPUs' counts are added up unless they stay apart, what is no count always stays so.
         """
         cpus = max(len(self.view.cpus), 1)
-        apart, countable = heads, frozenset()
+        apart, added_up = labels, frozenset()
         if self.view.cpus:
-            apart = self._by_cpu(heads, self.view.cpus)
-            countable = self._countable(values)
-        for path, indices, column in self.reader.series(values):
-            if self._is_drawn(path):
+            apart = self._with_cpu(labels, self.view.cpus)
+            added_up = self._added_up_paths(values)
+        for path, indices, column in self.samples.series(values):
+            if self._is_in_histogram(path):
                 continue
-            if path not in countable:
+            if path not in added_up:
                 where = apart if indices is None else [apart[index] for index in indices]
                 yield path, where, column
-            elif indices is None:
-                yield path, heads, _added_up(column, cpus)
+            elif indices is None:  # each value has it
+                yield path, labels, _added_up(column, cpus)
             else:
                 sums = {}  # type: dict
                 for index, number in zip(indices, column):
                     sums[index // cpus] = sums.get(index // cpus, 0) + number
-                yield path, [heads[entry] for entry in sums], list(sums.values())
+                yield path, [labels[entry] for entry in sums], list(sums.values())
 
-    def _countable(self, values):
+    def _added_up_paths(self, values):
         """Return the paths of what is added up over the CPUs."""
         if self.apart:
             return frozenset()
-        if self.added_up is not None:
-            return self.added_up
+        if self.count_paths is not None:
+            return self.count_paths
         return {path for path, _, _ in self.counts.series(values)}
 
-    def _place(self, path):
-        """Return the lines of a path's family, and the template of one."""
-        members = tuple(step for step in path if not isinstance(step, int))
+    def _lines_and_template(self, path):
+        """Return the lines of a path's family, and the template of one: labels and a number."""
         field = _members_text(path)
-        self.families.has(field)
+        self.families.note_field(field)
         kind = self.families.wishes.types.get(field, "gauge")
-        family = self._family(members, kind, "%s of BPF map %s." % (field, self.shown))
+        family = self._family(path, kind, "%s of BPF map %s." % (field, self.map_text))
         return family.lines, family.name + "{%s" + _index_labels(path) + "} %s"
 
-    def _family(self, members, kind, about):
+    def _family(self, path, kind, about):
+        """Return the _Family of a path, which is that of all elements of an array."""
+        members = tuple(step for step in path if not isinstance(step, int))
         return self.families.of(self.base, members, kind, about)
 
     # -- histograms: buckets add up from the lowest on; what a map does not tell, the sum of the
     # numbers, is given as if each were the lowest of its slot
 
     def _histogram(self, path, numbering):
-        members = tuple(step for step in path if not isinstance(step, int))
-        words = (_members_text(path), self.shown, numbering.word)
+        """Return the _Family of a histogram of the counts at a path."""
+        words = (_members_text(path), self.map_text, numbering.word)
         about = "%s of BPF map %s, slots %s; _sum takes each for the lowest of its slot." % words
-        return self._family(members, "histogram", about)
+        return self._family(path, "histogram", about)
 
-    def _add_arrays(self, slots, numbering, values, heads):
+    def _add_arrays(self, slots, numbering, values, labels):
+        """Add the histograms that are arrays in a chunk's values."""
         for path, rows in slots.rows(values, self.apart):
             family, tail = self._histogram(path, numbering), _index_labels(path)
-            for head, row in zip(heads, rows):
+            for text, row in zip(labels, rows):
                 counts = dict(enumerate(row))
                 numbering.prove(slot for slot, count in counts.items() if count)
                 known = [slot for slot in counts if numbering.has(slot)]
                 # the last element of an array has what is larger, too
-                family.lines.append(_buckets(family.name, head + tail, known, counts, numbering))
+                family.lines.append(_buckets(family.name, text + tail, known, counts, numbering))
 
     def _add_groups(self, slots, numbering):
+        """Add the histograms whose slots are in the keys, all with the same buckets."""
         family = self._histogram(slots.path, numbering)
         tail = _index_labels(slots.path)
         found, used = {}, set()
         for paths, leaves, cpu, counts in slots.histograms(self.apart):
-            head = self._head(paths, leaves) + tail
+            labels = self.key_labels.of_leaves(paths, leaves) + tail
             if cpu is not None:
-                head += ',cpu="%d"' % cpu
-            into = found.setdefault(head, {})
+                labels += ',cpu="%d"' % cpu
+            into = found.setdefault(labels, {})
             for slot, count in counts.items():
                 into[slot] = into.get(slot, 0) + count
             used.update(slot for slot, count in counts.items() if count)
         known = numbering.bounded(used)
-        for head, counts in found.items():
-            family.lines.append(_buckets(family.name, head, known, counts, numbering))
+        for labels, counts in found.items():
+            family.lines.append(_buckets(family.name, labels, known, counts, numbering))
 
-    # -- labels
 
-    def _heads(self, keys, count):
-        """Return the labels of each key, which tell it from all others."""
-        if self.keys is None:
-            return [self.common] * count
-        heads, size = [], self.info.key_size
-        for index, (paths, row) in enumerate(self.keys.pathed(keys)):
-            head = self._head(paths, row)
-            if head in self.seen:  # they differ in a hole, or in what has no name
+class _KeyLabels:
+    """The labels of a map and of its keys, which tell each key from all others: text such as
+    id="7",map="flows",addr="10.0.0.1",port="443".
+    """
+
+    def __init__(self, view):
+        self.key_size = view.info.key_size
+        self.reader = view.key_layout.reader("labels") if self.key_size else None
+        self.of_map = 'id="%s",map="%s"' % (view.info.id, _label_text(view.info.name or ""))
+        self.names = _LabelNames(["id", "map", "cpu"] + _INDEX_LABELS)
+        self.seen = set()  # type: set  # the labels of all keys so far
+        self.paths = self.template = None  # of the last key; unions have keys of different paths
+        self.quotes = 0  # in the template
+
+    def of_keys(self, keys, count):
+        """Return the labels of each key of a chunk."""
+        if self.reader is None:
+            return [self.of_map] * count
+        found, size = [], self.key_size
+        for index, (paths, leaves) in enumerate(self.reader.pathed(keys)):
+            labels = self.of_leaves(paths, leaves)
+            if labels in self.seen:  # they differ in a hole, or in what has no name
                 raw = keys[index * size : (index + 1) * size]
-                head += ',key_bytes="%s"' % _hex(raw)
-            self.seen.add(head)
-            heads.append(head)
-        return heads
+                labels += ',key_bytes="%s"' % _hex(raw)
+            self.seen.add(labels)
+            found.append(labels)
+        return found
 
-    def _head(self, paths, row):
+    def of_leaves(self, paths, leaves):
         """Return the labels of a key with these leaves."""
         if paths is not self.paths:
-            labels = ['%s="%%s"' % self.labels.name(path) for path in paths]
-            self.paths, self.labelled = paths, ",".join([self.common.replace("%", "%%")] + labels)
-            self.quotes = self.labelled.count('"')
-        head = self.labelled % row
-        if "\\" not in head and head.count('"') == self.quotes and head.isprintable():
-            return head
-        return self.labelled % tuple([_label_text(str(leaf)) for leaf in row])
+            labels = ['%s="%%s"' % self.names.name(path) for path in paths]
+            self.paths, self.template = paths, ",".join([self.of_map.replace("%", "%%")] + labels)
+            self.quotes = self.template.count('"')
+        text = self.template % leaves
+        # quoting is slow, and most leaves need none
+        if "\\" not in text and text.count('"') == self.quotes and text.isprintable():
+            return text
+        return self.template % tuple([_label_text(str(leaf)) for leaf in leaves])
 
 
-# what the indices of arrays in arrays are labelled with
+class _LabelNames:
+    """Names of labels for the paths of a key's leaves: legal, not reserved, no two the same."""
+
+    def __init__(self, taken):
+        self.taken, self.names = set(taken) | {"le", "quantile", "key_bytes"}, {}
+
+    def name(self, path):
+        """Return the label of a path: "addr_port", "key" of a key that is one number."""
+        known = self.names.get(path)
+        if known is None:
+            text = "_".join(map(str, path))
+            legal = _metric_name("key_" + text if not text or text[0].isdigit() else text)
+            if legal[:2] == "__":  # reserved
+                legal = "key_" + legal.lstrip("_")
+            base, number = legal.rstrip("_") or "key", 1
+            legal = base
+            while legal in self.taken:
+                number += 1
+                legal = "%s_%d" % (base, number) if number > 2 else "key_" + base
+            self.taken.add(legal)
+            known = self.names[path] = legal
+        return known
+
+
+# The labels for indices: of an array, of an array in that, and so on.
 _INDEX_LABELS = ["index"] + ["index_%d" % number for number in range(2, MAX_DEPTH + 1)]
 
 
 def _index_labels(path):
-    """Return the labels for the indices in a path, as they stand behind others."""
-    places = [step for step in path if isinstance(step, int)]
-    return "".join(map(',%s="%d"'.__mod__, zip(_INDEX_LABELS, places)))
+    """Return the labels for the indices in a path, text to stand behind other labels."""
+    indices = [step for step in path if isinstance(step, int)]
+    return "".join(map(',%s="%d"'.__mod__, zip(_INDEX_LABELS, indices)))
 
 
 def _buckets(name, labels, slots, counts, numbering):
@@ -12173,31 +12885,10 @@ def _bound_text(number):
     return "%se%s" % (digits.rstrip("0").rstrip("."), power)
 
 
-class _Labels:
-    """Names of labels for the paths of a key's leaves: legal, not reserved, no two the same."""
-
-    def __init__(self, taken):
-        self.taken, self.names = set(taken) | {"le", "quantile", "key_bytes"}, {}
-
-    def name(self, path):
-        known = self.names.get(path)
-        if known is None:
-            text = "_".join(map(str, path))
-            legal = _metric_name("key_" + text if not text or text[0].isdigit() else text)
-            if legal[:2] == "__":  # reserved
-                legal = "key_" + legal.lstrip("_")
-            base, number = legal.rstrip("_") or "key", 1
-            legal = base
-            while legal in self.taken:
-                number += 1
-                legal = "%s_%d" % (base, number) if number > 2 else "key_" + base
-            self.taken.add(legal)
-            known = self.names[path] = legal
-        return known
-
-
 def _metric_name(text):
-    """Return text with what a metric's name can't have replaced."""
+    """Return text as part of a metric's or label's name: "_" for each character that it can't have,
+    none at its end.
+    """
     letters = [char if char.isalnum() and char < "\x80" else "_" for char in text]
     return "".join(letters).rstrip("_") or "_"
 
@@ -12218,14 +12909,32 @@ def _printable_label(text):
 
 
 def _metric_number(number):
+    """Return a float as Prometheus writes it."""
     if number in (float("inf"), float("-inf")):
         return "+Inf" if number > 0 else "-Inf"
     return "NaN" if number != number else repr(number)
 
 
-# A capture is text: a line of JSON about the map, a line of hex for each entry, and a line with the
-# number of entries and the SHA-256 of all before it, so that whatever is cut off or changed is
-# noticed.
+# -- captures
+#
+# A capture file is text, a thing a line:
+#
+#   header   JSON: the version of the format ("bpflookup_capture"), what MapInfo tells ("info"), the
+#            map's BTF and its base in base 64 with the type ids of key and value ("btf", "base",
+#            "types"), byte order, CPU ids, --show, clock, and where and when it was made
+#   entries  hex: the key, a space, the value, of a per-CPU map one for each CPU; - is no bytes
+#   names    JSON, in version 2 only: what this machine calls users, interfaces, symbols ...
+#   the end  JSON: how many entries there are, and the SHA-256 of all lines before
+#
+# It is written to a file of another name that takes its place when all is there (_Replacement), and
+# the last line is checked before anything else is believed (_proved_count), so what is cut off or
+# changed is noticed.  Somebody may still have written a file with a sum that is right: numbers of
+# the header are held to the ranges that the kernel has (_prove_captured_info), BTF is as hostile as
+# any, each entry is checked when it is read (_line_words), and what is not as capture writes it is
+# a ValueError.
+#
+# Something new goes into the header (_capture_header) under a name of its own, which older readers
+# ignore, and is read with .get(), for older files.  Lines of another form need another version.
 
 
 def capture(m: "_Descriptor", path: "_Path") -> int:
@@ -12241,10 +12950,10 @@ def capture(m: "_Descriptor", path: "_Path") -> int:
 
 
 def _capture(m, path, layouts=None, shown=()):
-    """Write a capture, with the names that the machine has for what is in it.
+    """Write a capture, as capture does.
 
-    layouts are of keys and values, where they are not BTF's; shown are the pairs of field and word
-    that were asked for.
+    layouts    of keys and values, where they are not BTF's: they tell which names are needed
+    shown      the pairs of field and word of --show, to be shown again when it is read
     """
     path = os.fsdecode(path)
     with Map.from_fd(m, bytes, bytes) as source, _Replacement(path) as replacement:
@@ -12256,29 +12965,32 @@ def _capture(m, path, layouts=None, shown=()):
 
 
 class _NamesFound:
-    """The names of what is captured, as this machine has them: .texts {word: {number: text}}.
+    """The names that this machine has for the numbers of what is captured.
 
-    What they can't be looked for in, a type of too many values or an entry that chooses no branch
-    of a _union_, is captured all the same.
+    .texts     {word of a meaning: {number: text}}, of those numbers that occur
+    .readers   empty where nothing in the types has names
+
+    What no names can be looked for in, a type of too many values or an entry that chooses no
+    branch of a _union_, is captured all the same.
     """
 
     def __init__(self, layouts, view):
         self.texts, self.readers = {}, []
         strides = view.info.key_size, view.slot
-        for at, (one, stride) in enumerate(zip(layouts, strides)):
-            if one is None or _named_by(one, self) is one:  # it has no such names
+        for place, (one, stride) in enumerate(zip(layouts, strides)):  # in a chunk: keys, values
+            if one is None or _with_names_of(one, self) is one:  # it has no such names
                 continue
             try:
                 reader = one.reader("names", stride)
             except LayoutError:
                 continue
             if not isinstance(reader, Reader) or reader.paths:
-                self.readers.append((at, reader))
+                self.readers.append((place, reader))
 
     def add(self, chunk):
         """Take in the names of what is in a chunk."""
-        for at, reader in self.readers:
-            for pairs in self._read(reader, chunk[at]):
+        for place, reader in self.readers:
+            for pairs in self._read(reader, chunk[place]):
                 for word, number in chain.from_iterable(asked for _, asked in pairs):
                     known = self.texts.setdefault(word, {})
                     text = known.get(number) or _this_machine.text(word, number)
@@ -12295,6 +13007,14 @@ class _NamesFound:
                 yield reader.one(one)
             except LayoutError:
                 pass
+
+
+def _split(raw, count):
+    """Return bytes in so many pieces of one length."""
+    size = len(raw) // count if count else 0
+    if not size:
+        return [raw] * count
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 class _Replacement:
@@ -12336,6 +13056,7 @@ class _Replacement:
                 self.temporary = None
 
     def _keep_rights(self):
+        """Give the new file the owner, where one may, and the mode of the one that it replaces."""
         number = self.file.fileno()
         try:
             os.fchown(number, *self.owner)
@@ -12355,6 +13076,7 @@ class _Replacement:
         self._name_path(error)
 
     def _take_place(self):
+        """Put the file where the old one is, safe on the disk before."""
         self.file.flush()
         os.fsync(self.file.fileno())
         os.replace(self.temporary, self.path)
@@ -12380,6 +13102,10 @@ class _Replacement:
             pass
 
 
+# Versions of the format: what the first line says of the others.
+_CAPTURE_PLAIN, _CAPTURE_WITH_NAMES = 1, 2
+
+
 def _write_capture(view, file, names, shown):
     """Write a map to a file; return the number of entries."""
     import hashlib
@@ -12392,11 +13118,8 @@ def _write_capture(view, file, names, shown):
         digest.update(line)
         file.write(line)
 
-    header = _capture_header(view.source)
-    header["shown"] = [list(pair) for pair in shown]
-    if names.readers:
-        header["bpflookup_capture"] = _CAPTURE_WITH_NAMES
-    put(json.dumps(header))
+    version = _CAPTURE_WITH_NAMES if names.readers else _CAPTURE_PLAIN
+    put(json.dumps(_capture_header(view.source, version, shown)))
     for chunk in _captured_chunks(view):
         if chunk[2]:
             put(_capture_lines(view, chunk))
@@ -12410,7 +13133,7 @@ def _write_capture(view, file, names, shown):
     return count
 
 
-def _capture_header(source):
+def _capture_header(source, version, shown):
     """Return what the first line of a capture tells."""
     import base64
     import time  # which on old Pythons reads the zone's file
@@ -12420,7 +13143,7 @@ def _capture_header(source):
 
     info, system = source.info, os.uname()
     return {
-        "bpflookup_capture": _CAPTURE_PLAIN,
+        "bpflookup_capture": version,
         "info": {name: getattr(info, name) for name in info.__slots__},
         "btf": encoded(source.btf),
         "types": source._btf_types,
@@ -12433,6 +13156,7 @@ def _capture_header(source):
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "clock": [_this_machine.now(), _this_machine.boot],
         "exact": source.exact_scan,
+        "shown": [list(pair) for pair in shown],
     }
 
 
@@ -12450,7 +13174,7 @@ def _captured_chunks(view):
 
 
 def _capture_lines(view, chunk):
-    """Return the lines of a chunk: hex for the key, and for the value or that of each CPU."""
+    """Return the lines of a chunk's entries; what pads the values of CPUs is left out."""
     keys, values, _ = chunk
     value_words = _hex_words(values, view.info.value_size, view.slot)
     words = [_hex_words(keys, view.info.key_size)] + [value_words] * max(len(view.cpus), 1)
@@ -12458,7 +13182,9 @@ def _capture_lines(view, chunk):
 
 
 def _hex_words(raw, size, stride=None):
-    """Return an iterator over the elements of raw in hex, "-" for those without bytes."""
+    """Return an iterator over the elements of raw in hex, size bytes at each stride; where size is
+    0 there are none to count, and "-" comes without end.
+    """
     if not size:
         return repeat("-")
     text, step = raw.hex(), 2 * (stride or size)
@@ -12466,9 +13192,7 @@ def _hex_words(raw, size, stride=None):
 
 
 _CAPTURE_DIGITS = 20  # of a number: more are hostile, and take Python long
-_MAX_SHOWN = 256  # of the wishes that a capture keeps; people type a few
-# What the first line says of the lines: those of version 2 end with one of names.
-_CAPTURE_PLAIN, _CAPTURE_WITH_NAMES = 1, 2
+_MAX_SHOWN = 256  # pairs of --show that are read; people type a few
 
 
 class Capture:
@@ -12496,19 +13220,26 @@ class Capture:
         self._view = View(self, key, value)
 
     def _read(self, data):
-        """Take in a capture's first and last line; the entries are kept as they are."""
-        header = self.header = _capture_json(data[: data.index(b"\n") + 1])
-        self._data, self._first = data, data.index(b"\n") + 1
-        self._end = data.rindex(b"\n", 0, len(data) - 1) + 1
+        """Take in all but the entries: of these, lines from _entries_start up to _entries_end, only
+        what chunks reads is looked at.
+        """
+        self._data, self._entries_start = data, data.index(b"\n") + 1
+        header = self.header = _capture_json(data[: self._entries_start])
+        self._entries_end = data.rindex(b"\n", 0, len(data) - 1) + 1
         version = header["bpflookup_capture"]
         if version not in (_CAPTURE_PLAIN, _CAPTURE_WITH_NAMES):
             raise ValueError
-        self.count = _check_whole(data, self._end, version)
+        self.count = _proved_count(data, self._entries_end, version)
         names = {}
         if version == _CAPTURE_WITH_NAMES:
-            end, self._end = self._end, data.rindex(b"\n", 0, self._end - 1) + 1
-            names = _capture_json(data[self._end : end])["names"]
+            names_end = self._entries_end
+            self._entries_end = data.rindex(b"\n", 0, names_end - 1) + 1
+            names = _capture_json(data[self._entries_end : names_end])["names"]
         self.names = _CapturedNames(names, header.get("clock"), header["order"])
+        self._take_header(header)
+
+    def _take_header(self, header):
+        """Take in what the first line tells, each number proved to be one that a map can have."""
         self.shown = [
             (str(field), str(word)) for field, word in header.get("shown", ())[:_MAX_SHOWN]
         ]
@@ -12518,19 +13249,19 @@ class Capture:
         base = _capture_btf(header["base"])
         self.btf = _capture_btf(header["btf"], base)
         self._btf_types, self.cpus, self.order = header["types"], header["cpus"], header["order"]
-        _check_capture_info(self.info)
+        _prove_captured_info(self.info)
         cpus_fit = self.info.type not in _PERCPU_TYPES or self.cpus
         types_fit = set(self._btf_types) <= ({"key", "value"} if self.btf else set())
         if self.order not in _ORDER_MARKS or not cpus_fit or not types_fit:
             raise ValueError
         for number in self.cpus + list(self._btf_types.values()):
-            _check_number(number, 32)
+            _prove_number(number, 32)
 
     @property
     def _lines(self):
         """The lines of the entries, one by one: together they would be the file once more."""
-        start, data = self._first, self._data
-        while start < self._end:
+        start, data = self._entries_start, self._data
+        while start < self._entries_end:
             end = data.index(b"\n", start)
             yield data[start:end]
             start = end + 1
@@ -12565,24 +13296,16 @@ class Capture:
             lines = list(islice(remaining, most))
             if not lines:
                 return
-            words = b" \n ".join(lines).split(b" ") + [b"\n"]
-            step = len(sizes) + 1
-            lengths = [set(map(len, words[at::step])) for at in range(step)]
-            lines_end = set(words[step - 1 :: step]) == {b"\n"} and len(words) == step * len(lines)
-            if not lines_end or lengths != [{2 * size or 1} for size in sizes] + [{1}]:
-                raise ValueError("a capture's entry is not of %s bytes" % sizes)
-            keys = b"".join(words[::step])
-            del words[step - 1 :: step]
-            del words[:: step - 1]
+            words = _line_words(lines, sizes)
+            keys = b"".join(words[:: len(sizes)])
+            del words[:: len(sizes)]
             values = b"".join(words) if sizes[1] else b""
             yield bytes.fromhex(keys.decode()), bytes.fromhex(values.decode()), len(lines)
 
     def items(self) -> "Iterator[Tuple[Any, Any]]":
         """Yield (key, value) as Map.items does; of a per-CPU map a list of each CPU's."""
-        key_of, value_of = (
-            _object_maker(self._view.key_layout),
-            _object_maker(self._view.value_layout),
-        )
+        key_of = _object_maker(self._view.key_layout)
+        value_of = _object_maker(self._view.value_layout)
         for key, value in self.entries():
             if isinstance(value, list):
                 yield key_of(key), [value_of(one) for one in value]
@@ -12590,21 +13313,38 @@ class Capture:
                 yield key_of(key), value_of(value)
 
 
+def _line_words(lines, sizes):
+    """Return the words of the lines of entries, all proved to be of these sizes.
+
+    All are split at once, as that is fast; a word "\\n" behind those of each line shows where one
+    has too many or too few.
+    """
+    words = b" \n ".join(lines).split(b" ") + [b"\n"]
+    step = len(sizes) + 1
+    lengths = [set(map(len, words[at::step])) for at in range(step)]
+    lines_end = set(words[step - 1 :: step]) == {b"\n"} and len(words) == step * len(lines)
+    if not lines_end or lengths != [{2 * size or 1} for size in sizes] + [{1}]:
+        raise ValueError("a capture's entry is not of %s bytes" % sizes)
+    del words[step - 1 :: step]
+    return words
+
+
 def _capture_json(line):
-    """Return what a line of a capture says."""
+    """Return what a line of JSON in a capture says."""
     import json
 
     return json.loads(line.decode(), parse_int=_captured_number)
 
 
 def _captured_number(digits):
+    """Return the number that digits say; raise ValueError if no capture has so many."""
     if len(digits) > _CAPTURE_DIGITS:
         raise ValueError
     return int(digits)
 
 
 class _CapturedNames:
-    """The names that a machine had for numbers when a capture was made; see _Machine."""
+    """What a machine called numbers when a capture was made: it stands for _this_machine then."""
 
     def __init__(self, names, clock, order):
         self.order = order
@@ -12618,8 +13358,8 @@ class _CapturedNames:
         self._now = self.boot = None
         if clock is not None:
             self._now, self.boot = clock
-            _check_number(self._now, 64)
-            _check_number(self.boot, 64)
+            _prove_number(self._now, 64)
+            _prove_number(self.boot, 64)
 
     def now(self):
         """Return the nanoseconds since boot when it was captured."""
@@ -12635,7 +13375,7 @@ class _CapturedNames:
         return next((number for number, name in known.items() if name == text), None)
 
 
-def _check_whole(data, end, version):
+def _proved_count(data, end, version):
     """Return the number of entries; raise ValueError unless the line from end on is the last, and
     true of what is before.
     """
@@ -12657,17 +13397,18 @@ def _capture_btf(text, base=None):
     return BTF(base64.b64decode(text), base) if text else None
 
 
-# Numbers that the kernel keeps in 64 bits, those that are always there, and the rest.
+# Of the numbers in MapInfo: those that the kernel keeps in 64 bits, not 32, and those that it tells
+# of every map.
 _CAPTURED_LONG = frozenset(("map_extra", "memlock"))
 _CAPTURED_ALWAYS = frozenset(("id", "type", "key_size", "value_size", "max_entries", "map_flags"))
 
 
-def _check_capture_info(info):
-    """Raise ValueError for numbers that no map has."""
+def _prove_captured_info(info):
+    """Raise ValueError for numbers that no map has, or none that can be captured."""
     for name in MapInfo.__slots__:
         number = getattr(info, name)
         if name != "name" and (number is not None or name in _CAPTURED_ALWAYS):
-            _check_number(number, 64 if name in _CAPTURED_LONG else 32)
+            _prove_number(number, 64 if name in _CAPTURED_LONG else 32)
     if not isinstance(info.name or "", str) or not info.key_size or not info.value_size:
         raise ValueError
     key_fits = info.type not in _INDEX_TYPES or info.key_size == 4
@@ -12676,7 +13417,8 @@ def _check_capture_info(info):
         raise ValueError
 
 
-def _check_number(number, bits):
+def _prove_number(number, bits):
+    """Raise ValueError unless it is an unsigned integer of so many bits."""
     if not isinstance(number, int) or not 0 <= number < 1 << bits:
         raise ValueError
 
@@ -12691,7 +13433,7 @@ def _object_maker(found):
 
 
 class _Progress:
-    """Tells people on a terminal how far it is."""
+    """A line on the terminal that tells how far a long scan is, while its output goes elsewhere."""
 
     def __init__(self, info):
         import time  # which on old Pythons reads the zone's file
@@ -12701,20 +13443,44 @@ class _Progress:
         self.is_watched = sys.stderr.isatty() and not sys.stdout.isatty()
 
     def show(self, count):
+        """Tell the number of entries, if it is time."""
         if self.is_watched and self.clock() > self.next_time:
             self.next_time = self.clock() + 0.5
             sys.stderr.write("\r%d of at most %d entries\033[K" % (count, self.info.max_entries))
             sys.stderr.flush()
 
     def end(self):
+        """Wipe the line away."""
         if self.is_watched:
             sys.stderr.write("\r\033[K")
 
 
 # ---- 9. Command line --------------------------------------------------------
+#
+# From words, in bpftool's grammar, to text on standard output and an exit status.
+#
+# main()         runs _run(), and turns whatever is raised into one line on stderr (with -j, JSON on
+#                standard output) and an exit status; a broken pipe and Ctrl-C end quietly
+# _run()         finds the command and calls its function, _command_NAME(options), which prints and
+#                returns None or a status; what goes wrong it raises: _UsageError (2), _Miss (1),
+#                BPFError and other errors (1)
+# _Options       the words taken apart: options as attributes, .words for the command, .data with
+#                what stands behind MAP
+# _open_view()   opens MAP, or loads the capture of --from, as a View (section 8), which knows types
+#                and meanings, and makes text; a map is closed when its last View is dropped
+# _Given         tells keywords, options and DATA apart; _bytes_of_data() makes bytes of DATA
+#
+# The commands follow, in groups (grep '^# -- '); a function stands before those that it calls.
+#
+# A new command: usage and help in _COMMANDS, a function _command_NAME; if it takes DATA, its
+# keywords in _CLAUSES.  A new option: _Options.FLAGS or VALUES, also LATE if it may follow DATA,
+# and _WORDS_HELP.  Help is written by hand.  A test proves that it names every option, not that
+# what it says of a command is so: whoever changes the one, changes the other.
 
-# command -> usage, what it does, an example, what else its -h says.  The order is bpftool's: a
-# prefix stands for the first that it fits.  No line of help has more than 80 columns.
+# -- the commands, and what help says of them
+
+# command -> (usage, what it does, an example, what else its -h says).  The order is bpftool's, as a
+# prefix stands for the first command that it fits.  No line of help has more than 80 columns.
 # fmt: off
 _COMMANDS = {
     "show": ("[MAP ...]", "list the maps, or tell one's pins and users", "map show name flows", """\
@@ -12838,12 +13604,12 @@ It makes two maps and a socket filter, sends three datagrams to itself and looks
 the counts up.  Nothing is left behind."""),
 }
 # fmt: on
+# other names of commands
 _SAME = {"list": "show", "enqueue": "push", "dequeue": "pop"}
-# Those that show keys or values.
+# Commands that show keys or values; they tell if these have no types.
 _SHOWING = frozenset("dump lookup getnext peek pop watch hist".split())
-_SILENT = frozenset(
-    ("update", "delete", "pin", "push", "freeze", "create")
-)  # null in bpftool's JSON
+# Commands that print nothing; bpftool's JSON of that is null.
+_SILENT = frozenset("update delete pin push freeze create".split())
 _WORDS_HELP = """\
   MAP   id N | name S | pinned PATH, or just N, S, /PATH
   DATA  [hex] BYTE...  a word a byte: 10 0x0a 012; after hex: 0a, or 7f000001
@@ -12896,404 +13662,62 @@ Flags, cpu=N and options stand behind that.  '--' ends the options.
 Exit status: 0 done, 1 failed or not found, 2 usage."""
 
 
-def _metric_kind(word):
-    if word not in ("counter", "gauge"):
-        raise ValueError("a metric is a counter or a gauge, not '%s'" % word)
-    return word
+# -- main: from words to an exit status
+
+
+def main(argv: "Optional[Sequence[str]]" = None) -> int:
+    """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
+    _prepare_streams()
+    _this_machine.forget()  # the names of symbols, users and the like are read once a run
+    options = None  # until the words have been understood
+    try:
+        options = _Options(sys.argv[1:] if argv is None else argv)
+        status = _run(options) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader has gone: nothing is left to say, not even at exit
+        _give_up_stdout()
+        return 1
+    except KeyboardInterrupt:  # Ctrl-C: as shells have it, 128 and the number of SIGINT
+        return 130
+    except _UsageError as error:
+        return _complain(options, "%s (see --help)" % error, 2)
+    # ImportError: a bare system may lack json
+    except (_Miss, BPFError, OSError, ValueError, OverflowError, ImportError) as error:
+        return _complain(options, error, 1)
+    except MemoryError:
+        return _complain(options, "out of memory", 1)
 
 
 class _UsageError(Exception):
-    """A command line that makes no sense; the message says why."""
+    """A command line that makes no sense: the message says why, the exit status is 2."""
 
 
 class _Miss(Exception):
-    """What was asked for is not there: what to tell people, what bpftool's JSON says."""
+    """What was asked for is not there: the exit status is 1.
 
-
-def _stands_for(word, *names):
-    """Return the first of the names that a word is, or begins; None if it is none of them."""
-    if word in names:
-        return word
-    return next((name for name in names if word and name.startswith(word)), None)
-
-
-_MAP_WORDS = ("id", "name", "pinned")
-_FLAG_WORDS = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
-# What can stand after MAP in the commands that take DATA; from there on the words are _Given's.
-_CLAUSES = {
-    "lookup": ("key",),
-    "getnext": ("key",),
-    "delete": ("key",),
-    "push": ("value",),
-    "enqueue": ("value",),
-    "update": ("key", "value") + tuple(_FLAG_WORDS),
-}
-
-
-class _Options:
-    """A command line: its options as attributes, and its words.
-
-    Commands take .words from the front.  .data is what stands after MAP from the first "key",
-    "value" or flag on: there the map's types tell what a word is.
+    The message is for people; with -j .in_json is printed in its place, as bpftool does.
     """
 
-    # fmt: off
-    FLAGS = {
-        "-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty",
-        "-f": "bpffs", "--bpffs": "bpffs", "--hex": "hex", "--ndjson": "ndjson",
-        "--metrics": "metrics", "--per-cpu": "per_cpu", "--entries": "entries",
-        "--big-ints-as-strings": "strings", "--trace": "trace", "--once": "once",
-        "-h": "help", "--help": "help", "-V": "version", "--version": "version",
-        # bpftool's, which change nothing here
-        "-n": "same", "--nomount": "same", "-d": "same", "--debug": "same",
-        "-l": "same", "--legacy": "same",
-    }
-    VALUES = {
-        "--key-type": "key_type", "--value-type": "value_type", "--from": "file",
-        "--btf": "btf", "--base-btf": "base_btf", "-B": "base_btf", "--token": "token",
-        "--metrics-type": "metrics_type", "--slots": "slots", "--show": "show",
-    }
-    # fmt: on
-    # What may still be said behind DATA; the others would come too late there.
-    LATE = frozenset(
-        "json pretty bpffs hex ndjson metrics same key_type value_type per_cpu metrics_type slots "
-        "strings show".split()
-    )
-    LISTS = frozenset(("metrics_type", "slots", "show"))  # given twice they add up
-    # what would do nothing without --metrics
-    METRICS = {"metrics_type": "--metrics-type", "per_cpu": "--per-cpu", "entries": "--entries"}
-
-    def __init__(self, words):
-        self.words, self.data, ended = [], [], False
-        self.notice = ""  # what is told in the end, or with what went wrong
-        self.unfinished = ""  # what ends the JSON that was begun, should it break off
-        for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
-            setattr(self, name, None)
-        rest = list(words)
-        while rest:
-            if ended or not self.is_option(rest[0]):
-                self.words.append(rest.pop(0))
-                if self._data_follows(rest):
-                    self.data = [self.words.pop()] + rest
-                    break
-            elif rest[0] == "--":
-                ended = rest.pop(0)
-            else:
-                self.option(rest)
-        self.ended = bool(ended)
-
-    def is_option(self, word):
-        """Whether a word is an option; after id, name and pinned only one that there is."""
-        if word[:1] != "-" or not (word[1:2].isalpha() or word[1:2] == "-"):
-            return False
-        argument = self.words and self.words[-1] in _MAP_WORDS
-        return not argument or word == "--" or self.sets(word) is not None
-
-    def sets(self, word):
-        """Return the attributes that an option sets, None if there is none such; -jp is -j -p."""
-        option = word.partition("=")[0]
-        if option in self.VALUES:
-            return [self.VALUES[option]]
-        short = word[:1] == "-" and word[1:].isalpha()
-        names = [self.FLAGS.get(one) for one in (["-" + c for c in word[1:]] if short else [word])]
-        return None if None in names else names
-
-    def option(self, words):
-        """Take an option from the front of words, and its value."""
-        word = words.pop(0)
-        names, (option, sign, value) = self.sets(word), word.partition("=")
-        if names is None:
-            known = [one for one in list(self.FLAGS) + list(self.VALUES) if one[:2] == "--"]
-            raise _UsageError(_unknown("option " + word, word, known))
-        if option in self.VALUES and not sign and not words:
-            raise _UsageError("%s wants a value" % word)
-        if option in self.VALUES:
-            value = value if sign else words.pop(0)
-            before = getattr(self, names[0])
-            if names[0] in self.LISTS and before:
-                value = before + "," + value
-            setattr(self, names[0], value)
-            return
-        for name in names:
-            setattr(self, name, True)
-        self.json = self.json or self.pretty
-
-    def _data_follows(self, following):
-        """Whether the words so far are a command, MAP, and "key", "value" or a flag."""
-        words = self.words[1:] if _is_map(self.words[0]) else self.words
-        clauses = _CLAUSES.get(_command_name(words[0])) if words else None
-        if not clauses:
-            return False
-        ahead = [word for word in following[:3] if not self.is_option(word)]
-        length = 0 if self.file else _map_length(words[1:] + ahead, _opens(clauses))
-        return len(words) == length + 2 and _stands_for(words[-1], *clauses) is not None
-
-    def text(self, thing):
-        import json
-
-        how = {"indent": 4} if self.pretty else {"separators": (",", ":")}
-        return json.dumps(thing, **how)
-
-    def put(self, thing, end="\n"):
-        """Print a thing as JSON."""
-        sys.stdout.write(self.text(thing) + end)
-
-    def put_entry(self, view, key, value):
-        """Print an entry in the form asked for."""
-        if self.json:
-            self.put_text(view.bpftool_entry(key, value))
-            return
-        for text in self.form_of(view)([view.chunk_of([(key, value)])]):
-            print(text)
-
-    def put_text(self, text, end="\n"):
-        """Print JSON that is text already."""
-        sys.stdout.write((_indented(text) if self.pretty else text) + end)
-
-    def form_of(self, view):
-        """Return the method of a view that makes text of chunks of entries, but for -j."""
-        for is_asked, form in (
-            (self.ndjson, view.json_lines),
-            (self.metrics, lambda chunks: self.metrics_of([(view, chunks)])),
-            (self.hex, view.hexadecimal),
-        ):
-            if is_asked:
-                return form
-        return view.words
-
-    def metrics_of(self, sources):
-        """Return the lines of the metrics of (view, chunks) of maps."""
-        types = self._assigned("--metrics-type", self.metrics_type, _metric_kind)
-        slots = self.numberings()
-        families = _Families(_MetricWishes(types, slots, self.per_cpu))
-        for view, chunks in sources:
-            families.take(_with_types_of_bpftrace(self, view, slots.get("")), chunks)
-        if families.unmet:
-            words = sorted(families.unmet)[0], ", ".join(families.fields) or "none"
-            raise _UsageError("no field '%s' for metrics; there are %s" % words)
-        return families.text()
-
-    def numberings(self):
-        """Return {field, or "" for the likely one: _Numbering} of --slots."""
-        return self._assigned("--slots", self.slots, _numbering, "")
-
-    def _assigned(self, option, text, make, default=None):
-        """Return {field: what make makes of its word} of an option's FIELD=WORD,... ."""
-        found = {}
-        for pair in text.split(",") if text is not None else ():
-            field, sign, word = pair.rpartition("=")
-            if not sign and default is None or sign and not field:
-                raise _UsageError("%s takes FIELD=WORD,..., not '%s'" % (option, pair))
-            try:
-                found[field if sign else default] = make(word)
-            except ValueError as error:
-                raise _UsageError("%s: %s" % (option, error)) from None
-        return found
-
-    def view(self, mode=None, rest=0):
-        """Take the words of a map or, with no mode, the capture; return its View.
-
-        rest words may follow, None: any number.
-        """
-        if self.file is not None and mode:
-            raise _UsageError("this takes a map, not a capture")
-        if self.file is not None and self.command in _CLAUSES:
-            self.data = self.words + self.data  # whether --from stood before or behind
-            self.words = []
-        if self.file is not None:
-            self.end(rest)
-            return self.view_of(Capture.load(self.file))
-        view = self.view_of(self.opened(mode or "r", rest))
-        if self.command in _SHOWING and not self.hex and None in (self.key_type, self.value_type):
-            self._tell_why_untyped(view)
-        return view
-
-    def opened(self, mode, rest):
-        """Take the words of a map; return the Map, of bytes."""
-        if not self.words or not self.words[0]:
-            raise _UsageError("a map: id N, name S, pinned PATH is needed")
-        length = _map_length(self.words, lambda after: rest is None or len(after) == rest)
-        self.map, self.words = self.words[:length], self.words[length:]
-        self.end(rest)
-        return _open_words(self.map, mode, self.token)
-
-    def view_of(self, source, *types):
-        """Return the View of a map or capture with the types, meanings and form of numbers that
-        were asked for; types are of keys and values where they are not the options'.
-        """
-        key, value = types or (self.key_type, self.value_type)
-        view = View(source, key, value, self.given_btf())
-        view.json_suffix = " strings" if self.strings else ""
-        for wish in self.wishes():
-            _as_wished(view.show, wish)
-        return view
-
-    def given_btf(self):
-        """Return the BTF of --btf, None without it."""
-        return None if self.btf is None else _asked_btf(self)
-
-    def wishes(self):
-        """Return the pairs of field and word of --show."""
-        texts = self.show.split(",") if self.show else ()
-        return [_field_and_word(text) for text in texts if text.strip()]
-
-    def _tell_why_untyped(self, view):
-        """Say in a line why keys and values come as bytes, although the map has BTF."""
-        info = view.info
-        if not (info.btf_id or info.btf_vmlinux_value_type_id) or view.source.btf:
-            return
-        why = "the map's types are missing: " + _one_line(view.source._no_btf)
-        if self.metrics and isinstance(view.value_layout, Bytes):
-            raise ValueError("metrics need the type of the values (--value-type); " + why)
-        self.notice = why
-
-    def given(self, view):
-        """Return (View, _Given) of the words of DATA; another View if they end in --value-type."""
-        before = self.key_type, self.value_type, self.show
-        given = _Given(self, view)
-        if (self.key_type, self.value_type, self.show) != before:
-            view = self.view_of(view.source)
-            given = _Given(self, view)
-        return view, given
-
-    def views(self):
-        """Take the words of maps; return a View of each, and of each map that has the name."""
-        if self.file is not None:
-            return [self.view()]
-        found = self._named_views()
-        while self.words:
-            found += self._named_views()
-        if self.ndjson and found[1:]:
-            raise _UsageError("--ndjson takes one map: its lines do not tell of which they are")
-        return found
-
-    def _named_views(self):
-        """Take the words of a map; return a View of each map that has the name."""
-        try:
-            return [self.view(rest=None)]
-        except AmbiguousName as several:
-            if self.ndjson:
-                raise
-            return self._views_of(several.ids)
-
-    def _views_of(self, ids):
-        """Return a View of each map that is still there."""
-        found, gone, others = [], None, self.words
-        for map_id in ids:
-            self.words = ["id", str(map_id)]
-            try:
-                found.append(self.view())
-            except MapNotFound as error:
-                gone = error
-        self.words = others
-        if gone and not found:
-            raise gone
-        return found
-
-    def take(self, what):
-        """Take the next word, which is what."""
-        if not self.words or not self.words[0]:
-            raise _UsageError("%s is needed" % what)
-        return self.words.pop(0)
-
-    def end(self, rest=0):
-        """Refuse words that are left, but for rest ones; None: any number."""
-        if rest is not None and len(self.words) > rest:
-            opening = [one for one in _CLAUSES.get(self.command, ()) if one not in _FLAG_WORDS]
-            wanted = ", %s is needed" % " or ".join(map(repr, opening)) if opening else ""
-            raise _UsageError("unexpected '%s'%s" % (self.words[rest], wanted))
+    def __init__(self, message, in_json):
+        Exception.__init__(self, message)
+        self.in_json = in_json
 
 
-def _field_and_word(text):
-    """Return (field, word) of FIELD=WORD, what --show takes."""
-    field, sign, word = text.rpartition("=")
-    if not sign:
-        raise _UsageError("--show takes FIELD=WORD,..., not '%s'" % text)
-    return field.strip(), word.strip()
+def _prepare_streams():
+    """Have a standard output and error that can be written to, whatever we were started with."""
+    if sys.stdout is None:
+        sys.stdout = _ClosedOutput()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+    if hasattr(sys.stdout, "reconfigure"):  # 3.7; a map's name may hold what LANG=C cannot print
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _as_wished(showing, wish):
-    """Return showing(field, word) for a wish of --show."""
-    try:
-        return showing(*wish)
-    except LayoutError as failure:
-        raise _UsageError("--show: %s" % failure) from None
-
-
-def _is_map(word):
-    """Whether a word is "map", which may be left out, or begins it; "m" is no command."""
-    return word not in _COMMANDS and _stands_for(word, "map") is not None
-
-
-def _command_name(word):
-    return _stands_for(word, *_COMMANDS)
-
-
-def _opens(clauses):
-    """Return what tells whether words can follow MAP: none, or those of a clause."""
-    return lambda words: not words or _stands_for(words[0], *clauses) is not None
-
-
-def _map_length(words, can_follow):
-    """Return how many of the first words are MAP: 2 for "id N", "name S", "pinned PATH", else 1.
-
-    A shortened "n" may be a map's own name: it is that where what stands behind "n S" can't follow.
+class _ClosedOutput:
+    """Stands for a standard output that was closed when we started: an error once it is written
+    to, not before.
     """
-    kind = _stands_for(words[0], *_MAP_WORDS) if words else None
-    if kind == words[0] if words else False:
-        return min(2, len(words))
-    return 2 if kind and words[1:] and can_follow(words[2:]) else min(1, len(words))
-
-
-def _open_words(words, mode="r", token=None):
-    """Return the Map that MAP names, of bytes.  A path is taken as it is, blanks and all."""
-    kind, which = _stands_for(words[0], *_MAP_WORDS) if words[1:] else None, words[-1]
-    if words == [kind] or words[0] in _MAP_WORDS and not words[1:]:
-        raise _UsageError("what follows '%s' is needed" % words[0])
-    if kind is None:
-        bare = {"/" in which: "pinned", which.isdecimal(): "id"}
-        kind = bare.get(True, "name")
-    if not which or kind == "id" and not which.isdecimal():
-        raise _UsageError("'%s %s': a map is id N, name S or pinned PATH" % (kind, which))
-    if kind == "id":
-        return Map.from_id(int(which), bytes, bytes, mode=mode)
-    if kind == "pinned":
-        return Map.from_pin(which, bytes, bytes, mode=mode, token=token)
-    try:
-        return Map.from_name(which, bytes, bytes, mode=mode)
-    except MapNotFound as missing:
-        near = _nearest(which, {info.name for info in maps() if info.name})
-        missing.hint = "is it %s?" % " or ".join(map(repr, near)) if near else missing.hint
-        raise
-
-
-def _unknown(what, word, names):
-    """Return the message that what is unknown, and which of the names its word was meant for."""
-    near = _nearest(word, names)
-    return "unknown %s%s" % (what, "; is it %s?" % " or ".join(near) if near else "")
-
-
-def _nearest(word, names):
-    """Return those of the names that are nearly a word, at most three."""
-    meant = _folded(word.replace("@", "AT_"))  # bpftrace's maps
-    found = [name for name in names if _folded(name) == meant[:15]]
-    if not found and meant:
-        found = [name for name in names if meant in _folded(name)]
-    if not found:
-        try:
-            import difflib
-        except ImportError:  # a bare system
-            return []
-        found = difflib.get_close_matches(word, names, 3, 0.7)
-    return sorted(found)[:3]
-
-
-def _folded(name):
-    return name.lower().replace("-", "_")
-
-
-class _Closed:
-    """Standard output that was closed when we started: no harm until something is written."""
 
     failure = None
 
@@ -13309,44 +13733,10 @@ class _Closed:
         return False
 
 
-def main(argv: "Optional[Sequence[str]]" = None) -> int:
-    """Run the command line; return 0 (done), 1 (failed, not found) or 2 (usage)."""
-    _prepare_streams()
-    _this_machine.forget()
-    options = None
-    try:
-        options = _Options(sys.argv[1:] if argv is None else argv)
-        status = _run(options) or 0
-        sys.stdout.flush()
-        return status
-    except _Miss as miss:
-        return _complain(options, miss.args[0], 1, miss)
-    except BrokenPipeError:  # the reader has gone: nothing is left to say, not even at exit
-        _give_up_stdout()
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except _UsageError as error:
-        return _complain(options, "%s (see --help)" % error, 2)
-    except (BPFError, OSError, ValueError, OverflowError, ImportError) as error:
-        return _complain(options, error, 1)  # ImportError: a bare system may lack json
-    except MemoryError:
-        return _complain(options, "out of memory", 1)
-
-
-def _prepare_streams():
-    if sys.stdout is None:
-        sys.stdout = _Closed()
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")
-    if hasattr(sys.stdout, "reconfigure"):  # 3.7; a map's name may hold what LANG=C cannot print
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
 def _give_up_stdout():
-    """Let what could not be written be forgotten, or Python would complain once more at exit."""
+    """Forget what could not be written, or Python would try again, and complain, at exit."""
     try:
-        if isinstance(sys.stdout, _Closed):
+        if isinstance(sys.stdout, _ClosedOutput):
             sys.stdout = open(os.devnull, "w")
         else:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -13354,18 +13744,60 @@ def _give_up_stdout():
         pass
 
 
-def _complain(options, problem, status, miss=None):
-    """Tell a problem, in one line and as JSON where that is asked for; return the exit status."""
-    told = False
+def _run(options):
+    """Run the command that the words begin with; return its exit status, None for 0."""
+    if options.version:
+        print("bpflookup %s" % __version__)
+        return None
+    name = _take_command(options)
+    if options.help and name != "help":  # COMMAND -h is help COMMAND
+        options.words[:], name = [name], "help"
+    options.command = _SAME.get(name, name)
+    _refuse_idle_options(options)
+    with trace() if options.trace else _NoContext():
+        if options.token_path is not None:
+            options.token = create_token(options.token_path)
+        status = globals()["_command_" + options.command](options)
+    if options.notice:
+        sys.stderr.write("bpflookup: %s\n" % options.notice)
+    if options.command in _SILENT and options.json:
+        _put_json(options, None)
+    return status
+
+
+def _refuse_idle_options(options):
+    """Refuse options that would do nothing for want of another one."""
+    for name, option in options.NEED_METRICS.items():
+        if getattr(options, name) and not options.metrics:
+            raise _UsageError("%s goes with --metrics" % option)
+    if options.slots and not options.metrics and options.command != "hist":
+        raise _UsageError("--slots goes with hist or --metrics")
+
+
+class _NoContext:
+    """Stands in a with statement where there is nothing to enter; contextlib costs an import."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def _complain(options, problem, status):
+    """Tell a problem, an exception or a text, in one line on stderr, and with -j as JSON; return
+    the exit status.
+    """
+    is_told = False  # so that stderr stays empty
     try:
         if options and options.json:
-            told = _complain_in_json(options, problem, miss)
+            is_told = _complain_in_json(options, problem)
         sys.stdout.flush()
     except OSError as failure:  # a full disk, a closed descriptor
         _give_up_stdout()
-        problem, status, told = failure, 1, False
+        problem, status, is_told = failure, 1, False
     try:
-        if not miss or not told:
+        if not is_told:
             line = _one_line(_problem_text(problem))
             if options and options.notice and options.notice not in line:
                 line += "; " + options.notice
@@ -13375,23 +13807,26 @@ def _complain(options, problem, status, miss=None):
     return status
 
 
-def _complain_in_json(options, problem, miss):
-    """Print a problem as JSON, or only end what was begun; return whether that tells a miss."""
+def _complain_in_json(options, problem):
+    """Print a problem as JSON, or only end the JSON that was begun; return whether that is all
+    there is to tell, as of a miss.
+    """
     if options.unfinished:
         sys.stdout.write(options.unfinished + "\n")
         return False
+    is_miss = isinstance(problem, _Miss)
     try:
-        options.put(miss.args[1] if miss else {"error": _problem_text(problem)})
+        _put_json(options, problem.in_json if is_miss else {"error": _problem_text(problem)})
     except ImportError:
         return False
-    return True
+    return is_miss
 
 
 def _problem_text(problem):
-    """Return what an error says; of the system's own ones without the number."""
+    """Return what an error says; where that is the system's own, without its number."""
     if not isinstance(problem, OSError) or isinstance(problem, BPFError):
         return str(problem)
-    # what has no name is what we write to
+    # an error without a file's name is one of writing the output
     name = "standard output" if problem.filename is None else os.fsdecode(problem.filename)
     return "%s: %s" % (_printable(name), problem.strerror or problem)
 
@@ -13401,30 +13836,231 @@ def _one_line(text):
     return _printable(text.split("\n")[0])
 
 
-def _run(options):
-    if options.version:
-        return print("bpflookup %s" % __version__)
-    name = _take_command(options)
-    if options.help and name != "help":
-        options.words[:], name = [name], "help"
-    options.command = _SAME.get(name, name)
-    for setting, option in options.METRICS.items():
-        if getattr(options, setting) and not options.metrics:
-            raise _UsageError("%s goes with --metrics" % option)
-    if options.slots and not options.metrics and options.command != "hist":
-        raise _UsageError("--slots goes with hist or --metrics")
-    with trace() if options.trace else _Nothing():
-        options.token = options.token and create_token(options.token)
-        status = globals()["_" + options.command](options)
-    if options.notice:
-        sys.stderr.write("bpflookup: %s\n" % options.notice)
-    if options.command in _SILENT and options.json:
-        options.put(None)
-    return status
+def _command_help(options):
+    if options.words:
+        _print_help_of(options.words[0])
+        return
+    print("usage: %s [OPTION]... [map] COMMAND ...\n" % _program_name())
+    for name, (_, summary, _, _) in _COMMANDS.items():
+        print("  %-9s %s" % (name, summary))
+    print("\nCOMMAND -h tells more of one.\n\n%s" % _WORDS_HELP)
+
+
+def _print_help_of(name):
+    """Print the help of one command; of another name of one, what that one's says."""
+    if name not in _COMMANDS:
+        raise _UsageError(_unknown("command '%s'" % name, name, _COMMANDS))
+    usage, summary, example, _ = _COMMANDS[name]
+    _, same_summary, _, details = _COMMANDS[_SAME.get(name, name)]
+    if summary != same_summary:
+        summary = "%s: %s" % (summary, same_summary)
+    print(("usage: %s [OPTION]... %s %s" % (_program_name(), name, usage)).rstrip())
+    print("%s%s.\n%s" % (summary[0].upper(), summary[1:], details and "\n%s\n" % details))
+    print("for example: %s %s" % (_program_name(), example))
+    print("%s --help tells what MAP and DATA are, and all options." % _program_name())
+
+
+def _program_name():
+    """Return the name that we were called by; where that tells nothing, the file's."""
+    name = os.path.basename(sys.argv[0] if sys.argv else "")
+    known = name not in ("", "-", "-c") and __name__ == "__main__" or name.startswith("bpflookup")
+    return name if known else "bpflookup.py"
+
+
+# -- words: commands, options, and where MAP ends
+
+_MAP_WORDS = ("id", "name", "pinned")
+_FLAG_WORDS = {"any": BPF_ANY, "exist": BPF_EXIST, "noexist": BPF_NOEXIST}
+# command that takes DATA -> the keywords that can follow MAP.  From the first of them on, words are
+# left to _Given.
+_CLAUSES = {
+    "lookup": ("key",),
+    "getnext": ("key",),
+    "delete": ("key",),
+    "push": ("value",),
+    "enqueue": ("value",),
+    "update": ("key", "value") + tuple(_FLAG_WORDS),
+}
+
+
+class _Options:
+    """A command line taken apart: its options as attributes, None where not given, and its words.
+
+    Commands take .words from the front, with take() and end().  .data is what stands after MAP from
+    the first "key", "value" or flag on: there only the map's types tell what a word is (_Given).
+    """
+
+    # fmt: off
+    # option -> the attribute that it sets, to True or to the value behind it
+    FLAGS = {
+        "-j": "json", "--json": "json", "-p": "pretty", "--pretty": "pretty",
+        "-f": "bpffs", "--bpffs": "bpffs", "--hex": "hex", "--ndjson": "ndjson",
+        "--metrics": "metrics", "--per-cpu": "per_cpu", "--entries": "entries",
+        "--big-ints-as-strings": "big_ints_as_strings", "--trace": "trace", "--once": "once",
+        "-h": "help", "--help": "help", "-V": "version", "--version": "version",
+        # bpftool's, which change nothing here
+        "-n": "same", "--nomount": "same", "-d": "same", "--debug": "same",
+        "-l": "same", "--legacy": "same",
+    }
+    VALUES = {
+        "--key-type": "key_type", "--value-type": "value_type", "--from": "capture_path",
+        "--btf": "btf", "--base-btf": "base_btf", "-B": "base_btf", "--token": "token_path",
+        "--metrics-type": "metrics_type", "--slots": "slots", "--show": "show",
+    }
+    # fmt: on
+    # What may still be said behind DATA: the others would come too late there.
+    LATE = frozenset(
+        "json pretty bpffs hex ndjson metrics same key_type value_type per_cpu metrics_type slots "
+        "big_ints_as_strings show".split()
+    )
+    # Given twice, the values of these are joined by a comma; of the others the last counts.
+    LISTS = frozenset(("metrics_type", "slots", "show"))
+    # These do nothing without --metrics, so that they are refused.
+    NEED_METRICS = {
+        "metrics_type": "--metrics-type",
+        "per_cpu": "--per-cpu",
+        "entries": "--entries",
+    }
+
+    def __init__(self, words):
+        for name in list(self.FLAGS.values()) + list(self.VALUES.values()):
+            setattr(self, name, None)
+        self.words, self.data = [], []
+        # What a command leaves for main: a line for stderr, told in the end or with what went
+        # wrong, and what closes the JSON that was begun, should it break off.
+        self.notice = self.unfinished = ""
+        self.token = None  # the BPF token of --token, once it is made
+        self.options_ended = False  # whether "--" was there
+        self._take_apart(list(words))
+
+    def _take_apart(self, rest):
+        """Take options out of all the words; the others are the command's."""
+        while rest:
+            if self.options_ended or not self.is_option(rest[0]):
+                self.words.append(rest.pop(0))
+                if self._data_begins(rest):
+                    self.data = [self.words.pop()] + rest
+                    return
+            elif rest[0] == "--":
+                self.options_ended = bool(rest.pop(0))
+            else:
+                self.take_option(rest)
+
+    def is_option(self, word):
+        """Whether a word is an option; behind id, name and pinned only one that is known."""
+        if word[:1] != "-" or not (word[1:2].isalpha() or word[1:2] == "-"):
+            return False
+        follows_map_word = self.words and self.words[-1] in _MAP_WORDS  # a name may begin with "-"
+        return not follows_map_word or word == "--" or self.attributes_of(word) is not None
+
+    def attributes_of(self, word):
+        """Return the attributes that an option sets, None if it is unknown; -jp is -j -p."""
+        option = word.partition("=")[0]
+        if option in self.VALUES:
+            return [self.VALUES[option]]
+        is_short = word[:1] == "-" and word[1:].isalpha()
+        flags = ["-" + letter for letter in word[1:]] if is_short else [word]
+        names = [self.FLAGS.get(flag) for flag in flags]
+        return None if None in names else names
+
+    def take_option(self, words):
+        """Take an option, and its value, from the front of words."""
+        word = words.pop(0)
+        names, (option, sign, value) = self.attributes_of(word), word.partition("=")
+        if names is None:
+            known = [one for one in list(self.FLAGS) + list(self.VALUES) if one[:2] == "--"]
+            raise _UsageError(_unknown("option " + word, word, known))
+        if option not in self.VALUES:
+            for name in names:
+                setattr(self, name, True)
+            self.json = self.json or self.pretty
+            return
+        if not sign and not words:
+            raise _UsageError("%s wants a value" % word)
+        value = value if sign else words.pop(0)
+        before = getattr(self, names[0])
+        if names[0] in self.LISTS and before:
+            value = before + "," + value
+        setattr(self, names[0], value)
+
+    def _data_begins(self, following):
+        """Whether the last of the words is the first keyword behind a command that takes DATA and
+        its MAP.
+
+        following   the words that are still to come
+        """
+        words = self.words[1:] if _is_map(self.words[0]) else self.words
+        clauses = _CLAUSES.get(_command_meant(words[0])) if words else None
+        if not clauses:
+            return False
+        # how long MAP is can depend on what follows it
+        ahead = [word for word in following[:3] if not self.is_option(word)]
+        length = 0
+        if not self.is_capture:
+            length = _map_length(words[1:] + ahead, _opens(clauses))
+        return len(words) == length + 2 and _stands_for(words[-1], *clauses) is not None
+
+    @property
+    def is_capture(self):
+        """Whether a capture takes the place of MAP (--from)."""
+        return self.capture_path is not None
+
+    def take(self, what):
+        """Take the next word; what is how an error calls the word that is missing."""
+        if not self.words or not self.words[0]:
+            raise _UsageError("%s is needed" % what)
+        return self.words.pop(0)
+
+    def end(self, rest=0):
+        """Refuse more words than the rest that may still follow; None: any number may."""
+        if rest is not None and len(self.words) > rest:
+            opening = [one for one in _CLAUSES.get(self.command, ()) if one not in _FLAG_WORDS]
+            wanted = ", %s is needed" % " or ".join(map(repr, opening)) if opening else ""
+            raise _UsageError("unexpected '%s'%s" % (self.words[rest], wanted))
+
+    def meanings(self):
+        """Return [(field, word)] of --show; empty ones are passed over."""
+        pairs = self.show.split(",") if self.show else ()
+        return [_field_and_word("--show", pair) for pair in pairs if pair.strip()]
+
+    def metric_kinds(self):
+        """Return {field: "counter" or "gauge"} of --metrics-type."""
+        return _made_by_field("--metrics-type", self.metrics_type, _metric_kind)
+
+    def numberings(self):
+        """Return {field, or "" for the likely one: _Numbering} of --slots."""
+        return _made_by_field("--slots", self.slots, _numbering, needs_field=False)
+
+
+def _made_by_field(option, text, make, needs_field=True):
+    """Return {field: make(word)} of an option's FIELD=WORD,... ."""
+    found = {}
+    for pair in text.split(",") if text is not None else ():
+        field, word = _field_and_word(option, pair, needs_field)
+        try:
+            found[field] = make(word)
+        except ValueError as error:
+            raise _UsageError("%s: %s" % (option, error)) from None
+    return found
+
+
+def _field_and_word(option, pair, needs_field=True):
+    """Return (field, word) of FIELD=WORD; where no field is needed, ("", word) of WORD alone."""
+    field, sign, word = [part.strip() for part in pair.rpartition("=")]
+    if not field and (sign or needs_field):
+        raise _UsageError("%s takes FIELD=WORD,..., not '%s'" % (option, pair))
+    return field, word
+
+
+def _metric_kind(word):
+    """Return a word of --metrics-type that there is; ValueError for another."""
+    if word not in ("counter", "gauge"):
+        raise ValueError("a metric is a counter or a gauge, not '%s'" % word)
+    return word
 
 
 def _take_command(options):
-    """Take the name of the command from the front, whole."""
+    """Take the command from the front of the words; return its name in full."""
     words = options.words
     if words and _is_map(words[0]):
         words.pop(0)
@@ -13435,1359 +14071,412 @@ def _take_command(options):
     word = words.pop(0) if words else ""
     if not word:
         raise _UsageError("a command is needed")
-    name = _command_name(word)
+    name = _command_meant(word)
     if name is None:
         raise _UsageError(_unknown("command '%s'" % word, word, _COMMANDS))
     return name
 
 
-class _Nothing:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-
-def _help(options):
-    name = options.words[0] if options.words else None
-    if name is None:
-        print("usage: %s [OPTION]... [map] COMMAND ...\n" % _program())
-        for name, (_, text, _, _) in _COMMANDS.items():
-            print("  %-9s %s" % (name, text))
-        return print("\nCOMMAND -h tells more of one.\n\n%s" % _WORDS_HELP)
-    if name not in _COMMANDS:
-        raise _UsageError(_unknown("command '%s'" % name, name, _COMMANDS))
-    usage, text, example, _ = _COMMANDS[name]
-    _, same, _, more = _COMMANDS[_SAME.get(name, name)]
-    text = text if text == same else "%s: %s" % (text, same)
-    print(("usage: %s [OPTION]... %s %s" % (_program(), name, usage)).rstrip())
-    print("%s%s.\n%s" % (text[0].upper(), text[1:], more and "\n%s\n" % more))
-    print("for example: %s %s" % (_program(), example))
-    return print("%s --help tells what MAP and DATA are, and all options." % _program())
+def _stands_for(word, *names):
+    """Return the first of the names that a word is, or begins; None if it is none of them."""
+    if word in names:
+        return word
+    return next((name for name in names if word and name.startswith(word)), None)
 
 
-def _program():
-    """Return the name that we were called by; where that tells nothing, the file's."""
-    name = os.path.basename(sys.argv[0] if sys.argv else "")
-    known = name not in ("", "-", "-c") and __name__ == "__main__" or name.startswith("bpflookup")
-    return name if known else "bpflookup.py"
+def _is_map(word):
+    """Whether a word is "map" or its beginning ("m" is no command); it may be left out."""
+    return word not in _COMMANDS and _stands_for(word, "map") is not None
 
 
-def _show(options):
-    views = options.views() if options.words or options.file else []
-    infos = [view.info for view in views] or list(maps())
-    if options.metrics and not options.json:
-        return _show_metrics(options, infos, views)
-    pinned = pins() if not options.file and (options.bpffs or not options.json) else {}
-    if options.json:
-        # bpftool tells of each map where it is pinned as soon as any is
-        shown = [_info_json(info, pinned.get(info.id, []) if pinned else None) for info in infos]
-        return options.put(shown[0] if len(views) == 1 else shown)
-    if not views and infos and _is_terminal():
-        return _show_table(infos, pinned)
-    for info in infos:
-        used = {}
-        if views and not options.file:
-            used = users(info.id, [view.source for view in views])
-        _show_one(info, pinned.get(info.id), used)
-    return None
+def _command_meant(word):
+    """Return the command that a word is, or begins; None if it is none."""
+    return _stands_for(word, *_COMMANDS)
 
 
-# What the table of map show tells: (name, whether a number), and what it is.
-_SHOWN_COLUMNS = (
-    (("id", True), lambda info: info.id),
-    (("type", False), lambda info: map_type_name(info.type)),
-    (("name", False), lambda info: _printable(info.name or "")),
-    (("key", True), lambda info: info.key_size),
-    (("value", True), lambda info: info.value_size),
-    (("max_entries", True), lambda info: info.max_entries),
-    (("flags", True), lambda info: "0x%x" % info.map_flags),
-    (("memlock", True), lambda info: "" if info.memlock is None else info.memlock),
-)
+def _map_length(words, can_follow):
+    """Return how many of the first words are MAP: 2 for "id N", "name S", "pinned PATH", else 1.
 
-
-def _show_table(infos, pinned):
-    """Print a line for each map, and where it is pinned."""
-    rows = []
-    for info in infos:
-        cells = [str(tell(info)) for _, tell in _SHOWN_COLUMNS]
-        rows.append(tuple(cells + [_printable(" ".join(pinned.get(info.id, [])))]))
-    table = _Aligned([column for column, _ in _SHOWN_COLUMNS] + [("pinned", False)], rows)
-    print(table.head)
-    print(table.text(rows))
-
-
-# The metrics of map show: name behind bpf_maps_, what of a map's info it is, what HELP says.
-# They begin as no family of a dump does.
-_INFO_METRICS = (
-    ("max_entries", "max_entries", "Entries that the map may have"),
-    ("key_size_bytes", "key_size", "Size of a key"),
-    ("value_size_bytes", "value_size", "Size of a value, on one CPU"),
-    ("memlock_bytes", "memlock", "Memory that the map takes"),
-)
-
-
-def _show_metrics(options, infos, views):
-    """Print what the kernel tells of maps as metrics."""
-    families, infos = _Families(_MetricWishes()), {info.id: info for info in infos}
-    labels = 'id="%d",map="%s",type="%s"'
-    heads = {
-        info.id: labels % (info.id, _label_text(info.name or ""), map_type_name(info.type))
-        for info in infos.values()
-    }
-
-    def add(name, about, numbers):
-        family = families.of("bpf_maps", (name,), "gauge", about + ".")
-        for map_id, number in numbers:
-            if number is not None:
-                family.lines.append("%s{%s} %d" % (family.name, heads[map_id], number))
-
-    for name, attribute, about in _INFO_METRICS:
-        add(name, about, [(info.id, getattr(info, attribute)) for info in infos.values()])
-    sources = {view.info.id: view.source for view in views}
-    counts = ((one.id, _count_of(options, one, sources.get(one.id))) for one in infos.values())
-    add("entries", "Entries that the map has", counts)
-    for text in families.text():
-        print(text)
-
-
-_ALWAYS_FULL = frozenset((BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY))
-
-
-def _count_of(options, info, source):
-    """Return the number of a map's entries, None where it is not asked for or can't be had."""
-    if info.type in _ALWAYS_FULL:
-        return info.max_entries
-    if not options.entries and not isinstance(source, Capture) or not info.key_size:
-        return None
-    try:
-        source = source or Map.from_id(info.id, bytes, bytes)
-        return sum(count for _, _, count in View(source, bytes, bytes).chunks())
-    except BPFError:  # gone meanwhile, or of a type whose entries can't be read
-        return None
-
-
-# What a map's second line tells, in bpftool's names for it.
-_SHOWN_NUMBERS = (
-    "bytes_key",
-    "bytes_value",
-    "max_entries",
-    "bytes_memlock",
-    "owner_prog_type",
-    "btf_id",
-    "frozen",
-)
-
-
-def _show_one(info, pinned, used):
-    """Print what people want to know of a map."""
-    known = _info_json(info)
-    numbers = ["%s %s" % (word, known[word]) for word in _SHOWN_NUMBERS if word in known]
-    print("%s\n\t%s" % (_headline(info), "  ".join(numbers).replace("bytes_", "")))
-    for what, things in (
-        ("pinned", pinned),
-        ("programs", used.get("progs")),
-        ("processes", used.get("pids")),
-    ):
-        if things:
-            print("\t%s %s" % (what, ", ".join(map(_printable, things))))
-
-
-def _headline(info):
-    name = "  name " + _printable(info.name) if info.name else ""
-    return "%d: %s%s  flags 0x%x" % (info.id, map_type_name(info.type), name, info.map_flags)
-
-
-def _info_json(info, pinned=None):
-    """Return a map's info as bpftool names it, without what the kernel does not tell."""
-    owned = info.type == BPF_MAP_TYPE_PROG_ARRAY  # newer kernels tell it of others too
-    owner = info.owner_prog_type if owned else None
-    known = {
-        "id": info.id,
-        "type": map_type_name(info.type),
-        "name": info.name or None,
-        "flags": info.map_flags,
-        "bytes_key": info.key_size,
-        "bytes_value": info.value_size,
-        "max_entries": info.max_entries,
-        "bytes_memlock": info.memlock,
-        "owner_prog_type": owner and dict(enumerate(_PROG_TYPES)).get(owner, owner),
-        "owner_jited": info.owner_jited if owned else None,
-        "frozen": None if info.frozen is None else int(info.frozen),
-        "btf_id": info.btf_id or None,
-        "pinned": pinned,
-    }
-    return {name: value for name, value in known.items() if value is not None}
-
-
-# Arrays of descriptors: bpftool tells of each index what its lookup said, which may be an error.
-_DESCRIPTOR_ARRAYS = frozenset(
-    (
-        BPF_MAP_TYPE_PERF_EVENT_ARRAY,
-        BPF_MAP_TYPE_CGROUP_ARRAY,
-        BPF_MAP_TYPE_DEVMAP,
-        BPF_MAP_TYPE_SOCKMAP,
-        BPF_MAP_TYPE_CPUMAP,
-        BPF_MAP_TYPE_XSKMAP,
-        BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
-    )
-)
-
-
-class _Unread:
-    """What a dump has in place of an entry whose value can't be read: .key, .text of the errno."""
-
-    def __init__(self, key, code):
-        self.key, self.code = key, code
-
-    @property
-    def text(self):
-        return os.strerror(self.code)
-
-
-def _entries(view):
-    """Yield (key, value) of what is looked up key by key, or of a capture of it; _Unread where
-    that fails.
+    A shortened one may be a map's own name: in "n 5 key" it can stand for "name", in "n key 5" not.
+    can_follow(words) tells whether words can stand behind MAP.
     """
-    source, info = view.source, view.info
-    if info.type in _DESCRIPTOR_ARRAYS:
-        there = _kept_slots(view)
-        for index in range(info.max_entries):
-            key = index.to_bytes(info.key_size, source.order)
-            yield there.get(key) or _Unread(key, errno.ENOENT)
-        return
-    seen = set()
+    if not words:
+        return 0
+    kind = _stands_for(words[0], *_MAP_WORDS)
+    if kind == words[0]:
+        return min(2, len(words))
+    return 2 if kind and words[1:] and can_follow(words[2:]) else 1
+
+
+def _opens(clauses):
+    """Return f(words): whether they can stand behind MAP, as none can, or those of a clause."""
+    return lambda words: not words or _stands_for(words[0], *clauses) is not None
+
+
+def _unknown(what, word, names):
+    """Return the message that what is unknown, with those of the names that the word is near to."""
+    near = _nearest(word, names)
+    return "unknown %s%s" % (what, "; is it %s?" % " or ".join(near) if near else "")
+
+
+def _nearest(word, names):
+    """Return those of the names that are nearly a word, at most three."""
+    meant = _folded(word.replace("@", "AT_"))  # so the maps of bpftrace are called
+    found = [name for name in names if _folded(name) == meant[:15]]  # a map's name is cut there
+    if not found and meant:
+        found = [name for name in names if meant in _folded(name)]
+    if not found:
+        try:
+            import difflib
+        except ImportError:  # a bare system
+            return []
+        found = difflib.get_close_matches(word, names, 3, 0.7)
+    return sorted(found)[:3]
+
+
+def _folded(name):
+    """Return a name as it is compared: without regard to case, and to "-" for "_"."""
+    return name.lower().replace("-", "_")
+
+
+# -- the maps and captures that words name
+
+
+def _open_view(options, mode=None, rest=0):
+    """Take the words of MAP and open it, or load the capture of --from; return a View of it.
+
+    mode    "r", "w" or "rw" where it has to be a map, None where a capture will do as well
+    rest    how many words may follow MAP; None: any number
+
+    Nobody closes a map here: its descriptor is closed when its last View is dropped.
+    """
+    if options.is_capture:
+        if mode:
+            raise _UsageError("this takes a map, not a capture")
+        return _load_view(options, rest)
+    view = _make_view(options, _open_map(options, mode or "r", rest))
+    is_typed = None not in (options.key_type, options.value_type)
+    if options.command in _SHOWING and not options.hex and not is_typed:
+        _tell_why_untyped(options, view)
+    return view
+
+
+def _load_view(options, rest):
+    """Return a View of the capture of --from, beside which no MAP may be given."""
+    if options.command in _CLAUSES:
+        # in "lookup key 1 --from FILE", "key" could be MAP as long as --from had not been seen
+        options.data = options.words + options.data
+        options.words = []
+    options.end(rest)
+    return _make_view(options, Capture.load(options.capture_path))
+
+
+def _open_map(options, mode, rest):
+    """Take the words of MAP; return the Map, its keys and values as bytes."""
+    if not options.words or not options.words[0]:
+        raise _UsageError("a map: id N, name S, pinned PATH is needed")
+    length = _map_length(options.words, lambda after: rest is None or len(after) == rest)
+    options.map_words, options.words = options.words[:length], options.words[length:]
+    options.end(rest)
+    return _open_words(options.map_words, mode, options.token)
+
+
+def _make_view(options, source, *types):
+    """Return the View of a map or capture, its types, meanings and form of numbers as the options
+    say.
+
+    types   of keys and of values, in place of --key-type and --value-type
+    """
+    key, value = types or (options.key_type, options.value_type)
+    view = View(source, key, value, _btf_of_options(options))
+    view.json_suffix = " strings" if options.big_ints_as_strings else ""
+    for field, word in options.meanings():
+        _ask_meaning(view.show, field, word)
+    return view
+
+
+def _ask_meaning(show, field, word):
+    """Return show(field, word) for a pair of --show, whose mistakes are the command line's."""
     try:
-        for key, value in view.entries():
-            seen.add(key)
-            yield key, value
-    except SyscallError:  # one lookup's, or that of a type without next key: then it comes again
-        yield from _walked(source, seen)
+        return show(field, word)
+    except LayoutError as failure:
+        raise _UsageError("--show: %s" % failure) from None
 
 
-_MAX_EMPTY_SLOTS = 1 << 18  # of a capture, which says more than it holds
+def _btf_of_options(options):
+    """Return the BTF of --btf, None without it."""
+    return None if options.btf is None else _asked_btf(options)
 
 
-def _kept_slots(view):
-    """Return {key: entry} of a capture whose slots are going to be told, each."""
-    found = {entry[0]: entry for entry in view.entries()}
-    if view.info.max_entries - len(found) > _MAX_EMPTY_SLOTS:
-        words = len(found), view.info.max_entries
-        raise ValueError("a capture of %d entries for %d slots: too many to tell each" % words)
+def _tell_why_untyped(options, view):
+    """Leave a notice why keys and values come as bytes where the map has BTF that can't be had."""
+    info = view.info
+    if not (info.btf_id or info.btf_vmlinux_value_type_id) or view.source.btf:
+        return
+    why = "the map's types are missing: " + _one_line(view.source._no_btf)
+    if options.metrics and isinstance(view.value_layout, Bytes):
+        raise ValueError("metrics need the type of the values (--value-type); " + why)
+    options.notice = why
+
+
+def _open_views(options):
+    """Take the words of all MAPs; return a View of each, and of each map that has the name."""
+    if options.is_capture:
+        return [_open_view(options)]
+    found = _open_views_named(options)
+    while options.words:
+        found += _open_views_named(options)
+    if options.ndjson and found[1:]:
+        raise _UsageError("--ndjson takes one map: its lines do not tell of which they are")
     return found
 
 
-def _index_runs(view):
-    """Yield the chunks of an array that is looked up index by index, _Unread where that fails."""
-    tells_all = view.info.type in _DESCRIPTOR_ARRAYS
-    for first, values, codes in view.source._read_indices(view.chunk_entries):
-        keys = struct.pack("=%dI" % len(codes), *range(first, first + len(codes)))
-        raw, step, begin = bytes(values), sizeof(values._type_), 0
-        for end in [at for at, code in enumerate(codes) if code] + [len(codes)]:
-            if end > begin:
-                yield keys[4 * begin : 4 * end], raw[step * begin : step * end], end - begin
-            begin = end + 1
-            if end < len(codes) and (tells_all or codes[end] != errno.ENOENT):
-                yield _Unread(keys[4 * end : 4 * begin], codes[end])
-
-
-def _walked(source, seen):
-    """Yield (key, value) or _Unread of the keys that were not seen, a lookup each."""
-    key, steps = source.next_key(), 0
-    while key is not None and steps <= 20 * source.max_entries + 1000:
-        if key not in seen:
-            seen.add(key)
-            found = _looked_up(source, key)
-            if found is not None:
-                yield found
-        key, steps = source.next_key(key), steps + 1
-
-
-def _looked_up(source, key):
-    """Return (key, value), an _Unread, or None where there is no such key."""
+def _open_views_named(options):
+    """Take the words of one MAP; return a View of each map that has the name."""
     try:
-        value = source.get(key)
-    except SyscallError as error:
-        return _Unread(key, error.errno)
-    return None if value is None else (key, value)
-
-
-def _runs(view):
-    """Yield chunks of entries, between them an _Unread for each that can't be read.
-
-    view.count is the number of those that can.
-    """
-    view.count, progress = 0, _Progress(view.info)
-    runs = _unbroken_runs(view)
-    for run in view.query.runs(runs) if view.query else runs:
-        if not isinstance(run, _Unread):
-            if not run[2]:
-                continue
-            view.count += run[2]
-            progress.show(view.count)
-        yield run
-    progress.end()
-
-
-def _unbroken_runs(view):
-    info, is_live = view.info, isinstance(view.source, Map)
-    if is_live and info.type in _INDEX_TYPES and info.type not in _BATCH_TYPES:
-        yield from _index_runs(view)
-        return
-    by_key = is_live and info.key_size and view.source._walks_by_key()
-    if not by_key and info.type not in _DESCRIPTOR_ARRAYS:
-        yield from view.chunks()
-        return
-    run = []
-    try:
-        for entry in _entries(view):
-            if isinstance(entry, tuple):
-                run.append(entry)
-            if run and (len(run) == view.chunk_entries or isinstance(entry, _Unread)):
-                yield view.chunk_of(run)
-                run = []
-            if isinstance(entry, _Unread):
-                yield entry
-    except BPFError:  # what was read is handed out first
-        if run:
-            yield view.chunk_of(run)
-        raise
-    if run:
-        yield view.chunk_of(run)
-
-
-def _dump(options):
-    options.words, query = _split_query(options.words, options.file is None)
-    query = query and _Query(query)
-    views = options.views()
-    for view in views if query else ():
-        query.bind(view, options.json)
-    _hint_at_json(options, views[0])
-    if options.metrics and not options.json:
-        return _dump_metrics(options, views)
-    if not views[1:]:
-        return _dump_one(options, views[0])
-    for view in views:  # each with a head, then
-        first, last = view is views[0], view is views[-1]
-        known = _info_json(view.info)
-        head = {name: known[name] for name in ("id", "type", "name", "flags")}
-        if options.json:
-            start = options.text(head).rstrip("}\n ") + ',"elements":'
-            print(("[" if first else ",") + start)
-        else:
-            print("\n" * (not first) + _headline(view.info))
-        _dump_one(options, view, "}]")
-        if options.json:
-            print("}]" if last else "}")
-    return None
-
-
-def _dump_metrics(options, views):
-    """Print the metrics of maps, of each once."""
-    known = {view.info.id: view for view in reversed(views)}
-    chosen = [view for view in views if known[view.info.id] is view]
-    for text in options.metrics_of([(view, _readable(options, view)) for view in chosen]):
-        print(text)
-
-
-def _hint_at_json(options, view):
-    """Tell who pipes a map with BTF into jq, as bpftool's plain dump can be, what to ask for."""
-    asked = options.json or options.ndjson or options.metrics or options.hex
-    asked = asked or options.key_type or options.value_type
-    if asked or options.file or not view.source.btf:
-        return
-    if _is_terminal() is False:
-        sys.stderr.write("bpflookup: this is the form for people; -j prints bpftool's JSON\n")
-
-
-def _dump_one(options, view, closing=""):
-    """Print the entries of a map; closing: what ends the JSON around it."""
-    if options.json:
-        _dump_json(options, view, closing)
-        return
-    for text in _text_of_entries(options, view)(_readable(options, view)):
-        print(text)
-    if not options.ndjson and not options.metrics:
-        print("Found %d element%s" % (view.count, "" if view.count == 1 else "s"))
-
-
-def _text_of_entries(options, view):
-    """Return f(chunks) that yields the text of a dump; to people on a terminal it is a table."""
-    form = options.form_of(view)
-    return _Table(view).texts if form == view.words and _is_terminal() else form
-
-
-def _is_terminal():
-    """Whether people look at what is printed; None: it is no file, but a caller's of main."""
-    try:
-        return os.isatty(sys.stdout.fileno())
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _terminal_size():
-    """Return (columns, lines) of the terminal, as shutil has them, which a bare system may lack."""
-    asked = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
-    asked = [int(text) if text.isdecimal() else 0 for text in asked]
-    try:
-        found = os.get_terminal_size(sys.stdout.fileno())
-    except (OSError, ValueError, AttributeError):  # no terminal, no file
-        found = 0, 0
-    columns, lines = [one or other for one, other in zip(asked, found)]
-    return columns or 80, lines or 24  # a size of 0 is none
-
-
-class _Table:
-    """Entries for a terminal: where keys and values are records of words and the first entries fit,
-    a row each under a header.  Else a line each, folded between its words.
-    """
-
-    def __init__(self, view):
-        self.view, form = view, _FORMS["cells"]
-        keys = _table_columns(form, view.key_layout, "key") if view.info.key_size else []
-        values = _table_columns(form, view.value_layout, None)
-        self.columns = None
-        if keys is not None and values:
-            known = {name for name, _ in values}
-            cpu_name = "[cpu]" if "cpu" in known else "cpu"
-            cpu = [(cpu_name, True)] if view.cpus_shown else []
-            keys = [("key." + name if name in known else name, right) for name, right in keys]
-            self.columns = keys + cpu + values
-
-    def texts(self, chunks):
-        """Yield the text of chunks of entries."""
-        width, _ = _terminal_size()
-        chunks = iter(chunks)
-        first = list(islice(chunks, 1))
-        table = None
-        if self.columns and first and first[0][2]:
-            table = _Aligned(self.columns, self._rows(*first[0]))
-        if table is None or table.width > width:
-            for text in self.view.words(chain(first, chunks)):
-                yield "\n".join(_fold(line, width) for line in text.split("\n"))
-            return
-        yield table.head
-        for chunk in chain(first, chunks):
-            yield table.text(self._rows(*chunk))
-
-    def _rows(self, keys, values, count):
-        """Return the rows of a chunk, a list of tuples of text."""
-        view, cells = self.view, [()] * count
-        if view.info.key_size:
-            cells = view.key_layout.reader("cells").rows(keys)
-        rows = view.value_layout.reader("cells", view.slot, view.cpus_added).rows(values)
-        if view.cpus_shown:
-            cells = [cell + (cpu,) for cell in cells for cpu in view.cpus]
-        return [tuple(map(str, cell + row)) for cell, row in zip(cells, rows)]
-
-
-def _table_columns(form, found, name):
-    """Return [(name, whether numbers)] of a layout whose parts are a word each, else None.
-
-    name is that of a layout that is one itself, None where there is to be a record.
-    """
-    if not isinstance(found, Record) or form.meaning_of(found) is not None:
-        return [(name, form.is_right(found))] if name and form.has_cell(found) else None
-    parts = form.members_of(found)
-    inside = [form.layout_of(part) for part in parts]
-    if not all(map(form.has_cell, inside)) or any(part.choice for part in parts):
-        return None
-    return [(_printable(one.label), form.is_right(two)) for one, two in zip(parts, inside)]
-
-
-class _Aligned:
-    """Rows of text under .head, as wide as some of them want; .width is that of a whole row."""
-
-    def __init__(self, columns, rows):
-        names = tuple(name for name, _ in columns)
-        self.widths = [max(_widths(cells)) for cells in zip(names, *rows)]
-        self.rights = [right for _, right in columns]
-        self.width = sum(self.widths) + 2 * (len(names) - 1)
-        parts = [
-            "%%%s%ds" % ("" if right else "-", wide)
-            for right, wide in zip(self.rights, self.widths)
-        ]
-        self.line = "  ".join(parts)
-        self.head = self._row(names)
-
-    def text(self, rows):
-        """Return rows as text."""
-        return "\n".join(map(self._row, rows))
-
-    def _row(self, cells):
-        if _is_ascii("".join(cells)):
-            return (self.line % cells).rstrip()
-        padded = []
-        for cell, width, right in zip(cells, self.widths, self.rights):
-            free = " " * (width - _width(cell))
-            padded.append(free + cell if right else cell + free)
-        return "  ".join(padded).rstrip()
-
-
-def _fold(line, width):
-    """Return a line that is too long for a terminal as several, broken between words."""
-    if 2 * len(line) <= width or _width(line) <= width:
-        return line
-    lines, room = [""], width
-    for word in line.split(" "):
-        if _width(word) >= room and lines[-1].strip():
-            lines.append("   ")
-            room = width - 3
-        lines[-1] += word if lines == [""] else " " + word
-        room -= _width(word) + 1
-    return "\n".join(one.rstrip() for one in lines)
-
-
-def _readable(options, view):
-    """Yield the chunks of a view, and print what can't be read."""
-    for run in _runs(view):
-        if not isinstance(run, _Unread):
-            yield run
-        elif run.code == errno.ENOENT or options.metrics:
-            continue
-        elif options.ndjson:
-            key = view.key_layout.reader("json" + view.json_suffix).one(run.key)
-            print('{"key":%s,"error":%s}' % (key, options.text(run.text)))
-        else:
-            why = errno_name(run.code) if run.code == ENOTSUPP else run.text
-            line = "key: %s  value: <%s>" if options.hex else "%s: <%s>"
-            print(line % (_key_text(options, view, run.key), why))
-
-
-def _dump_json(options, view, closing):
-    """Print the entries as bpftool's JSON has them: an array that ends whatever happens."""
-    before, options.unfinished = "[", "[]" + closing
-    for texts in _many(_json_texts(options, view)):
-        sys.stdout.write(before)
-        options.put_text(",".join(texts), "")
-        before, options.unfinished = ",\n" if options.pretty else ",", "]" + closing
-    print("[]" if before == "[" else "]")
-    options.unfinished = ""
-
-
-def _json_texts(options, view):
-    """Yield entries as bpftool's JSON: chunks of them, by themselves those that can't be read."""
-    entry = '{"key":["0x%s"],"value":{"error":%s}}'
-    errors = {}  # type: dict  # errno -> what it means, as JSON
-    for run in _runs(view):
-        if not isinstance(run, _Unread):
-            yield from view.bpftool([run])
-            continue
-        if run.code not in errors:
-            errors[run.code] = options.text(run.text)
-        yield entry % ('","0x'.join(map("%02x".__mod__, run.key)), errors[run.code])
-
-
-def _many(texts):
-    """Yield lists of texts, so many that writing them costs little.
-
-    What is there when it breaks off too.
-    """
-    waiting, length = [], 0
-    try:
-        for text in texts:
-            waiting.append(text)
-            length += len(text)
-            if length > 1 << 16:
-                yield waiting
-                waiting, length = [], 0
-    except BPFError:
-        if waiting:
-            yield waiting
-        raise
-    if waiting:
-        yield waiting
-
-
-def _hex_list(raw):
-    """Return bytes as bpftool's JSON has them."""
-    return ["0x%02x" % byte for byte in raw]
-
-
-def _indented(text):
-    """Return JSON text with an indent of four for each level, nothing in it changed."""
-    import re
-
-    lines, level = [], 0
-    for token in re.findall(r'"(?:[^"\\]|\\.)*"|\[\]|\{\}|[\[\]{},:]|[^\s,:\[\]{}"]+', text):
-        if token in ("[]", "{}"):
-            lines.append(token)
-        elif token in "[{":
-            level += 1
-            lines.append(token + "\n" + "    " * level)
-        elif token in "]}":
-            level -= 1
-            lines.append("\n" + "    " * level + token)
-        elif token == ",":
-            lines.append(",\n" + "    " * level)
-        else:
-            lines.append(": " if token == ":" else token)
-    return "".join(lines)
-
-
-# Looking at a part: map dump MAP where FIELD=VALUE ... sort FIELD top N columns A,B
-
-_QUERY_WORDS = ("where", "sort", "top", "columns", "sum")
-_COMPARISONS = ("!=", "<=", ">=", "=", "<", ">", "~")  # the longer ones first
-
-
-def _split_query(words, has_map):
-    """Return (the words of the map, those of the query); a map may have the name of one of them."""
-    start = 1 if has_map else 0
-    if has_map and words and any(_stands_for(words[0], one) for one in ("id", "name", "pinned")):
-        start = 2
-    for at in range(start, len(words)):
-        if words[at] in _QUERY_WORDS:
-            return words[:at], words[at:]
-    return words, []
-
-
-class _Query:
-    """What of a map is shown: entries that meet conditions, the largest first, so many, these
-    fields of them.
-    """
-
-    def __init__(self, words):
-        self.conditions, self.columns = [], []
-        self.sort_field = self.top = None
-        self.adds_up = False
-        words = list(words)
-        while words:
-            word = words.pop(0)
-            if word == "sum":
-                self.adds_up = True
-                continue
-            if not words:
-                raise _UsageError("what follows '%s' is needed" % word)
-            if word == "where":
-                while words and words[0] not in _QUERY_WORDS:
-                    self.conditions.append(words.pop(0))
-            elif word == "sort":
-                self.sort_field = words.pop(0)
-            elif word == "columns":
-                self.columns += [name for name in words.pop(0).split(",") if name]
-            elif word == "top" and words[0].isdecimal():
-                self.top = int(words.pop(0))
-            else:
-                known = "where FIELD=VALUE, sort FIELD, top N, columns A,B or sum"
-                raise _UsageError("%s is needed, not '%s %s'" % (known, word, words[0]))
-
-    def bind(self, view, is_bpftools):
-        """Find the fields in a view's layouts; have it show the columns asked for."""
-        for is_asked, word in ((self.columns, "columns"), (self.adds_up, "sum")):
-            if is_asked and is_bpftools:
-                raise _UsageError("-j is bpftool's JSON; %s can go with --ndjson" % word)
-        if self.adds_up and not view.cpus:
-            raise _UsageError("sum adds up the values of CPUs, of which this map has one")
-        view.adds_up = self.adds_up
-        conditions = [_Condition(view, text) for text in self.conditions]
-        field = self.sort_field and _FieldColumn(view, self.sort_field.lstrip("+"))
-        chosen = {"key": [], "value": []}  # type: dict
-        for name in self.columns:
-            column = _FieldColumn(view, name)
-            chosen[column.what].append(column.steps)
-        view.query = _BoundQuery(view, conditions, field, self.sort_field or "", self.top)
-        if chosen["value"]:
-            view.value_layout = _selected(view.value_layout, chosen["value"], "value")
-        if chosen["key"]:
-            view.key_layout = _selected(view.key_layout, chosen["key"], "key")
-
-
-def _selected(found, paths, what=""):
-    """Return a layout with the members that paths, lists of names and "[N]", lead to; [] is the
-    whole.  what is the word for found, if that is an array.
-    """
-    if [] in paths or not isinstance(found, (Record, Array)):
-        return found
-    if isinstance(found, Array):
-        members = _selected_elements(Member(what, found, 0, label=what), paths)
-        return Record("struct", found.name, found.size, members)
-    members, known = [], found._parts_by_name()
-    for part in found.parts:
-        inside = [path[1:] for path in paths if known[path[0]] is part]
-        if inside and isinstance(part.layout, Array) and [] not in inside:
-            members += _selected_elements(part, inside)
-        elif inside:
-            members.append(part.changed(layout=_selected(part.layout, inside)))
-    return Record("struct", found.name, found.size, members)
-
-
-def _selected_elements(part, paths):
-    """Return a member for each element of an array that paths lead to, called "hits[3]"."""
-    members = []
-    for index in sorted({int(path[0][1:-1]) for path in paths}):
-        inside = [path[1:] for path in paths if int(path[0][1:-1]) == index]
-        name, element = "%s[%d]" % (part.label, index), part.layout.element
-        whole = part.changed(name=name, label=name, layout=element)
-        whole = whole.moved(8 * index * element.size)
-        if isinstance(element, Array) and [] not in inside:
-            members += _selected_elements(whole, inside)
-        else:
-            members.append(whole.changed(layout=_selected(element, inside)))
-    return members
-
-
-class _FieldColumn:
-    """A field of keys or values: .what of the two, .steps to it, and its values in a chunk.
-
-    Numbers are compared as numbers (a per-CPU map's are added up, where that says something),
-    text as text, anything else as bytes.
-    """
-
-    def __init__(self, view, name):
-        self.view, self.name = view, name
-        self.what, self.steps, leaf, offset, bits = _find_field(view, name)
-        self.leaf = leaf
-        whole = view.key_layout if self.what == "key" else view.value_layout
-        self.is_number = isinstance(leaf, Number) and not isinstance(leaf, (Char, Pointer))
-        is_shown = leaf.meaning is not None and leaf.meaning.is_shown
-        is_text = isinstance(leaf, Char) or isinstance(leaf, Array) and leaf.is_text
-        self.is_text = is_text and not is_shown
-        self.first, self.size = offset // 8, leaf.size
-        self.stride = view.slot if self.what == "value" else view.info.key_size
-        self.cpus = len(view.cpus) if self.what == "value" and view.cpus else 1
-        self.bare = leaf if leaf.meaning is None else leaf.showing("", "plain")
-        alone = Record("struct", "", whole.size, [Member("f", self.bare, offset, bits, "f")])
-        self.reader = alone.reader("samples" if self.is_number else "plain", self.stride)
-
-    def of(self, keys, values):
-        """Return the field's value in each entry of a chunk."""
-        raw = keys if self.what == "key" else values
-        if self.is_number:
-            numbers = [number for pairs in self.reader.read(raw) for _, number in pairs]
-            if self.leaf.adds_up:
-                return _added_up(numbers, self.cpus)
-            return numbers[:: self.cpus]
-        step = self.stride * self.cpus
-        if self.is_text:
-            return [plain["f"] for plain in self.reader.read(raw)][:: self.cpus]
-        starts = range(self.first, len(raw), step) if step else ()
-        return [raw[at : at + self.size] for at in starts]
-
-    def words(self, one):
-        """Return a value as text, for patterns."""
-        if isinstance(one, str):
-            return one
-        if not self.is_number:
-            return self.leaf.reader("words").one(one)
-        meaning = self.leaf.meaning
-        if meaning is not None and meaning.is_shown:
-            return meaning.writer(self.leaf)(one)
-        return getattr(self.leaf, "names", {}).get(one) or str(one)
-
-    def given(self, text):
-        """Return the value that a text stands for."""
-        if self.is_text:
-            return text
-        raw = self.leaf.pack(text, what=self.name)
-        if not self.is_number:
-            return raw
-        ((_, number),) = self.bare.reader("samples").one(raw)
-        return number
-
-
-def _find_field(view, name):
-    """Return ("key" or "value", steps, layout, bit offset, bits) of a field by its name.
-
-    Values come first.
-    """
-    for what in ("value", "key"):
-        found = view.value_layout if what == "value" else view.key_layout
-        path = name
-        if name == what or name.startswith(what + "."):
-            path = name[len(what) + 1 :]
-        elif name.startswith(what + "[") and isinstance(found, Array):
-            path = name[len(what) :]
-        elif not isinstance(found, Record):
-            continue
-        place = _follow(found, path)
-        if place is not None:
-            return (what,) + place
-    known = [
-        part.label
-        for one in (view.value_layout, view.key_layout)
-        for part in getattr(one, "parts", ())
-    ]
-    told = ", ".join(filter(None, known)) or "key and value"
-    raise _UsageError("no field '%s'; there are %s" % (name, told))
-
-
-def _follow(found, path):
-    """Return (steps, layout, bit offset, bits) of what a path leads to, None if nothing."""
-    offset, bits, steps = 0, 0, []
-    words = path.replace("[", ".[").split(".") if path else []
-    words = words[1:] if path.startswith("[") else words
-    while words:
-        if isinstance(found, Array) and words[0][:1] == "[" and words[0][1:-1].isdecimal():
-            index = int(words[0][1:-1])
-            if index >= found.count:
-                return None
-            found, offset = found.element, offset + 8 * index * found.element.size
-            steps.append(words.pop(0))
-            continue
-        part, count = found._first_named(words) if isinstance(found, Record) else (None, 0)
-        if part is None:
-            return None
-        steps.append(".".join(words[:count]))
-        words = words[count:]
-        found, offset, bits = _with_proved(part), offset + part.offset, part.bits
-    return steps, found, offset, bits
-
-
-class _Condition:
-    """FIELD, a comparison, VALUE."""
-
-    def __init__(self, view, text):
-        ends = [(text.find(sign), -len(sign), sign) for sign in _COMPARISONS if sign in text]
-        if not ends or not min(ends)[0]:
-            told = "'%s' is no condition: FIELD and one of = != < > <= >= ~, then a value"
-            raise _UsageError(told % text)
-        at, _, self.sign = min(ends)
-        self.field = _FieldColumn(view, text[:at].strip())
-        wanted = text[at + len(self.sign) :].strip()
-        if self.sign == "~":
-            self.pattern = _pattern(wanted)
-            return
-        if not self.field.is_number and not self.field.is_text and self.sign not in ("=", "!="):
-            raise _UsageError("%s has no order: only = and != can be asked of it" % self.field.name)
-        try:
-            self.wanted = self.field.given(wanted)
-        except LayoutError as failure:
-            raise _UsageError(str(failure)) from None
-
-    def holds(self, keys, values):
-        """Return for each entry of a chunk whether it meets the condition."""
-        column = self.field.of(keys, values)
-        if self.sign == "~":
-            search = self.pattern.search
-            return [bool(search(self.field.words(one))) for one in column]
-        import operator
-
-        signs = {"=": "eq", "!=": "ne", "<": "lt", ">": "gt", "<=": "le", ">=": "ge"}
-        compare, wanted = getattr(operator, signs[self.sign]), self.wanted
-        return [compare(one, wanted) for one in column]
-
-
-def _pattern(text):
-    import re
-
-    try:
-        return re.compile(text)
-    except re.error as failure:
-        raise _UsageError("'%s' is no pattern: %s" % (text, failure)) from None
-
-
-class _BoundQuery:
-    """A query with the fields of a view: a filter of its chunks."""
-
-    def __init__(self, view, conditions, field, sort_field, top):
-        self.view, self.conditions, self.field, self.top = view, conditions, field, top
-        self.is_upward = sort_field.startswith("+")
-        self.key_size = view.info.key_size
-        self.value_size = view.slot * max(len(view.cpus), 1)
-
-    def runs(self, runs):
-        """Yield of the runs what is asked for; with a sort field at the end, else as it comes."""
-        entries = self._matching(runs)
-        if self.field:
-            entries = self._sorted(entries)
-        left = self.top
-        part = []  # type: list
-        for entry in entries:
-            if left is not None:
-                if not left:
-                    break
-                left -= 1
-            part.append(entry)
-            if len(part) == _CHUNK_ENTRIES:
-                yield self._chunk(part)
-                part = []
-        yield self._chunk(part)
-
-    def _chunk(self, entries):
-        keys = b"".join([key for _, key, _ in entries])
-        return keys, b"".join([value for _, _, value in entries]), len(entries)
-
-    def _matching(self, runs):
-        """Yield (what it is sorted by, key, value) of the entries that meet all conditions."""
-        for run in runs:
-            if isinstance(run, _Unread):
-                continue  # nothing is known of it
-            keys, values, count = run
-            keep = [True] * count
-            for condition in self.conditions:
-                keep = [one and other for one, other in zip(keep, condition.holds(keys, values))]
-            ranks = self.field.of(keys, values) if self.field else [None] * count
-            for index in range(count):
-                if keep[index]:
-                    key = keys[index * self.key_size : (index + 1) * self.key_size]
-                    value = values[index * self.value_size : (index + 1) * self.value_size]
-                    yield ranks[index], key, value
-
-    def _sorted(self, entries):
-        """Return the entries in order; with a top no more are kept than that takes."""
-        kept = []  # type: list
-        room = None if self.top is None else 2 * self.top + 4096
-        for entry in entries:
-            kept.append(entry)
-            if room is not None and len(kept) > room:
-                kept = self._in_order(kept)[: self.top]
-        return self._in_order(kept)
-
-    def _in_order(self, entries):
-        return sorted(entries, key=_rank_of, reverse=not self.is_upward)
-
-
-def _rank_of(entry):
-    rank = entry[0]
-    return (rank == rank, rank) if isinstance(rank, float) else (True, rank)  # NaN is the least
-
-
-def _lookup(options):
-    view, given = options.given(options.view())
-    if not view.info.key_size:
-        return _show_peeked(options, view, view.source.peek)
-    key = _key(given)
-    value = dict(view.entries()).get(key) if options.file else view.source.get(key)
-    if value is None:
-        raise _Miss(given.missed(key), None)
-    options.put_entry(view, key, value)
-
-
-def _getnext(options):
-    view, given = options.given(options.view("r"))
-    key = None if given.key is None else _key(given)
-    following = view.source.next_key(key)
-    if following is None:
-        what = "the map is empty" if key is None else "no key follows: it was the last"
-        raise _Miss(
-            "no next key; " + what, {"error": "can't get next key: No such file or directory"}
-        )
-    if options.json:
-        shown = key and _hex_list(key)
-        return options.put({"key": shown, "next_key": _hex_list(following)})
-    if key is not None:
-        print("key: %s" % _key_text(options, view, key))
-    return print("next key: %s" % _key_text(options, view, following))
-
-
-def _key_text(options, view, key):
-    """Return a key in words or, with --hex, in hex."""
-    return _hex(key) if options.hex else view.key_layout.reader("words").one(key)
-
-
-def _update(options):
-    one_cpu = any(word.startswith("cpu=") for word in options.data)
-    view, given = options.given(options.view("rw" if one_cpu else "w"))
-    key = _key(given) if view.info.key_size else None
-    if given.value is None:
-        raise _UsageError("'value' is needed")
-    at = None if given.cpu is None else _slot_of(view, given.cpu)
-    value, flag = _whole_value(options, view, given, key, at), given.flag or BPF_ANY
-    if at is not None:
-        _update_cpu(view, at, key, value, flag)
-    elif key is None:
-        view.source.push(value, flag)
-    else:
-        view.source.update(key, value, flag)
-
-
-def _whole_value(options, view, given, key, at):
-    """Return the bytes to store, of the fields that were not named those that are there.
-
-    at is the slot of the one CPU that is meant; a list where every CPU keeps its own.
-    """
-    try:
-        return _value(given)
-    except _UsageError as incomplete:
-        if key is None or not given.value or not _names_fields(given.value, view.value_layout):
+        return [_open_view(options, rest=None)]
+    except AmbiguousName as several:
+        if options.ndjson:
             raise
-        stored = _stored(options, view, key)
-        if stored is None:
-            hint = "%s; there is no entry whose other fields could stay" % incomplete
-            raise _UsageError(hint if "not given" in str(incomplete) else incomplete) from None
-    if at is not None:
-        return _data(given.value, view, "value", stored[at])
-    if isinstance(stored, list):
-        return [_data(given.value, view, "value", one) for one in stored]
-    return _data(given.value, view, "value", stored)
+        return _open_views_by_id(options, several.ids)
 
 
-def _stored(options, view, key):
-    """Return the value that is there, None if there is none; read by a descriptor of its own."""
-    with _open_words(options.map, "r", options.token) as reader:
-        if reader.id != view.source.id:
-            raise ValueError("another map has taken the place of %s" % view.info._about)
-        return reader.get(key)
+def _open_views_by_id(options, ids):
+    """Return a View of each map that is still there."""
+    found, gone, others = [], None, options.words
+    for map_id in ids:
+        options.words = ["id", str(map_id)]
+        try:
+            found.append(_open_view(options))
+        except MapNotFound as error:
+            gone = error
+    options.words = others
+    if gone and not found:
+        raise gone
+    return found
 
 
-def _names_fields(words, found):
-    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out; text may look so."""
-    name, sign, _ = words[0].partition("=")
-    if _is_text(found):
-        return bool(sign) and _field(found, name) is not None
-    return bool(sign) or words[0][:1] == "{"
-
-
-def _slot_of(view, cpu):
-    """Return which of a value's slots is a CPU's."""
-    if not cpu.isdecimal() or int(cpu) not in view.cpus:
-        known = " ".join(map(str, view.cpus))
-        raise _UsageError("cpu=%s is none of this map's: %s" % (cpu, known))
-    return view.cpus.index(int(cpu))
-
-
-def _update_cpu(view, at, key, value, flag):
-    """Store one CPU's value."""
-    try:  # 7.0; before, what other CPUs add meanwhile is lost
-        view.source.update(key, value, flag | BPF_F_CPU | view.cpus[at] << 32)
-        return
-    except SyscallError:
-        pass
-    values = view.source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
-    values[at] = value
-    view.source.update(key, values, flag)
-
-
-def _key(given):
-    """Return the bytes of the key that was given."""
-    if given.key is None:
-        raise _UsageError("'key' is needed")
-    return _data(given.key, given.view, "key")
-
-
-def _value(given):
-    """Return the bytes of the value that was given, of a map of maps or programs its descriptor."""
-    info, words = given.view.info, given.value
-    kind = words and _held(info.type, words)
-    if not kind or len(words) != 2:
-        return _data(words, given.view, "value")
-    is_program = info.type == BPF_MAP_TYPE_PROG_ARRAY
-    given.held = (  # open until the map has been told
-        _open_program("%s %s" % (kind, words[1])) if is_program else _open_words([kind, words[1]])
-    )
-    return given.held.fileno().to_bytes(info.value_size, sys.byteorder)
-
-
-def _push(options):
-    view, given = options.given(options.view("w"))
-    if given.value is None:
-        raise _UsageError("'value' is needed")
-    view.source.push(_data(given.value, view, "value"))
-
-
-def _delete(options):
-    view, given = options.given(options.view("w"))
-    key = _key(given)
+def _open_words(words, mode="r", token=None):
+    """Return the Map that the words of MAP name, its keys and values as bytes."""
+    if words[0] in _MAP_WORDS and not words[1:]:
+        raise _UsageError("what follows '%s' is needed" % words[0])
+    which = words[-1]  # a path as it is, blanks and all
+    kind = _stands_for(words[0], *_MAP_WORDS) if words[1:] else _kind_of_bare(which)
+    if not which or kind == "id" and not which.isdecimal():
+        raise _UsageError("'%s %s': a map is id N, name S or pinned PATH" % (kind, which))
+    if kind == "id":
+        return Map.from_id(int(which), bytes, bytes, mode=mode)
+    if kind == "pinned":
+        return Map.from_pin(which, bytes, bytes, mode=mode, token=token)
     try:
-        view.source.delete(key)
-    except KeyNotFound:
-        told = {"error": "delete failed: No such file or directory"}
-        raise _Miss(given.missed(key), told) from None
-
-
-def _show_peeked(options, view, take):
-    options.end()
-    try:
-        options.put_entry(view, b"", take())
-    except KeyNotFound:
-        raise _Miss("the map is empty", None) from None
-
-
-def _peek(options):
-    view = options.view("r")
-    _show_peeked(options, view, view.source.peek)
-
-
-def _pop(options):
-    view = options.view("rw")
-    _show_peeked(options, view, view.source.pop)
-
-
-def _pin(options):
-    view = options.view("r", 1)
-    view.source.pin(options.take("a path in a bpffs"))
-
-
-def _freeze(options):
-    options.view("w").source.freeze()
-
-
-# word of create -> what Map.create calls it
-_SETTINGS = {
-    "type": "map_type",
-    "key": "key_size",
-    "value": "value_size",
-    "entries": "max_entries",
-    "name": "name",
-    "flags": "flags",
-    "inner_map": "inner",
-}
-
-
-def _create(options):
-    path, settings = options.take("a path in a bpffs"), {}
-    while options.words:
-        word = options.words.pop(0)
-        name = _stands_for(word, *_SETTINGS)
-        if name is None:
-            raise _UsageError(_unknown("word '%s'" % word, word, _SETTINGS))
-        if name == "inner_map":
-            settings["inner"] = options.view(rest=None).source
-        else:
-            settings[_SETTINGS[name]] = _setting(name, options.take("what follows " + name))
-    if "map_type" not in settings:
-        raise _UsageError("'type' is needed: " + " ".join(_MAP_TYPE_NAMES.values()))
-    numbers = [name for name in _SETTINGS if name in ("key", "value", "entries")]
-    absent = [name for name in numbers if _SETTINGS[name] not in settings]
-    for name in absent:
-        settings[_SETTINGS[name]] = 0
-    try:
-        made = Map.create(token=options.token, **settings)
-    except InvalidArgument as error:
-        if absent:
-            error.hint = "not given: %s; %s" % (", ".join(absent), error.hint)
+        return Map.from_name(which, bytes, bytes, mode=mode)
+    except MapNotFound as missing:
+        near = _nearest(which, {info.name for info in maps() if info.name})
+        if near:
+            missing.hint = "is it %s?" % " or ".join(map(repr, near))
         raise
-    made.pin(path)
 
 
-def _setting(name, word):
-    """Return what a word says for a setting: text, the number of a map type, or a number."""
-    if name == "name":
-        return word
-    types = {text: number for number, text in _MAP_TYPE_NAMES.items()}
-    if name == "type" and word in types:
-        return types[word]
-    try:
-        return _parsed_int(word)
-    except ValueError:
-        if name == "type":
-            raise _UsageError(_unknown("map type '%s'" % word, word, types)) from None
-        raise _UsageError("%s takes a number, not '%s'" % (name, word)) from None
+def _kind_of_bare(word):
+    """Return what MAP is by a word alone: "id", "name" or "pinned"."""
+    if word.isdecimal():
+        return "id"
+    return "pinned" if "/" in word else "name"
 
 
-def _layout(options):
-    view = options.view()
-    layouts = (("key", view.key_layout), ("value", view.value_layout))
-    typed = [(what, found) for what, found in layouts if not isinstance(found, Bytes)]
-    if options.json:
-        return options.put({what: found.describe().split("\n") for what, found in typed})
-    if not typed:
-        words = (view.info.key_size, view.info.value_size, view.source._no_btf)
-        print(_printable("keys of %d bytes, values of %d; no BTF: %s" % words))
-    for what, found in typed:
-        print("%s:\n%s\n\n%s" % (what, found.describe(), found.python_source(what)))
-    return None
+# -- DATA: what people write for a key or a value
+#
+# Two questions are answered one after the other:
+#
+# Where does DATA end?  Behind MAP a word can be a keyword ("key", "value", a flag, cpu=N), an
+# option, or DATA.  _Given goes through them from left to right.  The first word behind "key" or
+# "value" is DATA, whatever it looks like; DATA then ends where it is complete:
+# - with as many bytes as the type has, in decimal or after "hex", whatever else they could mean;
+# - with one word where the type is a number, with a record's last NAME=VALUE, with JSON's last
+#   bracket;
+# - text of several words goes on to the end, to "value", or to a flag that is spelled out.
+# What follows is a keyword or an option again.
+#
+# Which bytes is it?  _bytes_of_data() takes words that are bytes each as they are; what else they
+# are (text, NAME=VALUE, JSON, a number, an address), Layout.pack() makes bytes of.
 
 
-def _save(options):
-    view = options.view("r", 1)
-    path = options.take("a file")
-    layouts = [view.key_layout, view.value_layout]
-    count = _capture(view.source, path, layouts, options.wishes())
-    return options.put({"entries": count}) if options.json else print("%d entries" % count)
-
-
-def _btf(options):
-    what = options.take("offset or layout")
-    if what not in ("offset", "layout"):
-        raise _UsageError("offset or layout is needed, not '%s'" % what)
-    btf, name = _asked_btf(options), options.take("a type")
-    name += "".join(" " + word for word in options.words)  # "struct task_struct"
-    return (_show_btf_layout if what == "layout" else _show_btf_offset)(options, btf, name)
-
-
-def _asked_btf(options):
-    """Return the BTF of --btf, split from that of --base-btf if given; or the running kernel's."""
-    if options.btf is None and options.base_btf is None:
-        return BTF.from_vmlinux()
-    if options.btf is None:
-        raise _UsageError("--base-btf goes with --btf")
-    return BTF.from_file(options.btf, options.base_btf and BTF.from_file(options.base_btf))
-
-
-def _show_btf_layout(options, btf, name):
-    table, source = btf.describe(name), btf.python_source(name)
-    if options.json:
-        return options.put({"layout": table.split("\n"), "python": source.split("\n")})
-    return print("%s\n\n%s" % (table, source))
-
-
-def _show_btf_offset(options, btf, name):
-    steps = _offset_of(btf, name)
-    steps = steps if isinstance(steps, tuple) else (steps,)
-    if options.json:
-        told = [
-            {"offset": step, "bit_offset": step.bit_offset, "bits": step.bits} for step in steps
-        ]
-        return options.put(told)
-    return print(" -> ".join("%d%s" % (step, _bits_text(step)) for step in steps))
-
-
-def _bits_text(step):
-    first = step.bit_offset % 8
-    return " bits %d..%d" % (first, first + step.bits - 1) if step.bits else ""
-
-
-def _offset_of(btf, name):
-    """Return what offsetof does for TYPE.MEMBER; the type, too, may hold dots: .data..percpu.x."""
-    unknown = failure = None
-    for dot in [at for at, letter in enumerate(name) if letter == "." and at]:
-        path = name[dot + 1 :]
-        if path and not path.startswith("."):
-            try:
-                type_id = btf.type(name[:dot]).id
-            except BTFError as error:
-                unknown = unknown or error
-                continue
-            try:
-                return btf.offsetof(type_id, path)
-            except BTFError as error:
-                failure = error  # of the longest name that is a type's
-    if failure or unknown:
-        raise failure or unknown
-    raise _UsageError("TYPE.MEMBER is needed%s" % _known_members(btf, name.rstrip(".")))
-
-
-def _known_members(btf, name):
-    """Return what a message tells of a type without a member: some that it has."""
-    try:
-        known = [member[0] for member in btf.members(name) if member[0]]
-    except BTFError:
-        return ", not '%s'" % name
-    return "; members of %s: %s" % (name, " ".join(known[:8] + ["..."] * (len(known) > 8)))
-
-
-# What people write for a type, a key, a value.
+def _take_data(options, view):
+    """Return (View, _Given) of the words behind MAP; another View where there are options of types
+    among them, by which the words are read again.
+    """
+    before = options.key_type, options.value_type, options.show
+    given = _Given(options, view)
+    if (options.key_type, options.value_type, options.show) != before:
+        view = _make_view(options, view.source)
+        given = _Given(options, view)
+    return view, given
 
 
 class _Given:
-    """What stands after MAP: .key, .value: words of DATA; .flag: a number; .cpu: text.  Or None.
+    """What stands behind MAP, taken apart: .key and .value are the words of DATA, .flag a number
+    (BPF_ANY, ...), .cpu the text behind cpu=; each None where it is not given.
 
-    As in bpftool key and value come in any order, flags anywhere between.  What stands behind DATA
-    (a flag, cpu=N, an option, the other clause) is told from it by where DATA is complete:
-    - with as many bytes as the type has, in decimal or after "hex", whatever else they could mean;
-    - with one word where the type is a number, with a record's last NAME=VALUE, with JSON's end;
-    - text of several words goes on to the end, to "value", or to a flag that is spelled out.
-    The first word is DATA whatever it is.
+    As in bpftool key and value come in any order, flags anywhere between.
     """
 
     def __init__(self, options, view):
-        self.view, self.options, self.ended = view, options, options.ended
+        self.view, self.options = view, options
+        self.options_ended = options.options_ended
         self.key = self.value = self.flag = self.cpu = None
-        keyless = () if view.info.key_size else ("key",)
-        self.wanted = [one for one in _CLAUSES[options.command] if one not in keyless]
+        self.held = None  # what the value is a descriptor of: it has to stay open till it is stored
+        clauses = _CLAUSES[options.command]
+        self.takes_flag = "any" in clauses
+        self.clauses_left = [one for one in ("key", "value") if one in clauses]
+        if not view.info.key_size and "key" in self.clauses_left:
+            self.clauses_left.remove("key")
         words = list(options.data)
         while words:
-            clause = self._clause(words[0])
+            clause = self._clause_named(words[0])
             if clause:
                 del words[0]
-                self.wanted.remove(clause)
-                count = self._count(clause, words)
-                setattr(self, clause, words[:count])
-                del words[:count]
+                self.clauses_left.remove(clause)
+                length = self._data_length(clause, words)
+                setattr(self, clause, words[:length])
+                del words[:length]
             elif not self._takes(words):
                 raise _UsageError("unexpected '%s'" % words[0])
 
     def missed(self, key):
         """Return the message that there is no such key: as it was typed, and its bytes."""
         typed = " ".join(self.key)
-        if _bytes_end(self.key, Bytes(len(key))):
+        if _length_as_bytes(self.key, Bytes(len(key))):
             return "no such key: " + _hex(key)
         text = "no such key: %s (%s)" % (typed, _hex(key))
         if self.key[1:] and self._is_option(self.key[-1]):
             text += "; %s was taken for text: options stand before it" % self.key[-1]
         return text
 
-    def _clause(self, word):
-        """Return the clause that a word opens, None if it opens none that may still come."""
-        return _stands_for(word, *[one for one in ("key", "value") if one in self.wanted])
+    def _clause_named(self, word):
+        """Return "key" or "value" if a word is that, or begins it, and it may still come."""
+        return _stands_for(word, *self.clauses_left)
 
-    def _flag(self, word):
-        return (
-            _stands_for(word, *_FLAG_WORDS) if self.flag is None and "any" in self.wanted else None
-        )
+    def _flag_named(self, word):
+        """Return the flag that a word is, or begins; None if none may come (any more)."""
+        if not self.takes_flag or self.flag is not None:
+            return None
+        return _stands_for(word, *_FLAG_WORDS)
 
     def _is_cpu(self, word):
         return word[:4] == "cpu=" and self.cpu is None and self.view.info.type in _PERCPU_TYPES
 
     def _is_option(self, word):
-        if self.ended or word[:1] != "-" or len(word) < 2:
+        if self.options_ended or word[:1] != "-" or len(word) < 2:
             return False
-        return self.options.sets(word) is not None or word == "--"
+        return self.options.attributes_of(word) is not None or word == "--"
 
     def _takes(self, words):
         """Take a flag, cpu=N or an option from the front of words; return whether there was one."""
-        if self._flag(words[0]):
-            self.flag = _FLAG_WORDS[self._flag(words.pop(0))]
+        if self._flag_named(words[0]):
+            self.flag = _FLAG_WORDS[self._flag_named(words.pop(0))]
         elif self._is_cpu(words[0]):
             self.cpu = words.pop(0)[4:]
-        elif words[0] == "--" and not self.ended:
-            self.ended = bool(words.pop(0))
+        elif words[0] == "--" and not self.options_ended:
+            self.options_ended = bool(words.pop(0))
         elif self._is_option(words[0]):
-            late = self.options.sets(words[0])
-            if not self.options.LATE.issuperset(late):
+            if not self.options.LATE.issuperset(self.options.attributes_of(words[0])):
                 raise _UsageError("%s has to stand before the key and value" % words[0])
-            self.options.option(words)
+            self.options.take_option(words)
         else:
             return False
         return True
 
-    def _count(self, clause, words):
-        """Return how many of the words are the clause's DATA."""
-        if words[1:] and words[0] == "--" and not self.ended:
-            self.ended = bool(words.pop(0))
+    def _data_length(self, clause, words):
+        """Return how many of the words behind "key" or "value" are its DATA."""
+        if words[1:] and words[0] == "--" and not self.options_ended:
+            self.options_ended = bool(words.pop(0))
         if not words:
             return 0
-        count = self._complete(clause, words)
-        if count and (count == len(words) or self._is_behind(words[count])):
-            return count
-        return self._text_end(words[: self._next_clause(words)])
+        length = self._complete_length(clause, words)
+        if length and (length == len(words) or self._can_follow_data(words[length])):
+            return length
+        return self._text_length(words[: self._next_clause(words)])
 
-    def _is_behind(self, word):
-        """Whether a word can stand behind DATA that is complete."""
-        named = self._clause(word) or self._flag(word)
+    def _can_follow_data(self, word):
+        named = self._clause_named(word) or self._flag_named(word)
         return bool(named) or self._is_cpu(word) or self._is_option(word)
 
-    def _complete(self, clause, words):
+    def _complete_length(self, clause, words):
         """Return with how many words DATA is complete, 0 for text, which goes on."""
         found = _layout_of(self.view, clause)
-        count = _bytes_end(words, found)
-        if count or _is_text(found) and not _names_fields(words, found):
-            return count
-        if clause == "value" and _held(self.view.info.type, words):
+        length = _length_as_bytes(words, found)
+        if length or _is_text(found) and not _names_fields(words, found):
+            return length
+        if clause == "value" and _kind_of_held(self.view.info.type, words):
             return 2
         if words[0][:1] in ("{", "["):
-            return _json_end(words)
+            return _length_as_json(words)
         if "=" not in words[0]:
             return 1
-        count = next((at for at, word in enumerate(words) if "=" not in word), len(words))
-        if count > 1 and self._is_cpu(words[count - 1]):
-            named = ",cpu=" in "," + ",".join(words[: count - 1])
-            count -= named or "cpu" not in _field_names(found)
-        return count
+        return self._length_of_assignments(words, found)
+
+    def _length_of_assignments(self, words, found):
+        """Return how many words are NAME=VALUE; a last cpu=N is the field cpu only where the layout
+        has one that is not named before.
+        """
+        length = next((at for at, word in enumerate(words) if "=" not in word), len(words))
+        if length > 1 and self._is_cpu(words[length - 1]):
+            is_named = ",cpu=" in "," + ",".join(words[: length - 1])
+            if is_named or "cpu" not in _field_names(found):
+                length -= 1
+        return length
 
     def _next_clause(self, words):
-        """Return where the other clause begins; a word that is spelled out goes first."""
-        others = [one for one in ("key", "value") if one in self.wanted]
-        inner = range(1, len(words) - 1)
-        full = [at for at in inner if words[at] in others]
-        return (full or [at for at in inner if _stands_for(words[at], *others)] or [len(words)])[0]
+        """Return where in text the other clause begins: where its word is spelled out, or else
+        where it is shortened; at the end if nowhere.
+        """
+        inner = range(1, len(words) - 1)  # text has a word at least, and so has what follows
+        whole = [at for at in inner if words[at] in self.clauses_left]
+        shortened = [at for at in inner if self._clause_named(words[at])]
+        return (whole or shortened or [len(words)])[0]
 
-    def _text_end(self, words):
+    def _text_length(self, words):
         """Return how many words are text: those before a flag that is spelled out and cpu=N."""
-        end, flag, cpu = len(words), False, False
-        while end > 1:
-            word = words[end - 1]
-            if not flag and word in _FLAG_WORDS and self._flag(word):
-                flag = True
-            elif not cpu and self._is_cpu(word):
-                cpu = True
+        length, has_flag, has_cpu = len(words), False, False
+        while length > 1:
+            word = words[length - 1]
+            if not has_flag and word in _FLAG_WORDS and self._flag_named(word):
+                has_flag = True
+            elif not has_cpu and self._is_cpu(word):
+                has_cpu = True
             else:
                 break
-            end -= 1
-        return end
+            length -= 1
+        return length
+
+
+def _bytes_of_data(words, view, what, base=None):
+    """Return the bytes that DATA stands for, of a "key" or "value" (what).
+
+    base    bytes of the same type: fields that are not named are as they are there
+    """
+    found = _layout_of(view, what)
+    if not words:
+        raise _UsageError("a %s of %d bytes is needed" % (what, found.size))
+    if words[1:] and words[-1][:4] == "cpu=" and not _is_text(found):
+        if view.info.type not in _PERCPU_TYPES and "cpu" not in _field_names(found):
+            raise _UsageError("unexpected '%s': this map has no value per CPU" % words[-1])
+    if isinstance(found, Bytes) and _names_fields(words, found):
+        raise _UsageError("the %s has no fields: --%s-type can tell them" % (what, what))
+    try:
+        raw = _bytes_spelled_out(words, found)
+        if raw is None:
+            is_lpm_key = what == "key" and view.info.type == BPF_MAP_TYPE_LPM_TRIE
+            given = _what_words_say(words, found, is_lpm_key)
+            raw = given if isinstance(given, bytes) else found.pack(given, base, what)
+    except (ValueError, OverflowError, LayoutError, RecursionError) as error:
+        told = str(error)
+        told = told if told.startswith(what) else "%s: %s" % (what, told)
+        raise _UsageError(told) from None
+    if len(raw) != found.size:
+        quote = "; as text quote it: '%s'" % " ".join(words) if _is_text(found) else ""
+        raise _UsageError("the %s has %d bytes, not %d%s" % (what, found.size, len(raw), quote))
+    return raw
 
 
 def _layout_of(view, what):
@@ -14801,21 +14490,34 @@ def _is_text(found):
     return isinstance(found, Array) and found.is_text
 
 
-def _as_text(found, text):
-    """Return what pack takes for text: never an address, which a record of that size could be."""
-    if not isinstance(found, Record):
-        return text
-    (part,) = [part for part in found.parts if part.label is not None]
-    return {part.label: _as_text(part.layout, text)}
-
-
 def _field_names(found):
-    """Return the names that the fields of a layout have, none where it is no record."""
+    """Return the names of the fields of a record, none of another layout."""
     labels = [part.label for part in found.parts] if isinstance(found, Record) else []
     return [label for label in labels if label is not None]
 
 
-def _json_end(words):
+def _names_fields(words, found):
+    """Whether DATA is NAME=VALUE or a JSON object, which may leave fields out.
+
+    Text may look so: there NAME has to be a field's.
+    """
+    name, sign, _ = words[0].partition("=")
+    if _is_text(found):
+        return bool(sign) and _field(found, name) is not None
+    return bool(sign) or words[0][:1] == "{"
+
+
+def _kind_of_held(map_type, words):
+    """Return "id", "name", "pinned" or "tag" where a value names the map or program that the entry
+    is to hold; else None.
+    """
+    if map_type not in _FD_VALUE_TYPES or not words[1:]:
+        return None
+    kinds = _MAP_WORDS + (("tag",) if map_type == BPF_MAP_TYPE_PROG_ARRAY else ())
+    return _stands_for(words[0], *kinds)
+
+
+def _length_as_json(words):
     """Return with how many words JSON is complete, 0 if never."""
     import json
 
@@ -14829,33 +14531,7 @@ def _json_end(words):
     return count
 
 
-def _held(map_type, words):
-    """Return the kind of name that a value is for a map or program, None if it is none."""
-    kinds = _MAP_WORDS + (("tag",) if map_type == BPF_MAP_TYPE_PROG_ARRAY else ())
-    return _stands_for(words[0], *kinds) if map_type in _FD_VALUE_TYPES and words[1:] else None
-
-
-def _hex_bytes(word):
-    """Return the bytes of hexadecimal digits: 7f, 0x7f, f, or 7f000001; None for what is none."""
-    digits = word[2:] if word[:2].lower() == "0x" else word
-    if not digits or set(digits) - set("0123456789abcdefABCDEF"):
-        return None
-    if len(digits) > 2 and len(digits) % 2:
-        return None
-    return bytes.fromhex(digits if len(digits) > 1 else "0" + digits)
-
-
-def _byte(word):
-    """Return the number of a word like bpftool's bytes: 10, 0x0a, 012; None for another."""
-    if not "0" <= word[:1] <= "9" or set(word) - set("0123456789abcdefxABCDEFX"):
-        return None
-    try:
-        return _parsed_int(word)
-    except ValueError:
-        return None
-
-
-def _bytes_end(words, found):
+def _length_as_bytes(words, found):
     """Return how many words are the bytes of a layout, 0 if they do not begin with so many."""
     size = found.size
     if words[1:] and _stands_for(words[0], "hex"):
@@ -14871,32 +14547,29 @@ def _bytes_end(words, found):
     return 0 if not size or None in numbers or max(numbers) > 255 else size
 
 
-def _data(words, view, what, base=None):
-    """Return the bytes that DATA stands for; base: those whose fields stay where none is named."""
-    found = _layout_of(view, what)
-    if not words:
-        raise _UsageError("a %s of %d bytes is needed" % (what, found.size))
-    if words[1:] and words[-1][:4] == "cpu=" and not _is_text(found):
-        if view.info.type not in _PERCPU_TYPES and "cpu" not in _field_names(found):
-            raise _UsageError("unexpected '%s': this map has no value per CPU" % words[-1])
-    if isinstance(found, Bytes) and _names_fields(words, found):
-        raise _UsageError("the %s has no fields: --%s-type can tell them" % (what, what))
+def _hex_bytes(word):
+    """Return the bytes of a word in hex: 7f, 0x7f, f, or 7f000001; None if it is not in hex."""
+    digits = word[2:] if word[:2].lower() == "0x" else word
+    if not digits or set(digits) - set("0123456789abcdefABCDEF"):
+        return None
+    if len(digits) > 2 and len(digits) % 2:
+        return None
+    return bytes.fromhex(digits if len(digits) > 1 else "0" + digits)
+
+
+def _byte(word):
+    """Return the number of a word that bpftool takes for a byte: 10, 0x0a, 012; else None.  It may
+    be too large for one.
+    """
+    if not "0" <= word[:1] <= "9" or set(word) - set("0123456789abcdefxABCDEFX"):
+        return None
     try:
-        raw = _bytes_given(words, found)
-        if raw is None:
-            given = _typed(words, found, what == "key" and view.info.type)
-            raw = given if isinstance(given, bytes) else found.pack(given, base, what)
-    except (ValueError, OverflowError, LayoutError, RecursionError) as error:
-        told = str(error)
-        told = told if told.startswith(what) else "%s: %s" % (what, told)
-        raise _UsageError(told) from None
-    if len(raw) != found.size:
-        quote = "; as text quote it: '%s'" % " ".join(words) if _is_text(found) else ""
-        raise _UsageError("the %s has %d bytes, not %d%s" % (what, found.size, len(raw), quote))
-    return raw
+        return _parsed_int(word)
+    except ValueError:
+        return None
 
 
-def _bytes_given(words, found):
+def _bytes_spelled_out(words, found):
     """Return the bytes of words that are bytes each, None where they are something else."""
     if words[1:] and _stands_for(words[0], "hex"):
         parts = [_hex_bytes(word) for word in words[1:]]
@@ -14915,14 +14588,17 @@ def _bytes_given(words, found):
 
 
 def _is_one_byte(number, found):
-    """Whether a lone number is a byte as in bpftool: of no type, or 255 for a signed one."""
-    if found.size != 1 or isinstance(found, Bytes):
-        return found.size == 1
+    """Whether a number that stands alone is a byte, as in bpftool, and not a number of the type."""
+    if found.size != 1:
+        return False
+    if isinstance(found, Bytes):
+        return True
+    # for a signed byte 255 is -1
     return type(found) is Number and found.signed and number > found.high
 
 
-def _typed(words, found, key_of=None):
-    """Return what pack takes for text, NAME=VALUE or JSON; bytes of a key of an LPM trie."""
+def _what_words_say(words, found, is_lpm_key):
+    """Return what words say as Layout.pack() takes it; of an LPM trie's key its bytes."""
     text = " ".join(words)
     if _is_text(found) and not _names_fields(words, found):
         return _as_text(found, text)
@@ -14935,37 +14611,54 @@ def _typed(words, found, key_of=None):
         raise ValueError("'%s' is no decimal number; before bytes in hex write 'hex'" % text)
     if "=" in words[0]:
         return _assignments(words, found)
-    if key_of == BPF_MAP_TYPE_LPM_TRIE and set(text) & set(".:"):
+    if is_lpm_key and set(text) & set(".:"):
         return lpm_key(text)
     return text
 
 
-# NAME=VALUE: one or more in a word, with commas between them, or with blanks where another field's
-# NAME= follows.  A comma or blank that no NAME= follows is VALUE's own; what would be taken for
-# more than that can be put in quotes.  {...} and [...] are JSON where the field is no text.
+def _as_text(found, text):
+    """Return what Layout.pack() takes for text that a layout holds.
+
+    Of a record that is the field by name: text alone it could take for an address.
+    """
+    if not isinstance(found, Record):
+        return text
+    (part,) = [part for part in found.parts if part.label is not None]
+    return {part.label: _as_text(part.layout, text)}
+
+
+# -- NAME=VALUE, and JSON, in DATA
+#
+# A word holds one NAME=VALUE or more, with commas between them, or with blanks where the NAME= of
+# another field follows.  A comma or blank that no NAME= follows belongs to VALUE; what would be
+# taken for more than that can be put in quotes.  {...} and [...] are JSON where the field is no
+# text.
 
 
 def _assignments(words, found):
     """Return {"addr": {"ip4": "10.0.0.1"}} for ["addr.ip4=10.0.0.1"]; found is the layout."""
     tree, names = {}, _field_names(found)
     for at, word in enumerate(words):
-        if at + 1 < len(words) and word[-1:] == ",":
+        if at + 1 < len(words) and word[-1:] == ",":  # "a=1, b=2": a comma and a blank
             word = word[:-1]
         end = 0
         while end < len(word):
             name, sign, _ = word[end:].partition("=")
             if not sign:
-                quoted = " ".join(words[max(at - 1, 0) : at + 1])
                 told = "'%s' is no NAME=VALUE" % word[end:]
-                raise ValueError(told + (", or quote '%s'" % quoted if at else ""))
+                if at:  # then it may be meant for the VALUE before
+                    told += ", or quote '%s'" % " ".join(words[at - 1 : at + 1])
+                raise ValueError(told)
             value, end = _value_in(word, end + len(name) + 1, names, _field(found, name))
             _assign(tree, names, name.strip(), value)
     return tree
 
 
 def _assign(tree, names, path, value):
-    """Put a value where its path says: into the dict of a dict."""
-    branch, steps = tree, [path] if path in names else path.split(".")
+    """Put a value into a dict, or a dict in it, where the path says."""
+    branch, steps = tree, path.split(".")
+    if path in names:  # a field's name may have dots
+        steps = [path]
     for step in steps[:-1]:
         branch = branch.setdefault(step, {}) if isinstance(branch, dict) else None
     if not isinstance(branch, dict) or steps[-1] in branch:
@@ -14985,7 +14678,10 @@ def _field(found, path):
 
 
 def _value_in(word, start, names, field):
-    """Return (VALUE, where the next NAME begins) of what stands behind a "="."""
+    """Return (VALUE, where the next NAME begins) of what stands behind a "=".
+
+    names are those of all fields; field is the layout of this one.
+    """
     first = word[start : start + 1]
     if first in ("{", "[") and not _is_text(field):
         value, end = _in_brackets(word, start)
@@ -14994,6 +14690,7 @@ def _value_in(word, start, names, field):
         end = start + 1
         while end < len(word) and word[end] != first:
             end += 2 if word[end] == "\\" else 1
+        # quotes that end in the middle of a word are VALUE's own
         if end < len(word) and word[end + 1 : end + 2] in ("", ",", " "):
             return _unquoted(word[start + 1 : end]), end + 2
     end = start
@@ -15002,8 +14699,31 @@ def _value_in(word, start, names, field):
     return word[start:end], end + 1
 
 
+def _name_follows(word, at, names):
+    """Whether NAME= stands behind the separator at; behind a blank it has to be a field's name."""
+    path, sign, _ = word[at + 1 :].partition("=")
+    path = path.strip()
+    if not sign or not path or not path.replace("_", "a").replace(".", "a").isalnum():
+        return False
+    return word[at] == "," or path.partition(".")[0] in names or path in names + ["rest"]
+
+
+def _separated(word, end):
+    """Return where the next NAME begins behind JSON, which has to end with a separator."""
+    if word[end : end + 1] not in ("", ",", " "):
+        raise ValueError("'%s' is more than the JSON before it" % word[end:])
+    return end + 1
+
+
+def _unquoted(text):
+    """Return what stood in quotes with its backslashes, \\n and the like, resolved."""
+    if "\\" not in text:
+        return text
+    return text.encode("ascii", "backslashreplace").decode("unicode_escape")
+
+
 def _in_brackets(text, start):
-    """Return (value, end) of JSON, or of what a dump prints: [1 2 3], {a=1 b={c=2}}."""
+    """Return (value, end) of JSON, or of what a dump prints to people: [1 2 3], {a=1 b={c=2}}."""
     import json
 
     try:
@@ -15041,6 +14761,7 @@ def _printed(text, at, depth):
 
 
 def _printed_word(text, at):
+    """Return (text, end) of a word, which may be in quotes."""
     quote, end = text[at], at + 1
     if quote not in "'\"":
         while text[end] not in ", ]}":
@@ -15051,40 +14772,1409 @@ def _printed_word(text, at):
     return _unquoted(text[at + 1 : end]), end + 1
 
 
-def _separated(word, end):
-    if word[end : end + 1] not in ("", ",", " "):
-        raise ValueError("'%s' is more than the JSON before it" % word[end:])
-    return end + 1
+# -- output: JSON, and text that fits a terminal
 
 
-def _name_follows(word, at, names):
-    """Whether NAME= stands behind a separator; behind a blank only that of a field."""
-    path, sign, _ = word[at + 1 :].partition("=")
-    path = path.strip()
-    if not sign or not path or not path.replace("_", "a").replace(".", "a").isalnum():
-        return False
-    return word[at] == "," or path.partition(".")[0] in names or path in names + ["rest"]
+def _put_json(options, thing):
+    """Print plain Python as JSON, with -p indented."""
+    print(_as_json(options, thing))
 
 
-def _unquoted(text):
-    """Return a text in quotes without what backslashes stand for in it."""
-    if "\\" not in text:
+def _as_json(options, thing):
+    """Return plain Python as JSON, without blanks or, with -p, indented."""
+    import json
+
+    how = {"indent": 4} if options.pretty else {"separators": (",", ":")}
+    return json.dumps(thing, **how)
+
+
+def _put_entry(options, view, key, value):
+    """Print an entry in the form asked for."""
+    if options.json:
+        _put_json_text(options, view.bpftool_entry(key, value))
+        return
+    for text in _form_of(options, view)([view.chunk_of([(key, value)])]):
+        print(text)
+
+
+def _put_json_text(options, text, end="\n"):
+    """Print what is JSON already, with -p indented."""
+    sys.stdout.write((_indented(text) if options.pretty else text) + end)
+
+
+def _form_of(options, view):
+    """Return f(chunks) that yields the text of entries in the form asked for, which is not -j."""
+    if options.ndjson:
+        return view.json_lines
+    if options.metrics:
+        return lambda chunks: _metrics_of(options, [(view, chunks)])
+    if options.hex:
+        return view.hexadecimal
+    return view.words
+
+
+def _metrics_of(options, sources):
+    """Return the lines of the metrics of maps; sources are (view, chunks)."""
+    kinds, slots = options.metric_kinds(), options.numberings()
+    families = _Families(_MetricWishes(kinds, slots, options.per_cpu))
+    for view, chunks in sources:
+        families.take(_with_types_of_bpftrace(options, view, slots.get("")), chunks)
+    if families.unmet:
+        words = sorted(families.unmet)[0], ", ".join(families.fields) or "none"
+        raise _UsageError("no field '%s' for metrics; there are %s" % words)
+    return families.text()
+
+
+def _indented(text):
+    """Return JSON text with an indent of four for each level, nothing in it changed."""
+    import re
+
+    lines, level = [], 0
+    for token in re.findall(r'"(?:[^"\\]|\\.)*"|\[\]|\{\}|[\[\]{},:]|[^\s,:\[\]{}"]+', text):
+        if token in ("[]", "{}"):
+            lines.append(token)
+        elif token in "[{":
+            level += 1
+            lines.append(token + "\n" + "    " * level)
+        elif token in "]}":
+            level -= 1
+            lines.append("\n" + "    " * level + token)
+        elif token == ",":
+            lines.append(",\n" + "    " * level)
+        else:
+            lines.append(": " if token == ":" else token)
+    return "".join(lines)
+
+
+def _is_terminal():
+    """Whether people look at what is printed; None where it is no file, as a caller of main() may
+    have it.
+    """
+    try:
+        return os.isatty(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _terminal_size():
+    """Return (columns, lines) of the terminal, as shutil's does, which a bare system may lack."""
+    asked = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    asked = [int(text) if text.isdecimal() else 0 for text in asked]
+    try:
+        found = os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):  # no terminal, no file
+        found = 0, 0
+    columns, lines = [one or other for one, other in zip(asked, found)]
+    return columns or 80, lines or 24  # a size of 0 is none
+
+
+class _TextColumns:
+    """Rows of text as lines whose cells stand below each other, .head the line of the names.
+
+    columns is [(name, whether it is of numbers, which stand on the right)].  Cells are as wide as
+    the given rows need it, not all that follow: the first line need not wait for the last.  .width
+    is that of a whole line.
+    """
+
+    def __init__(self, columns, rows):
+        names = tuple(name for name, _ in columns)
+        self.widths = [max(_widths(cells)) for cells in zip(names, *rows)]
+        self.rights = [right for _, right in columns]
+        self.width = sum(self.widths) + 2 * (len(names) - 1)
+        sides = ["" if right else "-" for right in self.rights]
+        self.line = "  ".join("%%%s%ds" % pair for pair in zip(sides, self.widths))
+        self.head = self._row(names)
+
+    def text(self, rows):
+        """Return rows, tuples of text, as lines."""
+        return "\n".join(map(self._row, rows))
+
+    def _row(self, cells):
+        if _is_ascii("".join(cells)):
+            return (self.line % cells).rstrip()
+        padded = []
+        for cell, width, right in zip(cells, self.widths, self.rights):
+            free = " " * (width - _width(cell))
+            padded.append(free + cell if right else cell + free)
+        return "  ".join(padded).rstrip()
+
+
+def _fold(line, width):
+    """Return a line that is too long for a terminal as several, broken between words."""
+    if 2 * len(line) <= width or _width(line) <= width:
+        return line
+    lines, room = [""], width
+    for word in line.split(" "):
+        if _width(word) >= room and lines[-1].strip():
+            lines.append("   ")
+            room = width - 3
+        lines[-1] += word if lines == [""] else " " + word
+        room -= _width(word) + 1
+    return "\n".join(one.rstrip() for one in lines)
+
+
+def _padded(text, columns):
+    """Return a text that fills so many columns, with blanks or cut."""
+    free = columns - _width(text)
+    return text + " " * free if free >= 0 else _padded(_cut(text, columns), columns)
+
+
+def _cut(text, columns):
+    """Return as much of a text as fits into so many columns; ".." at its end if that is not all."""
+    if 2 * len(text) <= columns or _width(text) <= columns:
         return text
-    return text.encode("ascii", "backslashreplace").decode("unicode_escape")
+    room, kept = max(columns - 2, 0), 0
+    while kept < len(text):
+        room -= _width(text[kept])
+        if room < 0:
+            break
+        kept += 1
+    return text[:kept] + ".."[:columns]
 
 
-# Live views.
+def _widths(texts):
+    """Return how many columns each text takes."""
+    return list(map(len if _is_ascii("".join(texts)) else _width, texts))
 
 
-def _watch(options):
-    view, watch = options.view(rest=None), _Watch(options)
+def _width(text):
+    """Return how many columns of a terminal a text takes: wide characters take two, those that
+    combine with the one before none.
+    """
+    if _is_ascii(text):
+        return len(text)
+    try:
+        import unicodedata
+    except ImportError:  # a bare system
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def _is_ascii(text):
+    # isascii() is of 3.7
+    return text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80"
+
+
+# -- map show
+
+
+def _command_show(options):
+    views = _open_views(options) if options.words or options.is_capture else []
+    infos = [view.info for view in views] or list(maps())
+    if options.metrics and not options.json:
+        _show_metrics(options, infos, views)
+        return
+    pinned = pins() if not options.is_capture and (options.bpffs or not options.json) else {}
+    if options.json:
+        # bpftool tells of each map where it is pinned as soon as any is
+        shown = [_info_json(info, pinned.get(info.id, []) if pinned else None) for info in infos]
+        _put_json(options, shown[0] if len(views) == 1 else shown)
+        return
+    if not views and infos and _is_terminal():
+        _show_table(infos, pinned)
+        return
+    for info in infos:
+        held_by = {}
+        if views and not options.is_capture:
+            held_by = users(info.id, [view.source for view in views])
+        _show_one(info, pinned.get(info.id), held_by)
+
+
+# The columns of map show on a terminal: (name, whether it is of numbers), what it has of a MapInfo.
+_SHOWN_COLUMNS = (
+    (("id", True), lambda info: info.id),
+    (("type", False), lambda info: map_type_name(info.type)),
+    (("name", False), lambda info: _printable(info.name or "")),
+    (("key", True), lambda info: info.key_size),
+    (("value", True), lambda info: info.value_size),
+    (("max_entries", True), lambda info: info.max_entries),
+    (("flags", True), lambda info: "0x%x" % info.map_flags),
+    (("memlock", True), lambda info: "" if info.memlock is None else info.memlock),
+)
+
+
+def _show_table(infos, pinned):
+    """Print a line for each map, and where it is pinned."""
+    rows = []
+    for info in infos:
+        cells = [str(tell(info)) for _, tell in _SHOWN_COLUMNS]
+        rows.append(tuple(cells + [_printable(" ".join(pinned.get(info.id, [])))]))
+    table = _TextColumns([column for column, _ in _SHOWN_COLUMNS] + [("pinned", False)], rows)
+    print(table.head)
+    print(table.text(rows))
+
+
+# The metrics of map show: the name behind bpf_maps_, with which no family of a dump begins; the
+# attribute of a MapInfo; what HELP says.
+_INFO_METRICS = (
+    ("max_entries", "max_entries", "Entries that the map may have"),
+    ("key_size_bytes", "key_size", "Size of a key"),
+    ("value_size_bytes", "value_size", "Size of a value, on one CPU"),
+    ("memlock_bytes", "memlock", "Memory that the map takes"),
+)
+
+
+def _show_metrics(options, infos, views):
+    """Print what the kernel tells of maps as metrics, of each map once."""
+    families, infos = _Families(_MetricWishes()), {info.id: info for info in infos}
+    form = 'id="%d",map="%s",type="%s"'
+    labels = {
+        info.id: form % (info.id, _label_text(info.name or ""), map_type_name(info.type))
+        for info in infos.values()
+    }
+
+    def add(name, about, numbers):
+        family = families.of("bpf_maps", (name,), "gauge", about + ".")
+        for map_id, number in numbers:
+            if number is not None:
+                family.lines.append("%s{%s} %d" % (family.name, labels[map_id], number))
+
+    for name, attribute, about in _INFO_METRICS:
+        add(name, about, [(info.id, getattr(info, attribute)) for info in infos.values()])
+    sources = {view.info.id: view.source for view in views}
+    counts = ((one.id, _count_of(options, one, sources.get(one.id))) for one in infos.values())
+    add("entries", "Entries that the map has", counts)
+    for text in families.text():
+        print(text)
+
+
+_ALWAYS_FULL = frozenset((BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY))
+
+
+def _count_of(options, info, source):
+    """Return the number of a map's entries, None where it is not asked for or can't be had."""
+    if info.type in _ALWAYS_FULL:
+        return info.max_entries
+    if not options.entries and not isinstance(source, Capture) or not info.key_size:
+        return None
+    try:
+        source = source or Map.from_id(info.id, bytes, bytes)
+        return sum(count for _, _, count in View(source, bytes, bytes).chunks())
+    except BPFError:  # gone meanwhile, or of a type whose entries can't be read
+        return None
+
+
+# What the second line of a map tells, as bpftool's JSON names it.
+_SHOWN_NUMBERS = (
+    "bytes_key",
+    "bytes_value",
+    "max_entries",
+    "bytes_memlock",
+    "owner_prog_type",
+    "btf_id",
+    "frozen",
+)
+
+
+def _show_one(info, pinned, held_by):
+    """Print what is known of a map to people.
+
+    pinned    its paths
+    held_by   what users() found: programs and processes
+    """
+    known = _info_json(info)
+    numbers = ["%s %s" % (word, known[word]) for word in _SHOWN_NUMBERS if word in known]
+    print("%s\n\t%s" % (_headline(info), "  ".join(numbers).replace("bytes_", "")))
+    for what, things in (
+        ("pinned", pinned),
+        ("programs", held_by.get("progs")),
+        ("processes", held_by.get("pids")),
+    ):
+        if things:
+            print("\t%s %s" % (what, ", ".join(map(_printable, things))))
+
+
+def _headline(info):
+    """Return the line that a map begins with, as bpftool has it."""
+    name = "  name " + _printable(info.name) if info.name else ""
+    return "%d: %s%s  flags 0x%x" % (info.id, map_type_name(info.type), name, info.map_flags)
+
+
+def _info_json(info, pinned=None):
+    """Return a map's info as bpftool names it, without what the kernel does not tell."""
+    has_owner = info.type == BPF_MAP_TYPE_PROG_ARRAY  # newer kernels tell one of others too
+    owner = info.owner_prog_type if has_owner else None
+    known = {
+        "id": info.id,
+        "type": map_type_name(info.type),
+        "name": info.name or None,
+        "flags": info.map_flags,
+        "bytes_key": info.key_size,
+        "bytes_value": info.value_size,
+        "max_entries": info.max_entries,
+        "bytes_memlock": info.memlock,
+        "owner_prog_type": owner and dict(enumerate(_PROG_TYPES)).get(owner, owner),
+        "owner_jited": info.owner_jited if has_owner else None,
+        "frozen": None if info.frozen is None else int(info.frozen),
+        "btf_id": info.btf_id or None,
+        "pinned": pinned,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+# -- map dump
+
+
+def _command_dump(options):
+    options.words, query_words = _split_query(options.words, not options.is_capture)
+    query = _Query(query_words) if query_words else None
+    views = _open_views(options)
+    for view in views if query else ():
+        query.bind(view, options.json)
+    _hint_at_json(options, views[0])
+    if options.metrics and not options.json:
+        _dump_metrics(options, views)
+    elif views[1:]:
+        _dump_several(options, views)
+    else:
+        _dump_one(options, views[0])
+
+
+def _dump_several(options, views):
+    """Print the entries of maps, before those of each what map it is."""
+    for view in views:
+        first, last = view is views[0], view is views[-1]
+        known = _info_json(view.info)
+        head = {name: known[name] for name in ("id", "type", "name", "flags")}
+        if options.json:
+            start = _as_json(options, head).rstrip("}\n ") + ',"elements":'
+            print(("[" if first else ",") + start)
+        else:
+            print("\n" * (not first) + _headline(view.info))
+        _dump_one(options, view, "}]")
+        if options.json:
+            print("}]" if last else "}")
+
+
+def _dump_metrics(options, views):
+    """Print the metrics of maps, of each once."""
+    known = {view.info.id: view for view in reversed(views)}
+    chosen = [view for view in views if known[view.info.id] is view]
+    for text in _metrics_of(options, [(view, _readable(options, view)) for view in chosen]):
+        print(text)
+
+
+def _hint_at_json(options, view):
+    """Tell who pipes a map with BTF elsewhere that -j is JSON: bpftool's plain dump of it is."""
+    asked = options.json or options.ndjson or options.metrics or options.hex
+    asked = asked or options.key_type or options.value_type
+    if asked or options.is_capture or not view.source.btf:
+        return
+    if _is_terminal() is False:
+        sys.stderr.write("bpflookup: this is the form for people; -j prints bpftool's JSON\n")
+
+
+def _dump_one(options, view, closing=""):
+    """Print the entries of a map.
+
+    closing   what ends the JSON that stands around them, should the dump break off
+    """
+    if options.json:
+        _dump_json(options, view, closing)
+        return
+    for text in _text_of_entries(options, view)(_readable(options, view)):
+        print(text)
+    if not options.ndjson and not options.metrics:
+        print("Found %d element%s" % (view.count, "" if view.count == 1 else "s"))
+
+
+def _text_of_entries(options, view):
+    """Return f(chunks) that yields the text of a dump; to people on a terminal it is a table."""
+    form = _form_of(options, view)
+    return _EntryTable(view).texts if form == view.words and _is_terminal() else form
+
+
+class _EntryTable:
+    """Entries for a terminal: a row each under a header, where keys and values have a word a field
+    and the first entries fit into the width.  Else a line each, folded between its words.
+    """
+
+    def __init__(self, view):
+        self.view = view
+        keys = _table_columns(view.key_layout, "key") if view.info.key_size else []
+        values = _table_columns(view.value_layout, None)
+        self.columns = None  # where it can't be a table
+        if keys is not None and values:
+            taken = {name for name, _ in values}
+            cpu_name = "[cpu]" if "cpu" in taken else "cpu"
+            cpu = [(cpu_name, True)] if view.cpus_shown else []
+            keys = [("key." + name if name in taken else name, right) for name, right in keys]
+            self.columns = keys + cpu + values
+
+    def texts(self, chunks):
+        """Yield the text of chunks of entries."""
+        width, _ = _terminal_size()
+        chunks = iter(chunks)
+        first = list(islice(chunks, 1))
+        table = None
+        if self.columns and first and first[0][2]:
+            table = _TextColumns(self.columns, self._rows(*first[0]))
+        if table is None or table.width > width:
+            for text in self.view.words(chain(first, chunks)):
+                yield "\n".join(_fold(line, width) for line in text.split("\n"))
+            return
+        yield table.head
+        for chunk in chain(first, chunks):
+            yield table.text(self._rows(*chunk))
+
+    def _rows(self, keys, values, count):
+        """Return the rows of a chunk, a list of tuples of text."""
+        view, of_keys = self.view, [()] * count
+        if view.info.key_size:
+            of_keys = view.key_layout.reader("cells").rows(keys)
+        of_values = view.value_layout.reader("cells", view.slot, view.cpus_added).rows(values)
+        if view.cpus_shown:
+            cpus = [(cpu,) for cpu in view.cpus]
+            of_keys = map(add, _each_repeated(of_keys, len(cpus)), cycle(cpus))
+        return [tuple(map(str, left + right)) for left, right in zip(of_keys, of_values)]
+
+
+def _each_repeated(things, count):
+    """Return an iterator over things, each so many times in a row."""
+    return chain.from_iterable(repeat(thing, count) for thing in things)
+
+
+def _table_columns(found, name):
+    """Return [(name, whether it is of numbers)] of a record with a word for each field, else None.
+
+    name   that of a layout which is one word itself, None where there has to be a record
+    """
+    form = _FORMS["cells"]
+    if not isinstance(found, Record) or form.meaning_of(found) is not None:
+        return [(name, form.is_right(found))] if name and form.has_cell(found) else None
+    parts = form.members_of(found)
+    inside = [form.layout_of(part) for part in parts]
+    if not all(map(form.has_cell, inside)) or any(part.choice for part in parts):
+        return None
+    return [(_printable(one.label), form.is_right(two)) for one, two in zip(parts, inside)]
+
+
+def _readable(options, view):
+    """Yield the chunks of a view; print, where it stands, what can't be read."""
+    for chunk in _dumped_chunks(view):
+        if isinstance(chunk, _Unread):
+            _print_unread(options, view, chunk)
+        else:
+            yield chunk
+
+
+def _print_unread(options, view, unread):
+    """Print a key with the error in place of its value; of an empty slot nothing."""
+    if unread.code == errno.ENOENT or options.metrics:
+        return
+    if options.ndjson:
+        key = view.key_layout.reader("json" + view.json_suffix).one(unread.key)
+        print('{"key":%s,"error":%s}' % (key, _as_json(options, unread.text)))
+        return
+    # the C library has no words for ENOTSUPP
+    why = errno_name(unread.code) if unread.code == ENOTSUPP else unread.text
+    line = "key: %s  value: <%s>" if options.hex else "%s: <%s>"
+    print(line % (_key_text(options, view, unread.key), why))
+
+
+def _dump_json(options, view, closing):
+    """Print the entries as bpftool's JSON has them: an array that ends whatever happens.
+
+    Should it break off, _complain() prints what is .unfinished then.
+    """
+    before, options.unfinished = "[", "[]" + closing
+    for texts in _batched(_json_texts(options, view)):
+        sys.stdout.write(before)
+        _put_json_text(options, ",".join(texts), "")
+        before, options.unfinished = ",\n" if options.pretty else ",", "]" + closing
+    print("[]" if before == "[" else "]")
+    options.unfinished = ""
+
+
+def _json_texts(options, view):
+    """Yield entries as bpftool's JSON: chunks of them, and one by one those that can't be read."""
+    entry = '{"key":["0x%s"],"value":{"error":%s}}'
+    errors = {}  # type: dict  # errno -> what it means, as JSON
+    for chunk in _dumped_chunks(view):
+        if not isinstance(chunk, _Unread):
+            yield from view.bpftool([chunk])
+            continue
+        key, code = chunk.key, chunk.code
+        if code not in errors:
+            errors[code] = _as_json(options, chunk.text)
+        yield entry % ('","0x'.join(map("%02x".__mod__, key)), errors[code])
+
+
+def _batched(texts):
+    """Yield lists of texts, so many at a time that writing them costs little.
+
+    Where it breaks off, what there is by then is handed out before the error.
+    """
+    waiting, length = [], 0
+    try:
+        for text in texts:
+            waiting.append(text)
+            length += len(text)
+            if length > 1 << 16:
+                yield waiting
+                waiting, length = [], 0
+    except BPFError:
+        if waiting:
+            yield waiting
+        raise
+    if waiting:
+        yield waiting
+
+
+# -- the entries of a dump, those that can't be read among them
+#
+# A chunk is (keys, values, count) as View.chunks() yields it.  Where a lookup fails, a dump has an
+# _Unread between the chunks, and goes on.
+
+# Arrays of descriptors: bpftool tells of each index what its lookup said, which may be an error.
+_DESCRIPTOR_ARRAYS = frozenset(
+    (
+        BPF_MAP_TYPE_PERF_EVENT_ARRAY,
+        BPF_MAP_TYPE_CGROUP_ARRAY,
+        BPF_MAP_TYPE_DEVMAP,
+        BPF_MAP_TYPE_SOCKMAP,
+        BPF_MAP_TYPE_CPUMAP,
+        BPF_MAP_TYPE_XSKMAP,
+        BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
+    )
+)
+
+
+class _Unread:
+    """Stands in a dump for an entry whose value can't be read: .key, and .code, the errno."""
+
+    def __init__(self, key, code):
+        self.key, self.code = key, code
+
+    @property
+    def text(self):
+        """What the errno means, as bpftool's JSON has it."""
+        return os.strerror(self.code)
+
+
+def _dumped_chunks(view):
+    """Yield the chunks of what a dump shows of a view, of all or of what its query asks for, and
+    _Unread between them; show progress.
+
+    view.count is the number of the entries that could be read.
+    """
+    view.count, progress = 0, _Progress(view.info)
+    chunks = _all_chunks(view)
+    for chunk in view.query.chunks(chunks) if view.query else chunks:
+        if not isinstance(chunk, _Unread):
+            _, _, count = chunk
+            if not count:
+                continue
+            view.count += count
+            progress.show(view.count)
+        yield chunk
+    progress.end()
+
+
+def _all_chunks(view):
+    """Return an iterator over all chunks of a view, _Unread between them, as its type is read."""
+    info = view.info
+    if not isinstance(view.source, Map):
+        if info.type in _DESCRIPTOR_ARRAYS:
+            return _chunks_of_entries(view, _slots_of_capture(view))
+        return view.chunks()
+    if info.type in _INDEX_TYPES and info.type not in _BATCH_TYPES:
+        return _chunks_by_index(view)
+    if info.key_size and view.source._walks_by_key():
+        return _chunks_of_entries(view, _entries_by_key(view))
+    return view.chunks()
+
+
+def _chunks_of_entries(view, entries):
+    """Yield chunks of entries that come one by one, _Unread between them."""
+    waiting = []  # type: list
+    try:
+        for entry in entries:
+            is_read = not isinstance(entry, _Unread)
+            if is_read:
+                waiting.append(entry)
+            if waiting and (len(waiting) == view.chunk_entries or not is_read):
+                yield view.chunk_of(waiting)
+                waiting = []
+            if not is_read:
+                yield entry
+    except BPFError:  # what was read is handed out first
+        if waiting:
+            yield view.chunk_of(waiting)
+        raise
+    if waiting:
+        yield view.chunk_of(waiting)
+
+
+def _chunks_by_index(view):
+    """Yield the chunks of an array that is looked up index by index, _Unread between them."""
+    tells_empty = view.info.type in _DESCRIPTOR_ARRAYS
+    for first, values, codes in view.source._read_indices(view.chunk_entries):
+        keys = struct.pack("=%dI" % len(codes), *range(first, first + len(codes)))
+        raw, step, begin = bytes(values), sizeof(values._type_), 0
+        # entries between two that failed are a chunk
+        for end in [at for at, code in enumerate(codes) if code] + [len(codes)]:
+            if end > begin:
+                yield keys[4 * begin : 4 * end], raw[step * begin : step * end], end - begin
+            begin = end + 1
+            if end < len(codes) and (tells_empty or codes[end] != errno.ENOENT):
+                yield _Unread(keys[4 * end : 4 * begin], codes[end])
+
+
+def _entries_by_key(view):
+    """Yield (key, value) of a map that is looked up key by key; _Unread where that fails."""
+    seen = set()
+    try:
+        for key, value in view.entries():
+            seen.add(key)
+            yield key, value
+    except SyscallError:
+        # where a lookup failed, the walk goes on behind it; a type without next key fails again
+        yield from _walked(view.source, seen)
+
+
+def _walked(source, seen):
+    """Yield (key, value) or _Unread of the keys that were not seen, a lookup each.
+
+    The steps are bounded: a key that is deleted meanwhile starts the walk over.
+    """
+    key, steps = source.next_key(), 0
+    while key is not None and steps <= 20 * source.max_entries + 1000:
+        if key not in seen:
+            seen.add(key)
+            found = _looked_up(source, key)
+            if found is not None:
+                yield found
+        key, steps = source.next_key(key), steps + 1
+
+
+def _looked_up(source, key):
+    """Return (key, value), an _Unread, or None where there is no such key."""
+    try:
+        value = source.get(key)
+    except SyscallError as error:
+        return _Unread(key, error.errno)
+    return None if value is None else (key, value)
+
+
+# A capture of a few bytes can claim any number of slots, and each would be a line.
+_MAX_EMPTY_SLOTS = 1 << 18
+
+
+def _slots_of_capture(view):
+    """Yield (key, value) of all slots of an array of descriptors; _Unread of those that the capture
+    has no entry of, as bpftool tells them.
+    """
+    info, entries = view.info, {entry[0]: entry for entry in view.entries()}
+    if info.max_entries - len(entries) > _MAX_EMPTY_SLOTS:
+        words = len(entries), info.max_entries
+        raise ValueError("a capture of %d entries for %d slots: too many to tell each" % words)
+    for index in range(info.max_entries):
+        key = index.to_bytes(info.key_size, view.source.order)
+        yield entries.get(key) or _Unread(key, errno.ENOENT)
+
+
+# -- a part of a dump: where FIELD=VALUE ... sort FIELD top N columns A,B sum
+#
+# _Query is what the words ask for, whatever the map.  Bound to a View it is a _BoundQuery, which
+# filters and sorts chunks; columns are the View's layouts with all other fields taken out.
+
+_QUERY_WORDS = ("where", "sort", "top", "columns", "sum")
+# comparison -> what it is in the module operator; "~" takes a pattern instead of a value
+_COMPARISONS = {
+    "=": "eq",
+    "!=": "ne",
+    "<": "lt",
+    ">": "gt",
+    "<=": "le",
+    ">=": "ge",
+    "~": None,
+}
+
+
+def _split_query(words, has_map):
+    """Return (the words of MAPs, those of the query); a map may be called as one of the latter."""
+    start = 1 if has_map else 0
+    if has_map and words and _stands_for(words[0], *_MAP_WORDS):
+        start = 2
+    for at in range(start, len(words)):
+        if words[at] in _QUERY_WORDS:
+            return words[:at], words[at:]
+    return words, []
+
+
+class _Query:
+    """The words of a query taken apart: .conditions, .columns and .sort_name as text, .top a number
+    (the last two None where they are not given), .adds_up for sum.
+    """
+
+    def __init__(self, words):
+        self.conditions, self.columns = [], []
+        self.sort_name = self.top = None
+        self.adds_up = False
+        words = list(words)
+        while words:
+            word = words.pop(0)
+            if word == "sum":
+                self.adds_up = True
+                continue
+            if not words:
+                raise _UsageError("what follows '%s' is needed" % word)
+            if word == "where":
+                while words and words[0] not in _QUERY_WORDS:
+                    self.conditions.append(words.pop(0))
+            elif word == "sort":
+                self.sort_name = words.pop(0)
+            elif word == "columns":
+                self.columns += [name for name in words.pop(0).split(",") if name]
+            elif word == "top" and words[0].isdecimal():
+                self.top = int(words.pop(0))
+            else:
+                known = "where FIELD=VALUE, sort FIELD, top N, columns A,B or sum"
+                raise _UsageError("%s is needed, not '%s %s'" % (known, word, words[0]))
+
+    def bind(self, view, is_json):
+        """Find the fields in a view's layouts; give it a .query, and the columns asked for."""
+        for is_asked, word in ((self.columns, "columns"), (self.adds_up, "sum")):
+            if is_asked and is_json:
+                raise _UsageError("-j is bpftool's JSON; %s can go with --ndjson" % word)
+        if self.adds_up and not view.cpus:
+            raise _UsageError("sum adds up the values of CPUs, of which this map has one")
+        view.adds_up = self.adds_up
+        conditions = [_Condition(view, text) for text in self.conditions]
+        sort_field, is_upward = None, False
+        if self.sort_name:
+            sort_field = _FieldColumn(view, self.sort_name.lstrip("+"))
+            is_upward = self.sort_name.startswith("+")
+        view.query = _BoundQuery(view, conditions, sort_field, is_upward, self.top)
+        chosen = {"key": [], "value": []}  # type: dict
+        for name in self.columns:
+            column = _FieldColumn(view, name)
+            chosen[column.what].append(column.steps)
+        if chosen["value"]:
+            view.value_layout = _selected(view.value_layout, chosen["value"], "value")
+        if chosen["key"]:
+            view.key_layout = _selected(view.key_layout, chosen["key"], "key")
+
+
+class _BoundQuery:
+    """A query with the fields of a view found: chunks() filters the view's.
+
+    conditions   _Conditions, all of which have to hold
+    sort_field   a _FieldColumn, or None
+    is_upward    whether the smallest come first
+    top          how many entries at most, or None
+    """
+
+    def __init__(self, view, conditions, sort_field, is_upward, top):
+        self.conditions, self.top = conditions, top
+        self.sort_field, self.is_upward = sort_field, is_upward
+        self.key_size = view.info.key_size
+        self.value_size = view.slot * max(len(view.cpus), 1)
+
+    def chunks(self, chunks):
+        """Yield chunks of the entries that are asked for: as they come, or, sorted, at the end."""
+        entries = self._matching(chunks)
+        if self.sort_field:
+            entries = self._sorted(entries)
+        if self.top is not None:
+            entries = islice(entries, min(self.top, sys.maxsize))  # islice() takes no more
+        entries = iter(entries)
+        while True:
+            part = list(islice(entries, _CHUNK_ENTRIES))
+            yield self._chunk(part)
+            if len(part) < _CHUNK_ENTRIES:
+                return
+
+    def _chunk(self, entries):
+        keys = b"".join([key for _, key, _ in entries])
+        return keys, b"".join([value for _, _, value in entries]), len(entries)
+
+    def _matching(self, chunks):
+        """Yield (what it is sorted by, key, value) of the entries that meet all conditions."""
+        for chunk in chunks:
+            if isinstance(chunk, _Unread):
+                continue  # nothing is known of it
+            keys, values, count = chunk
+            keep = [True] * count
+            for condition in self.conditions:
+                keep = [one and other for one, other in zip(keep, condition.holds(keys, values))]
+            ranks = [None] * count
+            if self.sort_field:
+                ranks = self.sort_field.of(keys, values)
+            for index in range(count):
+                if keep[index]:
+                    key = keys[index * self.key_size : (index + 1) * self.key_size]
+                    value = values[index * self.value_size : (index + 1) * self.value_size]
+                    yield ranks[index], key, value
+
+    def _sorted(self, entries):
+        """Return the entries in order; with a top, few more than that are kept at a time."""
+        kept = []  # type: list
+        room = None if self.top is None else 2 * self.top + 4096
+        for entry in entries:
+            kept.append(entry)
+            if room is not None and len(kept) > room:
+                kept = self._in_order(kept)[: self.top]
+        return self._in_order(kept)
+
+    def _in_order(self, entries):
+        return sorted(entries, key=_rank_of, reverse=not self.is_upward)
+
+
+def _rank_of(entry):
+    """Return what an entry of _matching() is sorted by, so that NaN is the least of all numbers."""
+    rank = entry[0]
+    return (rank == rank, rank) if isinstance(rank, float) else (True, rank)
+
+
+class _Condition:
+    """FIELD, a comparison, VALUE: .sign is the comparison."""
+
+    def __init__(self, view, text):
+        # the first comparison in the text, the longer one of two at one place
+        found = [(text.find(sign), -len(sign), sign) for sign in _COMPARISONS if sign in text]
+        at, _, self.sign = min(found, default=(0, 0, ""))
+        if not at:
+            told = "'%s' is no condition: FIELD and one of = != < > <= >= ~, then a value"
+            raise _UsageError(told % text)
+        self.field = _FieldColumn(view, text[:at].strip())
+        wanted = text[at + len(self.sign) :].strip()
+        if self.sign == "~":
+            self.pattern = _pattern(wanted)
+            return
+        if not self.field.is_number and not self.field.is_text and self.sign not in ("=", "!="):
+            raise _UsageError("%s has no order: only = and != can be asked of it" % self.field.name)
+        try:
+            self.wanted = self.field.value_of(wanted)
+        except LayoutError as failure:
+            raise _UsageError(str(failure)) from None
+
+    def holds(self, keys, values):
+        """Return for each entry of a chunk whether it meets the condition."""
+        column = self.field.of(keys, values)
+        if self.sign == "~":
+            search = self.pattern.search
+            return [bool(search(self.field.words(one))) for one in column]
+        import operator
+
+        compare, wanted = getattr(operator, _COMPARISONS[self.sign]), self.wanted
+        return [compare(one, wanted) for one in column]
+
+
+def _pattern(text):
+    """Return the compiled pattern of Python's re that "~" compares with."""
+    import re
+
+    try:
+        return re.compile(text)
+    except re.error as failure:
+        raise _UsageError("'%s' is no pattern: %s" % (text, failure)) from None
+
+
+class _FieldColumn:
+    """A field of keys or values, to compare and sort by: of() are its values in a chunk.
+
+    .what is "key" or "value", .steps the names that lead to the field there.  Numbers are compared
+    as numbers (a per-CPU map's are added up, where that says something), text as text, anything
+    else as bytes.
+    """
+
+    def __init__(self, view, name):
+        self.view, self.name = view, name
+        self.what, self.steps, leaf, offset, bits = _find_field(view, name)
+        self.leaf = leaf
+        whole = view.key_layout if self.what == "key" else view.value_layout
+        self.is_number = isinstance(leaf, Number) and not isinstance(leaf, (Char, Pointer))
+        is_shown = leaf.meaning is not None and leaf.meaning.is_shown
+        is_text = isinstance(leaf, Char) or isinstance(leaf, Array) and leaf.is_text
+        self.is_text = is_text and not is_shown
+        self.first, self.size = offset // 8, leaf.size  # in bytes
+        self.stride = view.slot if self.what == "value" else view.info.key_size
+        self.cpus = len(view.cpus) if self.what == "value" and view.cpus else 1
+        # Numbers are compared by themselves, whatever they mean.  The reader is that of a record
+        # which has this field alone, at its place.
+        self.bare = leaf if leaf.meaning is None else leaf.showing("", "plain")
+        alone = Record("struct", "", whole.size, [Member("f", self.bare, offset, bits, "f")])
+        self.reader = alone.reader("samples" if self.is_number else "plain", self.stride)
+
+    def of(self, keys, values):
+        """Return the field's value in each entry of a chunk; of CPUs' that can't be added up, the
+        first's.
+        """
+        raw = keys if self.what == "key" else values
+        if self.is_number:
+            pairs = chain.from_iterable(self.reader.read(raw))
+            numbers = [number for _, number in pairs]
+            if self.leaf.adds_up:
+                return _added_up(numbers, self.cpus)
+            return numbers[:: self.cpus]
+        step = self.stride * self.cpus
+        if self.is_text:
+            return [plain["f"] for plain in self.reader.read(raw)][:: self.cpus]
+        starts = range(self.first, len(raw), step) if step else ()
+        return [raw[at : at + self.size] for at in starts]
+
+    def words(self, one):
+        """Return one of the field's values as text, for patterns."""
+        if isinstance(one, str):
+            return one
+        if not self.is_number:
+            return self.leaf.reader("words").one(one)
+        meaning = self.leaf.meaning
+        if meaning is not None and meaning.is_shown:
+            return meaning.writer(self.leaf)(one)
+        return getattr(self.leaf, "names", {}).get(one) or str(one)
+
+    def value_of(self, text):
+        """Return the value that a text stands for, to compare with those of the field."""
+        if self.is_text:
+            return text
+        raw = self.leaf.pack(text, what=self.name)
+        if not self.is_number:
+            return raw
+        ((_, number),) = self.bare.reader("samples").one(raw)
+        return number
+
+
+def _find_field(view, name):
+    """Return ("key" or "value", steps, layout, bit offset, bits) of a field by its name, first of
+    a value's.  steps are names and "[N]".
+    """
+    for what in ("value", "key"):
+        found = view.value_layout if what == "value" else view.key_layout
+        path = name
+        if name == what or name.startswith(what + "."):
+            path = name[len(what) + 1 :]
+        elif name.startswith(what + "[") and isinstance(found, Array):
+            path = name[len(what) :]
+        elif not isinstance(found, Record):
+            continue
+        place = _follow(found, path)
+        if place is not None:
+            return (what,) + place
+    layouts = (view.value_layout, view.key_layout)
+    parts = chain.from_iterable(getattr(one, "parts", ()) for one in layouts)
+    told = ", ".join(part.label for part in parts if part.label) or "key and value"
+    raise _UsageError("no field '%s'; there are %s" % (name, told))
+
+
+def _follow(found, path):
+    """Return (steps, layout, bit offset, bits) of what a path leads to, None if nothing."""
+    offset, bits, steps = 0, 0, []
+    # "hits[3].count" is ["hits", "[3]", "count"]
+    words = path.replace("[", ".[").split(".") if path else []
+    words = words[1:] if path.startswith("[") else words
+    while words:
+        if isinstance(found, Array) and words[0][:1] == "[" and words[0][1:-1].isdecimal():
+            index = int(words[0][1:-1])
+            if index >= found.count:
+                return None
+            found, offset = found.element, offset + 8 * index * found.element.size
+            steps.append(words.pop(0))
+            continue
+        part, count = found._first_named(words) if isinstance(found, Record) else (None, 0)
+        if part is None:
+            return None
+        steps.append(".".join(words[:count]))
+        words = words[count:]
+        found, offset, bits = _with_implied_meaning(part), offset + part.offset, part.bits
+    return steps, found, offset, bits
+
+
+def _selected(found, paths, what=""):
+    """Return a layout that has of another one only what paths lead to, and so shows only that.
+
+    paths   lists of names and "[N]"; [] leads to the whole
+    what    how the layout is called in print, if it is an array
+    """
+    if [] in paths or not isinstance(found, (Record, Array)):
+        return found
+    if isinstance(found, Array):
+        members = _selected_elements(Member(what, found, 0, label=what), paths)
+        return Record("struct", found.name, found.size, members)
+    members, known = [], found._parts_by_name()
+    for part in found.parts:
+        inside = [path[1:] for path in paths if known[path[0]] is part]
+        if inside and isinstance(part.layout, Array) and [] not in inside:
+            members += _selected_elements(part, inside)
+        elif inside:
+            members.append(part.changed(layout=_selected(part.layout, inside)))
+    return Record("struct", found.name, found.size, members)
+
+
+def _selected_elements(part, paths):
+    """Return a member, called "hits[3]", for each element that paths lead to in the array that part
+    is.
+    """
+    members = []
+    for index in sorted({int(path[0][1:-1]) for path in paths}):
+        inside = [path[1:] for path in paths if int(path[0][1:-1]) == index]
+        name, element = "%s[%d]" % (part.label, index), part.layout.element
+        whole = part.changed(name=name, label=name, layout=element)
+        whole = whole.moved(8 * index * element.size)
+        if isinstance(element, Array) and [] not in inside:
+            members += _selected_elements(whole, inside)
+        else:
+            members.append(whole.changed(layout=_selected(element, inside)))
+    return members
+
+
+# -- a single entry: map lookup, getnext, update, delete, push, peek, pop
+
+
+def _command_lookup(options):
+    view, given = _take_data(options, _open_view(options))
+    if not view.info.key_size:  # of a queue or stack, as bpftool
+        _put_taken(options, view, view.source.peek)
+        return
+    key = _bytes_of_key(given)
+    value = dict(view.entries()).get(key) if options.is_capture else view.source.get(key)
+    if value is None:
+        raise _Miss(given.missed(key), None)
+    _put_entry(options, view, key, value)
+
+
+def _command_getnext(options):
+    view, given = _take_data(options, _open_view(options, "r"))
+    key = None if given.key is None else _bytes_of_key(given)
+    following = view.source.next_key(key)
+    if following is None:
+        what = "the map is empty" if key is None else "no key follows: it was the last"
+        in_json = {"error": "can't get next key: No such file or directory"}
+        raise _Miss("no next key; " + what, in_json)
+    if options.json:
+        shown = key and _hex_list(key)
+        _put_json(options, {"key": shown, "next_key": _hex_list(following)})
+        return
+    if key is not None:
+        print("key: %s" % _key_text(options, view, key))
+    print("next key: %s" % _key_text(options, view, following))
+
+
+def _hex_list(raw):
+    """Return bytes as bpftool's JSON has them."""
+    return ["0x%02x" % byte for byte in raw]
+
+
+def _key_text(options, view, key):
+    """Return a key in words or, with --hex, in hex."""
+    return _hex(key) if options.hex else view.key_layout.reader("words").one(key)
+
+
+def _command_update(options):
+    # before 7.0 the value of one CPU is stored by reading those of all first
+    is_of_one_cpu = any(word.startswith("cpu=") for word in options.data)
+    view, given = _take_data(options, _open_view(options, "rw" if is_of_one_cpu else "w"))
+    key = _bytes_of_key(given) if view.info.key_size else None
+    if given.value is None:
+        raise _UsageError("'value' is needed")
+    slot = None if given.cpu is None else _slot_of(view, given.cpu)
+    value, flag = _value_to_store(options, view, given, key, slot), given.flag or BPF_ANY
+    if slot is not None:
+        _update_cpu(view, slot, key, value, flag)
+    elif key is None:
+        view.source.push(value, flag)
+    else:
+        view.source.update(key, value, flag)
+
+
+def _value_to_store(options, view, given, key, slot):
+    """Return the bytes to store: of fields that are not named, those of the entry that is there.
+
+    slot      that of the one CPU that is meant, None for all
+    returns   a list where each CPU's value keeps fields of its own
+    """
+    try:
+        return _bytes_of_value(given)
+    except _UsageError as incomplete:
+        if key is None or not given.value or not _names_fields(given.value, view.value_layout):
+            raise
+        stored = _stored_value(options, view, key)
+        if stored is None:
+            told = str(incomplete)
+            if "not given" in told:  # fields are missing; else the error is another
+                told += "; there is no entry whose other fields could stay"
+            raise _UsageError(told) from None
+    if slot is not None:
+        stored = stored[slot]
+    if isinstance(stored, list):
+        return [_bytes_of_data(given.value, view, "value", one) for one in stored]
+    return _bytes_of_data(given.value, view, "value", stored)
+
+
+def _stored_value(options, view, key):
+    """Return the value that is there, None if there is none.
+
+    view's map may be open for writing alone, so it is opened once more, for reading.
+    """
+    with _open_words(options.map_words, "r", options.token) as reader:
+        if reader.id != view.source.id:
+            raise ValueError("another map has taken the place of %s" % view.info._about)
+        return reader.get(key)
+
+
+def _slot_of(view, cpu):
+    """Return which of a value's slots is a CPU's."""
+    if not cpu.isdecimal() or int(cpu) not in view.cpus:
+        known = " ".join(map(str, view.cpus))
+        raise _UsageError("cpu=%s is none of this map's: %s" % (cpu, known))
+    return view.cpus.index(int(cpu))
+
+
+def _update_cpu(view, slot, key, value, flag):
+    """Store one CPU's value."""
+    try:
+        view.source.update(key, value, flag | BPF_F_CPU | view.cpus[slot] << 32)  # 7.0
+        return
+    except SyscallError:
+        pass
+    # what programs add on other CPUs between these two is lost
+    values = view.source.get(key) or [bytes(view.info.value_size)] * len(view.cpus)
+    values[slot] = value
+    view.source.update(key, values, flag)
+
+
+def _bytes_of_key(given):
+    """Return the bytes of the key that was given."""
+    if given.key is None:
+        raise _UsageError("'key' is needed")
+    return _bytes_of_data(given.key, given.view, "key")
+
+
+def _bytes_of_value(given):
+    """Return the bytes of the value that was given: in a map of maps or programs, a descriptor."""
+    info, words = given.view.info, given.value
+    kind = words and _kind_of_held(info.type, words)
+    if not kind or len(words) != 2:
+        return _bytes_of_data(words, given.view, "value")
+    is_program = info.type == BPF_MAP_TYPE_PROG_ARRAY
+    if is_program:
+        given.held = _open_program("%s %s" % (kind, words[1]))
+    else:
+        given.held = _open_words([kind, words[1]])
+    return given.held.fileno().to_bytes(info.value_size, sys.byteorder)
+
+
+def _command_push(options):
+    view, given = _take_data(options, _open_view(options, "w"))
+    if given.value is None:
+        raise _UsageError("'value' is needed")
+    view.source.push(_bytes_of_data(given.value, view, "value"))
+
+
+def _command_delete(options):
+    view, given = _take_data(options, _open_view(options, "w"))
+    key = _bytes_of_key(given)
+    try:
+        view.source.delete(key)
+    except KeyNotFound:
+        in_json = {"error": "delete failed: No such file or directory"}
+        raise _Miss(given.missed(key), in_json) from None
+
+
+def _command_peek(options):
+    view = _open_view(options, "r")
+    _put_taken(options, view, view.source.peek)
+
+
+def _command_pop(options):
+    view = _open_view(options, "rw")
+    _put_taken(options, view, view.source.pop)
+
+
+def _put_taken(options, view, take):
+    """Print the value that take(), a peek or pop, returns; a miss where there is none."""
+    options.end()
+    try:
+        _put_entry(options, view, b"", take())
+    except KeyNotFound:
+        raise _Miss("the map is empty", None) from None
+
+
+# -- maps and types: map pin, freeze, create, layout, save; btf
+
+
+def _command_pin(options):
+    view = _open_view(options, "r", 1)
+    view.source.pin(options.take("a path in a bpffs"))
+
+
+def _command_freeze(options):
+    _open_view(options, "w").source.freeze()
+
+
+def _command_create(options):
+    path, settings = options.take("a path in a bpffs"), {}
+    while options.words:
+        word = options.words.pop(0)
+        name = _stands_for(word, *_SETTINGS)
+        if name is None:
+            raise _UsageError(_unknown("word '%s'" % word, word, _SETTINGS))
+        if name == "inner_map":
+            settings["inner"] = _open_view(options, rest=None).source
+        else:
+            settings[_SETTINGS[name]] = _setting(name, options.take("what follows " + name))
+    if "map_type" not in settings:
+        raise _UsageError("'type' is needed: " + " ".join(_MAP_TYPE_NAMES.values()))
+    # some types want 0 for each of these: whether it was right to leave it out, the kernel knows
+    absent = [name for name in ("key", "value", "entries") if _SETTINGS[name] not in settings]
+    for name in absent:
+        settings[_SETTINGS[name]] = 0
+    try:
+        made = Map.create(token=options.token, **settings)
+    except InvalidArgument as error:
+        if absent:
+            error.hint = "not given: %s; %s" % (", ".join(absent), error.hint)
+        raise
+    made.pin(path)
+
+
+# word of map create -> what Map.create() calls it
+_SETTINGS = {
+    "type": "map_type",
+    "key": "key_size",
+    "value": "value_size",
+    "entries": "max_entries",
+    "name": "name",
+    "flags": "flags",
+    "inner_map": "inner",
+}
+
+
+def _setting(name, word):
+    """Return what a word says for a setting of _SETTINGS: text, or a number."""
+    if name == "name":
+        return word
+    types = {text: number for number, text in _MAP_TYPE_NAMES.items()}
+    if name == "type" and word in types:
+        return types[word]
+    try:
+        return _parsed_int(word)
+    except ValueError:
+        if name == "type":
+            raise _UsageError(_unknown("map type '%s'" % word, word, types)) from None
+        raise _UsageError("%s takes a number, not '%s'" % (name, word)) from None
+
+
+def _command_layout(options):
+    view = _open_view(options)
+    layouts = (("key", view.key_layout), ("value", view.value_layout))
+    typed = [(what, found) for what, found in layouts if not isinstance(found, Bytes)]
+    if options.json:
+        _put_json(options, {what: found.describe().split("\n") for what, found in typed})
+        return
+    if not typed:
+        words = (view.info.key_size, view.info.value_size, view.source._no_btf)
+        print(_printable("keys of %d bytes, values of %d; no BTF: %s" % words))
+    for what, found in typed:
+        print("%s:\n%s\n\n%s" % (what, found.describe(), found.python_source(what)))
+
+
+def _command_save(options):
+    view = _open_view(options, "r", 1)
+    path = options.take("a file")
+    layouts = [view.key_layout, view.value_layout]
+    count = _capture(view.source, path, layouts, options.meanings())
+    if options.json:
+        _put_json(options, {"entries": count})
+    else:
+        print("%d entries" % count)
+
+
+def _command_btf(options):
+    what = options.take("offset or layout")
+    if what not in ("offset", "layout"):
+        raise _UsageError("offset or layout is needed, not '%s'" % what)
+    btf, name = _asked_btf(options), options.take("a type")
+    name += "".join(" " + word for word in options.words)  # "struct task_struct"
+    show = _show_btf_layout if what == "layout" else _show_btf_offset
+    show(options, btf, name)
+
+
+def _asked_btf(options):
+    """Return the BTF of --btf, split from that of --base-btf if given; or the running kernel's."""
+    if options.btf is None and options.base_btf is None:
+        return BTF.from_vmlinux()
+    if options.btf is None:
+        raise _UsageError("--base-btf goes with --btf")
+    return BTF.from_file(options.btf, options.base_btf and BTF.from_file(options.base_btf))
+
+
+def _show_btf_layout(options, btf, name):
+    """Print the table of a type, and the Python that declares it."""
+    table, source = btf.describe(name), btf.python_source(name)
+    if options.json:
+        _put_json(options, {"layout": table.split("\n"), "python": source.split("\n")})
+    else:
+        print("%s\n\n%s" % (table, source))
+
+
+def _show_btf_offset(options, btf, name):
+    """Print the offset of TYPE.MEMBER; through pointers one for each step."""
+    steps = _offset_of(btf, name)
+    steps = steps if isinstance(steps, tuple) else (steps,)
+    if options.json:
+        names = ("offset", "bit_offset", "bits")
+        _put_json(options, [dict(zip(names, (one, one.bit_offset, one.bits))) for one in steps])
+    else:
+        print(" -> ".join("%d%s" % (step, _bits_text(step)) for step in steps))
+
+
+def _bits_text(step):
+    """Return which bits of its byte a bitfield has, nothing for what is none."""
+    first = step.bit_offset % 8
+    return " bits %d..%d" % (first, first + step.bits - 1) if step.bits else ""
+
+
+def _offset_of(btf, name):
+    """Return what BTF.offsetof() does for TYPE.MEMBER; the type may have dots, too, as
+    .data..percpu has: each dot is tried.
+    """
+    unknown = failure = None
+    for dot in [at for at, letter in enumerate(name) if letter == "." and at]:
+        path = name[dot + 1 :]
+        if path and not path.startswith("."):
+            try:
+                type_id = btf.type(name[:dot]).id
+            except BTFError as error:
+                unknown = unknown or error
+                continue
+            try:
+                return btf.offsetof(type_id, path)
+            except BTFError as error:
+                failure = error  # of the longest name that is a type's
+    if failure or unknown:
+        raise failure or unknown
+    raise _UsageError("TYPE.MEMBER is needed%s" % _members_hint(btf, name.rstrip(".")))
+
+
+def _members_hint(btf, name):
+    """Return what a message tells where a type stands without a member: some that it has."""
+    try:
+        known = [member[0] for member in btf.members(name) if member[0]]
+    except BTFError:
+        return ", not '%s'" % name
+    return "; members of %s: %s" % (name, " ".join(known[:8] + ["..."] * (len(known) > 8)))
+
+
+# -- map watch: the entries live, with their rates
+#
+# A _Look has the bytes of all entries at one time.  Rates are what differs between it and the look
+# before, over the seconds between: compare() decodes only those entries whose bytes changed.
+# Nothing older is kept.  _Watch takes look after look and prints them.
+
+
+def _command_watch(options):
+    view, watch = _open_view(options, rest=None), _Watch(options)
     words = options.words
     while words:
         word = words.pop(0)
         if word == "once":
             watch.is_once = True
         elif word == "interval" and words:
-            watch.interval = _seconds(words.pop(0))
+            watch.interval = _interval(words.pop(0))
         elif word == "sort" and words:
             watch.sort_field = words.pop(0)
         else:
@@ -15092,64 +16182,73 @@ def _watch(options):
     watch.run(view)
 
 
-def _seconds(text):
-    """Return an interval; what would spin is refused."""
+def _interval(text):
+    """Return an interval in seconds; one so short that it would keep a CPU busy is refused."""
     if not text.replace(".", "", 1).isdecimal() or not 0.05 <= float(text) <= 86400:
         raise _UsageError("an interval is 0.05 to 86400 seconds, not '%s'" % text)
     return float(text)
 
 
 class _Watch:
-    """Shows a map's entries again and again: on a terminal a screen, else a list, or a line of
-    JSON, an interval.
+    """Shows a map's entries again and again, once an interval: as a screen on a terminal, else as a
+    list, or as a line of JSON.
+
+    .is_once, .interval (seconds) and .sort_field are what the command's words say.
     """
 
     def __init__(self, options):
         self.is_once, self.interval, self.sort_field = options.once, 1.0, None
-        self.is_json, self.is_hex = options.json or options.ndjson, options.hex
+        self.is_json = options.json or options.ndjson
         if options.metrics:
             raise _UsageError("watch has no --metrics; map dump has")
-        self.is_live, self.time = False, 0.0
+        self.is_live = False  # whether there is a screen
+        self.time = 0.0  # of the look that is shown, since 1970
 
     def run(self, view):
+        """Show look after look until Ctrl-C; once: the first that has rates."""
         import time
 
         is_capture = not isinstance(view.source, Map)
         self.is_once = self.is_once or is_capture
         self.is_live = sys.stdout.isatty() and not self.is_once and not self.is_json
-        with _Screen() if self.is_live else _Nothing():
+        with _Screen() if self.is_live else _NoContext():
             before, then = None, 0.0
             while True:
-                # no clock that is set changes the one for rates
+                # rates are by a clock that nobody sets
                 now, look = time.monotonic(), _Look(view)
                 self.time = time.time()
                 self._check_sort(look)
-                # what is printed once has rates; a screen or a list that goes on need not wait
-                if before is not None or not self.is_once or is_capture:
-                    if before is not None:
-                        look.compare(before, now - then)
-                    self._show(look, None if before is None else now - then)
+                seconds = None
+                if before is not None:
+                    seconds = now - then
+                    look.compare(before, seconds)
+                # What is printed once waits for rates, which a capture never has.
+                if seconds is not None or not self.is_once or is_capture:
+                    self._show(look, seconds)
                     if self.is_once:
                         return
                 before, then = look, now
                 time.sleep(self.interval)
 
     def _check_sort(self, look):
-        known = look.fields() if self.sort_field else []
-        if self.sort_field and look.values and self.sort_field not in known:
-            raise _UsageError(
-                "no field '%s' to sort by; there are %s" % (self.sort_field, ", ".join(known))
-            )
+        """Refuse a field to sort by that there is not; an empty map has none to compare with."""
+        if not self.sort_field or not look.values:
+            return
+        known = look.fields()
+        if self.sort_field not in known:
+            words = (self.sort_field, ", ".join(known))
+            raise _UsageError("no field '%s' to sort by; there are %s" % words)
 
     def _show(self, look, seconds):
+        """Print a look; seconds are those since the one before, None if it is the first."""
         keys = look.ranked(self.sort_field)
         if self.is_json:
             print(self._json(look, keys, seconds))
         elif self.is_live:
-            lines = self._screen(look, keys, seconds is not None)
+            lines = self._screen(look, keys)
             sys.stdout.write("\033[H%s\033[J" % "\033[K\n".join(lines))
         else:
-            print("\n".join(self._lines(look, keys, seconds is not None, 1 << 16)))
+            print("\n".join(self._lines(look, keys, 1 << 16)))
         sys.stdout.flush()
 
     def _json(self, look, keys, seconds):
@@ -15164,10 +16263,10 @@ class _Watch:
             ",".join(entries),
         )
 
-    def _screen(self, look, keys, has_before):
+    def _screen(self, look, keys):
         """Return the lines that fill a terminal, what changed in bold."""
         columns, height = _terminal_size()
-        lines = self._lines(look, keys[: height - 1], has_before, columns)
+        lines = self._lines(look, keys[: height - 1], columns)
         lines[0] = _cut("%s: %d entries" % (look.view.info._about, len(keys)), columns)
         if len(keys) > height - 1:
             lines[-1] = "... %d more" % (len(keys) - height + 2)
@@ -15175,30 +16274,30 @@ class _Watch:
             return lines
         return ["\033[1m%s\033[0m" % line if line[:1] == "*" else line for line in lines]
 
-    def _lines(self, look, keys, has_before, columns):
-        """Return a line for each entry: a mark if it changed, its key, its rates, its numbers."""
+    def _lines(self, look, keys, columns):
+        """Return lines: what map it is, then for each entry a mark if it changed, its key, its
+        rates, its value.  Each is cut at so many columns.
+        """
         heads = [look.heads[key] for key in keys]
         widths = _widths(heads)
         width = min(max(widths, default=0), columns * 2 // 5)
         rates = {key: _rates_text(look.rates[key]) for key in keys if key in look.rates}
         rates_width = min(max(map(len, rates.values()), default=0), max(columns - width - 6, 0))
         lines = ["%s: %d entries" % (look.view.info._about, len(keys))]
-        between = "  " + " " * (rates_width + 2 if rates_width else 0)
         for key, head, wide, text in zip(keys, heads, widths, look.texts(keys)):
-            mark, told = "  ", between
+            mark = "* " if key in rates else "  "
             head = head + " " * (width - wide) if wide <= width else _padded(head, width)
-            if key in rates:
-                mark = "* " if has_before else mark
-                told = "  %s  " % rates[key].ljust(rates_width) if rates_width else between
-            line = mark + head + told + text
-            lines.append(_cut(line.rstrip(), columns))
+            between = "  "
+            if rates_width:
+                between = "  %s  " % rates.get(key, "").ljust(rates_width)
+            lines.append(_cut((mark + head + between + text).rstrip(), columns))
         return lines
 
 
 class _Screen:
-    """A screen of its own on a terminal, without a cursor.
+    """A screen of its own on a terminal, without a cursor: a context, left however it ends.
 
-    Left as it was found, whatever ends it.
+    Ctrl-C and errors end the with statement; for signals that kill, handlers leave it first.
     """
 
     LEAVE = "\033[?25h\033[?1049l"
@@ -15208,7 +16307,7 @@ class _Screen:
         import threading
 
         self.signal, self.caught = signal, []
-        if get_ident() == threading.main_thread().ident:
+        if get_ident() == threading.main_thread().ident:  # others may not set handlers
             numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
             self.caught = [one for one in numbers if signal.getsignal(one) == signal.SIG_DFL]
         for number in self.caught:
@@ -15217,6 +16316,7 @@ class _Screen:
         return self
 
     def _killed(self, number, _):
+        """Leave the screen, then die of the signal as if it had not been caught."""
         self.signal.signal(number, self.signal.SIG_DFL)
         try:
             os.write(sys.stdout.fileno(), self.LEAVE.encode())
@@ -15232,83 +16332,12 @@ class _Screen:
                 self.signal.signal(number, self.signal.SIG_DFL)
 
 
-# What only names times and ids: that it changes fast means nothing.
-_NAMING_WORDS = frozenset(
-    "ns us ms ts time timestamp ktime seen stamp start last first expires deadline pid tid tgid id "
-    "uid gid ifindex cpu port sport dport addr saddr daddr ip mac key cookie inode ino state flags "
-    "cgroup netns seq".split()
-)
-
-
-def _only_names(field):
-    """Whether a field's name says that it is a time, an id, an address: no number of things."""
-    return bool(_NAMING_WORDS.intersection(field.lower().split("_")))
-
-
-def _rates_text(rates):
-    """Return the rates for people; of times and ids none is worth telling."""
-    told = [(name, rate) for name, rate in rates.items() if rate and not _only_names(name)]
-    return "  ".join(("%s %s/s" % (name, _scaled(rate))).strip() for name, rate in told)
-
-
-def _scaled(number):
-    """Return a number in few letters, "+3.40M"."""
-    for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= factor:
-            return "%+.4g%s" % (number / factor, letter)
-    return "%+.4g" % number
-
-
-def _width(text):
-    """Return how many columns of a terminal a text takes: wide characters take two, marks upon
-    others none.
-    """
-    if _is_ascii(text):
-        return len(text)
-    try:
-        import unicodedata
-    except ImportError:  # a bare system
-        return len(text)
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
-
-
-def _widths(texts):
-    """Return how many columns each text takes."""
-    return list(map(len if _is_ascii("".join(texts)) else _width, texts))
-
-
-def _is_ascii(text):
-    return text.isascii() if hasattr(text, "isascii") else max(text, default="") < "\x80"
-
-
-def _cut(text, columns):
-    """Return as much of a text as fits into so many columns, with an end that says if it is not
-    all.
-    """
-    if 2 * len(text) <= columns or _width(text) <= columns:
-        return text
-    room, kept = max(columns - 2, 0), 0
-    while kept < len(text):
-        room -= _width(text[kept])
-        if room < 0:
-            break
-        kept += 1
-    return text[:kept] + ".."[:columns]
-
-
-def _padded(text, columns):
-    """Return a text that fills so many columns."""
-    free = columns - _width(text)
-    return text + " " * free if free >= 0 else _padded(_cut(text, columns), columns)
-
-
 class _Look:
-    """A look at a map's entries, .values {key: value} as bytes, beside an earlier one.
+    """All entries of a map at one time, .values {key: value} as bytes.
 
-    .heads are the keys in words.  .rates, {key: {field: a second}}, are those of the entries that
-    changed; one that
-    was not there has none.  Only what changed is decoded twice.
+    .heads   {key: the key in words}, since ranked()
+    .rates   {key: {field: change per second}} of the entries that changed, since compare(); one
+             that was not there before has no fields
     """
 
     def __init__(self, view):
@@ -15319,7 +16348,7 @@ class _Look:
             self.values.update(zip(names, _split(values, count)))
 
     def compare(self, before, seconds):
-        """Take in how it changed since another look."""
+        """Set .rates: what has changed since another look, so many seconds before."""
         known = before.values
         self.rates = {key: {} for key in self.values if key not in known}
         changed = [key for key, value in self.values.items() if known.get(key, value) != value]
@@ -15327,15 +16356,15 @@ class _Look:
             totals = zip(self._totals(keys), before._totals(keys))
             texts = zip(self.texts(keys), before.texts(keys))
             for key, (now, then), (text, old_text) in zip(keys, totals, texts):
-                if text != old_text:
-                    known_then = [name for name in now if name in then]
-                    self.rates[key] = {
-                        name: (now[name] - then[name]) / seconds for name in known_then
-                    }
+                if text == old_text:  # only bytes changed that nobody sees, such as padding
+                    continue
+                self.rates[key] = {
+                    name: (now[name] - then[name]) / seconds for name in now if name in then
+                }
 
     def ranked(self, sort_field):
-        """Return the keys, the fastest first: by a field, or by the first of each that counts
-        something.
+        """Return the keys, those that change fastest first: by a field, or by the first field of
+        each entry that counts something.  Sets .heads.
         """
         for keys in self._parts(list(self.values)):
             heads = [""] * len(keys)
@@ -15352,7 +16381,7 @@ class _Look:
         return sorted(ranks, key=ranks.__getitem__) + sorted(still, key=self.heads.__getitem__)
 
     def _ranks(self, field):
-        """Return {key: what sorts it} by a field: its rate, then itself."""
+        """Return {key: what sorts it} by a field: its rate, then its number, then the key."""
         ranks = {}
         for keys in self._parts(list(self.values)):
             for key, totals in zip(keys, self._totals(keys)):
@@ -15361,14 +16390,14 @@ class _Look:
         return ranks
 
     def all_rates(self, keys):
-        """Yield {field: a second} of each key, zeros where nothing changed."""
+        """Yield {field: change per second} of each key, zeros where nothing changed."""
         for part in self._parts(keys):
             for key, totals in zip(part, self._totals(part)):
                 yield self.rates[key] if key in self.rates else dict.fromkeys(totals, 0.0)
 
     def texts(self, keys):
-        """Return the values of keys in words: of a per-CPU map the sums, or each CPU's where
-        there are no numbers.
+        """Return the values of keys in words; of a per-CPU map the sums, or, where there are no
+        numbers, each CPU's.
         """
         found, view = [], self.view
         for part in self._parts(keys):
@@ -15401,25 +16430,80 @@ class _Look:
         return list(self._totals(first)[0]) if first else []
 
     def _totals(self, keys):
+        """Return {field: number} of each key, CPUs added up."""
         return _totals(self.view, self._raw(keys), len(keys), self.cpus)
 
     def _raw(self, keys):
+        """Return the bytes of the values of keys."""
         return b"".join(map(self.values.__getitem__, keys))
 
     def _parts(self, keys):
-        """Yield parts of a list that are read at a time."""
+        """Yield a list in parts, as many keys as are decoded at a time."""
         step = self.view.chunk_entries
         for at in range(0, len(keys), step):
             yield keys[at : at + step]
 
 
-def _events(options):
-    if options.file is not None:
+def _rates_text(rates):
+    """Return {field: rate} as text, but for the fields that count nothing."""
+    told = [(name, rate) for name, rate in rates.items() if rate and not _only_names(name)]
+    return "  ".join(("%s %s/s" % (name, _scaled(rate))).strip() for name, rate in told)
+
+
+def _scaled(number):
+    """Return a number in few letters, "+3.40M"."""
+    for factor, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= factor:
+            return "%+.4g%s" % (number / factor, letter)
+    return "%+.4g" % number
+
+
+def _only_names(field):
+    """Whether a field's name says that it is a time, an id or an address, and counts nothing."""
+    return bool(_NAMING_WORDS.intersection(field.lower().split("_")))
+
+
+# Words in the names of fields that are times, ids or addresses: how fast those change says nothing.
+_NAMING_WORDS = frozenset(
+    "ns us ms ts time timestamp ktime seen stamp start last first expires deadline pid tid tgid id "
+    "uid gid ifindex cpu port sport dport addr saddr daddr ip mac key cookie inode ino state flags "
+    "cgroup netns seq".split()
+)
+
+
+def _totals(view, values, count, cpus):
+    """Return [{field: number}] of a chunk's entries: their integers, those of CPUs added up."""
+    # Where a member tells how to read a union, each column says which entries have it, and the sums
+    # are found entry by entry; elsewhere all entries have all columns.
+    columns = {}  # type: dict
+    by_entry = [{} for _ in range(count)]  # type: list
+    for path, indices, column in view.value_layout.reader("samples", view.slot).series(values):
+        if isinstance(column[0], float):
+            continue
+        name = "_".join(map(str, path))
+        if indices is None:
+            sums = _added_up(column, cpus)
+            columns[name] = map(add, columns[name], sums) if name in columns else sums
+            continue
+        for index, number in zip(indices, column):
+            into = by_entry[index // cpus]
+            into[name] = into.get(name, 0) + number
+    return [dict(zip(columns, row)) for row in zip(*columns.values())] or by_entry
+
+
+# -- map events: the records of ring buffers
+#
+# Records are printed as the values of a map without keys: so all forms of output are there.  Those
+# of one size share a _RecordView.
+
+
+def _command_events(options):
+    if options.is_capture:
         raise _UsageError("this takes a map, not a capture")
     if options.metrics:
         raise _UsageError("events has no --metrics")
     options.ndjson = options.ndjson or options.json
-    m = options.opened("rw", None)
+    m = _open_map(options, "rw", None)
     is_peek, limits = False, {"count": None, "timeout": None}
     while options.words:
         word = options.words.pop(0)
@@ -15429,10 +16513,10 @@ def _events(options):
             limits[word] = _limit(word, options.words.pop(0))
         else:
             raise _UsageError("peek, count N or timeout SECONDS, not '%s'" % word)
-    found = _layout_of_records(options, m)
+    views = _RecordViews(m.info, _layout_of_records(options, m))
     records = m.records(peek=is_peek)
     try:
-        return _print_records(options, records, _RecordViews(m.info, found), **limits)
+        return _print_records(options, records, views, **limits)
     finally:
         records.close()
         if records.lost:
@@ -15441,28 +16525,31 @@ def _events(options):
 
 
 def _layout_of_records(options, m):
-    """Return the Layout that was asked for, with its meanings; None if there is none."""
+    """Return the Layout of --value-type with the meanings of --show; None if there is none."""
     if options.value_type is None:
         if options.show:
             raise _UsageError("--show wants --value-type here")
         return None
-    names = _TypeNames(m, options.given_btf())
+    names = _TypeNames(m, _btf_of_options(options))
     found = _c_text_layout(options.value_type, names.layout)
-    for wish in options.wishes():
-        found = _as_wished(found.showing, wish)
+    for field, word in options.meanings():
+        found = _ask_meaning(found.showing, field, word)
     return found
 
 
 def _limit(word, text):
-    """Return the number of records, or of seconds."""
-    is_number = text.isdecimal() if word == "count" else text.replace(".", "", 1).isdecimal()
-    if not is_number:
+    """Return what stands behind "count", a number of records, or "timeout", one of seconds."""
+    is_count = word == "count"
+    if not (text if is_count else text.replace(".", "", 1)).isdecimal():
         raise _UsageError("'%s' is no number for %s" % (text, word))
-    return min(int(text), sys.maxsize) if word == "count" else float(text)  # islice() takes no more
+    return min(int(text), sys.maxsize) if is_count else float(text)  # islice() takes no more
 
 
 def _print_records(options, records, views, count, timeout):
-    """Print records until there were so many, or so many seconds have gone; return the status."""
+    """Print records until there were count, or timeout seconds have gone; return the exit status.
+
+    views   _RecordViews
+    """
     deadline = _deadline(timeout)
     while count is None or count > 0:
         batch = records._awaited(deadline, _values_of)
@@ -15478,22 +16565,25 @@ def _print_records(options, records, views, count, timeout):
             records._batch = None
             raise
         count = None if count is None else count - len(raws)
-        if deadline and deadline() < 0:  # there may be more all the time
+        if deadline and deadline() < 0:  # where records come faster than they are printed
             break
     return 1 if count else 0
 
 
 class _RecordViews(dict):
-    """Record's size -> _RecordView."""
+    """Size of a record -> _RecordView, made when such a record comes: of the layout that was asked
+    for, where that has the size, else of bytes.
+    """
 
-    def __init__(self, info, layout_of_type):
+    def __init__(self, info, asked_layout):
         dict.__init__(self)
-        self.info, self.layout_of_type = info, layout_of_type
+        self.info, self.asked_layout = info, asked_layout
 
     def __missing__(self, size):
-        known = self.layout_of_type
-        has_type = known is not None and known.size == size
-        self[size] = view = _RecordView(self.info, known if has_type else Bytes(size))
+        found = self.asked_layout
+        if found is None or found.size != size:
+            found = Bytes(size)
+        self[size] = view = _RecordView(self.info, found)
         return view
 
 
@@ -15506,45 +16596,27 @@ class _RecordView(View):
         self.value_layout, self.slot, self.cpus = value_layout, value_layout.size, ()
 
     def texts_of(self, options, records):
-        """Yield the text of records, in the form asked for."""
-        self.json_suffix = " strings" if options.strings else ""
+        """Yield the text of records of this size, in the form asked for."""
+        self.json_suffix = " strings" if options.big_ints_as_strings else ""
         if self.slot:
-            yield from options.form_of(self)([(b"", b"".join(records), len(records))])
+            yield from _form_of(options, self)([(b"", b"".join(records), len(records))])
             return
+        # a record may have no bytes, which no reader knows how to read
         empty = '{"value":[]}' if options.ndjson else "value:"
         yield "\n".join([empty] * len(records))
 
 
-def _totals(view, values, count, cpus):
-    """Return [{path: number}] of a chunk's entries, the integers of a value's CPUs added up."""
-    columns = {}  # type: dict
-    some = [{} for _ in range(count)]  # type: list  # fields that a union has in some entries only
-    for path, indices, column in view.value_layout.reader("samples", view.slot).series(values):
-        if isinstance(column[0], float):
-            continue
-        name = "_".join(map(str, path))
-        if indices is None:
-            sums = _added_up(column, cpus)
-            columns[name] = map(add, columns[name], sums) if name in columns else sums
-            continue
-        for index, number in zip(indices, column):
-            into = some[index // cpus]
-            into[name] = into.get(name, 0) + number
-    return [dict(zip(columns, row)) for row in zip(*columns.values())] or some
+# -- map hist
+#
+# What counts by slot a map has, and where, _slots_of() finds (section 8, as for metrics); what
+# number a slot stands for, a _Numbering says; here they are told apart by key and drawn.
 
 
-def _hist(options):
+def _command_hist(options):
     if options.metrics:
         raise _UsageError("hist has no --metrics; dump has, and takes --slots")
-    view = options.view(rest=None)
-    is_linear = options.words[:1] == ["linear"]
-    options.end(int(is_linear))
-    if is_linear and options.slots:
-        raise _UsageError("either 'linear' or --slots")
-    chosen = {"": _numbering("linear")} if is_linear else options.numberings()
-    if len(chosen) > 1:
-        raise _UsageError("--slots: a histogram has one numbering")
-    field, numbering = next(iter(chosen.items()), ("", None))
+    view = _open_view(options, rest=None)
+    field, numbering = _asked_numbering(options)
     if numbering is None and _is_of_bpftrace(view.info):
         numbering = _numbering("bpftrace")
     view = _with_types_of_bpftrace(options, view, numbering)
@@ -15553,19 +16625,34 @@ def _hist(options):
     except ValueError as error:
         raise _UsageError(str(error)) from None
     numbering = numbering or _numbering(slots.default)
-    if not options.json and not options.ndjson:
-        view.key_layout = _with_proved_asked(view.key_layout)
+    if not options.json and not options.ndjson:  # for people, who see what a declaration proves
+        view.key_layout = _with_implied_as_asked(view.key_layout)
     found = _key_histograms if isinstance(slots, _KeySlots) else _array_histograms
     _put_histograms(options, numbering, found(view, slots))
 
 
+def _asked_numbering(options):
+    """Return (field, _Numbering) of the word "linear" or of --slots; ("", None) without them."""
+    is_linear = options.words[:1] == ["linear"]
+    options.end(int(is_linear))
+    if is_linear and options.slots:
+        raise _UsageError("either 'linear' or --slots")
+    if is_linear:
+        return "", _numbering("linear")
+    asked = options.numberings()
+    if len(asked) > 1:
+        raise _UsageError("--slots: a histogram has one numbering")
+    return next(iter(asked.items()), ("", None))
+
+
 def _is_of_bpftrace(info):
+    """Whether a map looks like a histogram of bpftrace, which says so nowhere."""
     return (info.name or "")[:3] == "AT_" and info.value_size == 8
 
 
 def _with_types_of_bpftrace(options, view, numbering):
-    """Return a View in which a map without types has a slot behind what else is in the keys, as
-    bpftrace's histograms have it.
+    """Return a View in which the keys of a map without types end with a slot, as those of
+    bpftrace's histograms do; the same View if the numbering is none of its, or there are types.
     """
     info, layouts = view.info, (view.key_layout, view.value_layout)
     is_its = numbering and numbering.word.split(":")[0] in ("bpftrace", "lhist")
@@ -15576,11 +16663,13 @@ def _with_types_of_bpftrace(options, view, numbering):
     slot = Member("slot", Number(8, order=order), 8 * rest, label="slot")
     members = [Member("key", Bytes(rest), 0, label="key"), slot] if rest else [slot]
     key = Record("struct", "bpftrace_key", info.key_size, members)
-    return options.view_of(view.source, key, Number(8, order=order))
+    return _make_view(options, view.source, key, Number(8, order=order))
 
 
 def _key_histograms(view, slots):
-    """Yield (head, counts by slot), the heads in their order."""
+    """Yield (head, {slot: count}) of a map whose keys have the slots, sorted by the heads: what
+    else is in a key.
+    """
     for keys, values, _ in view.chunks():
         slots.add(keys, values, ())
     named = {}  # type: dict
@@ -15595,7 +16684,9 @@ def _key_histograms(view, slots):
 
 
 def _array_histograms(view, slots):
-    """Yield the same of each value and array; a head has the key and the texts of the value."""
+    """Yield the same of a map whose values have arrays of counts, for each array of each value; a
+    head is the key and what text the value has.
+    """
     for keys, values, count in view.chunks():
         heads = [""] * count
         if view.info.key_size:
@@ -15609,10 +16700,12 @@ def _array_histograms(view, slots):
 
 
 def _texts_of(view, values):
-    """Yield what of each value is text, in words."""
+    """Yield in words, of each value (of the first CPU), the fields that are no numbers."""
     labels = view.value_layout.reader("labels", view.slot)
     samples = view.value_layout.reader("samples", view.slot)
-    numbers = {path[:length] for path in samples.paths for length in range(len(path) + 1)}
+    numbers = set()  # the paths of all numbers, and what leads to them
+    for path in samples.paths:
+        numbers.update(path[:length] for length in range(len(path) + 1))
     cpus = max(len(view.cpus), 1)
     for index, (paths, leaves) in enumerate(labels.pathed(values)):
         if index % cpus == 0:
@@ -15621,7 +16714,10 @@ def _texts_of(view, values):
 
 
 def _put_histograms(options, numbering, found):
-    """Print histograms, in JSON with the numbers that the slots stand for."""
+    """Print histograms, drawn, or as JSON with the numbers that the slots stand for.
+
+    found   (head, {slot: count}) of each
+    """
     if not options.json and not options.ndjson:
         words = (numbering.word, numbering.told)
         print("slots are numbered as %s (%s); --slots tells another numbering" % words)
@@ -15631,23 +16727,24 @@ def _put_histograms(options, numbering, found):
         if not drawn:
             print("no samples")
         return
-    wide = str if options.strings else int
-    things = (_histogram_json(head, counts, numbering, wide) for head, counts in found)
+    as_number = str if options.big_ints_as_strings else int
+    things = (_histogram_json(head, counts, numbering, as_number) for head, counts in found)
     if options.json:
-        options.put(list(things))
+        _put_json(options, list(things))
         return
     for thing in things:
-        options.put(thing)
+        _put_json(options, thing)
 
 
-def _histogram_json(head, counts, numbering, wide):
+def _histogram_json(head, counts, numbering, as_number):
+    """Return what JSON has of a histogram; as_number is int or, for --big-ints-as-strings, str."""
     used = sorted(slot for slot, count in counts.items() if count)
     numbering.prove(used)
     buckets = []
     for slot in used:
-        low, high = [None if one is None else wide(one) for one in numbering.bounds(slot)]
-        buckets.append({"low": low, "high": high, "count": wide(counts[slot])})
-    told = {slot: wide(count) for slot, count in counts.items()}
+        low, high = [None if end is None else as_number(end) for end in numbering.bounds(slot)]
+        buckets.append({"low": low, "high": high, "count": as_number(counts[slot])})
+    told = {slot: as_number(count) for slot, count in counts.items()}
     return {"key": head, "numbering": numbering.word, "slots": told, "buckets": buckets}
 
 
@@ -15664,6 +16761,9 @@ def histogram(
 
 
 def _drawn(counts, numbering, width=40):
+    """Return the lines of a histogram; the longest bar has width stars, half as many where the
+    labels are wide.
+    """
     used = [slot for slot, count in counts.items() if count]
     if not used:
         return ["no samples"]
@@ -15684,7 +16784,7 @@ def _drawn(counts, numbering, width=40):
 
 
 def _plain_labels(numbering, slots):
-    """Return (heading, labels) of rows for single numbers."""
+    """Return (heading, labels) of rows that each stand for one number, the slot's lowest."""
     lows = [numbering.start(slot) for slot in slots]
     column = max(10, max(len("%d" % low) for low in lows))
     head = "     %-*s" % (column + 3, "value")
@@ -15692,13 +16792,14 @@ def _plain_labels(numbering, slots):
 
 
 def _range_labels(numbering, slots):
-    """Return the same of rows for ranges."""
+    """Return (heading, labels) of rows that each stand for a range."""
     is_wide = numbering.is_wide(slots)
     head = "%s%-*s" % (" " * (15 if is_wide else 5), 29 if is_wide else 19, "value")
     return head, [_range_label(numbering, slot, 20 if is_wide else 10) for slot in slots]
 
 
 def _range_label(numbering, slot, column):
+    """Return "low -> high", kept for the next histogram of the same slots."""
     known = numbering.labels.get((slot, column))
     if known is None:
         ends = ["" if one is None else "%d" % one for one in numbering.bounds(slot)]
@@ -15707,7 +16808,13 @@ def _range_label(numbering, slot, column):
     return known
 
 
-def _probe(options):
+# -- probe: what the kernel and these privileges allow
+#
+# _checks() lists all that is asked, a new one goes there.  What can be tried is tried, with maps
+# that are gone at once.
+
+
+def _command_probe(options):
     options.end()
     rows = []
     for what, check in _checks(options.token):
@@ -15715,15 +16822,15 @@ def _probe(options):
         rows.append((what, there, detail or ("" if there else "not held by this process")))
     if options.json:
         names = ("what", "available", "detail")
-        return options.put([dict(zip(names, row)) for row in rows])
+        _put_json(options, [dict(zip(names, row)) for row in rows])
+        return
     for what, there, text in rows:
         line = "%-3s  %-32s %s" % ("yes" if there else "no", what, _printable(text))
         print(line.rstrip())
-    return None
 
 
 def _checks(token):
-    """Yield (what, its check) of all that probe asks; a check is as _outcome takes it."""
+    """Yield (what is asked, its check), a function without arguments: see _outcome()."""
     yield "Linux", _probe_system
     yield "bpf(2)", lambda: "number %d" % syscall_number()
     yield "possible CPUs", lambda: " ".join(map(str, possible_cpus()))
@@ -15776,19 +16883,8 @@ def _memlock():
     return "unlimited" if soft == resource.RLIM_INFINITY else soft
 
 
-def _outcome(check):
-    """Return (whether, detail) of a check, which returns both or one of them, or fails."""
-    try:
-        found = check()
-    except (BPFError, OSError, ValueError, KeyError, ImportError) as failure:
-        return False, str(failure)
-    if isinstance(found, tuple):
-        return found
-    return (found, "") if isinstance(found, bool) else (True, str(found or ""))
-
-
 def _probe_token():
-    """Ask for a token of no bpffs, which is EBADF where the command is known (6.9)."""
+    """Ask for a token of a bpffs that is none: EBADF where the command is known (6.9)."""
     attr = bpf_attr()
     attr.token_create.bpffs_fd = 0xFFFFFFFF
     try:
@@ -15797,7 +16893,22 @@ def _probe_token():
         return True
 
 
-# map type -> key size, value size, entries and flags of the smallest one, where it is not _SMALLEST
+def _probe_map(token, map_type, check, flags=0):
+    """Make the smallest map of a type; return what check(map) returns."""
+    if map_type == BPF_MAP_TYPE_STRUCT_OPS and _knows_struct_ops():
+        return True
+    smallest = (0,) + _SMALLEST[1:] if map_type in _KEYLESS_TYPES else _SMALLEST
+    key_size, value_size, entries, needed = _SMALLEST_OF.get(map_type, smallest)
+    known = {"key_size": key_size, "value_size": value_size, "flags": flags | needed}
+    if map_type in _OF_MAPS_TYPES:
+        known["inner"] = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32, token=token)
+    if map_type in _FD_KEY_TYPES:
+        known.update(btf=_int_btf(token), btf_key=1, btf_value=1)
+    with Map.create(map_type, None, None, entries, token=token, **known) as m:
+        return check(m)
+
+
+# Key size, value size, entries and flags of the smallest map; of the types that want others.
 _SMALLEST = (4, 4, 1, 0)
 _SMALLEST_OF = {
     BPF_MAP_TYPE_LPM_TRIE: (8, 4, 1, BPF_F_NO_PREALLOC),
@@ -15813,23 +16924,10 @@ _SMALLEST_OF = {
 _SMALLEST_OF.update({one: (4, 4, 0, BPF_F_NO_PREALLOC) for one in _FD_KEY_TYPES})
 
 
-def _probe_map(token, map_type, check, flags=0):
-    """Make the smallest map of a type and return what check makes of it."""
-    if map_type == BPF_MAP_TYPE_STRUCT_OPS and _knows_struct_ops():
-        return True
-    smallest = (0,) + _SMALLEST[1:] if map_type in _KEYLESS_TYPES else _SMALLEST
-    key_size, value_size, entries, needed = _SMALLEST_OF.get(map_type, smallest)
-    known = {"key_size": key_size, "value_size": value_size, "flags": flags | needed}
-    if map_type in _OF_MAPS_TYPES:
-        known["inner"] = Map.create(BPF_MAP_TYPE_ARRAY, u32, u32, token=token)
-    if map_type in _FD_KEY_TYPES:
-        known.update(btf=_int_btf(token), btf_key=1, btf_value=1)
-    with Map.create(map_type, None, None, entries, token=token, **known) as m:
-        return check(m)
-
-
 def _knows_struct_ops():
-    """Ask for a map of the kernel's type 1, which is none for it: ENOTSUPP where they are known."""
+    """Whether the kernel knows struct_ops maps: it then says ENOTSUPP to one of a BTF type that is
+    no struct_ops, as its type 1 is not.
+    """
     attr = bpf_attr()
     create = attr.map_create
     create.map_type, create.btf_vmlinux_value_type_id = BPF_MAP_TYPE_STRUCT_OPS, 1
@@ -15843,7 +16941,7 @@ def _knows_struct_ops():
 
 
 def _int_btf(token):
-    """Load the BTF of one signed int; return its _Fd."""
+    """Load the BTF of one signed int, which local storage wants; return its _Fd."""
     words = (24, 0, 16, 16, 5, 1, BTF_KIND_INT << 24, 4, _INT_SIGNED << 24 | 32)
     blob = struct.pack("=HBB9I", 0xEB9F, 1, 0, *words) + b"\0int\0"
     data, attr = ctypes.create_string_buffer(blob, len(blob)), bpf_attr()
@@ -15855,7 +16953,46 @@ def _int_btf(token):
     )
 
 
-# The demo: a socket filter that counts the datagrams a socket gets, by the ports in the UDP header.
+def _outcome(check):
+    """Return (whether, detail) of a check: it returns both, or a bool, or the detail of what is
+    there, or fails, where the error is the detail.
+    """
+    try:
+        found = check()
+    except (BPFError, OSError, ValueError, KeyError, ImportError) as failure:
+        return False, str(failure)
+    if isinstance(found, tuple):
+        return found
+    return (found, "") if isinstance(found, bool) else (True, str(found or ""))
+
+
+# -- demo: a socket filter that counts the datagrams a socket gets, by their UDP ports
+
+
+def _command_demo(options):
+    """Have the kernel fill a map of ours and look it up; leave nothing behind."""
+    options.end()
+    make = partial(Map.create, token=options.token)
+    try:
+        flows = make(BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows")
+    except PermissionDenied as error:
+        told = (
+            "the demo makes a map of its own, and may not: %s; run it as root (sudo python3 "
+            "bpflookup.py demo), or in a container started with --cap-add SYS_ADMIN"
+        )
+        return _complain(None, told % error, 1)
+    with flows, make(BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1, name="demo_total") as total:
+        print("created  %r\n         %r" % (flows, total))
+        ports = _demo_traffic(flows, total)
+        found, per_cpu = flows[ports], total[0]
+        print("hit      flows[%s] -> %s" % (to_json(ports), to_json(found)))
+        _demo_errors(flows)
+        counts = ["cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu)]
+        print("per CPU  total[0] -> %s" % ", ".join(counts))
+        sent = len(_DATAGRAMS)
+        right = (found.packets, found.bytes, sum(per_cpu)) == (sent, _DEMO_BYTES, sent)
+        print("the counts are right" if right else "the counts are wrong")
+        return 0 if right else 1
 
 
 class _Ports(ctypes.BigEndianStructure):
@@ -15866,17 +17003,52 @@ class _Traffic(ctypes.Structure):
     _fields_ = [("packets", u64), ("bytes", u64)]
 
 
-def _insn(opcode, dst=0, src=0, offset=0, immediate=0):
-    """Return the 8 bytes of a struct bpf_insn."""
-    import struct
-
-    registers = dst | src << 4 if sys.byteorder == "little" else dst << 4 | src
-    return struct.pack("=BBhi", opcode, registers, offset, immediate)
+_DATAGRAMS = (10, 20, 30)  # bytes of each
+_DEMO_BYTES = sum(8 + size for size in _DATAGRAMS)  # with the UDP header, as the program sees them
 
 
-def _load_map_fd(dst, fd):
-    """Return the two instructions that load a map's address (BPF_PSEUDO_MAP_FD)."""
-    return _insn(0x18, dst, 1, 0, fd) + _insn(0)
+def _demo_traffic(flows, total):
+    """Have a program count datagrams, or write what it would; return their key."""
+    import socket
+
+    make = partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        with make() as receiver, make() as sender:
+            receiver.bind(("127.0.0.1", 0))
+            sender.bind(("127.0.0.1", 0))
+            ports = _Ports(sender.getsockname()[1], receiver.getsockname()[1])
+            program = _load_program(_counting_program(flows.fd, total.fd), "demo")
+            receiver.setsockopt(socket.SOL_SOCKET, 50, program.number)  # SO_ATTACH_BPF
+            receiver.settimeout(5)
+            for size in _DATAGRAMS:
+                sender.sendto(bytes(size), receiver.getsockname())
+                receiver.recv(100)
+        told = (len(_DATAGRAMS), ports.source, ports.destination)
+        print("kernel   a socket filter counted %d datagrams from port %d to %d" % told)
+    except OSError as error:
+        print("no kernel program here: %s\nso the values are written from user space" % error)
+        ports = _Ports(1000, 2000)
+        flows[ports] = _Traffic(len(_DATAGRAMS), _DEMO_BYTES)
+        total[0] = [len(_DATAGRAMS)] + [0] * (len(possible_cpus()) - 1)
+    return ports
+
+
+def _load_program(instructions, name):
+    """Load a socket filter; return its _Fd.  What the verifier says is a failure's hint."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"MIT")
+    log, attr = ctypes.create_string_buffer(1 << 16), bpf_attr()
+    load = attr.prog_load
+    load.prog_type, load.insn_cnt = BPF_PROG_TYPE_SOCKET_FILTER, len(instructions) // 8
+    load.insns, load.license = addressof(code), addressof(licence)
+    try:
+        return _Fd(_bpf_charged, BPF_PROG_LOAD, attr, "program '%s'" % name)
+    except SyscallError as error:
+        # once more, as the verifier is asked to say why only here
+        load.log_buf, load.log_size, load.log_level = addressof(log), sizeof(log), 1
+        _syscall_into([], _nr_bpf, BPF_PROG_LOAD, byref(attr), _ATTR_SIZES[BPF_PROG_LOAD])
+        error.hint = log.value.decode("latin-1").strip() or error.hint
+        raise
 
 
 def _counting_program(flows_fd, total_fd):
@@ -15921,83 +17093,15 @@ def _counting_program(flows_fd, total_fd):
     )
 
 
-def _load_program(instructions, name):
-    """Load a socket filter; return its _Fd.  What the verifier says is a failure's hint."""
-    code, licence = (
-        ctypes.create_string_buffer(instructions, len(instructions)),
-        ctypes.create_string_buffer(b"MIT"),
-    )
-    log, attr = ctypes.create_string_buffer(1 << 16), bpf_attr()
-    load = attr.prog_load
-    load.prog_type, load.insn_cnt = BPF_PROG_TYPE_SOCKET_FILTER, len(instructions) // 8
-    load.insns, load.license = addressof(code), addressof(licence)
-    try:
-        return _Fd(_bpf_charged, BPF_PROG_LOAD, attr, "program '%s'" % name)
-    except SyscallError as error:
-        load.log_buf, load.log_size, load.log_level = addressof(log), sizeof(log), 1
-        _syscall_into([], _nr_bpf, BPF_PROG_LOAD, byref(attr), _ATTR_SIZES[BPF_PROG_LOAD])
-        error.hint = log.value.decode("latin-1").strip() or error.hint
-        raise
+def _insn(opcode, dst=0, src=0, offset=0, immediate=0):
+    """Return the 8 bytes of a struct bpf_insn."""
+    registers = dst | src << 4 if sys.byteorder == "little" else dst << 4 | src
+    return struct.pack("=BBhi", opcode, registers, offset, immediate)
 
 
-def _demo(options):
-    """Have the kernel fill a map of ours and look it up; leave nothing behind."""
-    options.end()
-    try:
-        flows = Map.create(
-            BPF_MAP_TYPE_HASH, _Ports, _Traffic, 16, name="demo_flows", token=options.token
-        )
-    except PermissionDenied as error:
-        return _complain(
-            None,
-            "the demo makes a map of its own, and may not: %s; run it as root (sudo python3 "
-            "bpflookup.py demo), or in a container started with --cap-add SYS_ADMIN" % error,
-            1,
-        )
-    total_type = BPF_MAP_TYPE_PERCPU_ARRAY
-    with flows, Map.create(
-        total_type, u32, u64, 1, name="demo_total", token=options.token
-    ) as total:
-        print("created  %r\n         %r" % (flows, total))
-        ports = _demo_traffic(flows, total)
-        found, per_cpu = flows[ports], total[0]
-        print("hit      flows[%s] -> %s" % (to_json(ports), to_json(found)))
-        _demo_errors(flows)
-        counts = ["cpu %d: %d" % pair for pair in zip(possible_cpus(), per_cpu)]
-        print("per CPU  total[0] -> %s" % ", ".join(counts))
-        right = (found.packets, found.bytes, sum(per_cpu)) == (len(_DATAGRAMS), _DEMO_BYTES, 3)
-        print("the counts are right" if right else "the counts are wrong")
-        return 0 if right else 1
-
-
-_DATAGRAMS = (10, 20, 30)  # bytes of each
-_DEMO_BYTES = sum(8 + size for size in _DATAGRAMS)  # with the UDP header, as the program sees them
-
-
-def _demo_traffic(flows, total):
-    """Have a program count datagrams, or write what it would; return their key."""
-    import socket
-
-    make = partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        with make() as receiver, make() as sender:
-            receiver.bind(("127.0.0.1", 0))
-            sender.bind(("127.0.0.1", 0))
-            ports = _Ports(sender.getsockname()[1], receiver.getsockname()[1])
-            program = _load_program(_counting_program(flows.fd, total.fd), "demo")
-            receiver.setsockopt(socket.SOL_SOCKET, 50, program.number)  # SO_ATTACH_BPF
-            receiver.settimeout(5)
-            for size in _DATAGRAMS:
-                sender.sendto(bytes(size), receiver.getsockname())
-                receiver.recv(100)
-        told = (len(_DATAGRAMS), ports.source, ports.destination)
-        print("kernel   a socket filter counted %d datagrams from port %d to %d" % told)
-    except OSError as error:
-        print("no kernel program here: %s\nso the values are written from user space" % error)
-        ports = _Ports(1000, 2000)
-        flows[ports] = _Traffic(len(_DATAGRAMS), _DEMO_BYTES)
-        total[0] = [len(_DATAGRAMS)] + [0] * (len(possible_cpus()) - 1)
-    return ports
+def _load_map_fd(dst, fd):
+    """Return the two instructions that load a map's address (BPF_PSEUDO_MAP_FD)."""
+    return _insn(0x18, dst, 1, 0, fd) + _insn(0)
 
 
 def _demo_errors(flows):
