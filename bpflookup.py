@@ -2588,8 +2588,7 @@ class Array(Layout):
     def undecided(self, form, at=0):
         """Yield (discriminant, its bit offset) for each union that has one, in each element."""
         for index, element in enumerate(self.elements):
-            for found in element.undecided(form, at + 8 * element.size * index):
-                yield found
+            yield from element.undecided(form, at + 8 * element.size * index)
 
     def decided(self, form, values):
         """Return an array whose elements have only the branches that are chosen; values is an
@@ -3660,11 +3659,7 @@ def _apply_declarations(ctype, members):
             words = (ctype.__name__, label, name)
             raise LayoutError("%s._json_: %r is no name for '%s'" % words)
         named[name].label = label
-    labels = set()  # type: set
-    for label in (member.label for member in members if member.label is not None):
-        if label in labels:
-            raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
-        labels.add(label)
+    _prove_labels_differ(ctype, members)
     for name, word in _declared(ctype, "_show_", named).items():
         try:
             named[name].layout = named[name].layout.showing("", word)
@@ -3678,6 +3673,15 @@ def _apply_declarations(ctype, members):
             named[name].is_anonymous = isinstance(named[name].layout, Record)
     for name, spec in _declared(ctype, "_union_", named).items():
         named[name].choice = _checked_choice(ctype, named, named[name], spec)
+
+
+def _prove_labels_differ(ctype, members):
+    """Raise LayoutError if members of a class have one name in JSON."""
+    labels = set()  # type: set
+    for label in (member.label for member in members if member.label is not None):
+        if label in labels:
+            raise LayoutError("%s: _json_ gives two fields the name %r" % (ctype.__name__, label))
+        labels.add(label)
 
 
 def _declared(ctype, attribute, named):
@@ -4154,8 +4158,7 @@ def _record_differences(mine, theirs, strict, path):
         where, bound = path + member.name, member.bound
         if bound in parts:
             rest.pop(bound, None)
-            for difference in _member_differences(member, offset, parts[bound], strict, where):
-                yield difference
+            yield from _member_differences(member, offset, parts[bound], strict, where)
             continue
         end = offset + member.width
         over = [
@@ -4181,8 +4184,7 @@ def _member_differences(member, offset, other, strict, where):
         )
         yield where, "is at %s here, at %s in BTF" % (here, there)
         return
-    for difference in _differences(member.layout, other.layout, strict, where):
-        yield difference
+    yield from _differences(member.layout, other.layout, strict, where)
 
 
 def _binding_members(record, start):
@@ -4191,8 +4193,7 @@ def _binding_members(record, start):
     """
     for member in record.members:
         if member.is_anonymous or member.is_merged:
-            for inner in _binding_members(member.layout, start + member.offset):
-                yield inner
+            yield from _binding_members(member.layout, start + member.offset)
         else:
             yield member, start + member.offset
 
@@ -9694,8 +9695,7 @@ class _Scanning(_Keyless[_Key, _Value]):
             finished = [None] * len(keys)
             if with_values:
                 finished = self._finished_elements(values, self.value_type)
-            for entry in zip(self._finished_elements(keys, self.key_type), finished):
-                yield entry
+            yield from zip(self._finished_elements(keys, self.key_type), finished)
 
     def _finished_elements(self, array, ctype):
         """Return a list of the elements of an array as callers get them.
@@ -12617,8 +12617,7 @@ class _Families:
             if family.lines:
                 yield "# HELP %s %s" % (family.name, _label_text(family.about).replace('\\"', '"'))
                 yield "# TYPE %s %s" % (family.name, family.kind)
-                for lines in family.lines:
-                    yield lines
+                yield from family.lines
         yield "# EOF"
 
 
@@ -13050,7 +13049,7 @@ class _Replacement:
             name = ".bpflookup-%s.tmp" % os.urandom(8).hex()
             self.temporary = os.path.join(os.path.dirname(self.path), name)
             try:
-                self.file = open(self.temporary, "xb", opener=opener)
+                self.file = open(self.temporary, "xb", opener=opener)  # noqa: SIM115  # _discard closes
                 return
             except FileExistsError:
                 self.temporary = None
@@ -13709,7 +13708,7 @@ def _prepare_streams():
     if sys.stdout is None:
         sys.stdout = _ClosedOutput()
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # open until the process ends
     if hasattr(sys.stdout, "reconfigure"):  # 3.7; a map's name may hold what LANG=C cannot print
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -13737,7 +13736,7 @@ def _give_up_stdout():
     """Forget what could not be written, or Python would try again, and complain, at exit."""
     try:
         if isinstance(sys.stdout, _ClosedOutput):
-            sys.stdout = open(os.devnull, "w")
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # open until the process ends
         else:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (AttributeError, OSError, ValueError):  # no file, or closed

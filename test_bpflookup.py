@@ -4278,7 +4278,8 @@ static void first(void *object)
     printf("%%d ", bit);
 }
 """ % "\n".join(
-    "typedef unsigned {0} u{1}, __le{1}, __be{1}; typedef signed {0} s{1};".format(stem, bits)
+    "typedef unsigned %(stem)s u%(bits)d, __le%(bits)d, __be%(bits)d; typedef signed %(stem)s s%(bits)d;"
+    % {"stem": stem, "bits": bits}
     for stem, bits in (("char", 8), ("short", 16), ("int", 32), ("long", 64))
 )
 
