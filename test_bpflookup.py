@@ -600,6 +600,11 @@ def fake_sys(monkeypatch, text):
     )
 
 
+def ask_the_machine_anew(monkeypatch):
+    """Have the module forget the names and times of this machine that it knows already."""
+    monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
+
+
 def kernel_symbols(programs=False):
     """Return (address, name) of the kernel's symbols, with BPF programs' only where asked: they come and go."""
     with open("/proc/kallsyms") as file:
@@ -3415,7 +3420,7 @@ def test_times_since_boot_are_local_ones(zone, monkeypatch):
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
+        ask_the_machine_anew(monkeypatch)
         shown = bpf.layout("u64").showing("", "ktime")
         now = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9)
         for age in (0, 10**9, 90 * 10**9):
@@ -17304,7 +17309,7 @@ def test_names_that_are_no_text_are_escaped_and_taken(monkeypatch):
     path = os.path.join(os.fsencode(mounts[0][1]), b"\xff\x1b%d" % RUN)
     os.mkdir(path)
     try:
-        monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
+        ask_the_machine_anew(monkeypatch)
         raw, wanted = bytes(u64(os.stat(path).st_ino)), "/\\xff\x1b%d" % RUN
         shown = bpf.layout("u64").showing("", "cgroup")
         assert shown.reader("plain").one(raw) == wanted and shown.pack(wanted) == raw
@@ -17333,7 +17338,7 @@ def test_a_bare_system_has_tables(pins, monkeypatch):
 
 def test_a_bare_system_has_numbers_for_names(monkeypatch):
     for word, module in (("uid", "pwd"), ("ifindex", "socket")):
-        monkeypatch.setattr(bpf, "_this_machine", bpf._Machine())
+        ask_the_machine_anew(monkeypatch)
         monkeypatch.setitem(sys.modules, module, None)
         assert bpf.layout("u32").showing("", word).reader("words").one(bytes(u32(1))) == "1"
     monkeypatch.delattr(time, "CLOCK_MONOTONIC")
@@ -17798,7 +17803,7 @@ def test_events_are_a_record_a_line_in_every_form():
         recorder.run(2)  # two of other sizes between: none of it is lost
         fixed.run(1)
         out = done(*words, "--value-type", EIGHT_TEXT, "timeout", 0.1)
-        others = list(map(bpf._hex, recorder.records(9)))
+        others = list(map(in_hex, recorder.records(9)))
         line = "number=1 n=%d rest=[%s]"
         lines = [line % (n, " ".join([str(n)] * 6)) for n in range(3)]
         assert out.splitlines() == lines[:2] + others + lines[2:]
@@ -18328,6 +18333,12 @@ def test_help_has_an_example_for_each_command_that_parses():
         told = as_nobody("print(bpf.main(words))", words=words)
         assert "Traceback" not in told and told.splitlines()[-1] in ("0", "1"), example
     assert command("--version")[1] == done("-V") == "bpflookup %s\n" % bpf.__version__
+
+
+def test_help_names_every_meaning_and_numbering():
+    told = set(re.split(r"[^\w]+", done("--help")))
+    assert not set(bpf.MEANINGS) - told
+    assert not set(bpf._NUMBERINGS) - set(re.split(r"[^\w]+", done("hist", "-h")))
 
 
 def test_help_calls_the_program_as_it_was_called(tmp_path):
@@ -19248,7 +19259,6 @@ def test_help_reads_like_a_manual_page():
 
 
 # ---- README -----------------------------------------------------------------
-# What the README promises, run as it stands there.
 
 
 def readme():
@@ -19266,208 +19276,6 @@ def readme_block(word):
     """Return the block without a language in the README that a word stands in."""
     (block,) = [block for block in readme().split("```")[1::2] if word in block]
     return block.split("\n", 1)[1]
-
-
-def typed(directory, script, columns=100):
-    """Run a script of bash in a terminal; return its status and output."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("=4H", 40, columns, 0, 0))
-        os.chdir(str(directory))
-        environment = {k: v for k, v in os.environ.items() if k not in ("LINES", "COLUMNS")}
-        environment["PATH"] = "%s:%s" % (directory, os.environ["PATH"])
-        os.execve(program("bash"), ["bash", "-c", script], environment)
-    text = bytearray()
-    with contextlib.suppress(OSError):  # EIO: the other end is closed
-        for part in iter(lambda: os.read(terminal, 1 << 16), b""):
-            text += part
-    status = os.waitpid(pid, 0)[1]  # before the close, which would be a SIGHUP
-    os.close(terminal)
-    return status, text.decode().replace("\r\n", "\n")
-
-
-@pytest.fixture
-def readme_directory(tmp_path):
-    """A directory with the file, this Python as python3, and an ssh that stays here."""
-    shutil.copy(MODULE, str(tmp_path / "bpflookup.py"))
-    (tmp_path / "python3").symlink_to(sys.executable)
-    (tmp_path / "ssh").write_text('#!/bin/sh\nshift\nexec "$@"\n')
-    (tmp_path / "ssh").chmod(0o755)
-    return tmp_path
-
-
-def assert_shown(wanted, found, about):
-    """... stands for anything, as in doctest; times and rates differ from run to run."""
-    wanted, found = (re.sub(r"'2\d+-.* ago\)'", "TIME", text) for text in (wanted, found))
-    if "watch" in about:
-        wanted, found = (re.sub(r"\d+(\.\d+)?", "#", text) for text in (wanted, found))
-    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    assert doctest.OutputChecker().check_output(wanted, found, flags), (about, wanted, found)
-
-
-def assert_session(directory, block, before, edit):
-    """Type the commands of a block of console, and compare what they print with what stands below."""
-    for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
-        command, _, wanted = part.partition("\n")
-        script = edit("\n".join(before + [command]))
-        status, found = typed(directory, script)
-        assert status == 0, (script, found)
-        found = found.replace("flows%d" % RUN, "flows").replace("\r\x1b[K", "")  # of progress
-        assert_shown(wanted, found, command)
-        if "() {" in command:
-            before.append(command)
-
-
-@once
-@kernel
-def test_the_recipes_of_the_readme_run_and_print_what_stands_there(bpffs, readme_directory):
-    name, before, seen = "flows%d" % RUN, [], 0
-    edit = lambda text: (
-        text.replace("/sys/fs/bpf/flows", bpffs + "/flows")
-        .replace("name flows", "name " + name)
-        .replace("map watch", "map watch %s interval 1.5" % name)
-        .replace("interval 1.5 name " + name, "interval 1.5")
-    )
-    for block in readme_blocks("console"):
-        if "name flows" not in block and "/sys/fs/bpf/flows" not in block:
-            continue
-        seen += 1
-        if "watch" in block:
-            update = before[0] + "\n(sleep 0.7; bpflookup map update name flows key saddr=10.0.0.9,"
-            update += "dport=53,proto=17 value packets=3,bytes=278) &"
-            block = block.replace("$ bpflookup", "$ %s bpflookup" % update.split("\n")[1], 1)
-        assert_session(readme_directory, block, before, edit)
-    assert seen >= 6 and not os.path.exists(bpffs + "/flows")
-
-
-@kernel
-def test_the_pictures_of_the_readme_are_what_is_printed(readme_maps, readme_directory):
-    blocks = [
-        block for block in readme_blocks("console") if re.search("name (conntrack|hists)", block)
-    ]
-    assert len(blocks) == 2
-    program("bpftool")
-    for block in blocks:
-        assert_session(readme_directory, block, [], readme_maps[1])
-
-
-@kernel
-def test_the_readme_looks_at_events(ring_programs, readme_directory):
-    (block,) = [block for block in readme_blocks("console") if "map events" in block]
-    command, _, wanted = block[2:].partition("\n")
-    command = command.replace("name events", "pinned " + ring_programs("events"))
-    over, batches = threading.Event(), []
-
-    def produce():
-        while not over.wait(0.2):
-            ring_programs.run("produce", 14)  # of which one is discarded twice, one another type
-            batches.append(14)
-
-    producer = threading.Thread(target=produce)
-    producer.start()
-    try:
-        status, found = typed(readme_directory, command)
-    finally:
-        over.set()
-        producer.join()
-    assert status == 0, found
-    within = lambda found: "n=%d" % (int(found.group(1)) % 14)
-    found = re.sub(r"\bn=(\d+)", within, re.sub(r"cpu=\d+", "cpu=1", found))
-    assert_shown(wanted, found, command)
-    with Map.from_pin(ring_programs("events"), mode="rw") as ring, ring.records() as records:
-        assert len(records.read(0)) == 12 * len(batches)  # nothing was taken
-
-
-@kernel
-def test_the_commands_of_the_readme_run(readme_maps, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    made, by_id = readme_maps
-    lines = [line for block in readme_blocks("sh")[2:] for line in block.splitlines()]
-    assert len(lines) > 20 and all(line.startswith("python3 bpflookup.py ") for line in lines)
-    for line in lines:
-        line = by_id(line).replace("once", "once interval 0.1")
-        status, out, err = main(*shlex.split(line, comments=True)[2:])
-        assert status == 0 and err.count("\n") <= 1, (line, out, err)
-        assert out or re.search("map (update|save|events)", line), line
-
-
-def written_for_other_tools():
-    """Return the code in the right-hand columns of "Where you come from"."""
-    section = readme().split("## Where you come from\n")[1].split("\n## ")[0]
-    rows = [line.replace(r"\|", "/") for line in section.splitlines() if line[:3] == "| `"]
-    return [code for row in rows for code in re.findall("`([^`]+)`", row.split("|")[2])]
-
-
-@kernel
-def test_what_the_readme_writes_for_users_of_other_tools_runs(readme_maps, bpffs):
-    made, by_id = readme_maps
-    path, count = os.path.join(bpffs, "m"), 0
-    for code in written_for_other_tools():
-        if code.startswith("bpflookup "):
-            words = by_id(code) + (" once interval 0.1" if " watch " in code else "")
-            assert main(*shlex.split(words)[1:])[0] == 0, code
-        elif code.startswith("-"):
-            assert code.partition(" ")[0] + (" " if " " in code else "") in done("--help"), code
-        elif code.startswith("except "):
-            assert issubclass(getattr(bpf, code.split()[1]), bpf.BPFError)
-        else:
-            exec_of_the_readme(by_id(code), path)
-        count += 1
-    assert count > 35
-
-
-def exec_of_the_readme(code, path):
-    """Run a line of the README on a fresh map: an array where memory is mapped, or a ring buffer."""
-    code = code.replace('m.records("struct event")', "m.records().read(0)").replace(
-        ".read()", ".read(0)"
-    )
-    code = code + ": pass" if code.startswith("for ") and not code.endswith("...") else code
-    if "mmap" in code:
-        make = lambda: Map.create(ARRAY, u32, Value, 4, flags=bpf.BPF_F_MMAPABLE)
-    else:
-        make = a_ring if "records" in code else lambda: Map.create(HASH, u32, Value, 4)
-    with make() as m, Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 4) as percpu:
-        if "m.pin" not in code:
-            m.pin(path)
-        keys, values = [1, 2], [Value(3, 4), Value(5, 6)]
-        if m.key_size:
-            m.update_batch(keys, values)
-        names = dict(vars(bpf), m=m, percpu=percpu, path=path, key=1, value=Value(7, 8))
-        names.update(keys=keys, values=values, BPF_NOEXIST=0, btf=BTF.from_vmlinux())
-        try:
-            exec(code.replace("from_id(5)", "from_id(%d)" % m.id), names)
-        finally:
-            os.unlink(path)
-
-
-def test_the_readme_names_everything_public():
-    names = [name for name in bpf.__all__ if not name.startswith(("BPF_", "BTF_KIND"))]
-    text = readme()
-    unnamed = [name for name in names if not re.search(r"\b%s\b" % name, text)]
-    assert not unnamed
-    for option in re.findall(r"^  (-.*?)(?:  |$)", done("--help"), re.M):
-        for word in re.findall(r"--?[a-z-]+", option):
-            assert re.search(r"`%s[` ]" % word, text), word
-    for command_name in bpf._COMMANDS:
-        assert re.search(r"`%s`|\b%s " % (command_name, command_name), text), command_name
-
-
-@kernel
-def test_the_examples_of_the_readme_run(bpffs, capsys):
-    examples = readme_blocks("python")
-    pin = os.path.join(bpffs, "flows")
-    with Map.create(HASH, Key, Value, 4) as m:
-        m[struct.pack(">IHH", 0x0A000007, 443, 6)] = Value(1284, 0)
-        m.pin(pin)
-        for example in examples:
-            exec(example.replace("/sys/fs/bpf/flows", pin), {"__name__": "example"})
-    printed = capsys.readouterr().out
-    for example in examples:
-        for line in example.splitlines():
-            if line.startswith("# {"):
-                assert line[2:] in printed.splitlines()
-    assert re.match(r"1284\nBPF_MAP_LOOKUP_ELEM on map \d+ .*: no such key: ", printed)
-    assert "3 384 48\n" in printed and printed.endswith("42 8 64\n")
 
 
 def conntrack_map():
@@ -19560,6 +19368,208 @@ def readme_maps():
             "id %d" % made[found.group(1)].id if found.group(1) in made else found.group()
         )
         yield made, lambda line: re.sub(r"\bname (\w+)", by_id, line)
+
+
+def typed(directory, script, columns=100):
+    """Run a script of bash in a terminal; return its status and output."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("=4H", 40, columns, 0, 0))
+        os.chdir(str(directory))
+        environment = {k: v for k, v in os.environ.items() if k not in ("LINES", "COLUMNS")}
+        environment["PATH"] = "%s:%s" % (directory, os.environ["PATH"])
+        os.execve(program("bash"), ["bash", "-c", script], environment)
+    text = bytearray()
+    with contextlib.suppress(OSError):  # EIO: the other end is closed
+        for part in iter(lambda: os.read(terminal, 1 << 16), b""):
+            text += part
+    status = os.waitpid(pid, 0)[1]  # before the close, which would be a SIGHUP
+    os.close(terminal)
+    return status, text.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def readme_directory(tmp_path):
+    """A directory with the file, this Python as python3, and an ssh that stays here."""
+    shutil.copy(MODULE, str(tmp_path / "bpflookup.py"))
+    (tmp_path / "python3").symlink_to(sys.executable)
+    (tmp_path / "ssh").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    (tmp_path / "ssh").chmod(0o755)
+    return tmp_path
+
+
+def assert_shown(wanted, found, about):
+    """... stands for anything, as in doctest; times and rates differ from run to run."""
+    wanted, found = (re.sub(r"'2\d+-.* ago\)'", "TIME", text) for text in (wanted, found))
+    if "watch" in about:
+        wanted, found = (re.sub(r"\d+(\.\d+)?", "#", text) for text in (wanted, found))
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.OutputChecker().check_output(wanted, found, flags), (about, wanted, found)
+
+
+def assert_session(directory, block, before, edit):
+    """Type the commands of a block of console, and compare what they print with what stands below."""
+    for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+        command, _, wanted = part.partition("\n")
+        script = edit("\n".join(before + [command]))
+        status, found = typed(directory, script)
+        assert status == 0, (script, found)
+        found = found.replace("flows%d" % RUN, "flows").replace("\r\x1b[K", "")  # of progress
+        assert_shown(wanted, found, command)
+        if "() {" in command:
+            before.append(command)
+
+
+@kernel
+def test_the_examples_of_the_readme_run(bpffs, capsys):
+    examples = readme_blocks("python")
+    pin = os.path.join(bpffs, "flows")
+    with Map.create(HASH, Key, Value, 4) as m:
+        m[struct.pack(">IHH", 0x0A000007, 443, 6)] = Value(1284, 0)
+        m.pin(pin)
+        for example in examples:
+            exec(example.replace("/sys/fs/bpf/flows", pin), {"__name__": "example"})
+    printed = capsys.readouterr().out
+    for example in examples:
+        for line in example.splitlines():
+            if line.startswith("# {"):
+                assert line[2:] in printed.splitlines()
+    assert re.match(r"1284\nBPF_MAP_LOOKUP_ELEM on map \d+ .*: no such key: ", printed)
+    assert "3 384 48\n" in printed and printed.endswith("42 8 64\n")
+
+
+@once
+@kernel
+def test_the_recipes_of_the_readme_run_and_print_what_stands_there(bpffs, readme_directory):
+    name, before, seen = "flows%d" % RUN, [], 0
+    edit = lambda text: (
+        text.replace("/sys/fs/bpf/flows", bpffs + "/flows")
+        .replace("name flows", "name " + name)
+        .replace("map watch", "map watch %s interval 1.5" % name)
+        .replace("interval 1.5 name " + name, "interval 1.5")
+    )
+    for block in readme_blocks("console"):
+        if "name flows" not in block and "/sys/fs/bpf/flows" not in block:
+            continue
+        seen += 1
+        if "watch" in block:
+            update = before[0] + "\n(sleep 0.7; bpflookup map update name flows key saddr=10.0.0.9,"
+            update += "dport=53,proto=17 value packets=3,bytes=278) &"
+            block = block.replace("$ bpflookup", "$ %s bpflookup" % update.split("\n")[1], 1)
+        assert_session(readme_directory, block, before, edit)
+    assert seen >= 6 and not os.path.exists(bpffs + "/flows")
+
+
+@kernel
+def test_the_pictures_of_the_readme_are_what_is_printed(readme_maps, readme_directory):
+    blocks = [
+        block for block in readme_blocks("console") if re.search("name (conntrack|hists)", block)
+    ]
+    assert len(blocks) == 2
+    program("bpftool")
+    for block in blocks:
+        assert_session(readme_directory, block, [], readme_maps[1])
+
+
+@kernel
+def test_the_readme_looks_at_events(ring_programs, readme_directory):
+    (block,) = [block for block in readme_blocks("console") if "map events" in block]
+    command, _, wanted = block[2:].partition("\n")
+    command = command.replace("name events", "pinned " + ring_programs("events"))
+    over, batches = threading.Event(), []
+
+    def produce():
+        while not over.wait(0.2):
+            ring_programs.run("produce", 14)  # of which one is discarded twice, one another type
+            batches.append(14)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    try:
+        status, found = typed(readme_directory, command)
+    finally:
+        over.set()
+        producer.join()
+    assert status == 0, found
+    within = lambda found: "n=%d" % (int(found.group(1)) % 14)
+    found = re.sub(r"\bn=(\d+)", within, re.sub(r"cpu=\d+", "cpu=1", found))
+    assert_shown(wanted, found, command)
+    with Map.from_pin(ring_programs("events"), mode="rw") as ring, ring.records() as records:
+        assert len(records.read(0)) == 12 * len(batches)  # nothing was taken
+
+
+@kernel
+def test_the_commands_of_the_readme_run(readme_maps, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made, by_id = readme_maps
+    lines = [line for block in readme_blocks("sh")[2:] for line in block.splitlines()]
+    assert len(lines) > 20 and all(line.startswith("python3 bpflookup.py ") for line in lines)
+    for line in lines:
+        line = by_id(line).replace("once", "once interval 0.1")
+        status, out, err = main(*shlex.split(line, comments=True)[2:])
+        assert status == 0 and err.count("\n") <= 1, (line, out, err)
+        assert out or re.search("map (update|save|events)", line), line
+
+
+def written_for_other_tools():
+    """Return the code in the right-hand columns of "Where you come from"."""
+    section = readme().split("## Where you come from\n")[1].split("\n## ")[0]
+    rows = [line.replace(r"\|", "/") for line in section.splitlines() if line[:3] == "| `"]
+    return [code for row in rows for code in re.findall("`([^`]+)`", row.split("|")[2])]
+
+
+def exec_of_the_readme(code, path):
+    """Run a line of the README on a fresh map: an array where memory is mapped, or a ring buffer."""
+    code = code.replace('m.records("struct event")', "m.records().read(0)").replace(
+        ".read()", ".read(0)"
+    )
+    code = code + ": pass" if code.startswith("for ") and not code.endswith("...") else code
+    if "mmap" in code:
+        make = lambda: Map.create(ARRAY, u32, Value, 4, flags=bpf.BPF_F_MMAPABLE)
+    else:
+        make = a_ring if "records" in code else lambda: Map.create(HASH, u32, Value, 4)
+    with make() as m, Map.create(bpf.BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 4) as percpu:
+        if "m.pin" not in code:
+            m.pin(path)
+        keys, values = [1, 2], [Value(3, 4), Value(5, 6)]
+        if m.key_size:
+            m.update_batch(keys, values)
+        names = dict(vars(bpf), m=m, percpu=percpu, path=path, key=1, value=Value(7, 8))
+        names.update(keys=keys, values=values, BPF_NOEXIST=0, btf=BTF.from_vmlinux())
+        try:
+            exec(code.replace("from_id(5)", "from_id(%d)" % m.id), names)
+        finally:
+            os.unlink(path)
+
+
+@kernel
+def test_what_the_readme_writes_for_users_of_other_tools_runs(readme_maps, bpffs):
+    made, by_id = readme_maps
+    path, count = os.path.join(bpffs, "m"), 0
+    for code in written_for_other_tools():
+        if code.startswith("bpflookup "):
+            words = by_id(code) + (" once interval 0.1" if " watch " in code else "")
+            assert main(*shlex.split(words)[1:])[0] == 0, code
+        elif code.startswith("-"):
+            assert code.partition(" ")[0] + (" " if " " in code else "") in done("--help"), code
+        elif code.startswith("except "):
+            assert issubclass(getattr(bpf, code.split()[1]), bpf.BPFError)
+        else:
+            exec_of_the_readme(by_id(code), path)
+        count += 1
+    assert count > 35
+
+
+def test_the_readme_names_everything_public():
+    names = [name for name in bpf.__all__ if not name.startswith(("BPF_", "BTF_KIND"))]
+    text = readme()
+    unnamed = [name for name in names if not re.search(r"\b%s\b" % name, text)]
+    assert not unnamed
+    for option in re.findall(r"^  (-.*?)(?:  |$)", done("--help"), re.M):
+        for word in re.findall(r"--?[a-z-]+", option):
+            assert re.search(r"`%s[` ]" % word, text), word
+    for command_name in bpf._COMMANDS:
+        assert re.search(r"`%s`|\b%s " % (command_name, command_name), text), command_name
 
 
 def test_the_file_runs_by_its_first_line(tmp_path):
@@ -19681,12 +19691,16 @@ BARE = [
     ("--trace map show M", "w_plain"),
     ("probe", "map type hash"),
 ]
+
+
 TYPES = [
     ("map dump W", "proto=TCP"),
     ("map layout W", "proto: enum"),
     ("--metrics dump C", "# EOF"),
     ("map lookup W key src=0x0100007f,port=443,proto=6", "proto=TCP"),
 ]
+
+
 WITH_JSON = [
     ("-j map show", '"w_hash"'),
     ("-j map dump W", '"formatted"'),
@@ -19694,12 +19708,20 @@ WITH_JSON = [
     ("-p map lookup M key 6 0 0 0", '"0x06"'),
     ("--key-type u32 --value-type u8[5] dump M", "6: [1 2 3 4 5]"),
 ]
+
+
 ADDRESSES = [
     ("lookup W key src=127.0.0.1,port=443,proto=6", "proto=TCP"),
     ("lookup L key 10.1.2.0/24", "-5"),
 ]
+
+
 CAPTURES = [("map save W /capture", "entries"), ("--from /capture map dump", "proto=TCP")]
+
+
 RINGS = [("map events R timeout 0", "")]
+
+
 TIERS = [BARE, TYPES, WITH_JSON, ADDRESSES, CAPTURES, RINGS]
 
 
