@@ -16461,6 +16461,22 @@ def test_times_since_boot_are_the_kernels_in_a_time_namespace(tmp_path):
     assert abs(boot - at_boot()) < 60 * 10**9
 
 
+def test_a_time_namespace_that_only_children_enter_changes_no_clock():
+    told = """
+        import ctypes, time, bpflookup
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(0x80):  # CLONE_NEWTIME
+            raise SystemExit("errno %d" % ctypes.get_errno())
+        with open("/proc/self/timens_offsets", "w") as file:
+            file.write("monotonic 100000 0")
+        print(bpflookup._this_machine.now() - int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9))
+    """
+    status, out, err = python(told)
+    if err.startswith("errno "):
+        lacking("time namespaces: " + err)
+    assert status == 0 and abs(int(out)) < 60 * 10**9, err
+
+
 @kernel
 def test_histograms_have_heads_for_people():
     key = "struct { struct in_addr { be32 s_addr; } from; u8 src_mac[6]; u16 slot; }"
