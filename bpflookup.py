@@ -5908,7 +5908,9 @@ def _c_numbers():
     orders = ((order, prefix + order[0] + "e%d") for order in _ORDER_MARKS for prefix in ("", "__"))
     for order, spelling in orders:
         for size in (2, 4, 8, 16):
-            found[spelling % (8 * size)] = Number(size, order=order)
+            # also where all numbers are big-endian: the name says that it may be an address
+            name = "be%d" % (8 * size) if order == "big" else ""
+            found[spelling % (8 * size)] = Number(size, name, order=order)
     for letter, names in spellings:
         for size in (1, 2, 4, 8, 16):
             number = Number(size, signed=letter == "s")

@@ -14670,6 +14670,8 @@ def test_options_stand_where_they_always_stood(pins):
     "name", ["n", "na", "i", "id", "pin", "kprobes", "key", "v", "views", "map"]
 )
 def test_a_map_may_have_the_name_of_a_word(name, bpffs, called):
+    seven, nine = list(bytes(u32(7))), list(bytes(u32(9)))
+
     def test(m):
         for pin in os.listdir(bpffs):  # they keep the map of a try that failed
             os.unlink(os.path.join(bpffs, pin))
@@ -14679,14 +14681,14 @@ def test_a_map_may_have_the_name_of_a_word(name, bpffs, called):
             assert done("show", *words).startswith("%d: hash  name %s" % (m.id, name))
             assert "Found 1" in done("dump", *words) and "7" in done("getnext", *words)
             for key in ("key", "k"):
-                assert ": " in done("lookup", *(words + [key, "7", "0", "0", "0"]))
-                done("update", *(words + [key, "7", "0", "0", "0", "v", "9", "0", "0", "0", "any"]))
+                assert ": " in done("lookup", *(words + [key] + seven))
+                done("update", *(words + [key] + seven + ["v"] + nine + ["any"]))
             done("pin", *(words + ["%s/%s%s%d" % (bpffs, prefix, name, m.id)]))
         if name not in ("id", "key"):  # without a kind: not a word that is one in full
             assert "Found 1" in done("dump", name)
             done("pin", name, "%s/bare%s%d" % (bpffs, name, m.id))
-            done("lookup", name, "key", "7", "0", "0", "0")
-            done("update", name, "key", "7", "0", "0", "0", "value", "1", "0", "0", "0")
+            done("lookup", name, "key", *seven)
+            done("update", name, "key", *(seven + ["value"] + nine))
 
     name = name[:1] + "x%d" % RUN if len(name) > 3 else name
     called(name, test)
@@ -14694,23 +14696,26 @@ def test_a_map_may_have_the_name_of_a_word(name, bpffs, called):
 
 @kernel
 def test_a_pins_path_is_taken_as_it_is(bpffs, monkeypatch):
+    seven = bytes(u32(7))
+    shown = " ".join("%02x" % byte for byte in seven)
     with Map.create(HASH, u32, u32, 8) as m:
         m[7] = 9
         for name in ("blank ", " blank", "two  blanks", "key", "-x", "n"):
             path = os.path.join(bpffs, name)
             done("map", "pin", "id", m.id, path)
             assert "Found 1" in done("dump", "pinned", path) and "Found 1" in done("dump", path)
-            assert done("lookup", "pinned", path, "key", "7", "0", "0", "0").startswith("07")
+            assert done("lookup", "pinned", path, "key", *seven).startswith(shown)
         with pytest.raises(AssertionError):
             done("dump", "pinned", os.path.join(bpffs, "blank"))
         monkeypatch.chdir(bpffs)
         for name in ("blank ", "-x", "key", "n"):
             assert "Found 1" in done("dump", "pinned", name)
-            assert done("lookup", "pinned", name, "key", "7", "0", "0", "0").startswith("07")
+            assert done("lookup", "pinned", name, "key", *seven).startswith(shown)
         outer = Map.create(bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, None, None, 2, inner=m)
         with Map.create(HASH, u32, u32, 8) as other:
             for words in (["id", other.id], ["i", other.id]):
-                done("update", "id", outer.id, "key", 1, 0, 0, 0, "value", *(words + ["any"]))
+                key = list(bytes(u32(1)))
+                done("update", "id", outer.id, "key", *(key + ["value"] + words + ["any"]))
                 assert outer[1] == other.id
         done("update", "id", outer.id, "k", 0, 0, 0, 0, "v", "pin", os.path.join(bpffs, "blank "))
         assert outer[0] == m.id
@@ -14721,20 +14726,30 @@ def test_a_pins_path_is_taken_as_it_is(bpffs, monkeypatch):
 def test_one_cpus_value_and_a_field_named_cpu():
     cpus = bpf.possible_cpus()
     last = "cpu=%d" % cpus[-1]
+    one_and_two = " ".join("%x" % byte for byte in bytes(u32(1)) + bytes(u32(2)))
     for value, line, wanted in (
         ("u32 name, u32 cpu", "name=1 cpu=2", (1, 2)),
         ("u32 name, u32 cpu", "name=1,cpu=2 " + last, (1, 2)),
         ("u32 name, u32 cpu", "cpu=2 name=1 any " + last, (1, 2)),
         ("u32 name, u32 cpu", "name=1 cpu=2 " + last + " any", (1, 2)),
         ("u32 name, u32 size", "name=1 size=2 " + last, (1, 2)),
-        ("u32 name, u32 size", "hex 1 0 0 0 2 0 0 0 %s a" % last, (1, 2)),
+        ("u32 name, u32 size", "hex %s %s a" % (one_and_two, last), (1, 2)),
     ):
         with Map.create(bpf.BPF_MAP_TYPE_PERCPU_HASH, u32, u64, 8) as m:
-            words = ["update", "id", m.id, "key", 5, 0, 0, 0, "value"] + line.split()
+            words = ["update", "id", m.id, "key", *bytes(u32(5)), "value"] + line.split()
             done("--value-type", value, *words)
             number = int.from_bytes(struct.pack("=II", *wanted), sys.byteorder)
             alone = [0] * (len(cpus) - 1) + [number]
             assert m[5] == (alone if last in line else [number] * len(cpus))
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_a_big_endian_number_has_its_name_on_every_machine(order):
+    """It says that the number may be an IP address."""
+    with mock.patch.object(sys, "byteorder", order):
+        found = bpf._c_numbers()
+    for word in ("__be32", "be32"):
+        assert (found[word].name, found[word].order) == ("be32", "big")
 
 
 @pytest.mark.parametrize(
@@ -15364,7 +15379,8 @@ def test_labels_of_a_key_are_those_of_the_branch_that_it_has(tmp_path):
         text = "\n".join(families.text())
     found = re.findall(r',kind="(\d)",(\w+)="([^"]+)"} (\d)', text)
     assert sorted(found) == [("4", "of_ip4", str(n), str(n)) for n in (1, 2, 3)] + [
-        ("6", "of_ip6", "[%d 0]" % n, str(n)) for n in (1, 2, 3)
+        ("6", "of_ip6", "[%d %d]" % tuple((u16 * 2).from_buffer_copy(u32(n))), str(n))
+        for n in (1, 2, 3)
     ]
 
 
@@ -16535,7 +16551,7 @@ def test_a_stack_is_shown_as_symbols(cgroup, tmp_path):
         (line,) = [
             one
             for one in done("dump", *of_map).splitlines()
-            if one.startswith("%02x 00 00 00: " % stack_id)
+            if one.startswith(" ".join("%02x" % byte for byte in bytes(u32(stack_id))) + ": ")
         ]
         told = line.split(": ", 1)[1].strip().split(";")
         assert len(told) == len(wanted) > 2 and told[0][:2] != "0x"
