@@ -2835,7 +2835,7 @@ def test_tags_in_btf_show_and_what_is_no_meaning_is_a_mere_tag():
         b.add(b.DECL_TAG, tag, 0, s, [member_index])
     b.add(b.DECL_TAG, "show:hex", 0, number + 2, [-1])
     found = b.btf().layout("s")
-    told = found.reader("plain").one(bytes([10, 0, 0, 1]) + bytes(8) + bytes(u32(255)))
+    told = found.reader("plain").one(bytes([10, 0, 0, 1]) + bytes(8) + struct.pack("<I", 255))
     assert told == {"src": "10.0.0.1", "odd": 0, "wrong": 0, "t": "0xff"}
     assert "odd: u32 [show:nope]" in found.describe().replace("unsigned int", "u32")
 
@@ -5021,7 +5021,7 @@ def test_a_member_of_no_bytes_may_lie_anywhere():
     assert [name for name, _ in ctype._fields_] == ["a", "b", "e"] and ctypes.sizeof(ctype) == 16
     assert [btf.offsetof(made, name) for name in "azybe"] == [0, 4, 1, 8, 16]
     assert "(hole)" not in btf.describe(made) and btf.describe(made).endswith("\n16 bytes")
-    raw = struct.pack("=QQ", 5, 6)
+    raw = struct.pack("<QQ", 5, 6)
     plain = {"a": 5, "z": {}, "y": [{}, {}, {}], "b": 6, "e": {}}
     assert btf.layout(made).reader("plain").one(raw) == plain
     assert bpf.to_python(ctype.from_buffer_copy(raw)) == plain
