@@ -14826,6 +14826,7 @@ def test_given_types_decode_maps_without_btf(bpffs):
     class Same(ctypes.Structure):
         _fields_ = [
             ("kind", u8),
+            ("aligned", u8 * 7),  # i386 would have the next at byte 4, BPF has not
             ("hits", u64 * 2),
             ("who", ctypes.c_char * 3),
             ("port", u16.__ctype_be__),
@@ -14857,16 +14858,15 @@ def test_given_types_decode_maps_without_btf(bpffs):
         )
         key, wanted = (
             b"\x0a\0\0\1\0\x50\0\0",
-            Same(0, (1, (1 << 64) - 1), b"me", 53, ((1, 2), (3, 4))),
+            Same(0, (), (1, (1 << 64) - 1), b"me", 53, ((1, 2), (3, 4))),
         )
         assert m.lookup_bytes(key) == bytes(wanted)
         line = json.loads(
             done(*(types + ["--ndjson", "lookup", pin, "key", "ip=0x0a000001,port=80,zone=0"]))
         )
-        assert line == {
-            "key": {"ip": 0x0A000001, "port": 80, "zone": 0},
-            "value": bpf.to_python(wanted),
-        }
+        value = bpf.to_python(wanted)
+        del value["aligned"]
+        assert line == {"key": {"ip": 0x0A000001, "port": 80, "zone": 0}, "value": value}
         assert "who=me" in done(*(types + ["dump", pin])) and "0a 00 00 01 00 50 00 00" in done(
             "dump", pin
         )
