@@ -39,6 +39,7 @@ import os
 import pickle
 import pty
 import pwd
+import pwd
 import random
 import re
 import resource
@@ -226,6 +227,14 @@ def loopback():
             probe.connect(("127.0.0.1", 9))
         except OSError as error:
             lacking("a loopback device that is up (%s)" % error)
+
+
+def user_called_root():
+    """Skip the test where user 0 has no name: a container without /etc/passwd."""
+    try:
+        assert pwd.getpwuid(0).pw_name == "root"
+    except KeyError:
+        lacking("a user called root")
 
 
 def user_called_root():
@@ -3250,6 +3259,8 @@ def bytes_of(found, said):
 def test_meanings_are_shown_and_taken(word, text, said, wanted):
     if wanted == "root":
         user_called_root()
+    if wanted == "root":
+        user_called_root()
     bare = bpf.layout(text)
     found, raw = bare.showing("", word), bytes_of(bare, said)
     assert found.reader("plain").one(raw) == wanted
@@ -3637,6 +3648,7 @@ def test_tags_of_a_class_show_and_its_source_keeps_them():
 
 def test_a_source_and_a_table_have_the_meanings_of_arrays_and_none_that_ctypes_lacks():
     user_called_root()
+    user_called_root()
     text = "struct { u32 x[3], y[2][2]; enum { A = 1 } z; struct in_addr { __be32 s; } a[2]; u8 eth[6]; }"
     found = bpf.layout(text)
     for field, word in (("x", "ip4"), ("y", "uid"), ("z", "flags"), ("a", "plain"), ("eth", "hex")):
@@ -3679,7 +3691,7 @@ def test_tags_in_btf_show_and_what_is_no_meaning_is_a_mere_tag():
         b.add(b.DECL_TAG, tag, 0, s, [member_index])
     b.add(b.DECL_TAG, "show:hex", 0, number + 2, [-1])
     found = b.btf().layout("s")
-    told = found.reader("plain").one(bytes([10, 0, 0, 1]) + bytes(8) + bytes(u32(255)))
+    told = found.reader("plain").one(bytes([10, 0, 0, 1]) + bytes(8) + struct.pack("<I", 255))
     assert told == {"src": "10.0.0.1", "odd": 0, "wrong": 0, "t": "0xff"}
     assert "odd: u32 [show:nope]" in found.describe().replace("unsigned int", "u32")
 
@@ -3707,6 +3719,7 @@ def test_variables_of_data_sections_have_dots_in_their_names():
 
 
 def test_metrics_take_quantities_and_leave_names_out():
+    user_called_root()
     user_called_root()
     found = bpf.layout("struct { u32 src; u64 took; u32 uid; u64 size; }")
     for field, word in (("src", "ip4"), ("took", "ns"), ("uid", "uid"), ("size", "bytes")):
@@ -5161,7 +5174,7 @@ def test_a_member_of_no_bytes_may_lie_anywhere():
     assert [name for name, _ in ctype._fields_] == ["a", "b", "e"] and ctypes.sizeof(ctype) == 16
     assert [btf.offsetof(made, name) for name in "azybe"] == [0, 4, 1, 8, 16]
     assert "(hole)" not in btf.describe(made) and btf.describe(made).endswith("\n16 bytes")
-    raw = struct.pack("=QQ", 5, 6)
+    raw = struct.pack("<QQ", 5, 6)
     plain = {"a": 5, "z": {}, "y": [{}, {}, {}], "b": 6, "e": {}}
     assert btf.layout(made).reader("plain").one(raw) == plain
     assert bpf.to_python(ctype.from_buffer_copy(raw)) == plain
@@ -9046,7 +9059,8 @@ def test_char_arrays_that_come_out_are_keys_of_a_dict():
                 m["bash"] = wrong
     with Map.create(HASH, u32, text, 8) as m:
         m[1] = m[2] = "one"
-        assert set(m.values()) == {m[1]} and m.lookup_and_delete(1) == m[2]
+        assert set(m.values()) == {m[1]}
+        assert KERNEL < (5, 14) or m.lookup_and_delete(1) == m[2]
     with Map.create(HASH, Key, u32, 1) as m, pytest.raises(bpf.LayoutError):
         m["bashbash"]
 
@@ -9369,11 +9383,13 @@ def test_threads_share_a_map_without_a_lock():
         for key in range(256):
             m[key] = Value(key, ~key & 0xFFFF)
         wrong, stop = [], time.time() + 2
+        # What is looked up is not written: the kernel puts an update into another element, and lets
+        # the next one have the old, also while a CPU still copies it.
 
         def hammer(seed):
             rng, out = random.Random(seed), Value()
             while time.time() < stop:
-                key = rng.randrange(300)
+                key = rng.randrange(0, 300, 2)
                 found = m[key] if key < 256 and rng.random() < 0.5 else m.get(key)
                 told = found and (found.packets, found.bytes)
                 if told != ((key, ~key & 0xFFFF) if key < 256 else None):
@@ -9381,7 +9397,7 @@ def test_threads_share_a_map_without_a_lock():
                 if m.lookup_into(key, out) != (key < 256) or key < 256 and out.packets != key:
                     wrong.append(key)
                 if key < 256:
-                    m[key] = Value(key, ~key & 0xFFFF)
+                    m[key | 1] = Value(key | 1, ~key & 0xFFFE)
 
         threads = [threading.Thread(target=hammer, args=(seed,)) for seed in range(8)]
         for thread in threads:
@@ -9389,6 +9405,8 @@ def test_threads_share_a_map_without_a_lock():
         for thread in threads:
             thread.join()
         assert not wrong
+        for key in range(256):
+            assert (m[key].packets, m[key].bytes) == (key, ~key & 0xFFFF)
 
 
 @kernel
@@ -10035,6 +10053,7 @@ def write_stable_and_other_keys(m, rng):
 @kernel
 def test_a_trie_whose_cursor_was_deleted_hands_out_each_entry_once(monkeypatch):
     """The kernel begins anew then: a batch repeats what earlier ones brought."""
+    since(5, 13)  # batches of tries
     with Map.create(LPM, None, u32, 8, key_size=8, flags=bpf.BPF_F_NO_PREALLOC) as m:
         for number in range(6):
             m[native(32, 4) + bytes([10, 0, 0, number])] = number
@@ -11395,6 +11414,7 @@ def test_signals_that_raise_lose_nothing():
                 with contextlib.suppress(InterruptedError):
                     recorder.run(rng.randrange(1, 600))
                 (last,) = recorder.records(recorder.written - 2)[-1:]
+                kept = recorder.written - (recorder.written + 4) // 5
                 while found[-1:] != [last]:
                     try:
                         armed.append(1)
@@ -11409,7 +11429,7 @@ def test_signals_that_raise_lose_nothing():
             found += everything(records)
             assert set(found) == set(recorder.records())
     finally:
-        del going[:]
+        del going[:], armed[:]  # an error of another kind would be hidden by that of a signal
         thread.join()
         signal.signal(signal.SIGUSR1, before)
 
@@ -13808,6 +13828,7 @@ def test_given_types_decode_maps_without_btf(bpffs):
     class Same(ctypes.Structure):
         _fields_ = [
             ("kind", u8),
+            ("aligned", u8 * 7),  # i386 would have the next at byte 4, BPF has not
             ("hits", u64 * 2),
             ("who", ctypes.c_char * 3),
             ("port", u16.__ctype_be__),
@@ -13832,15 +13853,14 @@ def test_given_types_decode_maps_without_btf(bpffs):
             '{"hits": [1, 18446744073709551615], "who": "me", "port": 53, "grid": [[1, 2], [3, 4]], "rest": 0}',
         )
         key = b"\x0a\0\0\1\0\x50\0\0"
-        wanted = Same(0, (1, (1 << 64) - 1), b"me", 53, ((1, 2), (3, 4)))
+        wanted = Same(0, (), (1, (1 << 64) - 1), b"me", 53, ((1, 2), (3, 4)))
         assert m.lookup_bytes(key) == bytes(wanted)
         line = json.loads(
             done(*types, "--ndjson", "lookup", pin, "key", "ip=0x0a000001,port=80,zone=0")
         )
-        assert line == {
-            "key": {"ip": 0x0A000001, "port": 80, "zone": 0},
-            "value": bpf.to_python(wanted),
-        }
+        value = bpf.to_python(wanted)
+        del value["aligned"]
+        assert line == {"key": {"ip": 0x0A000001, "port": 80, "zone": 0}, "value": value}
         assert "who=me" in done(*types, "dump", pin)
         assert "0a 00 00 01 00 50 00 00" in done("dump", pin)
         for text in ("u32", "u32 a,", "os.system"):
@@ -14486,7 +14506,8 @@ def test_labels_of_a_key_are_those_of_the_branch_that_it_has(tmp_path):
         text = "\n".join(families.text())
     found = re.findall(r',kind="(\d)",(\w+)="([^"]+)"} (\d)', text)
     assert sorted(found) == [("4", "of_ip4", str(n), str(n)) for n in (1, 2, 3)] + [
-        ("6", "of_ip6", "[%d 0]" % n, str(n)) for n in (1, 2, 3)
+        ("6", "of_ip6", "[%d %d]" % tuple((u16 * 2).from_buffer_copy(u32(n))), str(n))
+        for n in (1, 2, 3)
     ]
 
 
@@ -15233,6 +15254,7 @@ def test_a_capture_needs_no_right_and_no_particular_python(captures):
 @kernel
 def test_a_capture_keeps_names_and_what_was_shown(meant_flows, tmp_path):
     user_called_root()
+    user_called_root()
     m, types = meant_flows
     file = str(tmp_path / "c")
     child = subprocess.Popen(["sleep", "1000"])
@@ -15301,6 +15323,8 @@ def test_captures_without_names_are_what_they_were(flows, tmp_path):
 def test_a_tagged_type_of_the_caller_has_its_names_captured(tmp_path):
     user_called_root()
 
+    user_called_root()
+
     class Owner(ctypes.Structure):
         _fields_ = [("uid", u32), ("count", u32)]
         _show_ = {"uid": "uid"}
@@ -15367,6 +15391,7 @@ class OwnedPage(ctypes.Structure):
 
 @kernel
 def test_what_names_can_not_be_found_in_is_captured_all_the_same(tmp_path):
+    user_called_root()
     user_called_root()
     file = str(tmp_path / "c")
     with Map.create(HASH, u32, MaybeOwned, 4) as m:
@@ -16843,6 +16868,8 @@ def test_options_stand_anywhere_in_a_line_about_a_capture(pins, tmp_path):
     "name", ["n", "na", "i", "id", "pin", "kprobes", "key", "v", "views", "map"]
 )
 def test_a_map_may_have_the_name_of_a_word(name, bpffs, called):
+    seven, nine = list(bytes(u32(7))), list(bytes(u32(9)))
+
     def test(m):
         for pin in os.listdir(bpffs):  # they keep the map of a try that failed
             os.unlink(os.path.join(bpffs, pin))
@@ -16852,14 +16879,14 @@ def test_a_map_may_have_the_name_of_a_word(name, bpffs, called):
             assert done("show", *words).startswith("%d: hash  name %s" % (m.id, name))
             assert "Found 1" in done("dump", *words) and "7" in done("getnext", *words)
             for key in ("key", "k"):
-                assert ": " in done("lookup", *words, key, "7", "0", "0", "0")
-                done("update", *words, key, "7", "0", "0", "0", "v", "9", "0", "0", "0", "any")
+                assert ": " in done("lookup", *words, key, *seven)
+                done("update", *words, key, *seven, "v", *nine, "any")
             done("pin", *words, "%s/%s%s%d" % (bpffs, prefix, name, m.id))
         if name not in ("id", "key"):  # without a kind: not a word that is one in full
             assert "Found 1" in done("dump", name)
             done("pin", name, "%s/bare%s%d" % (bpffs, name, m.id))
-            done("lookup", name, "key", "7", "0", "0", "0")
-            done("update", name, "key", "7", "0", "0", "0", "value", "1", "0", "0", "0")
+            done("lookup", name, "key", *seven)
+            done("update", name, "key", *seven, "value", *nine)
 
     name = name[:1] + "x%d" % RUN if len(name) > 3 else name
     called(name, test)
@@ -16867,23 +16894,25 @@ def test_a_map_may_have_the_name_of_a_word(name, bpffs, called):
 
 @kernel
 def test_a_pins_path_is_taken_as_it_is(bpffs, monkeypatch):
+    seven = bytes(u32(7))
+    shown = " ".join("%02x" % byte for byte in seven)
     with Map.create(HASH, u32, u32, 8) as m:
         m[7] = 9
         for name in ("blank ", " blank", "two  blanks", "key", "-x", "n"):
             path = os.path.join(bpffs, name)
             done("map", "pin", "id", m.id, path)
             assert "Found 1" in done("dump", "pinned", path) and "Found 1" in done("dump", path)
-            assert done("lookup", "pinned", path, "key", "7", "0", "0", "0").startswith("07")
+            assert done("lookup", "pinned", path, "key", *seven).startswith(shown)
         with pytest.raises(AssertionError):
             done("dump", "pinned", os.path.join(bpffs, "blank"))
         monkeypatch.chdir(bpffs)
         for name in ("blank ", "-x", "key", "n"):
             assert "Found 1" in done("dump", "pinned", name)
-            assert done("lookup", "pinned", name, "key", "7", "0", "0", "0").startswith("07")
+            assert done("lookup", "pinned", name, "key", *seven).startswith(shown)
         outer = Map.create(bpf.BPF_MAP_TYPE_ARRAY_OF_MAPS, None, None, 2, inner=m)
         with Map.create(HASH, u32, u32, 8) as other:
             for words in (["id", other.id], ["i", other.id]):
-                done("update", "id", outer.id, "key", 1, 0, 0, 0, "value", *words, "any")
+                done("update", "id", outer.id, "key", *bytes(u32(1)), "value", *words, "any")
                 assert outer[1] == other.id
         done("update", "id", outer.id, "k", 0, 0, 0, 0, "v", "pin", os.path.join(bpffs, "blank "))
         assert outer[0] == m.id
@@ -16894,20 +16923,30 @@ def test_a_pins_path_is_taken_as_it_is(bpffs, monkeypatch):
 def test_cpu_names_a_field_where_there_is_one_else_a_cpu():
     cpus = bpf.possible_cpus()
     last = "cpu=%d" % cpus[-1]
+    one_and_two = " ".join("%x" % byte for byte in bytes(u32(1)) + bytes(u32(2)))
     for value, line, wanted in (
         ("u32 name, u32 cpu", "name=1 cpu=2", (1, 2)),
         ("u32 name, u32 cpu", "name=1,cpu=2 " + last, (1, 2)),
         ("u32 name, u32 cpu", "cpu=2 name=1 any " + last, (1, 2)),
         ("u32 name, u32 cpu", "name=1 cpu=2 " + last + " any", (1, 2)),
         ("u32 name, u32 size", "name=1 size=2 " + last, (1, 2)),
-        ("u32 name, u32 size", "hex 1 0 0 0 2 0 0 0 %s a" % last, (1, 2)),
+        ("u32 name, u32 size", "hex %s %s a" % (one_and_two, last), (1, 2)),
     ):
         with Map.create(PERCPU_HASH, u32, u64, 8) as m:
-            words = ["update", "id", m.id, "key", 5, 0, 0, 0, "value"] + line.split()
+            words = ["update", "id", m.id, "key", *bytes(u32(5)), "value"] + line.split()
             done("--value-type", value, *words)
             number = int.from_bytes(struct.pack("=II", *wanted), sys.byteorder)
             alone = [0] * (len(cpus) - 1) + [number]
             assert m[5] == (alone if last in line else [number] * len(cpus))
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_a_big_endian_number_has_its_name_on_every_machine(order):
+    """It says that the number may be an IP address."""
+    with mock.patch.object(sys, "byteorder", order):
+        found = bpf._c_numbers()
+    for word in ("__be32", "be32"):
+        assert (found[word].name, found[word].order) == ("be32", "big")
 
 
 # -- queries: where, sort, top, columns
@@ -17176,6 +17215,7 @@ def test_a_map_may_be_called_as_a_word_of_a_query(name, called):
 @kernel
 def test_show_tells_what_fields_mean_in_every_form_but_bpftools(meant_flows):
     user_called_root()
+    user_called_root()
     m, types = meant_flows
     with open("/proc/self/comm") as file:
         me = "%s(%d)" % (file.read().rstrip("\n"), os.getpid())
@@ -17199,6 +17239,7 @@ def test_show_tells_what_fields_mean_in_every_form_but_bpftools(meant_flows):
 
 @kernel
 def test_what_show_shows_is_taken_as_data_and_by_where(meant_flows):
+    user_called_root()
     user_called_root()
     m, types = meant_flows
     types = types + MEANT_SHOW
@@ -17374,6 +17415,22 @@ def test_a_time_namespace_that_only_children_enter_changes_no_clock():
     assert status == 0 and abs(int(out)) < 60 * 10**9, err
 
 
+def test_a_time_namespace_that_only_children_enter_changes_no_clock():
+    told = """
+        import ctypes, time, bpflookup
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(0x80):  # CLONE_NEWTIME
+            raise SystemExit("errno %d" % ctypes.get_errno())
+        with open("/proc/self/timens_offsets", "w") as file:
+            file.write("monotonic 100000 0")
+        print(bpflookup._this_machine.now() - int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9))
+    """
+    status, out, err = python(told)
+    if err.startswith("errno "):
+        lacking("time namespaces: " + err)
+    assert status == 0 and abs(int(out)) < 60 * 10**9, err
+
+
 @kernel
 def test_histograms_have_heads_for_people():
     key = "struct { struct in_addr { be32 s_addr; } from; u8 src_mac[6]; u16 slot; }"
@@ -17407,7 +17464,7 @@ def test_a_stack_is_shown_as_symbols(cgroup, tmp_path):
         (line,) = [
             one
             for one in done("dump", *of_map).splitlines()
-            if one.startswith("%02x 00 00 00: " % stack_id)
+            if one.startswith(" ".join("%02x" % byte for byte in bytes(u32(stack_id))) + ": ")
         ]
         told = line.split(": ", 1)[1].strip().split(";")
         assert len(told) == len(wanted) > 2 and told[0][:2] != "0x"
@@ -18085,7 +18142,10 @@ def test_btf_questions_about_names_that_hold_dots(unloaded, tmp_path):
 
 @kernel
 def test_btf_of_sections_of_the_kernel(vmlinux):
-    name, _, at, _, _ = list(vmlinux.members(".data..percpu"))[7]
+    try:
+        name, _, at, _, _ = list(vmlinux.members(".data..percpu"))[7]
+    except bpf.BTFError:  # as that of 5.10
+        lacking("a kernel whose BTF has its variables")
     assert done("btf", "offset", ".data..percpu." + name) == "%d\n" % (at // 8)
     assert name in done("btf", "layout", ".data..percpu")
 
