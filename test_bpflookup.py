@@ -39,7 +39,6 @@ import os
 import pickle
 import pty
 import pwd
-import pwd
 import random
 import re
 import resource
@@ -227,14 +226,6 @@ def loopback():
             probe.connect(("127.0.0.1", 9))
         except OSError as error:
             lacking("a loopback device that is up (%s)" % error)
-
-
-def user_called_root():
-    """Skip the test where user 0 has no name: a container without /etc/passwd."""
-    try:
-        assert pwd.getpwuid(0).pw_name == "root"
-    except KeyError:
-        lacking("a user called root")
 
 
 def user_called_root():
@@ -3648,7 +3639,6 @@ def test_tags_of_a_class_show_and_its_source_keeps_them():
 
 def test_a_source_and_a_table_have_the_meanings_of_arrays_and_none_that_ctypes_lacks():
     user_called_root()
-    user_called_root()
     text = "struct { u32 x[3], y[2][2]; enum { A = 1 } z; struct in_addr { __be32 s; } a[2]; u8 eth[6]; }"
     found = bpf.layout(text)
     for field, word in (("x", "ip4"), ("y", "uid"), ("z", "flags"), ("a", "plain"), ("eth", "hex")):
@@ -3719,7 +3709,6 @@ def test_variables_of_data_sections_have_dots_in_their_names():
 
 
 def test_metrics_take_quantities_and_leave_names_out():
-    user_called_root()
     user_called_root()
     found = bpf.layout("struct { u32 src; u64 took; u32 uid; u64 size; }")
     for field, word in (("src", "ip4"), ("took", "ns"), ("uid", "uid"), ("size", "bytes")):
@@ -11414,7 +11403,6 @@ def test_signals_that_raise_lose_nothing():
                 with contextlib.suppress(InterruptedError):
                     recorder.run(rng.randrange(1, 600))
                 (last,) = recorder.records(recorder.written - 2)[-1:]
-                kept = recorder.written - (recorder.written + 4) // 5
                 while found[-1:] != [last]:
                     try:
                         armed.append(1)
@@ -15254,7 +15242,6 @@ def test_a_capture_needs_no_right_and_no_particular_python(captures):
 @kernel
 def test_a_capture_keeps_names_and_what_was_shown(meant_flows, tmp_path):
     user_called_root()
-    user_called_root()
     m, types = meant_flows
     file = str(tmp_path / "c")
     child = subprocess.Popen(["sleep", "1000"])
@@ -15391,7 +15378,6 @@ class OwnedPage(ctypes.Structure):
 
 @kernel
 def test_what_names_can_not_be_found_in_is_captured_all_the_same(tmp_path):
-    user_called_root()
     user_called_root()
     file = str(tmp_path / "c")
     with Map.create(HASH, u32, MaybeOwned, 4) as m:
@@ -17215,7 +17201,6 @@ def test_a_map_may_be_called_as_a_word_of_a_query(name, called):
 @kernel
 def test_show_tells_what_fields_mean_in_every_form_but_bpftools(meant_flows):
     user_called_root()
-    user_called_root()
     m, types = meant_flows
     with open("/proc/self/comm") as file:
         me = "%s(%d)" % (file.read().rstrip("\n"), os.getpid())
@@ -17239,7 +17224,6 @@ def test_show_tells_what_fields_mean_in_every_form_but_bpftools(meant_flows):
 
 @kernel
 def test_what_show_shows_is_taken_as_data_and_by_where(meant_flows):
-    user_called_root()
     user_called_root()
     m, types = meant_flows
     types = types + MEANT_SHOW
@@ -17397,22 +17381,6 @@ def test_times_since_boot_are_the_kernels_in_a_time_namespace(tmp_path):
     now, boot = map(int, out.split())
     assert abs(now - time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9) < 60 * 10**9
     assert abs(boot - at_boot()) < 60 * 10**9
-
-
-def test_a_time_namespace_that_only_children_enter_changes_no_clock():
-    told = """
-        import ctypes, time, bpflookup
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(0x80):  # CLONE_NEWTIME
-            raise SystemExit("errno %d" % ctypes.get_errno())
-        with open("/proc/self/timens_offsets", "w") as file:
-            file.write("monotonic 100000 0")
-        print(bpflookup._this_machine.now() - int(time.clock_gettime(time.CLOCK_MONOTONIC) * 10**9))
-    """
-    status, out, err = python(told)
-    if err.startswith("errno "):
-        lacking("time namespaces: " + err)
-    assert status == 0 and abs(int(out)) < 60 * 10**9, err
 
 
 def test_a_time_namespace_that_only_children_enter_changes_no_clock():
