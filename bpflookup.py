@@ -11380,11 +11380,12 @@ class _Waiter:
         import select
 
         self.owner = owner  # holds the descriptor that epoll watches
-        ends = os.pipe()
-        self._closed_end, self._closing_end = (_Fd(int, number) for number in ends)
+        # An eventfd: it is readable once close() was called.  It is one descriptor; the two of a
+        # pipe could not both be given an _Fd before an exception comes.
+        self._closed = _event()
         self._closing, self._epoll = select.poll(), select.epoll()
-        self._closing.register(ends[0], select.POLLIN)
-        self._epoll.register(ends[0], select.EPOLLIN)
+        self._closing.register(self._closed.number, select.POLLIN)
+        self._epoll.register(self._closed.number, select.EPOLLIN)
         # what was peeked at stays there until its owner consumes it: wake up only for what is new
         edge = select.EPOLLET if is_peek else 0
         self._epoll.register(owner.number, select.EPOLLIN | edge)
@@ -11417,7 +11418,15 @@ class _Waiter:
 
     def wake(self):
         """Wake all who wait, now and later: what is written is never read."""
-        os.write(self._closing_end.number, b"\0")
+        os.write(self._closed.number, struct.pack("=Q", 1))
+
+
+def _event():
+    """Return the _Fd of an eventfd that is not readable yet."""
+    event = _Fd(ctypes.CDLL(None, use_errno=True).eventfd, 0, os.O_CLOEXEC)
+    if event.number < 0:
+        raise OSError(get_errno(), "eventfd: %s" % os.strerror(get_errno()))
+    return event
 
 
 def _ticking(every_ns):

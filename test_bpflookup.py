@@ -9501,12 +9501,15 @@ def test_what_signal_handlers_do_changes_no_answer(key, mode):
 
 
 @kernel
-def test_an_exception_raised_by_a_signal_handler_leaks_no_descriptor(numbers, bpffs):
+def test_an_exception_raised_by_a_signal_handler_leaks_no_descriptor(numbers, bpffs, request):
     pin = os.path.join(bpffs, "numbers")
     numbers.pin(pin)
     # No exception can be raised in finalizers; what comes after a map is open makes no descriptor.
     functions = set("__init__ _bpf _bpf_charged _in_one_step _libc_syscall_into _obj_cmd".split())
     functions |= set("_fd_by_id _opened from_id from_pin from_fd create maps read pins".split())
+    functions |= set("records _event _ticking".split())
+    ring = Map.create(bpf.BPF_MAP_TYPE_RINGBUF, max_entries=4096)
+    request.addfinalizer(ring.close)
     for action in (
         lambda: Map.from_id(numbers.id).close(),
         lambda: Map.from_pin(pin).close(),
@@ -9514,6 +9517,7 @@ def test_an_exception_raised_by_a_signal_handler_leaks_no_descriptor(numbers, bp
         lambda: Map.create(HASH, u32, u32).close(),
         lambda: [info.id for info in itertools.islice(bpf.maps(), 1)],
         lambda: bpf.pins(bpffs),
+        lambda: ring.records(peek=True).close(),
     ):
         before, struck, left = open_fds(), 0, [0]
         while True:
