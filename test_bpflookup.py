@@ -13442,7 +13442,7 @@ def test_many_names_take_one_look_at_what_knows_them(vmlinux, monkeypatch):
         assert (len(walks), len(reads)) == (1, 1)
 
 
-# ---- 8. Output formats ------------------------------------------------------
+# ---- 8. Views and captures --------------------------------------------------
 # JSON against bpftool's, lines, histograms against the tools that draw them, metrics against Prometheus' parsers,
 # captures.
 
