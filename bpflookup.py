@@ -8329,6 +8329,8 @@ class _Counterparts:
 
 
 # -- a caller's type beside BTF's
+# When a map is opened (_checked_type in section 6), the class that the caller gave is compared with
+# the type in the map's BTF.  Layout.differences (section 4) compares; here the message is made.
 
 
 def _prove_agreement(mine, theirs, strict, what):

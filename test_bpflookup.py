@@ -19395,8 +19395,8 @@ def test_the_commands_of_the_readme_run(readme_maps, tmp_path, monkeypatch):
 
 
 def written_for_other_tools():
-    """Return the code in the right-hand columns of "Where you come from"."""
-    section = readme().split("## Where you come from\n")[1].split("\n## ")[0]
+    """Return the code in the right-hand columns of "If you know ..."."""
+    section = readme().split("## If you know bpftool, BCC or cilium/ebpf\n")[1].split("\n## ")[0]
     rows = [line.replace(r"\|", "/") for line in section.splitlines() if line[:3] == "| `"]
     return [code for row in rows for code in re.findall("`([^`]+)`", row.split("|")[2])]
 
