@@ -6864,6 +6864,8 @@ def _plain(obj, depth):
 # it has, and in c_type how C spells it.  A kind that is not in _RECORD_WORDS is stepped over if the
 # blob tells its length (_take_sections), else the types behind it can't be reached.
 
+# -- the records of a blob: which kinds there are, where each record is, what stands in it
+
 # kinds that stand for another type, and have its size
 _MODIFIERS = frozenset(
     (BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_TYPE_TAG)
@@ -7426,6 +7428,9 @@ def _occurrences(haystack, needle):
         at = haystack.find(needle, at + 1)
 
 
+# -- BTF, as users have it: where it comes from, names, sizes, members
+
+
 class BTF(_BTFRecords):
     """Type information: how the types of a BPF object or the kernel are called and lie.
 
@@ -7721,6 +7726,9 @@ def _btf_info(btf_id, token=None):
         return info, name.value.decode("latin-1"), data.raw[: info.btf_size]
     finally:
         del owner  # closes it now, also where a traceback would keep it
+
+
+# -- offsets: where the member of a path lies
 
 
 class Offset(int):
