@@ -22,7 +22,8 @@ trace               print every bpf(2) call, like strace
 BPFError            root of every error raised here; KeyNotFound is also a KeyError
 main                the command line: python3 bpflookup.py --help
 
-Sections (grep '^# ---- '), each of which begins with how it works and uses only earlier ones:
+Sections (grep '^# ---- '), each of which begins with how it works and uses only earlier ones;
+their parts have a line "# -- " each (grep '^# -' lists both):
 1 ABI               numbers and structures of linux/bpf.h; what sets the map types apart
 2 Errors            the exceptions, which errno becomes which, and the hints
 3 System call       the one way into bpf(2); who closes descriptors; trace; possible CPUs
@@ -30,7 +31,7 @@ Sections (grep '^# ---- '), each of which begins with how it works and uses only
 5 BTF               type information: parse it, prove it, make Layouts of it
 6 Map               open maps, single elements, scans, batches, mmap, ring buffers
 7 Inspection        which maps there are, who pins and who uses them
-8 Output formats    JSON, metrics, captures
+8 Views, captures   entries as JSON, words, histograms, metrics; captures of maps in files
 9 Command line      main
 """
 
@@ -157,11 +158,18 @@ else:
 #
 # A new constant      goes to the end of its list, and once more into __all__ below.
 # A new map type      also goes into those of the sets below that fit it: they decide what its keys
-#                     and values are, and how it is scanned.  In section 2, _EINVAL_MEANS_NO and
-#                     _NET_ADMIN_TYPES say how it refuses; in section 6, _ENTRY_PER_CPU_TYPES what
-#                     max_entries it wants; in section 9, probe must know the smallest map of it
-#                     that can be created.  A type that is in no set is a map of keys and values
-#                     that is walked from key to key.
+#                     and values are, and how it is scanned.  A type that is in no set is a map of
+#                     keys and values that is walked from key to key.  Then, where it applies:
+#                     2  _EINVAL_MEANS_NO  commands that it refuses with EINVAL
+#                        _NET_ADMIN_TYPES  creating it takes CAP_NET_ADMIN
+#                     6  _ENTRY_PER_CPU_TYPES  max_entries is the number of CPUs if not given
+#                        _Whole._mapped_length  its memory can be mapped
+#                        _no_ring_error    programs send records through it
+#                     8  View.__init__     what its keys or values mean, where no BTF says it
+#                     9  _DESCRIPTOR_ARRAYS  a dump shows every index, with an error if it has one
+#                        _ALWAYS_FULL      every index has an entry
+#                        _SMALLEST_OF      the smallest map of it, for probe
+#                     What is special to a single type asks for it by name: grep one that is alike.
 # A new command       also gets a row in _ARMS.
 # A new field         goes to the end of its arm or structure; _ARMS only has to change where the
 #                     field must always be passed.
@@ -789,7 +797,7 @@ class bpf_prog_info(ctypes.Structure):
 #                  into _EINVAL_MEANS_NO.  An errno in no table is a plain SyscallError.
 # A new hint       goes into _HINTS where errno and command are enough to know it, else into
 #                  _diagnose.  It is a clause that follows "; ", and says what to do about it.
-# A new exception  also goes into __all__ at the top.
+# A new exception  also goes into __all__ at the top, and into the README's table of errors.
 
 
 def _printable(text):
@@ -1323,7 +1331,8 @@ def _kernel_release():
 # errno is read by C code right after the call, where no signal handler can run in between, and only
 # there.  EINTR: the map commands do not sleep where a signal could interrupt them, so no call is
 # repeated here.  Only batches of older kernels answer EINTR, for another reason: see
-# _BatchScan._go_on in section 6.
+# _BatchScan._go_on in section 6.  What does sleep, waiting for records (epoll, poll) and writing
+# output, is Python's own code, which runs the signal handlers and then goes on (PEP 475).
 #
 # Buffers: attr holds addresses, which keep nothing alive.  Whoever makes a call holds the ctypes
 # objects that attr, key and value point to until it returns, has proved that they are as large as
@@ -1340,7 +1349,8 @@ def _kernel_release():
 SYSCALL_NUMBER: "Optional[int]" = None  # set this where the table lacks your architecture
 
 # (what uname -m begins with, e_machine of ELF headers, number of bpf(2) for 32-bit programs, for
-# 64-bit programs)
+# 64-bit programs).  A new CPU architecture is a row here and, for ring buffers, one in
+# _MEMBARRIER_NUMBERS (section 6).
 _SYSCALL_TABLE = (
     (("x86_64", "i386", "i486", "i586", "i686"), (62, 3), 357, 321),
     (("aarch64", "arm"), (183, 40), 386, 280),
@@ -1814,14 +1824,17 @@ def _sysfs_cpus():
 #   table, ctypes class, source     Layout.describe, ctype and python_source
 #   plain Python and JSON           to_python and to_json of whatever a caller hands in
 #
-# Where to add: a word for --show is a _MeaningKind in MEANINGS, an output form a _Form in _FORMS, a
-# kind of leaf a subclass of Number whose converter() asks the form by a method of its own.
+# Where to add: a word for --show is a _MeaningKind in MEANINGS, an output form a _Form in _FORMS
+# (section 8 lists the other places), a kind of leaf a subclass of Number whose converter() asks the
+# form by a method of its own.
 # Functions stand before those that they call, bases of classes and tables where Python needs them.
 
 # Types may be hostile: records that share parts multiply, and members of no bits, or of a union,
 # take no bytes.
 MAX_DEPTH = 32  # levels of types inside types
-_MAX_VALUES = 1 << 20  # leaves of a type of BTF, besides those that its bytes can hold
+_VALUES_PER_BYTE = 16  # leaves that a byte can hold: eight bits, each in two branches of a union
+_SPARE_VALUES = 4096  # leaves besides those, of a type that is read or written whole
+_MAX_VALUES = 1 << 20  # leaves besides those, of a type of BTF
 _MAX_SAMPLES = 1 << 19  # leaves of one value, where each is read with its path
 _MAX_ROWS = 1 << 14  # lines of a table
 
@@ -2148,7 +2161,7 @@ def _has_too_many_values(layout):
     """Whether it has so many more leaves than bytes that nobody could read it.  Honest types have a
     few more: bitfields share a byte, and branches of unions their bytes.
     """
-    return layout.values > 16 * layout.size + 4096
+    return layout.values > _VALUES_PER_BYTE * layout.size + _SPARE_VALUES
 
 
 # slots of layouts that are no part of what they are: neither compared nor pickled
@@ -3084,7 +3097,7 @@ class _Bits:
         return column if self.then is None else self.then(column)
 
     def of(self, raw):
-        """Return the number, given the bytes of the record."""
+        """Read the bitfield: return its number, given the bytes of the record."""
         whole = int.from_bytes(raw[self.first : self.last], self.order)
         return ((whole >> self.shift & self.mask) ^ self.sign) - self.sign
 
@@ -3128,7 +3141,7 @@ class _Packing:
             self.buffer[at] &= self.given.get(at, 0)
 
     def put_bits(self, bits, number, what):
-        """Store a number in the _Bits of a bitfield."""
+        """Write a bitfield: store a number where its _Bits say that it lies."""
         whole = (number & bits.mask) << bits.shift
         mask = bits.mask << bits.shift
         size = bits.last - bits.first
@@ -3724,7 +3737,9 @@ def _checked_choice(ctype, named, member, spec):
 def check_layout(ctype: "Type[Union[_Object, bytes]]", size: int, what: str = "value") -> None:
     """Raise LayoutError unless ctype is plain data of exactly size bytes, laid out as in C.
 
-    Pointers, py_object and wide characters are refused at any depth: they mean nothing in a map.
+    It looks at the size and at the rules of C alone.  A map's BTF is compared with the class when
+    the map is opened (_prove_agreement).  Pointers, py_object and wide characters are refused at
+    any depth: they mean nothing in a map.
 
     ctype      a scalar, Structure, Union or array, or bytes, which fits any size
     what       the word for it in messages
@@ -4205,8 +4220,9 @@ def _binding_members(record, start):
 # behind a word says which layouts can mean it (fits), writes the text of a leaf (text, and more for
 # people) and reads it again (parse).
 #
-# To add a word: a subclass of _MeaningKind, an entry in MEANINGS, a row in the README's table; then
-# --show, _show_, tags in BTF, input and conditions have it.
+# To add a word: a subclass of _MeaningKind, an entry in MEANINGS, the word in the help of --show
+# (_WORDS_HELP, section 9), a row in the README's table; then --show, _show_, tags in BTF, input and
+# conditions have it.
 
 
 class Meaning:
@@ -6867,6 +6883,8 @@ def _plain(obj, depth):
 # it has, and in c_type how C spells it.  A kind that is not in _RECORD_WORDS is stepped over if the
 # blob tells its length (_take_sections), else the types behind it can't be reached.
 
+# -- the records of a blob: which kinds there are, where each record is, what stands in it
+
 # kinds that stand for another type, and have its size
 _MODIFIERS = frozenset(
     (BTF_KIND_TYPEDEF, BTF_KIND_VOLATILE, BTF_KIND_CONST, BTF_KIND_RESTRICT, BTF_KIND_TYPE_TAG)
@@ -7044,7 +7062,9 @@ class _BTFBlob:
         if header_len < 24:
             raise BTFError("a header of %d bytes, at byte 4" % header_len)
         header = self._section("header", 0, header_len)[:32].ljust(32, b"\0")
-        if header_len < 32:  # without the two fields of the layout section
+        if header_len < 32:
+            # An older header ends at byte 24, before layout_off and layout_len, which then are 0.
+            # One that ends inside of them has neither.
             header = header[:24] + bytes(8)
         return struct.unpack_from(_ORDER_MARKS[self.order] + "7I", header, 4)
 
@@ -7427,6 +7447,9 @@ def _occurrences(haystack, needle):
         at = haystack.find(needle, at + 1)
 
 
+# -- BTF, as users have it: where it comes from, names, sizes, members
+
+
 class BTF(_BTFRecords):
     """Type information: how the types of a BPF object or the kernel are called and lie.
 
@@ -7724,6 +7747,9 @@ def _btf_info(btf_id, token=None):
         del owner  # closes it now, also where a traceback would keep it
 
 
+# -- offsets: where the member of a path lies
+
+
 class Offset(int):
     """Where a member begins, in bytes.
 
@@ -7839,8 +7865,11 @@ _C_KEYWORDS = {
 
 
 def _int_parts(t):
-    """Return (encoding, bit offset, bits) of an INT; encoding is of _INT_SIGNED, _INT_CHAR and
-    _INT_BOOL.
+    """Return (encoding, bit offset, bits) of an INT, BTF_INT_ENCODING(), _OFFSET() and _BITS() of
+    linux/btf.h; encoding is of _INT_SIGNED, _INT_CHAR and _INT_BOOL.
+
+    An offset that is not 0, or fewer bits than the size has, is how old compilers described a
+    bitfield; today its member says it.
     """
     word = t._words[t._at + 3]
     return word >> 24 & 0xF, word >> 16 & 0xFF, word & 0xFF
@@ -7878,7 +7907,8 @@ class _BTFFrontEnd:
             known = make(t, depth)
             known = _with_meaning_of_tags(known, self.btf.tags(type_id))
             rows = getattr(known, "row_count", 0)
-            if known.values > 16 * known.size + _MAX_VALUES or rows > _MAX_ROWS:
+            most = _VALUES_PER_BYTE * known.size + _MAX_VALUES
+            if known.values > most or rows > _MAX_ROWS:
                 words = (known.size, known.values, rows)
                 raise t._error("%d bytes, %d values, %d members: too large" % words)
             known = self._made.setdefault(type_id, known)
@@ -8326,6 +8356,8 @@ class _Counterparts:
 
 
 # -- a caller's type beside BTF's
+# When a map is opened (_checked_type in section 6), the class that the caller gave is compared with
+# the type in the map's BTF.  Layout.differences (section 4) compares; here the message is made.
 
 
 def _prove_agreement(mine, theirs, strict, what):
@@ -9221,6 +9253,8 @@ def _element_command(cmd, convert, moves_value=True):
             or (moves_value and (type(out) is not self._out_type or sizeof(out) < self._out_size))
         ):
             return self._take_the_long_way(cmd, convert, key, out, flags)
+        # The list in a local: close() puts another in its place, and a call that was begun before
+        # must not return to that one, where it would keep the descriptor of a closed map open.
         idle = self._idle_calls
         try:
             call = idle.pop()
@@ -9291,7 +9325,7 @@ class _Elements(_PerCPU[_Key, _Value]):
         value      a ctypes object that is as large as the kernel takes it to be
         flags      as _flag_bits returns them
         """
-        idle = self._idle_calls
+        idle = self._idle_calls  # as in command: the call goes back to this list
         try:
             # With int keys attr.key always points to the cell: NULL needs a call of its own.
             call = self._new_call() if key is None else idle.pop()
@@ -9607,8 +9641,8 @@ class _Keyless(_Elements[_Key, _Value]):
 #
 # All other scans go from key to key, and can't be exact.  Their cursor is a key: when it is deleted
 # the kernel starts again at the first one, and an update moves an entry within its bucket.  They
-# remember the keys they have seen, so nothing comes twice, and give up after 20 times as many keys
-# (and 1000) as the map can hold, so they end.  exact_scan tells which it will be.
+# remember the keys they have seen, so nothing comes twice, and give up after so many steps
+# (_WALK_ROUNDS) that they end.  exact_scan tells which it will be.
 #
 # _parts decides how a map is scanned, and yields (keys, values), two arrays:
 #     _BatchScan       hashes and arrays, where the kernel has LOOKUP_BATCH (5.6)
@@ -9617,6 +9651,11 @@ class _Keyless(_Elements[_Key, _Value]):
 #     _walked_parts    everything else: _walk_keys
 # keys, values and items (_scan) take the entries out of the parts; where a map must be walked, they
 # get them from _walk_keys directly.  lookup_and_delete_batch is always a _BatchScan.
+
+# Deletions send a walk back to its start.  It may take as many steps as this many walks through a
+# full map, and some more for the sake of small maps.  The numbers have no other reason than that a
+# walk has to end.
+_WALK_ROUNDS, _WALK_SPARE_STEPS = 20, 1000
 
 
 class _Scanning(_Keyless[_Key, _Value]):
@@ -9791,7 +9830,7 @@ class _Scanning(_Keyless[_Key, _Value]):
             raw, step = bytes(keys), self.key_size
             each = [raw[at : at + step] for at in range(0, len(raw), step)]
             steps += len(each)
-            if steps > 20 * self.max_entries + 1000:
+            if steps > _WALK_ROUNDS * self.max_entries + _WALK_SPARE_STEPS:
                 raise self._restarts_error()
             new_keys = {key: at for at, key in enumerate(each) if key not in seen}
             seen.update(new_keys)
@@ -9811,7 +9850,7 @@ class _Scanning(_Keyless[_Key, _Value]):
         cursor = self._next(None)
         while cursor is not None:
             steps += 1
-            if steps > 20 * (self.max_entries or len(seen)) + 1000:
+            if steps > _WALK_ROUNDS * (self.max_entries or len(seen)) + _WALK_SPARE_STEPS:
                 raise self._restarts_error()
             raw = _raw(cursor)
             following, failure = self._following(raw)  # now, as the caller may delete this key
@@ -10034,7 +10073,10 @@ class _BatchScan:
         room, count = sizeof(keys) // step, self._attr.batch.count
         cursor = bytes(self._out_batch)
         moved = cursor.strip(b"\xff") != b""
-        # RHASH writes no cursor at the end: there only the keys tell.
+        # Whether the call ran, where code does not say so.  At its end RHASH writes no cursor, and
+        # with all the room used count does not tell either.  The keys do: arrays are new before a
+        # drain, all zero, and no map has a key twice.  So the first key and the last one differ
+        # only if the call wrote them; a single key (room 1) can't show that.
         filled = self._restarts and room > 1 and bytes(keys)[:step] != bytes(keys)[-step:]
         if not (code == 0 or moved or count != room or filled):
             count = 0  # the call did not run
@@ -11095,7 +11137,7 @@ class Records(_Generic[_Value]):
             self._position = position
         else:
             ring.consumer.store(position)
-            ring.settle()
+            ring.settle()  # D|A
 
     def _next_batch(self, ring):
         """Return the next _RecordBatch.
@@ -11111,7 +11153,7 @@ class Records(_Generic[_Value]):
             starts, lengths, used, following = self._headers(ring, position, unread)
             at = position & ring.size - 1
             raw = bytes(ring.data[at : at + used])
-            ring.order()
+            ring.order()  # C|D
             if self._is_overwritten(ring, position):
                 self._skip(ring, position)
                 continue
@@ -11131,7 +11173,7 @@ class Records(_Generic[_Value]):
         """Return (the position to read on at, how many bytes there are)."""
         for _ in range(_MAX_TRIES):  # positions may move between the two loads
             end = ring.producer.load()
-            ring.order()
+            ring.order()  # A|B
             position = self._place(ring)
             if self._is_overwritten(ring, position):
                 self._skip(ring, position)
@@ -11152,7 +11194,7 @@ class Records(_Generic[_Value]):
         while True:
             span = min(unread, wanted)
             found = _records_in(memoryview(bytes(ring.data[at : at + span])).cast("I"))
-            ring.order()
+            ring.order()  # B|C
             used, following = found[2:]
             if used or following <= span or following > unread:
                 return found
@@ -11398,11 +11440,12 @@ class _Waiter:
         import select
 
         self.owner = owner  # holds the descriptor that epoll watches
-        ends = os.pipe()
-        self._closed_end, self._closing_end = (_Fd(int, number) for number in ends)
+        # An eventfd: it is readable once close() was called.  It is one descriptor; the two of a
+        # pipe could not both be given an _Fd before an exception comes.
+        self._closed = _event()
         self._closing, self._epoll = select.poll(), select.epoll()
-        self._closing.register(ends[0], select.POLLIN)
-        self._epoll.register(ends[0], select.EPOLLIN)
+        self._closing.register(self._closed.number, select.POLLIN)
+        self._epoll.register(self._closed.number, select.EPOLLIN)
         # what was peeked at stays there until its owner consumes it: wake up only for what is new
         edge = select.EPOLLET if is_peek else 0
         self._epoll.register(owner.number, select.EPOLLIN | edge)
@@ -11435,7 +11478,15 @@ class _Waiter:
 
     def wake(self):
         """Wake all who wait, now and later: what is written is never read."""
-        os.write(self._closing_end.number, b"\0")
+        os.write(self._closed.number, struct.pack("=Q", 1))
+
+
+def _event():
+    """Return the _Fd of an eventfd that is not readable yet."""
+    event = _Fd(ctypes.CDLL(None, use_errno=True).eventfd, 0, os.O_CLOEXEC)
+    if event.number < 0:
+        raise OSError(get_errno(), "eventfd: %s" % os.strerror(get_errno()))
+    return event
 
 
 def _ticking(every_ns):
@@ -11833,7 +11884,7 @@ def _open_program(spec):
     return _prog_fd(found[0])
 
 
-# ---- 8. Output formats ------------------------------------------------------
+# ---- 8. Views and captures --------------------------------------------------
 # What becomes of entries: text in several forms, histograms, metrics, captures.
 #
 # A source is a Map opened with bytes as key and value, or a Capture.  A View is a source with what
@@ -11847,11 +11898,17 @@ def _open_program(spec):
 #   _Families        metrics (--metrics): all that a run prints, each map's by a _MapMetrics
 #   capture, Capture a map written to a file, and read back as a source
 #
-# A new output form: how numbers, text, records and arrays are spelled is a _Form (section 4),
-# which gives a Layout a new reader.  Here it becomes a method of _EntryTexts, which puts what the
-# readers of key_layout and value_layout give into lines, as json_lines does.  In section 9 it gets
-# its option, where form_of chooses.  Nothing here looks into a Layout to decode a value, a new form
-# included.
+# A new output form, --yaml say:
+#   section 4   how numbers, text, records and arrays are spelled is a _Form, listed behind _FORMS,
+#               which gives a Layout a new reader; nothing else decodes a value
+#   here        a method of _EntryTexts, which puts what the readers of key_layout and value_layout
+#               give into lines, as json_lines does
+#   section 9   its option (see there), and _form_of, which chooses: dump, lookup, peek, pop and
+#               events then have it.  These ask for the form by themselves: _print_unread (an entry
+#               that can't be read), _dump_one (the line "Found N elements"), _hint_at_json,
+#               _open_views (several maps), _key_text (getnext), _RecordView (records of no bytes);
+#               show, watch and hist, whose output is no entries
+#   README      the table of options
 #
 # Widths: words lines values up behind the widest key so far, of at most 60 characters.  The tables
 # of columns that terminals get are made in section 9, of the form "cells": a column is as wide as
@@ -12058,7 +12115,8 @@ class View(_EntryTexts):
     .chunk_entries entries in a chunk, at most
     """
 
-    query = None  # what of the entries a dump shows; None: all
+    query = None  # what of the entries a dump shows (_BoundQuery); None: all
+    count = 0  # how many entries a dump has read so far (_dumped_chunks)
 
     def __init__(self, source, key=None, value=None, btf=None):
         self.source, self.info = source, source.info
@@ -12146,7 +12204,7 @@ class View(_EntryTexts):
         values = max(key.values, self.key_layout.values)
         values += max(value.values, self.value_layout.values) * cpus
         size = self.info.key_size + self.info.value_size * cpus
-        if count * (values - 16 * size) > _MAX_SURPLUS:  # 16 a byte: as in _BTFFrontEnd.layout
+        if count * (values - _VALUES_PER_BYTE * size) > _MAX_SURPLUS:
             words = (count, values, size)
             raise ValueError("a capture of %d entries, %d values in %d bytes: too many" % words)
 
@@ -13172,6 +13230,8 @@ def _capture_header(source, version, shown):
         "machine": system.machine,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "clock": [_this_machine.now(), _this_machine.boot],
+        # Nothing here reads this one.  It is for people, who find in Capture.header whether entries
+        # may be missing that were updated meanwhile, and the file can't tell otherwise.
         "exact": source.exact_scan,
         "shown": [list(pair) for pair in shown],
     }
@@ -13216,7 +13276,7 @@ class Capture:
     """A map as capture wrote it down; load(path) opens one, on any machine.
 
     info, btf  as of the map
-    header     a dict: host, kernel, time ...
+    header     a dict: host, kernel, time, exact (Map.exact_scan of the map) ...
     count      of entries
     cpus       ids of the possible CPUs, if it is per-CPU
     raises     OSError, ValueError: a file that is cut, changed or none
@@ -13490,9 +13550,13 @@ class _Progress:
 # The commands follow, in groups (grep '^# -- '); a function stands before those that it calls.
 #
 # A new command: usage and help in _COMMANDS, a function _command_NAME; if it takes DATA, its
-# keywords in _CLAUSES.  A new option: _Options.FLAGS or VALUES, also LATE if it may follow DATA,
-# and _WORDS_HELP.  Help is written by hand.  A test proves that it names every option, not that
-# what it says of a command is so: whoever changes the one, changes the other.
+# keywords in _CLAUSES; if it prints keys or values, or nothing, its name in _SHOWING or _SILENT; a
+# row in the README's table.
+# A new option: _Options.FLAGS or VALUES; LATE if it may follow DATA, LISTS if it may be given
+# twice; where it does nothing without another one, NEED_METRICS or _refuse_idle_options; then
+# _WORDS_HELP and the README's table.  A new output form: section 8 lists its places.
+# Help is written by hand.  A test proves that it names every option, not that what it says of a
+# command is so: whoever changes the one, changes the other.
 
 # -- the commands, and what help says of them
 
@@ -15457,7 +15521,7 @@ def _walked(source, seen):
     The steps are bounded: a key that is deleted meanwhile starts the walk over.
     """
     key, steps = source.next_key(), 0
-    while key is not None and steps <= 20 * source.max_entries + 1000:
+    while key is not None and steps <= _WALK_ROUNDS * source.max_entries + _WALK_SPARE_STEPS:
         if key not in seen:
             seen.add(key)
             found = _looked_up(source, key)
@@ -15575,6 +15639,10 @@ class _Query:
             view.key_layout = _selected(view.key_layout, chosen["key"], "key")
 
 
+# entries that are kept while the first "top" of them are sought, besides twice as many as those
+_SPARE_ENTRIES = 4096
+
+
 class _BoundQuery:
     """A query with the fields of a view found: chunks() filters the view's.
 
@@ -15629,7 +15697,7 @@ class _BoundQuery:
     def _sorted(self, entries):
         """Return the entries in order; with a top, few more than that are kept at a time."""
         kept = []  # type: list
-        room = None if self.top is None else 2 * self.top + 4096
+        room = None if self.top is None else 2 * self.top + _SPARE_ENTRIES
         for entry in entries:
             kept.append(entry)
             if room is not None and len(kept) > room:
