@@ -10597,10 +10597,9 @@ class Map(_Whole[_Key, _Value]):
             "btf_value_type_id": btf_value,
             "map_token_fd": _fd_number(token),
         }
-        about = "a new map (%s%s)" % (map_type_name(map_type), " '%s'" % name if name else "")
-        owner = _new_map_fd(settings, name, about)
+        owner = _new_map_fd(settings, name)
         try:
-            return cls._opened(owner, about, key, value, strict, token)
+            return cls._opened(owner, _about_new_map(map_type, name), key, value, strict, token)
         finally:
             del owner
 
@@ -10707,20 +10706,26 @@ def _fd_number(source):
     return source.fileno() if hasattr(source, "fileno") else source
 
 
-def _new_map_fd(settings, name, about):
+def _new_map_fd(settings, name):
     """Create a map and return its _Fd.
 
     settings is {field of bpf_attr_map_create: number or None}.  The hint of a refusal is what the
     kernel itself says about it, if it says anything.
     """
     attr = bpf_attr()
-    size = _set_create(attr.map_create, settings, name)
+    size = _set_create(attr.map_create, settings, name)  # proves them: the type is a number now
     map_type = settings["map_type"]
+    about = _about_new_map(map_type, name)
     try:
         return _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=map_type)
     except InvalidArgument as error:
         error.hint = _creation_log(attr, size) or error.hint
         raise
+
+
+def _about_new_map(map_type, name):
+    """Return what messages call a map that has no id yet."""
+    return "a new map (%s%s)" % (map_type_name(map_type), " '%s'" % name if name else "")
 
 
 def _set_create(create, settings, name):

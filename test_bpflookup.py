@@ -8195,6 +8195,9 @@ def test_create_takes_every_setting_and_checks_them():
     ):
         with pytest.raises(bpf.LayoutError):
             Map.create(HASH, bytes, u32, **dict(dict(key_size=4), **options))
+    for map_type in ("hash", None, [HASH], 1.5):
+        with pytest.raises(bpf.LayoutError, match="map_type must be an int"):
+            Map.create(map_type, u32, u32, 1)
     with pytest.raises(ValueError, match="15 characters"):
         Map.create(HASH, u32, u32, 1, name="a_name_of_16_chr")
     with pytest.raises(bpf.InvalidArgument, match="name"):
