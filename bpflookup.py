@@ -15583,14 +15583,22 @@ class _BoundQuery:
         entries = self._matching(chunks)
         if self.sort_field:
             entries = self._sorted(entries)
-        if self.top is not None:
-            entries = islice(entries, min(self.top, sys.maxsize))  # islice() takes no more
-        entries = iter(entries)
+        entries = self._first(entries)
         while True:
             part = list(islice(entries, _CHUNK_ENTRIES))
             yield self._chunk(part)
             if len(part) < _CHUNK_ENTRIES:
                 return
+
+    def _first(self, entries):
+        """Yield the first of the entries, .top of them.
+
+        One more is read, and with 'top 0' one: a map that can't be read is told then as well.
+        """
+        for number, entry in enumerate(entries):
+            if number == self.top:
+                return
+            yield entry
 
     def _chunk(self, entries):
         keys = b"".join([key for _, key, _ in entries])

@@ -16990,6 +16990,15 @@ def test_sort_and_top_are_those_of_python(many_flows):
 
 
 @kernel
+def test_top_0_tells_that_a_map_can_not_be_read():
+    bloom = created(bpf.BPF_MAP_TYPE_BLOOM_FILTER, None, u32, 10)
+    told = "this map has no keys"
+    for query in ([], ["top", "1"], ["top", "0"], ["sort", "value", "top", "0"]):
+        status, out, err = main("dump", "id", bloom.id, *query)
+        assert (status, out) == (1, "") and told in err, query
+
+
+@kernel
 def test_columns_show_those_fields_alone(many_flows):
     found = asked(many_flows, "columns", "bytes,comm")
     wanted = [(k, {"bytes": v["bytes"], "comm": v["comm"]}) for k, v in many_flows[2]]
