@@ -14024,7 +14024,9 @@ class _Options:
             raise _UsageError("unexpected '%s'%s" % (self.words[rest], wanted))
 
     def meanings(self):
-        """Return [(field, word)] of --show; empty ones are passed over."""
+        """Return [(field, word)] of --show, the field "" for the whole; empty ones are passed
+        over.
+        """
         pairs = self.show.split(",") if self.show else ()
         return [_field_and_word("--show", pair) for pair in pairs if pair.strip()]
 
@@ -14038,10 +14040,17 @@ class _Options:
 
 
 def _made_by_field(option, text, make, needs_field=True):
-    """Return {field: make(word)} of an option's FIELD=WORD,... ."""
+    """Return {field: make(word)} of an option's FIELD=WORD,... .
+
+    Where no field is needed, WORD may stand alone, for the field "".
+    """
     found = {}
     for pair in text.split(",") if text is not None else ():
-        field, word = _field_and_word(option, pair, needs_field)
+        field, word = "", pair.strip()
+        if needs_field or "=" in pair:
+            field, word = _field_and_word(option, pair)
+            if not field:
+                raise _no_pair_error(option, pair)
         try:
             found[field] = make(word)
         except ValueError as error:
@@ -14049,12 +14058,16 @@ def _made_by_field(option, text, make, needs_field=True):
     return found
 
 
-def _field_and_word(option, pair, needs_field=True):
-    """Return (field, word) of FIELD=WORD; where no field is needed, ("", word) of WORD alone."""
+def _field_and_word(option, pair):
+    """Return (field, word) of FIELD=WORD; the field may be empty."""
     field, sign, word = [part.strip() for part in pair.rpartition("=")]
-    if not field and (sign or needs_field):
-        raise _UsageError("%s takes FIELD=WORD,..., not '%s'" % (option, pair))
+    if not sign:
+        raise _no_pair_error(option, pair)
     return field, word
+
+
+def _no_pair_error(option, pair):
+    return _UsageError("%s takes FIELD=WORD,..., not '%s'" % (option, pair))
 
 
 def _metric_kind(word):

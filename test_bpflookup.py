@@ -17816,6 +17816,10 @@ def test_events_are_a_record_a_line_in_every_form():
         fixed.run(1)
         (out,) = done("-j", *words, "--value-type", EIGHT_TEXT, "timeout", 0).splitlines()
         assert json.loads(out) == {"value": {"number": 1, "n": 3, "rest": [3] * 6}}
+        fixed.run(1)
+        # a record has no name as a key or value has: its meaning as a whole is that of ""
+        words_of = ["--value-type", EIGHT_TEXT, "--show", "=hex"]
+        assert done(*words, *words_of, "timeout", 0) == struct.pack("8Q", 1, *[4] * 7).hex() + "\n"
         assert done(*words, "timeout", 0) == "" == done(*words, "count", 0)
         assert main(*words, "count", 1, "timeout", 0.01) == (1, "", "")
         output = record_program(ring.fd, recorder.counts.fd, 1, "fixed")
