@@ -10657,10 +10657,9 @@ class Map(_Whole[_Key, _Value]):
             "btf_value_type_id": btf_value,
             "map_token_fd": _fd_number(token),
         }
-        about = "a new map (%s%s)" % (map_type_name(map_type), " '%s'" % name if name else "")
-        owner = _new_map_fd(settings, name, about)
+        owner = _new_map_fd(settings, name)
         try:
-            return cls._opened(owner, about, key, value, strict, token)
+            return cls._opened(owner, _about_new_map(map_type, name), key, value, strict, token)
         finally:
             del owner
 
@@ -10767,20 +10766,26 @@ def _fd_number(source):
     return source.fileno() if hasattr(source, "fileno") else source
 
 
-def _new_map_fd(settings, name, about):
+def _new_map_fd(settings, name):
     """Create a map and return its _Fd.
 
     settings is {field of bpf_attr_map_create: number or None}.  The hint of a refusal is what the
     kernel itself says about it, if it says anything.
     """
     attr = bpf_attr()
-    size = _set_create(attr.map_create, settings, name)
+    size = _set_create(attr.map_create, settings, name)  # proves them: the type is a number now
     map_type = settings["map_type"]
+    about = _about_new_map(map_type, name)
     try:
         return _Fd(_bpf_charged, BPF_MAP_CREATE, attr, about, size, map_type=map_type)
     except InvalidArgument as error:
         error.hint = _creation_log(attr, size) or error.hint
         raise
+
+
+def _about_new_map(map_type, name):
+    """Return what messages call a map that has no id yet."""
+    return "a new map (%s%s)" % (map_type_name(map_type), " '%s'" % name if name else "")
 
 
 def _set_create(create, settings, name):
@@ -14100,7 +14105,9 @@ class _Options:
             raise _UsageError("unexpected '%s'%s" % (self.words[rest], wanted))
 
     def meanings(self):
-        """Return [(field, word)] of --show; empty ones are passed over."""
+        """Return [(field, word)] of --show, the field "" for the whole; empty ones are passed
+        over.
+        """
         pairs = self.show.split(",") if self.show else ()
         return [_field_and_word("--show", pair) for pair in pairs if pair.strip()]
 
@@ -14114,10 +14121,17 @@ class _Options:
 
 
 def _made_by_field(option, text, make, needs_field=True):
-    """Return {field: make(word)} of an option's FIELD=WORD,... ."""
+    """Return {field: make(word)} of an option's FIELD=WORD,... .
+
+    Where no field is needed, WORD may stand alone, for the field "".
+    """
     found = {}
     for pair in text.split(",") if text is not None else ():
-        field, word = _field_and_word(option, pair, needs_field)
+        field, word = "", pair.strip()
+        if needs_field or "=" in pair:
+            field, word = _field_and_word(option, pair)
+            if not field:
+                raise _no_pair_error(option, pair)
         try:
             found[field] = make(word)
         except ValueError as error:
@@ -14125,12 +14139,16 @@ def _made_by_field(option, text, make, needs_field=True):
     return found
 
 
-def _field_and_word(option, pair, needs_field=True):
-    """Return (field, word) of FIELD=WORD; where no field is needed, ("", word) of WORD alone."""
+def _field_and_word(option, pair):
+    """Return (field, word) of FIELD=WORD; the field may be empty."""
     field, sign, word = [part.strip() for part in pair.rpartition("=")]
-    if not field and (sign or needs_field):
-        raise _UsageError("%s takes FIELD=WORD,..., not '%s'" % (option, pair))
+    if not sign:
+        raise _no_pair_error(option, pair)
     return field, word
+
+
+def _no_pair_error(option, pair):
+    return _UsageError("%s takes FIELD=WORD,..., not '%s'" % (option, pair))
 
 
 def _metric_kind(word):
@@ -15663,14 +15681,22 @@ class _BoundQuery:
         entries = self._matching(chunks)
         if self.sort_field:
             entries = self._sorted(entries)
-        if self.top is not None:
-            entries = islice(entries, min(self.top, sys.maxsize))  # islice() takes no more
-        entries = iter(entries)
+        entries = self._first(entries)
         while True:
             part = list(islice(entries, _CHUNK_ENTRIES))
             yield self._chunk(part)
             if len(part) < _CHUNK_ENTRIES:
                 return
+
+    def _first(self, entries):
+        """Yield the first of the entries, .top of them.
+
+        One more is read, and with 'top 0' one: a map that can't be read is told then as well.
+        """
+        for number, entry in enumerate(entries):
+            if number == self.top:
+                return
+            yield entry
 
     def _chunk(self, entries):
         keys = b"".join([key for _, key, _ in entries])

@@ -8203,6 +8203,9 @@ def test_create_takes_every_setting_and_checks_them():
     ):
         with pytest.raises(bpf.LayoutError):
             Map.create(HASH, bytes, u32, **dict(dict(key_size=4), **options))
+    for map_type in ("hash", None, [HASH], 1.5):
+        with pytest.raises(bpf.LayoutError, match="map_type must be an int"):
+            Map.create(map_type, u32, u32, 1)
     with pytest.raises(ValueError, match="15 characters"):
         Map.create(HASH, u32, u32, 1, name="a_name_of_16_chr")
     with pytest.raises(bpf.InvalidArgument, match="name"):
@@ -17022,6 +17025,15 @@ def test_sort_and_top_are_those_of_python(many_flows):
 
 
 @kernel
+def test_top_0_tells_that_a_map_can_not_be_read():
+    bloom = created(bpf.BPF_MAP_TYPE_BLOOM_FILTER, None, u32, 10)
+    told = "this map has no keys"
+    for query in ([], ["top", "1"], ["top", "0"], ["sort", "value", "top", "0"]):
+        status, out, err = main("dump", "id", bloom.id, *query)
+        assert (status, out) == (1, "") and told in err, query
+
+
+@kernel
 def test_columns_show_those_fields_alone(many_flows):
     found = asked(many_flows, "columns", "bytes,comm")
     wanted = [(k, {"bytes": v["bytes"], "comm": v["comm"]}) for k, v in many_flows[2]]
@@ -17839,6 +17851,10 @@ def test_events_are_a_record_a_line_in_every_form():
         fixed.run(1)
         (out,) = done("-j", *words, "--value-type", EIGHT_TEXT, "timeout", 0).splitlines()
         assert json.loads(out) == {"value": {"number": 1, "n": 3, "rest": [3] * 6}}
+        fixed.run(1)
+        # a record has no name as a key or value has: its meaning as a whole is that of ""
+        words_of = ["--value-type", EIGHT_TEXT, "--show", "=hex"]
+        assert done(*words, *words_of, "timeout", 0) == struct.pack("8Q", 1, *[4] * 7).hex() + "\n"
         assert done(*words, "timeout", 0) == "" == done(*words, "count", 0)
         assert main(*words, "count", 1, "timeout", 0.01) == (1, "", "")
         output = record_program(ring.fd, recorder.counts.fd, 1, "fixed")
