@@ -467,9 +467,10 @@ _KEYLESS_TYPES = _VALUELESS_TYPES | {
     BPF_MAP_TYPE_BLOOM_FILTER,
 }
 
-# -- union bpf_attr: one arm, a structure, for each group of commands.  Fields of 64 bits are
-# __aligned_u64 in C.  i386 would not align them by itself, so every gap is spelled out as _pad, and
-# the layout is the same on every machine.
+# -- union bpf_attr
+# One arm, a structure, for each group of commands.  Fields of 64 bits are __aligned_u64 in C.  i386
+# would not align them by itself, so every gap is spelled out as _pad, and the layout is the same on
+# every machine.
 
 
 class bpf_attr_map_create(ctypes.Structure):
@@ -10900,8 +10901,9 @@ def lpm_key(text: str) -> bytes:
     return (int(length) if slash else 8 * len(raw)).to_bytes(4, sys.byteorder) + raw
 
 
-# -- ring buffers: BPF_MAP_TYPE_RINGBUF (5.8), which programs fill and a reader empties (Records),
-# and BPF_MAP_TYPE_USER_RINGBUF (6.1), the other way round (_Submitter).
+# -- ring buffers
+# BPF_MAP_TYPE_RINGBUF (5.8), which programs fill and a reader empties (Records), and
+# BPF_MAP_TYPE_USER_RINGBUF (6.1), the other way round (_Submitter).
 #
 # Such a map is memory: a page for the consumer's position, a page for the producer's, then the
 # data, which is mapped twice in a row, so that what wraps around the end is contiguous.  Positions
@@ -13912,9 +13914,16 @@ def _problem_text(problem):
     """Return what an error says; where that is the system's own, without its number."""
     if not isinstance(problem, OSError) or isinstance(problem, BPFError):
         return str(problem)
-    # an error without a file's name is one of writing the output
-    name = "standard output" if problem.filename is None else os.fsdecode(problem.filename)
-    return "%s: %s" % (_printable(name), problem.strerror or problem)
+    words = problem.strerror or str(problem)
+    if problem.filename is not None:
+        return "%s: %s" % (_printable(os.fsdecode(problem.filename)), words)
+    if problem.errno in _NEVER_OF_WRITING:
+        return words
+    return "standard output: %s" % words  # what else has no file's name is of writing the output
+
+
+# What epoll, mmap and the like fail with, and write(2) does not: no more descriptors, no memory.
+_NEVER_OF_WRITING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
 def _one_line(text):
@@ -15150,7 +15159,10 @@ def _count_of(options, info, source):
     try:
         source = source or Map.from_id(info.id, bytes, bytes)
         return sum(count for _, _, count in View(source, bytes, bytes).chunks())
-    except BPFError:  # gone meanwhile, or of a type whose entries can't be read
+    except (MapNotFound, NotSupported):  # gone meanwhile, or of a type that has no entries to read
+        return None
+    except BPFError as failure:
+        options.notice = "the entries of map %d are not counted: %s" % (info.id, failure)
         return None
 
 
@@ -17077,7 +17089,8 @@ def _outcome(check):
     return (found, "") if isinstance(found, bool) else (True, str(found or ""))
 
 
-# -- demo: a socket filter that counts the datagrams a socket gets, by their UDP ports
+# -- demo
+# A socket filter counts the datagrams that a socket gets, by their UDP ports.
 
 
 def _command_demo(options):

@@ -17892,6 +17892,43 @@ def test_events_are_decoded_by_the_name_of_a_type(ring_programs):
 
 
 @kernel
+def test_a_want_of_descriptors_is_told_as_one():
+    """Wherever it strikes; that an output can't be written is another thing."""
+    code = """
+        import os, resource, sys, bpflookup as bpf
+        limit = len(os.listdir("/proc/self/fd")) - 1 + int(sys.argv[1])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        sys.exit(bpf.main(["events", "id", sys.argv[2], "timeout", "0"]))
+    """
+    with a_ring() as ring:
+        for more in range(20):
+            status, out, err = python(code, more, ring.id)
+            if status == 0:
+                break
+            assert (status, out, err.count("\n")) == (1, "", 1), err
+            assert "Too many open files" in err and "standard output" not in err
+    assert more >= 3
+
+
+@kernel
+def test_a_map_whose_entries_cannot_be_counted_is_told(monkeypatch):
+    real = bpf.View.chunks
+
+    def chunks(view, *given):
+        if view.info.id == changing.id:
+            raise bpf.IterationAborted("it changes too fast")
+        return real(view, *given)
+
+    monkeypatch.setattr(bpf.View, "chunks", chunks)
+    with Map.create(HASH, u32, u32, 2) as changing, Map.create(HASH, u32, u32, 2) as still:
+        for m in changing, still:
+            m[1] = 1
+        status, out, err = main("--metrics", "--entries", "show", "id", changing.id, "id", still.id)
+        assert status == 0 and len(re.findall("^bpf_maps_entries", out, re.M)) == 1
+        assert err.startswith("bpflookup: the entries of map %d are not counted: " % changing.id)
+
+
+@kernel
 def test_events_refuse_what_makes_no_sense(tmp_path):
     with a_ring() as ring, Map.create(HASH, u32, u32, name="h%d" % RUN) as m:
         for words in (
