@@ -19858,7 +19858,8 @@ def test_an_initramfs_with_the_readmes_list_works(count, pins, tmp_path):
         words = [one for word in line.split() for one in maps.get(word, [word])]
         typed.append("\0".join(words))
     (tmp_path / "lines").write_text("\n".join(typed))
-    assert run(*bare, "-c", EACH_IN_A_CHILD) == (0, "", "")
+    (tmp_path / "each.py").write_text(EACH_IN_A_CHILD)  # a file: 3.13 imports linecache for -c
+    assert run(*bare, "/each.py") == (0, "", "")
     for at, (line, wanted) in enumerate(lines):
         answer = [
             (tmp_path / ("%s%d" % (name, at))).read_text() for name in ("status", "out", "err")
