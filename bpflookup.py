@@ -3458,6 +3458,13 @@ def _class_layout(ctype, what):
     return known
 
 
+def _way_to_a_class(given):
+    """Return what makes a ctypes class of what is none, for the error that refuses it."""
+    if isinstance(given, str):
+        return "; parse_type() makes one of C text"
+    return "; its .ctype() is one" if isinstance(given, Layout) else ""
+
+
 def _layout_of_class(ctype, what, depth):
     """Return the Layout of a ctypes class that is inside of depth others."""
     if depth > MAX_DEPTH:
@@ -3468,7 +3475,8 @@ def _layout_of_class(ctype, what, depth):
         return _scalar_layout(ctype, what)
     elif not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
         wanted = "a ctypes scalar, Structure, Union or array, or bytes"
-        raise LayoutError("%s must be %s, not %r" % (what, wanted, ctype))
+        words = (what, wanted, ctype, _way_to_a_class(ctype))
+        raise LayoutError("%s must be %s, not %r%s" % words)
     else:
         made = _record_layout(ctype, what, depth)
     if _has_too_many_values(made):
@@ -15879,7 +15887,8 @@ def _find_field(view, name):
             return (what,) + place
     layouts = (view.value_layout, view.key_layout)
     parts = chain.from_iterable(getattr(one, "parts", ()) for one in layouts)
-    told = ", ".join(part.label for part in parts if part.label) or "key and value"
+    told = ", ".join(part.label for part in parts if part.label)
+    told = told or "key and value; --key-type and --value-type can name more"
     raise _UsageError("no field '%s'; there are %s" % (name, told))
 
 
@@ -16359,8 +16368,8 @@ class _Watch:
             return
         known = look.fields()
         if self.sort_field not in known:
-            words = (self.sort_field, ", ".join(known))
-            raise _UsageError("no field '%s' to sort by; there are %s" % words)
+            there = ", ".join(known) or "none; --value-type can name the numbers in the values"
+            raise _UsageError("no field '%s' to sort by; there are %s" % (self.sort_field, there))
 
     def _show(self, look, seconds):
         """Print a look; seconds are those since the one before, None if it is the first."""

@@ -2458,6 +2458,20 @@ def test_a_wrong_size_is_explained():
         bpf.check_layout(u32, 8)
 
 
+@pytest.mark.parametrize(
+    "given, way",
+    [
+        ("u64 a, u64 b", "'; parse_type() makes one of C text"),
+        (bpf.layout("u64 a, u64 b"), ">; its .ctype() is one"),
+        (int, "not <class 'int'>"),
+    ],
+)
+def test_what_could_become_a_class_is_refused_with_the_way_to_one(given, way):
+    with pytest.raises(bpf.LayoutError) as refusal:
+        bpf.check_layout(given, 16)
+    assert str(refusal.value).endswith(way)
+
+
 def test_two_fields_of_one_name_are_refused():
     twice = type("twice", (ctypes.Structure,), {"_fields_": [("a", u32), ("a", u32)]})
     with pytest.raises(bpf.LayoutError, match="two fields of one name"):
@@ -17690,6 +17704,10 @@ def test_watch_ranks_by_what_is_counted_not_by_times(stats, monkeypatch):
     lines = done(*types, "watch", "id", m.id, "once", "sort", "last_ns").splitlines()
     assert lines[1].split()[1] == "busy" and lines[2].split()[1] == "idle"
     refused(*types, "watch", "id", m.id, "once", "sort", "no_such")
+    told = refused("watch", "id", m.id, "once", "sort", "no_such")
+    assert "no field 'no_such' to sort by; there are none; --value-type can name" in told
+    told = refused("dump", "id", m.id, "sort", "no_such")
+    assert "no field 'no_such'; there are key and value; --key-type and --value-type" in told
 
 
 @kernel
