@@ -9912,8 +9912,9 @@ class _Scanning(_Keyless[_Key, _Value]):
     def lookup_and_delete_batch(self, size: "Optional[int]" = None, flags: int = 0) -> "_BatchScan":
         """Return an iterator like lookup_batch's that removes the entries it hands out.
 
-        Nothing is lost: what the kernel has removed comes with the next step, if the one that did
-        it ended in an error or KeyboardInterrupt; .last is the part that was handed out last.
+        Nothing is removed before the first step, and each step removes a part.  Nothing is lost:
+        what the kernel has removed comes with the next step, if the one that did it ended in an
+        error or KeyboardInterrupt; .last is the part that was handed out last.
 
         size       as of lookup_batch
         flags      as of lookup
