@@ -6293,9 +6293,12 @@ for _form in (
 
 def _table(layout):
     """Return a layout as text: offset, size, name and type of each member, in the order of the
-    bytes.
+    bytes; of an enum, every enumerator.
     """
     lines = ["%6s %5s  %s" % ("offset", "size", _printable(layout.name))]
+    if isinstance(layout, Enum):
+        pairs = layout.names.items()
+        lines += ["%14s  %s=%d" % ("", _printable(name), number) for number, name in pairs]
     holes = _table_rows(lines, layout, 0, "  ") if layout.members else 0
     total = "%d bytes" % layout.size
     if holes:

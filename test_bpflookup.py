@@ -2541,6 +2541,14 @@ def test_a_ctype_has_a_short_name(ctype, name):
     assert bpf.type_name(ctype) == name
 
 
+def test_describe_layout_shows_every_enumerator_of_an_enum():
+    names = "A = -1, " + ", ".join("N%d" % number for number in range(20))
+    lines = bpf.describe_layout("enum state { %s }" % names).splitlines()
+    assert lines[0] == "offset  size  enum state" and lines[-1] == "4 bytes"
+    found = [line.strip() for line in lines[1:-1]]
+    assert found == ["A=-1"] + ["N%d=%d" % (number, number) for number in range(20)]
+
+
 def test_describe_layout_shows_offsets_and_holes():
     assert bpf.describe_layout(Nested) == textwrap.dedent("""\
         offset  size  struct Nested
