@@ -1070,6 +1070,15 @@ _NET_ADMIN_TYPES = frozenset(
 _BY_ID_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] == "get_id")
 _MAKING_CMDS = frozenset((BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_BTF_LOAD, BPF_TOKEN_CREATE))
 
+# what the kernel demands of a new map of some types, which is easily forgotten
+_DEMANDS = {
+    BPF_MAP_TYPE_LPM_TRIE: "an LPM trie takes the flag BPF_F_NO_PREALLOC (1)",
+    BPF_MAP_TYPE_RINGBUF: "a ring buffer's max_entries are bytes: a power of two, whole pages",
+    BPF_MAP_TYPE_USER_RINGBUF: "a ring buffer's max_entries are bytes: a power of two, whole pages",
+    BPF_MAP_TYPE_ARRAY_OF_MAPS: "a map of maps takes an inner map as the pattern of its entries",
+    BPF_MAP_TYPE_HASH_OF_MAPS: "a map of maps takes an inner map as the pattern of its entries",
+}
+
 # command -> errno -> the likely cause, where these two are enough to know it
 _HINTS = {
     "mmap": {
@@ -1111,7 +1120,10 @@ def _diagnose(code, cmd, map_type, fd, path, flags):
         return text % (_nr_bpf,)
     if code == errno.ERANGE and cmd in _ELEMENT_CMDS:
         return "the CPU number in the flags is none of a possible CPU"
-    return _HINTS.get(cmd, {}).get(code)
+    hint = _HINTS.get(cmd, {}).get(code)
+    if code == errno.EINVAL and cmd == BPF_MAP_CREATE and map_type in _DEMANDS:
+        return "%s; %s" % (_DEMANDS[map_type], hint)
+    return hint
 
 
 def _why_not_this_path(code, cmd, path, flags):

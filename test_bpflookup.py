@@ -1861,6 +1861,21 @@ def test_a_cpu_that_there_is_not_is_hinted_at(cmd, is_told):
 
 
 @kernel
+@pytest.mark.parametrize(
+    "map_type, given, wanted",
+    [
+        (bpf.BPF_MAP_TYPE_LPM_TRIE, dict(key_size=8, value_size=4), "BPF_F_NO_PREALLOC"),
+        (bpf.BPF_MAP_TYPE_RINGBUF, dict(max_entries=100), "a power of two"),
+        (bpf.BPF_MAP_TYPE_HASH_OF_MAPS, dict(key_size=4), "inner map"),
+    ],
+)
+def test_what_a_type_demands_of_a_new_map_is_told(map_type, given, wanted):
+    with pytest.raises(bpf.InvalidArgument) as info:
+        Map.create(map_type, **given)
+    assert wanted in info.value.hint and "that this map type refuses" in info.value.hint
+
+
+@kernel
 def test_a_failed_creation_is_explained_by_the_kernel(kernel_is):
     """As Linux 7.3 does it; kernels without the words are asked, and their hint is ours."""
     with pytest.raises(bpf.InvalidArgument) as info:
