@@ -15654,7 +15654,7 @@ class _Query:
             if word == "sum":
                 self.adds_up = True
                 continue
-            if not words:
+            if not words and word in _QUERY_WORDS:
                 raise _UsageError("what follows '%s' is needed" % word)
             if word == "where":
                 while words and words[0] not in _QUERY_WORDS:
@@ -15667,7 +15667,8 @@ class _Query:
                 self.top = int(words.pop(0))
             else:
                 known = "where FIELD=VALUE, sort FIELD, top N, columns A,B or sum"
-                raise _UsageError("%s is needed, not '%s %s'" % (known, word, words[0]))
+                found = " ".join([word] + words[:1])
+                raise _UsageError("%s is needed, not '%s'" % (known, found))
 
     def bind(self, view, is_json):
         """Find the fields in a view's layouts; give it a .query, and the columns asked for."""

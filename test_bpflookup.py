@@ -17237,6 +17237,13 @@ def test_queries_that_make_no_sense_are_refused(many_flows, query):
 
 
 @kernel
+def test_a_word_that_no_query_has_is_told_so(many_flows):
+    m, types, _ = many_flows
+    told = refused(*types, "dump", "id", m.id, "sort", "packets", "desc")
+    assert "columns A,B or sum is needed, not 'desc'" in told
+
+
+@kernel
 @pytest.mark.parametrize("name", ["where", "top"])
 def test_a_map_may_be_called_as_a_word_of_a_query(name, called):
     def test(m):
