@@ -8473,6 +8473,10 @@ class _UncapturedInfo:
 class MapInfo(_UncapturedInfo):
     """What the kernel tells of a map, as in struct bpf_map_info.
 
+    id, type (BPF_MAP_TYPE_*), name, key_size, value_size, max_entries, map_flags, map_extra, and
+    the ids of its BTF: btf_id, btf_key_type_id, btf_value_type_id, btf_vmlinux_value_type_id,
+    btf_vmlinux_id.
+
     None stands for what it does not tell.  These need more than Linux 4.18, or /proc:
 
     frozen, memlock (bytes)         from /proc
