@@ -1070,6 +1070,15 @@ _NET_ADMIN_TYPES = frozenset(
 _BY_ID_CMDS = frozenset(cmd for cmd, arm in _ARMS.items() if arm[0] == "get_id")
 _MAKING_CMDS = frozenset((BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_BTF_LOAD, BPF_TOKEN_CREATE))
 
+# what the kernel demands of a new map of some types, which is easily forgotten
+_DEMANDS = {
+    BPF_MAP_TYPE_LPM_TRIE: "an LPM trie takes the flag BPF_F_NO_PREALLOC (1)",
+    BPF_MAP_TYPE_RINGBUF: "a ring buffer's max_entries are bytes: a power of two, whole pages",
+    BPF_MAP_TYPE_USER_RINGBUF: "a ring buffer's max_entries are bytes: a power of two, whole pages",
+    BPF_MAP_TYPE_ARRAY_OF_MAPS: "a map of maps takes an inner map as the pattern of its entries",
+    BPF_MAP_TYPE_HASH_OF_MAPS: "a map of maps takes an inner map as the pattern of its entries",
+}
+
 # command -> errno -> the likely cause, where these two are enough to know it
 _HINTS = {
     "mmap": {
@@ -1111,7 +1120,10 @@ def _diagnose(code, cmd, map_type, fd, path, flags):
         return text % (_nr_bpf,)
     if code == errno.ERANGE and cmd in _ELEMENT_CMDS:
         return "the CPU number in the flags is none of a possible CPU"
-    return _HINTS.get(cmd, {}).get(code)
+    hint = _HINTS.get(cmd, {}).get(code)
+    if code == errno.EINVAL and cmd == BPF_MAP_CREATE and map_type in _DEMANDS:
+        return "%s; %s" % (_DEMANDS[map_type], hint)
+    return hint
 
 
 def _why_not_this_path(code, cmd, path, flags):
@@ -3458,6 +3470,13 @@ def _class_layout(ctype, what):
     return known
 
 
+def _way_to_a_class(given):
+    """Return what makes a ctypes class of what is none, for the error that refuses it."""
+    if isinstance(given, str):
+        return "; parse_type() makes one of C text"
+    return "; its .ctype() is one" if isinstance(given, Layout) else ""
+
+
 def _layout_of_class(ctype, what, depth):
     """Return the Layout of a ctypes class that is inside of depth others."""
     if depth > MAX_DEPTH:
@@ -3468,7 +3487,8 @@ def _layout_of_class(ctype, what, depth):
         return _scalar_layout(ctype, what)
     elif not _is_record(ctype) or ctype in (ctypes.Structure, ctypes.Union):
         wanted = "a ctypes scalar, Structure, Union or array, or bytes"
-        raise LayoutError("%s must be %s, not %r" % (what, wanted, ctype))
+        words = (what, wanted, ctype, _way_to_a_class(ctype))
+        raise LayoutError("%s must be %s, not %r%s" % words)
     else:
         made = _record_layout(ctype, what, depth)
     if _has_too_many_values(made):
@@ -6285,9 +6305,12 @@ for _form in (
 
 def _table(layout):
     """Return a layout as text: offset, size, name and type of each member, in the order of the
-    bytes.
+    bytes; of an enum, every enumerator.
     """
     lines = ["%6s %5s  %s" % ("offset", "size", _printable(layout.name))]
+    if isinstance(layout, Enum):
+        pairs = layout.names.items()
+        lines += ["%14s  %s=%d" % ("", _printable(name), number) for number, name in pairs]
     holes = _table_rows(lines, layout, 0, "  ") if layout.members else 0
     total = "%d bytes" % layout.size
     if holes:
@@ -8450,6 +8473,10 @@ class _UncapturedInfo:
 class MapInfo(_UncapturedInfo):
     """What the kernel tells of a map, as in struct bpf_map_info.
 
+    id, type (BPF_MAP_TYPE_*), name, key_size, value_size, max_entries, map_flags, map_extra, and
+    the ids of its BTF: btf_id, btf_key_type_id, btf_value_type_id, btf_vmlinux_value_type_id,
+    btf_vmlinux_id.
+
     None stands for what it does not tell.  These need more than Linux 4.18, or /proc:
 
     frozen, memlock (bytes)         from /proc
@@ -9904,8 +9931,9 @@ class _Scanning(_Keyless[_Key, _Value]):
     def lookup_and_delete_batch(self, size: "Optional[int]" = None, flags: int = 0) -> "_BatchScan":
         """Return an iterator like lookup_batch's that removes the entries it hands out.
 
-        Nothing is lost: what the kernel has removed comes with the next step, if the one that did
-        it ended in an error or KeyboardInterrupt; .last is the part that was handed out last.
+        Nothing is removed before the first step, and each step removes a part.  Nothing is lost:
+        what the kernel has removed comes with the next step, if the one that did it ended in an
+        error or KeyboardInterrupt; .last is the part that was handed out last.
 
         size       as of lookup_batch
         flags      as of lookup
@@ -15630,7 +15658,7 @@ class _Query:
             if word == "sum":
                 self.adds_up = True
                 continue
-            if not words:
+            if not words and word in _QUERY_WORDS:
                 raise _UsageError("what follows '%s' is needed" % word)
             if word == "where":
                 while words and words[0] not in _QUERY_WORDS:
@@ -15643,7 +15671,8 @@ class _Query:
                 self.top = int(words.pop(0))
             else:
                 known = "where FIELD=VALUE, sort FIELD, top N, columns A,B or sum"
-                raise _UsageError("%s is needed, not '%s %s'" % (known, word, words[0]))
+                found = " ".join([word] + words[:1])
+                raise _UsageError("%s is needed, not '%s'" % (known, found))
 
     def bind(self, view, is_json):
         """Find the fields in a view's layouts; give it a .query, and the columns asked for."""
@@ -15879,7 +15908,8 @@ def _find_field(view, name):
             return (what,) + place
     layouts = (view.value_layout, view.key_layout)
     parts = chain.from_iterable(getattr(one, "parts", ()) for one in layouts)
-    told = ", ".join(part.label for part in parts if part.label) or "key and value"
+    told = ", ".join(part.label for part in parts if part.label)
+    told = told or "key and value; --key-type and --value-type can name more"
     raise _UsageError("no field '%s'; there are %s" % (name, told))
 
 
@@ -16359,8 +16389,8 @@ class _Watch:
             return
         known = look.fields()
         if self.sort_field not in known:
-            words = (self.sort_field, ", ".join(known))
-            raise _UsageError("no field '%s' to sort by; there are %s" % words)
+            there = ", ".join(known) or "none; --value-type can name the numbers in the values"
+            raise _UsageError("no field '%s' to sort by; there are %s" % (self.sort_field, there))
 
     def _show(self, look, seconds):
         """Print a look; seconds are those since the one before, None if it is the first."""

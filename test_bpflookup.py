@@ -1861,6 +1861,21 @@ def test_a_cpu_that_there_is_not_is_hinted_at(cmd, is_told):
 
 
 @kernel
+@pytest.mark.parametrize(
+    "map_type, given, wanted",
+    [
+        (bpf.BPF_MAP_TYPE_LPM_TRIE, dict(key_size=8, value_size=4), "BPF_F_NO_PREALLOC"),
+        (bpf.BPF_MAP_TYPE_RINGBUF, dict(max_entries=100), "a power of two"),
+        (bpf.BPF_MAP_TYPE_HASH_OF_MAPS, dict(key_size=4), "inner map"),
+    ],
+)
+def test_what_a_type_demands_of_a_new_map_is_told(map_type, given, wanted):
+    with pytest.raises(bpf.InvalidArgument) as info:
+        Map.create(map_type, **given)
+    assert wanted in info.value.hint and "that this map type refuses" in info.value.hint
+
+
+@kernel
 def test_a_failed_creation_is_explained_by_the_kernel(kernel_is):
     """As Linux 7.3 does it; kernels without the words are asked, and their hint is ours."""
     with pytest.raises(bpf.InvalidArgument) as info:
@@ -2458,6 +2473,20 @@ def test_a_wrong_size_is_explained():
         bpf.check_layout(u32, 8)
 
 
+@pytest.mark.parametrize(
+    "given, way",
+    [
+        ("u64 a, u64 b", "'; parse_type() makes one of C text"),
+        (bpf.layout("u64 a, u64 b"), ">; its .ctype() is one"),
+        (int, "not <class 'int'>"),
+    ],
+)
+def test_what_could_become_a_class_is_refused_with_the_way_to_one(given, way):
+    with pytest.raises(bpf.LayoutError) as refusal:
+        bpf.check_layout(given, 16)
+    assert str(refusal.value).endswith(way)
+
+
 def test_two_fields_of_one_name_are_refused():
     twice = type("twice", (ctypes.Structure,), {"_fields_": [("a", u32), ("a", u32)]})
     with pytest.raises(bpf.LayoutError, match="two fields of one name"):
@@ -2525,6 +2554,14 @@ def test_types_nested_too_deeply_are_refused():
 )
 def test_a_ctype_has_a_short_name(ctype, name):
     assert bpf.type_name(ctype) == name
+
+
+def test_describe_layout_shows_every_enumerator_of_an_enum():
+    names = "A = -1, " + ", ".join("N%d" % number for number in range(20))
+    lines = bpf.describe_layout("enum state { %s }" % names).splitlines()
+    assert lines[0] == "offset  size  enum state" and lines[-1] == "4 bytes"
+    found = [line.strip() for line in lines[1:-1]]
+    assert found == ["A=-1"] + ["N%d=%d" % (number, number) for number in range(20)]
 
 
 def test_describe_layout_shows_offsets_and_holes():
@@ -17200,6 +17237,13 @@ def test_queries_that_make_no_sense_are_refused(many_flows, query):
 
 
 @kernel
+def test_a_word_that_no_query_has_is_told_so(many_flows):
+    m, types, _ = many_flows
+    told = refused(*types, "dump", "id", m.id, "sort", "packets", "desc")
+    assert "columns A,B or sum is needed, not 'desc'" in told
+
+
+@kernel
 @pytest.mark.parametrize("name", ["where", "top"])
 def test_a_map_may_be_called_as_a_word_of_a_query(name, called):
     def test(m):
@@ -17690,6 +17734,10 @@ def test_watch_ranks_by_what_is_counted_not_by_times(stats, monkeypatch):
     lines = done(*types, "watch", "id", m.id, "once", "sort", "last_ns").splitlines()
     assert lines[1].split()[1] == "busy" and lines[2].split()[1] == "idle"
     refused(*types, "watch", "id", m.id, "once", "sort", "no_such")
+    told = refused("watch", "id", m.id, "once", "sort", "no_such")
+    assert "no field 'no_such' to sort by; there are none; --value-type can name" in told
+    told = refused("dump", "id", m.id, "sort", "no_such")
+    assert "no field 'no_such'; there are key and value; --key-type and --value-type" in told
 
 
 @kernel
