@@ -19984,6 +19984,12 @@ class Number(ctypes.Structure):
     _fields_ = [("number", u32)]
 
 
+def element_attr_size(cmd):
+    """Return how many bytes of bpf_attr an element command takes: what follows must be zero."""
+    fields = bpf.bpf_attr_elem
+    return fields.value.offset if cmd == bpf.BPF_MAP_DELETE_ELEM else ctypes.sizeof(fields)
+
+
 def floor_loop(m, cmd, key_type, back=None):
     """Return the fastest plain ctypes loop for a command: prebuilt buffers, one field read.
 
@@ -19995,18 +20001,17 @@ def floor_loop(m, cmd, key_type, back=None):
     for one in (attr, second):
         one.map_fd, one.key, one.value = m.fd, ctypes.addressof(key), ctypes.addressof(value)
     ref, number = ctypes.byref(attr), bpf.syscall_number()
-    size, field = ctypes.sizeof(bpf.bpf_attr_elem), "value" if key_type is u32 else "number"
+    size, field = element_attr_size(cmd), "value" if key_type is u32 else "number"
     source = "def loop(piece):\n    for x in range(piece * 10000, piece * 10000 + 10000):\n"
     source += "        key.%s = x\n        syscall(number, %d, ref, %d)\n" % (field, cmd, size)
     if cmd in (LOOKUP, bpf.BPF_MAP_LOOKUP_AND_DELETE_ELEM):
         source += "        value.packets\n"
     if back is not None:
-        source += "        syscall(number, %d, other, %d)\n" % (
-            back,
-            ctypes.sizeof(bpf.bpf_attr_elem),
-        )
+        source += "        syscall(number, %d, other, %d)\n" % (back, element_attr_size(back))
     names = dict(key=key, value=value, ref=ref, syscall=syscall, number=number)
     names["other"] = ctypes.byref(second)
+    assert syscall(number, cmd, ref, size) == 0  # one that fails at once is no floor
+    assert back is None or syscall(number, back, names["other"], element_attr_size(back)) == 0
     exec(source, names)
     return names["loop"]
 
@@ -20042,10 +20047,7 @@ def call_loop(m, body, key_type, back):
         source += "        key.%s = x\n" % ("value" if key_type is u32 else "number")
     source += "        %s\n" % body.replace("KEY", "x" if key_type is u32 else "key")
     if back is not None:
-        source += "        syscall(number, %d, other, %d)\n" % (
-            back,
-            ctypes.sizeof(bpf.bpf_attr_elem),
-        )
+        source += "        syscall(number, %d, other, %d)\n" % (back, element_attr_size(back))
     names = dict(m=m, key=key, out=out, syscall=syscall, number=bpf.syscall_number())
     names.update(other=ctypes.byref(attr), attr=attr)
     exec(source, names)
