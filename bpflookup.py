@@ -14304,7 +14304,17 @@ def _load_view(options, rest):
         options.data = options.words + options.data
         options.words = []
     options.end(rest)
-    return _make_view(options, Capture.load(options.capture_path))
+    return _make_view(options, _load_file(Capture.load, options.capture_path))
+
+
+def _load_file(load, path, *given):
+    """Return load(path, *given); what is wrong with what stands in the file, names the file."""
+    try:
+        return load(path, *given)
+    except BTFError as error:
+        raise BTFError("%s: %s" % (path, error)) from None
+    except ValueError as error:
+        raise ValueError("%s: %s" % (path, error)) from None
 
 
 def _open_map(options, mode, rest):
@@ -16252,7 +16262,10 @@ def _asked_btf(options):
         return BTF.from_vmlinux()
     if options.btf is None:
         raise _UsageError("--base-btf goes with --btf")
-    return BTF.from_file(options.btf, options.base_btf and BTF.from_file(options.base_btf))
+    base = None
+    if options.base_btf is not None:
+        base = _load_file(BTF.from_file, options.base_btf)
+    return _load_file(BTF.from_file, options.btf, base)
 
 
 def _show_btf_layout(options, btf, name):

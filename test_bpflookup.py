@@ -15782,7 +15782,24 @@ def test_a_capture_with_sizes_that_no_map_of_its_type_has_is_refused(info, tmp_p
     (tmp_path / "c").write_bytes(forged(hand_made(cpus=cpus, **info), lines))
     for words in (["dump"], ["-j", "dump"], ["--ndjson", "dump"], ["--metrics", "dump"]):
         status, out, err = main("--from", tmp_path / "c", *words)
-        assert (status, err.count("\n")) == (1, 1) and len(out) < 99 and "no capture" in err
+        assert (status, err.count("\n")) == (1, 1) and "no capture" in err
+        assert len(out) < 99 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--from", "F", "dump"],
+        ["--btf", "F", "btf", "layout", "x"],
+        ["--btf", "G", "-B", "F", "btf", "layout", "x"],
+    ],
+)
+def test_a_file_of_another_kind_is_named(words, tmp_path):
+    (tmp_path / "F").write_text("hello")
+    (tmp_path / "G").write_bytes(Blob().data())
+    words = [str(tmp_path / word) if word in ("F", "G") else word for word in words]
+    status, out, err = main(*words)
+    assert (status, out) == (1, "") and err.startswith("bpflookup: %s: no " % (tmp_path / "F"))
 
 
 @pytest.mark.parametrize("form", ["-j", "-p", "--ndjson", "--hex", "--metrics"])
