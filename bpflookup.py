@@ -9197,8 +9197,12 @@ class _PerCPU(_Converting[_Key, _Value]):
         """
         import mmap
 
-        stride = percpu_stride(self.value_size)
-        with mmap.mmap(-1, stride * _MAX_CPUS, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        stride, private = percpu_stride(self.value_size), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        try:
+            room = mmap.mmap(-1, stride * _MAX_CPUS, private)
+        except OSError as failure:
+            raise _error(failure.errno, "mmap", self._about) from None
+        with room as memory:
             mark = os.urandom(8)  # no value begins like it
             for offset in range(0, len(memory), stride):
                 memory[offset : offset + 8] = mark
@@ -11010,7 +11014,7 @@ class Records(_Generic[_Value]):
         self._turns = _Turns(m._about)
         self._batch = None  # the _RecordBatch read last, until it is settled
         self._is_stalled = False  # the next record is busy
-        waiter, self._key = _Waiter(m._live(), self._is_peek), (os.getpid(), m.id)
+        waiter, self._key = _new_waiter(m, self._is_peek), (os.getpid(), m.id)
         if self._is_peek:
             ring = _RingMemory(m)
             self._position = ring.producer.load()
@@ -11460,6 +11464,16 @@ def _claim_ring(claims, m, make):
             claims[key] = weak_reference(made)
             return False, made
     return True, known
+
+
+def _new_waiter(m, is_peek):
+    """Return a _Waiter for a ring buffer; what the system refuses it is a SyscallError."""
+    try:
+        return _Waiter(m._live(), is_peek)
+    except OSError as failure:
+        code = failure.errno
+    # raised here, not above, as the frames of that failure hold descriptors
+    raise _error(code, "epoll", m._about)
 
 
 class _Waiter:
@@ -13942,16 +13956,9 @@ def _problem_text(problem):
     """Return what an error says; where that is the system's own, without its number."""
     if not isinstance(problem, OSError) or isinstance(problem, BPFError):
         return str(problem)
-    words = problem.strerror or str(problem)
-    if problem.filename is not None:
-        return "%s: %s" % (_printable(os.fsdecode(problem.filename)), words)
-    if problem.errno in _NEVER_OF_WRITING:
-        return words
-    return "standard output: %s" % words  # what else has no file's name is of writing the output
-
-
-# What epoll, mmap and the like fail with, and write(2) does not: no more descriptors, no memory.
-_NEVER_OF_WRITING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+    # an error without a file's name is one of writing the output
+    name = "standard output" if problem.filename is None else os.fsdecode(problem.filename)
+    return "%s: %s" % (_printable(name), problem.strerror or problem)
 
 
 def _one_line(text):

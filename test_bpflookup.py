@@ -17976,6 +17976,48 @@ def test_a_want_of_descriptors_is_told_as_one():
 
 
 @kernel
+@pytest.mark.parametrize("peek", [False, True])
+def test_a_want_of_descriptors_is_an_error_of_this_module_that_keeps_none(peek):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with a_ring() as ring:
+        ring.records(peek=peek).close()  # what is imported for it takes descriptors, too
+        gc.collect()  # what other tests left
+        before, errnos, kept = sorted(os.listdir("/proc/self/fd")), [], []
+        free = [number for number in range(200) if not os.path.exists("/proc/self/fd/%d" % number)]
+        try:
+            for left in range(10):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (free[left], hard))
+                try:
+                    ring.records(peek=peek).close()
+                except bpf.SyscallError as error:
+                    errnos.append(error.errno)
+                    if left < 2 + peek:  # for waiting; the next ones are of mappings
+                        kept.append(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert 4 <= len(errnos) < 10 and set(errnos) == {errno.EMFILE}
+        assert sorted(os.listdir("/proc/self/fd")) == before and len(kept) == 2 + peek
+
+
+@kernel
+def test_a_want_of_memory_to_count_cpus_is_told_as_one(monkeypatch):
+    import mmap
+
+    def fail(*_):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    with Map.create(PERCPU_ARRAY, u32, u64, 2) as m:
+        monkeypatch.setattr(bpf, "_proven_cpus", None)
+        denied = bpf._error(errno.EPERM, bpf.BPF_MAP_CREATE)  # then a lookup has to tell
+        monkeypatch.setattr(bpf, "_count_cpus_by_lru", mock.Mock(side_effect=denied))
+        monkeypatch.setattr(mmap, "mmap", fail)
+        with Map.from_id(m.id) as fresh, pytest.raises(bpf.OutOfMemory):
+            fresh[0]
+        status, out, err = main("lookup", "id", m.id, "key", 0, 0, 0, 0)
+        assert (status, out, err.count("\n")) == (1, "", 1) and "standard output" not in err
+
+
+@kernel
 def test_a_map_whose_entries_cannot_be_counted_is_told(monkeypatch):
     real = bpf.View.chunks
 
